@@ -1,0 +1,117 @@
+# minimax_m1: the extension (PGXS), the engine (mk/engine.mk), tests and demo.
+#
+#   make            builds the extension and the engine
+#   make install    installs both, and the bundled model (DESTDIR is honoured)
+#   make demo       shows everything on a private server; does all its own set-up
+#   make test       runs all tests; does all its own set-up
+#   make help       lists the other targets
+
+PG_CONFIG ?= pg_config
+.DEFAULT_GOAL := all
+
+include mk/engine.mk
+
+HAVE_PG := $(shell command -v $(PG_CONFIG) 2>/dev/null)
+ifneq ($(HAVE_PG),)
+
+MODULE_big = minimax_m1
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/wire/*.c))) src/base/status.o src/base/buf.o
+EXTENSION = minimax_m1
+DATA = $(wildcard sql/minimax_m1--*.sql)
+EXTRA_CLEAN = build
+
+PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
+PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)
+PG_CPPFLAGS = -Isrc -Isrc/pg -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"$(PG_SHAREDIR)"'
+# Designated initializers and declarations where they are needed are C99; the server's flags warn of the latter.
+PG_CFLAGS = -Wno-declaration-after-statement
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+# No bitcode: the JIT never inlines a function that waits for a model, and clang is not needed to build.
+override with_llvm := no
+include $(PGXS)
+
+all: $(ENGINE)
+
+MODEL_DIR = $(DESTDIR)$(PG_SHAREDIR)/minimax_m1/models/m1-nano
+
+install: install-engine
+.PHONY: install-engine
+install-engine: $(ENGINE)
+	$(MKDIR_P) '$(DESTDIR)$(PG_PKGLIBDIR)' '$(MODEL_DIR)'
+	$(INSTALL_PROGRAM) $(ENGINE) '$(DESTDIR)$(PG_PKGLIBDIR)/'
+	$(INSTALL_DATA) $(wildcard models/m1-nano/*) '$(MODEL_DIR)/'
+
+uninstall: uninstall-engine
+.PHONY: uninstall-engine
+uninstall-engine:
+	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine'
+	rm -rf '$(DESTDIR)$(PG_SHAREDIR)/minimax_m1'
+
+# The headers that both sides of the socket share.
+$(OBJS): $(wildcard src/pg/*.h src/wire/*.h src/base/*.h)
+
+else
+
+all install:
+	@echo "pg_config was not found: 'make setup' installs what is missing, or set PG_CONFIG." >&2
+	@exit 1
+clean:
+	rm -rf build
+
+endif
+
+.PHONY: setup demo test bench lint format help stage unit unit-san \
+        check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap
+
+setup:
+	@scripts/bootstrap.sh
+
+# Set-up first, then everything else by a new make that finds what was installed.
+demo: setup
+	@$(MAKE) --no-print-directory stage
+	@scripts/demo.sh
+
+test: setup
+	@test/run.sh
+
+stage: all
+	@$(MAKE) --no-print-directory install DESTDIR='$(CURDIR)/build/stage' > build/stage.log 2>&1 || \
+	    { cat build/stage.log >&2; exit 1; }
+
+unit: $(UNIT_BIN)
+
+SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+unit-san:
+	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
+
+check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap: setup
+	@test/run.sh $(@:check-%=%)
+
+bench: setup
+	@$(MAKE) --no-print-directory stage
+	@test/bench/bench.sh
+
+C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch])
+
+CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
+    --suppress=missingIncludeSystem --suppress=nullPointerOutOfMemory --suppress=invalidFunctionArg --suppress=negativeIndex \
+    --library=mk/cppcheck.cfg -Isrc
+
+lint:
+	clang-format --dry-run -Werror $(C_FILES)
+	$(CPPCHECK) -DM1_ISA=3 src/base src/wire src/model src/backend src/engine
+	$(CPPCHECK) src/pg
+
+format:
+	clang-format -i $(C_FILES)
+
+help:
+	@echo "make                      build the extension and the engine"
+	@echo "make install              install both and the bundled model"
+	@echo "make demo                 set up and show everything on a private server"
+	@echo "make test                 set up and run all tests"
+	@echo "make check-PART           one part: unit, unit-san, golden, regress, readme, isolation, tap"
+	@echo "make bench                speeds of the engine and through SQL"
+	@echo "make lint | make format   check or apply the code style"
+	@echo "make clean                remove what was built"

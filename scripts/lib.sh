@@ -1,0 +1,80 @@
+# lib.sh - sourced by the other scripts: a user that may run PostgreSQL, and private servers.
+#
+# Servers listen on a socket in their own folder, never on TCP, and use the staged installation in
+# build/stage, so that nothing is installed into the system.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=$ROOT/build
+STAGE=$BUILD/stage
+PG_CONFIG=${PG_CONFIG:-pg_config}
+PG_BIN=$("$PG_CONFIG" --bindir)
+PG_LIB=$("$PG_CONFIG" --pkglibdir)
+PG_USER=${M1_TEST_USER:-postgres}
+
+# PostgreSQL refuses to run as root. As root, commands run as $PG_USER; where that user cannot reach the checkout
+# (a clone below /root, say), they keep one capability of root: to pass by file permissions.
+as_user() {
+    if [ "$(id -u)" != 0 ]; then
+        "$@"
+    elif setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups test -x "$ROOT" -a -r "$ROOT/Makefile"; then
+        setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups "$@"
+    else
+        setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups \
+            --inh-caps +dac_override --ambient-caps +dac_override "$@"
+    fi
+}
+
+# own_folder DIR: makes DIR anew, owned by the user that as_user runs as.
+own_folder() {
+    rm -rf "$1"
+    mkdir -p "$1"
+    if [ "$(id -u)" = 0 ]; then
+        chown "$PG_USER" "$1"
+    fi
+}
+
+# socket_folder DIR: DIR itself, or a short folder in /tmp when a socket's path (107 bytes at most) would be too long.
+socket_folder() {
+    if [ ${#1} -le 80 ]; then
+        echo "$1"
+    else
+        as_user mktemp -d /tmp/minimax_m1.XXXXXX
+    fi
+}
+
+# staged_settings: lines for postgresql.conf that load the extension from the stage.
+staged_settings() {
+    cat <<EOF
+extension_destdir = '$STAGE'
+dynamic_library_path = '$STAGE$PG_LIB:\$libdir'
+shared_preload_libraries = 'minimax_m1'
+EOF
+}
+
+# start_server DIR [SETTING...]: a new cluster in DIR with the extension preloaded; sets SERVER_DIR and PGHOST.
+start_server() {
+    SERVER_DIR=$1
+    shift
+    own_folder "$SERVER_DIR"
+    as_user "$PG_BIN/initdb" -D "$SERVER_DIR/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 -N \
+        > "$SERVER_DIR/initdb.log" 2>&1 || { cat "$SERVER_DIR/initdb.log" >&2; return 1; }
+    PGHOST=$(socket_folder "$SERVER_DIR")
+    {
+        staged_settings
+        echo "listen_addresses = ''"
+        echo "unix_socket_directories = '$PGHOST'"
+        echo "fsync = off"
+        for setting in "$@"; do echo "$setting"; done
+    } | as_user tee -a "$SERVER_DIR/data/postgresql.conf" > "$SERVER_DIR/settings.log"
+    export PGHOST PGUSER=postgres PGDATABASE=postgres
+    as_user "$PG_BIN/pg_ctl" -D "$SERVER_DIR/data" -l "$SERVER_DIR/server.log" -w -t 60 start \
+        > "$SERVER_DIR/start.log" 2>&1 || { cat "$SERVER_DIR/start.log" "$SERVER_DIR/server.log" >&2; return 1; }
+}
+
+# stop_server: stops what start_server started; harmless when there is nothing.
+stop_server() {
+    if [ -n "${SERVER_DIR:-}" ] && [ -f "$SERVER_DIR/data/postmaster.pid" ]; then
+        as_user "$PG_BIN/pg_ctl" -D "$SERVER_DIR/data" -m fast -w -t 60 stop > "$SERVER_DIR/stop.log" 2>&1 || true
+    fi
+    case ${PGHOST:-} in /tmp/minimax_m1.*) rm -rf "$PGHOST" ;; esac
+}

@@ -1,0 +1,212 @@
+/*
+ * backend.h - the operations a device offers to the model: model-shaped, so that
+ * one forward.c drives every device and the CPU is the oracle of the others.
+ *
+ * Called only from the engine's step thread. Operations take params structs and
+ * may be asynchronous; m1b_sync() ends a step. Activations are float32 arrays in
+ * device memory, row-major, obtained from `scratch`; on the CPU they are ordinary
+ * pointers. No operation allocates.
+ *
+ * A row's result depends only on that row and its sequence's state, bit for bit:
+ * not on which other rows share the batch, nor on the number of threads.
+ *
+ * Shapes: T tokens in the batch, d hidden size, H heads, KV key/value heads,
+ * D head size, E experts, F expert width.
+ */
+#ifndef M1_BACKEND_BACKEND_H
+#define M1_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef enum m1b_dtype
+{
+	M1B_F32,
+	M1B_F16,
+	M1B_BF16,
+} m1b_dtype;
+
+/* A weight matrix [rows, cols], row-major in its stored type; y = x W^T has `rows` outputs. */
+typedef struct m1b_matrix
+{
+	const void *data; /* device memory, maybe unaligned; not owned by the operation */
+	m1b_dtype type;
+	int rows;
+	int cols;
+} m1b_matrix;
+
+/* What the sizes of states and of the attention operations depend on. */
+typedef struct m1b_geometry
+{
+	int heads;		/* H */
+	int kv_heads;	/* KV, divides H */
+	int head_dim;	/* D */
+	int rotary_dim; /* even, <= D */
+	float rope_theta;
+	int lightning_layers;
+	int softmax_layers;
+	int max_context;   /* tokens of one sequence */
+	int max_states;	   /* sequences at once */
+	int max_tokens;	   /* T at most */
+	int max_moe_pairs; /* T * experts per token at most */
+	int expert_width;  /* F */
+	int hidden;		   /* d */
+	int experts;	   /* E */
+	size_t kv_bytes;   /* budget of the KV pool; 0 = enough for max_states full contexts */
+} m1b_geometry;
+
+/* One sequence's memory: a fp32 state [H, D, D] per lightning layer, paged K and V per softmax layer. */
+typedef struct m1b_state m1b_state;
+
+/* n_tokens consecutive tokens of one sequence, at rows row .. of the batch. */
+typedef struct m1b_segment
+{
+	m1b_state *state;
+	int start; /* position of the first token in its sequence */
+	int n_tokens;
+	int row;
+} m1b_segment;
+
+typedef struct m1b_batch
+{
+	const int32_t *tokens; /* [T] */
+	int n_tokens;		   /* T */
+	const m1b_segment *segments;
+	int n_segments;
+} m1b_batch;
+
+typedef enum m1b_activation
+{
+	M1B_NONE,
+	M1B_SILU,
+} m1b_activation;
+
+/* out[t] = row tokens[t] of table */
+typedef struct m1b_embed
+{
+	const m1b_matrix *table;
+	const int32_t *tokens;
+	int n;
+	float *out; /* [n, d] */
+} m1b_embed;
+
+/*
+ * sum = alpha * residual + beta * branch; out = RMS(sum) * weight. With branch NULL, sum is residual itself.
+ * keep_sum (may be NULL, may be residual) receives sum.
+ */
+typedef struct m1b_norm
+{
+	const float *residual; /* [n, width] */
+	const float *branch;   /* [n, width] or NULL */
+	float alpha, beta;
+	float *keep_sum;
+	const float *weight; /* [width] */
+	float eps;
+	int n, width;
+	float *out; /* [n, width]; not residual, not branch */
+} m1b_norm;
+
+/* out = activation(x W^T), accumulated in fp32 */
+typedef struct m1b_linear
+{
+	const m1b_matrix *weight;
+	const float *x; /* [n, weight->cols] */
+	int n;
+	m1b_activation activation;
+	float *out; /* [n, weight->rows] */
+} m1b_linear;
+
+/* Linear attention with exponential decay; advances layer `slot` of each segment's state. */
+typedef struct m1b_lightning
+{
+	const m1b_batch *batch;
+	int slot;			/* index among the lightning layers */
+	const float *decay; /* [H] lambda, host memory */
+	const float *qkv;	/* [T, H, 3, D]: q, k, v interleaved per head */
+	float *out;			/* [T, H, D] */
+} m1b_lightning;
+
+/* out = RMS(x) * weight * sigmoid(gate), elementwise; out may be x */
+typedef struct m1b_gate
+{
+	const float *x;		 /* [n, width] */
+	const float *gate;	 /* [n, width] */
+	const float *weight; /* [width] */
+	float eps;
+	int n, width;
+	float *out;
+} m1b_gate;
+
+/* Rotates q and k, appends k and v to the KV pages of layer `slot`, and attends causally. */
+typedef struct m1b_attention
+{
+	const m1b_batch *batch;
+	int slot;		/* index among the softmax layers */
+	float *q;		/* [T, H, D]; rotated in place */
+	float *k;		/* [T, KV, D]; rotated in place */
+	const float *v; /* [T, KV, D] */
+	float *out;		/* [T, H, D] */
+} m1b_attention;
+
+/* Router in fp32, top-k experts renormalised, out = sum_k p_k w2(silu(w1 x) * w3 x). */
+typedef struct m1b_moe
+{
+	const m1b_matrix *router;  /* [E, d] */
+	const m1b_matrix *w1, *w3; /* E matrices [F, d] each */
+	const m1b_matrix *w2;	   /* E matrices [d, F] */
+	int experts;			   /* E */
+	int top_k;
+	const float *x; /* [n, d] */
+	int n;
+	float *out; /* [n, d] */
+} m1b_moe;
+
+typedef struct m1b_backend m1b_backend;
+
+typedef struct m1b_ops
+{
+	void (*close)(m1b_backend *b);
+	const char *(*describe)(const m1b_backend *b); /* "cpu (AVX-512, 2 threads)" */
+
+	/* Sizes states and work memory. Called once, before any of the following. */
+	m1_status (*configure)(m1b_backend *b, const m1b_geometry *g, m1_error *err);
+
+	/* Makes a stored matrix usable by operations. The host bytes must stay mapped until close. */
+	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, int rows, int cols, m1b_matrix *out,
+						m1_error *err);
+	/* n floats of device memory, zeroed, freed by close; filled from host when that is not NULL. */
+	float *(*scratch)(m1b_backend *b, size_t n, const float *host);
+
+	/*
+	 * A zeroed state for a sequence of at most n_tokens; NULL when no state or not enough KV pages are free
+	 * (the caller waits). Everything the sequence may need is reserved here, so that no step can run out.
+	 */
+	m1b_state *(*state_acquire)(m1b_backend *b, int n_tokens);
+	/* Gives the memory back and wipes it. */
+	void (*state_release)(m1b_backend *b, m1b_state *state);
+
+	void (*begin)(m1b_backend *b, const m1b_batch *batch); /* once per step, before the layers */
+	void (*embed)(m1b_backend *b, const m1b_embed *p);
+	void (*norm)(m1b_backend *b, const m1b_norm *p);
+	void (*linear)(m1b_backend *b, const m1b_linear *p);
+	void (*lightning)(m1b_backend *b, const m1b_lightning *p);
+	void (*gate)(m1b_backend *b, const m1b_gate *p);
+	void (*attention)(m1b_backend *b, const m1b_attention *p);
+	void (*moe)(m1b_backend *b, const m1b_moe *p);
+
+	/* Waits for the step and copies n floats to the host; out may alias device memory on the CPU. */
+	m1_status (*read)(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+} m1b_ops;
+
+struct m1b_backend
+{
+	const m1b_ops *ops;
+};
+
+/* threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512" (for tests). */
+m1_status m1b_cpu_open(int threads, const char *isa, m1b_backend **out, m1_error *err);
+
+#endif

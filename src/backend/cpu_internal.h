@@ -1,0 +1,110 @@
+/*
+ * cpu_internal.h - what the files of the CPU backend share. Nobody else includes it.
+ *
+ *   cpu.c            life of the backend, weights, row-wise operations, linear
+ *   cpu_state.c      sequences' memory: lightning states and KV pages
+ *   cpu_attention.c  lightning and softmax attention
+ *   cpu_moe.c        router and experts
+ */
+#ifndef M1_BACKEND_CPU_INTERNAL_H
+#define M1_BACKEND_CPU_INTERNAL_H
+
+#include "backend/backend.h"
+#include "backend/cpu_kernels.h"
+#include "base/pool.h"
+
+#define M1B_PAGE_TOKENS 64	   /* tokens of one KV page: also the key block of softmax attention */
+#define M1B_LIGHTNING_BLOCK 64 /* tokens of one lightning block */
+#define M1B_QUERY_TOKENS 16	   /* query tokens of one softmax attention piece */
+#define M1B_MAX_GROUP 64	   /* query heads per kv head at most */
+
+/* Below this many multiply-adds a loop is not worth waking another thread for. */
+#define M1B_SERIAL_WORK 100000.0
+
+/*
+ * A page holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers:
+ * [layer][K, V][kv head][token][D] float32.
+ */
+struct m1b_state
+{
+	float *lightning; /* [lightning layers, H, D, D] */
+	int *pages;		  /* page numbers, in order of position */
+	int n_pages;	  /* pages in use */
+	int reserved;	  /* pages this state may still take without asking */
+	bool used;
+};
+
+typedef struct m1b_cpu
+{
+	m1b_backend base; /* first, so that the two pointers convert */
+	const m1b_kernels *k;
+	m1_pool *pool;
+	m1b_geometry g;
+	char description[64];
+
+	/* cpu_state.c */
+	m1b_state *states;	/* [max_states] */
+	size_t state_bytes; /* of one state's lightning part, rounded to pages of the system */
+	char *state_memory; /* [max_states][state_bytes], mapped on first touch */
+	char *page_memory;	/* [n_pages][page_bytes], mapped on first touch */
+	size_t page_bytes;
+	int n_pages;
+	int *free_pages; /* stack */
+	int n_free;
+	int n_unreserved; /* free pages that no state has a claim on */
+
+	/* cpu_attention.c */
+	float *inv_freq;		/* [rotary_dim / 2] */
+	float *rope;			/* [max_tokens][rotary_dim / 2][cos, sin], filled by begin */
+	float **worker_scratch; /* [threads]: attention's work memory */
+	size_t scratch_floats;
+	struct m1b_piece *pieces; /* what each piece of an attention loop works on */
+	int max_pieces;
+
+	/* cpu_moe.c */
+	struct m1b_moe_work *moe;
+
+	/* row pointers for dot: [max rows of any product] each */
+	const float **x_rows;
+	float **out_rows;
+
+	void **owned; /* scratch blocks, freed by close */
+	int n_owned;
+	int cap_owned;
+} m1b_cpu;
+
+static inline m1b_cpu *
+m1b_cpu_of(m1b_backend *b)
+{
+	return (m1b_cpu *) b;
+}
+
+/* Runs the loop on the pool when it is worth it: `work` counts its multiply-adds. */
+void m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg);
+
+/* How many weight rows a piece of a product takes, so that each thread gets several pieces of useful size. */
+int m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts);
+
+/* cpu_state.c */
+m1_status m1b_cpu_states_configure(m1b_cpu *c, m1_error *err);
+void m1b_cpu_states_free(m1b_cpu *c);
+m1b_state *m1b_cpu_state_acquire(m1b_backend *b, int n_tokens);
+void m1b_cpu_state_release(m1b_backend *b, m1b_state *state);
+/* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
+void m1b_cpu_state_extend(m1b_cpu *c, m1b_state *state, int n_tokens);
+/* K (which = 0) or V (which = 1) of one kv head in one page: [M1B_PAGE_TOKENS, D] */
+float *m1b_cpu_page(const m1b_cpu *c, const m1b_state *state, int page, int slot, int which, int kv_head);
+
+/* cpu_attention.c */
+m1_status m1b_cpu_attention_configure(m1b_cpu *c, m1_error *err);
+void m1b_cpu_attention_free(m1b_cpu *c);
+void m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch);
+void m1b_cpu_lightning(m1b_backend *b, const m1b_lightning *p);
+void m1b_cpu_attention(m1b_backend *b, const m1b_attention *p);
+
+/* cpu_moe.c */
+m1_status m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err);
+void m1b_cpu_moe_free(m1b_cpu *c);
+void m1b_cpu_moe(m1b_backend *b, const m1b_moe *p);
+
+#endif

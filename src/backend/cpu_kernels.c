@@ -1,0 +1,516 @@
+/*
+ * cpu_kernels.c - see cpu_kernels.h. Compiled once per instruction set, with
+ * M1_ISA set to avx512, avx2 or portable; the vocabulary (vf_*) comes from the
+ * matching simd_*.h.
+ */
+#include "backend/cpu_kernels.h"
+
+#include <math.h>
+
+#define avx512 1
+#define avx2 2
+#define portable 3
+#if M1_ISA == avx512
+#include "backend/simd_avx512.h"
+#elif M1_ISA == avx2
+#include "backend/simd_avx2.h"
+#elif M1_ISA == portable
+#include "backend/simd_portable.h"
+#else
+#error "M1_ISA must be avx512, avx2 or portable"
+#endif
+#undef avx512
+#undef avx2
+#undef portable
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+#define DOT_COLS 4 /* weight rows of a tile; vf_sum4 reduces them together */
+
+/* exp(x) to about 2 ulp for x in [-87, 88]; 0 below (so that a masked score of -inf vanishes). */
+INLINE vf
+vf_exp(vf x)
+{
+	const vf floor_x = vf_set(-87.0f);
+	vf clamped = vf_max(x, floor_x);
+	vf n = vf_round(vf_mul(clamped, vf_set(1.44269504088896341f)));
+	/* ln 2 in two parts, so that r is exact to the last bit */
+	vf r = vf_fma(n, vf_set(-0.693359375f), clamped);
+	vf p = vf_set(1.9875691500e-4f);
+
+	r = vf_fma(n, vf_set(2.12194440e-4f), r);
+	p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+	p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+	p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+	p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+	p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+	p = vf_fma(vf_mul(r, r), p, vf_add(r, vf_set(1.0f)));
+	return vf_keep_if_ge(vf_scale2(p, n), x, floor_x);
+}
+
+/* 1 / (1 + exp(-x)); for very negative x the quotient underflows to 0 as it should */
+INLINE vf
+vf_sigmoid(vf x)
+{
+	vf one = vf_set(1.0f);
+	/* exp overflows above 88: sigmoid is below 1e-38 there */
+	vf minus = vf_sub(vf_set(0.0f), vf_max(x, vf_set(-87.0f)));
+
+	return vf_div(one, vf_add(one, vf_exp(minus)));
+}
+
+/* ---- dot: the matrix product against row-major weights ---- */
+
+INLINE vf
+load_w(const void *w, size_t at, m1b_dtype type)
+{
+	switch (type)
+	{
+		case M1B_BF16:
+			return vf_load_bf16((const uint16_t *) w + at);
+		case M1B_F16:
+			return vf_load_f16((const uint16_t *) w + at);
+		default:
+			return vf_load((const float *) w + at);
+	}
+}
+
+INLINE vf
+load_w_n(const void *w, size_t at, m1b_dtype type, int n)
+{
+	switch (type)
+	{
+		case M1B_BF16:
+			return vf_load_bf16_n((const uint16_t *) w + at, n);
+		case M1B_F16:
+			return vf_load_f16_n((const uint16_t *) w + at, n);
+		default:
+			return vf_load_n((const float *) w + at, n);
+	}
+}
+
+/*
+ * rows x rows of x against cols weight rows. Each product has one vector
+ * accumulator over k and one reduction, whatever the tile: the canonical order.
+ */
+INLINE void
+dot_tile(const m1b_dot *p, int t, int j, const int rows, const int cols, const m1b_dtype type)
+{
+	vf acc[VF_DOT_ROWS][2 * DOT_COLS];
+	const float *x[VF_DOT_ROWS];
+	size_t w[2 * DOT_COLS];
+	const int whole = p->k - p->k % VF_WIDTH;
+	const int rest = p->k % VF_WIDTH;
+
+	UNROLL
+	for (int a = 0; a < rows; a++)
+	{
+		x[a] = p->x[t + a];
+		UNROLL
+		for (int b = 0; b < cols; b++)
+			acc[a][b] = vf_set(0.0f);
+	}
+	UNROLL
+	for (int b = 0; b < cols; b++)
+		w[b] = (size_t) (j + b) * p->w_stride;
+	for (int k = 0; k < whole; k += VF_WIDTH)
+	{
+		vf wv[2 * DOT_COLS];
+
+		UNROLL
+		for (int b = 0; b < cols; b++)
+			wv[b] = load_w(p->w, w[b] + (size_t) k, type);
+		UNROLL
+		for (int a = 0; a < rows; a++)
+		{
+			vf xv = vf_load(x[a] + k);
+
+			UNROLL
+			for (int b = 0; b < cols; b++)
+				acc[a][b] = vf_fma(xv, wv[b], acc[a][b]);
+		}
+	}
+	if (rest != 0)
+	{
+		vf wv[2 * DOT_COLS];
+
+		UNROLL
+		for (int b = 0; b < cols; b++)
+			wv[b] = load_w_n(p->w, w[b] + (size_t) whole, type, rest);
+		UNROLL
+		for (int a = 0; a < rows; a++)
+		{
+			vf xv = vf_load_n(x[a] + whole, rest);
+
+			UNROLL
+			for (int b = 0; b < cols; b++)
+				acc[a][b] = vf_fma(xv, wv[b], acc[a][b]);
+		}
+	}
+	UNROLL
+	for (int a = 0; a < rows; a++)
+	{
+		float *out = p->out[t + a] + j;
+
+		if (cols % DOT_COLS == 0)
+			UNROLL
+		for (int b = 0; b < cols; b += DOT_COLS)
+			vf_sum4(acc[a][b], acc[a][b + 1], acc[a][b + 2], acc[a][b + 3], out + b);
+		else UNROLL
+		for (int b = 0; b < cols; b++)
+			out[b] = vf_sum(acc[a][b]);
+	}
+}
+
+/* All rows of x against weight rows [j, j + cols), in tiles of VF_DOT_ROWS. */
+INLINE void
+dot_columns(const m1b_dot *p, int j, const int cols, const m1b_dtype type)
+{
+	int t = 0;
+
+	for (; t + VF_DOT_ROWS <= p->n; t += VF_DOT_ROWS)
+		dot_tile(p, t, j, VF_DOT_ROWS, cols, type);
+	switch (p->n - t)
+	{
+#if VF_DOT_ROWS > 2
+		case 5:
+			dot_tile(p, t, j, 5, cols, type);
+			break;
+		case 4:
+			dot_tile(p, t, j, 4, cols, type);
+			break;
+		case 3:
+			dot_tile(p, t, j, 3, cols, type);
+			break;
+		case 2:
+			dot_tile(p, t, j, 2, cols, type);
+			break;
+#endif
+		case 1:
+			dot_tile(p, t, j, 1, cols, type);
+			break;
+		default:
+			break;
+	}
+}
+
+INLINE void
+dot_typed(const m1b_dot *p, const m1b_dtype type)
+{
+	int j = p->row0;
+
+	/* A single row has too few accumulators in a 4-wide tile to hide the latency of an FMA. */
+	if (p->n == 1)
+		for (; j + 2 * DOT_COLS <= p->row1; j += 2 * DOT_COLS)
+			dot_tile(p, 0, j, 1, 2 * DOT_COLS, type);
+	for (; j + DOT_COLS <= p->row1; j += DOT_COLS)
+		dot_columns(p, j, DOT_COLS, type);
+	for (; j < p->row1; j++)
+		dot_columns(p, j, 1, type);
+}
+
+static void
+dot(const m1b_dot *p)
+{
+	switch (p->w_type)
+	{
+		case M1B_F32:
+			dot_typed(p, M1B_F32);
+			break;
+		case M1B_F16:
+			dot_typed(p, M1B_F16);
+			break;
+		case M1B_BF16:
+			dot_typed(p, M1B_BF16);
+			break;
+	}
+}
+
+/* ---- mac: small fp32 products whose right side is read along its rows ---- */
+
+/* rows x (vecs vectors) of c; the last vector holds `last` elements (VF_WIDTH = all). */
+INLINE void
+mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int last)
+{
+	vf acc[VF_MAC_ROWS][VF_MAC_VECS];
+	vf scale = vf_set(p->scale);
+	const float *a = p->a + (size_t) i * p->a_row;
+	const float *b = p->b + j;
+
+	UNROLL
+	for (int r = 0; r < rows; r++)
+	{
+		float *c = p->c + (size_t) (i + r) * p->c_row + j;
+
+		UNROLL
+		for (int v = 0; v < vecs; v++)
+		{
+			const bool part = v == vecs - 1 && last != VF_WIDTH;
+
+			if (p->scale == 0.0f)
+				acc[r][v] = vf_set(0.0f);
+			else
+				acc[r][v] = vf_mul(scale, part ? vf_load_n(c + v * VF_WIDTH, last) : vf_load(c + v * VF_WIDTH));
+		}
+	}
+	for (int k = 0; k < p->k; k++)
+	{
+		vf bv[VF_MAC_VECS];
+
+		UNROLL
+		for (int v = 0; v < vecs; v++)
+		{
+			const bool part = v == vecs - 1 && last != VF_WIDTH;
+
+			bv[v] = part ? vf_load_n(b + v * VF_WIDTH, last) : vf_load(b + v * VF_WIDTH);
+		}
+		UNROLL
+		for (int r = 0; r < rows; r++)
+		{
+			vf av = vf_set(a[(size_t) r * p->a_row]);
+
+			UNROLL
+			for (int v = 0; v < vecs; v++)
+				acc[r][v] = vf_fma(av, bv[v], acc[r][v]);
+		}
+		a += p->a_col;
+		b += p->b_row;
+	}
+	UNROLL
+	for (int r = 0; r < rows; r++)
+	{
+		float *c = p->c + (size_t) (i + r) * p->c_row + j;
+
+		UNROLL
+		for (int v = 0; v < vecs; v++)
+		{
+			if (v == vecs - 1 && last != VF_WIDTH)
+				vf_store_n(c + v * VF_WIDTH, acc[r][v], last);
+			else
+				vf_store(c + v * VF_WIDTH, acc[r][v]);
+		}
+	}
+}
+
+INLINE void
+mac_columns(const m1b_mac *p, int j, const int vecs, int last)
+{
+	int i = 0;
+
+	for (; i + VF_MAC_ROWS <= p->m; i += VF_MAC_ROWS)
+		mac_tile(p, i, j, VF_MAC_ROWS, vecs, last);
+	for (; i < p->m; i++)
+		mac_tile(p, i, j, 1, vecs, last);
+}
+
+static void
+mac(const m1b_mac *p)
+{
+	int j = 0;
+
+	for (; j + VF_MAC_VECS * VF_WIDTH <= p->n; j += VF_MAC_VECS * VF_WIDTH)
+		mac_columns(p, j, VF_MAC_VECS, VF_WIDTH);
+	for (; j + VF_WIDTH <= p->n; j += VF_WIDTH)
+		mac_columns(p, j, 1, VF_WIDTH);
+	if (j < p->n)
+		mac_columns(p, j, 1, p->n - j);
+}
+
+/* ---- lightning attention, one token ---- */
+
+/* Columns [j, j + vecs vectors) of the state: read and written once. */
+INLINE void
+lightning_columns(float *s, const float *q, const float *k, const float *v, float decay, int head_dim, float *out,
+				  int j, const int vecs, int last)
+{
+	vf value[4];
+	vf sum[4];
+	vf lambda = vf_set(decay);
+
+	UNROLL
+	for (int c = 0; c < vecs; c++)
+	{
+		value[c] = last == VF_WIDTH ? vf_load(v + j + c * VF_WIDTH) : vf_load_n(v + j, last);
+		sum[c] = vf_set(0.0f);
+	}
+	for (int i = 0; i < head_dim; i++)
+	{
+		float *row = s + (size_t) i * (size_t) head_dim + j;
+		vf key = vf_set(k[i]);
+		vf query = vf_set(q[i]);
+
+		UNROLL
+		for (int c = 0; c < vecs; c++)
+		{
+			vf state = last == VF_WIDTH ? vf_load(row + c * VF_WIDTH) : vf_load_n(row, last);
+
+			state = vf_fma(key, value[c], vf_mul(lambda, state));
+			if (last == VF_WIDTH)
+				vf_store(row + c * VF_WIDTH, state);
+			else
+				vf_store_n(row, state, last);
+			sum[c] = vf_fma(query, state, sum[c]);
+		}
+	}
+	UNROLL
+	for (int c = 0; c < vecs; c++)
+	{
+		if (last == VF_WIDTH)
+			vf_store(out + j + c * VF_WIDTH, sum[c]);
+		else
+			vf_store_n(out + j, sum[c], last);
+	}
+}
+
+static void
+lightning_step(float *s, const float *q, const float *k, const float *v, float decay, int head_dim, float *out)
+{
+	int j = 0;
+
+	for (; j + 4 * VF_WIDTH <= head_dim; j += 4 * VF_WIDTH)
+		lightning_columns(s, q, k, v, decay, head_dim, out, j, 4, VF_WIDTH);
+	for (; j + VF_WIDTH <= head_dim; j += VF_WIDTH)
+		lightning_columns(s, q, k, v, decay, head_dim, out, j, 1, VF_WIDTH);
+	if (j < head_dim)
+		lightning_columns(s, q, k, v, decay, head_dim, out, j, 1, head_dim - j);
+}
+
+/* ---- rows ---- */
+
+/* Runs body for each vector of [0, n): N elements at i, LOAD and STORE fitting. */
+#define EACH_VECTOR(n, body)                       \
+	do                                             \
+	{                                              \
+		int i = 0;                                 \
+		for (; i + VF_WIDTH <= (n); i += VF_WIDTH) \
+		{                                          \
+			const bool part = false;               \
+			const int left = VF_WIDTH;             \
+			body                                   \
+		}                                          \
+		if (i < (n))                               \
+		{                                          \
+			const bool part = true;                \
+			const int left = (n) -i;               \
+			body                                   \
+		}                                          \
+	} while (0)
+#define LOAD(p) (part ? vf_load_n((p) + i, left) : vf_load((p) + i))
+#define STORE(p, x) (part ? vf_store_n((p) + i, (x), left) : vf_store((p) + i, (x)))
+
+static void
+rms_norm(const float *x, const float *weight, float eps, int n, float *out)
+{
+	vf sum = vf_set(0.0f);
+
+	EACH_VECTOR(n, {
+		vf v = LOAD(x);
+		sum = vf_fma(v, v, sum);
+	});
+
+	vf factor = vf_set(1.0f / sqrtf(vf_sum(sum) / (float) n + eps));
+
+	EACH_VECTOR(n, { STORE(out, vf_mul(vf_mul(LOAD(x), factor), LOAD(weight))); });
+}
+
+static void
+scale_add(float *out, const float *x, const float *y, float alpha, float beta, int n)
+{
+	vf a = vf_set(alpha);
+	vf b = vf_set(beta);
+
+	EACH_VECTOR(n, { STORE(out, vf_fma(a, LOAD(x), vf_mul(b, LOAD(y)))); });
+}
+
+static void
+silu(float *x, int n)
+{
+	EACH_VECTOR(n, {
+		vf v = LOAD(x);
+		STORE(x, vf_mul(v, vf_sigmoid(v)));
+	});
+}
+
+static void
+silu_mul(float *x, const float *y, int n)
+{
+	EACH_VECTOR(n, {
+		vf v = LOAD(x);
+		STORE(x, vf_mul(vf_mul(v, vf_sigmoid(v)), LOAD(y)));
+	});
+}
+
+static void
+sigmoid_mul(float *x, const float *y, int n)
+{
+	EACH_VECTOR(n, { STORE(x, vf_mul(LOAD(x), vf_sigmoid(LOAD(y)))); });
+}
+
+static void
+scale(float *x, float factor, int n)
+{
+	vf f = vf_set(factor);
+
+	EACH_VECTOR(n, { STORE(x, vf_mul(LOAD(x), f)); });
+}
+
+static float
+exp_sum(float *x, float max, int n)
+{
+	vf m = vf_set(max);
+	vf sum = vf_set(0.0f);
+	float tail = 0.0f;
+
+	EACH_VECTOR(n, {
+		vf e = vf_exp(vf_sub(LOAD(x), m));
+		STORE(x, e);
+		if (part)
+			for (int t = 0; t < left; t++)
+				tail += x[i + t];
+		else
+			sum = vf_add(sum, e);
+	});
+	return vf_sum(sum) + tail;
+}
+
+static float
+max(const float *x, int n)
+{
+	vf m = vf_set(-INFINITY);
+	float tail = -INFINITY;
+
+	EACH_VECTOR(n, {
+		if (part)
+			for (int t = 0; t < left; t++)
+				tail = x[i + t] > tail ? x[i + t] : tail;
+		else
+			m = vf_max(m, vf_load(x + i));
+	});
+	return fmaxf(vf_hmax(m), tail);
+}
+
+static void
+widen(const void *from, m1b_dtype type, int n, float *to)
+{
+	EACH_VECTOR(n, { STORE(to, part ? load_w_n(from, (size_t) i, type, left) : load_w(from, (size_t) i, type)); });
+}
+
+#define TABLE_NAME_(isa) m1b_kernels_##isa
+#define TABLE_NAME(isa) TABLE_NAME_(isa)
+
+const m1b_kernels TABLE_NAME(M1_ISA) = {
+	.name = VF_NAME,
+	.dot = dot,
+	.mac = mac,
+	.lightning_step = lightning_step,
+	.rms_norm = rms_norm,
+	.scale_add = scale_add,
+	.silu = silu,
+	.silu_mul = silu_mul,
+	.sigmoid_mul = sigmoid_mul,
+	.scale = scale,
+	.exp_sum = exp_sum,
+	.max = max,
+	.widen = widen,
+};

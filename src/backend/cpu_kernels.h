@@ -1,0 +1,68 @@
+/*
+ * cpu_kernels.h - the inner loops of the CPU backend, one table per instruction set.
+ *
+ * cpu_kernels.c is compiled once per instruction set (M1_ISA); the table is chosen
+ * at run time. Kernels are single-threaded, allocate nothing and accept unaligned
+ * pointers. Every output element is accumulated in one fixed order per instruction
+ * set, whatever the tile it falls in: that is what makes a row's result independent
+ * of its batch.
+ */
+#ifndef M1_BACKEND_CPU_KERNELS_H
+#define M1_BACKEND_CPU_KERNELS_H
+
+#include "backend/backend.h"
+
+/* out[t][j] = sum_k x[t][k] * w[j][k] for t < n and j in [row0, row1) */
+typedef struct m1b_dot
+{
+	const float *const *x; /* n pointers to rows of k floats */
+	int n;
+	const void *w; /* [*, k] of type w_type, rows w_stride elements apart */
+	m1b_dtype w_type;
+	size_t w_stride;
+	int k;
+	int row0, row1;
+	float *const *out; /* n pointers; element j is written at out[t][j] */
+} m1b_dot;
+
+/* c[i][j] = scale * c[i][j] + sum_r a[i * a_row + r * a_col] * b[r][j]; with scale 0, c is only written */
+typedef struct m1b_mac
+{
+	int m, n, k;
+	const float *a;
+	size_t a_row, a_col;
+	const float *b;
+	size_t b_row;
+	float *c;
+	size_t c_row;
+	float scale;
+} m1b_mac;
+
+typedef struct m1b_kernels
+{
+	const char *name; /* "AVX-512" */
+	void (*dot)(const m1b_dot *p);
+	void (*mac)(const m1b_mac *p);
+	/* One token of lightning attention: s = decay * s + k v^T, out = q s; s is [D, D] */
+	void (*lightning_step)(float *s, const float *q, const float *k, const float *v, float decay, int head_dim,
+						   float *out);
+	/* out = RMS(x) * weight; x may be out */
+	void (*rms_norm)(const float *x, const float *weight, float eps, int n, float *out);
+	void (*scale_add)(float *out, const float *x, const float *y, float alpha, float beta, int n);
+	void (*silu)(float *x, int n);
+	void (*silu_mul)(float *x, const float *y, int n);	  /* x = silu(x) * y */
+	void (*sigmoid_mul)(float *x, const float *y, int n); /* x = x * sigmoid(y) */
+	void (*scale)(float *x, float factor, int n);
+	/* x = exp(x - max), returns the sum; max is the running maximum */
+	float (*exp_sum)(float *x, float max, int n);
+	float (*max)(const float *x, int n);
+	void (*widen)(const void *from, m1b_dtype type, int n, float *to); /* to float32 */
+} m1b_kernels;
+
+extern const m1b_kernels m1b_kernels_portable;
+#if defined(__x86_64__)
+extern const m1b_kernels m1b_kernels_avx2;
+extern const m1b_kernels m1b_kernels_avx512;
+#endif
+
+#endif

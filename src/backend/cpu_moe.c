@@ -1,0 +1,275 @@
+/*
+ * cpu_moe.c - router and experts on the CPU.
+ *
+ * Tokens are grouped by expert, so that an expert's weights are read once for all
+ * tokens that chose it. A (token, rank) pair owns a row of each intermediate; the
+ * final sum runs in rank order, so that grouping cannot change a token's result.
+ */
+#include "backend/cpu_internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct m1b_moe_work
+{
+	float *scores;		 /* [T, E] router logits, then probabilities */
+	int *choice;		 /* [T, top_k] expert of each pair */
+	float *weight;		 /* [T, top_k] */
+	int *group;			 /* [E + 1] first place of each expert in order */
+	int *order;			 /* [pairs] pairs sorted by expert */
+	const float **x;	 /* [pairs] rows of x, hidden or up, in sorted order */
+	float **hidden_rows; /* [pairs] */
+	float **up_rows;	 /* [pairs] */
+	float **out_rows;	 /* [pairs] */
+	float *hidden;		 /* [pairs, F] w1 x, then silu(w1 x) * w3 x */
+	float *up;			 /* [pairs, F] w3 x */
+	float *out;			 /* [pairs, d] */
+	int *active;		 /* experts with at least one pair */
+	int n_active;
+} m1b_moe_work;
+
+typedef struct moe_job
+{
+	m1b_cpu *c;
+	const m1b_moe *p;
+	int rows_per_piece;
+	int pieces_per_expert;
+} moe_job;
+
+m1_status
+m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err)
+{
+	const m1b_geometry *g = &c->g;
+	size_t pairs = (size_t) g->max_moe_pairs;
+	m1b_moe_work *w = calloc(1, sizeof *w);
+
+	c->moe = w;
+	if (w == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the experts");
+	w->scores = calloc((size_t) g->max_tokens * (size_t) g->experts, sizeof *w->scores);
+	w->choice = calloc(pairs, sizeof *w->choice);
+	w->weight = calloc(pairs, sizeof *w->weight);
+	w->group = calloc((size_t) g->experts + 1, sizeof *w->group);
+	w->order = calloc(pairs, sizeof *w->order);
+	w->x = calloc(pairs, sizeof *w->x);
+	w->hidden_rows = calloc(pairs, sizeof *w->hidden_rows);
+	w->up_rows = calloc(pairs, sizeof *w->up_rows);
+	w->out_rows = calloc(pairs, sizeof *w->out_rows);
+	w->hidden = calloc(pairs * (size_t) g->expert_width, sizeof *w->hidden);
+	w->up = calloc(pairs * (size_t) g->expert_width, sizeof *w->up);
+	w->out = calloc(pairs * (size_t) g->hidden, sizeof *w->out);
+	w->active = calloc((size_t) g->experts, sizeof *w->active);
+	if (!w->scores || !w->choice || !w->weight || !w->group || !w->order || !w->x || !w->hidden_rows || !w->up_rows ||
+		!w->out_rows || !w->hidden || !w->up || !w->out || !w->active)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the experts' work space of %zu rows", pairs);
+	return M1_OK;
+}
+
+void
+m1b_cpu_moe_free(m1b_cpu *c)
+{
+	m1b_moe_work *w = c->moe;
+
+	if (w == NULL)
+		return;
+	free(w->scores);
+	free(w->choice);
+	free(w->weight);
+	free(w->group);
+	free(w->order);
+	free(w->x);
+	free(w->hidden_rows);
+	free(w->up_rows);
+	free(w->out_rows);
+	free(w->hidden);
+	free(w->up);
+	free(w->out);
+	free(w->active);
+	free(w);
+}
+
+/* The top_k best experts of one token, best first (the lower number wins a tie), weights renormalised. */
+static void
+choose(float *scores, int experts, int top_k, int *choice, float *weight)
+{
+	float best = scores[0];
+	float total = 0.0f;
+
+	/* softmax in fp32; its denominator cancels in the renormalisation, so only the numerators are needed */
+	for (int e = 1; e < experts; e++)
+		best = scores[e] > best ? scores[e] : best;
+	for (int rank = 0; rank < top_k; rank++)
+	{
+		int pick = -1;
+
+		for (int e = 0; e < experts; e++)
+		{
+			bool taken = false;
+
+			for (int r = 0; r < rank; r++)
+				taken = taken || choice[r] == e;
+			if (!taken && (pick < 0 || scores[e] > scores[pick]))
+				pick = e;
+		}
+		choice[rank] = pick;
+		weight[rank] = expf(scores[pick] - best);
+		total += weight[rank];
+	}
+	for (int rank = 0; rank < top_k; rank++)
+		weight[rank] /= total;
+}
+
+static void
+route(m1b_cpu *c, const m1b_moe *p)
+{
+	m1b_moe_work *w = c->moe;
+	m1b_linear router = {.weight = p->router, .x = p->x, .n = p->n, .out = w->scores};
+
+	c->base.ops->linear(&c->base, &router);
+	for (int t = 0; t < p->n; t++)
+		choose(w->scores + (size_t) t * (size_t) p->experts, p->experts, p->top_k, w->choice + t * p->top_k,
+			   w->weight + t * p->top_k);
+}
+
+/* Counting sort of the pairs by expert; within an expert in token order. */
+static void
+group_by_expert(m1b_moe_work *w, const m1b_moe *p)
+{
+	int pairs = p->n * p->top_k;
+
+	memset(w->group, 0, ((size_t) p->experts + 1) * sizeof *w->group);
+	for (int i = 0; i < pairs; i++)
+		w->group[w->choice[i] + 1]++;
+	w->n_active = 0;
+	for (int e = 0; e < p->experts; e++)
+	{
+		if (w->group[e + 1] > 0)
+			w->active[w->n_active++] = e;
+		w->group[e + 1] += w->group[e];
+	}
+	for (int i = 0; i < pairs; i++)
+		w->order[w->group[w->choice[i]]++] = i;
+	for (int e = p->experts; e > 0; e--)
+		w->group[e] = w->group[e - 1];
+	w->group[0] = 0;
+}
+
+/* The expert, its places in the sorted order and the weight rows of one piece. */
+static int
+piece_of(const moe_job *job, int piece, int rows, int *first, int *n, int *row0, int *row1)
+{
+	const m1b_moe_work *w = job->c->moe;
+	int expert = w->active[piece / job->pieces_per_expert];
+
+	*first = w->group[expert];
+	*n = w->group[expert + 1] - *first;
+	*row0 = piece % job->pieces_per_expert * job->rows_per_piece;
+	*row1 = *row0 + job->rows_per_piece < rows ? *row0 + job->rows_per_piece : rows;
+	return expert;
+}
+
+static void
+dot_expert(const moe_job *job, const m1b_matrix *weight, int first, int n, int row0, int row1, float **out)
+{
+	m1b_dot dot = {
+		.x = job->c->moe->x + first,
+		.n = n,
+		.w = weight->data,
+		.w_type = weight->type,
+		.w_stride = (size_t) weight->cols,
+		.k = weight->cols,
+		.row0 = row0,
+		.row1 = row1,
+		.out = out + first,
+	};
+
+	job->c->k->dot(&dot);
+}
+
+/* hidden = silu(w1 x) * (w3 x) for some rows of one expert */
+static void
+up_piece(void *arg, int piece, int worker)
+{
+	const moe_job *job = arg;
+	m1b_moe_work *w = job->c->moe;
+	int first, n, row0, row1;
+	int expert = piece_of(job, piece, job->p->w1->rows, &first, &n, &row0, &row1);
+
+	(void) worker;
+	dot_expert(job, &job->p->w1[expert], first, n, row0, row1, w->hidden_rows);
+	dot_expert(job, &job->p->w3[expert], first, n, row0, row1, w->up_rows);
+	for (int i = first; i < first + n; i++)
+		job->c->k->silu_mul(w->hidden_rows[i] + row0, w->up_rows[i] + row0, row1 - row0);
+}
+
+static void
+down_piece(void *arg, int piece, int worker)
+{
+	const moe_job *job = arg;
+	int first, n, row0, row1;
+	int expert = piece_of(job, piece, job->p->w2->rows, &first, &n, &row0, &row1);
+
+	(void) worker;
+	dot_expert(job, &job->p->w2[expert], first, n, row0, row1, job->c->moe->out_rows);
+}
+
+static void
+run_experts(moe_job *job, int rows, m1_pool_fn fn)
+{
+	const m1b_moe_work *w = job->c->moe;
+	double work = (double) job->p->n * job->p->top_k * job->p->w1->rows * job->p->w1->cols;
+
+	job->rows_per_piece = m1b_cpu_rows_per_piece(job->c, rows, w->n_active);
+	job->pieces_per_expert = (rows + job->rows_per_piece - 1) / job->rows_per_piece;
+	m1b_cpu_loop(job->c, work, w->n_active * job->pieces_per_expert, fn, job);
+}
+
+/* out = sum over ranks of weight * expert output, in rank order */
+static void
+combine_row(void *arg, int t, int worker)
+{
+	const moe_job *job = arg;
+	const m1b_moe_work *w = job->c->moe;
+	const m1b_moe *p = job->p;
+	int d = p->w2->rows;
+	float *out = p->out + (size_t) t * (size_t) d;
+
+	(void) worker;
+	for (int rank = 0; rank < p->top_k; rank++)
+	{
+		size_t pair = (size_t) t * (size_t) p->top_k + (size_t) rank;
+		const float *y = w->out + pair * (size_t) d;
+
+		/* the first term has no sum to add to: its old contents must not matter, not even as NaN */
+		job->c->k->scale_add(out, y, rank == 0 ? y : out, w->weight[pair], rank == 0 ? 0.0f : 1.0f, d);
+	}
+}
+
+void
+m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
+{
+	m1b_cpu *c = m1b_cpu_of(b);
+	m1b_moe_work *w = c->moe;
+	size_t d = (size_t) p->w2->rows;
+	size_t width = (size_t) p->w1->rows;
+	int pairs = p->n * p->top_k;
+	moe_job job = {.c = c, .p = p};
+
+	route(c, p);
+	group_by_expert(w, p);
+	for (int i = 0; i < pairs; i++)
+	{
+		size_t pair = (size_t) w->order[i];
+
+		w->x[i] = p->x + pair / (size_t) p->top_k * d;
+		w->hidden_rows[i] = w->hidden + pair * width;
+		w->up_rows[i] = w->up + pair * width;
+		w->out_rows[i] = w->out + pair * d;
+	}
+	run_experts(&job, p->w1->rows, up_piece);
+	for (int i = 0; i < pairs; i++)
+		w->x[i] = w->hidden_rows[i];
+	run_experts(&job, p->w2->rows, down_piece);
+	m1b_cpu_loop(c, (double) pairs * p->w2->rows, p->n, combine_row, &job);
+}

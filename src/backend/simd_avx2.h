@@ -1,0 +1,178 @@
+/* simd_avx2.h - the vector vocabulary of cpu_kernels.c on AVX2 with FMA and F16C. */
+#include <immintrin.h>
+#include <string.h>
+
+#define VF_NAME "AVX2"
+#define VF_WIDTH 8
+#define VF_DOT_ROWS 2
+#define VF_MAC_ROWS 6
+#define VF_MAC_VECS 2
+
+typedef __m256 vf;
+
+static inline __m256i
+vf_mask(int n)
+{
+	return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline vf
+vf_set(float x)
+{
+	return _mm256_set1_ps(x);
+}
+
+static inline vf
+vf_load(const float *p)
+{
+	return _mm256_loadu_ps(p);
+}
+
+/* Loads n < VF_WIDTH elements, the rest zero. */
+static inline vf
+vf_load_n(const float *p, int n)
+{
+	return _mm256_maskload_ps(p, vf_mask(n));
+}
+
+static inline void
+vf_store(float *p, vf x)
+{
+	_mm256_storeu_ps(p, x);
+}
+
+static inline void
+vf_store_n(float *p, vf x, int n)
+{
+	_mm256_maskstore_ps(p, vf_mask(n), x);
+}
+
+static inline vf
+vf_widen_bf16(__m128i h)
+{
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* AVX2 has no masked load of 16-bit elements: go through a zeroed copy. */
+static inline __m128i
+vf_load_u16_n(const uint16_t *p, int n)
+{
+	uint16_t copy[8] = {0};
+
+	memcpy(copy, p, (size_t) n * sizeof *p);
+	return _mm_loadu_si128((const __m128i *) copy);
+}
+
+static inline vf
+vf_load_bf16(const uint16_t *p)
+{
+	return vf_widen_bf16(_mm_loadu_si128((const __m128i *) p));
+}
+
+static inline vf
+vf_load_bf16_n(const uint16_t *p, int n)
+{
+	return vf_widen_bf16(vf_load_u16_n(p, n));
+}
+
+static inline vf
+vf_load_f16(const uint16_t *p)
+{
+	return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+}
+
+static inline vf
+vf_load_f16_n(const uint16_t *p, int n)
+{
+	return _mm256_cvtph_ps(vf_load_u16_n(p, n));
+}
+
+static inline vf
+vf_add(vf a, vf b)
+{
+	return _mm256_add_ps(a, b);
+}
+
+static inline vf
+vf_sub(vf a, vf b)
+{
+	return _mm256_sub_ps(a, b);
+}
+
+static inline vf
+vf_mul(vf a, vf b)
+{
+	return _mm256_mul_ps(a, b);
+}
+
+static inline vf
+vf_div(vf a, vf b)
+{
+	return _mm256_div_ps(a, b);
+}
+
+static inline vf
+vf_max(vf a, vf b)
+{
+	return _mm256_max_ps(a, b);
+}
+
+/* a * b + c */
+static inline vf
+vf_fma(vf a, vf b, vf c)
+{
+	return _mm256_fmadd_ps(a, b, c);
+}
+
+static inline vf
+vf_round(vf x)
+{
+	return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* x * 2^n for integral n in [-126, 127] */
+static inline vf
+vf_scale2(vf x, vf n)
+{
+	__m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+
+	return _mm256_mul_ps(x, _mm256_castsi256_ps(e));
+}
+
+/* x where test >= limit, else 0 */
+static inline vf
+vf_keep_if_ge(vf x, vf test, vf limit)
+{
+	return _mm256_and_ps(x, _mm256_cmp_ps(test, limit, _CMP_GE_OQ));
+}
+
+static inline __m128
+vf_fold4(vf x)
+{
+	return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+}
+
+/* The sums of four vectors, each in the order of vf_sum. */
+static inline void
+vf_sum4(vf a, vf b, vf c, vf d, float out[4])
+{
+	_mm_storeu_ps(out, _mm_hadd_ps(_mm_hadd_ps(vf_fold4(a), vf_fold4(b)), _mm_hadd_ps(vf_fold4(c), vf_fold4(d))));
+}
+
+static inline float
+vf_sum(vf x)
+{
+	__m128 s = vf_fold4(x);
+
+	s = _mm_hadd_ps(s, s);
+	return _mm_cvtss_f32(_mm_hadd_ps(s, s));
+}
+
+static inline float
+vf_hmax(vf x)
+{
+	__m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+
+	m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+	return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}

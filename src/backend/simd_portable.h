@@ -1,0 +1,202 @@
+/*
+ * simd_portable.h - the vector vocabulary of cpu_kernels.c in plain C, with the
+ * compiler's generic vectors. The reference that the other sets are tested against.
+ */
+#include <math.h>
+#include <string.h>
+
+#define VF_NAME "portable"
+#define VF_WIDTH 4
+#define VF_DOT_ROWS 2
+#define VF_MAC_ROWS 4
+#define VF_MAC_VECS 2
+
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vf_int __attribute__((vector_size(16)));
+
+static inline vf
+vf_set(float x)
+{
+	return (vf){x, x, x, x};
+}
+
+static inline vf
+vf_load(const float *p)
+{
+	vf x;
+
+	memcpy(&x, p, sizeof x);
+	return x;
+}
+
+/* Loads n < VF_WIDTH elements, the rest zero. */
+static inline vf
+vf_load_n(const float *p, int n)
+{
+	vf x = {0};
+
+	memcpy(&x, p, (size_t) n * sizeof *p);
+	return x;
+}
+
+static inline void
+vf_store(float *p, vf x)
+{
+	memcpy(p, &x, sizeof x);
+}
+
+static inline void
+vf_store_n(float *p, vf x, int n)
+{
+	memcpy(p, &x, (size_t) n * sizeof *p);
+}
+
+static inline vf
+vf_load_bf16_n(const uint16_t *p, int n)
+{
+	uint16_t h[VF_WIDTH] = {0};
+	vf_int bits = {0};
+	vf x;
+
+	memcpy(h, p, (size_t) n * sizeof *p);
+	for (int i = 0; i < VF_WIDTH; i++)
+		bits[i] = (int32_t) ((uint32_t) h[i] << 16);
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static inline vf
+vf_load_bf16(const uint16_t *p)
+{
+	return vf_load_bf16_n(p, VF_WIDTH);
+}
+
+/* IEEE half to float, subnormals, infinities and NaN included. */
+static inline float
+vf_half(uint16_t h)
+{
+	int exponent = h >> 10 & 31;
+	int mantissa = h & 1023;
+	float magnitude;
+
+	if (exponent == 31)
+		magnitude = mantissa ? NAN : INFINITY;
+	else if (exponent == 0)
+		magnitude = ldexpf((float) mantissa, -24);
+	else
+		magnitude = ldexpf((float) (mantissa | 1024), exponent - 25);
+	return h & 0x8000 ? -magnitude : magnitude;
+}
+
+static inline vf
+vf_load_f16_n(const uint16_t *p, int n)
+{
+	vf x = {0};
+
+	for (int i = 0; i < n; i++)
+	{
+		uint16_t h;
+
+		memcpy(&h, p + i, sizeof h);
+		x[i] = vf_half(h);
+	}
+	return x;
+}
+
+static inline vf
+vf_load_f16(const uint16_t *p)
+{
+	return vf_load_f16_n(p, VF_WIDTH);
+}
+
+static inline vf
+vf_add(vf a, vf b)
+{
+	return a + b;
+}
+
+static inline vf
+vf_sub(vf a, vf b)
+{
+	return a - b;
+}
+
+static inline vf
+vf_mul(vf a, vf b)
+{
+	return a * b;
+}
+
+static inline vf
+vf_div(vf a, vf b)
+{
+	return a / b;
+}
+
+static inline vf
+vf_select(vf_int mask, vf a, vf b)
+{
+	return (vf) ((mask & (vf_int) a) | (~mask & (vf_int) b));
+}
+
+static inline vf
+vf_max(vf a, vf b)
+{
+	return vf_select(a > b, a, b);
+}
+
+/* a * b + c */
+static inline vf
+vf_fma(vf a, vf b, vf c)
+{
+	return a * b + c;
+}
+
+static inline vf
+vf_round(vf x)
+{
+	for (int i = 0; i < VF_WIDTH; i++)
+		x[i] = rintf(x[i]);
+	return x;
+}
+
+/* x * 2^n for integral n in [-126, 127] */
+static inline vf
+vf_scale2(vf x, vf n)
+{
+	vf_int e = (__builtin_convertvector(n, vf_int) + 127) << 23;
+
+	return x * (vf) e;
+}
+
+/* x where test >= limit, else 0 */
+static inline vf
+vf_keep_if_ge(vf x, vf test, vf limit)
+{
+	return (vf) ((test >= limit) & (vf_int) x);
+}
+
+static inline float
+vf_sum(vf x)
+{
+	return (x[0] + x[1]) + (x[2] + x[3]);
+}
+
+/* The sums of four vectors, each in the order of vf_sum. */
+static inline void
+vf_sum4(vf a, vf b, vf c, vf d, float out[4])
+{
+	out[0] = vf_sum(a);
+	out[1] = vf_sum(b);
+	out[2] = vf_sum(c);
+	out[3] = vf_sum(d);
+}
+
+static inline float
+vf_hmax(vf x)
+{
+	float a = x[0] > x[1] ? x[0] : x[1];
+	float b = x[2] > x[3] ? x[2] : x[3];
+
+	return a > b ? a : b;
+}

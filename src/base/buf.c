@@ -1,0 +1,154 @@
+/* buf.c - see buf.h. */
+#define _DEFAULT_SOURCE /* explicit_bzero */
+#include "base/buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The next capacity that holds need elements, doubling from a small start; 0 on overflow. */
+static size_t
+grown_capacity(size_t cap, size_t need)
+{
+	if (need > SIZE_MAX / 4)
+		return 0;
+	if (cap < 64)
+		cap = 64;
+	while (cap < need)
+		cap *= 2;
+	return cap;
+}
+
+bool
+m1_buf_reserve(m1_buf *b, size_t extra)
+{
+	size_t cap;
+	char *data;
+
+	if (b->failed)
+		return false;
+	if (extra <= b->cap - b->len)
+		return true;
+	cap = extra > SIZE_MAX / 4 ? 0 : grown_capacity(b->cap, b->len + extra);
+	/* Not realloc: the old block may hold a prompt and must be wiped. */
+	data = cap == 0 ? NULL : malloc(cap);
+	if (data == NULL)
+	{
+		b->failed = true;
+		return false;
+	}
+	if (b->data != NULL)
+	{
+		memcpy(data, b->data, b->len);
+		explicit_bzero(b->data, b->cap);
+		free(b->data);
+	}
+	b->data = data;
+	b->cap = cap;
+	return true;
+}
+
+bool
+m1_buf_append(m1_buf *b, const void *data, size_t len)
+{
+	if (len == 0)
+		return !b->failed;
+	if (!m1_buf_reserve(b, len))
+		return false;
+	memcpy(b->data + b->len, data, len);
+	b->len += len;
+	return true;
+}
+
+bool
+m1_buf_puts(m1_buf *b, const char *s)
+{
+	return m1_buf_append(b, s, strlen(s));
+}
+
+char *
+m1_buf_cstr(m1_buf *b)
+{
+	if (!m1_buf_reserve(b, 1))
+		return NULL;
+	b->data[b->len] = '\0';
+	return b->data;
+}
+
+void
+m1_buf_consume(m1_buf *b, size_t n)
+{
+	if (n >= b->len)
+	{
+		b->len = 0;
+		return;
+	}
+	memmove(b->data, b->data + n, b->len - n);
+	b->len -= n;
+}
+
+void
+m1_buf_free(m1_buf *b)
+{
+	if (b->data != NULL)
+	{
+		explicit_bzero(b->data, b->cap);
+		free(b->data);
+	}
+	memset(b, 0, sizeof *b);
+}
+
+m1_slice
+m1_slice_of(const char *cstr)
+{
+	m1_slice s = {cstr, cstr == NULL ? 0 : strlen(cstr)};
+
+	return s;
+}
+
+bool
+m1_ids_reserve(m1_ids *a, size_t extra)
+{
+	size_t cap;
+	int32_t *data;
+
+	if (a->failed)
+		return false;
+	if (extra <= a->cap - a->len)
+		return true;
+	cap = extra > SIZE_MAX / 32 ? 0 : grown_capacity(a->cap, a->len + extra);
+	data = cap == 0 ? NULL : malloc(cap * sizeof *data);
+	if (data == NULL)
+	{
+		a->failed = true;
+		return false;
+	}
+	if (a->data != NULL)
+	{
+		memcpy(data, a->data, a->len * sizeof *data);
+		explicit_bzero(a->data, a->cap * sizeof *data);
+		free(a->data);
+	}
+	a->data = data;
+	a->cap = cap;
+	return true;
+}
+
+bool
+m1_ids_push(m1_ids *a, int32_t id)
+{
+	if (!m1_ids_reserve(a, 1))
+		return false;
+	a->data[a->len++] = id;
+	return true;
+}
+
+void
+m1_ids_free(m1_ids *a)
+{
+	if (a->data != NULL)
+	{
+		explicit_bzero(a->data, a->cap * sizeof *a->data);
+		free(a->data);
+	}
+	memset(a, 0, sizeof *a);
+}

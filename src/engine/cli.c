@@ -1,0 +1,87 @@
+/* cli.c - see cli.h. */
+#include "engine/cli.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+int
+m1_cli_report(const m1_error *err)
+{
+	fprintf(stderr, "minimax_m1_engine: %s\n", err->message);
+	if (err->detail[0] != '\0')
+		fprintf(stderr, "DETAIL: %s\n", err->detail);
+	if (err->hint[0] != '\0')
+		fprintf(stderr, "HINT: %s\n", err->hint);
+	return 1;
+}
+
+m1_status
+m1_cli_read_file(const char *path, m1_buf *out, m1_error *err)
+{
+	FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+	bool ok;
+	size_t n;
+
+	if (file == NULL)
+		return m1_fail(err, M1_E_IO, "could not open \"%.150s\": %s", path, strerror(errno));
+	do
+	{
+		if (!m1_buf_reserve(out, 65536))
+			break;
+		n = fread(out->data + out->len, 1, 65536, file);
+		out->len += n;
+	} while (n > 0);
+	ok = !ferror(file);
+	if (file != stdin)
+		fclose(file);
+	if (out->failed)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for \"%.150s\"", path);
+	return ok ? M1_OK : m1_fail(err, M1_E_IO, "could not read \"%.150s\": %s", path, strerror(errno));
+}
+
+m1_status
+m1_cli_read_ids(const char *path, m1_ids *out, m1_error *err)
+{
+	m1_buf text = {0};
+	m1_status status = m1_cli_read_file(path, &text, err);
+	const char *at = status == M1_OK ? m1_buf_cstr(&text) : NULL;
+
+	while (status == M1_OK && at != NULL)
+	{
+		char *end;
+		long id;
+
+		at += strspn(at, " \t\r\n");
+		if (*at == '\0')
+			break;
+		errno = 0;
+		id = strtol(at, &end, 10);
+		if (end == at || errno != 0 || id < 0 || id > INT_MAX)
+			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" holds something that is not a token id", path);
+		else
+			m1_ids_push(out, (int32_t) id);
+		at = end;
+	}
+	m1_buf_free(&text);
+	if (status == M1_OK && out->failed)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the token ids");
+	return status;
+}
+
+m1_engine_options
+m1_cli_engine_options(const m1_cli *cli)
+{
+	m1_engine_options options = {
+		.model_path = cli->model,
+		.device = cli->device,
+		.isa = cli->isa,
+		.threads = cli->threads,
+		.max_requests = cli->max_requests,
+		.max_context = cli->max_context,
+		.prefill_chunk = cli->prefill_chunk,
+	};
+
+	return options;
+}

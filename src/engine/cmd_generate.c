@@ -1,0 +1,206 @@
+/* cmd_generate.c - `generate`: one prompt in, one reply out, through the same engine that serves SQL. */
+#define _GNU_SOURCE /* getrandom */
+#include <jansson.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "engine/cli.h"
+
+typedef struct result
+{
+	const m1_cli *cli;
+	const char *model;
+	bool ended;
+	bool failed;
+	m1_error error;
+	bool wrote; /* something was printed on the current channel */
+	m1w_channel channel;
+} result;
+
+static void
+ignore_progress(void *context, uint64_t id, const m1w_progress *progress)
+{
+	(void) context;
+	(void) id;
+	(void) progress;
+}
+
+/* For people: the text as it comes, the reasoning set apart from the answer. */
+static void
+print_delta(void *context, uint64_t id, const m1w_delta *delta)
+{
+	result *r = context;
+
+	(void) id;
+	if (delta->channel == M1W_REASONING && !r->wrote)
+		fputs("[reasoning]\n", stdout);
+	if (delta->channel == M1W_CONTENT && r->wrote && r->channel == M1W_REASONING)
+		fputs("\n\n[answer]\n", stdout);
+	fwrite(delta->text.data, 1, delta->text.len, stdout);
+	fflush(stdout);
+	r->wrote = true;
+	r->channel = delta->channel;
+}
+
+static json_t *
+json_text(m1_slice text)
+{
+	return json_stringn(text.len > 0 ? text.data : "", text.len);
+}
+
+static void
+print_json(const result *r, const m1w_done *done)
+{
+	json_t *calls =
+		done->tool_calls.len > 0 ? json_loadb(done->tool_calls.data, done->tool_calls.len, 0, NULL) : json_null();
+	json_t *object = json_pack(
+		"{s:o, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:I, s:s, s:f, s:f, s:f}", "content", json_text(done->content),
+		"reasoning", done->reasoning.len > 0 ? json_text(done->reasoning) : json_null(), "tool_calls", calls,
+		"finish_reason", m1w_finish_name(done->finish), "prompt_tokens", (int) done->prompt_tokens, "cached_tokens",
+		(int) done->cached_tokens, "reasoning_tokens", (int) done->reasoning_tokens, "completion_tokens",
+		(int) done->completion_tokens, "seed", (json_int_t) done->seed, "model", r->model, "queue_ms", done->queue_ms,
+		"prefill_ms", done->prefill_ms, "decode_ms", done->decode_ms);
+
+	if (object != NULL)
+		json_dumpf(object, stdout, JSON_REAL_PRECISION(6));
+	fputc('\n', stdout);
+	json_decref(object);
+}
+
+static void
+print_done(void *context, uint64_t id, const m1w_done *done)
+{
+	result *r = context;
+
+	(void) id;
+	r->ended = true;
+	if (done->ids.len > 0)
+		for (size_t i = 0; i < done->ids.len; i++)
+			printf("%d%c", m1w_id_at(done->ids, i), i + 1 < done->ids.len ? ' ' : '\n');
+	else if (r->cli->json)
+		print_json(r, done);
+	else
+	{
+		fputc('\n', stdout);
+		fprintf(stderr, "[%s: %d prompt tokens in %.0f ms, %d tokens in %.0f ms, seed %llu]\n",
+				m1w_finish_name(done->finish), done->prompt_tokens, done->prefill_ms, done->completion_tokens,
+				done->decode_ms, (unsigned long long) done->seed);
+	}
+}
+
+static void
+no_vector(void *context, uint64_t id, const m1w_vector *vector)
+{
+	(void) context;
+	(void) id;
+	(void) vector;
+}
+
+static void
+keep_failure(void *context, uint64_t id, const m1_error *error)
+{
+	result *r = context;
+
+	(void) id;
+	r->ended = r->failed = true;
+	r->error = *error;
+}
+
+static uint64_t
+random_seed(void)
+{
+	uint64_t seed;
+
+	if (getrandom(&seed, sizeof seed, 0) != (ssize_t) sizeof seed)
+		seed = (uint64_t) (m1_now_ms() * 1e3);
+	/* a bigint in SQL, and a number that JSON readers keep exact */
+	return seed >> 11;
+}
+
+static m1_status
+run(m1_engine *e, const m1w_generate *g, result *r, m1_error *err)
+{
+	m1_status status = m1_engine_generate(e, 1, g, err);
+	bool busy;
+
+	while (status == M1_OK && !r->ended)
+		status = m1_engine_step(e, &busy, err);
+	if (status == M1_OK && r->failed)
+	{
+		*err = r->error;
+		status = err->code;
+	}
+	return status;
+}
+
+/* The texts that come from files. */
+typedef struct inputs
+{
+	m1_buf messages;
+	m1_buf tools;
+	m1_ids ids;
+} inputs;
+
+static m1_status
+read_inputs(const m1_cli *cli, inputs *in, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	if (cli->messages_file != NULL)
+		status = m1_cli_read_file(cli->messages_file, &in->messages, err);
+	if (status == M1_OK && cli->tools_file != NULL)
+		status = m1_cli_read_file(cli->tools_file, &in->tools, err);
+	if (status == M1_OK && cli->ids_file != NULL)
+		status = m1_cli_read_ids(cli->ids_file, &in->ids, err);
+	return status;
+}
+
+static m1w_generate
+request_of(const m1_cli *cli, const inputs *in)
+{
+	m1w_generate g = {
+		.prompt = m1_slice_of(cli->prompt),
+		.system = m1_slice_of(cli->system),
+		.messages = {in->messages.data, in->messages.len},
+		.tools = {in->tools.data, in->tools.len},
+		.ids = {in->ids.data, in->ids.len},
+		.max_tokens = cli->max_tokens,
+		.thinking_budget = cli->thinking_budget,
+		.temperature = (float) cli->temperature,
+		.top_p = (float) cli->top_p,
+		.top_k = cli->top_k,
+		.seed = cli->seed_given ? cli->seed : random_seed(),
+		.stream = !cli->json,
+		.n_stops = (uint32_t) cli->n_stops,
+	};
+
+	for (int i = 0; i < cli->n_stops; i++)
+		g.stops[i] = m1_slice_of(cli->stops[i]);
+	return g;
+}
+
+int
+m1_cmd_generate(const m1_cli *cli)
+{
+	result r = {.cli = cli};
+	m1_engine_events events = {&r, ignore_progress, print_delta, print_done, no_vector, keep_failure};
+	m1_engine_options options = m1_cli_engine_options(cli);
+	inputs in = {0};
+	m1_engine *e = NULL;
+	m1_error err;
+	m1_status status;
+
+	if ((status = read_inputs(cli, &in, &err)) == M1_OK &&
+		(status = m1_engine_open(&options, &events, &e, &err)) == M1_OK)
+	{
+		m1w_generate g = request_of(cli, &in);
+
+		r.model = m1_engine_model(e)->name;
+		status = run(e, &g, &r, &err);
+	}
+	m1_engine_close(e);
+	m1_buf_free(&in.messages);
+	m1_buf_free(&in.tools);
+	m1_ids_free(&in.ids);
+	return status == M1_OK ? 0 : m1_cli_report(&err);
+}

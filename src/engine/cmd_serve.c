@@ -1,0 +1,401 @@
+/*
+ * cmd_serve.c - `serve`: frames on an inherited socket.
+ *
+ * Two threads. The main thread reads frames, prepares requests (so that a long
+ * text is tokenized beside the running answers, not in front of them) and writes
+ * what the outbox holds. The step thread runs the engine; its events become frames
+ * in the outbox. End of input ends the process.
+ */
+#define _GNU_SOURCE /* eventfd, pthread */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "engine/cli.h"
+
+typedef struct server
+{
+	int fd;
+	m1_engine *engine;
+	m1_buf in; /* main thread only */
+
+	pthread_mutex_t lock;
+	m1_buf outbox; /* frames to be written */
+	bool broken;   /* the engine failed, or memory ran out: leave as soon as the outbox is written */
+	int wake;	   /* eventfd: the outbox has something */
+} server;
+
+/* ---- the outbox ---- */
+
+static void
+send_frame(server *s, m1w_type type, uint64_t id, m1_buf *payload, bool encoded)
+{
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&s->lock);
+	/* A lost event would leave a client waiting for ever; a broken engine is restarted. */
+	if (!encoded || !m1w_frame_append(&s->outbox, type, id, payload->data, payload->len))
+		s->broken = true;
+	pthread_mutex_unlock(&s->lock);
+	m1_buf_free(payload);
+	while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+#define SEND(s, type, name, id, message)                           \
+	do                                                             \
+	{                                                              \
+		m1_buf frame_payload = {0};                                \
+		bool encoded = m1w_encode_##name(&frame_payload, message); \
+		send_frame(s, type, id, &frame_payload, encoded);          \
+	} while (0)
+
+static void
+on_progress(void *context, uint64_t id, const m1w_progress *m)
+{
+	SEND((server *) context, M1W_PROGRESS, progress, id, m);
+}
+
+static void
+on_delta(void *context, uint64_t id, const m1w_delta *m)
+{
+	SEND((server *) context, M1W_DELTA, delta, id, m);
+}
+
+static void
+on_done(void *context, uint64_t id, const m1w_done *m)
+{
+	SEND((server *) context, M1W_DONE, done, id, m);
+}
+
+static void
+on_vector(void *context, uint64_t id, const m1w_vector *m)
+{
+	SEND((server *) context, M1W_VECTOR, vector, id, m);
+}
+
+static void
+on_failed(void *context, uint64_t id, const m1_error *error)
+{
+	m1w_failure m = m1w_failure_of(error);
+
+	SEND((server *) context, M1W_ERROR, failure, id, &m);
+}
+
+/* ---- requests ---- */
+
+static const m1_tokenizer *
+tokenizer_of(const server *s, m1_error *err)
+{
+	const m1_model *model = m1_engine_model(s->engine);
+
+	if (model->tokenizer == NULL)
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "model \"%s\" has no tokenizer", model->name);
+		m1_error_hint(err, "Put its tokenizer.json or merges.txt into the checkpoint folder.");
+	}
+	return model->tokenizer;
+}
+
+static m1_status
+tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
+{
+	const m1_tokenizer *t = tokenizer_of(s, err);
+	m1w_text text;
+	m1_ids ids = {0};
+	m1_ids ends = {0};
+	m1_status status;
+
+	if (t == NULL)
+		return M1_E_UNSUPPORTED;
+	status = m1w_decode_text(payload.data, payload.len, &text, err);
+	if (status == M1_OK)
+		status = m1_tokenizer_encode(t, text.text, M1_ADDED_NONE, &ids, &ends, err);
+	if (status == M1_OK)
+	{
+		m1w_tokens tokens = {.ids = {ids.data, ids.len}, .ends = {ends.data, ends.len}};
+
+		SEND(s, M1W_TOKENS, tokens, id, &tokens);
+	}
+	m1_ids_free(&ids);
+	m1_ids_free(&ends);
+	return status;
+}
+
+static m1_status
+detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
+{
+	const m1_tokenizer *t = tokenizer_of(s, err);
+	m1w_tokens tokens;
+	m1_ids ids = {0};
+	m1_buf text = {0};
+	m1_status status;
+
+	if (t == NULL)
+		return M1_E_UNSUPPORTED;
+	status = m1w_decode_tokens(payload.data, payload.len, &tokens, err);
+	for (size_t i = 0; status == M1_OK && i < tokens.ids.len; i++)
+		m1_ids_push(&ids, m1w_id_at(tokens.ids, i));
+	if (status == M1_OK && ids.failed)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu token ids", tokens.ids.len);
+	if (status == M1_OK)
+		status = m1_tokenizer_decode(t, ids.data, ids.len, &text, err);
+	if (status == M1_OK)
+	{
+		m1w_text answer = {.text = {text.data, text.len}};
+
+		SEND(s, M1W_TEXT, text, id, &answer);
+	}
+	m1_ids_free(&ids);
+	m1_buf_free(&text);
+	return status;
+}
+
+static m1_status
+generate(server *s, uint64_t id, m1_slice payload, m1_error *err)
+{
+	m1w_generate g;
+	m1_status status = m1w_decode_generate(payload.data, payload.len, &g, err);
+
+	return status == M1_OK ? m1_engine_generate(s->engine, id, &g, err) : status;
+}
+
+static m1_status
+logits(server *s, uint64_t id, m1_slice payload, m1_error *err)
+{
+	m1w_tokens tokens;
+	m1_status status = m1w_decode_tokens(payload.data, payload.len, &tokens, err);
+
+	return status == M1_OK ? m1_engine_logits(s->engine, id, tokens.ids, err) : status;
+}
+
+static void
+handle(server *s, const m1w_header *h, m1_slice payload)
+{
+	m1_status status = M1_OK;
+	m1_error err;
+
+	switch (h->type)
+	{
+		case M1W_GENERATE:
+			status = generate(s, h->request_id, payload, &err);
+			break;
+		case M1W_LOGITS:
+			status = logits(s, h->request_id, payload, &err);
+			break;
+		case M1W_TOKENIZE:
+			status = tokenize(s, h->request_id, payload, &err);
+			break;
+		case M1W_DETOKENIZE:
+			status = detokenize(s, h->request_id, payload, &err);
+			break;
+		case M1W_CANCEL:
+			m1_engine_cancel(s->engine, h->request_id);
+			break;
+		case M1W_PAUSE:
+			m1_engine_pause(s->engine, h->request_id);
+			break;
+		case M1W_RESUME:
+			m1_engine_resume(s->engine, h->request_id);
+			break;
+		default:
+			status = m1_fail(&err, M1_E_CORRUPT, "frame of unknown type %u", h->type);
+			break;
+	}
+	if (status != M1_OK)
+		on_failed(s, h->request_id, &err);
+}
+
+/* ---- input and output ---- */
+
+/* Handles every whole frame in the input. false when the stream makes no sense. */
+static bool
+handle_input(server *s)
+{
+	size_t done = 0;
+	bool complete = true;
+
+	while (complete)
+	{
+		m1w_header h;
+		m1_error err;
+
+		if (m1w_frame_peek(s->in.data + done, s->in.len - done, &h, &complete, &err) != M1_OK)
+		{
+			m1_cli_report(&err);
+			return false;
+		}
+		if (!complete)
+			break;
+		handle(s, &h, (m1_slice){s->in.data + done + sizeof h, h.length});
+		done += sizeof h + h.length;
+	}
+	m1_buf_consume(&s->in, done);
+	/* A prompt does not stay in memory longer than it is needed. */
+	if (s->in.len == 0)
+		m1_buf_free(&s->in);
+	return true;
+}
+
+/* false at the end of the input or on an error. */
+static bool
+read_input(server *s)
+{
+	ssize_t n;
+
+	if (!m1_buf_reserve(&s->in, 65536))
+		return false;
+	n = read(s->fd, s->in.data + s->in.len, s->in.cap - s->in.len);
+	if (n < 0)
+		return errno == EINTR || errno == EAGAIN;
+	s->in.len += (size_t) n;
+	return n > 0 && handle_input(s);
+}
+
+static bool
+write_output(server *s)
+{
+	bool ok = true;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->outbox.len > 0)
+	{
+		ssize_t n = write(s->fd, s->outbox.data, s->outbox.len);
+
+		if (n > 0)
+			m1_buf_consume(&s->outbox, (size_t) n);
+		else if (errno != EINTR)
+		{
+			ok = errno == EAGAIN;
+			break;
+		}
+	}
+	if (s->outbox.len == 0)
+		m1_buf_free(&s->outbox);
+	pthread_mutex_unlock(&s->lock);
+	return ok;
+}
+
+static void
+look_at_outbox(server *s, bool *pending, bool *broken)
+{
+	pthread_mutex_lock(&s->lock);
+	*pending = s->outbox.len > 0;
+	*broken = s->broken;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Serves until the input ends. true when that was the reason. */
+static bool
+serve(server *s)
+{
+	for (;;)
+	{
+		struct pollfd fds[2] = {{.fd = s->fd, .events = POLLIN}, {.fd = s->wake, .events = POLLIN}};
+		bool pending;
+		bool broken;
+
+		look_at_outbox(s, &pending, &broken);
+		if (broken && !pending)
+			return false;
+		if (pending)
+			fds[0].events |= POLLOUT;
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return false;
+		if (fds[1].revents != 0)
+		{
+			uint64_t count;
+
+			while (read(s->wake, &count, sizeof count) < 0 && errno == EINTR)
+				;
+		}
+		if ((fds[0].revents & POLLOUT) && !write_output(s))
+			return false;
+		if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) && !read_input(s))
+			return true;
+	}
+}
+
+/* ---- the step thread ---- */
+
+static void *
+step_main(void *arg)
+{
+	server *s = arg;
+	uint64_t one = 1;
+	m1_error err;
+	bool busy;
+
+	do
+	{
+		if (m1_engine_step(s->engine, &busy, &err) != M1_OK)
+		{
+			m1_cli_report(&err);
+			pthread_mutex_lock(&s->lock);
+			s->broken = true;
+			pthread_mutex_unlock(&s->lock);
+			while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
+				;
+			break;
+		}
+	} while (busy || m1_engine_wait(s->engine));
+	return NULL;
+}
+
+/* Tells the other side why there will be no engine. */
+static int
+refuse(server *s, const m1_error *err)
+{
+	m1w_failure m = m1w_failure_of(err);
+	m1_buf payload = {0};
+	m1_buf frame = {0};
+
+	if (m1w_encode_failure(&payload, &m) && m1w_frame_append(&frame, M1W_ERROR, 0, payload.data, payload.len))
+		while (frame.len > 0)
+		{
+			ssize_t n = write(s->fd, frame.data, frame.len);
+
+			if (n <= 0 && errno != EINTR)
+				break;
+			m1_buf_consume(&frame, n > 0 ? (size_t) n : 0);
+		}
+	m1_buf_free(&payload);
+	m1_buf_free(&frame);
+	return m1_cli_report(err);
+}
+
+int
+m1_cmd_serve(const m1_cli *cli)
+{
+	server s = {.fd = cli->fd, .lock = PTHREAD_MUTEX_INITIALIZER};
+	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed};
+	m1_engine_options options = m1_cli_engine_options(cli);
+	pthread_t stepper;
+	m1w_ready info;
+	m1_error err;
+	bool ended;
+
+	if (cli->fd < 0 || fcntl(cli->fd, F_GETFD) < 0)
+	{
+		fputs("minimax_m1_engine: serve needs --fd N, an open socket\n", stderr);
+		return 2;
+	}
+	if (m1_engine_open(&options, &events, &s.engine, &err) != M1_OK)
+		return refuse(&s, &err);
+	s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s.wake < 0 || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 || pthread_create(&stepper, NULL, step_main, &s) != 0)
+	{
+		m1_fail(&err, M1_E_INTERNAL, "could not start serving: %s", strerror(errno));
+		return refuse(&s, &err);
+	}
+	info = m1_engine_info(s.engine);
+	SEND(&s, M1W_READY, ready, 0, &info);
+	ended = serve(&s);
+	/* Nobody is left to hear of what is still running: leave at once, the system takes the memory back. */
+	_exit(ended ? 0 : 1);
+}

@@ -1,0 +1,72 @@
+/*
+ * request.h - one request from its text to its end: which tokens are to be fed,
+ * what a sampled token means, and when it is over. Knows nothing of batches.
+ */
+#ifndef M1_ENGINE_REQUEST_H
+#define M1_ENGINE_REQUEST_H
+
+#include "model/model.h"
+#include "model/reply.h"
+#include "model/sampler.h"
+#include "wire/message.h"
+
+typedef enum m1_request_kind
+{
+	M1_REQUEST_CHAT,   /* text in, reasoning and content out */
+	M1_REQUEST_IDS,	   /* ids in, max_tokens ids out, nothing interpreted */
+	M1_REQUEST_LOGITS, /* ids in, the logits after the last one out */
+} m1_request_kind;
+
+typedef struct m1_request
+{
+	uint64_t id;
+	m1_request_kind kind;
+	m1_sampling sampling;
+	int max_tokens;		 /* already within what the context leaves */
+	int thinking_budget; /* -1 = no limit */
+	int loop_guard;
+	bool stream;
+
+	m1_ids tokens; /* prompt, then the reply */
+	int prompt_tokens;
+	int fed;					   /* tokens that have gone through the model */
+	m1_reply *reply;			   /* CHAT only */
+	const m1_tokenizer *tokenizer; /* CHAT only */
+
+	int completion_tokens;
+	int reasoning_tokens;
+	bool reasoning_cut; /* the budget closed the reasoning */
+	int sure_tokens;	/* tokens in a row with probability above 0.99 */
+	bool ended;
+	m1w_finish finish;
+
+	/* kept by the scheduler */
+	m1b_state *state; /* NULL while waiting */
+	bool paused;
+	bool cancelled;
+	size_t sent[M1W_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
+	int reported;					/* completion_tokens at the last progress event */
+	double submitted_ms, started_ms, prefilled_ms;
+	struct m1_request *next;
+} m1_request;
+
+/* Renders and tokenizes. Every value in g is checked. */
+m1_status m1_request_create(const m1_model *model, uint64_t id, const m1w_generate *g, int loop_guard, m1_request **out,
+							m1_error *err);
+m1_status m1_request_create_logits(const m1_model *model, uint64_t id, m1w_id_slice ids, m1_request **out,
+								   m1_error *err);
+void m1_request_free(m1_request *r);
+
+/* Tokens that are known but have not gone through the model. At least 1 until the request has ended. */
+int m1_request_pending(const m1_request *r);
+
+/*
+ * How many of the pending tokens the next step may take, given the size of a prefill chunk. It depends on
+ * the request alone: how a prompt is cut decides its rounding, which batch neighbours must not change.
+ */
+int m1_request_next_chunk(const m1_request *r, int prefill_chunk);
+
+/* A token was sampled after the last pending one. false when memory ran out. */
+bool m1_request_accept(m1_request *r, m1_sample sample);
+
+#endif

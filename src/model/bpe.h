@@ -1,0 +1,34 @@
+/*
+ * bpe.h - the merges of a byte-level BPE, and their application to one pre-token.
+ */
+#ifndef M1_MODEL_BPE_H
+#define M1_MODEL_BPE_H
+
+#include "base/buf.h"
+
+typedef struct m1_bpe m1_bpe; /* immutable once all merges are added */
+
+/* Room for n merges. NULL when memory ran out. */
+m1_bpe *m1_bpe_create(size_t n);
+void m1_bpe_free(m1_bpe *bpe);
+
+/* Merge number `rank` joins ids left and right into id. The first of two equal pairs counts. */
+void m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id);
+
+/* Work space of one caller; zero-initialised is valid. */
+typedef struct m1_bpe_work
+{
+	void *symbols;
+	void *heap;
+	size_t cap;
+} m1_bpe_work;
+
+void m1_bpe_work_free(m1_bpe_work *work);
+
+/*
+ * Applies all merges to symbols[0..n), lowest rank first and leftmost among equals, and appends the result to out.
+ * O(n log n). false when memory ran out.
+ */
+bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_work *work, m1_ids *out);
+
+#endif

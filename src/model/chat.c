@@ -1,0 +1,378 @@
+/*
+ * chat.c - see chat.h.
+ *
+ * A prompt is a list of control tokens with runs of text between them. A run joins
+ * markup and content ("user name=user\n" + text) before it is encoded, because
+ * pre-tokens may span the seam; no control token is recognised inside a run.
+ */
+#include "model/chat.h"
+
+#include <jansson.h>
+#include <string.h>
+
+typedef struct renderer
+{
+	const m1_tokenizer *t;
+	m1_ids *ids;
+	m1_buf run;			   /* text since the last control token */
+	m1_added_tokens added; /* what is recognised inside the run */
+	m1_status status;	   /* the first failure */
+	m1_error *err;
+} renderer;
+
+/* ---- runs and control tokens ---- */
+
+static void
+text(renderer *r, m1_slice s)
+{
+	if (r->status == M1_OK && !m1_buf_append(&r->run, s.data, s.len))
+		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
+}
+
+static void
+markup(renderer *r, const char *s)
+{
+	text(r, m1_slice_of(s));
+}
+
+static void
+flush(renderer *r)
+{
+	if (r->status == M1_OK)
+		r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->err);
+	r->run.len = 0;
+	r->added = M1_ADDED_NONE;
+}
+
+static void
+control(renderer *r, const char *token)
+{
+	int32_t id = m1_tokenizer_added_id(r->t, token);
+
+	flush(r);
+	if (r->status != M1_OK)
+		return;
+	if (id < 0)
+		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "the tokenizer has no token \"%s\" for chats", token);
+	else if (!m1_ids_push(r->ids, id))
+		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
+}
+
+static void
+open_turn(renderer *r, const char *header)
+{
+	control(r, "<beginning_of_sentence>");
+	markup(r, header);
+}
+
+static void
+close_turn(renderer *r)
+{
+	control(r, "<end_of_sentence>");
+	markup(r, "\n");
+}
+
+static void
+bad(renderer *r, const char *where, const char *why)
+{
+	if (r->status != M1_OK)
+		return;
+	r->status = m1_fail(r->err, M1_E_INVALID_ARGUMENT, "%s %s", where, why);
+	m1_error_hint(r->err, "messages is an array of {\"role\": \"system\"|\"user\"|\"assistant\"|\"tool\", "
+						  "\"content\": text}; tools an array of {\"name\", \"description\", \"parameters\"}.");
+}
+
+/* ---- tools ---- */
+
+/*
+ * Rank of a well-known key of a tool definition. jsonb forgets the order in which keys were written, so a
+ * definition is always rendered in the order that such definitions are usually written in.
+ */
+static int
+key_rank(const char *key)
+{
+	static const char *const order[] = {"name",	 "type",	   "description", "enum",
+										"items", "properties", "required",	  "parameters"};
+	const int n = sizeof order / sizeof *order;
+
+	for (int i = 0; i < n; i++)
+		if (strcmp(order[i], key) == 0)
+			return i;
+	return n;
+}
+
+static json_t *canonical(json_t *value, bool names_are_users);
+
+static json_t *
+canonical_object(json_t *object, bool names_are_users)
+{
+	json_t *ordered = json_object();
+	const char *key;
+	json_t *value;
+
+	for (int rank = 0; ordered != NULL && rank <= key_rank(""); rank++)
+		json_object_foreach (object, key, value)
+			if (names_are_users ? rank == 0 : key_rank(key) == rank)
+				json_object_set_new(ordered, key, canonical(value, !names_are_users && strcmp(key, "properties") == 0));
+	return ordered;
+}
+
+/* A copy with the keys of every object in rank order; keys inside "properties" are the user's own and keep theirs. */
+static json_t *
+canonical(json_t *value, bool names_are_users)
+{
+	json_t *list;
+	size_t i;
+	json_t *item;
+
+	if (json_is_object(value))
+		return canonical_object(value, names_are_users);
+	if (!json_is_array(value))
+		return json_incref(value);
+	list = json_array();
+	json_array_foreach (value, i, item)
+		json_array_append_new(list, canonical(item, false));
+	return list;
+}
+
+static int
+append_dump(const char *buffer, size_t size, void *run)
+{
+	return m1_buf_append(run, buffer, size) ? 0 : -1;
+}
+
+static void
+tool(renderer *r, json_t *definition, size_t i)
+{
+	json_t *function = json_object_get(definition, "function");
+	json_t *ordered;
+	char where[40];
+
+	snprintf(where, sizeof where, "tools[%zu]", i);
+	if (json_is_object(function))
+		definition = function;
+	if (!json_is_string(json_object_get(definition, "name")))
+	{
+		bad(r, where, "has no name");
+		return;
+	}
+	ordered = canonical(definition, false);
+	if (r->status == M1_OK &&
+		(ordered == NULL || json_dump_callback(ordered, append_dump, &r->run, JSON_REAL_PRECISION(15)) != 0))
+		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the tools");
+	json_decref(ordered);
+	markup(r, "\n");
+}
+
+static json_t *
+parse_array(renderer *r, const char *what, m1_slice json)
+{
+	json_error_t why;
+	json_t *root;
+
+	if (r->status != M1_OK || json.len == 0)
+		return NULL;
+	root = json_loadb(json.data, json.len, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_array(root))
+	{
+		bad(r, what, root == NULL ? "is not valid JSON" : "is not an array");
+		if (root == NULL)
+			m1_error_detail(r->err, "Line %d, column %d: %s.", why.line, why.column, why.text);
+		json_decref(root);
+		return NULL;
+	}
+	return root;
+}
+
+static void
+tools_turn(renderer *r, const json_t *tools)
+{
+	size_t i;
+	json_t *definition;
+
+	if (json_array_size(tools) == 0)
+		return;
+	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n<tools>\n");
+	json_array_foreach ((json_t *) tools, i, definition)
+		tool(r, definition, i);
+	markup(r, "</tools>\n\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and "
+			  "provide tool-name and json-object of arguments, following the format below:\n<tool_calls>\n"
+			  "{\"name\": <tool-name>, \"arguments\": <args-json-object>}\n...\n</tool_calls>");
+	close_turn(r);
+}
+
+/* ---- messages ---- */
+
+static m1_slice
+json_slice(const json_t *s)
+{
+	m1_slice slice = {json_string_value(s), json_string_length(s)};
+
+	return slice;
+}
+
+/* The text of a message's content: a string, or an array of {"type": "text", "text": ...} parts. */
+static void
+content(renderer *r, const json_t *message, const char *where)
+{
+	const json_t *value = json_object_get(message, "content");
+	size_t i;
+	json_t *part;
+
+	if (json_is_string(value))
+		text(r, json_slice(value));
+	else if (json_is_array(value))
+		json_array_foreach ((json_t *) value, i, part)
+		{
+			const json_t *type = json_object_get(part, "type");
+			const json_t *words = json_object_get(part, "text");
+
+			if (!json_is_string(words) || (type != NULL && strcmp(json_string_value(type) ?: "", "text") != 0))
+				bad(r, where, "has content that is not text");
+			else
+				text(r, json_slice(words));
+		}
+	else
+		bad(r, where, "has no content");
+}
+
+static void
+tool_result(renderer *r, const json_t *message, const char *where)
+{
+	const json_t *name = json_object_get(message, "name");
+
+	if (!json_is_string(name))
+		bad(r, where, "is a tool result without a name");
+	markup(r, "tool name: ");
+	text(r, json_slice(name));
+	markup(r, "\ntool result: ");
+	content(r, message, where);
+	markup(r, "\n\n");
+}
+
+static bool
+has_role(const json_t *message, const char *role)
+{
+	const char *is = json_string_value(json_object_get(message, "role"));
+
+	return is != NULL && strcmp(is, role) == 0;
+}
+
+static void
+message_turn(renderer *r, const json_t *message, size_t i)
+{
+	char where[40];
+
+	snprintf(where, sizeof where, "messages[%zu]", i);
+	if (has_role(message, "system"))
+		return; /* all of them are in the first turn */
+	if (has_role(message, "user"))
+	{
+		open_turn(r, "user name=user\n");
+		content(r, message, where);
+	}
+	else if (has_role(message, "assistant"))
+	{
+		open_turn(r, "ai name=assistant\n");
+		r->added = M1_ADDED_PLAIN; /* the model's own words: its <think> is the token it wrote */
+		content(r, message, where);
+	}
+	else if (has_role(message, "tool"))
+	{
+		open_turn(r, "tool name=tools\n");
+		tool_result(r, message, where);
+	}
+	else
+		bad(r, where, "has a role that is not system, user, assistant or tool");
+	close_turn(r);
+}
+
+static void
+system_turn(renderer *r, const json_t *messages, m1_slice fallback)
+{
+	bool any = false;
+	size_t i;
+	json_t *message;
+
+	json_array_foreach ((json_t *) messages, i, message)
+	{
+		char where[40];
+
+		if (!has_role(message, "system"))
+			continue;
+		snprintf(where, sizeof where, "messages[%zu]", i);
+		if (!any)
+			open_turn(r, "system ai_setting=assistant\n");
+		any = true;
+		content(r, message, where);
+	}
+	if (!any && fallback.len > 0)
+	{
+		open_turn(r, "system ai_setting=assistant\n");
+		text(r, fallback);
+		any = true;
+	}
+	if (any)
+		close_turn(r);
+}
+
+/* The turns after system and tools; the constant part ends where the last user turn opens. */
+static void
+conversation(renderer *r, const json_t *messages, m1_slice prompt, size_t *constant_len)
+{
+	size_t last_user = json_array_size(messages);
+	size_t i;
+	json_t *message;
+
+	if (messages == NULL)
+	{
+		open_turn(r, "user name=user\n");
+		*constant_len = r->ids->len;
+		text(r, prompt);
+		close_turn(r);
+		return;
+	}
+	json_array_foreach ((json_t *) messages, i, message)
+		if (has_role(message, "user"))
+			last_user = i;
+	json_array_foreach ((json_t *) messages, i, message)
+	{
+		if (i == last_user)
+			*constant_len = r->ids->len;
+		message_turn(r, message, i);
+	}
+}
+
+static bool
+any_turn(const json_t *messages)
+{
+	size_t i;
+	json_t *message;
+
+	json_array_foreach ((json_t *) messages, i, message)
+		if (!has_role(message, "system"))
+			return true;
+	return false;
+}
+
+m1_status
+m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, size_t *constant_len, m1_error *err)
+{
+	renderer r = {.t = t, .ids = ids, .status = M1_OK, .err = err};
+	json_t *messages = parse_array(&r, "messages", chat->messages);
+	json_t *tools = parse_array(&r, "tools", chat->tools);
+
+	*constant_len = 0;
+	if (messages != NULL && !any_turn(messages))
+		bad(&r, "messages", "holds no message from a user");
+	control(&r, "<begin_of_document>");
+	system_turn(&r, messages, chat->system);
+	tools_turn(&r, tools);
+	conversation(&r, messages, chat->prompt, constant_len);
+	open_turn(&r, "ai name=assistant\n");
+	flush(&r);
+	json_decref(messages);
+	json_decref(tools);
+	m1_buf_free(&r.run);
+	return r.status;
+}

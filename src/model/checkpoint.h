@@ -1,0 +1,53 @@
+/*
+ * checkpoint.h - the tensors of a checkpoint folder: model.safetensors, or the
+ * shards that model.safetensors.index.json lists.
+ *
+ * Files are mapped read-only and stay mapped until close; tensors point into them
+ * (so they may be unaligned). Everything a header says is checked before use.
+ */
+#ifndef M1_MODEL_CHECKPOINT_H
+#define M1_MODEL_CHECKPOINT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define M1_MAX_DIMS 8
+
+typedef enum m1_dtype
+{
+	M1_F32,
+	M1_F16,
+	M1_BF16,
+	M1_I64,
+	M1_OTHER, /* a valid safetensors type that the model does not use */
+} m1_dtype;
+
+typedef struct m1_tensor
+{
+	const char *name;
+	const char *file; /* name of the file it is in */
+	m1_dtype dtype;
+	const char *dtype_name; /* as the file spells it */
+	int dims;
+	int64_t shape[M1_MAX_DIMS];
+	const void *data;
+	size_t bytes;
+} m1_tensor;
+
+typedef struct m1_checkpoint m1_checkpoint;
+
+/* Opens all files of the folder. The error names file and tensor. */
+m1_status m1_checkpoint_open(const char *dir, m1_checkpoint **out, m1_error *err);
+/* Opens one safetensors file as a checkpoint of its own. */
+m1_status m1_checkpoint_open_file(const char *dir, const char *name, m1_checkpoint **out, m1_error *err);
+void m1_checkpoint_close(m1_checkpoint *c);
+
+/* NULL when there is no tensor of that name. */
+const m1_tensor *m1_checkpoint_find(const m1_checkpoint *c, const char *name);
+
+size_t m1_checkpoint_tensors(const m1_checkpoint *c);
+uint64_t m1_checkpoint_bytes(const m1_checkpoint *c); /* of tensor data, all files */
+
+#endif

@@ -1,0 +1,234 @@
+/* config.c - see config.h. */
+#include "model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/jsonfile.h"
+
+/* Reads fields one after the other; the first failure is kept and ends the reading. */
+typedef struct reader
+{
+	const json_t *root;
+	m1_status status;
+	m1_error *err;
+} reader;
+
+static void
+refuse(reader *r, m1_status code, const char *field, const char *why)
+{
+	if (r->status == M1_OK)
+		r->status = m1_fail(r->err, code, "config.json: %s %s", field, why);
+}
+
+/* The field, or NULL when it is absent or null. */
+static const json_t *
+field(const reader *r, const char *name)
+{
+	const json_t *value = json_object_get(r->root, name);
+
+	return json_is_null(value) ? NULL : value;
+}
+
+static int
+integer(reader *r, const char *name, int low, int high, int fallback)
+{
+	const json_t *value = field(r, name);
+	json_int_t n;
+
+	if (value == NULL)
+	{
+		if (fallback < low)
+			refuse(r, M1_E_CORRUPT, name, "is missing");
+		return fallback;
+	}
+	n = json_integer_value(value);
+	if (!json_is_integer(value) || n < low || n > high)
+	{
+		char why[96];
+
+		snprintf(why, sizeof why, "must be a whole number between %d and %d", low, high);
+		refuse(r, M1_E_CORRUPT, name, why);
+		return low;
+	}
+	return (int) n;
+}
+
+static float
+real(reader *r, const char *name, double low, double high, double fallback)
+{
+	const json_t *value = field(r, name);
+	double x;
+
+	if (value == NULL)
+		return (float) fallback;
+	x = json_number_value(value);
+	if (!json_is_number(value) || !(x >= low && x <= high))
+	{
+		char why[96];
+
+		snprintf(why, sizeof why, "must be a number between %g and %g", low, high);
+		refuse(r, M1_E_CORRUPT, name, why);
+		return (float) low;
+	}
+	return (float) x;
+}
+
+static bool
+boolean(reader *r, const char *name, bool fallback)
+{
+	const json_t *value = field(r, name);
+
+	if (value == NULL)
+		return fallback;
+	if (!json_is_boolean(value))
+		refuse(r, M1_E_CORRUPT, name, "must be true or false");
+	return json_is_true(value);
+}
+
+/* M1 and its base model Text-01 share one architecture under two names. */
+static void
+read_architecture(reader *r, m1_config *c)
+{
+	const json_t *names = field(r, "architectures");
+	const char *name = json_string_value(json_array_get(names, 0));
+	const char *type = json_string_value(field(r, "model_type"));
+
+	if (name == NULL)
+		name = type != NULL ? type : "";
+	if (strcmp(name, "MiniMaxM1ForCausalLM") != 0 && strcmp(name, "MiniMaxText01ForCausalLM") != 0 &&
+		strcmp(name, "minimax_m1") != 0 && strcmp(name, "minimax_text_01") != 0)
+	{
+		refuse(r, M1_E_UNSUPPORTED, "architectures", "names no architecture of the MiniMax-M1 family");
+		m1_error_detail(r->err, "Found \"%.100s\"; supported are MiniMaxM1ForCausalLM and MiniMaxText01ForCausalLM.",
+						name);
+		return;
+	}
+	snprintf(c->architecture, sizeof c->architecture, "%s", name);
+}
+
+static void
+read_attention_types(reader *r, m1_config *c)
+{
+	const json_t *list = field(r, "attn_type_list");
+
+	if (!json_is_array(list) || json_array_size(list) != (size_t) c->layers)
+	{
+		refuse(r, M1_E_CORRUPT, "attn_type_list", "must be an array with one entry per layer");
+		return;
+	}
+	for (int i = 0; i < c->layers; i++)
+	{
+		const json_t *value = json_array_get(list, (size_t) i);
+		json_int_t type = json_integer_value(value);
+
+		if (!json_is_integer(value) || (type != M1_LIGHTNING && type != M1_SOFTMAX))
+		{
+			refuse(r, M1_E_UNSUPPORTED, "attn_type_list", "may hold only 0 (lightning) and 1 (softmax)");
+			return;
+		}
+		c->attention[i] = (unsigned char) type;
+	}
+}
+
+/* Fields that would change the arithmetic in ways we do not implement: only their neutral value passes. */
+static void
+refuse_unsupported(reader *r)
+{
+	static const char *const must_be_absent[] = {
+		"sliding_window",		   "rope_scaling",	   "quantization_config", "attention_logit_cap",
+		"final_logit_softcapping", "linear_attn_bias", "logits_scaling",	  "embedding_multiplier",
+	};
+	static const char *const must_be_false[] = {
+		"attention_bias", "qkv_bias", "mlp_bias", "use_bias", "use_qk_norm", "lm_head_bias",
+	};
+	const json_t *act = field(r, "hidden_act");
+	const json_t *shared = field(r, "shared_intermediate_size");
+
+	for (size_t i = 0; i < sizeof must_be_absent / sizeof *must_be_absent; i++)
+		if (field(r, must_be_absent[i]) != NULL)
+			refuse(r, M1_E_UNSUPPORTED, must_be_absent[i], "is not supported: it must be absent or null");
+	for (size_t i = 0; i < sizeof must_be_false / sizeof *must_be_false; i++)
+		if (boolean(r, must_be_false[i], false))
+			refuse(r, M1_E_UNSUPPORTED, must_be_false[i], "is not supported: it must be absent or false");
+	if (act != NULL && (!json_is_string(act) || strcmp(json_string_value(act), "silu") != 0))
+		refuse(r, M1_E_UNSUPPORTED, "hidden_act", "must be \"silu\"");
+	if (shared != NULL && !(json_is_integer(shared) && json_integer_value(shared) == 0))
+		refuse(r, M1_E_UNSUPPORTED, "shared_intermediate_size", "must be 0: shared experts are not supported");
+}
+
+static void
+read_shape(reader *r, m1_config *c)
+{
+	c->vocab_size = integer(r, "vocab_size", 1, 1 << 24, 0);
+	c->hidden_size = integer(r, "hidden_size", 1, 1 << 20, 0);
+	c->layers = integer(r, "num_hidden_layers", 1, M1_MAX_LAYERS, 0);
+	c->heads = integer(r, "num_attention_heads", 1, 4096, 0);
+	c->kv_heads = integer(r, "num_key_value_heads", 1, 4096, c->heads);
+	if (r->status == M1_OK && c->heads % c->kv_heads != 0)
+		refuse(r, M1_E_CORRUPT, "num_key_value_heads", "must divide num_attention_heads");
+	if (r->status == M1_OK && field(r, "head_dim") == NULL && c->hidden_size % c->heads != 0)
+		refuse(r, M1_E_CORRUPT, "head_dim", "is missing");
+	c->head_dim = integer(r, "head_dim", 1, 8192, c->heads > 0 ? c->hidden_size / c->heads : 0);
+	c->rotary_dim = integer(r, "rotary_dim", 0, c->head_dim, c->head_dim);
+	if (c->rotary_dim % 2 != 0)
+		refuse(r, M1_E_CORRUPT, "rotary_dim", "must be even");
+	c->rope_theta = real(r, "rope_theta", 1.0, 1e12, 1e6);
+	c->expert_width = integer(r, "intermediate_size", 1, 1 << 20, 0);
+	c->experts = integer(r, "num_local_experts", 1, 65536, 0);
+	c->experts_per_token = integer(r, "num_experts_per_tok", 1, c->experts, 2);
+	c->max_context = integer(r, "max_position_embeddings", 1, 1 << 30, 0);
+}
+
+m1_status
+m1_config_load(const char *dir, m1_config *c, m1_error *err)
+{
+	json_t *root;
+	reader r = {.status = M1_OK, .err = err};
+
+	memset(c, 0, sizeof *c);
+	if ((r.status = m1_json_load_object(dir, "config.json", &root, err)) != M1_OK)
+		return r.status;
+	r.root = root;
+	read_architecture(&r, c);
+	refuse_unsupported(&r);
+	read_shape(&r, c);
+	if (r.status == M1_OK)
+		read_attention_types(&r, c);
+	c->rms_norm_eps = real(&r, "rms_norm_eps", 0.0, 1.0, 1e-5);
+	c->postnorm = boolean(&r, "postnorm", false);
+	c->tied_head = boolean(&r, "tie_word_embeddings", false);
+	c->alpha_softmax = real(&r, "layernorm_full_attention_alpha", -1e6, 1e6, 1.0);
+	c->beta_softmax = real(&r, "layernorm_full_attention_beta", -1e6, 1e6, 1.0);
+	c->alpha_lightning = real(&r, "layernorm_linear_attention_alpha", -1e6, 1e6, 1.0);
+	c->beta_lightning = real(&r, "layernorm_linear_attention_beta", -1e6, 1e6, 1.0);
+	c->alpha_mlp = real(&r, "layernorm_mlp_alpha", -1e6, 1e6, 1.0);
+	c->beta_mlp = real(&r, "layernorm_mlp_beta", -1e6, 1e6, 1.0);
+	json_decref(root);
+	return r.status;
+}
+
+/* Slope of head h among n, n a power of two. */
+static double
+slope_of_power(int n, int h)
+{
+	return pow(2.0, -8.0 * (h + 1) / n);
+}
+
+float
+m1_config_decay(const m1_config *c, int layer, int head)
+{
+	int power = 1;
+	double slope;
+	/* a model of one layer has no depth to fall along */
+	double depth = c->layers > 1 ? (double) layer / (c->layers - 1) : 0.0;
+
+	while (power * 2 <= c->heads)
+		power *= 2;
+	if (head < power)
+		slope = slope_of_power(power, head);
+	else
+		slope = slope_of_power(2 * power, 2 * (head - power));
+	return (float) (slope * (1.0 - depth + 1e-5));
+}

@@ -1,0 +1,224 @@
+/*
+ * forward.c - the forward pass, top to bottom, once for every backend.
+ *
+ * Each layer: h = RMS(x); y = alpha h + beta Attn(h); g = RMS(y); x' = alpha g + beta MoE(g).
+ * With postnorm false the residual is the un-normalised x and y instead of h and g.
+ * The sum of residual and branch is folded into the norm that reads it next.
+ */
+#include "model/forward.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The inner norm's eps is part of the architecture, not of the config. */
+#define INNER_NORM_EPS 1e-6f
+
+/* Activations of one step, in device memory. T = max_batch_tokens. */
+typedef struct m1_activations
+{
+	float *x;			/* [T, d] the un-normalised stream; only read with postnorm false */
+	float *normed;		/* [T, d] h, then g */
+	float *normed_next; /* [T, d] norm may not write what it reads */
+	float *branch;		/* [T, d] output of attention or experts */
+	float *qkv;			/* [T, 3 * H * D] lightning; or q, k, v of softmax one after the other */
+	float *gate;		/* [T, H * D] */
+	float *attention;	/* [T, H * D] */
+	float *head_in;		/* [max_sequences, d] */
+	float *logits;		/* [max_sequences, vocab] */
+} m1_activations;
+
+m1_status
+m1_forward_prepare(m1_model *m, m1_error *err)
+{
+	const m1_config *c = &m->config;
+	const m1b_ops *ops = m->backend->ops;
+	const size_t t = (size_t) m->max_batch_tokens;
+	const size_t d = (size_t) c->hidden_size;
+	const size_t width = (size_t) c->heads * (size_t) c->head_dim;
+	m1_activations *a;
+
+	m->activations = calloc(1, sizeof *m->activations);
+	if ((a = m->activations) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations");
+	a->x = ops->scratch(m->backend, t * d, NULL);
+	a->normed = ops->scratch(m->backend, t * d, NULL);
+	a->normed_next = ops->scratch(m->backend, t * d, NULL);
+	a->branch = ops->scratch(m->backend, t * d, NULL);
+	a->qkv = ops->scratch(m->backend, t * 3 * width, NULL);
+	a->gate = ops->scratch(m->backend, t * width, NULL);
+	a->attention = ops->scratch(m->backend, t * width, NULL);
+	a->head_in = ops->scratch(m->backend, (size_t) m->max_sequences * d, NULL);
+	a->logits = ops->scratch(m->backend, (size_t) m->max_sequences * (size_t) c->vocab_size, NULL);
+	if (!a->x || !a->normed || !a->normed_next || !a->branch || !a->qkv || !a->gate || !a->attention || !a->head_in ||
+		!a->logits)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations of %d tokens", m->max_batch_tokens);
+	return M1_OK;
+}
+
+void
+m1_forward_free(m1_model *m)
+{
+	free(m->activations);
+	m->activations = NULL;
+}
+
+/*
+ * Adds branch (NULL for the first norm of a pass) to the residual and normalises:
+ * afterwards a->normed holds the result, and a->x the un-normalised sum if anyone reads it.
+ */
+static void
+add_and_norm(m1_model *m, const float *branch, float alpha, float beta, const float *weight, int n)
+{
+	m1_activations *a = m->activations;
+	const bool residual_is_normed = m->config.postnorm && branch != NULL;
+	m1b_norm norm = {
+		.residual = residual_is_normed ? a->normed : a->x,
+		.branch = branch,
+		.alpha = alpha,
+		.beta = beta,
+		.keep_sum = m->config.postnorm ? NULL : a->x,
+		.weight = weight,
+		.eps = m->config.rms_norm_eps,
+		.n = n,
+		.width = m->config.hidden_size,
+		.out = a->normed_next,
+	};
+	float *swap = a->normed;
+
+	m->backend->ops->norm(m->backend, &norm);
+	a->normed = a->normed_next;
+	a->normed_next = swap;
+}
+
+static void
+linear(m1_model *m, const m1b_matrix *weight, const float *x, int n, m1b_activation activation, float *out)
+{
+	m1b_linear p = {.weight = weight, .x = x, .n = n, .activation = activation, .out = out};
+
+	m->backend->ops->linear(m->backend, &p);
+}
+
+static void
+lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
+{
+	m1_activations *a = m->activations;
+	const int n = batch->n_tokens;
+	m1b_lightning attend = {
+		.batch = batch, .slot = layer->slot, .decay = layer->decay, .qkv = a->qkv, .out = a->attention};
+	m1b_gate gate = {
+		.x = a->attention,
+		.gate = a->gate,
+		.weight = layer->inner_norm,
+		.eps = INNER_NORM_EPS,
+		.n = n,
+		.width = m->config.heads * m->config.head_dim,
+		.out = a->attention,
+	};
+
+	linear(m, &layer->qkv, a->normed, n, M1B_SILU, a->qkv);
+	linear(m, &layer->output_gate, a->normed, n, M1B_NONE, a->gate);
+	m->backend->ops->lightning(m->backend, &attend);
+	m->backend->ops->gate(m->backend, &gate);
+	linear(m, &layer->out, a->attention, n, M1B_NONE, a->branch);
+}
+
+static void
+softmax_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
+{
+	m1_activations *a = m->activations;
+	const int n = batch->n_tokens;
+	float *q = a->qkv;
+	float *k = q + (size_t) n * (size_t) layer->q.rows;
+	float *v = k + (size_t) n * (size_t) layer->k.rows;
+	m1b_attention attend = {.batch = batch, .slot = layer->slot, .q = q, .k = k, .v = v, .out = a->attention};
+
+	linear(m, &layer->q, a->normed, n, M1B_NONE, q);
+	linear(m, &layer->k, a->normed, n, M1B_NONE, k);
+	linear(m, &layer->v, a->normed, n, M1B_NONE, v);
+	m->backend->ops->attention(m->backend, &attend);
+	linear(m, &layer->out, a->attention, n, M1B_NONE, a->branch);
+}
+
+static void
+experts(m1_model *m, const m1_layer *layer, int n)
+{
+	m1_activations *a = m->activations;
+	m1b_moe moe = {
+		.router = &layer->router,
+		.w1 = layer->w1,
+		.w2 = layer->w2,
+		.w3 = layer->w3,
+		.experts = m->config.experts,
+		.top_k = m->config.experts_per_token,
+		.x = a->normed,
+		.n = n,
+		.out = a->branch,
+	};
+
+	m->backend->ops->moe(m->backend, &moe);
+}
+
+/* Ends the last layer for the wanted rows only, and gives their logits, max_sequences rows at a time. */
+static m1_status
+head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
+{
+	m1_activations *a = m->activations;
+	const size_t d = (size_t) m->config.hidden_size;
+	const size_t vocab = (size_t) m->config.vocab_size;
+
+	for (int first = 0; first < n_rows; first += m->max_sequences)
+	{
+		int n = n_rows - first < m->max_sequences ? n_rows - first : m->max_sequences;
+		m1_status status;
+
+		for (int i = 0; i < n; i++)
+		{
+			size_t at = (size_t) rows[first + i] * d;
+			m1b_norm last = {.residual = (m->config.postnorm ? a->normed : a->x) + at,
+							 .branch = a->branch + at,
+							 .alpha = m->config.alpha_mlp,
+							 .beta = m->config.beta_mlp,
+							 .weight = m->weights.final_norm,
+							 .eps = m->config.rms_norm_eps,
+							 .n = 1,
+							 .width = m->config.hidden_size,
+							 .out = a->head_in + (size_t) i * d};
+
+			m->backend->ops->norm(m->backend, &last);
+		}
+		linear(m, &m->weights.head, a->head_in, n, M1B_NONE, a->logits);
+		status = m->backend->ops->read(m->backend, a->logits, (size_t) n * vocab, logits + (size_t) first * vocab, err);
+		if (status != M1_OK)
+			return status;
+	}
+	return M1_OK;
+}
+
+m1_status
+m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, float *logits, m1_error *err)
+{
+	const m1_config *c = &m->config;
+	m1_activations *a = m->activations;
+	const int n = batch->n_tokens;
+	const float *branch = NULL;
+	m1b_embed embed = {.table = &m->weights.embed, .tokens = batch->tokens, .n = n, .out = a->x};
+
+	m->backend->ops->begin(m->backend, batch);
+	m->backend->ops->embed(m->backend, &embed);
+	for (int i = 0; i < c->layers; i++)
+	{
+		const m1_layer *layer = &m->weights.layers[i];
+		const bool lightning = c->attention[i] == M1_LIGHTNING;
+
+		add_and_norm(m, branch, c->alpha_mlp, c->beta_mlp, layer->input_norm, n);
+		if (lightning)
+			lightning_layer(m, layer, batch);
+		else
+			softmax_layer(m, layer, batch);
+		branch = a->branch;
+		add_and_norm(m, branch, lightning ? c->alpha_lightning : c->alpha_softmax,
+					 lightning ? c->beta_lightning : c->beta_softmax, layer->post_norm, n);
+		experts(m, layer, n);
+	}
+	return head(m, rows, n_rows, logits, err);
+}

@@ -1,0 +1,21 @@
+/*
+ * forward.h - the model from token ids to logits, over any backend.
+ */
+#ifndef M1_MODEL_FORWARD_H
+#define M1_MODEL_FORWARD_H
+
+#include "model/model.h"
+
+/* Allocates the activations for model->max_batch_tokens; called by m1_model_open. */
+m1_status m1_forward_prepare(m1_model *model, m1_error *err);
+void m1_forward_free(m1_model *model);
+
+/*
+ * Runs one step: the batch's tokens through all layers, each segment continuing its state.
+ * rows[0..n_rows) are the batch rows whose logits are wanted, ascending; logits [n_rows, vocab] on the host.
+ * Several calls in a row with the segments' starts advanced give the same result as one call, to rounding.
+ */
+m1_status m1_forward(m1_model *model, const m1b_batch *batch, const int *rows, int n_rows, float *logits,
+					 m1_error *err);
+
+#endif

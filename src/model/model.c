@@ -1,0 +1,130 @@
+/* model.c - see model.h. */
+#define _GNU_SOURCE /* strdup, access */
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/forward.h"
+
+static m1_status
+open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
+{
+	if (strcmp(o->device, "cuda") == 0)
+	{
+		m1_fail(err, M1_E_DEVICE, "device \"cuda\" is not available");
+		m1_error_detail(err, "This engine was built without CUDA.");
+		m1_error_hint(err, "Set minimax_m1.device to \"auto\" or \"cpu\".");
+		return M1_E_DEVICE;
+	}
+	if (strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "unknown device \"%.40s\": it must be auto, cpu or cuda", o->device);
+	return m1b_cpu_open(o->threads, o->isa, out, err);
+}
+
+static m1_status
+configure_backend(const m1_model *m, m1_error *err)
+{
+	const m1_config *c = &m->config;
+	m1b_geometry g = {
+		.heads = c->heads,
+		.kv_heads = c->kv_heads,
+		.head_dim = c->head_dim,
+		.rotary_dim = c->rotary_dim,
+		.rope_theta = c->rope_theta,
+		.max_context = m->max_context,
+		.max_states = m->max_sequences,
+		.max_tokens = m->max_batch_tokens,
+		.max_moe_pairs = m->max_batch_tokens * c->experts_per_token,
+		.expert_width = c->expert_width,
+		.hidden = c->hidden_size,
+		.experts = c->experts,
+	};
+
+	for (int i = 0; i < c->layers; i++)
+		if (c->attention[i] == M1_LIGHTNING)
+			g.lightning_layers++;
+		else
+			g.softmax_layers++;
+	return m->backend->ops->configure(m->backend, &g, err);
+}
+
+/* The folder's own name, for people: "m1-nano" of "/models/m1-nano/". */
+static char *
+name_of(const char *path)
+{
+	size_t end = strlen(path);
+	size_t begin;
+
+	while (end > 1 && path[end - 1] == '/')
+		end--;
+	for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--)
+		;
+	return strndup(path + begin, end - begin);
+}
+
+static m1_status
+open_tokenizer(m1_model *m, const char *path, m1_error *err)
+{
+	m1_status status = m1_tokenizer_open(path, m->config.vocab_size, &m->tokenizer, err);
+
+	/* A checkpoint without a tokenizer still serves token ids. */
+	return status == M1_E_NOT_FOUND ? M1_OK : status;
+}
+
+static m1_status
+fill(m1_model *m, const m1_model_options *o, m1_error *err)
+{
+	m1_status status;
+
+	if (o->max_sequences < 1 || o->max_batch_tokens < o->max_sequences || o->max_context < 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "impossible sizes of sequences, batch or context");
+	if ((m->name = name_of(o->path)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
+	if ((status = m1_config_load(o->path, &m->config, err)) != M1_OK)
+		return status;
+	m->max_sequences = o->max_sequences;
+	m->max_batch_tokens = o->max_batch_tokens;
+	m->max_context = m->config.max_context;
+	if (o->max_context > 0 && o->max_context < m->max_context)
+		m->max_context = o->max_context;
+	if ((status = open_tokenizer(m, o->path, err)) != M1_OK ||
+		(status = m1_checkpoint_open(o->path, &m->checkpoint, err)) != M1_OK ||
+		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, err)) != M1_OK ||
+		(status = m1_weights_load(m->checkpoint, &m->config, m->backend, &m->weights, err)) != M1_OK)
+		return status;
+	return m1_forward_prepare(m, err);
+}
+
+m1_status
+m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err)
+{
+	m1_model *m = calloc(1, sizeof *m);
+	m1_status status;
+
+	*out = NULL;
+	if (m == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
+	if ((status = fill(m, options, err)) != M1_OK)
+	{
+		m1_model_close(m);
+		return status;
+	}
+	*out = m;
+	return M1_OK;
+}
+
+void
+m1_model_close(m1_model *m)
+{
+	if (m == NULL)
+		return;
+	m1_forward_free(m);
+	m1_weights_free(&m->weights);
+	if (m->backend != NULL)
+		m->backend->ops->close(m->backend);
+	m1_checkpoint_close(m->checkpoint);
+	m1_tokenizer_close(m->tokenizer);
+	free(m->name);
+	free(m);
+}

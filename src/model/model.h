@@ -1,0 +1,41 @@
+/*
+ * model.h - an opened checkpoint: config, weights on a backend, tokenizer, and the
+ * forward pass. Used from one thread, but for the tokenizer, which any thread may use.
+ */
+#ifndef M1_MODEL_MODEL_H
+#define M1_MODEL_MODEL_H
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/tokenizer.h"
+#include "model/weights.h"
+
+typedef struct m1_model_options
+{
+	const char *path;	  /* checkpoint folder */
+	const char *device;	  /* "auto", "cpu" or "cuda" */
+	const char *isa;	  /* NULL, or the CPU instruction set to use (for tests) */
+	int threads;		  /* 0 = all cores */
+	int max_context;	  /* tokens of one sequence; 0 = the model's own */
+	int max_sequences;	  /* states at once */
+	int max_batch_tokens; /* tokens of one step */
+} m1_model_options;
+
+typedef struct m1_model
+{
+	char *name; /* last component of the path */
+	m1_config config;
+	m1_checkpoint *checkpoint;
+	m1_weights weights;
+	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
+	m1b_backend *backend;
+	int max_context;
+	int max_sequences;
+	int max_batch_tokens;
+	struct m1_activations *activations; /* forward.c */
+} m1_model;
+
+m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
+void m1_model_close(m1_model *model);
+
+#endif

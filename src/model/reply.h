@@ -1,0 +1,50 @@
+/*
+ * reply.h - what the model writes, taken apart while it streams: reasoning,
+ * content, stop strings and tool calls.
+ *
+ * Reasoning is found in the decoded text, never by id: <think> is one token in
+ * some checkpoints and several in others, and may be cut anywhere. A reply
+ * reasons only if it begins with <think> (white space before it is allowed).
+ * Line breaks around the tags belong to the markup, not to the texts.
+ */
+#ifndef M1_MODEL_REPLY_H
+#define M1_MODEL_REPLY_H
+
+#include "model/tokenizer.h"
+#include "wire/message.h" /* m1w_channel */
+
+typedef struct m1_reply m1_reply;
+
+typedef enum m1_reply_state
+{
+	M1_REPLY_OPENING,	/* nothing but white space or part of "<think>" yet */
+	M1_REPLY_REASONING, /* <think> was seen, </think> not yet */
+	M1_REPLY_CONTENT,
+	M1_REPLY_STOPPED, /* a stop string was found in the content; further tokens are ignored */
+} m1_reply_state;
+
+/* Stop strings are copied; they apply to the content, not to the reasoning. NULL when memory ran out. */
+m1_reply *m1_reply_create(const m1_tokenizer *t, const m1_slice *stops, size_t n_stops);
+void m1_reply_free(m1_reply *r);
+
+/* Feeds one generated token. false when memory ran out. */
+bool m1_reply_push(m1_reply *r, int32_t id);
+/* The model has ended: releases what was held back for a possible tag, stop string or character. */
+bool m1_reply_finish(m1_reply *r);
+
+m1_reply_state m1_reply_where(const m1_reply *r);
+
+/* True when the reasoning so far ends with a line break (the budget's closing tag then needs none of its own). */
+bool m1_reply_at_line_start(const m1_reply *r);
+
+/* The whole text of a channel so far: final text only, nothing that is still held back. Valid until the next push. */
+m1_slice m1_reply_text(const m1_reply *r, m1w_channel channel);
+
+/*
+ * The tool calls of finished content as a JSON array text [{"name":…, "arguments":{…}}, …] in *json, left empty
+ * when the content has none. Content keeps its <tool_calls> block. One object per line inside <tool_calls>, which may
+ * be left unclosed at the end; lines that are not such an object are skipped.
+ */
+bool m1_reply_tool_calls(const m1_reply *r, m1_buf *json);
+
+#endif

@@ -1,0 +1,219 @@
+/* sampler.c - see sampler.h. */
+#include "model/sampler.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct candidate
+{
+	float weight; /* unnormalised probability */
+	int32_t id;
+} candidate;
+
+struct m1_sampler
+{
+	int vocab;
+	bool *alive;		   /* NULL = all */
+	candidate *candidates; /* [vocab] */
+};
+
+m1_status
+m1_sampler_create(int vocab, const bool *alive, m1_sampler **out, m1_error *err)
+{
+	m1_sampler *s = calloc(1, sizeof *s);
+
+	*out = NULL;
+	if (s == NULL || (s->candidates = calloc((size_t) vocab, sizeof *s->candidates)) == NULL ||
+		(alive != NULL && (s->alive = malloc((size_t) vocab * sizeof *s->alive)) == NULL))
+	{
+		m1_sampler_free(s);
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the sampler");
+	}
+	s->vocab = vocab;
+	if (alive != NULL)
+		memcpy(s->alive, alive, (size_t) vocab * sizeof *s->alive);
+	*out = s;
+	return M1_OK;
+}
+
+void
+m1_sampler_free(m1_sampler *s)
+{
+	if (s == NULL)
+		return;
+	free(s->alive);
+	free(s->candidates);
+	free(s);
+}
+
+m1_status
+m1_sampling_check(const m1_sampling *s, m1_error *err)
+{
+	if (!(s->temperature >= 0.0f && s->temperature <= 100.0f))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "temperature must be between 0 and 100");
+	if (!(s->top_p > 0.0f && s->top_p <= 1.0f))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "top_p must be above 0 and at most 1");
+	if (s->top_k < 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "top_k must not be negative");
+	return M1_OK;
+}
+
+/* A well-mixed 64-bit value of seed and step: two rounds of a multiply-xorshift finaliser. */
+static uint64_t
+mix(uint64_t seed, uint64_t step)
+{
+	uint64_t z = seed ^ (step + 1) * 0x9e3779b97f4a7c15u;
+
+	for (int round = 0; round < 2; round++)
+	{
+		z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+		z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+		z ^= z >> 31;
+		z += seed;
+	}
+	return z;
+}
+
+/* Uniform in [0, 1), 53 bits. */
+static double
+uniform(uint64_t seed, uint64_t step)
+{
+	return (double) (mix(seed, step) >> 11) * 0x1p-53;
+}
+
+/* Likelier first; the lower id first among equals, so that the order is total. */
+static int
+by_weight(const void *a, const void *b)
+{
+	const candidate *x = a;
+	const candidate *y = b;
+
+	if (x->weight != y->weight)
+		return x->weight > y->weight ? -1 : 1;
+	return x->id < y->id ? -1 : 1;
+}
+
+static int32_t
+best_token(const m1_sampler *s, const float *logits)
+{
+	int32_t best = -1;
+
+	for (int32_t i = 0; i < s->vocab; i++)
+		if ((s->alive == NULL || s->alive[i]) && (best < 0 || logits[i] > logits[best]))
+			best = i;
+	return best < 0 ? 0 : best;
+}
+
+static double
+total_weight(const candidate *c, int n)
+{
+	double total = 0.0;
+
+	for (int i = 0; i < n; i++)
+		total += c[i].weight;
+	return total;
+}
+
+/*
+ * Moves the candidates that can be in the nucleus to the front, sorted, and returns their number.
+ * The tail far below the maximum is almost all of a large vocabulary and is not worth sorting: it is left
+ * out when what remains holds `needed` of the weight, or top_k tokens, by itself.
+ */
+static int
+sort_head(candidate *c, int n, float max_weight, double needed, int top_k)
+{
+	for (float cut = 1e-3f; cut > 1e-9f; cut *= 1e-3f)
+	{
+		int kept = 0;
+		double weight = 0.0;
+
+		for (int i = 0; i < n; i++)
+			if (c[i].weight >= cut * max_weight)
+			{
+				candidate moved = c[i];
+
+				c[i] = c[kept];
+				c[kept++] = moved;
+				weight += moved.weight;
+			}
+		if (top_k > 0 ? kept >= top_k : weight >= needed)
+		{
+			qsort(c, (size_t) kept, sizeof *c, by_weight);
+			return kept;
+		}
+	}
+	qsort(c, (size_t) n, sizeof *c, by_weight);
+	return n;
+}
+
+/* How many of the sorted candidates remain after top_k, then top_p of what top_k left: at least one. */
+static int
+nucleus(const candidate *c, int n, double needed, const m1_sampling *p)
+{
+	double sum = 0.0;
+	int kept = 0;
+
+	if (p->top_k > 0)
+	{
+		n = n > p->top_k ? p->top_k : n;
+		needed = (double) p->top_p * total_weight(c, n);
+	}
+	while (kept < n)
+	{
+		sum += c[kept++].weight;
+		if (sum >= needed)
+			break;
+	}
+	return kept;
+}
+
+static int32_t
+draw(const candidate *c, int n, double u)
+{
+	double target = u * total_weight(c, n);
+	double sum = 0.0;
+
+	for (int i = 0; i < n; i++)
+	{
+		sum += c[i].weight;
+		if (sum > target)
+			return c[i].id;
+	}
+	return c[n - 1].id;
+}
+
+static int32_t
+sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const float *logits, float max)
+{
+	candidate *c = s->candidates;
+	const double u = uniform(p->seed, step);
+	double needed;
+	int n = 0;
+
+	for (int32_t i = 0; i < s->vocab; i++)
+		if (s->alive == NULL || s->alive[i])
+			c[n++] = (candidate){.weight = expf((logits[i] - max) / p->temperature), .id = i};
+	/* With the whole distribution there is nothing to cut, and id order serves as well as any. */
+	if (p->top_p >= 1.0f && p->top_k == 0)
+		return draw(c, n, u);
+	needed = (double) p->top_p * total_weight(c, n);
+	n = sort_head(c, n, 1.0f, needed, p->top_k);
+	return draw(c, nucleus(c, n, needed, p), u);
+}
+
+m1_sample
+m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t step, float *logits)
+{
+	const int32_t best = best_token(s, logits);
+	const float max = logits[best];
+	double sum = 0.0;
+	m1_sample sample = {.id = best};
+
+	if (p->temperature > 0.0f)
+		sample.id = sample_token(s, p, step, logits, max);
+	for (int32_t i = 0; i < s->vocab; i++)
+		sum += expf(logits[i] - max);
+	sample.probability = (float) (expf(logits[sample.id] - max) / sum);
+	return sample;
+}

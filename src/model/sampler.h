@@ -1,0 +1,42 @@
+/*
+ * sampler.h - from logits to the next token.
+ *
+ * Random numbers come from a counter, not from a stream: draw number `step` of a
+ * seed is the same whatever else the process does, so the same seed gives the same
+ * text in any batch.
+ */
+#ifndef M1_MODEL_SAMPLER_H
+#define M1_MODEL_SAMPLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct m1_sampling
+{
+	float temperature; /* 0 = greedy */
+	float top_p;	   /* (0, 1]: the smallest set of likeliest tokens with this much probability */
+	int top_k;		   /* 0 = off */
+	uint64_t seed;
+} m1_sampling;
+
+typedef struct m1_sampler m1_sampler; /* work space, and the set of tokens that may be sampled */
+
+/* alive[vocab]: ids that may be sampled; NULL = all. Copied. */
+m1_status m1_sampler_create(int vocab, const bool *alive, m1_sampler **out, m1_error *err);
+void m1_sampler_free(m1_sampler *s);
+
+/* M1_E_INVALID_ARGUMENT names the value that is out of range. */
+m1_status m1_sampling_check(const m1_sampling *sampling, m1_error *err);
+
+typedef struct m1_sample
+{
+	int32_t id;
+	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
+} m1_sample;
+
+/* Picks a token; logits [vocab] are used as work space and overwritten. Ties go to the lower id. */
+m1_sample m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, float *logits);
+
+#endif

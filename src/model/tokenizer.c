@@ -1,0 +1,345 @@
+/* tokenizer.c - see tokenizer.h. */
+#define _GNU_SOURCE /* strdup */
+#include "model/tokenizer.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/jsonfile.h"
+#include "model/tokenizer_internal.h"
+#include "model/utf8.h"
+
+/* ---- opening ---- */
+
+m1_status
+m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool added, bool special, m1_error *err)
+{
+	m1_token *token;
+
+	if (id < 0 || id >= t->n_tokens)
+	{
+		m1_fail(err, M1_E_CORRUPT, "token \"%.*s\" has id %d, outside the model's vocabulary",
+				(int) (bytes.len < 80 ? bytes.len : 80), bytes.data, id);
+		m1_error_detail(err, "The embedding table has %d rows.", t->n_tokens);
+		return M1_E_CORRUPT;
+	}
+	if (bytes.len == 0 || bytes.len > 1 << 20)
+		return m1_fail(err, M1_E_CORRUPT, "token %d has an impossible length of %zu bytes", id, bytes.len);
+	token = &t->tokens[id];
+	free(token->bytes);
+	if ((token->bytes = malloc(bytes.len)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
+	memcpy(token->bytes, bytes.data, bytes.len);
+	token->len = (uint32_t) bytes.len;
+	token->added = added;
+	token->special = special;
+	return M1_OK;
+}
+
+/* The byte-level alphabet: printable bytes stand for themselves, the others for U+0100, U+0101, ... in order. */
+static int
+byte_of_character(unsigned c)
+{
+	unsigned next = 256;
+
+	if ((c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255))
+		return (int) c;
+	for (unsigned b = 0; b < 256; b++)
+		if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174)) && next++ == c)
+			return (int) b;
+	return -1;
+}
+
+bool
+m1_tokenizer_unspell(m1_slice s, m1_buf *out)
+{
+	for (size_t i = 0; i < s.len; i++)
+	{
+		unsigned c = (unsigned char) s.data[i];
+		int byte;
+		char one;
+
+		/* all of the alphabet is below U+0800: one or two bytes */
+		if (c >= 0xC2 && c <= 0xDF && i + 1 < s.len)
+			c = (c & 31) << 6 | ((unsigned char) s.data[++i] & 63);
+		if ((byte = byte_of_character(c)) < 0)
+			return false;
+		one = (char) byte;
+		if (!m1_buf_append(out, &one, 1))
+			return false;
+	}
+	return true;
+}
+
+static int
+longer_first(const void *a, const void *b, void *tokenizer)
+{
+	const m1_tokenizer *t = tokenizer;
+	uint32_t x = t->tokens[*(const int32_t *) a].len;
+	uint32_t y = t->tokens[*(const int32_t *) b].len;
+
+	return x > y ? -1 : x < y;
+}
+
+static m1_status
+list_added(m1_tokenizer *t, m1_error *err)
+{
+	for (int i = 0; i < t->n_tokens; i++)
+		t->n_added += t->tokens[i].added;
+	if ((t->added = calloc((size_t) t->n_added + 1, sizeof *t->added)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
+	for (int i = 0, n = 0; i < t->n_tokens; i++)
+		if (t->tokens[i].added)
+			t->added[n++] = i;
+	qsort_r(t->added, (size_t) t->n_added, sizeof *t->added, longer_first, t);
+	return M1_OK;
+}
+
+/* Every byte must have a token of its own: text would be lost otherwise. */
+static m1_status
+index_bytes(m1_tokenizer *t, m1_error *err)
+{
+	for (int b = 0; b < 256; b++)
+		t->byte_id[b] = -1;
+	for (int i = t->n_tokens - 1; i >= 0; i--)
+		if (t->tokens[i].len == 1 && !t->tokens[i].added)
+			t->byte_id[(unsigned char) t->tokens[i].bytes[0]] = i;
+	for (int b = 0; b < 256; b++)
+		if (t->byte_id[b] < 0)
+			return m1_fail(err, M1_E_CORRUPT, "the vocabulary has no token for byte %d", b);
+	return M1_OK;
+}
+
+/* eos_token of tokenizer_config.json, as a string or as an object with "content"; else the released one. */
+static m1_status
+find_eos(m1_tokenizer *t, const char *dir, m1_error *err)
+{
+	json_t *root;
+	const json_t *eos;
+	const char *name = NULL;
+	m1_status status = m1_json_load_object(dir, "tokenizer_config.json", &root, err);
+
+	if (status != M1_OK && status != M1_E_NOT_FOUND)
+		return status;
+	eos = json_object_get(root, "eos_token");
+	name = json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
+	if (name == NULL)
+		name = "<end_of_sentence>";
+	status = M1_OK;
+	if ((t->eos = m1_tokenizer_added_id(t, name)) < 0)
+		status = m1_fail(err, M1_E_CORRUPT, "the end-of-turn token \"%.80s\" is not an added token", name);
+	json_decref(root);
+	return status;
+}
+
+static m1_status
+load(m1_tokenizer *t, const char *dir, m1_error *err)
+{
+	m1_status status = m1_tokenizer_load_json(t, dir, err);
+
+	if (status == M1_E_NOT_FOUND)
+		status = m1_tokenizer_load_merges(t, dir, err);
+	if (status != M1_OK || (status = list_added(t, err)) != M1_OK || (status = index_bytes(t, err)) != M1_OK)
+		return status;
+	return find_eos(t, dir, err);
+}
+
+m1_status
+m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err)
+{
+	m1_tokenizer *t = calloc(1, sizeof *t);
+	m1_status status;
+
+	*out = NULL;
+	if (t == NULL || (t->tokens = calloc((size_t) vocab_rows, sizeof *t->tokens)) == NULL)
+	{
+		free(t);
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
+	}
+	t->n_tokens = vocab_rows;
+	if ((status = load(t, dir, err)) != M1_OK)
+	{
+		m1_tokenizer_close(t);
+		return status;
+	}
+	*out = t;
+	return M1_OK;
+}
+
+void
+m1_tokenizer_close(m1_tokenizer *t)
+{
+	if (t == NULL)
+		return;
+	for (int i = 0; i < t->n_tokens; i++)
+		free(t->tokens[i].bytes);
+	free(t->tokens);
+	free(t->added);
+	m1_bpe_free(t->bpe);
+	m1_pretokenizer_free(t->pretokenizer);
+	free(t);
+}
+
+/* ---- looking up ---- */
+
+m1_slice
+m1_tokenizer_piece(const m1_tokenizer *t, int32_t id)
+{
+	m1_slice piece = {NULL, 0};
+
+	if (id >= 0 && id < t->n_tokens && t->tokens[id].bytes != NULL)
+		piece = (m1_slice){t->tokens[id].bytes, t->tokens[id].len};
+	return piece;
+}
+
+bool
+m1_tokenizer_is_special(const m1_tokenizer *t, int32_t id)
+{
+	return id >= 0 && id < t->n_tokens && t->tokens[id].special;
+}
+
+int32_t
+m1_tokenizer_added_id(const m1_tokenizer *t, const char *content)
+{
+	size_t len = strlen(content);
+
+	for (int i = 0; i < t->n_added; i++)
+	{
+		const m1_token *token = &t->tokens[t->added[i]];
+
+		if (token->len == len && memcmp(token->bytes, content, len) == 0)
+			return t->added[i];
+	}
+	return -1;
+}
+
+int32_t
+m1_tokenizer_eos(const m1_tokenizer *t)
+{
+	return t->eos;
+}
+
+/* ---- encoding ---- */
+
+typedef struct encoder
+{
+	const m1_tokenizer *t;
+	m1_ids *ids;
+	m1_bpe_work work;
+	m1_ids bytes; /* the pre-token as byte ids */
+} encoder;
+
+static bool
+encode_piece(void *context, m1_slice piece)
+{
+	encoder *e = context;
+
+	e->bytes.len = 0;
+	if (!m1_ids_reserve(&e->bytes, piece.len))
+		return false;
+	for (size_t i = 0; i < piece.len; i++)
+		e->bytes.data[i] = e->t->byte_id[(unsigned char) piece.data[i]];
+	return m1_bpe_apply(e->t->bpe, e->bytes.data, piece.len, &e->work, e->ids);
+}
+
+/* The longest added token that text begins with and that may be recognised, or -1. */
+static int32_t
+added_at(const m1_tokenizer *t, m1_slice text, m1_added_tokens added)
+{
+	for (int i = 0; i < t->n_added; i++)
+	{
+		const m1_token *token = &t->tokens[t->added[i]];
+
+		if ((added == M1_ADDED_ALL || !token->special) && token->len <= text.len &&
+			memcmp(token->bytes, text.data, token->len) == 0)
+			return t->added[i];
+	}
+	return -1;
+}
+
+/* The length of the plain text before the next added token; *id is that token or -1. */
+static size_t
+next_added(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, int32_t *id)
+{
+	*id = -1;
+	if (added == M1_ADDED_NONE)
+		return text.len;
+	for (size_t i = 0; i < text.len; i++)
+		if ((*id = added_at(t, (m1_slice){text.data + i, text.len - i}, added)) >= 0)
+			return i;
+	return text.len;
+}
+
+/* Byte offsets where the ids from `first` on end, when they begin at the start of the text. */
+static bool
+append_ends(const m1_tokenizer *t, const m1_ids *ids, size_t first, m1_ids *ends)
+{
+	int32_t at = 0;
+
+	for (size_t i = first; i < ids->len; i++)
+	{
+		at += (int32_t) t->tokens[ids->data[i]].len;
+		if (!m1_ids_push(ends, at))
+			return false;
+	}
+	return true;
+}
+
+m1_status
+m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, m1_ids *ids, m1_ids *ends,
+					m1_error *err)
+{
+	encoder e = {.t = t, .ids = ids};
+	const size_t first = ids->len;
+	m1_slice rest = text;
+	m1_status status = M1_OK;
+
+	if (text.len > INT32_MAX || !m1_utf8_valid(text))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the text is not valid UTF-8");
+	while (status == M1_OK && rest.len > 0)
+	{
+		int32_t id;
+		size_t plain = next_added(t, rest, added, &id);
+
+		status = m1_pretokenize(t->pretokenizer, (m1_slice){rest.data, plain}, encode_piece, &e, err);
+		rest.data += plain;
+		rest.len -= plain;
+		if (status == M1_OK && id >= 0)
+		{
+			m1_ids_push(ids, id);
+			rest.data += t->tokens[id].len;
+			rest.len -= t->tokens[id].len;
+		}
+	}
+	m1_bpe_work_free(&e.work);
+	m1_ids_free(&e.bytes);
+	if (status == M1_OK && (ids->failed || (ends != NULL && !append_ends(t, ids, first, ends))))
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the tokens of %zu bytes", text.len);
+	return status;
+}
+
+/* ---- decoding ---- */
+
+m1_status
+m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_error *err)
+{
+	m1_utf8 utf8 = {0};
+
+	for (size_t i = 0; i < n; i++)
+	{
+		m1_slice piece = m1_tokenizer_piece(t, ids[i]);
+
+		if (piece.data == NULL)
+		{
+			m1_fail(err, M1_E_INVALID_ARGUMENT, "token id %d is not in the vocabulary", ids[i]);
+			m1_error_detail(err, "The vocabulary has %d entries, some of them unused.", t->n_tokens);
+			return M1_E_INVALID_ARGUMENT;
+		}
+		if (!t->tokens[ids[i]].special)
+			m1_utf8_push(&utf8, piece, out);
+	}
+	m1_utf8_finish(&utf8, out);
+	return out->failed ? m1_fail(err, M1_E_NO_MEMORY, "out of memory for the text of %zu tokens", n) : M1_OK;
+}

@@ -1,0 +1,58 @@
+/*
+ * tokenizer.h - byte-level BPE: text to token ids and back.
+ *
+ * A checkpoint's tokenizer.json is authoritative (vocab, merges, added_tokens,
+ * pre-tokenizer pattern); with merges.txt alone, the released rule applies
+ * (id(byte) = byte, id(merge i) = 256 + i, the o200k pattern and the released
+ * added tokens). An open tokenizer is immutable and may be shared by threads.
+ */
+#ifndef M1_MODEL_TOKENIZER_H
+#define M1_MODEL_TOKENIZER_H
+
+#include "base/buf.h"
+#include "base/status.h"
+
+typedef struct m1_tokenizer m1_tokenizer;
+
+/* Which added tokens ("<think>", "<end_of_sentence>") are recognised inside a text. */
+typedef enum m1_added_tokens
+{
+	M1_ADDED_NONE,	/* none: text from users */
+	M1_ADDED_PLAIN, /* those not marked special, such as <think> in some checkpoints */
+	M1_ADDED_ALL,	/* all: our own chat markup */
+} m1_added_tokens;
+
+/*
+ * Opens DIR/tokenizer.json, else DIR/merges.txt; M1_E_NOT_FOUND when neither is there.
+ * vocab_rows is the number of rows of the embedding table: an id outside it is M1_E_CORRUPT.
+ * The end-of-turn token is eos_token of DIR/tokenizer_config.json, or <end_of_sentence>.
+ */
+m1_status m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err);
+void m1_tokenizer_close(m1_tokenizer *t);
+
+/*
+ * Appends the ids of text to ids. With ends != NULL, also appends for each id the byte offset in text
+ * where it ends. M1_E_INVALID_ARGUMENT when text is not UTF-8. Time is O(n log n) for any input.
+ */
+m1_status m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, m1_ids *ids, m1_ids *ends,
+							  m1_error *err);
+
+/* The bytes of one token (maybe part of a character), or an empty slice with NULL data for a dead id. */
+m1_slice m1_tokenizer_piece(const m1_tokenizer *t, int32_t id);
+
+/* True for control tokens, which have no place in a decoded text. */
+bool m1_tokenizer_is_special(const m1_tokenizer *t, int32_t id);
+
+/*
+ * Appends the text of ids, special tokens left out, as valid UTF-8 (bytes that do not form a character,
+ * and NUL, become U+FFFD). M1_E_INVALID_ARGUMENT names an id that is outside the vocabulary or dead.
+ */
+m1_status m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_error *err);
+
+/* The id of an added token by its text, or -1. */
+int32_t m1_tokenizer_added_id(const m1_tokenizer *t, const char *content);
+
+/* The id that ends a turn. */
+int32_t m1_tokenizer_eos(const m1_tokenizer *t);
+
+#endif

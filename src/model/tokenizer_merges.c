@@ -1,0 +1,200 @@
+/*
+ * tokenizer_merges.c - reads merges.txt, where the rule of the released model gives
+ * the ids: a byte is its own id, merge i makes id 256 + i, added tokens follow.
+ */
+#define _GNU_SOURCE /* strndup, getline */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/tokenizer_internal.h"
+
+#define FILE_NAME "merges.txt"
+#define FIRST_MERGE 256
+#define FIRST_ADDED 200000
+
+/* Added tokens of the released tokenizer, from FIRST_ADDED on; NULL marks a gap. */
+static const char *const released_added[] = {
+	"<pad>",
+	"<fim_prefix>",
+	"<fim_middle>",
+	"<fim_suffix>",
+	"<fim_pad>",
+	"<reponame>",
+	"<filename>",
+	"<gh_stars>",
+	"<issue_start>",
+	"<issue_comment>",
+	"<issue_closed>",
+	"<jupyter_start>",
+	"<jupyter_text>",
+	"<jupyter_code>",
+	"<jupyter_output>",
+	"<empty_output>",
+	"<commit_before>",
+	"<commit_msg>",
+	"<commit_after>",
+	"<beginning_of_sentence>",
+	"<end_of_sentence>",
+	"<end_of_document>",
+	"<function_call>",
+	"<code_interpreter>",
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	"<begin_of_document>",
+};
+
+/* Finds ids by bytes while the merges are read. */
+typedef struct index_table
+{
+	int32_t *slots; /* -1: empty */
+	size_t mask;
+} index_table;
+
+static size_t
+hash_bytes(m1_slice s)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (size_t i = 0; i < s.len; i++)
+		h = (h ^ (unsigned char) s.data[i]) * 0x100000001b3u;
+	return (size_t) (h ^ h >> 29);
+}
+
+/* The slot that holds these bytes, or the empty one where they go. */
+static int32_t *
+slot_of(const m1_tokenizer *t, const index_table *index, m1_slice bytes)
+{
+	size_t i = hash_bytes(bytes) & index->mask;
+
+	while (index->slots[i] >= 0)
+	{
+		const m1_token *token = &t->tokens[index->slots[i]];
+
+		if (token->len == bytes.len && memcmp(token->bytes, bytes.data, bytes.len) == 0)
+			break;
+		i = (i + 1) & index->mask;
+	}
+	return &index->slots[i];
+}
+
+static m1_status
+add_token(m1_tokenizer *t, index_table *index, int32_t id, m1_slice bytes, m1_error *err)
+{
+	m1_status status = m1_tokenizer_set(t, id, bytes, false, false, err);
+
+	if (status == M1_OK)
+		*slot_of(t, index, bytes) = id;
+	return status;
+}
+
+static m1_status
+add_merge(m1_tokenizer *t, index_table *index, int32_t i, m1_slice line, m1_buf *bytes, m1_error *err)
+{
+	const char *gap = memchr(line.data, ' ', line.len);
+	size_t left_len;
+	int32_t left, right;
+	m1_status status;
+
+	bytes->len = 0;
+	if (gap == NULL || !m1_tokenizer_unspell((m1_slice){line.data, (size_t) (gap - line.data)}, bytes))
+		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is not a pair of tokens", i);
+	left_len = bytes->len;
+	if (!m1_tokenizer_unspell((m1_slice){gap + 1, line.len - (size_t) (gap + 1 - line.data)}, bytes) || left_len == 0 ||
+		bytes->len == left_len)
+		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is not a pair of tokens", i);
+	left = *slot_of(t, index, (m1_slice){bytes->data, left_len});
+	right = *slot_of(t, index, (m1_slice){bytes->data + left_len, bytes->len - left_len});
+	if (left < 0 || right < 0)
+		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d names a token that no earlier merge makes", i);
+	status = add_token(t, index, FIRST_MERGE + i, (m1_slice){bytes->data, bytes->len}, err);
+	if (status == M1_OK)
+		m1_bpe_add(t->bpe, i, left, right, FIRST_MERGE + i);
+	return status;
+}
+
+static m1_status
+read_lines(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	m1_buf bytes = {0};
+	m1_status status = M1_OK;
+	int32_t i = 0;
+	ssize_t len;
+
+	while (status == M1_OK && (len = getline(&line, &cap, file)) >= 0)
+	{
+		if (len > 0 && line[len - 1] == '\n')
+			len--;
+		/* the first line may tell the version */
+		if (len == 0 || (i == 0 && strncmp(line, "#version", 8) == 0))
+			continue;
+		if (i >= FIRST_ADDED - FIRST_MERGE)
+			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": more than %d merges", FIRST_ADDED - FIRST_MERGE);
+		else
+			status = add_merge(t, index, i++, (m1_slice){line, (size_t) len}, &bytes, err);
+	}
+	if (status == M1_OK && ferror(file))
+		status = m1_fail(err, M1_E_IO, "could not read " FILE_NAME ": %s", strerror(errno));
+	free(line);
+	m1_buf_free(&bytes);
+	return status;
+}
+
+static m1_status
+load_file(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	for (int b = 0; b < 256 && status == M1_OK; b++)
+	{
+		char byte = (char) b;
+
+		status = add_token(t, index, b, (m1_slice){&byte, 1}, err);
+	}
+	if (status == M1_OK)
+		status = read_lines(t, index, file, err);
+	for (size_t i = 0; i < sizeof released_added / sizeof *released_added && status == M1_OK; i++)
+		if (released_added[i] != NULL)
+			status = m1_tokenizer_set(t, FIRST_ADDED + (int32_t) i, m1_slice_of(released_added[i]), true, true, err);
+	return status;
+}
+
+m1_status
+m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err)
+{
+	char path[PATH_MAX];
+	index_table index = {.mask = ((size_t) 1 << 19) - 1};
+	FILE *file;
+	m1_status status;
+
+	if (snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int) sizeof path)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
+	if ((file = fopen(path, "rbe")) == NULL)
+		return m1_fail(err, errno == ENOENT ? M1_E_NOT_FOUND : M1_E_IO, "could not open " FILE_NAME ": %s",
+					   strerror(errno));
+	status = m1_pretokenizer_create(m1_pretokenizer_o200k, &t->pretokenizer, err);
+	index.slots = malloc((index.mask + 1) * sizeof *index.slots);
+	t->bpe = m1_bpe_create(FIRST_ADDED - FIRST_MERGE);
+	if (status == M1_OK && (index.slots == NULL || t->bpe == NULL))
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the merges");
+	if (status == M1_OK)
+	{
+		memset(index.slots, 0xff, (index.mask + 1) * sizeof *index.slots);
+		status = load_file(t, &index, file, err);
+	}
+	free(index.slots);
+	fclose(file);
+	return status;
+}

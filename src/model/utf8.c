@@ -1,0 +1,110 @@
+/* utf8.c - see utf8.h. */
+#include "model/utf8.h"
+
+#include <string.h>
+
+static const char replacement[] = "\xEF\xBF\xBD";
+
+/* Length of the character that a byte begins, or 0 when no character begins with it. */
+static int
+sequence_length(unsigned char lead)
+{
+	if (lead < 0x80)
+		return 1;
+	if (lead >= 0xC2 && lead <= 0xDF)
+		return 2;
+	if (lead >= 0xE0 && lead <= 0xEF)
+		return 3;
+	if (lead >= 0xF0 && lead <= 0xF4)
+		return 4;
+	return 0;
+}
+
+/* Whether c may stand at place i >= 1 of a character that begins with lead. */
+static bool
+continues(unsigned char lead, int i, unsigned char c)
+{
+	if (i == 1)
+		switch (lead)
+		{
+			case 0xE0: /* shorter forms exist below */
+				return c >= 0xA0 && c <= 0xBF;
+			case 0xED: /* surrogates above */
+				return c >= 0x80 && c <= 0x9F;
+			case 0xF0:
+				return c >= 0x90 && c <= 0xBF;
+			case 0xF4: /* beyond U+10FFFF above */
+				return c >= 0x80 && c <= 0x8F;
+			default:
+				break;
+		}
+	return (c & 0xC0) == 0x80;
+}
+
+static bool
+give_up_pending(m1_utf8 *u, m1_buf *out)
+{
+	if (u->n_pending == 0)
+		return true;
+	u->n_pending = 0;
+	return m1_buf_puts(out, replacement);
+}
+
+static bool
+push_byte(m1_utf8 *u, unsigned char c, m1_buf *out)
+{
+	if (u->n_pending > 0)
+	{
+		if (continues(u->pending[0], u->n_pending, c))
+		{
+			u->pending[u->n_pending++] = c;
+			if (u->n_pending < sequence_length(u->pending[0]))
+				return true;
+			m1_buf_append(out, u->pending, (size_t) u->n_pending);
+			u->n_pending = 0;
+			return !out->failed;
+		}
+		give_up_pending(u, out);
+	}
+	if (c == 0 || sequence_length(c) == 0)
+		return m1_buf_puts(out, replacement);
+	if (sequence_length(c) == 1)
+		return m1_buf_append(out, &c, 1);
+	u->pending[u->n_pending++] = c;
+	return !out->failed;
+}
+
+bool
+m1_utf8_push(m1_utf8 *u, m1_slice bytes, m1_buf *out)
+{
+	for (size_t i = 0; i < bytes.len; i++)
+		if (!push_byte(u, (unsigned char) bytes.data[i], out))
+			return false;
+	return true;
+}
+
+bool
+m1_utf8_finish(m1_utf8 *u, m1_buf *out)
+{
+	return give_up_pending(u, out);
+}
+
+bool
+m1_utf8_valid(m1_slice text)
+{
+	size_t i = 0;
+
+	while (i < text.len)
+	{
+		unsigned char lead = (unsigned char) text.data[i];
+		int n = sequence_length(lead);
+
+		if (n == 0 || text.len - i < (size_t) n)
+			return false;
+		for (int j = 1; j < n; j++)
+			if (!continues(lead, j, (unsigned char) text.data[i + (size_t) j]))
+				return false;
+		i += (size_t) n;
+	}
+	return true;
+}

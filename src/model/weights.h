@@ -1,0 +1,52 @@
+/*
+ * weights.h - the model's weights as the backend sees them, found by name in a
+ * checkpoint and checked against the config.
+ */
+#ifndef M1_MODEL_WEIGHTS_H
+#define M1_MODEL_WEIGHTS_H
+
+#include "backend/backend.h"
+#include "model/checkpoint.h"
+#include "model/config.h"
+
+typedef struct m1_layer
+{
+	const float *input_norm; /* [d] */
+	const float *post_norm;	 /* [d] */
+
+	/* lightning */
+	m1b_matrix qkv;			 /* [H * 3 * D, d], q k v interleaved per head */
+	m1b_matrix output_gate;	 /* [H * D, d] */
+	const float *inner_norm; /* [H * D] */
+	float *decay;			 /* [H] lambda, host memory */
+
+	/* softmax */
+	m1b_matrix q;	 /* [H * D, d] */
+	m1b_matrix k, v; /* [KV * D, d] */
+
+	m1b_matrix out; /* [d, H * D] */
+
+	m1b_matrix router;	 /* [E, d] */
+	m1b_matrix *w1, *w3; /* E matrices [F, d] */
+	m1b_matrix *w2;		 /* E matrices [d, F] */
+
+	int slot; /* index among the layers of its kind */
+} m1_layer;
+
+typedef struct m1_weights
+{
+	m1b_matrix embed;		 /* [vocab, d] */
+	m1b_matrix head;		 /* [vocab, d]; embed when tied */
+	const float *final_norm; /* [d] */
+	m1_layer *layers;
+	int n_layers;
+	uint64_t parameters;
+} m1_weights;
+
+/* The error names the missing tensor or the wrong shape. On failure m1_weights_free is still safe. */
+m1_status m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *config, m1b_backend *backend,
+						  m1_weights *weights, m1_error *err);
+/* Frees the tables; device memory belongs to the backend. */
+void m1_weights_free(m1_weights *weights);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * frame.h - the unit that travels between worker and engine, and between a
+ * client backend and the worker: a fixed header and a payload.
+ *
+ * Both ends run on one machine, so integers are in native byte order; a peer
+ * of another build is refused by magic and version. Every header is checked
+ * before its length is believed.
+ */
+#ifndef M1_WIRE_FRAME_H
+#define M1_WIRE_FRAME_H
+
+#include "base/buf.h"
+#include "base/status.h"
+
+#define M1W_MAGIC 0x4d31574du /* "M1WM" */
+#define M1W_VERSION 1
+
+/* Longest payload either side accepts: above any prompt for a 1M-token context. */
+#define M1W_MAX_PAYLOAD (64u << 20)
+
+typedef enum m1w_type
+{
+	/* client to engine */
+	M1W_GENERATE = 1, /* m1w_generate: a chat request, answered by DELTA*, then DONE or ERROR */
+	M1W_TOKENIZE,	  /* m1w_text: answered by TOKENS or ERROR */
+	M1W_DETOKENIZE,	  /* m1w_tokens: answered by TEXT or ERROR */
+	M1W_LOGITS,		  /* m1w_tokens: answered by VECTOR (logits after the last id) or ERROR */
+	M1W_CANCEL,		  /* no payload: the request ends with ERROR code cancelled */
+	M1W_PAUSE,		  /* no payload: the client reads slowly, stop generating for it */
+	M1W_RESUME,		  /* no payload */
+
+	/* engine to client */
+	M1W_READY = 64, /* m1w_ready: the model is loaded; request_id 0 */
+	M1W_PROGRESS,	/* m1w_progress */
+	M1W_DELTA,		/* m1w_delta: streamed text, only when asked for */
+	M1W_DONE,		/* m1w_done: ends a GENERATE */
+	M1W_TOKENS,		/* m1w_tokens: ends a TOKENIZE */
+	M1W_TEXT,		/* m1w_text: ends a DETOKENIZE */
+	M1W_VECTOR,		/* m1w_vector: ends a LOGITS */
+	M1W_ERROR,		/* m1w_failure: ends any request; with request_id 0, the engine could not start */
+} m1w_type;
+
+typedef struct m1w_header
+{
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;		 /* m1w_type */
+	uint32_t length;	 /* bytes of payload that follow */
+	uint32_t reserved;	 /* 0 */
+	uint64_t request_id; /* chosen by the worker; 0 = the engine itself */
+} m1w_header;
+
+/* Appends header and payload to out as one frame. false when out ran out of memory or length is too large. */
+bool m1w_frame_append(m1_buf *out, m1w_type type, uint64_t request_id, const void *payload, size_t length);
+
+/*
+ * Looks at the start of in[0..len). Returns M1_OK and sets *header when a whole
+ * header is there and valid; *complete tells whether its payload is there too
+ * (it then starts at in + sizeof(m1w_header)). With too few bytes for a header,
+ * M1_OK and *complete = false with header->type 0. M1_E_CORRUPT on a bad header.
+ */
+m1_status m1w_frame_peek(const void *in, size_t len, m1w_header *header, bool *complete, m1_error *err);
+
+#endif

@@ -1,0 +1,164 @@
+/*
+ * message.h - the payloads of frames, as structs and as bytes.
+ *
+ * Encoding and decoding of one message is one function over its fields (see
+ * message.c), so the two cannot drift apart. Decoded slices point into the
+ * payload that was decoded and live as long as it does. A payload that is too
+ * short, too long or holds an out-of-range value is M1_E_CORRUPT.
+ */
+#ifndef M1_WIRE_MESSAGE_H
+#define M1_WIRE_MESSAGE_H
+
+#include "wire/frame.h"
+
+#define M1W_MAX_STOPS 16 /* stop strings of one request */
+
+typedef enum m1w_channel
+{
+	M1W_CONTENT = 0,   /* the answer */
+	M1W_REASONING = 1, /* between <think> and </think> */
+	M1W_CHANNEL_COUNT
+} m1w_channel;
+
+typedef enum m1w_finish
+{
+	M1W_FINISH_STOP = 0,		/* end of turn, or a stop string */
+	M1W_FINISH_LENGTH,			/* max_tokens or the context ran out */
+	M1W_FINISH_THINKING_BUDGET, /* the reasoning was cut at its budget; the answer is complete */
+	M1W_FINISH_LOOP,			/* the loop guard saw the model repeat itself */
+	M1W_FINISH_COUNT
+} m1w_finish;
+
+const char *m1w_finish_name(m1w_finish reason);	   /* "stop", "length", "thinking_budget", "loop" */
+const char *m1w_channel_name(m1w_channel channel); /* "content", "reasoning" */
+
+typedef enum m1w_phase
+{
+	M1W_PHASE_QUEUED = 0, /* in the engine, no state yet */
+	M1W_PHASE_PREFILL,
+	M1W_PHASE_DECODE,
+	M1W_PHASE_COUNT
+} m1w_phase;
+
+/* A borrowed array of token ids (4-byte aligned copies are made by the reader where needed). */
+typedef struct m1w_id_slice
+{
+	const int32_t *data; /* may be unaligned: read with memcpy or m1w_id_at */
+	size_t len;			 /* ids, not bytes */
+} m1w_id_slice;
+
+int32_t m1w_id_at(m1w_id_slice ids, size_t i);
+
+typedef struct m1w_generate
+{
+	m1_slice prompt;		 /* user text; empty when messages or ids are given */
+	m1_slice system;		 /* system prompt; empty for none */
+	m1_slice messages;		 /* JSON array of {role, content, …}, or empty */
+	m1_slice tools;			 /* JSON array of tool definitions, or empty */
+	m1w_id_slice ids;		 /* raw token ids instead of a chat; the reply is then ids too (m1w_done.ids) */
+	int32_t max_tokens;		 /* >= 1; clamped to what the context leaves */
+	int32_t thinking_budget; /* tokens of reasoning; 0 = none, -1 = no limit */
+	float temperature;		 /* 0 = greedy */
+	float top_p;			 /* (0, 1] */
+	int32_t top_k;			 /* 0 = off */
+	uint64_t seed;
+	uint8_t stream; /* 1: send DELTA frames, and leave the texts out of DONE */
+	uint32_t n_stops;
+	m1_slice stops[M1W_MAX_STOPS];
+} m1w_generate;
+
+typedef struct m1w_text
+{
+	m1_slice text; /* UTF-8 */
+} m1w_text;
+
+typedef struct m1w_tokens
+{
+	m1w_id_slice ids;
+	m1w_id_slice ends; /* TOKENS: byte offset in the text where each token ends; else empty */
+} m1w_tokens;
+
+typedef struct m1w_vector
+{
+	m1_slice values; /* fp32, native order, maybe unaligned; values.len is in bytes */
+} m1w_vector;
+
+typedef struct m1w_ready
+{
+	m1_slice name;		   /* the last path component of the checkpoint */
+	m1_slice architecture; /* "MiniMaxM1ForCausalLM" */
+	m1_slice device;	   /* "cpu (AVX-512, 2 threads)" */
+	uint64_t parameters;
+	uint64_t bytes; /* of weights, as stored */
+	int32_t layers;
+	int32_t experts;
+	int32_t context; /* tokens one request may use, prompt and reply together */
+	int32_t vocab;
+	uint8_t has_tokenizer;
+} m1w_ready;
+
+typedef struct m1w_progress
+{
+	uint8_t phase; /* m1w_phase */
+	int32_t prompt_tokens;
+	int32_t prefilled;
+	int32_t generated;
+} m1w_progress;
+
+typedef struct m1w_delta
+{
+	uint8_t channel; /* m1w_channel */
+	m1_slice text;	 /* whole UTF-8 characters, never empty */
+} m1w_delta;
+
+typedef struct m1w_done
+{
+	m1_slice content;
+	m1_slice reasoning;	 /* empty when the model did not reason */
+	m1_slice tool_calls; /* JSON array of {name, arguments}, or empty */
+	m1w_id_slice ids;	 /* the generated ids, for a request made of ids */
+	uint8_t finish;		 /* m1w_finish */
+	int32_t prompt_tokens;
+	int32_t cached_tokens;	   /* of prompt_tokens, taken from the prefix cache */
+	int32_t reasoning_tokens;  /* of completion_tokens */
+	int32_t completion_tokens; /* with the closing <end_of_sentence> */
+	uint64_t seed;
+	double queue_ms; /* in the engine only; the worker's queue comes on top */
+	double prefill_ms;
+	double decode_ms;
+} m1w_done;
+
+typedef struct m1w_failure
+{
+	uint32_t code; /* m1_status, never M1_OK */
+	m1_slice message;
+	m1_slice detail;
+	m1_slice hint;
+} m1w_failure;
+
+/* Encoders append the payload (no header) to out; false when memory ran out. */
+bool m1w_encode_generate(m1_buf *out, const m1w_generate *m);
+bool m1w_encode_text(m1_buf *out, const m1w_text *m);
+bool m1w_encode_tokens(m1_buf *out, const m1w_tokens *m);
+bool m1w_encode_vector(m1_buf *out, const m1w_vector *m);
+bool m1w_encode_ready(m1_buf *out, const m1w_ready *m);
+bool m1w_encode_progress(m1_buf *out, const m1w_progress *m);
+bool m1w_encode_delta(m1_buf *out, const m1w_delta *m);
+bool m1w_encode_done(m1_buf *out, const m1w_done *m);
+bool m1w_encode_failure(m1_buf *out, const m1w_failure *m);
+
+m1_status m1w_decode_generate(const void *payload, size_t len, m1w_generate *m, m1_error *err);
+m1_status m1w_decode_text(const void *payload, size_t len, m1w_text *m, m1_error *err);
+m1_status m1w_decode_tokens(const void *payload, size_t len, m1w_tokens *m, m1_error *err);
+m1_status m1w_decode_vector(const void *payload, size_t len, m1w_vector *m, m1_error *err);
+m1_status m1w_decode_ready(const void *payload, size_t len, m1w_ready *m, m1_error *err);
+m1_status m1w_decode_progress(const void *payload, size_t len, m1w_progress *m, m1_error *err);
+m1_status m1w_decode_delta(const void *payload, size_t len, m1w_delta *m, m1_error *err);
+m1_status m1w_decode_done(const void *payload, size_t len, m1w_done *m, m1_error *err);
+m1_status m1w_decode_failure(const void *payload, size_t len, m1w_failure *m, m1_error *err);
+
+/* Conversions between the error struct and its message. */
+m1w_failure m1w_failure_of(const m1_error *err);
+void m1w_failure_to_error(const m1w_failure *m, m1_error *err);
+
+#endif

@@ -1,0 +1,240 @@
+/*
+ * test_wire.c - messages survive the wire; anything cut short, too long or out of range is refused.
+ */
+#include "testing.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/message.h"
+
+static void
+assert_slice(m1_slice got, m1_slice want)
+{
+	assert_int_equal(got.len, want.len);
+	if (want.len > 0)
+		assert_memory_equal(got.data, want.data, want.len);
+}
+
+/* Decodes every prefix of a payload, and the payload with a byte more: only the whole one is accepted. */
+#define ASSERT_ONLY_WHOLE(name, payload)                                                                  \
+	do                                                                                                    \
+	{                                                                                                     \
+		m1w_##name m;                                                                                     \
+		m1_error refused;                                                                                 \
+		for (size_t n = 0; n < (payload)->len; n++)                                                       \
+		{                                                                                                 \
+			char *copy = malloc(n + 1); /* exact size, so that a sanitizer sees any byte too far */       \
+			memcpy(copy, (payload)->data, n);                                                             \
+			char *exact = realloc(copy, n > 0 ? n : 1);                                                   \
+			assert_int_equal(m1w_decode_##name(exact, n, &m, &refused), M1_E_CORRUPT);                    \
+			free(exact);                                                                                  \
+		}                                                                                                 \
+		m1_buf_append(payload, "", 1);                                                                    \
+		assert_int_equal(m1w_decode_##name((payload)->data, (payload)->len, &m, &refused), M1_E_CORRUPT); \
+		m1_buf_free(payload);                                                                             \
+	} while (0)
+
+static void
+test_generate(void **state)
+{
+	const int32_t ids[] = {1, -2, 3};
+	m1w_generate in = {.prompt = m1_slice_of("prompt"),
+					   .system = m1_slice_of("s"),
+					   .messages = m1_slice_of("[1]"),
+					   .tools = m1_slice_of(""),
+					   .ids = {ids, 3},
+					   .max_tokens = 5,
+					   .thinking_budget = -1,
+					   .temperature = 0.5f,
+					   .top_p = 0.25f,
+					   .top_k = 7,
+					   .seed = UINT64_MAX,
+					   .stream = 1,
+					   .n_stops = 2,
+					   .stops = {m1_slice_of("a"), m1_slice_of("bb")}};
+	m1w_generate out;
+	m1_buf payload = {0};
+	m1_error err;
+
+	(void) state;
+	assert_true(m1w_encode_generate(&payload, &in));
+	assert_ok(m1w_decode_generate(payload.data, payload.len, &out, &err));
+	assert_slice(out.prompt, in.prompt);
+	assert_slice(out.system, in.system);
+	assert_slice(out.messages, in.messages);
+	assert_slice(out.tools, in.tools);
+	assert_int_equal(out.ids.len, 3);
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(m1w_id_at(out.ids, i), ids[i]);
+	assert_int_equal(out.max_tokens, 5);
+	assert_int_equal(out.thinking_budget, -1);
+	assert_true(out.temperature == 0.5f && out.top_p == 0.25f && out.top_k == 7);
+	assert_true(out.seed == UINT64_MAX && out.stream == 1);
+	assert_int_equal(out.n_stops, 2);
+	assert_slice(out.stops[1], in.stops[1]);
+	ASSERT_ONLY_WHOLE(generate, &payload);
+
+	in.n_stops = M1W_MAX_STOPS + 1;
+	assert_false(m1w_encode_generate(&payload, &in));
+	m1_buf_free(&payload);
+}
+
+static void
+test_answers(void **state)
+{
+	const int32_t ids[] = {4, 5};
+	m1w_done done = {.content = m1_slice_of("c"),
+					 .reasoning = m1_slice_of("r"),
+					 .tool_calls = m1_slice_of("[]"),
+					 .ids = {ids, 2},
+					 .finish = M1W_FINISH_LOOP,
+					 .seed = 9,
+					 .decode_ms = 1.5};
+	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
+	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
+	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};
+	m1w_progress progress = {.phase = M1W_PHASE_DECODE, .generated = 3};
+	float floats[] = {1, 2};
+	m1w_vector vector = {.values = {(const char *) floats, sizeof floats}};
+	m1w_text text = {.text = m1_slice_of("words")};
+	m1w_done done_out;
+	m1w_ready ready_out;
+	m1_buf payload = {0};
+	m1_error err;
+
+	(void) state;
+	assert_true(m1w_encode_done(&payload, &done));
+	assert_ok(m1w_decode_done(payload.data, payload.len, &done_out, &err));
+	assert_slice(done_out.tool_calls, done.tool_calls);
+	assert_int_equal(done_out.finish, M1W_FINISH_LOOP);
+	assert_true(done_out.decode_ms == 1.5);
+	ASSERT_ONLY_WHOLE(done, &payload);
+	assert_true(m1w_encode_ready(&payload, &ready));
+	assert_ok(m1w_decode_ready(payload.data, payload.len, &ready_out, &err));
+	assert_true(ready_out.parameters == ready.parameters);
+	ASSERT_ONLY_WHOLE(ready, &payload);
+	assert_true(m1w_encode_tokens(&payload, &tokens));
+	ASSERT_ONLY_WHOLE(tokens, &payload);
+	assert_true(m1w_encode_delta(&payload, &delta));
+	ASSERT_ONLY_WHOLE(delta, &payload);
+	assert_true(m1w_encode_progress(&payload, &progress));
+	ASSERT_ONLY_WHOLE(progress, &payload);
+	assert_true(m1w_encode_vector(&payload, &vector));
+	ASSERT_ONLY_WHOLE(vector, &payload);
+	assert_true(m1w_encode_text(&payload, &text));
+	ASSERT_ONLY_WHOLE(text, &payload);
+}
+
+static void
+test_out_of_range(void **state)
+{
+	m1w_delta delta = {.channel = M1W_CHANNEL_COUNT};
+	m1w_done done = {.finish = M1W_FINISH_COUNT};
+	m1w_failure none = {.code = M1_OK};
+	m1w_failure beyond = {.code = M1_STATUS_COUNT};
+	m1w_vector odd = {.values = m1_slice_of("abc")};
+	m1_buf payload = {0};
+
+	(void) state;
+	assert_false(m1w_encode_delta(&payload, &delta));
+	assert_false(m1w_encode_done(&payload, &done));
+	assert_false(m1w_encode_failure(&payload, &none));
+	assert_false(m1w_encode_failure(&payload, &beyond));
+	assert_false(m1w_encode_vector(&payload, &odd));
+	m1_buf_free(&payload);
+}
+
+static void
+test_errors_travel(void **state)
+{
+	m1_error in;
+	m1_error out;
+	m1_error err;
+	m1w_failure failure;
+	m1w_failure decoded;
+	m1_buf payload = {0};
+
+	(void) state;
+	m1_fail(&in, M1_E_DEVICE, "the %s", "GPU");
+	m1_error_detail(&in, "d");
+	m1_error_hint(&in, "h");
+	failure = m1w_failure_of(&in);
+	assert_true(m1w_encode_failure(&payload, &failure));
+	assert_ok(m1w_decode_failure(payload.data, payload.len, &decoded, &err));
+	m1w_failure_to_error(&decoded, &out);
+	assert_int_equal(out.code, M1_E_DEVICE);
+	assert_string_equal(out.message, "the GPU");
+	assert_string_equal(out.detail, "d");
+	assert_string_equal(out.hint, "h");
+	ASSERT_ONLY_WHOLE(failure, &payload);
+}
+
+static void
+test_frames(void **state)
+{
+	m1_buf stream = {0};
+	m1w_header h;
+	m1_error err;
+	bool complete;
+
+	(void) state;
+	assert_true(m1w_frame_append(&stream, M1W_CANCEL, 7, NULL, 0));
+	assert_true(m1w_frame_append(&stream, M1W_TEXT, 8, "abc", 3));
+	assert_ok(m1w_frame_peek(stream.data, stream.len, &h, &complete, &err));
+	assert_true(complete && h.type == M1W_CANCEL && h.request_id == 7 && h.length == 0);
+	for (size_t n = 0; n < sizeof h + 3; n++)
+	{
+		assert_ok(m1w_frame_peek(stream.data + sizeof h, n, &h, &complete, &err));
+		assert_false(complete);
+	}
+	assert_ok(m1w_frame_peek(stream.data + sizeof h, stream.len - sizeof h, &h, &complete, &err));
+	assert_true(complete && h.length == 3);
+
+	h.length = M1W_MAX_PAYLOAD + 1;
+	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
+	h.length = 0;
+	h.version = M1W_VERSION + 1;
+	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
+	h.version = M1W_VERSION;
+	h.magic++;
+	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
+	m1_buf_free(&stream);
+}
+
+/* Random bytes are refused or decoded, never read past their end. */
+static void
+test_noise(void **state)
+{
+	uint64_t seed = 1;
+
+	(void) state;
+	for (int round = 0; round < 20000; round++)
+	{
+		size_t n = test_random(&seed) % 80;
+		unsigned char *noise = malloc(n + (n == 0));
+		m1w_generate g;
+		m1w_done d;
+		m1w_tokens t;
+		m1_error err;
+
+		for (size_t i = 0; i < n; i++)
+			noise[i] = test_random(&seed) % 3 == 0 ? (unsigned char) test_random(&seed) : 0;
+		(void) m1w_decode_generate(noise, n, &g, &err);
+		(void) m1w_decode_done(noise, n, &d, &err);
+		(void) m1w_decode_tokens(noise, n, &t, &err);
+		free(noise);
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_generate),	  cmocka_unit_test(test_answers), cmocka_unit_test(test_out_of_range),
+		cmocka_unit_test(test_errors_travel), cmocka_unit_test(test_frames),  cmocka_unit_test(test_noise),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

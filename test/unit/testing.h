@@ -1,0 +1,41 @@
+/*
+ * testing.h - what the unit tests share: cmocka with its prerequisites, a reproducible random
+ * source, and checks that say what failed.
+ */
+#ifndef M1_TEST_TESTING_H
+#define M1_TEST_TESTING_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/status.h"
+
+/* xorshift: the same numbers in every run */
+static inline uint32_t
+test_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return (uint32_t) (*state >> 32);
+}
+
+/* uniform in [-1, 1) */
+static inline float
+test_random_float(uint64_t *state)
+{
+	return (float) ((double) test_random(state) / 2147483648.0 - 1.0);
+}
+
+#define assert_ok(call)                                              \
+	do                                                               \
+	{                                                                \
+		if ((call) != M1_OK)                                         \
+			fail_msg("%s: %s (%s)", #call, err.message, err.detail); \
+	} while (0)
+
+#endif
