@@ -1,0 +1,217 @@
+/*
+ * m1pg.h - what the files of the PostgreSQL side share.
+ *
+ *   module.c          library load: settings, shared memory, worker registration
+ *   shared.c          the shared-memory table: slots, model facts, counters
+ *   channel.c         a backend's side of one request
+ *   worker.c          the background worker's loop
+ *   relay.c           the worker's side of requests: admission, forwarding, delivery
+ *   engine_process.c  the engine as a child process: start, frames, end
+ *   report.c          m1_error to ereport
+ *   generate.c, tokens.c, summarize.c, annotate.c, views.c   SQL functions
+ */
+#ifndef M1PG_H
+#define M1PG_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "storage/dsm.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "base/status.h"
+#include "wire/message.h"
+
+/* ---- settings (module.c) ---- */
+
+typedef enum M1Device
+{
+	M1_DEVICE_AUTO,
+	M1_DEVICE_CPU,
+	M1_DEVICE_CUDA
+} M1Device;
+
+extern char *m1pg_model;
+extern int	m1pg_device;
+extern int	m1pg_threads;
+extern int	m1pg_max_requests;
+extern int	m1pg_max_queue;
+extern int	m1pg_max_context;
+extern char *m1pg_engine_path;
+extern int	m1pg_max_tokens;
+extern int	m1pg_request_timeout;
+extern int	m1pg_default_thinking_budget;
+extern double m1pg_temperature;
+extern double m1pg_top_p;
+extern char *m1pg_system_prompt;
+
+extern const char *m1pg_device_name(M1Device device);
+
+/* ---- shared memory (shared.c) ---- */
+
+#define M1PG_EXCERPT 128		/* bytes of a prompt that the activity view shows */
+
+/*
+ * FREE -> CLAIMED (by a backend) -> SUBMITTED (its queues are ready) ->
+ * QUEUED and RUNNING (set by the worker) -> FREE (by the backend, at any time).
+ */
+typedef enum M1SlotState
+{
+	M1_SLOT_FREE,
+	M1_SLOT_CLAIMED,
+	M1_SLOT_SUBMITTED,
+	M1_SLOT_QUEUED,
+	M1_SLOT_RUNNING
+} M1SlotState;
+
+typedef struct M1Slot
+{
+	M1SlotState state;
+	uint64		request;		/* grows with every claim; 0 when free */
+	PGPROC	   *proc;			/* whose latch to set */
+	int			pid;
+	Oid			userid;
+	Oid			databaseid;
+	dsm_handle	handle;
+	m1w_type	type;			/* of the request frame */
+	bool		cancel;			/* asked for by minimax_m1.cancel() */
+	TimestampTz submitted_at;
+	TimestampTz deadline;		/* 0 = none */
+	TimestampTz state_since;
+	m1w_phase	phase;			/* once running */
+	int			prompt_tokens;
+	int			prefilled;
+	int			generated;
+	char		function[NAMEDATALEN];
+	char		excerpt[M1PG_EXCERPT];	/* of the prompt; wiped when freed */
+} M1Slot;
+
+typedef enum M1EngineState
+{
+	M1_ENGINE_STARTING,			/* no process yet, or it is loading */
+	M1_ENGINE_READY,
+	M1_ENGINE_DRAINING,			/* settings changed: finishes what runs, then restarts */
+	M1_ENGINE_FAILED			/* the last start failed; waits for the next try */
+} M1EngineState;
+
+/* What the model view shows; written by the worker. */
+typedef struct M1ModelInfo
+{
+	M1EngineState state;
+	int			engine_pid;		/* 0 = none */
+	int64		restarts;
+	m1_error	error;			/* of the last failed start or crash; code M1_OK = none */
+	TimestampTz next_try;		/* when state is FAILED */
+	char		name[NAMEDATALEN];
+	char		architecture[NAMEDATALEN];
+	char		device[NAMEDATALEN];
+	uint64		parameters;
+	uint64		bytes;
+	int			layers;
+	int			experts;
+	int			context;
+	int			vocab;
+	bool		has_tokenizer;
+} M1ModelInfo;
+
+typedef struct M1Stats
+{
+	TimestampTz since;
+	int64		requests;
+	int64		completed;
+	int64		failed;
+	int64		cancelled;
+	int64		timed_out;
+	int64		rejected;
+	int64		prompt_tokens;
+	int64		cached_tokens;
+	int64		reasoning_tokens;
+	int64		completion_tokens;
+	double		queue_ms;
+	double		prefill_ms;
+	double		decode_ms;
+} M1Stats;
+
+typedef struct M1Shared
+{
+	LWLock	   *lock;			/* protects everything below */
+	PGPROC	   *worker;			/* NULL while no worker runs */
+	uint64		last_request;
+	M1ModelInfo model;
+	M1Stats		stats;
+	int			n_slots;		/* max_requests + max_queue */
+	M1Slot		slots[FLEXIBLE_ARRAY_MEMBER];
+} M1Shared;
+
+/* NULL when the library was not preloaded. */
+extern M1Shared *m1pg_shared;
+
+extern Size m1pg_shared_size(void);
+extern void m1pg_shared_request(void);
+extern void m1pg_shared_startup(void);
+/* Raises the error that tells how to preload the library, when it was not. */
+extern void m1pg_require_shared(void);
+extern void m1pg_wake_worker(void);
+
+/* ---- one request, from a backend (channel.c) ---- */
+
+#define M1PG_REQUEST_QUEUE_BYTES	(16 * 1024)
+#define M1PG_EVENT_QUEUE_BYTES		(32 * 1024)
+#define M1PG_CHANNEL_MAGIC			0x4d314348
+#define M1PG_KEY_REQUESTS			0
+#define M1PG_KEY_EVENTS				1
+
+/* A message in a shm_mq: this, then the payload of the frame of that type. */
+typedef struct M1Message
+{
+	uint32		type;			/* m1w_type */
+} M1Message;
+
+typedef struct M1Channel M1Channel;
+
+/*
+ * Claims a slot and sends the request. The channel belongs to the current
+ * resource owner: leaving in any way frees the slot and cancels the request.
+ */
+extern M1Channel *m1pg_channel_open(m1w_type type, const char *payload, Size len,
+									const char *function, const char *excerpt);
+/*
+ * Waits for the next event but progress. *payload lives until the next call.
+ * An error event, a lost worker or an interrupt is raised as an error.
+ */
+extern m1w_type m1pg_channel_receive(M1Channel *channel, const char **payload, Size *len);
+extern void m1pg_channel_close(M1Channel *channel);
+/* Milliseconds that the request waited in the worker's queue. */
+extern double m1pg_channel_queue_ms(const M1Channel *channel);
+
+/* ---- errors (report.c) ---- */
+
+extern void m1pg_report(const m1_error *error) pg_attribute_noreturn();
+
+/* ---- requests as SQL functions make them (generate.c) ---- */
+
+/* A generate request with texts in UTF-8, palloc'd. Start from m1pg_default_request. */
+extern void m1pg_default_request(m1w_generate *g);
+/* Converts to UTF-8; the result is palloc'd or the input itself. */
+extern m1_slice m1pg_to_utf8(const char *s, Size len);
+extern text *m1pg_text_from_utf8(m1_slice s);
+
+/* The end of a request that was run to completion; slices are palloc'd. */
+typedef struct M1Result
+{
+	m1w_done	done;
+	double		queue_ms;		/* in worker and engine together */
+} M1Result;
+
+extern void m1pg_run(const m1w_generate *g, const char *function, M1Result *result);
+
+/* Ids and end offsets of a UTF-8 text (tokens.c); palloc'd. */
+extern void m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n);
+
+/* ---- the worker ---- */
+
+extern PGDLLEXPORT void m1pg_worker_main(Datum main_arg);
+
+#endif							/* M1PG_H */

@@ -1,0 +1,187 @@
+/*
+ * module.c
+ *	  Library load: settings, shared memory and the background worker.
+ */
+#include "m1pg.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+char	   *m1pg_model;
+int			m1pg_device = M1_DEVICE_AUTO;
+int			m1pg_threads;
+int			m1pg_max_requests;
+int			m1pg_max_queue;
+int			m1pg_max_context;
+char	   *m1pg_engine_path;
+int			m1pg_max_tokens;
+int			m1pg_request_timeout;
+int			m1pg_default_thinking_budget;
+double		m1pg_temperature;
+double		m1pg_top_p;
+char	   *m1pg_system_prompt;
+
+static const struct config_enum_entry device_options[] = {
+	{"auto", M1_DEVICE_AUTO, false},
+	{"cpu", M1_DEVICE_CPU, false},
+	{"cuda", M1_DEVICE_CUDA, false},
+	{NULL, 0, false}
+};
+
+static shmem_startup_hook_type previous_startup_hook = NULL;
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type previous_request_hook = NULL;
+#endif
+
+const char *
+m1pg_device_name(M1Device device)
+{
+	return device_options[device].name;
+}
+
+static bool
+check_top_p(double *value, void **extra, GucSource source)
+{
+	if (*value > 0.0)
+		return true;
+	GUC_check_errdetail("minimax_m1.top_p must be above 0.");
+	return false;
+}
+
+/* Fixed at server start: they size shared memory. */
+static void
+define_postmaster_settings(void)
+{
+	DefineCustomIntVariable("minimax_m1.max_requests",
+							"Sets how many requests the model works on at the same time.",
+							NULL, &m1pg_max_requests, 8, 1, 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.max_queue",
+							"Sets how many further requests may wait.",
+							NULL, &m1pg_max_queue, 1000, 0, 60000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+/* Changes are taken up at reload: the engine finishes what it runs and restarts. */
+static void
+define_engine_settings(void)
+{
+	DefineCustomStringVariable("minimax_m1.model",
+							   "Sets the model: the name of a bundled one, or the path of a checkpoint folder.",
+							   NULL, &m1pg_model, "m1-nano",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomEnumVariable("minimax_m1.device",
+							 "Sets the device that runs the model.",
+							 "\"cuda\" fails where there is no GPU; \"auto\" takes the CPU then.",
+							 &m1pg_device, M1_DEVICE_AUTO, device_options,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.threads",
+							"Sets the number of threads of the engine; 0 means one per core.",
+							NULL, &m1pg_threads, 0, 0, 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.max_context",
+							"Sets the tokens that one request may use, prompt and reply together; 0 means the model's own limit.",
+							NULL, &m1pg_max_context, 0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("minimax_m1.engine_path",
+							   "Sets the engine executable; empty means the one beside the library.",
+							   NULL, &m1pg_engine_path, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+}
+
+/* What the functions use where an argument is NULL. */
+static void
+define_request_settings(void)
+{
+	DefineCustomIntVariable("minimax_m1.max_tokens",
+							"Sets the length of a reply at most, reasoning included.",
+							"What the context leaves is the limit in any case.",
+							&m1pg_max_tokens, 81920, 1, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.default_thinking_budget",
+							"Sets the tokens of reasoning at most; -1 means no limit, 0 no reasoning.",
+							NULL, &m1pg_default_thinking_budget, -1, -1, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.request_timeout",
+							"Sets how long a request may take, waiting included; 0 means no limit.",
+							NULL, &m1pg_request_timeout, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomRealVariable("minimax_m1.temperature",
+							 "Sets the randomness of replies; 0 means always the likeliest token.",
+							 NULL, &m1pg_temperature, 1.0, 0.0, 100.0,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomRealVariable("minimax_m1.top_p",
+							 "Sets the share of probability that sampling chooses from.",
+							 NULL, &m1pg_top_p, 0.95, 0.0, 1.0,
+							 PGC_USERSET, 0, check_top_p, NULL, NULL);
+	DefineCustomStringVariable("minimax_m1.system_prompt",
+							   "Sets the system prompt.",
+							   NULL, &m1pg_system_prompt, "You are a helpful assistant.",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+on_shmem_request(void)
+{
+#if PG_VERSION_NUM >= 150000
+	if (previous_request_hook)
+		previous_request_hook();
+#endif
+	m1pg_shared_request();
+}
+
+static void
+on_shmem_startup(void)
+{
+	if (previous_startup_hook)
+		previous_startup_hook();
+	m1pg_shared_startup();
+}
+
+static void
+register_worker(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
+	worker.bgw_restart_time = 2;
+	snprintf(worker.bgw_library_name, sizeof worker.bgw_library_name, "minimax_m1");
+	snprintf(worker.bgw_function_name, sizeof worker.bgw_function_name, "m1pg_worker_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "minimax_m1 worker");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "minimax_m1 worker");
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+_PG_init(void)
+{
+	define_engine_settings();
+	define_request_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_postmaster_settings();
+#if PG_VERSION_NUM >= 150000
+	MarkGUCPrefixReserved("minimax_m1");
+#else
+	EmitWarningsOnPlaceholders("minimax_m1");
+#endif
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+#if PG_VERSION_NUM >= 150000
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = on_shmem_request;
+#else
+	on_shmem_request();
+#endif
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = on_shmem_startup;
+	register_worker();
+}

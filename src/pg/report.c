@@ -1,0 +1,78 @@
+/*
+ * report.c
+ *	  The one place that turns an m1_error into a PostgreSQL error.
+ *
+ *	  invalid_argument	22023  invalid_parameter_value
+ *	  unsupported		0A000  feature_not_supported
+ *	  not_found			58P01  undefined_file
+ *	  io				58030  io_error
+ *	  corrupt			XX001  data_corrupted
+ *	  no_memory			53200  out_of_memory
+ *	  context_overflow	54000  program_limit_exceeded
+ *	  overloaded		53400  configuration_limit_exceeded
+ *	  cancelled			57014  query_canceled (as for statement_timeout, a handler
+ *	  timeout			57014    for OTHERS does not swallow it)
+ *	  unavailable		57P03  cannot_connect_now: try again later
+ *	  device			58000  system_error
+ *	  internal			XX000  internal_error
+ */
+#include "m1pg.h"
+
+#include "mb/pg_wchar.h"
+
+static int
+sqlstate_of(m1_status code)
+{
+	switch (code)
+	{
+		case M1_E_INVALID_ARGUMENT:
+			return ERRCODE_INVALID_PARAMETER_VALUE;
+		case M1_E_UNSUPPORTED:
+			return ERRCODE_FEATURE_NOT_SUPPORTED;
+		case M1_E_NOT_FOUND:
+			return ERRCODE_UNDEFINED_FILE;
+		case M1_E_IO:
+			return ERRCODE_IO_ERROR;
+		case M1_E_CORRUPT:
+			return ERRCODE_DATA_CORRUPTED;
+		case M1_E_NO_MEMORY:
+			return ERRCODE_OUT_OF_MEMORY;
+		case M1_E_CONTEXT_OVERFLOW:
+			return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+		case M1_E_OVERLOADED:
+			return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		case M1_E_CANCELLED:
+		case M1_E_TIMEOUT:
+			return ERRCODE_QUERY_CANCELED;
+		case M1_E_UNAVAILABLE:
+			return ERRCODE_CANNOT_CONNECT_NOW;
+		case M1_E_DEVICE:
+			return ERRCODE_SYSTEM_ERROR;
+		default:
+			return ERRCODE_INTERNAL_ERROR;
+	}
+}
+
+/* Errors may quote what a file or a user holds: never let that break the client's encoding. */
+static char *
+displayable(const char *s)
+{
+	char	   *copy = pstrdup(s);
+
+	if (!pg_verifymbstr(copy, strlen(copy), true))
+		for (char *c = copy; *c != '\0'; c++)
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
+	return copy;
+}
+
+void
+m1pg_report(const m1_error *error)
+{
+	ereport(ERROR,
+			(errcode(sqlstate_of(error->code)),
+			 errmsg("minimax_m1: %s", displayable(error->message)),
+			 error->detail[0] != '\0' ? errdetail("%s", displayable(error->detail)) : 0,
+			 error->hint[0] != '\0' ? errhint("%s", displayable(error->hint)) : 0));
+	pg_unreachable();
+}

@@ -1,0 +1,140 @@
+# M1Test.pm - what the TAP tests share: servers with the extension staged, and a look at the engine.
+package M1Test;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use IPC::Run ();
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(new_server wait_ready wait_for engine_pid process_exists sqlstate start_query
+  finish_query greedy_cases root is_idle tiny quote long_query);
+
+sub root { return $ENV{M1_ROOT}; }
+
+sub tiny { return root() . '/test/checkpoints/tiny-f32'; }
+
+# A started server with the extension; settings are lines of postgresql.conf.
+sub new_server
+{
+	my ($name, @settings) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $stage = $ENV{M1_STAGE};
+	chomp(my $libdir = `pg_config --pkglibdir`);
+
+	$node->init;
+	$node->append_conf('postgresql.conf', join("\n",
+			"extension_destdir = '$stage'",
+			"dynamic_library_path = '$stage$libdir:\$libdir'",
+			"shared_preload_libraries = 'minimax_m1'",
+			"minimax_m1.temperature = 0", @settings, ''));
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION minimax_m1') unless grep { /no_extension/ } @settings;
+	return $node;
+}
+
+# Polls until code returns true; dies after a while, so that nothing hangs.
+sub wait_for
+{
+	my ($what, $code, $seconds) = @_;
+	my $end = time() + ($seconds // 60);
+
+	while (time() < $end)
+	{
+		my $result = $code->();
+		return $result if $result;
+		usleep(20_000);
+	}
+	die "timed out waiting until $what";
+}
+
+sub wait_ready
+{
+	my ($node) = @_;
+
+	wait_for('the model is ready', sub {
+			$node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model') eq 'ready' });
+}
+
+sub engine_pid
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres', 'SELECT engine_pid FROM minimax_m1.model');
+}
+
+# A zombie has ended.
+sub process_exists
+{
+	my ($pid) = @_;
+
+	open(my $f, '<', "/proc/$pid/stat") or return 0;
+	my $stat = <$f>;
+	return $stat !~ /\) [ZX] /;
+}
+
+# No request is waiting or running, and the engine's memory of the last one is gone with it.
+sub is_idle
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.activity') eq '0';
+}
+
+# The SQLSTATE of a failing query, and its message.
+sub sqlstate
+{
+	my ($node, $query, %options) = @_;
+	my ($out, $err) = ('', '');
+
+	$node->psql('postgres', "\\set VERBOSITY verbose\n$query",
+		stdout => \$out, stderr => \$err, timeout => 60, on_error_stop => 0, %options);
+	return ($err =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/ ? $1 : 'none', $err, $out);
+}
+
+# A psql in the background; finish_query waits for its end.
+sub start_query
+{
+	my ($node, $query) = @_;
+	my $q = { out => '', err => '' };
+
+	$q->{run} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'), '-c', $query ],
+		'>', \$q->{out}, '2>', \$q->{err}, IPC::Run::timeout(120));
+	return $q;
+}
+
+sub finish_query
+{
+	my ($q) = @_;
+
+	$q->{run}->finish;
+	chomp $q->{out};
+	($q->{state}) = $q->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/;
+	return $q;
+}
+
+# Runs for a long time on the tiny checkpoint.
+sub long_query { return 'SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 2000000)'; }
+
+sub greedy_cases
+{
+	open(my $f, '<:raw', root() . '/models/m1-nano/greedy_cases.json') or die $!;
+	local $/;
+	return @{ decode_json(<$f>) };
+}
+
+sub quote
+{
+	my ($text) = @_;
+
+	$text =~ s/'/''/g;
+	utf8::encode($text) if utf8::is_utf8($text);
+	return "'$text'";
+}
+
+1;
