@@ -123,7 +123,7 @@ part_tap() {
     grep -qE '^Result: (PASS|FAIL)' "$log" || { echo "prove did not come to its end"; count 0 1; }
 }
 
-[ $# -gt 0 ] || set -- unit unit-san golden regress isolation tap
+[ $# -gt 0 ] || set -- unit unit-san golden regress readme isolation tap
 for PART in "$@"; do
     start=$SECONDS
     echo "=== $PART"

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# demo.sh - shows what the extension does, on a private server that is stopped at the end. Run it by `make demo`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+trap stop_server EXIT
+
+title() {
+    printf '\n\033[1m== %s\033[0m\n' "$1"
+    shift
+    for line in "$@"; do echo "   $line"; done
+    echo
+}
+
+# show SQL: the statement as a user would type it, then its result.
+show() {
+    echo "$1" | sed 's/^/   > /'
+    psql -X -q -P pager=off -P null='' -c "$1"
+}
+
+echo "minimax_m1: the MiniMax-M1 reasoning model inside PostgreSQL"
+echo
+echo "Starting a private PostgreSQL server on a socket in build/demo ..."
+# Greedy answers, so that everybody sees the same demo.
+start_server "$BUILD/demo" "minimax_m1.temperature = 0"
+psql -X -q -c 'CREATE EXTENSION minimax_m1'
+until [ "$(psql -XAtq -c 'SELECT state FROM minimax_m1.model')" = ready ]; do sleep 0.1; done
+
+title "The model" \
+    "A background worker owns it; no backend ever loads it. This one, m1-nano, has 4 million parameters" \
+    "and knows only a small help-desk world: it shows that everything works. Real work loads MiniMax-M1."
+show "SELECT name, parameters, layers, experts, device, context, state FROM minimax_m1.model;"
+
+title "A question, with its reasoning" \
+    "The reasoning trace is a column of its own."
+show "SELECT content AS answer, reasoning, finish_reason, prompt_tokens, completion_tokens
+FROM minimax_m1.complete('What is 47 + 35?');"
+
+title "A table of messages, summarized" \
+    "All rows are in plain SQL; so are their summaries."
+psql -X -q <<'SQL'
+CREATE TABLE message (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text, topic text, refund text);
+INSERT INTO message (body) VALUES
+    ('Dear team, The weather here has been strange lately. My webcam arrived in a torn box. Could I get a discount? I live on the third floor. Sami'),
+    ('To whom it may concern, My air fryer was delivered to the wrong address. My order number is D-77904. I would like a refund. Best wishes, Keiko'),
+    ('Since monday, the space heater flickers all the time. The box was very large. I read the manual twice. I would like a replacement. Regards, Ana');
+SQL
+show "SELECT id, length(body) AS characters, minimax_m1.summarize(body) AS summary FROM message ORDER BY id;"
+
+title "A trigger that annotates inserted rows" \
+    "The label is there when the INSERT is."
+show "CREATE TRIGGER classify BEFORE INSERT OR UPDATE ON message FOR EACH ROW
+EXECUTE FUNCTION minimax_m1.annotate('topic',
+    E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n{body}');"
+show "CREATE TRIGGER refund BEFORE INSERT OR UPDATE ON message FOR EACH ROW
+EXECUTE FUNCTION minimax_m1.annotate('refund',
+    E'Answer yes or no: the customer wants a refund.\n\n{body}');"
+show "INSERT INTO message (body) VALUES
+    ('Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar'),
+    ('Hi there, My parcel never arrived. Could you send it again? Thanks, Leila'),
+    ('Dear team, My loyalty card works very well. Thank you, Carla')
+RETURNING id, left(body, 55) AS message, topic, refund;"
+
+title "A streamed answer" \
+    "With FETCH_COUNT 1 each row is shown as soon as the model has written it."
+stream="SELECT (s).channel, (s).delta
+FROM (SELECT minimax_m1.generate_stream('Who are you?') AS s OFFSET 0) t;"
+printf '%s\n' '\set FETCH_COUNT 1' "$stream" | sed 's/^/   > /'
+printf '%s\n' '\set FETCH_COUNT 1' "$stream" | psql -X -q -At |
+    while IFS='|' read -r channel delta; do printf '   %-10s|%s|\n' "$channel" "$delta"; done
+
+title "What is running now" \
+    "Three sessions ask for long texts at the same time; the activity view is their progress bar."
+for i in 1 2 3; do
+    psql -X -q -c "SELECT minimax_m1.generate_ids(minimax_m1.tokenize('session $i'), 20000)" > "$BUILD/demo/long.$i" 2>&1 &
+done
+sleep 1
+show "SELECT request, \"user\", function, state, queue_position, prefilled || '/' || prompt_tokens AS prefilled,
+       generated, date_trunc('milliseconds', now() - submitted_at) AS age
+FROM minimax_m1.activity ORDER BY request;"
+echo "   And now they are cancelled:"
+show "SELECT request, minimax_m1.cancel(request) FROM minimax_m1.activity ORDER BY request;"
+wait
+grep -h ERROR "$BUILD"/demo/long.* | sort | uniq -c | sed 's/^ */   /'
+echo
+show "SELECT requests, completed, cancelled, prompt_tokens, completion_tokens, reasoning_tokens,
+       round(decode_ms) AS decode_ms
+FROM minimax_m1.stats;"
+
+title "That was the demo" \
+    "The server is stopped now. To use the extension in your own server:" \
+    "    make && make install" \
+    "    shared_preload_libraries = 'minimax_m1'     in postgresql.conf, then restart" \
+    "    CREATE EXTENSION minimax_m1;" \
+    "README.md has every function, setting and error, and how to load MiniMax-M1 itself."
