@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# bench.sh - speeds of the engine on the bundled checkpoint and on a larger random one, and rows per second through
+# SQL. Prints one table and writes build/bench/results.json. Timings on a busy machine mean little: compare ratios of
+# one run. BENCH_PRESET=small takes a smaller random checkpoint.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. scripts/lib.sh
+trap stop_server EXIT
+
+PRESET=${BENCH_PRESET:-bench}
+OUT=$BUILD/bench
+mkdir -p "$OUT"
+
+# Debian's Python, which sees Debian's numpy.
+PYTHON=/usr/bin/python3
+"$PYTHON" -c 'import numpy' 2> /dev/null || {
+    [ "$(id -u)" = 0 ] || { echo "Install python3-numpy first: apt-get install -y python3-numpy" >&2; exit 1; }
+    apt-get install -y --no-install-recommends python3-numpy > "$OUT/apt.log" 2>&1
+}
+
+if [ ! -f "$OUT/$PRESET/config.json" ]; then
+    echo "Making the random checkpoint \"$PRESET\" ..."
+    "$PYTHON" test/tools/make_checkpoint.py "$PRESET" "$OUT/$PRESET"
+fi
+
+echo "Measuring the engine ..."
+"$BUILD/minimax_m1_engine" bench --model models/m1-nano --prefill 512,4096,32768 --batch 1,4,16,64 --tokens 200 \
+    > "$OUT/m1-nano.json"
+"$BUILD/minimax_m1_engine" bench --model "$OUT/$PRESET" --prefill 512,4096 --batch 1,4,16 --tokens 24 \
+    --max-context 16384 > "$OUT/$PRESET.json"
+
+# rows_per_second CLIENTS ROWS: each client summarizes rows of a table, one after the other.
+rows_per_second() {
+    local start end
+    start=$(date +%s.%N)
+    for _ in $(seq "$1"); do
+        psql -X -q -At -c "SELECT count(minimax_m1.summarize(body)) FROM message, generate_series(1, $2) i" > /dev/null &
+    done
+    wait
+    end=$(date +%s.%N)
+    awk -v n="$(($1 * $2))" -v s="$start" -v e="$end" 'BEGIN { printf "%.1f", n / (e - s) }'
+}
+
+echo "Measuring through SQL ..."
+start_server "$OUT/server" "minimax_m1.temperature = 0" "minimax_m1.max_requests = 16"
+psql -X -q <<'SQL'
+CREATE EXTENSION minimax_m1;
+CREATE TABLE message AS SELECT 'To whom it may concern, My air fryer was delivered to the wrong address. My order number is D-77904. I would like a refund. Best wishes, Keiko' AS body;
+SQL
+for clients in 1 4 16; do
+    echo "{\"clients\": $clients, \"rows_per_s\": $(rows_per_second $clients 50)}"
+done > "$OUT/sql.jsonl"
+
+"$PYTHON" - "$OUT" "$PRESET" <<'PY'
+import json
+import sys
+
+out, preset = sys.argv[1:]
+results = {"engine": [json.load(open(f"{out}/{name}.json")) for name in ("m1-nano", preset)],
+           "sql": [json.loads(line) for line in open(f"{out}/sql.jsonl")]}
+json.dump(results, open(f"{out}/results.json", "w"), indent=2)
+print()
+for r in results["engine"]:
+    print(f"{r['model']}: {r['parameters'] / 1e6:.0f} M parameters on {r['device']}")
+    for n, rate in r["prefill_tokens_per_s"].items():
+        print(f"  prefill of {n:>6} tokens  {rate:10.0f} tokens/s")
+    for n, rate in r["decode_tokens_per_s"].items():
+        print(f"  decode at batch {n:>3}      {rate:10.0f} tokens/s")
+    print(f"  read per decoded token {r['bytes_per_token'] / 1e6:10.1f} MB")
+    print(f"  memory bandwidth       {r['read_bandwidth_bytes_per_s'] / 1e9:10.1f} GB/s")
+    print(f"  share reached, batch 1 {100 * r['decode_share_of_bandwidth']:10.0f} %")
+    print(f"  resident at most       {r['max_resident_bytes'] / 1e6:10.0f} MB")
+print("m1-nano through SQL, one summary a row:")
+for r in results["sql"]:
+    print(f"  {r['clients']:>3} clients            {r['rows_per_s']:10.1f} rows/s")
+print(f"\nWritten to build/bench/results.json")
+PY
