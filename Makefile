@@ -67,9 +67,12 @@ endif
 setup:
 	@scripts/bootstrap.sh
 
-# Set-up first, then everything else by a new make that finds what was installed.
+# Set-up first, then everything else by a new make that finds what was installed. Its output matters only if it fails.
+QUIETLY = scripts/quietly.sh $(MAKE) --no-print-directory -j $(shell nproc)
+
 demo: setup
-	@$(MAKE) --no-print-directory stage
+	@echo "Building ..."
+	@$(QUIETLY) stage
 	@scripts/demo.sh
 
 test: setup
@@ -89,7 +92,7 @@ check-unit check-unit-san check-golden check-regress check-readme check-isolatio
 	@test/run.sh $(@:check-%=%)
 
 bench: setup
-	@$(MAKE) --no-print-directory stage
+	@$(QUIETLY) stage
 	@test/bench/bench.sh
 
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch])

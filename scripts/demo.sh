@@ -24,7 +24,7 @@ echo "Starting a private PostgreSQL server on a socket in build/demo ..."
 # Greedy answers, so that everybody sees the same demo.
 start_server "$BUILD/demo" "minimax_m1.temperature = 0"
 psql -X -q -c 'CREATE EXTENSION minimax_m1'
-until [ "$(psql -XAtq -c 'SELECT state FROM minimax_m1.model')" = ready ]; do sleep 0.1; done
+wait_for_model
 
 title "The model" \
     "A background worker owns it; no backend ever loads it. This one, m1-nano, has 4 million parameters" \

@@ -71,6 +71,18 @@ start_server() {
         > "$SERVER_DIR/start.log" 2>&1 || { cat "$SERVER_DIR/start.log" "$SERVER_DIR/server.log" >&2; return 1; }
 }
 
+# wait_for_model: until the model of the started server is ready; fails after a minute.
+wait_for_model() {
+    local i
+    for i in $(seq 600); do
+        [ "$(psql -XAtq -c 'SELECT state FROM minimax_m1.model' 2> /dev/null)" != ready ] || return 0
+        sleep 0.1
+    done
+    echo "The model did not get ready. The server's log:" >&2
+    tail -n 20 "$SERVER_DIR/server.log" >&2
+    return 1
+}
+
 # stop_server: stops what start_server started; harmless when there is nothing.
 stop_server() {
     if [ -n "${SERVER_DIR:-}" ] && [ -f "$SERVER_DIR/data/postmaster.pid" ]; then

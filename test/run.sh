@@ -24,13 +24,8 @@ count() {
     echo "--- $PART: $1 passed, $2 failed"
 }
 
-# build TARGET...: make, with its output shown only when it fails.
 build() {
-    mkdir -p "$BUILD"
-    if ! make --no-print-directory -j "$(nproc)" "$@" > "$BUILD/make.log" 2>&1; then
-        tail -n 40 "$BUILD/make.log"
-        return 1
-    fi
+    scripts/quietly.sh make --no-print-directory -j "$(nproc)" "$@"
 }
 
 # run_programs FOLDER: each test program's cmocka lines are its test cases.
