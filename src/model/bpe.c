@@ -2,6 +2,7 @@
  * bpe.c - see bpe.h. Symbols form a linked list, candidate merges a heap; a
  * candidate whose symbols have changed since it was pushed is skipped when popped.
  */
+#define _DEFAULT_SOURCE /* explicit_bzero */
 #include "model/bpe.h"
 
 #include <stdlib.h>
@@ -69,18 +70,32 @@ slot_of(const m1_bpe *bpe, int32_t left, int32_t right)
 	return i;
 }
 
-void
+bool
 m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id)
 {
 	merge *m = &bpe->table[slot_of(bpe, left, right)];
 
-	if (m->left < 0)
-		*m = (merge){left, right, rank, id};
+	if (m->left >= 0)
+		return false;
+	*m = (merge){left, right, rank, id};
+	return true;
+}
+
+/* n - 1 candidates at first, and at most two more for each of n - 1 merges */
+static size_t
+heap_bytes(size_t n)
+{
+	return 3 * n * sizeof(candidate);
 }
 
 void
 m1_bpe_work_free(m1_bpe_work *work)
 {
+	if (work->cap > 0)
+	{
+		explicit_bzero(work->symbols, work->cap * sizeof(symbol));
+		explicit_bzero(work->heap, heap_bytes(work->cap));
+	}
 	free(work->symbols);
 	free(work->heap);
 	memset(work, 0, sizeof *work);
@@ -97,8 +112,7 @@ reserve_work(m1_bpe_work *work, size_t n)
 		cap *= 2;
 	m1_bpe_work_free(work);
 	work->symbols = malloc(cap * sizeof(symbol));
-	/* n - 1 candidates at first, and at most two more for each of n - 1 merges */
-	work->heap = malloc(3 * cap * sizeof(candidate));
+	work->heap = malloc(heap_bytes(cap));
 	if (work->symbols == NULL || work->heap == NULL)
 		return false;
 	work->cap = cap;

@@ -8,7 +8,10 @@
 #include "model/chat.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "model/jsontext.h"
 
 typedef struct renderer
 {
@@ -16,6 +19,7 @@ typedef struct renderer
 	m1_ids *ids;
 	m1_buf run;			   /* text since the last control token */
 	m1_added_tokens added; /* what is recognised inside the run */
+	size_t constant_len;   /* ids up to the opening of the last user turn */
 	m1_status status;	   /* the first failure */
 	m1_error *err;
 } renderer;
@@ -54,6 +58,9 @@ control(renderer *r, const char *token)
 		return;
 	if (id < 0)
 		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "the tokenizer has no token \"%s\" for chats", token);
+	else if (!m1_tokenizer_is_special(r->t, id))
+		/* it would be recognised in the assistant's earlier words */
+		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "the tokenizer's \"%s\" is not a control token", token);
 	else if (!m1_ids_push(r->ids, id))
 		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
 }
@@ -84,68 +91,10 @@ bad(renderer *r, const char *where, const char *why)
 
 /* ---- tools ---- */
 
-/*
- * Rank of a well-known key of a tool definition. jsonb forgets the order in which keys were written, so a
- * definition is always rendered in the order that such definitions are usually written in.
- */
-static int
-key_rank(const char *key)
-{
-	static const char *const order[] = {"name",	 "type",	   "description", "enum",
-										"items", "properties", "required",	  "parameters"};
-	const int n = sizeof order / sizeof *order;
-
-	for (int i = 0; i < n; i++)
-		if (strcmp(order[i], key) == 0)
-			return i;
-	return n;
-}
-
-static json_t *canonical(json_t *value, bool names_are_users);
-
-static json_t *
-canonical_object(json_t *object, bool names_are_users)
-{
-	json_t *ordered = json_object();
-	const char *key;
-	json_t *value;
-
-	for (int rank = 0; ordered != NULL && rank <= key_rank(""); rank++)
-		json_object_foreach (object, key, value)
-			if (names_are_users ? rank == 0 : key_rank(key) == rank)
-				json_object_set_new(ordered, key, canonical(value, !names_are_users && strcmp(key, "properties") == 0));
-	return ordered;
-}
-
-/* A copy with the keys of every object in rank order; keys inside "properties" are the user's own and keep theirs. */
-static json_t *
-canonical(json_t *value, bool names_are_users)
-{
-	json_t *list;
-	size_t i;
-	json_t *item;
-
-	if (json_is_object(value))
-		return canonical_object(value, names_are_users);
-	if (!json_is_array(value))
-		return json_incref(value);
-	list = json_array();
-	json_array_foreach (value, i, item)
-		json_array_append_new(list, canonical(item, false));
-	return list;
-}
-
-static int
-append_dump(const char *buffer, size_t size, void *run)
-{
-	return m1_buf_append(run, buffer, size) ? 0 : -1;
-}
-
 static void
-tool(renderer *r, json_t *definition, size_t i)
+tool(renderer *r, const json_t *definition, size_t i)
 {
-	json_t *function = json_object_get(definition, "function");
-	json_t *ordered;
+	const json_t *function = json_object_get(definition, "function");
 	char where[40];
 
 	snprintf(where, sizeof where, "tools[%zu]", i);
@@ -156,11 +105,9 @@ tool(renderer *r, json_t *definition, size_t i)
 		bad(r, where, "has no name");
 		return;
 	}
-	ordered = canonical(definition, false);
-	if (r->status == M1_OK &&
-		(ordered == NULL || json_dump_callback(ordered, append_dump, &r->run, JSON_REAL_PRECISION(15)) != 0))
+	/* jsonb forgets the order in which keys were written: render all definitions in the usual one */
+	if (r->status == M1_OK && !m1_json_write(&r->run, definition, M1_JSON_TOOL))
 		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the tools");
-	json_decref(ordered);
 	markup(r, "\n");
 }
 
@@ -211,6 +158,12 @@ json_slice(const json_t *s)
 	return slice;
 }
 
+static bool
+is_string(const json_t *value, const char *wanted)
+{
+	return json_is_string(value) && strcmp(json_string_value(value), wanted) == 0;
+}
+
 /* The text of a message's content: a string, or an array of {"type": "text", "text": ...} parts. */
 static void
 content(renderer *r, const json_t *message, const char *where)
@@ -227,7 +180,7 @@ content(renderer *r, const json_t *message, const char *where)
 			const json_t *type = json_object_get(part, "type");
 			const json_t *words = json_object_get(part, "text");
 
-			if (!json_is_string(words) || (type != NULL && strcmp(json_string_value(type) ?: "", "text") != 0))
+			if (!json_is_string(words) || (type != NULL && !is_string(type, "text")))
 				bad(r, where, "has content that is not text");
 			else
 				text(r, json_slice(words));
@@ -253,9 +206,15 @@ tool_result(renderer *r, const json_t *message, const char *where)
 static bool
 has_role(const json_t *message, const char *role)
 {
-	const char *is = json_string_value(json_object_get(message, "role"));
+	return is_string(json_object_get(message, "role"), role);
+}
 
-	return is != NULL && strcmp(is, role) == 0;
+static void
+open_user_turn(renderer *r)
+{
+	open_turn(r, "user name=user\n");
+	/* Not the header's ids: its last token may reach into the user's text. */
+	r->constant_len = r->ids->len;
 }
 
 static void
@@ -268,7 +227,7 @@ message_turn(renderer *r, const json_t *message, size_t i)
 		return; /* all of them are in the first turn */
 	if (has_role(message, "user"))
 	{
-		open_turn(r, "user name=user\n");
+		open_user_turn(r);
 		content(r, message, where);
 	}
 	else if (has_role(message, "assistant"))
@@ -287,8 +246,9 @@ message_turn(renderer *r, const json_t *message, size_t i)
 	close_turn(r);
 }
 
-static void
-system_turn(renderer *r, const json_t *messages, m1_slice fallback)
+/* The texts of all system messages, one after the other; false when there is no such message. */
+static bool
+system_messages(renderer *r, const json_t *messages)
 {
 	bool any = false;
 	size_t i;
@@ -300,47 +260,46 @@ system_turn(renderer *r, const json_t *messages, m1_slice fallback)
 
 		if (!has_role(message, "system"))
 			continue;
-		snprintf(where, sizeof where, "messages[%zu]", i);
-		if (!any)
-			open_turn(r, "system ai_setting=assistant\n");
 		any = true;
+		snprintf(where, sizeof where, "messages[%zu]", i);
 		content(r, message, where);
 	}
-	if (!any && fallback.len > 0)
-	{
-		open_turn(r, "system ai_setting=assistant\n");
-		text(r, fallback);
-		any = true;
-	}
-	if (any)
-		close_turn(r);
+	return any;
 }
 
-/* The turns after system and tools; the constant part ends where the last user turn opens. */
+/* One turn for all of them, or none when they say nothing. */
 static void
-conversation(renderer *r, const json_t *messages, m1_slice prompt, size_t *constant_len)
+system_turn(renderer *r, const json_t *messages, m1_slice fallback)
 {
-	size_t last_user = json_array_size(messages);
+	m1_buf said;
+
+	if (!system_messages(r, messages))
+		text(r, fallback);
+	said = r->run;
+	r->run = (m1_buf){0};
+	if (said.len > 0)
+	{
+		open_turn(r, "system ai_setting=assistant\n");
+		text(r, (m1_slice){said.data, said.len});
+		close_turn(r);
+	}
+	m1_buf_free(&said);
+}
+
+/* The turns after system and tools. */
+static void
+conversation(renderer *r, const json_t *messages, m1_slice prompt)
+{
 	size_t i;
 	json_t *message;
 
-	if (messages == NULL)
-	{
-		open_turn(r, "user name=user\n");
-		*constant_len = r->ids->len;
-		text(r, prompt);
-		close_turn(r);
-		return;
-	}
 	json_array_foreach ((json_t *) messages, i, message)
-		if (has_role(message, "user"))
-			last_user = i;
-	json_array_foreach ((json_t *) messages, i, message)
-	{
-		if (i == last_user)
-			*constant_len = r->ids->len;
 		message_turn(r, message, i);
-	}
+	if (messages != NULL)
+		return;
+	open_user_turn(r);
+	text(r, prompt);
+	close_turn(r);
 }
 
 static bool
@@ -362,15 +321,15 @@ m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, size_t *
 	json_t *messages = parse_array(&r, "messages", chat->messages);
 	json_t *tools = parse_array(&r, "tools", chat->tools);
 
-	*constant_len = 0;
 	if (messages != NULL && !any_turn(messages))
 		bad(&r, "messages", "holds no message from a user");
 	control(&r, "<begin_of_document>");
 	system_turn(&r, messages, chat->system);
 	tools_turn(&r, tools);
-	conversation(&r, messages, chat->prompt, constant_len);
+	conversation(&r, messages, chat->prompt);
 	open_turn(&r, "ai name=assistant\n");
 	flush(&r);
+	*constant_len = r.constant_len;
 	json_decref(messages);
 	json_decref(tools);
 	m1_buf_free(&r.run);

@@ -4,6 +4,7 @@
 
 #include <pcre2.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
 #define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
@@ -22,17 +23,45 @@ struct m1_pretokenizer
 	bool jit;
 };
 
+/*
+ * PCRE2's \\s is Unicode's White_Space and U+180E, which other engines no longer count: spell the property out.
+ * The escapes mean the same inside and outside a class.
+ */
+static bool
+with_unicode_spaces(const char *pattern, m1_buf *out)
+{
+	const char *escape;
+
+	for (; (escape = strchr(pattern, '\\')) != NULL && escape[1] != '\0'; pattern = escape + 2)
+	{
+		m1_buf_append(out, pattern, (size_t) (escape - pattern));
+		if (escape[1] == 's')
+			m1_buf_puts(out, "\\p{White_Space}");
+		else if (escape[1] == 'S')
+			m1_buf_puts(out, "\\P{White_Space}");
+		else
+			m1_buf_append(out, escape, 2);
+	}
+	return m1_buf_puts(out, pattern);
+}
+
 m1_status
 m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err)
 {
 	m1_pretokenizer *p = calloc(1, sizeof *p);
+	m1_buf spelled = {0};
 	int code;
 	PCRE2_SIZE at;
 
 	*out = NULL;
-	if (p == NULL)
+	if (p == NULL || !with_unicode_spaces(pattern, &spelled))
+	{
+		free(p);
+		m1_buf_free(&spelled);
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the pre-tokenizer");
-	p->code = pcre2_compile((PCRE2_SPTR) pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+	}
+	p->code = pcre2_compile((PCRE2_SPTR) spelled.data, spelled.len, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+	m1_buf_free(&spelled);
 	if (p->code == NULL)
 	{
 		PCRE2_UCHAR why[128];

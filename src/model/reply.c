@@ -5,13 +5,14 @@
  * may be the beginning of a tag or of a stop string, and line breaks that may turn
  * out to belong to the markup, are held back there.
  */
-#define _GNU_SOURCE /* memmem, memrchr */
+#define _GNU_SOURCE /* memmem */
 #include "model/reply.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/jsontext.h"
 #include "model/utf8.h"
 
 #define THINK_OPEN "<think>"
@@ -19,38 +20,75 @@
 #define CALLS_OPEN "<tool_calls>"
 #define CALLS_CLOSE "</tool_calls>"
 
+/* A stop string and how much of it the content so far ends with (Knuth, Morris and Pratt). */
+typedef struct stop
+{
+	const char *text; /* in m1_reply.stop_text */
+	size_t len;
+	size_t *border; /* [len]: the longest proper prefix of text[0..i] that it also ends with */
+	size_t matched;
+} stop;
+
 struct m1_reply
 {
 	const m1_tokenizer *t;
 	m1_reply_state state;
-	bool at_start; /* of the current channel: line breaks here are markup */
-	char last;	   /* last byte of the text so far */
+	bool after_tag; /* nothing but line breaks came since a tag: they are markup */
+	char last;		/* last byte of the text so far */
 	m1_utf8 utf8;
 	m1_buf pending;
 	m1_buf out[M1W_CHANNEL_COUNT];
 	m1_buf stop_text; /* the stop strings, one after the other */
-	size_t stop_len[M1W_MAX_STOPS];
+	stop stops[M1W_MAX_STOPS];
 	size_t n_stops;
+	size_t scanned; /* bytes at the beginning of pending that the stops have seen */
 };
+
+static bool
+prepare_stop(stop *s)
+{
+	if ((s->border = malloc(s->len * sizeof *s->border)) == NULL)
+		return false;
+	s->border[0] = 0;
+	for (size_t i = 1, n = 0; i < s->len; i++)
+	{
+		while (n > 0 && s->text[i] != s->text[n])
+			n = s->border[n - 1];
+		n += s->text[i] == s->text[n];
+		s->border[i] = n;
+	}
+	return true;
+}
+
+static bool
+prepare_stops(m1_reply *r, const m1_slice *stops, size_t n_stops)
+{
+	const char *at;
+
+	for (size_t i = 0; i < n_stops; i++)
+		if (!m1_buf_append(&r->stop_text, stops[i].data, stops[i].len))
+			return false;
+	at = r->stop_text.data;
+	for (size_t i = 0; i < n_stops; at += stops[i++].len)
+	{
+		if (stops[i].len == 0)
+			continue; /* found everywhere, it says nothing */
+		r->stops[r->n_stops] = (stop){.text = at, .len = stops[i].len};
+		if (!prepare_stop(&r->stops[r->n_stops++]))
+			return false;
+	}
+	return true;
+}
 
 m1_reply *
 m1_reply_create(const m1_tokenizer *t, const m1_slice *stops, size_t n_stops)
 {
-	m1_reply *r = calloc(1, sizeof *r);
+	m1_reply *r = n_stops <= M1W_MAX_STOPS ? calloc(1, sizeof *r) : NULL;
 
-	if (r == NULL || n_stops > M1W_MAX_STOPS)
-	{
-		free(r);
+	if (r == NULL)
 		return NULL;
-	}
 	r->t = t;
-	r->at_start = true;
-	for (size_t i = 0; i < n_stops; i++)
-	{
-		m1_buf_append(&r->stop_text, stops[i].data, stops[i].len);
-		r->stop_len[r->n_stops++] = stops[i].len;
-	}
-	if (r->stop_text.failed)
+	if (!prepare_stops(r, stops, n_stops))
 	{
 		m1_reply_free(r);
 		return NULL;
@@ -67,6 +105,8 @@ m1_reply_free(m1_reply *r)
 	m1_buf_free(&r->out[M1W_CONTENT]);
 	m1_buf_free(&r->out[M1W_REASONING]);
 	m1_buf_free(&r->stop_text);
+	for (size_t i = 0; i < r->n_stops; i++)
+		free(r->stops[i].border);
 	free(r);
 }
 
@@ -99,17 +139,18 @@ partial_tag(const char *s, size_t len, const char *tag, size_t tag_len)
 	return n;
 }
 
+/* Drops the line breaks after a tag. */
 static void
-skip_leading_breaks(m1_reply *r)
+skip_breaks_after_tag(m1_reply *r)
 {
 	size_t n = 0;
 
-	if (!r->at_start)
+	if (!r->after_tag)
 		return;
 	while (n < r->pending.len && is_break(r->pending.data[n]))
 		n++;
 	m1_buf_consume(&r->pending, n);
-	r->at_start = r->pending.len == 0;
+	r->after_tag = r->pending.len == 0;
 }
 
 static void
@@ -119,11 +160,12 @@ emit(m1_reply *r, m1w_channel channel, size_t n)
 	m1_buf_consume(&r->pending, n);
 }
 
+/* A tag was found: what it opens comes next. */
 static void
-enter(m1_reply *r, m1_reply_state state)
+enter_after_tag(m1_reply *r, m1_reply_state state)
 {
 	r->state = state;
-	r->at_start = true;
+	r->after_tag = true;
 }
 
 /* True when the state has changed and the rest of pending is to be looked at again. */
@@ -139,12 +181,12 @@ drain_opening(m1_reply *r, bool final)
 	if (left >= strlen(THINK_OPEN) && memcmp(r->pending.data + blank, THINK_OPEN, strlen(THINK_OPEN)) == 0)
 	{
 		m1_buf_consume(&r->pending, blank + strlen(THINK_OPEN));
-		enter(r, M1_REPLY_REASONING);
+		enter_after_tag(r, M1_REPLY_REASONING);
 		return true;
 	}
 	if (!final && left < strlen(THINK_OPEN) && (left == 0 || memcmp(r->pending.data + blank, THINK_OPEN, left) == 0))
 		return false;
-	enter(r, M1_REPLY_CONTENT);
+	r->state = M1_REPLY_CONTENT;
 	return true;
 }
 
@@ -155,7 +197,7 @@ drain_reasoning(m1_reply *r, bool final)
 	const char *tag;
 	size_t keep;
 
-	skip_leading_breaks(r);
+	skip_breaks_after_tag(r);
 	if (r->pending.len == 0)
 		return false;
 	tag = memmem(r->pending.data, r->pending.len, THINK_CLOSE, tag_len);
@@ -166,7 +208,7 @@ drain_reasoning(m1_reply *r, bool final)
 
 		emit(r, M1W_REASONING, before - breaks);
 		m1_buf_consume(&r->pending, breaks + tag_len);
-		enter(r, M1_REPLY_CONTENT);
+		enter_after_tag(r, M1_REPLY_CONTENT);
 		return true;
 	}
 	keep = final ? 0 : partial_tag(r->pending.data, r->pending.len, THINK_CLOSE, tag_len);
@@ -175,21 +217,26 @@ drain_reasoning(m1_reply *r, bool final)
 	return false;
 }
 
-/* The place of the earliest stop string in pending, or its length. */
-static size_t
-find_stop(const m1_reply *r)
+/* Shows the next byte of content to a stop string; true when it is complete. */
+static bool
+advance(stop *s, char c)
 {
-	size_t earliest = r->pending.len;
-	const char *stop = r->stop_text.data;
+	while (s->matched > 0 && s->text[s->matched] != c)
+		s->matched = s->border[s->matched - 1];
+	s->matched += s->text[s->matched] == c;
+	return s->matched == s->len;
+}
 
-	for (size_t i = 0; i < r->n_stops; stop += r->stop_len[i++])
-	{
-		const char *at = memmem(r->pending.data, r->pending.len, stop, r->stop_len[i]);
+/* Shows c to all stop strings; the length of the longest that it completes, or 0. */
+static size_t
+advance_stops(m1_reply *r, char c)
+{
+	size_t longest = 0;
 
-		if (at != NULL && (size_t) (at - r->pending.data) < earliest)
-			earliest = (size_t) (at - r->pending.data);
-	}
-	return earliest;
+	for (size_t i = 0; i < r->n_stops; i++)
+		if (advance(&r->stops[i], c) && r->stops[i].len > longest)
+			longest = r->stops[i].len;
+	return longest;
 }
 
 /* How much of the end of pending may be the beginning of a stop string. */
@@ -197,37 +244,45 @@ static size_t
 partial_stop(const m1_reply *r)
 {
 	size_t longest = 0;
-	const char *stop = r->stop_text.data;
 
-	for (size_t i = 0; i < r->n_stops; stop += r->stop_len[i++])
-	{
-		size_t n = partial_tag(r->pending.data, r->pending.len, stop, r->stop_len[i]);
-
-		longest = n > longest ? n : longest;
-	}
+	for (size_t i = 0; i < r->n_stops; i++)
+		if (r->stops[i].matched > longest)
+			longest = r->stops[i].matched;
 	return longest;
 }
 
+/* The content ends before the stop string at `at`. */
+static void
+stop_at(m1_reply *r, size_t at)
+{
+	emit(r, M1W_CONTENT, at - trailing_breaks(r->pending.data, at));
+	r->pending.len = 0;
+	r->state = M1_REPLY_STOPPED;
+}
+
+/* The stop string that is complete first wins, however tokens cut the text; the longest of those that end together. */
 static bool
 drain_content(m1_reply *r, bool final)
 {
-	size_t stop;
 	size_t keep;
 
-	skip_leading_breaks(r);
+	skip_breaks_after_tag(r);
+	for (; r->scanned < r->pending.len; r->scanned++)
+	{
+		size_t len = advance_stops(r, r->pending.data[r->scanned]);
+
+		if (len > 0)
+		{
+			stop_at(r, r->scanned + 1 - len);
+			return false;
+		}
+	}
 	if (r->pending.len == 0)
 		return false;
-	stop = find_stop(r);
-	if (stop < r->pending.len)
-	{
-		emit(r, M1W_CONTENT, stop - trailing_breaks(r->pending.data, stop));
-		r->pending.len = 0;
-		r->state = M1_REPLY_STOPPED;
-		return false;
-	}
 	keep = final ? 0 : partial_stop(r);
 	keep += trailing_breaks(r->pending.data, r->pending.len - keep);
 	emit(r, M1W_CONTENT, r->pending.len - keep);
+	r->scanned = r->pending.len;
 	return false;
 }
 
@@ -322,12 +377,6 @@ add_calls(json_t *calls, const char *at, const char *end)
 	}
 }
 
-static int
-append_dump(const char *buffer, size_t size, void *out)
-{
-	return m1_buf_append(out, buffer, size) ? 0 : -1;
-}
-
 bool
 m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 {
@@ -346,7 +395,7 @@ m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 		at = close != NULL ? close + strlen(CALLS_CLOSE) : end;
 	}
 	if (ok && json_array_size(calls) > 0)
-		ok = json_dump_callback(calls, append_dump, json, 0) == 0;
+		ok = m1_json_write(json, calls, M1_JSON_AS_GIVEN);
 	json_decref(calls);
 	return ok;
 }

@@ -1,9 +1,7 @@
 /* tokenizer.c - see tokenizer.h. */
-#define _GNU_SOURCE /* strdup */
+#define _GNU_SOURCE /* qsort_r */
 #include "model/tokenizer.h"
 
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +9,16 @@
 #include "model/tokenizer_internal.h"
 #include "model/utf8.h"
 
+#define CONFIG_NAME "tokenizer_config.json"
+#define QUOTED_BYTES 80 /* of a token, in an error */
+
 /* ---- opening ---- */
+
+static int
+quoted(size_t len)
+{
+	return (int) (len < QUOTED_BYTES ? len : QUOTED_BYTES);
+}
 
 m1_status
 m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool added, bool special, m1_error *err)
@@ -20,19 +27,24 @@ m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool added, bool s
 
 	if (id < 0 || id >= t->n_tokens)
 	{
-		m1_fail(err, M1_E_CORRUPT, "token \"%.*s\" has id %d, outside the model's vocabulary",
-				(int) (bytes.len < 80 ? bytes.len : 80), bytes.data, id);
+		m1_fail(err, M1_E_CORRUPT, "%s: token \"%.*s\" has id %d, outside the model's vocabulary", t->file,
+				quoted(bytes.len), bytes.data, id);
 		m1_error_detail(err, "The embedding table has %d rows.", t->n_tokens);
 		return M1_E_CORRUPT;
 	}
 	if (bytes.len == 0 || bytes.len > 1 << 20)
-		return m1_fail(err, M1_E_CORRUPT, "token %d has an impossible length of %zu bytes", id, bytes.len);
+		return m1_fail(err, M1_E_CORRUPT, "%s: token %d has an impossible length of %zu bytes", t->file, id, bytes.len);
 	token = &t->tokens[id];
-	free(token->bytes);
-	if ((token->bytes = malloc(bytes.len)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
-	memcpy(token->bytes, bytes.data, bytes.len);
-	token->len = (uint32_t) bytes.len;
+	if (token->bytes == NULL)
+	{
+		if ((token->bytes = malloc(bytes.len)) == NULL)
+			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
+		memcpy(token->bytes, bytes.data, bytes.len);
+		token->len = (uint32_t) bytes.len;
+	}
+	else if (token->len != bytes.len || memcmp(token->bytes, bytes.data, bytes.len) != 0)
+		return m1_fail(err, M1_E_CORRUPT, "%s: id %d is both token \"%.*s\" and token \"%.*s\"", t->file, id,
+					   quoted(token->len), token->bytes, quoted(bytes.len), bytes.data);
 	token->added = added;
 	token->special = special;
 	return M1_OK;
@@ -62,8 +74,14 @@ m1_tokenizer_unspell(m1_slice s, m1_buf *out)
 		char one;
 
 		/* all of the alphabet is below U+0800: one or two bytes */
-		if (c >= 0xC2 && c <= 0xDF && i + 1 < s.len)
-			c = (c & 31) << 6 | ((unsigned char) s.data[++i] & 63);
+		if (c >= 0x80)
+		{
+			unsigned next = i + 1 < s.len ? (unsigned char) s.data[++i] : 0;
+
+			if (c < 0xC2 || c > 0xDF || (next & 0xC0) != 0x80)
+				return false;
+			c = (c & 31) << 6 | (next & 63);
+		}
 		if ((byte = byte_of_character(c)) < 0)
 			return false;
 		one = (char) byte;
@@ -73,14 +91,17 @@ m1_tokenizer_unspell(m1_slice s, m1_buf *out)
 	return true;
 }
 
+/* Orders ids so that longer tokens come first and equal ones stand side by side. */
 static int
 longer_first(const void *a, const void *b, void *tokenizer)
 {
 	const m1_tokenizer *t = tokenizer;
-	uint32_t x = t->tokens[*(const int32_t *) a].len;
-	uint32_t y = t->tokens[*(const int32_t *) b].len;
+	const m1_token *x = &t->tokens[*(const int32_t *) a];
+	const m1_token *y = &t->tokens[*(const int32_t *) b];
 
-	return x > y ? -1 : x < y;
+	if (x->len != y->len)
+		return x->len > y->len ? -1 : 1;
+	return memcmp(x->bytes, y->bytes, x->len);
 }
 
 static m1_status
@@ -94,6 +115,14 @@ list_added(m1_tokenizer *t, m1_error *err)
 		if (t->tokens[i].added)
 			t->added[n++] = i;
 	qsort_r(t->added, (size_t) t->n_added, sizeof *t->added, longer_first, t);
+	for (int i = 1; i < t->n_added; i++)
+	{
+		const m1_token *token = &t->tokens[t->added[i]];
+
+		if (longer_first(&t->added[i - 1], &t->added[i], t) == 0)
+			return m1_fail(err, M1_E_CORRUPT, "%s: added token \"%.*s\" has two ids, %d and %d", t->file,
+						   quoted(token->len), token->bytes, t->added[i - 1], t->added[i]);
+	}
 	return M1_OK;
 }
 
@@ -108,7 +137,7 @@ index_bytes(m1_tokenizer *t, m1_error *err)
 			t->byte_id[(unsigned char) t->tokens[i].bytes[0]] = i;
 	for (int b = 0; b < 256; b++)
 		if (t->byte_id[b] < 0)
-			return m1_fail(err, M1_E_CORRUPT, "the vocabulary has no token for byte %d", b);
+			return m1_fail(err, M1_E_CORRUPT, "%s: the vocabulary has no token for byte %d", t->file, b);
 	return M1_OK;
 }
 
@@ -118,18 +147,21 @@ find_eos(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	json_t *root;
 	const json_t *eos;
-	const char *name = NULL;
-	m1_status status = m1_json_load_object(dir, "tokenizer_config.json", &root, err);
+	const char *name = "<end_of_sentence>";
+	m1_status status = m1_json_load_object(dir, CONFIG_NAME, &root, err);
 
 	if (status != M1_OK && status != M1_E_NOT_FOUND)
 		return status;
-	eos = json_object_get(root, "eos_token");
-	name = json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
-	if (name == NULL)
-		name = "<end_of_sentence>";
 	status = M1_OK;
-	if ((t->eos = m1_tokenizer_added_id(t, name)) < 0)
-		status = m1_fail(err, M1_E_CORRUPT, "the end-of-turn token \"%.80s\" is not an added token", name);
+	eos = json_object_get(root, "eos_token");
+	if (eos != NULL && !json_is_null(eos))
+		name = json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
+	if (name == NULL)
+		status = m1_fail(err, M1_E_CORRUPT, CONFIG_NAME ": eos_token is neither a text nor an object with \"content\"");
+	else if ((t->eos = m1_tokenizer_added_id(t, name)) < 0)
+		status = m1_fail(err, M1_E_CORRUPT, "%s: the end-of-turn token \"%.80s\" is not an added token", t->file, name);
+	else
+		t->tokens[t->eos].special = true; /* what ends a turn is never text, whatever its entry says */
 	json_decref(root);
 	return status;
 }
@@ -141,6 +173,11 @@ load(m1_tokenizer *t, const char *dir, m1_error *err)
 
 	if (status == M1_E_NOT_FOUND)
 		status = m1_tokenizer_load_merges(t, dir, err);
+	if (status == M1_E_NOT_FOUND)
+	{
+		m1_fail(err, status, "the checkpoint has no tokenizer: neither tokenizer.json nor merges.txt");
+		m1_error_detail(err, "The folder is \"%s\".", dir);
+	}
 	if (status != M1_OK || (status = list_added(t, err)) != M1_OK || (status = index_bytes(t, err)) != M1_OK)
 		return status;
 	return find_eos(t, dir, err);
@@ -149,10 +186,13 @@ load(m1_tokenizer *t, const char *dir, m1_error *err)
 m1_status
 m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err)
 {
-	m1_tokenizer *t = calloc(1, sizeof *t);
+	m1_tokenizer *t;
 	m1_status status;
 
 	*out = NULL;
+	if (vocab_rows <= 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a vocabulary of %d rows is not possible", vocab_rows);
+	t = calloc(1, sizeof *t);
 	if (t == NULL || (t->tokens = calloc((size_t) vocab_rows, sizeof *t->tokens)) == NULL)
 	{
 		free(t);
@@ -296,7 +336,9 @@ m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added,
 	m1_slice rest = text;
 	m1_status status = M1_OK;
 
-	if (text.len > INT32_MAX || !m1_utf8_valid(text))
+	if (text.len > INT32_MAX)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a text of %zu bytes is too long", text.len);
+	if (!m1_utf8_valid(text))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the text is not valid UTF-8");
 	while (status == M1_OK && rest.len > 0)
 	{

@@ -22,6 +22,7 @@ typedef struct m1_token
 
 struct m1_tokenizer
 {
+	const char *file; /* the one that is loaded, for errors; a literal */
 	m1_token *tokens; /* [n_tokens] */
 	int n_tokens;
 	int32_t byte_id[256];
@@ -32,7 +33,10 @@ struct m1_tokenizer
 	int32_t eos;
 };
 
-/* Sets token id to a copy of bytes. The error names the token. */
+/*
+ * Sets token id to a copy of bytes. The error names file and token. Setting an id again with the same bytes changes
+ * its flags; with other bytes it is M1_E_CORRUPT.
+ */
 m1_status m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool added, bool special, m1_error *err);
 
 m1_status m1_tokenizer_load_json(m1_tokenizer *t, const char *dir, m1_error *err);

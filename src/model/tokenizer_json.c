@@ -27,6 +27,19 @@ absent(const json_t *value)
 	return value == NULL || json_is_null(value);
 }
 
+/* M1_OK when a field is absent, null or false; true would change the ids. */
+static m1_status
+check_false(const json_t *object, const char *field, m1_error *err)
+{
+	const json_t *value = json_object_get(object, field);
+
+	if (json_is_true(value))
+		return unsupported(err, field);
+	if (!absent(value) && !json_is_boolean(value))
+		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": %s is neither true nor false", field);
+	return M1_OK;
+}
+
 static bool
 is_string(const json_t *value, const char *text)
 {
@@ -38,8 +51,10 @@ is_string(const json_t *value, const char *text)
 static m1_status
 check_byte_level(const json_t *p, m1_error *err)
 {
-	if (json_is_true(json_object_get(p, "add_prefix_space")))
-		return unsupported(err, "add_prefix_space");
+	m1_status status = check_false(p, "add_prefix_space", err);
+
+	if (status != M1_OK)
+		return status;
 	if (!json_is_false(json_object_get(p, "use_regex")))
 		return unsupported(err, "a ByteLevel pre_tokenizer with use_regex");
 	return M1_OK;
@@ -96,7 +111,7 @@ load_pretokenizer(m1_tokenizer *t, const json_t *root, m1_error *err)
 	return m1_pretokenizer_create(pattern, &t->pretokenizer, err);
 }
 
-/* ---- model: vocab and merges ---- */
+/* ---- model and its vocab ---- */
 
 static m1_status
 check_model(const json_t *model, m1_error *err)
@@ -115,8 +130,12 @@ check_model(const json_t *model, m1_error *err)
 			return unsupported(err, null_fields[i]);
 	}
 	for (size_t i = 0; i < sizeof false_fields / sizeof *false_fields; i++)
-		if (json_is_true(json_object_get(model, false_fields[i])))
-			return unsupported(err, false_fields[i]);
+	{
+		m1_status status = check_false(model, false_fields[i], err);
+
+		if (status != M1_OK)
+			return status;
+	}
 	return M1_OK;
 }
 
@@ -148,6 +167,52 @@ load_vocab(m1_tokenizer *t, json_t *vocab, m1_error *err)
 	return status;
 }
 
+/* The id of a spelled token, or -1. */
+static int32_t
+vocab_id(const json_t *vocab, const char *spelled)
+{
+	const json_t *id = json_object_get(vocab, spelled);
+
+	return json_is_integer(id) ? (int32_t) json_integer_value(id) : -1;
+}
+
+/* ---- added_tokens ---- */
+
+static m1_status
+load_added(m1_tokenizer *t, const json_t *vocab, const json_t *list, m1_error *err)
+{
+	size_t i;
+	json_t *entry;
+
+	if (absent(list))
+		return M1_OK;
+	if (!json_is_array(list))
+		return malformed(err, "added_tokens is not an array");
+	json_array_foreach (list, i, entry)
+	{
+		static const char *const false_fields[] = {"single_word", "lstrip", "rstrip"};
+		const json_t *id = json_object_get(entry, "id");
+		const char *content = json_string_value(json_object_get(entry, "content"));
+		m1_status status;
+
+		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX || content == NULL)
+			return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": added token %zu has no id or no content", i);
+		if (json_object_get(vocab, content) != NULL && vocab_id(vocab, content) != json_integer_value(id))
+			return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": added token \"%.80s\" has another id in model.vocab",
+						   content);
+		for (size_t f = 0; f < sizeof false_fields / sizeof *false_fields; f++)
+			if ((status = check_false(entry, false_fields[f], err)) != M1_OK)
+				return status;
+		status = m1_tokenizer_set(t, (int32_t) json_integer_value(id), m1_slice_of(content), true,
+								  json_is_true(json_object_get(entry, "special")), err);
+		if (status != M1_OK)
+			return status;
+	}
+	return M1_OK;
+}
+
+/* ---- merges ---- */
+
 /* Splits a merge, "a b" or ["a", "b"], into two C strings in buf, one after the other. */
 static bool
 read_merge(const json_t *merge, m1_buf *buf, const char **left, const char **right)
@@ -178,15 +243,6 @@ read_merge(const json_t *merge, m1_buf *buf, const char **left, const char **rig
 	*left = buf->data;
 	*right = buf->data + a_len + 1;
 	return true;
-}
-
-/* The id of a spelled token, or -1. */
-static int32_t
-vocab_id(const json_t *vocab, const char *spelled)
-{
-	const json_t *id = json_object_get(vocab, spelled);
-
-	return json_is_integer(id) ? (int32_t) json_integer_value(id) : -1;
 }
 
 static m1_status
@@ -225,43 +281,18 @@ load_merges(m1_tokenizer *t, const json_t *vocab, const json_t *merges, m1_error
 							 FILE_NAME ": merge %zu, \"%.60s\" with \"%.60s\", names an unknown token", i, left, right);
 			break;
 		}
-		m1_bpe_add(t->bpe, (int32_t) i, a, b, c);
+		if (t->tokens[c].special)
+			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %zu would make the control token \"%.60s\" of text",
+							 i, joined.data);
+		else if (!m1_bpe_add(t->bpe, (int32_t) i, a, b, c))
+			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %zu, \"%.60s\" with \"%.60s\", is there twice", i,
+							 left, right);
+		if (status != M1_OK)
+			break;
 	}
 	m1_buf_free(&pair);
 	m1_buf_free(&joined);
 	return status;
-}
-
-/* ---- added_tokens ---- */
-
-static m1_status
-load_added(m1_tokenizer *t, const json_t *list, m1_error *err)
-{
-	size_t i;
-	json_t *entry;
-
-	if (absent(list))
-		return M1_OK;
-	if (!json_is_array(list))
-		return malformed(err, "added_tokens is not an array");
-	json_array_foreach (list, i, entry)
-	{
-		static const char *const false_fields[] = {"single_word", "lstrip", "rstrip"};
-		const json_t *id = json_object_get(entry, "id");
-		const char *content = json_string_value(json_object_get(entry, "content"));
-		m1_status status;
-
-		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX || content == NULL)
-			return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": added token %zu has no id or no content", i);
-		for (size_t f = 0; f < sizeof false_fields / sizeof *false_fields; f++)
-			if (json_is_true(json_object_get(entry, false_fields[f])))
-				return unsupported(err, false_fields[f]);
-		status = m1_tokenizer_set(t, (int32_t) json_integer_value(id), m1_slice_of(content), true,
-								  json_is_true(json_object_get(entry, "special")), err);
-		if (status != M1_OK)
-			return status;
-	}
-	return M1_OK;
 }
 
 static m1_status
@@ -275,9 +306,9 @@ load_root(m1_tokenizer *t, const json_t *root, m1_error *err)
 		return unsupported(err, "a normalizer");
 	if ((status = check_model(model, err)) != M1_OK || (status = load_pretokenizer(t, root, err)) != M1_OK ||
 		(status = load_vocab(t, vocab, err)) != M1_OK ||
-		(status = load_merges(t, vocab, json_object_get(model, "merges"), err)) != M1_OK)
+		(status = load_added(t, vocab, json_object_get(root, "added_tokens"), err)) != M1_OK)
 		return status;
-	return load_added(t, json_object_get(root, "added_tokens"), err);
+	return load_merges(t, vocab, json_object_get(model, "merges"), err);
 }
 
 m1_status
@@ -286,6 +317,7 @@ m1_tokenizer_load_json(m1_tokenizer *t, const char *dir, m1_error *err)
 	json_t *root;
 	m1_status status = m1_json_load_object(dir, FILE_NAME, &root, err);
 
+	t->file = FILE_NAME;
 	if (status == M1_OK)
 		status = load_root(t, root, err);
 	json_decref(root);

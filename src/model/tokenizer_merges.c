@@ -2,7 +2,7 @@
  * tokenizer_merges.c - reads merges.txt, where the rule of the released model gives
  * the ids: a byte is its own id, merge i makes id 256 + i, added tokens follow.
  */
-#define _GNU_SOURCE /* strndup, getline */
+#define _GNU_SOURCE /* PATH_MAX, fopen's "e" */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -14,6 +14,8 @@
 #define FILE_NAME "merges.txt"
 #define FIRST_MERGE 256
 #define FIRST_ADDED 200000
+#define N_MERGES (FIRST_ADDED - FIRST_MERGE)
+#define LINE_BYTES 4096 /* far above the longest of the released file */
 
 /* Added tokens of the released tokenizer, from FIRST_ADDED on; NULL marks a gap. */
 static const char *const released_added[] = {
@@ -118,36 +120,37 @@ add_merge(m1_tokenizer *t, index_table *index, int32_t i, m1_slice line, m1_buf 
 	if (left < 0 || right < 0)
 		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d names a token that no earlier merge makes", i);
 	status = add_token(t, index, FIRST_MERGE + i, (m1_slice){bytes->data, bytes->len}, err);
-	if (status == M1_OK)
-		m1_bpe_add(t->bpe, i, left, right, FIRST_MERGE + i);
+	if (status == M1_OK && !m1_bpe_add(t->bpe, i, left, right, FIRST_MERGE + i))
+		status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is there twice", i);
 	return status;
 }
 
+/* The file holds all merges, one a line, maybe after a line that tells a version. Fewer: it was cut short. */
 static m1_status
 read_lines(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
 {
-	char *line = NULL;
-	size_t cap = 0;
+	char line[LINE_BYTES];
 	m1_buf bytes = {0};
 	m1_status status = M1_OK;
-	int32_t i = 0;
-	ssize_t len;
+	int32_t n = 0;
 
-	while (status == M1_OK && (len = getline(&line, &cap, file)) >= 0)
+	for (bool first = true; status == M1_OK && fgets(line, sizeof line, file) != NULL; first = false)
 	{
-		if (len > 0 && line[len - 1] == '\n')
-			len--;
-		/* the first line may tell the version */
-		if (len == 0 || (i == 0 && strncmp(line, "#version", 8) == 0))
+		size_t len = strcspn(line, "\n");
+
+		if (first && strncmp(line, "#version", 8) == 0)
 			continue;
-		if (i >= FIRST_ADDED - FIRST_MERGE)
-			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": more than %d merges", FIRST_ADDED - FIRST_MERGE);
+		if (line[len] != '\n' && !feof(file))
+			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is too long or holds NUL", n);
+		else if (n == N_MERGES)
+			status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": more than %d merges", N_MERGES);
 		else
-			status = add_merge(t, index, i++, (m1_slice){line, (size_t) len}, &bytes, err);
+			status = add_merge(t, index, n++, (m1_slice){line, len}, &bytes, err);
 	}
 	if (status == M1_OK && ferror(file))
 		status = m1_fail(err, M1_E_IO, "could not read " FILE_NAME ": %s", strerror(errno));
-	free(line);
+	else if (status == M1_OK && n < N_MERGES)
+		status = m1_fail(err, M1_E_CORRUPT, FILE_NAME ": ends after %d of %d merges", n, N_MERGES);
 	m1_buf_free(&bytes);
 	return status;
 }
@@ -179,14 +182,15 @@ m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err)
 	FILE *file;
 	m1_status status;
 
+	t->file = FILE_NAME;
 	if (snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int) sizeof path)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
 	if ((file = fopen(path, "rbe")) == NULL)
-		return m1_fail(err, errno == ENOENT ? M1_E_NOT_FOUND : M1_E_IO, "could not open " FILE_NAME ": %s",
-					   strerror(errno));
+		return m1_fail(err, errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO,
+					   "could not open " FILE_NAME ": %s", strerror(errno));
 	status = m1_pretokenizer_create(m1_pretokenizer_o200k, &t->pretokenizer, err);
 	index.slots = malloc((index.mask + 1) * sizeof *index.slots);
-	t->bpe = m1_bpe_create(FIRST_ADDED - FIRST_MERGE);
+	t->bpe = m1_bpe_create(N_MERGES);
 	if (status == M1_OK && (index.slots == NULL || t->bpe == NULL))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the merges");
 	if (status == M1_OK)

@@ -75,10 +75,9 @@ assert_channel(const m1_reply *r, m1w_channel channel, const char *want, const c
 }
 
 static void
-check(const char *raw, const char *reasoning, const char *content, const char *stop)
+check_stops(const char *raw, const char *reasoning, const char *content, const m1_slice *stops, size_t n_stops)
 {
-	m1_slice stops[2] = {m1_slice_of(stop), m1_slice_of("@@never@@")};
-	m1_reply *r = m1_reply_create(tokenizer, stop != NULL ? stops : NULL, stop != NULL ? 2 : 0);
+	m1_reply *r = m1_reply_create(tokenizer, stops, n_stops);
 	m1_ids ids = {0};
 	m1_error err;
 
@@ -91,7 +90,7 @@ check(const char *raw, const char *reasoning, const char *content, const char *s
 	m1_reply_free(r);
 
 	/* and in the tokens a model would write */
-	r = m1_reply_create(tokenizer, stop != NULL ? stops : NULL, stop != NULL ? 2 : 0);
+	r = m1_reply_create(tokenizer, stops, n_stops);
 	assert_ok(m1_tokenizer_encode(tokenizer, m1_slice_of(raw), M1_ADDED_PLAIN, &ids, NULL, &err));
 	for (size_t i = 0; i < ids.len; i++)
 		assert_true(m1_reply_push(r, ids.data[i]));
@@ -101,6 +100,14 @@ check(const char *raw, const char *reasoning, const char *content, const char *s
 	assert_channel(r, M1W_CONTENT, content, raw);
 	m1_reply_free(r);
 	m1_ids_free(&ids);
+}
+
+static void
+check(const char *raw, const char *reasoning, const char *content, const char *stop)
+{
+	const m1_slice stops[2] = {m1_slice_of(stop), m1_slice_of("@@never@@")};
+
+	check_stops(raw, reasoning, content, stops, stop != NULL ? 2 : 0);
 }
 
 static void
@@ -119,6 +126,18 @@ test_reasoning_and_content(void **state)
 	check("x <think>y</think>", "", "x <think>y</think>", NULL);
 	check("<think>a</think>b</think>c", "a", "b</think>c", NULL);
 	check("line\n\nline\n\n", "", "line\n\nline", NULL);
+	/* without a tag there is no markup that the first line breaks could belong to */
+	check("\n\n  line", "", "\n\n  line", NULL);
+	check(" <thin", "", " <thin", NULL);
+	check("\n", "", "", NULL);
+	check("<think>\r\na\n\r\n</think>\r\n\r\nb\r\n", "a", "b", NULL);
+	check("<think>\n  indented\n\n\n</think>\n  too\n", "  indented", "  too", NULL);
+	check("<think></think>", "", "", NULL);
+	check("<think>", "", "", NULL);
+	check("<think>\nend\n</think", "end\n</think", "", NULL);
+	check("<think>\na\n</\n</think>b", "a\n</", "b", NULL);
+	check("<<think>a</think>", "", "<<think>a</think>", NULL);
+	check("<think>a<</think>b", "a<", "b", NULL);
 	check("<think>\nna\xc3\xafve \xe4\xbd\xa0\n</think>\n\n\xf0\x9f\x98\x80!", "na\xc3\xafve \xe4\xbd\xa0",
 		  "\xf0\x9f\x98\x80!", NULL);
 }
@@ -134,6 +153,137 @@ test_stop_strings(void **state)
 	check("<think>two</think>one two", "two", "one ", "two");
 	check("a\n\nb", "", "a", "\n\n");
 	check("stop", "", "", "stop");
+	check("a\n\nstop", "", "a", "\nstop");
+	check("a\n\nsto", "", "a\n\nsto", "\nstop");
+	check("a\n\nstall", "", "a\n\nstall", "\nstop");
+	check("aabaabaaab", "", "aab", "aabaaa"); /* falls back inside the stop string */
+	check("\xe4\xbd\xa0\xe4\xbd\xa1", "", "\xe4\xbd\xa0", "\xe4\xbd\xa1");
+	check("<think>a</think>\n\nb", "a", "b", "\n\nb"); /* those line breaks are no content */
+	check("\n\nb", "", "", "\n\nb");
+}
+
+/* The one that is complete first wins, and of those that end together the longest, however tokens cut the text. */
+static void
+test_several_stop_strings(void **state)
+{
+	static const struct
+	{
+		const char *raw, *content, *stops[3];
+	} cases[] = {
+		{"xx the more", "xx t", {"he", "the more", "m"}},
+		{"xx the more", "xx ", {"he", "the", "e"}},
+		{"abcabd", "abc", {"abd", "x", "cabe"}},
+		{"the cat sat", "the ", {"sat", "cat", "the dog"}},
+		{"the cat sat", "the cat sat", {"sats", "hat", "the dog"}},
+		{"the cat", "the cat", {"", "", ""}}, /* empty ones are found nowhere */
+		{"the cat", "the ", {"", "cat", ""}},
+		{"aaaa", "", {"aa", "aaa", "aaaa"}},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_slice stops[3];
+
+		for (size_t s = 0; s < 3; s++)
+			stops[s] = m1_slice_of(cases[i].stops[s]);
+		check_stops(cases[i].raw, "", cases[i].content, stops, 3);
+	}
+	assert_null(m1_reply_create(tokenizer, NULL, M1W_MAX_STOPS + 1));
+}
+
+/* The place where `stop` is first complete in text, found the plain way; text's length when nowhere. */
+static size_t
+plain_search(const char *text, const char *const *stops, size_t n_stops)
+{
+	const size_t len = strlen(text);
+
+	for (size_t end = 1; end <= len; end++)
+		for (size_t begin = 0; begin < end; begin++)
+			for (size_t s = 0; s < n_stops; s++)
+				if (strlen(stops[s]) == end - begin && memcmp(text + begin, stops[s], end - begin) == 0)
+					return begin;
+	return len;
+}
+
+static void
+test_stop_strings_against_plain_search(void **state)
+{
+	uint64_t seed = 5;
+
+	(void) state;
+	for (int round = 0; round < 20000; round++)
+	{
+		char text[25], word[3][7], want[25];
+		const char *const words[3] = {word[0], word[1], word[2]};
+		m1_slice stops[3];
+		size_t len = test_random(&seed) % 24;
+		size_t end;
+
+		for (size_t i = 0; i < len; i++)
+			text[i] = (char) ('a' + test_random(&seed) % 2);
+		text[len] = '\0';
+		for (size_t s = 0; s < 3; s++)
+		{
+			size_t n = 2 + test_random(&seed) % 5;
+
+			for (size_t i = 0; i < n; i++)
+				word[s][i] = (char) ('a' + test_random(&seed) % 2);
+			word[s][n] = '\0';
+			stops[s] = m1_slice_of(word[s]);
+		}
+		end = plain_search(text, words, 3);
+		memcpy(want, text, end);
+		want[end] = '\0';
+		check_stops(text, "", want, stops, 3);
+	}
+}
+
+static void
+push_text(m1_reply *r, const char *s)
+{
+	for (; *s != '\0'; s++)
+		push_byte(r, (unsigned char) *s);
+}
+
+/* What is certain streams at once; only what may yet be markup or a stop string waits. */
+static void
+test_streaming(void **state)
+{
+	const m1_slice stop = m1_slice_of("END");
+	m1_reply *r = m1_reply_create(tokenizer, &stop, 1);
+
+	(void) state;
+	assert_int_equal(m1_reply_where(r), M1_REPLY_OPENING);
+	push_text(r, "\n<think");
+	assert_int_equal(m1_reply_where(r), M1_REPLY_OPENING);
+	push_text(r, ">");
+	assert_int_equal(m1_reply_where(r), M1_REPLY_REASONING);
+	assert_false(m1_reply_at_line_start(r));
+	push_text(r, "\n");
+	assert_true(m1_reply_at_line_start(r));
+	push_text(r, "a");
+	assert_channel(r, M1W_REASONING, "a", "a");
+	push_text(r, "\n</x");
+	assert_channel(r, M1W_REASONING, "a\n</x", "</x");
+	push_text(r, "\n</thin");
+	assert_channel(r, M1W_REASONING, "a\n</x", "</thin");
+	push_text(r, "k>");
+	assert_int_equal(m1_reply_where(r), M1_REPLY_CONTENT);
+	assert_channel(r, M1W_REASONING, "a\n</x", "</think>");
+	push_text(r, "\n\nb");
+	assert_channel(r, M1W_CONTENT, "b", "b");
+	push_text(r, " EN");
+	assert_channel(r, M1W_CONTENT, "b ", "EN");
+	push_text(r, "EN");
+	assert_channel(r, M1W_CONTENT, "b EN", "ENEN");
+	assert_true(m1_reply_push(r, m1_tokenizer_eos(tokenizer))); /* no text: the stop string may go on */
+	push_text(r, "D");
+	assert_int_equal(m1_reply_where(r), M1_REPLY_STOPPED);
+	push_text(r, "more");
+	assert_true(m1_reply_finish(r));
+	assert_channel(r, M1W_CONTENT, "b EN", "END");
+	m1_reply_free(r);
 }
 
 /* Bytes that form no character become U+FFFD, wherever they are cut. */
@@ -196,6 +346,13 @@ test_tool_calls(void **state)
 		"<tool_calls>\n{\"name\": \"a\", \"arguments\": {}}\n{\"name\": \"b\", \"arguments\": {}}\n</tool_calls>",
 		"[{\"name\": \"a\", \"arguments\": {}}, {\"name\": \"b\", \"arguments\": {}}]");
 	check_calls("no calls here", "");
+	/* numbers and escapes come out as they were meant */
+	check_calls("<tool_calls>\n{\"name\":\"f\",\"arguments\":{\"x\":0.1,\"y\":[1e3,\"\\u00e9\\n\"]}}\n",
+				"[{\"name\": \"f\", \"arguments\": {\"x\": 0.1, \"y\": [1000.0, \"\xc3\xa9\\n\"]}}]");
+	check_calls("<tool_calls>{\"name\": \"f\", \"arguments\": {\"x\": 1}}</tool_calls> and "
+				"<tool_calls>\n{\"name\": \"f\", \"arguments\": [1]}\n{\"name\": \"f\", \"arguments\": {}}",
+				"[{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"f\", \"arguments\": {}}]");
+	check_calls("<think>\n<tool_calls>\n{\"name\": \"g\", \"arguments\": {}}", "");
 	check_calls("<tool_calls>\n</tool_calls>", "");
 }
 
@@ -205,6 +362,9 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reasoning_and_content),
 		cmocka_unit_test(test_stop_strings),
+		cmocka_unit_test(test_several_stop_strings),
+		cmocka_unit_test(test_stop_strings_against_plain_search),
+		cmocka_unit_test(test_streaming),
 		cmocka_unit_test(test_utf8_pieces),
 		cmocka_unit_test(test_tool_calls),
 	};

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "model/pretokenizer.h"
 #include "model/tokenizer.h"
 #include "model/utf8.h"
 
@@ -68,6 +69,100 @@ test_reference_cases(void **state)
 	m1_tokenizer_close(t);
 }
 
+static size_t
+put_character(unsigned c, char *out)
+{
+	if (c < 0x80)
+	{
+		out[0] = (char) c;
+		return 1;
+	}
+	if (c < 0x800)
+	{
+		out[0] = (char) (0xC0 | c >> 6);
+		out[1] = (char) (0x80 | (c & 63));
+		return 2;
+	}
+	if (c < 0x10000)
+	{
+		out[0] = (char) (0xE0 | c >> 12);
+		out[1] = (char) (0x80 | (c >> 6 & 63));
+		out[2] = (char) (0x80 | (c & 63));
+		return 3;
+	}
+	out[0] = (char) (0xF0 | c >> 18);
+	out[1] = (char) (0x80 | (c >> 12 & 63));
+	out[2] = (char) (0x80 | (c >> 6 & 63));
+	out[3] = (char) (0x80 | (c & 63));
+	return 4;
+}
+
+static bool
+count_piece(void *context, m1_slice piece)
+{
+	(void) piece;
+	++*(int *) context;
+	return true;
+}
+
+/* How many pieces a pattern makes of a text. */
+static int
+pieces(const m1_pretokenizer *p, m1_slice text)
+{
+	int n = 0;
+	m1_error err;
+
+	assert_ok(m1_pretokenize(p, text, count_piece, &n, &err));
+	return n;
+}
+
+static m1_pretokenizer *
+pattern(const char *regex)
+{
+	m1_pretokenizer *p;
+	m1_error err;
+
+	assert_ok(m1_pretokenizer_create(regex, &p, &err));
+	return p;
+}
+
+static bool
+is_white_space(unsigned c)
+{
+	return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+		   c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+/* White space is what Unicode says, for \\s and \\S, inside a class and outside; PCRE2's own \\s has U+180E as well. */
+static void
+test_white_space(void **state)
+{
+	m1_pretokenizer *space = pattern("<\\s>");
+	m1_pretokenizer *no_space = pattern("<[\\S]>");
+	m1_pretokenizer *backslash = pattern("<\\\\s>");
+
+	(void) state;
+	/* all white space is below U+3100 */
+	for (unsigned c = 1; c <= 0x10FFFF; c += c < 0x3100 ? 1 : 997)
+	{
+		char text[8] = "<";
+		size_t len = 1 + put_character(c, text + 1);
+
+		if (c >= 0xD800 && c <= 0xDFFF)
+			continue;
+		text[len++] = '>';
+		text[len] = 'x'; /* a piece of its own if the pattern matched, else one with the rest */
+		if (pieces(space, (m1_slice){text, len + 1}) != (is_white_space(c) ? 2 : 1) ||
+			pieces(no_space, (m1_slice){text, len + 1}) != (is_white_space(c) ? 1 : 2))
+			fail_msg("U+%04X", c);
+	}
+	assert_int_equal(pieces(backslash, m1_slice_of("<\\s>x")), 2);
+	assert_int_equal(pieces(backslash, m1_slice_of("< >x")), 1);
+	m1_pretokenizer_free(space);
+	m1_pretokenizer_free(no_space);
+	m1_pretokenizer_free(backslash);
+}
+
 /* Random characters of one to four bytes. */
 static void
 random_text(uint64_t *seed, m1_buf *text, int n)
@@ -77,21 +172,9 @@ random_text(uint64_t *seed, m1_buf *text, int n)
 	text->len = 0;
 	for (int i = 0; i < n; i++)
 	{
-		unsigned c = 1 + test_random(seed) % limits[test_random(seed) % 5];
 		char bytes[4];
-		size_t len;
 
-		if (c < 0x80)
-			bytes[0] = (char) c, len = 1;
-		else if (c < 0x800)
-			bytes[0] = (char) (0xC0 | c >> 6), bytes[1] = (char) (0x80 | (c & 63)), len = 2;
-		else if (c < 0x10000)
-			bytes[0] = (char) (0xE0 | c >> 12), bytes[1] = (char) (0x80 | (c >> 6 & 63)),
-			bytes[2] = (char) (0x80 | (c & 63)), len = 3;
-		else
-			bytes[0] = (char) (0xF0 | c >> 18), bytes[1] = (char) (0x80 | (c >> 12 & 63)),
-			bytes[2] = (char) (0x80 | (c >> 6 & 63)), bytes[3] = (char) (0x80 | (c & 63)), len = 4;
-		m1_buf_append(text, bytes, len);
+		m1_buf_append(text, bytes, put_character(1 + test_random(seed) % limits[test_random(seed) % 5], bytes));
 	}
 }
 
@@ -200,7 +283,10 @@ static void
 test_long_runs_are_not_quadratic(void **state)
 {
 	m1_tokenizer *t = open_tokenizer(RELEASED, RELEASED_ROWS);
-	static const char *const units[] = {"x", " ", "\n", "X", "\xe4\xbd\xa0", "1", "a\xcc\x81", "!", " x"};
+	static const char *const units[] = {
+		"x", " ", "\n", "X", "\xe4\xbd\xa0", "1", "a\xcc\x81", "!", " x", " \n", "'s",
+		/* Chinese, kana, Hangul and punctuation in turn */
+		"\xe4\xbd\xa0\xe5\xa5\xbd\xe3\x80\x82\xe3\x81\x8b\xe3\x83\x8a\xed\x95\x9c\xea\xb8\x80"};
 
 	(void) state;
 	for (size_t u = 0; u < sizeof units / sizeof *units; u++)
@@ -209,7 +295,7 @@ test_long_runs_are_not_quadratic(void **state)
 		clock_t start = clock();
 		m1_ids ids;
 
-		while (text.len < 1 << 20)
+		while (text.len < (units[u][0] == ' ' && units[u][1] == '\0' ? 4u << 20 : 1u << 20))
 			m1_buf_puts(&text, units[u]);
 		ids = encode(t, (m1_slice){text.data, text.len}, M1_ADDED_NONE);
 		/* a quadratic algorithm takes minutes; the limit leaves room for sanitizers */
@@ -243,36 +329,76 @@ test_invalid_input(void **state)
 	m1_tokenizer_close(t);
 }
 
+#define SCRATCH "build/test_tokenizer"
+
+static void
+read_file(const char *path, m1_buf *text)
+{
+	FILE *f = fopen(path, "rb");
+	char block[4096];
+	size_t n;
+
+	assert_non_null(f);
+	while ((n = fread(block, 1, sizeof block, f)) > 0)
+		m1_buf_append(text, block, n);
+	fclose(f);
+	assert_non_null(m1_buf_cstr(text));
+}
+
+/* Writes a file of the scratch folder, which then holds no other. */
+static void
+write_alone(const char *name, m1_slice text)
+{
+	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "merges.txt"};
+	char path[64];
+	FILE *f;
+
+	mkdir("build", 0777);
+	mkdir(SCRATCH, 0777);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+	{
+		snprintf(path, sizeof path, SCRATCH "/%s", names[i]);
+		unlink(path);
+	}
+	if (name == NULL)
+		return;
+	snprintf(path, sizeof path, SCRATCH "/%s", name);
+	f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(text.data, 1, text.len, f), text.len);
+	fclose(f);
+}
+
+static m1_status
+try_open(int rows, m1_error *err)
+{
+	m1_tokenizer *t;
+	m1_status status = m1_tokenizer_open(SCRATCH, rows, &t, err);
+
+	assert_true((status == M1_OK) == (t != NULL));
+	m1_tokenizer_close(t);
+	return status;
+}
+
 /* Opens a folder whose tokenizer.json is the bundled one with `find` replaced by `put`. */
 static m1_status
 open_edited(const char *find, const char *put, m1_error *err)
 {
-	static const char dir[] = "build/test_tokenizer";
-	char path[64];
 	m1_buf text = {0};
-	FILE *f = fopen(NANO "/tokenizer.json", "rb");
+	m1_buf edited = {0};
 	const char *at;
-	m1_tokenizer *t;
 	m1_status status;
-	int c;
 
-	assert_non_null(f);
-	while ((c = getc(f)) != EOF)
-		m1_buf_append(&text, &(char){(char) c}, 1);
-	fclose(f);
-	at = strstr(m1_buf_cstr(&text), find);
+	read_file(NANO "/tokenizer.json", &text);
+	at = strstr(text.data, find);
 	assert_non_null(at);
-	mkdir("build", 0777);
-	mkdir(dir, 0777);
-	snprintf(path, sizeof path, "%s/tokenizer.json", dir);
-	f = fopen(path, "wb");
-	assert_non_null(f);
-	fprintf(f, "%.*s%s%s", (int) (at - text.data), text.data, put, at + strlen(find));
-	fclose(f);
-	status = m1_tokenizer_open(dir, NANO_ROWS, &t, err);
-	if (status == M1_OK)
-		m1_tokenizer_close(t);
+	m1_buf_append(&edited, text.data, (size_t) (at - text.data));
+	m1_buf_puts(&edited, put);
+	m1_buf_puts(&edited, at + strlen(find));
+	write_alone("tokenizer.json", (m1_slice){edited.data, edited.len});
+	status = try_open(NANO_ROWS, err);
 	m1_buf_free(&text);
+	m1_buf_free(&edited);
 	return status;
 }
 
@@ -305,6 +431,26 @@ test_malformed_files(void **state)
 		{"{\"version\"", "{{\"version\"", M1_E_CORRUPT},
 		{"{\"version\"", "[{\"version\"", M1_E_CORRUPT},
 		{"\"!\": 0", "\"\": 0", M1_E_CORRUPT},
+		{"\"en\": 256", "\"en\": 257", M1_E_CORRUPT},  /* two tokens with one id */
+		{"\"id\": 1586", "\"id\": 300", M1_E_CORRUPT}, /* likewise */
+		{"\"<think>\"", "\"</think>\"", M1_E_CORRUPT}, /* one added token with two ids */
+		{"\"<think>\"", "\"en\"", M1_E_CORRUPT},	   /* another id in the vocab */
+		{"\"<end_of_sentence>\"", "\"<other>\"", M1_E_CORRUPT},
+		{"\"e n\"", "\"e n\", \"e n\"", M1_E_CORRUPT}, /* a merge that is there twice */
+		{"\"byte_fallback\": false", "\"byte_fallback\": \"no\"", M1_E_CORRUPT},
+		{"\"fuse_unk\": false", "\"fuse_unk\": true", M1_E_UNSUPPORTED},
+		{"\"byte_fallback\": false", "\"ignore_merges\": true", M1_E_UNSUPPORTED},
+		{"\"continuing_subword_prefix\": null", "\"continuing_subword_prefix\": \"##\"", M1_E_UNSUPPORTED},
+		{"\"end_of_word_suffix\": null", "\"end_of_word_suffix\": \"</w>\"", M1_E_UNSUPPORTED},
+		{"\"rstrip\": false", "\"rstrip\": true", M1_E_UNSUPPORTED},
+		{"\"single_word\": false", "\"single_word\": true", M1_E_UNSUPPORTED},
+		{"\"lstrip\": false", "\"lstrip\": 1", M1_E_CORRUPT},
+		{"\"add_prefix_space\": false", "\"add_prefix_space\": true", M1_E_UNSUPPORTED},
+		{"\"ByteLevel\"", "\"Metaspace\"", M1_E_UNSUPPORTED},
+		{"\"Split\"", "\"Digits\"", M1_E_UNSUPPORTED},
+		{"\"Sequence\"", "\"Whitespace\"", M1_E_UNSUPPORTED},
+		{"\"vocab\"", "\"vocabulary\"", M1_E_CORRUPT},
+		{"\"merges\"", "\"mergers\"", M1_E_CORRUPT},
 	};
 
 	(void) state;
@@ -315,7 +461,181 @@ test_malformed_files(void **state)
 
 		if (status != edits[i].status)
 			fail_msg("%s -> %s: %s (%s)", edits[i].find, edits[i].put, m1_status_name(status), err.message);
+		if (status != M1_OK && strstr(err.message, "tokenizer.json") == NULL && edits[i].find[0] != '[')
+			fail_msg("%s -> %s: \"%s\" does not name the file", edits[i].find, edits[i].put, err.message);
 	}
+}
+
+static void
+test_one_id_for_two_tokens(void **state)
+{
+	m1_error err = {.message = ""};
+
+	(void) state;
+	assert_int_equal(open_edited("\"en\": 256", "\"en\": 257", &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: id 257 is both token \"en\" and token \"in\"");
+	assert_int_equal(open_edited("\"id\": 1586", "\"id\": 256", &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: id 256 is both token \"en\" and token \"<begin_of_document>\"");
+}
+
+/* No piece of text may become a control token by way of the merges. */
+static void
+test_merges_make_no_control_token(void **state)
+{
+	m1_error err = {.message = ""};
+
+	(void) state;
+	/* "en" is then token 256 of the vocab, a merge's result, and a control token */
+	assert_int_equal(
+		open_edited("{\"id\": 1586", "{\"id\": 256, \"content\": \"en\", \"special\": true}, {\"id\": 1586", &err),
+		M1_E_CORRUPT);
+	assert_non_null(strstr(err.message, "control token \"en\""));
+	assert_int_equal(
+		open_edited("{\"id\": 1586", "{\"id\": 256, \"content\": \"en\", \"special\": false}, {\"id\": 1586", &err),
+		M1_OK);
+}
+
+static void
+test_outside_the_table(void **state)
+{
+	m1_tokenizer *t;
+	m1_error err;
+
+	(void) state;
+	assert_int_equal(m1_tokenizer_open(NANO, 1591, &t, &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: token \"</think>\" has id 1591, outside the model's vocabulary");
+	assert_ok(m1_tokenizer_open(NANO, 1592, &t, &err));
+	m1_tokenizer_close(t);
+	assert_int_equal(m1_tokenizer_open(RELEASED, 200034, &t, &err), M1_E_CORRUPT);
+	assert_non_null(strstr(err.message, "merges.txt: token \"<begin_of_document>\""));
+	assert_int_equal(m1_tokenizer_open(NANO, 0, &t, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(m1_tokenizer_open(NANO, -1, &t, &err), M1_E_INVALID_ARGUMENT);
+	write_alone(NULL, (m1_slice){NULL, 0});
+	assert_int_equal(try_open(NANO_ROWS, &err), M1_E_NOT_FOUND);
+	assert_non_null(strstr(err.message, "neither tokenizer.json nor merges.txt"));
+	assert_int_equal(m1_tokenizer_open("build/no such folder", 1600, &t, &err), M1_E_NOT_FOUND);
+}
+
+static void
+test_end_of_turn(void **state)
+{
+	static const struct
+	{
+		const char *config;
+		m1_status status;
+		int32_t eos;
+	} cases[] = {
+		{"{}", M1_OK, 1588},
+		{"{\"eos_token\": null}", M1_OK, 1588},
+		{"{\"eos_token\": \"<end_of_document>\"}", M1_OK, 1589},
+		{"{\"eos_token\": {\"content\": \"<end_of_document>\"}}", M1_OK, 1589},
+		{"{\"eos_token\": \"</think>\"}", M1_OK, 1591},
+		{"{\"eos_token\": {\"text\": \"<end_of_document>\"}}", M1_E_CORRUPT, 0},
+		{"{\"eos_token\": 7}", M1_E_CORRUPT, 0},
+		{"{\"eos_token\": \"<none>\"}", M1_E_CORRUPT, 0},
+		{"{\"eos_token\": \"en\"}", M1_E_CORRUPT, 0},
+		{"{", M1_E_CORRUPT, 0},
+	};
+	m1_buf json = {0};
+
+	(void) state;
+	read_file(NANO "/tokenizer.json", &json);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_tokenizer *t;
+		m1_error err = {.message = ""};
+		FILE *f;
+
+		write_alone("tokenizer.json", (m1_slice){json.data, json.len});
+		f = fopen(SCRATCH "/tokenizer_config.json", "wb");
+		assert_non_null(f);
+		fputs(cases[i].config, f);
+		fclose(f);
+		if (m1_tokenizer_open(SCRATCH, NANO_ROWS, &t, &err) != cases[i].status)
+			fail_msg("%s: %s", cases[i].config, err.message);
+		if (t == NULL)
+			continue;
+		assert_int_equal(m1_tokenizer_eos(t), cases[i].eos);
+		assert_true(m1_tokenizer_is_special(t, cases[i].eos));
+		m1_tokenizer_close(t);
+	}
+	m1_buf_free(&json);
+}
+
+/* merges.txt with line `line` (after the version's) replaced by put, and with only `lines` of its 199,744 merges. */
+static m1_status
+open_merges(const m1_buf *file, int line, m1_slice put, int lines, m1_error *err)
+{
+	m1_buf edited = {0};
+	const char *at = file->data;
+	m1_status status;
+
+	for (int i = -1; i < lines && *at != '\0'; i++)
+	{
+		size_t len = strcspn(at, "\n");
+
+		len += at[len] == '\n';
+		if (i == line)
+			m1_buf_append(&edited, put.data, put.len);
+		else
+			m1_buf_append(&edited, at, len);
+		at += len;
+	}
+	write_alone("merges.txt", (m1_slice){edited.data, edited.len});
+	status = try_open(RELEASED_ROWS, err);
+	m1_buf_free(&edited);
+	return status;
+}
+
+static void
+test_malformed_merges(void **state)
+{
+	static char long_line[10000];
+	const struct
+	{
+		m1_slice put;
+		int line, lines;
+		const char *says; /* NULL: it opens */
+	} cases[] = {
+		{{NULL, 0}, -1, 199744, NULL}, /* no version */
+		{{NULL, 0}, -2, 199744, NULL},
+		{{NULL, 0}, -2, 199743, "ends after 199743 of 199744"},
+		{{NULL, 0}, -2, 0, "ends after 0 of"},
+		{{"\n", 1}, 5, 199744, "merge 5 is not a pair"},
+		{{"ab\n", 3}, 5, 199744, "merge 5 is not a pair"},
+		{{"a b\r\n", 5}, 5, 199744, "merge 5 is not a pair"},
+		{{"a b c\n", 6}, 5, 199744, "merge 5 is not a pair"},
+		{{" b\n", 3}, 5, 199744, "merge 5 is not a pair"},
+		{{"a \n", 3}, 5, 199744, "merge 5 is not a pair"},
+		{{"a \xa1\n", 4}, 5, 199744, "merge 5 is not a pair"}, /* not UTF-8 */
+		{{"a \xc3\n", 4}, 5, 199744, "merge 5 is not a pair"},
+		{{"a b\0c\n", 6}, 5, 199744, "merge 5 is too long or holds NUL"},
+		{{"zebra crossing\n", 15}, 5, 199744, "merge 5 names a token"},
+		{{long_line, sizeof long_line}, 5, 199744, "merge 5 is too long"},
+		{{"q q\nq q\n", 8}, 5, 199744, "merge 6 is there twice"},
+	};
+	m1_buf file = {0};
+	m1_error last;
+
+	(void) state;
+	memset(long_line, 'x', sizeof long_line - 1);
+	long_line[sizeof long_line - 1] = '\n';
+	read_file(RELEASED "/merges.txt", &file);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_error err = {.message = ""};
+		m1_status status = open_merges(&file, cases[i].line, cases[i].put, cases[i].lines, &err);
+
+		if (status != (cases[i].says == NULL ? M1_OK : M1_E_CORRUPT))
+			fail_msg("case %zu: %s (%s)", i, m1_status_name(status), err.message);
+		if (cases[i].says != NULL && strstr(err.message, cases[i].says) == NULL)
+			fail_msg("case %zu: \"%s\"", i, err.message);
+	}
+	m1_buf_puts(&file, "\nx y\n"); /* the released file ends without a line break */
+	assert_non_null(m1_buf_cstr(&file));
+	assert_int_equal(open_merges(&file, -2, (m1_slice){NULL, 0}, 199745, &last), M1_E_CORRUPT);
+	assert_non_null(strstr(last.message, "more than 199744"));
+	m1_buf_free(&file);
 }
 
 int
@@ -323,11 +643,17 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reference_cases),
+		cmocka_unit_test(test_white_space),
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_user_text_is_never_control),
 		cmocka_unit_test(test_long_runs_are_not_quadratic),
 		cmocka_unit_test(test_invalid_input),
 		cmocka_unit_test(test_malformed_files),
+		cmocka_unit_test(test_one_id_for_two_tokens),
+		cmocka_unit_test(test_merges_make_no_control_token),
+		cmocka_unit_test(test_outside_the_table),
+		cmocka_unit_test(test_end_of_turn),
+		cmocka_unit_test(test_malformed_merges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
