@@ -1,0 +1,56 @@
+# Without shared_preload_libraries every function says what to do, and nothing else breaks.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('plain', "shared_preload_libraries = ''", 'minimax_m1.max_requests = 3');
+my %calls = (
+	generate => "generate('Hello.')",
+	complete => "complete('Hello.')",
+	generate_stream => "generate_stream('Hello.')",
+	summarize => "summarize('Hello.')",
+	count_tokens => "count_tokens('Hello.')",
+	tokenize => "tokenize('Hello.')",
+	detokenize => 'detokenize(ARRAY[1])',
+	generate_ids => 'generate_ids(ARRAY[1], 1)',
+	logits => 'logits(ARRAY[1])',
+	cancel => 'cancel(1)',
+	stats_reset => 'stats_reset()',
+	activity_rows => 'activity_rows()',
+	model_row => 'model_row()',
+	stats_row => 'stats_row()');
+
+# In the first session that touches the library as in one that has loaded it, which knows its settings then.
+for my $first ('', "LOAD 'minimax_m1';")
+{
+	for my $name (sort keys %calls)
+	{
+		my ($state, $message) = sqlstate($node, "$first SELECT minimax_m1.$calls{$name}");
+
+		is($state, '55000', "$first $name");
+		like($message, qr/HINT:\s+Add minimax_m1 to shared_preload_libraries and restart the server/, "$first $name: the hint");
+	}
+}
+# but for these two, which need no model
+is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
+	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
+	'annotate grant_usage', 'all functions are here');
+$node->safe_psql('postgres', "CREATE ROLE r; SELECT minimax_m1.grant_usage('r')");
+my ($state, $message) = sqlstate($node, q{
+	CREATE TABLE notes (body text, answer text);
+	CREATE TRIGGER ask BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION minimax_m1.annotate('answer', '{body}');
+	INSERT INTO notes VALUES ('Hello.')});
+is($state, '55000', 'the trigger');
+like($message, qr/HINT:\s+Add minimax_m1 to shared_preload_libraries/, 'the trigger: the hint');
+is($node->safe_psql('postgres', "SELECT minimax_m1.generate(NULL) IS NULL"), 't', 'NULL needs no model');
+is($node->safe_psql('postgres', "SET minimax_m1.temperature = 0.5; LOAD 'minimax_m1'; SHOW minimax_m1.temperature"), '0.5',
+	'settings are taken up when the library is loaded');
+
+# Doing what the hint says helps.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'minimax_m1'");
+$node->restart;
+is($node->safe_psql('postgres', "SELECT minimax_m1.generate('Hello.')"), 'Hello! How can I help you?', 'the hint is right');
+$node->stop;
+done_testing();
