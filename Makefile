@@ -11,8 +11,10 @@ PG_CONFIG ?= pg_config
 
 include mk/engine.mk
 
-HAVE_PG := $(shell command -v $(PG_CONFIG) 2>/dev/null)
-ifneq ($(HAVE_PG),)
+# Empty where the server's development files are missing, even if a client's pg_config is there and names them: the
+# targets that install them must work then.
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/wire/*.c))) src/base/status.o src/base/buf.o
@@ -26,7 +28,6 @@ PG_CPPFLAGS = -Isrc -Isrc/pg -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"
 # Designated initializers and declarations where they are needed are C99; the server's flags warn of the latter.
 PG_CFLAGS = -Wno-declaration-after-statement
 
-PGXS := $(shell $(PG_CONFIG) --pgxs)
 # No bitcode: the JIT never inlines a function that waits for a model, and clang is not needed to build.
 override with_llvm := no
 include $(PGXS)
@@ -54,7 +55,7 @@ $(OBJS): $(wildcard src/pg/*.h src/wire/*.h src/base/*.h)
 else
 
 all install:
-	@echo "pg_config was not found: 'make setup' installs what is missing, or set PG_CONFIG." >&2
+	@echo "PostgreSQL's development files were not found: 'make setup' installs them, or set PG_CONFIG." >&2
 	@exit 1
 clean:
 	rm -rf build
@@ -91,17 +92,18 @@ unit-san:
 check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
-bench: setup
+bench:
+	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) stage
 	@test/bench/bench.sh
 
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch])
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-    --suppress=missingIncludeSystem --suppress=nullPointerOutOfMemory --suppress=invalidFunctionArg --suppress=negativeIndex \
-    --library=mk/cppcheck.cfg -Isrc
+    --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc
 
 lint:
+	@scripts/bootstrap.sh clang-format cppcheck
 	clang-format --dry-run -Werror $(C_FILES)
 	$(CPPCHECK) -DM1_ISA=3 src/base src/wire src/model src/backend src/engine
 	$(CPPCHECK) src/pg

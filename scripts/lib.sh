@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # lib.sh - sourced by the other scripts: a user that may run PostgreSQL, and private servers.
 #
 # Servers listen on a socket in their own folder, never on TCP, and use the staged installation in
@@ -13,15 +14,15 @@ PG_USER=${M1_TEST_USER:-postgres}
 
 # PostgreSQL refuses to run as root. As root, commands run as $PG_USER; where that user cannot reach the checkout
 # (a clone below /root, say), they keep one capability of root: to pass by file permissions.
+AS_USER=()
+if [ "$(id -u)" = 0 ]; then
+    AS_USER=(setpriv "--reuid=$PG_USER" "--regid=$PG_USER" --clear-groups)
+    "${AS_USER[@]}" test -x "$ROOT" -a -r "$ROOT/Makefile" ||
+        AS_USER+=(--inh-caps +dac_override --ambient-caps +dac_override)
+fi
+
 as_user() {
-    if [ "$(id -u)" != 0 ]; then
-        "$@"
-    elif setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups test -x "$ROOT" -a -r "$ROOT/Makefile"; then
-        setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups "$@"
-    else
-        setpriv --reuid="$PG_USER" --regid="$PG_USER" --clear-groups \
-            --inh-caps +dac_override --ambient-caps +dac_override "$@"
-    fi
+    "${AS_USER[@]}" "$@"
 }
 
 # own_folder DIR: makes DIR anew, owned by the user that as_user runs as.
@@ -33,13 +34,20 @@ own_folder() {
     fi
 }
 
-# socket_folder DIR: DIR itself, or a short folder in /tmp when a socket's path (107 bytes at most) would be too long.
+# socket_folder DIR: sets SOCKET_FOLDER to DIR, or to a short folder in /tmp when a socket's path there would be too
+# long (107 bytes at most). remove_temporary removes what was made in /tmp.
+TEMPORARY=()
 socket_folder() {
-    if [ ${#1} -le 80 ]; then
-        echo "$1"
-    else
-        as_user mktemp -d /tmp/minimax_m1.XXXXXX
+    SOCKET_FOLDER=$1
+    if [ ${#1} -gt 80 ]; then
+        SOCKET_FOLDER=$(as_user mktemp -d /tmp/minimax_m1.XXXXXX)
+        TEMPORARY+=("$SOCKET_FOLDER")
     fi
+}
+
+remove_temporary() {
+    [ ${#TEMPORARY[@]} = 0 ] || rm -rf "${TEMPORARY[@]}"
+    TEMPORARY=()
 }
 
 # staged_settings: lines for postgresql.conf that load the extension from the stage.
@@ -58,7 +66,8 @@ start_server() {
     own_folder "$SERVER_DIR"
     as_user "$PG_BIN/initdb" -D "$SERVER_DIR/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 -N \
         > "$SERVER_DIR/initdb.log" 2>&1 || { cat "$SERVER_DIR/initdb.log" >&2; return 1; }
-    PGHOST=$(socket_folder "$SERVER_DIR")
+    socket_folder "$SERVER_DIR"
+    PGHOST=$SOCKET_FOLDER
     {
         staged_settings
         echo "listen_addresses = ''"
@@ -73,8 +82,7 @@ start_server() {
 
 # wait_for_model: until the model of the started server is ready; fails after a minute.
 wait_for_model() {
-    local i
-    for i in $(seq 600); do
+    for _ in $(seq 600); do
         [ "$(psql -XAtq -c 'SELECT state FROM minimax_m1.model' 2> /dev/null)" != ready ] || return 0
         sleep 0.1
     done
@@ -88,5 +96,19 @@ stop_server() {
     if [ -n "${SERVER_DIR:-}" ] && [ -f "$SERVER_DIR/data/postmaster.pid" ]; then
         as_user "$PG_BIN/pg_ctl" -D "$SERVER_DIR/data" -m fast -w -t 60 stop > "$SERVER_DIR/stop.log" 2>&1 || true
     fi
-    case ${PGHOST:-} in /tmp/minimax_m1.*) rm -rf "$PGHOST" ;; esac
+    SERVER_DIR=
+    remove_temporary
+}
+
+# stop_servers_below DIR...: stops at once every server whose data folder is below DIR. For servers that other programs
+# started and, when they are interrupted, leave behind. A postmaster works in its data folder; a process that does not
+# has only inherited the number.
+stop_servers_below() {
+    local file data
+    while IFS= read -r file; do
+        data=$(dirname "$file")
+        if [ "$(readlink "/proc/$(head -n 1 "$file")/cwd")" = "$(readlink -f "$data")" ]; then
+            as_user "$PG_BIN/pg_ctl" -D "$data" -m immediate -w -t 60 stop > /dev/null 2>&1 || true
+        fi
+    done < <(find "$@" -name postmaster.pid 2> /dev/null)
 }

@@ -7,124 +7,190 @@
 #   regress     pg_regress: the SQL interface
 #   readme      the README's examples
 #   isolation   several sessions at once
-#   tap         servers that are stopped, killed, overloaded and misconfigured
+#   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only that
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 . scripts/lib.sh
-trap stop_server EXIT
 
 PGXS_TEST=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
 PASSED=0
 FAILED=0
+SKIPPED=0
+SUMMARY=()
+CHILD=
 
-# count PASSED FAILED: adds to the totals and tells a part's result.
-count() {
-    PASSED=$((PASSED + $1))
-    FAILED=$((FAILED + $2))
-    echo "--- $PART: $1 passed, $2 failed"
+# However this script ends, nothing that it started goes on.
+leave() {
+    trap '' INT TERM HUP
+    if [ -n "$CHILD" ]; then
+        kill -TERM "$CHILD" 2> /dev/null
+        wait "$CHILD"
+        # a server that was just being started gets as far as its pid file
+        sleep 1
+    fi
+    stop_server
+    stop_servers_below "$BUILD/regress" "$BUILD/isolation" "$BUILD/tap"
+    remove_temporary
+}
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# limited SECONDS COMMAND...: runs it in the background and waits, because bash heeds a signal only between foreground
+# commands; timeout gives it a process group of its own and passes signals on to all of it. A background command would
+# ignore SIGINT, and so would the servers that it starts, hence env.
+limited() {
+    local status
+    env --default-signal=INT,QUIT timeout -k 30 "$@" < /dev/null &
+    CHILD=$!
+    wait "$CHILD"
+    status=$?
+    CHILD=
+    return $status
+}
+
+# result STATUS PASSED FAILED [SKIPPED]: adds a part's cases to the totals. A part that ended badly, or in which nothing
+# ran, has failed even if none of its cases did.
+result() {
+    local status=$1 passed=$2 failed=$3 skipped=${4:-0} line
+    if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ $((passed + skipped)) = 0 ]; }; then
+        echo "$PART ended with status $status after $passed cases that passed"
+        failed=1
+    fi
+    PASSED=$((PASSED + passed))
+    FAILED=$((FAILED + failed))
+    SKIPPED=$((SKIPPED + skipped))
+    line=$(printf '%-10s %4d passed, %d failed' "$PART" "$passed" "$failed")
+    [ "$skipped" = 0 ] || line+=", $skipped skipped"
+    SUMMARY+=("$line ($((SECONDS - START)) s)")
+    echo "--- ${SUMMARY[-1]}"
+}
+
+lines() {
+    grep -cE "$1" "$2"
 }
 
 build() {
-    scripts/quietly.sh make --no-print-directory -j "$(nproc)" "$@"
+    limited 1200 scripts/quietly.sh make --no-print-directory -j "$(nproc)" "$@"
 }
 
-# run_programs FOLDER: each test program's cmocka lines are its test cases.
+# run_programs FOLDER: runs each test program; cmocka's lines are its test cases.
 run_programs() {
-    local passed=0 failed=0 program log ok
-    for program in "$1"/test_*; do
-        [ -x "$program" ] && [ ! -d "$program" ] || continue
+    local passed=0 failed=0 skipped=0 status=0 source program log bad
+    for source in test/unit/test_*.c; do
+        program=$1/$(basename "$source" .c)
         log=$program.log
-        timeout 600 "$program" > "$log" 2>&1
-        ok=$?
-        passed=$((passed + $(grep -c '^\[       OK \]' "$log")))
-        failed=$((failed + $(grep -c '^\[  FAILED  \] [A-Za-z_0-9]*$' "$log" | awk '{print int(($1 + 1) / 2)}')))
-        if [ $ok != 0 ]; then
-            [ "$(grep -c '^\[  FAILED  \]' "$log")" != 0 ] || failed=$((failed + 1))
+        limited 600 "$program" > "$log" 2>&1
+        bad=$?
+        passed=$((passed + $(lines '^\[       OK \]' "$log")))
+        skipped=$((skipped + $(lines '^\[  SKIPPED \] [A-Za-z_0-9]+$' "$log")))
+        # a failure is told where it happens and again at the end
+        failed=$((failed + ($(lines '^\[  FAILED  \] [A-Za-z_0-9]+$' "$log") + 1) / 2))
+        if [ $bad != 0 ]; then
+            status=$bad
+            # a program that crashes has not come to name what failed
+            [ "$(lines '^\[  FAILED  \]' "$log")" != 0 ] || failed=$((failed + 1))
             echo "$program failed:"
             grep -vE '^\[( RUN|       OK|=|-)' "$log" | tail -n 40
         fi
     done
-    count $passed $failed
+    result $status $passed $failed $skipped
 }
 
 part_unit() {
-    build unit && run_programs "$BUILD/unit" || count 0 1
+    build unit || { result $? 0 1; return; }
+    run_programs "$BUILD/unit"
 }
 
 part_unit_san() {
-    build unit-san && run_programs "$BUILD/san/unit" || count 0 1
+    build unit-san || { result $? 0 1; return; }
+    run_programs "$BUILD/san/unit"
 }
 
 part_golden() {
-    build all || { count 0 1; return; }
-    python3 test/golden/golden.py "$BUILD/minimax_m1_engine" | tee "$BUILD/golden.log" | grep '^not ok'
-    count "$(grep -c '^ok' "$BUILD/golden.log")" "$(grep -c '^not ok' "$BUILD/golden.log")"
-    [ "$(tail -n 1 "$BUILD/golden.log")" = done ] || { echo "golden.py did not come to its end"; count 0 1; }
+    local log=$BUILD/golden.log status
+    build all || { result $? 0 1; return; }
+    limited 900 python3 test/golden/golden.py "$BUILD/minimax_m1_engine" > "$log" 2>&1
+    status=$?
+    grep -vE '^(ok|skip) |^done$' "$log"
+    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")" "$(lines '^skip ' "$log")"
 }
 
-# regress_like RUNNER LOG ARGUMENTS...: pg_regress and pg_isolation_regress print the same lines.
+# regress_like RUNNER FOLDER ARGUMENTS...: pg_regress and pg_isolation_regress print the same lines.
 regress_like() {
-    local runner=$1 out=$BUILD/$2
+    local runner=$1 out=$BUILD/$2 log=$BUILD/$2.log status
     shift 2
     own_folder "$out"
-    mkdir -p "$out/sock" && chown -R --reference="$out" "$out"
-    { staged_settings; cat test/regress.conf; } > "$BUILD/regress.conf"
-    PG_REGRESS_SOCK_DIR=$(socket_folder "$out/sock") timeout 1200 \
-        bash -c '. scripts/lib.sh; as_user "$@"' as_user "$runner" --bindir="$PG_BIN" --temp-instance="$out/instance" \
-        --temp-config="$BUILD/regress.conf" --outputdir="$out" --load-extension=minimax_m1 "$@" \
-        > "$out.log" 2>&1
-    if [ $? != 0 ]; then
-        cat "$out.log"
+    own_folder "$out/sock"
+    { staged_settings; cat test/regress.conf; } > "$out.conf"
+    socket_folder "$out/sock"
+    PG_REGRESS_SOCK_DIR=$SOCKET_FOLDER limited 1200 "${AS_USER[@]}" "$runner" --bindir="$PG_BIN" \
+        --temp-instance="$out/instance" --temp-config="$out.conf" --outputdir="$out" --load-extension=minimax_m1 "$@" \
+        > "$log" 2>&1
+    status=$?
+    if [ $status != 0 ]; then
+        cat "$log"
         [ ! -f "$out/regression.diffs" ] || head -n 200 "$out/regression.diffs"
     fi
-    if grep -qE '^(test|ok|not ok) ' "$out.log"; then
-        count "$(grep -cE '^(test|ok).* ok ' "$out.log")" "$(grep -cE '^(test.*FAILED|not ok)' "$out.log")"
-    else
-        count 0 1
-    fi
+    stop_servers_below "$out"
+    # "test NAME ... ok", or since PostgreSQL 16 "ok 1 - NAME"
+    result $status "$(lines '^(test .* ok |ok )' "$log")" "$(lines '^(test .* FAILED|not ok )' "$log")"
 }
 
 part_regress() {
-    build stage || { count 0 1; return; }
+    build stage || { result $? 0 1; return; }
     regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate
 }
 
-part_readme() {
-    build stage || { count 0 1; return; }
-    start_server "$BUILD/readme" && psql -X -q -c 'CREATE EXTENSION minimax_m1' &&
-        python3 test/readme/check.py README.md > "$BUILD/readme.log" 2>&1
-    stop_server
-    grep -v '^ok\|^done' "$BUILD/readme.log"
-    count "$(grep -c '^ok' "$BUILD/readme.log")" "$(grep -c '^not ok' "$BUILD/readme.log")"
-    [ "$(tail -n 1 "$BUILD/readme.log")" = done ] || { echo "check.py did not come to its end"; count 0 1; }
+part_isolation() {
+    local specs=(test/isolation/specs/*.spec)
+    specs=("${specs[@]##*/}")
+    build stage || { result $? 0 1; return; }
+    regress_like "$PGXS_TEST/isolation/pg_isolation_regress" isolation --inputdir=test/isolation "${specs[@]%.spec}"
 }
 
-part_isolation() {
-    build stage || { count 0 1; return; }
-    regress_like "$PGXS_TEST/isolation/pg_isolation_regress" isolation --inputdir=test/isolation \
-        $(cd test/isolation/specs && ls *.spec | sed 's/\.spec$//')
+part_readme() {
+    local log=$BUILD/readme.log status
+    build stage || { result $? 0 1; return; }
+    : > "$log"
+    start_server "$BUILD/readme" && psql -X -q -c 'CREATE EXTENSION minimax_m1' && wait_for_model &&
+        limited 600 python3 test/readme/check.py README.md > "$log" 2>&1
+    status=$?
+    stop_server
+    grep -vE '^ok |^done$' "$log"
+    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")"
 }
 
 part_tap() {
-    local log=$BUILD/tap.log
-    build stage || { count 0 1; return; }
+    local log=$BUILD/tap.log status
+    build stage || { result $? 0 1; return; }
     own_folder "$BUILD/tap"
-    as_user mkdir "$BUILD/tap/tmp"
+    own_folder "$BUILD/tap/tmp"
+    socket_folder "$BUILD/tap/tmp"
     M1_STAGE=$STAGE M1_ROOT=$ROOT PG_REGRESS=$PGXS_TEST/regress/pg_regress TESTDIR=$BUILD/tap \
-        TMPDIR=$(socket_folder "$BUILD/tap/tmp") HOME=$BUILD/tap PATH=$PG_BIN:$PATH timeout 1500 \
-        bash -c '. scripts/lib.sh; as_user "$@"' as_user prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose \
-        test/t/*.pl > "$log" 2>&1 || grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$log" | head -n 80
-    count "$(grep -cE '^ok [0-9]+' "$log")" "$(($(grep -cE '^not ok [0-9]+' "$log") + $(grep -cE 'No plan found|Parse errors: (No|Bad)' "$log")))"
-    grep -qE '^Result: (PASS|FAIL)' "$log" || { echo "prove did not come to its end"; count 0 1; }
+        TMPDIR=$SOCKET_FOLDER HOME=$BUILD/tap PATH=$PG_BIN:$PATH limited 1500 "${AS_USER[@]}" \
+        prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose ${TAP:-test/t/*.pl} > "$log" 2>&1
+    status=$?
+    [ $status = 0 ] || grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$log" | head -n 80
+    stop_servers_below "$BUILD/tap"
+    # A script that dies between its cases has failed, though each of them passed.
+    result $status "$(grep -E '^ok [0-9]+' "$log" | grep -ciEv '# *skip')" \
+        "$(lines '^not ok [0-9]+|\(Wstat: [1-9].* Failed: 0\)$' "$log")" \
+        "$(lines '^ok [0-9]+.*# *(skip|SKIP)' "$log")"
 }
 
 [ $# -gt 0 ] || set -- unit unit-san golden regress readme isolation tap
 for PART in "$@"; do
-    start=$SECONDS
+    START=$SECONDS
     echo "=== $PART"
     "part_${PART//-/_}"
-    echo "    ($((SECONDS - start)) s)"
+    remove_temporary
 done
+
+TOTAL="$PASSED passed, $FAILED failed"
+[ $SKIPPED = 0 ] || TOTAL+=", $SKIPPED skipped"
 echo
-echo "$PASSED passed, $FAILED failed"
+printf '%s\n' "${SUMMARY[@]}"
+echo
+echo "$TOTAL" | tee "$BUILD/total"
 [ $FAILED = 0 ] && [ $PASSED -gt 0 ]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden numbers of every test checkpoint, and the greedy cases of m1-nano, through the engine's command line.
 
-golden.py ENGINE: prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
+golden.py ENGINE: prints a line "ok ...", "not ok ..." or "skip ..." per case, and "done" at the end. Standard library only.
 """
 import array
 import json
@@ -104,6 +104,8 @@ def main():
             for variant in VARIANTS:
                 if variant[:1] != ["--isa"] or has_isa(variant[1]):
                     check_logits(engine, model, golden, ids, folder, variant)
+                else:
+                    print(f"skip {model} logits {' '.join(variant)}: this CPU has no {variant[1]}", flush=True)
             check_greedy_ids(engine, model, golden, ids)
         with open("models/m1-nano/greedy_cases.json") as f:
             for number, case in enumerate(json.load(f)):
