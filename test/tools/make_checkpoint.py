@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a checkpoint with random weights in the released format: config.json, shards and their index.
 
-make_checkpoint.py PRESET DIR [--seed N]
+make_checkpoint.py PRESET DIR [--seed N] [--hidden N] [--layers N] ... (options change the preset's geometry)
 
 For benchmarks: the weights mean nothing, but they are stored as MiniMax-M1's are (BF16, the router F32) and give
 activations of a sane size. Memory stays bounded by one tensor. Needs numpy.
@@ -15,21 +15,40 @@ import numpy as np
 
 PRESETS = {
     # about 200 million parameters
-    "small": dict(hidden=512, layers=8, heads=8, head_dim=64, kv_heads=2, experts=16, ffn=512, vocab=4096),
+    "small": dict(hidden=512, layers=8, softmax_every=8, heads=8, head_dim=64, kv_heads=2, rotary_dim=32, experts=16,
+                  top_k=2, ffn=1024, vocab=4096),
     # about 1.7 billion parameters, 0.2 billion active
-    "bench": dict(hidden=1024, layers=16, heads=16, head_dim=64, kv_heads=4, experts=32, ffn=1024, vocab=4096),
+    "bench": dict(hidden=1024, layers=16, softmax_every=8, heads=16, head_dim=64, kv_heads=4, rotary_dim=32,
+                  experts=32, top_k=2, ffn=1024, vocab=4096),
 }
 SHARD_BYTES = 1 << 30
+
+
+def is_softmax(p, layer):
+    return layer % p["softmax_every"] == p["softmax_every"] - 1
+
+
+def check(p):
+    """Says what is wrong with a geometry, or nothing."""
+    if min(p.values()) < 1:
+        return "every number must be at least 1"
+    if p["heads"] % p["kv_heads"] != 0:
+        return "kv_heads must divide heads"
+    if p["rotary_dim"] % 2 != 0 or p["rotary_dim"] > p["head_dim"]:
+        return "rotary_dim must be even and at most head_dim"
+    if p["top_k"] > p["experts"]:
+        return "top_k must be at most experts"
+    return None
 
 
 def config(p):
     return {
         "architectures": ["MiniMaxM1ForCausalLM"], "model_type": "minimax_m1", "vocab_size": p["vocab"],
         "hidden_size": p["hidden"], "num_hidden_layers": p["layers"],
-        "attn_type_list": [int(i % 8 == 7) for i in range(p["layers"])], "num_attention_heads": p["heads"],
-        "num_key_value_heads": p["kv_heads"], "head_dim": p["head_dim"], "rotary_dim": p["head_dim"] // 2,
+        "attn_type_list": [int(is_softmax(p, i)) for i in range(p["layers"])], "num_attention_heads": p["heads"],
+        "num_key_value_heads": p["kv_heads"], "head_dim": p["head_dim"], "rotary_dim": p["rotary_dim"],
         "rope_theta": 10000000, "intermediate_size": p["ffn"], "num_local_experts": p["experts"],
-        "num_experts_per_tok": 2, "hidden_act": "silu", "rms_norm_eps": 1e-05, "postnorm": True,
+        "num_experts_per_tok": p["top_k"], "hidden_act": "silu", "rms_norm_eps": 1e-05, "postnorm": True,
         "layernorm_full_attention_alpha": 3.5565588200778455, "layernorm_full_attention_beta": 1.0,
         "layernorm_linear_attention_alpha": 3.5565588200778455, "layernorm_linear_attention_beta": 1.0,
         "layernorm_mlp_alpha": 3.5565588200778455, "layernorm_mlp_beta": 1.0, "shared_intermediate_size": 0,
@@ -45,7 +64,7 @@ def tensors(p):
         layer = f"model.layers.{i}."
         yield layer + "input_layernorm.weight", (d,), "BF16"
         yield layer + "post_attention_layernorm.weight", (d,), "BF16"
-        if i % 8 == 7:
+        if is_softmax(p, i):
             yield layer + "self_attn.q_proj.weight", (width, d), "BF16"
             yield layer + "self_attn.k_proj.weight", (kv, d), "BF16"
             yield layer + "self_attn.v_proj.weight", (kv, d), "BF16"
@@ -107,8 +126,15 @@ def main():
     parser.add_argument("preset", choices=PRESETS)
     parser.add_argument("dir")
     parser.add_argument("--seed", type=int, default=1)
+    for key in PRESETS["bench"]:
+        parser.add_argument("--" + key.replace("_", "-"), type=int)
     args = parser.parse_args()
-    p, rng = PRESETS[args.preset], np.random.default_rng(args.seed)
+    p = {key: default if getattr(args, key) is None else getattr(args, key)
+         for key, default in PRESETS[args.preset].items()}
+    wrong = check(p)
+    if wrong:
+        parser.error(wrong)
+    rng = np.random.default_rng(args.seed)
     os.makedirs(args.dir, exist_ok=True)
     parts = list(shards(p))
     weight_map = {}
