@@ -22,18 +22,33 @@
 
 #include "base/status.h"
 
+/* How weights are stored: blocks.h has the layouts. */
 typedef enum m1b_dtype
 {
 	M1B_F32,
 	M1B_F16,
 	M1B_BF16,
+	M1B_Q8_0,
+	M1B_Q4_0,
+	M1B_Q4_K,
+	M1B_Q5_K,
+	M1B_Q6_K,
 } m1b_dtype;
 
-/* A weight matrix [rows, cols], row-major in its stored type; y = x W^T has `rows` outputs. */
+/* What a matrix is for. */
+typedef enum m1b_use
+{
+	M1B_USE_PRODUCT, /* m1b_linear and m1b_moe */
+	M1B_USE_ROWS,	 /* m1b_embed */
+	M1B_USE_HEAD,	 /* m1b_linear for logits, as exact as the weights are: activations keep fp32's precision */
+} m1b_use;
+
+/* A weight matrix [rows, cols]; y = x W^T has `rows` outputs. */
 typedef struct m1b_matrix
 {
-	const void *data; /* device memory, maybe unaligned; not owned by the operation */
+	const void *data; /* device memory, maybe unaligned, in the backend's own layout; not owned by the operation */
 	m1b_dtype type;
+	m1b_use use;
 	int rows;
 	int cols;
 } m1b_matrix;
@@ -174,9 +189,12 @@ typedef struct m1b_ops
 	/* Sizes states and work memory. Called once, before any of the following. */
 	m1_status (*configure)(m1b_backend *b, const m1b_geometry *g, m1_error *err);
 
-	/* Makes a stored matrix usable by operations. The host bytes must stay mapped until close. */
-	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, int rows, int cols, m1b_matrix *out,
-						m1_error *err);
+	/*
+	 * Makes a stored matrix, row-major, usable by operations. *borrowed tells whether the host bytes must stay where
+	 * they are until close; if not, the backend has a copy of its own.
+	 */
+	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols,
+						m1b_matrix *out, bool *borrowed, m1_error *err);
 	/* n floats of device memory, zeroed, freed by close; filled from host when that is not NULL. */
 	float *(*scratch)(m1b_backend *b, size_t n, const float *host);
 

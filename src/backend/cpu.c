@@ -2,6 +2,7 @@
  * cpu.c - the CPU backend: its life, weights in place, row-wise operations and
  * the linear layer. See backend.h for what each operation means.
  */
+#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #include <stdio.h>
@@ -68,13 +69,13 @@ m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts)
 static void
 embed(m1b_backend *b, const m1b_embed *p)
 {
-	m1b_cpu *c = m1b_cpu_of(b);
 	size_t width = (size_t) p->table->cols;
-	size_t unit = p->table->type == M1B_F32 ? 4 : 2;
+	size_t row_bytes = m1b_bytes(p->table->type, width);
 
+	(void) b;
 	for (int t = 0; t < p->n; t++)
-		c->k->widen((const char *) p->table->data + (size_t) p->tokens[t] * width * unit, p->table->type,
-					p->table->cols, p->out + (size_t) t * width);
+		m1b_dequantize(p->table->type, (const char *) p->table->data + (size_t) p->tokens[t] * row_bytes, width,
+					   p->out + (size_t) t * width);
 }
 
 typedef struct norm_job
@@ -193,11 +194,14 @@ linear(m1b_backend *b, const m1b_linear *p)
 /* ---- weights and work memory ---- */
 
 static m1_status
-matrix(m1b_backend *b, const void *host, m1b_dtype type, int rows, int cols, m1b_matrix *out, m1_error *err)
+matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols, m1b_matrix *out,
+	   bool *borrowed, m1_error *err)
 {
 	(void) b;
-	(void) err;
-	*out = (m1b_matrix){.data = host, .type = type, .rows = rows, .cols = cols};
+	if (m1b_is_quantized(type))
+		return m1_fail(err, M1_E_UNSUPPORTED, "weights of type %s are not supported", m1b_dtype_name(type));
+	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
+	*borrowed = true;
 	return M1_OK;
 }
 

@@ -213,18 +213,12 @@ dot_typed(const m1b_dot *p, const m1b_dtype type)
 static void
 dot(const m1b_dot *p)
 {
-	switch (p->w_type)
-	{
-		case M1B_F32:
-			dot_typed(p, M1B_F32);
-			break;
-		case M1B_F16:
-			dot_typed(p, M1B_F16);
-			break;
-		case M1B_BF16:
-			dot_typed(p, M1B_BF16);
-			break;
-	}
+	if (p->w_type == M1B_F32)
+		dot_typed(p, M1B_F32);
+	else if (p->w_type == M1B_F16)
+		dot_typed(p, M1B_F16);
+	else
+		dot_typed(p, M1B_BF16);
 }
 
 /* ---- mac: small fp32 products whose right side is read along its rows ---- */
@@ -490,12 +484,6 @@ max(const float *x, int n)
 	return fmaxf(vf_hmax(m), tail);
 }
 
-static void
-widen(const void *from, m1b_dtype type, int n, float *to)
-{
-	EACH_VECTOR(n, { STORE(to, part ? load_w_n(from, (size_t) i, type, left) : load_w(from, (size_t) i, type)); });
-}
-
 #define TABLE_NAME_(isa) m1b_kernels_##isa
 #define TABLE_NAME(isa) TABLE_NAME_(isa)
 
@@ -512,5 +500,4 @@ const m1b_kernels TABLE_NAME(M1_ISA) = {
 	.scale = scale,
 	.exp_sum = exp_sum,
 	.max = max,
-	.widen = widen,
 };

@@ -17,7 +17,7 @@ typedef struct m1b_dot
 {
 	const float *const *x; /* n pointers to rows of k floats */
 	int n;
-	const void *w; /* [*, k] of type w_type, rows w_stride elements apart */
+	const void *w; /* [*, k] of the float type w_type, rows w_stride elements apart */
 	m1b_dtype w_type;
 	size_t w_stride;
 	int k;
@@ -56,7 +56,6 @@ typedef struct m1b_kernels
 	/* x = exp(x - max), returns the sum; max is the running maximum */
 	float (*exp_sum)(float *x, float max, int n);
 	float (*max)(const float *x, int n);
-	void (*widen)(const void *from, m1b_dtype type, int n, float *to); /* to float32 */
 } m1b_kernels;
 
 extern const m1b_kernels m1b_kernels_portable;

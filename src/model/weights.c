@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/blocks.h"
+
 typedef struct loader
 {
 	const m1_checkpoint *checkpoint;
@@ -68,44 +70,21 @@ find(loader *l, const char *name, int rows, int cols, m1b_dtype *type)
 		return NULL;
 	}
 	*type = types[t->dtype];
-	l->weights->parameters += (uint64_t) rows * (uint64_t) (cols == 0 ? 1 : cols);
 	return t;
 }
 
 static void
-matrix(loader *l, const char *name, int rows, int cols, m1b_matrix *out)
+matrix(loader *l, const char *name, m1b_use use, int rows, int cols, m1b_matrix *out)
 {
 	m1b_dtype type;
+	bool borrowed;
 	const m1_tensor *t = find(l, name, rows, cols, &type);
 
-	if (t != NULL)
-		l->status = l->backend->ops->matrix(l->backend, t->data, type, rows, cols, out, l->err);
-}
-
-static float
-element(const void *data, m1b_dtype type, size_t i)
-{
-	uint16_t half;
-	uint32_t bits;
-	float x;
-
-	if (type == M1B_F32)
-	{
-		memcpy(&x, (const char *) data + i * sizeof x, sizeof x);
-		return x;
-	}
-	memcpy(&half, (const char *) data + i * sizeof half, sizeof half);
-	if (type == M1B_BF16)
-	{
-		bits = (uint32_t) half << 16;
-		memcpy(&x, &bits, sizeof x);
-		return x;
-	}
-	/* F16 by exponent arithmetic: shift it into float's place, then undo the difference of the biases */
-	bits = (uint32_t) (half & 0x7fff) << 13;
-	memcpy(&x, &bits, sizeof x);
-	x *= 0x1p112f;
-	return half & 0x8000 ? -x : x;
+	if (t == NULL)
+		return;
+	l->status = l->backend->ops->matrix(l->backend, t->data, type, use, rows, cols, out, &borrowed, l->err);
+	if (use != M1B_USE_HEAD || !l->config->tied_head)
+		l->weights->parameters += (uint64_t) rows * (uint64_t) cols;
 }
 
 /* A vector in fp32: norms are tiny and read by every token. */
@@ -124,8 +103,8 @@ vector(loader *l, const char *name, int n)
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%.120s\"", name);
 		return NULL;
 	}
-	for (int i = 0; i < n; i++)
-		host[i] = element(t->data, type, (size_t) i);
+	m1b_dequantize(type, t->data, (size_t) n, host);
+	l->weights->parameters += (uint64_t) n;
 	if ((device = l->backend->ops->scratch(l->backend, (size_t) n, host)) == NULL)
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%.120s\"", name);
 	free(host);
@@ -156,9 +135,10 @@ load_lightning(loader *l, int i, m1_layer *layer)
 	const int width = c->heads * c->head_dim;
 	layer_name name = {""};
 
-	matrix(l, named(&name, i, "self_attn.qkv_proj.weight"), 3 * width, c->hidden_size, &layer->qkv);
-	matrix(l, named(&name, i, "self_attn.output_gate.weight"), width, c->hidden_size, &layer->output_gate);
-	matrix(l, named(&name, i, "self_attn.out_proj.weight"), c->hidden_size, width, &layer->out);
+	matrix(l, named(&name, i, "self_attn.qkv_proj.weight"), M1B_USE_PRODUCT, 3 * width, c->hidden_size, &layer->qkv);
+	matrix(l, named(&name, i, "self_attn.output_gate.weight"), M1B_USE_PRODUCT, width, c->hidden_size,
+		   &layer->output_gate);
+	matrix(l, named(&name, i, "self_attn.out_proj.weight"), M1B_USE_PRODUCT, c->hidden_size, width, &layer->out);
 	layer->inner_norm = vector(l, named(&name, i, "self_attn.norm.weight"), width);
 	if ((layer->decay = malloc((size_t) c->heads * sizeof *layer->decay)) == NULL)
 	{
@@ -176,10 +156,10 @@ load_softmax(loader *l, int i, m1_layer *layer)
 	const int d = c->head_dim;
 	layer_name name = {""};
 
-	matrix(l, named(&name, i, "self_attn.q_proj.weight"), c->heads * d, c->hidden_size, &layer->q);
-	matrix(l, named(&name, i, "self_attn.k_proj.weight"), c->kv_heads * d, c->hidden_size, &layer->k);
-	matrix(l, named(&name, i, "self_attn.v_proj.weight"), c->kv_heads * d, c->hidden_size, &layer->v);
-	matrix(l, named(&name, i, "self_attn.o_proj.weight"), c->hidden_size, c->heads * d, &layer->out);
+	matrix(l, named(&name, i, "self_attn.q_proj.weight"), M1B_USE_PRODUCT, c->heads * d, c->hidden_size, &layer->q);
+	matrix(l, named(&name, i, "self_attn.k_proj.weight"), M1B_USE_PRODUCT, c->kv_heads * d, c->hidden_size, &layer->k);
+	matrix(l, named(&name, i, "self_attn.v_proj.weight"), M1B_USE_PRODUCT, c->kv_heads * d, c->hidden_size, &layer->v);
+	matrix(l, named(&name, i, "self_attn.o_proj.weight"), M1B_USE_PRODUCT, c->hidden_size, c->heads * d, &layer->out);
 }
 
 static void
@@ -196,15 +176,16 @@ load_experts(loader *l, int i, m1_layer *layer)
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
 		return;
 	}
-	matrix(l, named(&name, i, "block_sparse_moe.gate.weight"), c->experts, c->hidden_size, &layer->router);
+	matrix(l, named(&name, i, "block_sparse_moe.gate.weight"), M1B_USE_PRODUCT, c->experts, c->hidden_size,
+		   &layer->router);
 	for (int e = 0; e < c->experts && l->status == M1_OK; e++)
 	{
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w1.weight", e), c->expert_width, c->hidden_size,
-			   &layer->w1[e]);
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w2.weight", e), c->hidden_size, c->expert_width,
-			   &layer->w2[e]);
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w3.weight", e), c->expert_width, c->hidden_size,
-			   &layer->w3[e]);
+		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w1.weight", e), M1B_USE_PRODUCT, c->expert_width,
+			   c->hidden_size, &layer->w1[e]);
+		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w2.weight", e), M1B_USE_PRODUCT, c->hidden_size,
+			   c->expert_width, &layer->w2[e]);
+		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w3.weight", e), M1B_USE_PRODUCT, c->expert_width,
+			   c->hidden_size, &layer->w3[e]);
 	}
 }
 
@@ -219,12 +200,10 @@ m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1b_backend
 	if ((w->layers = calloc((size_t) c->layers, sizeof *w->layers)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", c->layers);
 	w->n_layers = c->layers;
-	matrix(&l, "model.embed_tokens.weight", c->vocab_size, c->hidden_size, &w->embed);
+	matrix(&l, "model.embed_tokens.weight", M1B_USE_ROWS, c->vocab_size, c->hidden_size, &w->embed);
 	w->final_norm = vector(&l, "model.norm.weight", c->hidden_size);
-	if (c->tied_head)
-		w->head = w->embed;
-	else
-		matrix(&l, "lm_head.weight", c->vocab_size, c->hidden_size, &w->head);
+	matrix(&l, c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight", M1B_USE_HEAD, c->vocab_size,
+		   c->hidden_size, &w->head);
 	for (int i = 0; i < c->layers && l.status == M1_OK; i++)
 	{
 		m1_layer *layer = &w->layers[i];

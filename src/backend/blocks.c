@@ -1,0 +1,237 @@
+/* blocks.c - see blocks.h. */
+#include "backend/blocks.h"
+
+#include <string.h>
+
+#define SUPER 256 /* weights of a superblock, the K formats */
+
+typedef struct format
+{
+	const char *name;
+	int weights;
+	size_t bytes;
+} format;
+
+static const format formats[] = {
+	[M1B_F32] = {"F32", 1, 4},
+	[M1B_F16] = {"F16", 1, 2},
+	[M1B_BF16] = {"BF16", 1, 2},
+	[M1B_Q8_0] = {"Q8_0", 32, 2 + 32},
+	[M1B_Q4_0] = {"Q4_0", 32, 2 + 16},
+	[M1B_Q4_K] = {"Q4_K", SUPER, 2 + 2 + 12 + 128},
+	[M1B_Q5_K] = {"Q5_K", SUPER, 2 + 2 + 12 + 32 + 128},
+	[M1B_Q6_K] = {"Q6_K", SUPER, 128 + 64 + 16 + 2},
+};
+
+int
+m1b_block_weights(m1b_dtype type)
+{
+	return formats[type].weights;
+}
+
+size_t
+m1b_block_bytes(m1b_dtype type)
+{
+	return formats[type].bytes;
+}
+
+size_t
+m1b_bytes(m1b_dtype type, size_t n)
+{
+	return n / (size_t) formats[type].weights * formats[type].bytes;
+}
+
+bool
+m1b_is_quantized(m1b_dtype type)
+{
+	return formats[type].weights > 1;
+}
+
+const char *
+m1b_dtype_name(m1b_dtype type)
+{
+	return formats[type].name;
+}
+
+/* ---- floats ---- */
+
+static float
+float_of_bits(uint32_t bits)
+{
+	float x;
+
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static uint16_t
+read_u16(const uint8_t *from)
+{
+	uint16_t x;
+
+	memcpy(&x, from, sizeof x);
+	return x;
+}
+
+float
+m1b_half_to_float(uint16_t half)
+{
+	const uint32_t sign = (uint32_t) (half & 0x8000) << 16;
+	const uint32_t magnitude = half & 0x7fff;
+	float x;
+
+	if (magnitude >= 0x7c00) /* infinity and NaN keep their mantissa */
+		return float_of_bits(sign | 0x7f800000u | (magnitude & 0x3ff) << 13);
+	/* shifted into float's place, the exponent is off by the difference of the biases; subnormals come out right too */
+	x = float_of_bits(magnitude << 13) * 0x1p112f;
+	return sign != 0 ? -x : x;
+}
+
+uint16_t
+m1b_float_to_half(float x)
+{
+	uint32_t bits;
+	uint16_t sign;
+
+	memcpy(&bits, &x, sizeof bits);
+	sign = (uint16_t) (bits >> 16 & 0x8000);
+	bits &= 0x7fffffffu;
+	if (bits > 0x7f800000u)
+		return sign | 0x7e00;
+	if (bits >= 0x47800000u)
+		return sign | 0x7c00;
+	if (bits < 0x38800000u)
+	{
+		/* below the normal range: adding 0.5 lets the FPU round the mantissa into place */
+		float shifted = float_of_bits(bits) + 0.5f;
+
+		memcpy(&bits, &shifted, sizeof bits);
+		return sign | (uint16_t) (bits - 0x3f000000u);
+	}
+	/* round to nearest even; a carry into the exponent is right, up to infinity */
+	bits += 0xfff + (bits >> 13 & 1);
+	return sign | (uint16_t) ((bits - 0x38000000u) >> 13);
+}
+
+static float
+read_half(const uint8_t *from)
+{
+	return m1b_half_to_float(read_u16(from));
+}
+
+/* ---- one block of each format to floats ---- */
+
+static void
+q8_0(const uint8_t *from, float *to)
+{
+	const float d = read_half(from);
+
+	for (int i = 0; i < 32; i++)
+		to[i] = d * (float) (int8_t) from[2 + i];
+}
+
+static void
+q4_0(const uint8_t *from, float *to)
+{
+	const float d = read_half(from);
+
+	for (int i = 0; i < 16; i++)
+	{
+		to[i] = d * (float) ((from[2 + i] & 15) - 8);
+		to[i + 16] = d * (float) ((from[2 + i] >> 4) - 8);
+	}
+}
+
+void
+m1b_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
+{
+	for (int i = 0; i < 4; i++)
+	{
+		scales[i] = packed[i] & 63;
+		mins[i] = packed[i + 4] & 63;
+		scales[i + 4] = (uint8_t) ((packed[i + 8] & 15) | packed[i] >> 6 << 4);
+		mins[i + 4] = (uint8_t) (packed[i + 8] >> 4 | packed[i + 4] >> 6 << 4);
+	}
+}
+
+/* Q4_K and Q5_K: eight groups of 32 with a scale and a minimum each; high holds the fifth bits, or is NULL */
+static void
+k_groups(const uint8_t *from, const uint8_t *high, const uint8_t *nibbles, float *to)
+{
+	const float d = read_half(from);
+	const float dmin = read_half(from + 2);
+	uint8_t scales[8];
+	uint8_t mins[8];
+
+	m1b_k_scales(from + 4, scales, mins);
+	for (int g = 0; g < 8; g++)
+		for (int i = 0; i < 32; i++)
+		{
+			const uint8_t byte = nibbles[g / 2 * 32 + i];
+			int q = g % 2 == 0 ? byte & 15 : byte >> 4;
+
+			if (high != NULL)
+				q |= (high[i] >> g & 1) << 4;
+			to[g * 32 + i] = d * scales[g] * (float) q - dmin * mins[g];
+		}
+}
+
+static void
+q4_k(const uint8_t *from, float *to)
+{
+	k_groups(from, NULL, from + 16, to);
+}
+
+static void
+q5_k(const uint8_t *from, float *to)
+{
+	k_groups(from, from + 16, from + 48, to);
+}
+
+int
+m1b_q6_k_value(const uint8_t *block, int i)
+{
+	const int half = i / 128;
+	const int quarter = i % 128 / 32; /* which bits of the half's bytes */
+	const uint8_t low = block[half * 64 + quarter % 2 * 32 + i % 32];
+	const uint8_t high = block[128 + half * 32 + i % 32];
+
+	return (quarter < 2 ? low & 15 : low >> 4) | (high >> 2 * quarter & 3) << 4;
+}
+
+static void
+q6_k(const uint8_t *from, float *to)
+{
+	const float d = read_half(from + 208);
+
+	for (int i = 0; i < SUPER; i++)
+		to[i] = d * (float) (int8_t) from[192 + i / 16] * (float) (m1b_q6_k_value(from, i) - 32);
+}
+
+void
+m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to)
+{
+	static void (*const block[])(const uint8_t *from, float *to) = {
+		[M1B_Q8_0] = q8_0, [M1B_Q4_0] = q4_0, [M1B_Q4_K] = q4_k, [M1B_Q5_K] = q5_k, [M1B_Q6_K] = q6_k,
+	};
+	const uint8_t *at = from;
+
+	switch (type)
+	{
+		case M1B_F32:
+			memcpy(to, from, n * sizeof *to);
+			break;
+		case M1B_F16:
+			for (size_t i = 0; i < n; i++)
+				to[i] = read_half(at + 2 * i);
+			break;
+		case M1B_BF16:
+			for (size_t i = 0; i < n; i++)
+				to[i] = float_of_bits((uint32_t) read_u16(at + 2 * i) << 16);
+			break;
+		default:
+			for (size_t i = 0; i < n; i += (size_t) formats[type].weights, at += formats[type].bytes)
+				block[type](at, to + i);
+			break;
+	}
+}

@@ -1,0 +1,38 @@
+/*
+ * blocks.h - how each weight type is stored, row-major, and the plain conversions.
+ *
+ * The block formats are those of GGUF files: a row is a sequence of blocks, each a
+ * scale or two and small integers. Float types are blocks of one. This is what is
+ * on disk and the reference for every kernel; nothing here is fast.
+ */
+#ifndef M1_BACKEND_BLOCKS_H
+#define M1_BACKEND_BLOCKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+
+/* Weights per block and bytes per block; a row's length must be a multiple of the former. */
+int m1b_block_weights(m1b_dtype type);
+size_t m1b_block_bytes(m1b_dtype type);
+/* Bytes of n weights, n a multiple of the block. */
+size_t m1b_bytes(m1b_dtype type, size_t n);
+bool m1b_is_quantized(m1b_dtype type);
+/* "F32", "BF16", "Q4_K", as GGUF tools spell it */
+const char *m1b_dtype_name(m1b_dtype type);
+
+/* n weights to float32; from may be unaligned. */
+void m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to);
+
+/* The 6-bit scales and minimums of the eight groups of a Q4_K or Q5_K block. */
+void m1b_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]);
+/* Weight i of a Q6_K block as stored, 0 to 63; it stands for 32 less. */
+int m1b_q6_k_value(const uint8_t *block, int i);
+
+float m1b_half_to_float(uint16_t half);
+/* Rounds to nearest even; overflows to infinity. */
+uint16_t m1b_float_to_half(float x);
+
+#endif
