@@ -12,20 +12,22 @@ ENGINE_CFLAGS := -std=c11 -O3 -g -fno-math-errno -fno-trapping-math -Isrc -MMD -
                  -Wwrite-strings $(SANITIZE) $(EXTRA_CFLAGS)
 ENGINE_LIBS   := -lpcre2-8 -ljansson -lpthread -lm
 
+KERNEL_SRC := src/backend/cpu_kernels.c src/backend/cpu_qkernels.c
 ENGINE_SRC := $(wildcard src/base/*.c src/wire/*.c src/model/*.c src/engine/*.c) \
-              $(filter-out src/backend/cpu_kernels.c,$(wildcard src/backend/*.c))
+              $(filter-out $(KERNEL_SRC),$(wildcard src/backend/*.c))
 
-# cpu_kernels.c is compiled once per instruction set; the backend chooses at run time.
+# Compiled once per instruction set; the backend chooses at run time.
 KERNEL_ISAS := portable
 ifeq ($(shell uname -m),x86_64)
-KERNEL_ISAS += avx2 avx512
+KERNEL_ISAS += avx2 avx512 avx512vnni
 endif
-ISA_FLAGS_portable :=
-ISA_FLAGS_avx2     := -mavx2 -mfma -mf16c
-ISA_FLAGS_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
+ISA_FLAGS_portable   :=
+ISA_FLAGS_avx2       := -mavx2 -mfma -mf16c
+ISA_FLAGS_avx512     := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/obj/%.o) \
-              $(KERNEL_ISAS:%=$(BUILD)/obj/src/backend/cpu_kernels_%.o)
+              $(foreach isa,$(KERNEL_ISAS),$(KERNEL_SRC:%.c=$(BUILD)/obj/%_$(isa).o))
 CORE_OBJ   := $(filter-out $(BUILD)/obj/src/engine/main.o,$(ENGINE_OBJ))
 
 ENGINE   := $(BUILD)/minimax_m1_engine
@@ -38,9 +40,12 @@ $(CORE_LIB): $(CORE_OBJ)
 	rm -f $@
 	ar rcs $@ $^
 
-$(KERNEL_ISAS:%=$(BUILD)/obj/src/backend/cpu_kernels_%.o): $(BUILD)/obj/src/backend/cpu_kernels_%.o: src/backend/cpu_kernels.c
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(ISA_FLAGS_$*) -DM1_ISA=$* -c -o $@ $<
+define kernel_rule
+$(BUILD)/obj/%_$(1).o: %.c
+	@mkdir -p $$(@D)
+	$$(ENGINE_CC) $$(ENGINE_CFLAGS) $$(ISA_FLAGS_$(1)) -DM1_ISA=$(1) -c -o $$@ $$<
+endef
+$(foreach isa,$(KERNEL_ISAS),$(eval $(call kernel_rule,$(isa))))
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)

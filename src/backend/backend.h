@@ -170,8 +170,8 @@ typedef struct m1b_attention
 typedef struct m1b_moe
 {
 	const m1b_matrix *router;  /* [E, d] */
-	const m1b_matrix *w1, *w3; /* E matrices [F, d] each */
-	const m1b_matrix *w2;	   /* E matrices [d, F] */
+	const m1b_matrix *w1, *w3; /* E matrices [F, d] each; those of w1 of one type, those of w3 of one type */
+	const m1b_matrix *w2;	   /* E matrices [d, F] of one type */
 	int experts;			   /* E */
 	int top_k;
 	const float *x; /* [n, d] */
@@ -224,7 +224,7 @@ struct m1b_backend
 	const m1b_ops *ops;
 };
 
-/* threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512" (for tests). */
+/* threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512", "avx512vnni" (for tests). */
 m1_status m1b_cpu_open(int threads, const char *isa, m1b_backend **out, m1_error *err);
 
 #endif

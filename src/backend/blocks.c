@@ -188,24 +188,30 @@ q5_k(const uint8_t *from, float *to)
 	k_groups(from, from + 16, from + 48, to);
 }
 
-int
-m1b_q6_k_value(const uint8_t *block, int i)
+void
+m1b_q6_k_values(const uint8_t *block, uint8_t values[256])
 {
-	const int half = i / 128;
-	const int quarter = i % 128 / 32; /* which bits of the half's bytes */
-	const uint8_t low = block[half * 64 + quarter % 2 * 32 + i % 32];
-	const uint8_t high = block[128 + half * 32 + i % 32];
+	for (int half = 0; half < 2; half++)
+		for (int quarter = 0; quarter < 4; quarter++)
+		{
+			const uint8_t *low = block + half * 64 + quarter % 2 * 32;
+			const uint8_t *high = block + 128 + half * 32;
+			uint8_t *to = values + half * 128 + quarter * 32;
 
-	return (quarter < 2 ? low & 15 : low >> 4) | (high >> 2 * quarter & 3) << 4;
+			for (int i = 0; i < 32; i++)
+				to[i] = (uint8_t) ((low[i] >> quarter / 2 * 4 & 15) | (high[i] >> 2 * quarter & 3) << 4);
+		}
 }
 
 static void
 q6_k(const uint8_t *from, float *to)
 {
 	const float d = read_half(from + 208);
+	uint8_t values[SUPER];
 
+	m1b_q6_k_values(from, values);
 	for (int i = 0; i < SUPER; i++)
-		to[i] = d * (float) (int8_t) from[192 + i / 16] * (float) (m1b_q6_k_value(from, i) - 32);
+		to[i] = d * (float) (int8_t) from[192 + i / 16] * (float) (values[i] - 32);
 }
 
 void

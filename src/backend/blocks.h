@@ -28,8 +28,8 @@ void m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to);
 
 /* The 6-bit scales and minimums of the eight groups of a Q4_K or Q5_K block. */
 void m1b_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]);
-/* Weight i of a Q6_K block as stored, 0 to 63; it stands for 32 less. */
-int m1b_q6_k_value(const uint8_t *block, int i);
+/* The weights of a Q6_K block as stored, 0 to 63; they stand for 32 less. */
+void m1b_q6_k_values(const uint8_t *block, uint8_t values[256]);
 
 float m1b_half_to_float(uint16_t half);
 /* Rounds to nearest even; overflows to infinity. */

@@ -1,6 +1,6 @@
 /*
- * cpu.c - the CPU backend: its life, weights in place, row-wise operations and
- * the linear layer. See backend.h for what each operation means.
+ * cpu.c - the CPU backend: its life and row-wise operations. See backend.h for what
+ * each operation means.
  */
 #include "backend/blocks.h"
 #include "backend/cpu_internal.h"
@@ -11,34 +11,34 @@
 
 /* ---- choosing kernels ---- */
 
+typedef struct instruction_set
+{
+	const char *name; /* for tests and people who want to compare */
+	const m1b_kernels *kernels;
+	bool available;
+} instruction_set;
+
+/* The best of the sets that this processor has, or the one of that name. */
 static const m1b_kernels *
-best_kernels(void)
+choose_kernels(const char *name)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-		__builtin_cpu_supports("avx512vl"))
-		return &m1b_kernels_avx512;
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-		return &m1b_kernels_avx2;
+	const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+							__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+	const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-	return &m1b_kernels_portable;
-}
-
-static const m1b_kernels *
-kernels_named(const char *isa)
-{
-	const m1b_kernels *best = best_kernels();
-
-	if (isa == NULL)
-		return best;
-	if (strcmp(isa, "portable") == 0)
-		return &m1b_kernels_portable;
+	const instruction_set sets[] = {
 #if defined(__x86_64__)
-	if (strcmp(isa, "avx2") == 0 && best != &m1b_kernels_portable)
-		return &m1b_kernels_avx2;
-	if (strcmp(isa, "avx512") == 0 && best == &m1b_kernels_avx512)
-		return &m1b_kernels_avx512;
+		{"avx512vnni", &m1b_kernels_avx512vnni, has_avx512 && __builtin_cpu_supports("avx512vnni")},
+		{"avx512", &m1b_kernels_avx512, has_avx512},
+		{"avx2", &m1b_kernels_avx2, has_avx2},
 #endif
+		{"portable", &m1b_kernels_portable, true},
+	};
+
+	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+		if (sets[i].available && (name == NULL || strcmp(name, sets[i].name) == 0))
+			return sets[i].kernels;
 	return NULL;
 }
 
@@ -57,11 +57,11 @@ m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg)
 int
 m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts)
 {
-	/* Eight pieces a thread even out their speeds; a multiple of 8 rows fills the kernels' tiles. */
+	/* Eight pieces a thread even out their speeds; whole panels fill the kernels' tiles. */
 	int per = rows * parts / (8 * m1_pool_size(c->pool));
 
-	per = (per + 7) / 8 * 8;
-	return per < 8 ? 8 : per > 64 ? 64 : per;
+	per = (per + M1B_PANEL_ROWS - 1) / M1B_PANEL_ROWS * M1B_PANEL_ROWS;
+	return per < M1B_PANEL_ROWS ? M1B_PANEL_ROWS : per > M1B_MAX_PIECE_ROWS ? M1B_MAX_PIECE_ROWS : per;
 }
 
 /* ---- row-wise operations ---- */
@@ -140,70 +140,7 @@ gate(m1b_backend *b, const m1b_gate *p)
 	m1b_cpu_loop(m1b_cpu_of(b), 16.0 * p->n * p->width, p->n, gate_row, &job);
 }
 
-/* ---- linear ---- */
-
-typedef struct linear_job
-{
-	const m1b_cpu *c;
-	const m1b_linear *p;
-	int rows_per_piece;
-} linear_job;
-
-static void
-linear_piece(void *arg, int piece, int worker)
-{
-	const linear_job *job = arg;
-	const m1b_linear *p = job->p;
-	int rows = p->weight->rows;
-	m1b_dot dot = {
-		.x = job->c->x_rows,
-		.n = p->n,
-		.w = p->weight->data,
-		.w_type = p->weight->type,
-		.w_stride = (size_t) p->weight->cols,
-		.k = p->weight->cols,
-		.row0 = piece * job->rows_per_piece,
-		.row1 = (piece + 1) * job->rows_per_piece,
-		.out = job->c->out_rows,
-	};
-
-	(void) worker;
-	if (dot.row1 > rows)
-		dot.row1 = rows;
-	job->c->k->dot(&dot);
-	if (p->activation == M1B_SILU)
-		for (int t = 0; t < p->n; t++)
-			job->c->k->silu(dot.out[t] + dot.row0, dot.row1 - dot.row0);
-}
-
-static void
-linear(m1b_backend *b, const m1b_linear *p)
-{
-	m1b_cpu *c = m1b_cpu_of(b);
-	linear_job job = {c, p, m1b_cpu_rows_per_piece(c, p->weight->rows, 1)};
-	int pieces = (p->weight->rows + job.rows_per_piece - 1) / job.rows_per_piece;
-
-	for (int t = 0; t < p->n; t++)
-	{
-		c->x_rows[t] = p->x + (size_t) t * (size_t) p->weight->cols;
-		c->out_rows[t] = p->out + (size_t) t * (size_t) p->weight->rows;
-	}
-	m1b_cpu_loop(c, (double) p->n * p->weight->rows * p->weight->cols, pieces, linear_piece, &job);
-}
-
-/* ---- weights and work memory ---- */
-
-static m1_status
-matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols, m1b_matrix *out,
-	   bool *borrowed, m1_error *err)
-{
-	(void) b;
-	if (m1b_is_quantized(type))
-		return m1_fail(err, M1_E_UNSUPPORTED, "weights of type %s are not supported", m1b_dtype_name(type));
-	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
-	*borrowed = true;
-	return M1_OK;
-}
+/* ---- work memory ---- */
 
 static float *
 scratch(m1b_backend *b, size_t n, const float *host)
@@ -256,16 +193,13 @@ static m1_status
 configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	size_t rows = (size_t) (g->max_tokens > g->max_moe_pairs ? g->max_tokens : g->max_moe_pairs);
 	m1_status status;
 
 	if (g->heads / g->kv_heads > M1B_MAX_GROUP)
 		return m1_fail(err, M1_E_UNSUPPORTED, "more than %d attention heads share a key/value head", M1B_MAX_GROUP);
 	c->g = *g;
-	c->x_rows = calloc(rows, sizeof *c->x_rows);
-	c->out_rows = calloc(rows, sizeof *c->out_rows);
-	if (c->x_rows == NULL || c->out_rows == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the work space of %d tokens", g->max_tokens);
+	if ((status = m1b_cpu_product_configure(c, err)) != M1_OK)
+		return status;
 	if ((status = m1b_cpu_states_configure(c, err)) != M1_OK)
 		return status;
 	if ((status = m1b_cpu_attention_configure(c, err)) != M1_OK)
@@ -279,14 +213,14 @@ cpu_close(m1b_backend *b)
 	m1b_cpu *c = m1b_cpu_of(b);
 
 	m1_pool_free(c->pool);
+	m1b_cpu_weights_free(c);
+	m1b_cpu_product_free(c);
 	m1b_cpu_states_free(c);
 	m1b_cpu_attention_free(c);
 	m1b_cpu_moe_free(c);
 	for (int i = 0; i < c->n_owned; i++)
 		free(c->owned[i]);
 	free(c->owned);
-	free(c->x_rows);
-	free(c->out_rows);
 	free(c);
 }
 
@@ -294,14 +228,14 @@ static const m1b_ops cpu_ops = {
 	.close = cpu_close,
 	.describe = describe,
 	.configure = configure,
-	.matrix = matrix,
+	.matrix = m1b_cpu_matrix,
 	.scratch = scratch,
 	.state_acquire = m1b_cpu_state_acquire,
 	.state_release = m1b_cpu_state_release,
 	.begin = m1b_cpu_begin,
 	.embed = embed,
 	.norm = norm,
-	.linear = linear,
+	.linear = m1b_cpu_linear,
 	.lightning = m1b_cpu_lightning,
 	.gate = gate,
 	.attention = m1b_cpu_attention,
@@ -312,7 +246,7 @@ static const m1b_ops cpu_ops = {
 m1_status
 m1b_cpu_open(int threads, const char *isa, m1b_backend **out, m1_error *err)
 {
-	const m1b_kernels *kernels = kernels_named(isa);
+	const m1b_kernels *kernels = choose_kernels(isa);
 	m1b_cpu *c;
 	m1_status status;
 

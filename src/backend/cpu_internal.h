@@ -1,7 +1,9 @@
 /*
  * cpu_internal.h - what the files of the CPU backend share. Nobody else includes it.
  *
- *   cpu.c            life of the backend, weights, row-wise operations, linear
+ *   cpu.c            life of the backend, row-wise operations
+ *   cpu_weights.c    matrices as the kernels want them
+ *   cpu_product.c    products of activations and weights, the linear layer
  *   cpu_state.c      sequences' memory: lightning states and KV pages
  *   cpu_attention.c  lightning and softmax attention
  *   cpu_moe.c        router and experts
@@ -11,12 +13,14 @@
 
 #include "backend/backend.h"
 #include "backend/cpu_kernels.h"
+#include "backend/cpu_packed.h"
 #include "base/pool.h"
 
 #define M1B_PAGE_TOKENS 64	   /* tokens of one KV page: also the key block of softmax attention */
 #define M1B_LIGHTNING_BLOCK 64 /* tokens of one lightning block */
 #define M1B_QUERY_TOKENS 16	   /* query tokens of one softmax attention piece */
 #define M1B_MAX_GROUP 64	   /* query heads per kv head at most */
+#define M1B_MAX_PIECE_ROWS 64  /* weight rows of one piece of a product at most */
 
 /* Below this many multiply-adds a loop is not worth waking another thread for. */
 #define M1B_SERIAL_WORK 100000.0
@@ -64,9 +68,15 @@ typedef struct m1b_cpu
 	/* cpu_moe.c */
 	struct m1b_moe_work *moe;
 
-	/* row pointers for dot: [max rows of any product] each */
+	/* cpu_weights.c */
+	struct m1b_chunk *chunks; /* memory of packed matrices */
+
+	/* cpu_product.c: row pointers of a product, [max rows of any] each */
 	const float **x_rows;
 	float **out_rows;
+	void **q_rows;	/* into q_memory */
+	char *q_memory; /* [max rows][q_row_bytes] quantized activations */
+	size_t q_row_bytes;
 
 	void **owned; /* scratch blocks, freed by close */
 	int n_owned;
@@ -84,6 +94,30 @@ void m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg)
 
 /* How many weight rows a piece of a product takes, so that each thread gets several pieces of useful size. */
 int m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts);
+
+/* cpu_weights.c */
+m1_status m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols,
+						 m1b_matrix *out, bool *borrowed, m1_error *err);
+void m1b_cpu_weights_free(m1b_cpu *c);
+
+/* cpu_product.c */
+m1_status m1b_cpu_product_configure(m1b_cpu *c, m1_error *err);
+void m1b_cpu_product_free(m1b_cpu *c);
+void m1b_cpu_linear(m1b_backend *b, const m1b_linear *p);
+
+/* Rows of activations, and the same quantized where the weights need it. */
+typedef struct m1b_operand
+{
+	const float *const *x; /* [n] */
+	void *const *q;		   /* [n]; for the head, n more with what quantizing left over */
+	int n;
+} m1b_operand;
+
+/* x as an operand for that weight or others of its type and width; valid until the next call. */
+m1b_operand m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *weight);
+/* out[t][j] for rows [row0, row1) of the weight, row0 a multiple of M1B_PANEL_ROWS; single-threaded. */
+void m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
+					 float *const *out);
 
 /* cpu_state.c */
 m1_status m1b_cpu_states_configure(m1b_cpu *c, m1_error *err);

@@ -1,30 +1,11 @@
 /*
- * cpu_kernels.c - see cpu_kernels.h. Compiled once per instruction set, with
- * M1_ISA set to avx512, avx2 or portable; the vocabulary (vf_*) comes from the
- * matching simd_*.h.
+ * cpu_kernels.c - see cpu_kernels.h. Compiled once per instruction set, see cpu_isa.h.
  */
 #include "backend/cpu_kernels.h"
 
 #include <math.h>
 
-#define avx512 1
-#define avx2 2
-#define portable 3
-#if M1_ISA == avx512
-#include "backend/simd_avx512.h"
-#elif M1_ISA == avx2
-#include "backend/simd_avx2.h"
-#elif M1_ISA == portable
-#include "backend/simd_portable.h"
-#else
-#error "M1_ISA must be avx512, avx2 or portable"
-#endif
-#undef avx512
-#undef avx2
-#undef portable
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#include "backend/cpu_isa.h"
 
 #define DOT_COLS 4 /* weight rows of a tile; vf_sum4 reduces them together */
 
@@ -484,10 +465,7 @@ max(const float *x, int n)
 	return fmaxf(vf_hmax(m), tail);
 }
 
-#define TABLE_NAME_(isa) m1b_kernels_##isa
-#define TABLE_NAME(isa) TABLE_NAME_(isa)
-
-const m1b_kernels TABLE_NAME(M1_ISA) = {
+const m1b_kernels M1B_TABLE(m1b_kernels) = {
 	.name = VF_NAME,
 	.dot = dot,
 	.mac = mac,
@@ -500,4 +478,5 @@ const m1b_kernels TABLE_NAME(M1_ISA) = {
 	.scale = scale,
 	.exp_sum = exp_sum,
 	.max = max,
+	.packed = &M1B_TABLE(m1b_qkernels),
 };

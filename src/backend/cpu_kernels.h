@@ -1,8 +1,8 @@
 /*
  * cpu_kernels.h - the inner loops of the CPU backend, one table per instruction set.
  *
- * cpu_kernels.c is compiled once per instruction set (M1_ISA); the table is chosen
- * at run time. Kernels are single-threaded, allocate nothing and accept unaligned
+ * cpu_kernels.c and cpu_qkernels.c are compiled once per instruction set (M1_ISA); the
+ * table is chosen at run time. Kernels are single-threaded, allocate nothing and accept unaligned
  * pointers. Every output element is accumulated in one fixed order per instruction
  * set, whatever the tile it falls in: that is what makes a row's result independent
  * of its batch.
@@ -38,6 +38,30 @@ typedef struct m1b_mac
 	float scale;
 } m1b_mac;
 
+/*
+ * out[t][j] = sum_k x[t][k] * w[j][k] for t < n and j in [row0, row1), with packed weights and inputs that
+ * .quantize made (cpu_packed.h). row0 is a multiple of M1B_PANEL_ROWS, row1 too unless it is the last row.
+ */
+typedef struct m1b_qdot
+{
+	void *const *x; /* n quantized rows of k columns */
+	int n;
+	const void *w; /* panels */
+	m1b_dtype type;
+	int k;
+	int row0, row1;
+	float *const *out;
+} m1b_qdot;
+
+typedef struct m1b_qkernels
+{
+	void (*qdot)(const m1b_qdot *p);
+	/* A row of n floats to 8 bits; n is a multiple of 32. */
+	void (*quantize)(const float *x, int n, void *to);
+	/* What quantizing x to `of` left over, as another row: the two products' sum is exact to 15 bits. */
+	void (*quantize_rest)(const float *x, int n, const void *of, void *to);
+} m1b_qkernels;
+
 typedef struct m1b_kernels
 {
 	const char *name; /* "AVX-512" */
@@ -56,12 +80,18 @@ typedef struct m1b_kernels
 	/* x = exp(x - max), returns the sum; max is the running maximum */
 	float (*exp_sum)(float *x, float max, int n);
 	float (*max)(const float *x, int n);
+	const m1b_qkernels *packed;
 } m1b_kernels;
 
 extern const m1b_kernels m1b_kernels_portable;
+extern const m1b_qkernels m1b_qkernels_portable;
 #if defined(__x86_64__)
 extern const m1b_kernels m1b_kernels_avx2;
 extern const m1b_kernels m1b_kernels_avx512;
+extern const m1b_kernels m1b_kernels_avx512vnni;
+extern const m1b_qkernels m1b_qkernels_avx2;
+extern const m1b_qkernels m1b_qkernels_avx512;
+extern const m1b_qkernels m1b_qkernels_avx512vnni;
 #endif
 
 #endif

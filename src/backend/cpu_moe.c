@@ -5,6 +5,7 @@
  * tokens that chose it. A (token, rank) pair owns a row of each intermediate; the
  * final sum runs in rank order, so that grouping cannot change a token's result.
  */
+#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #include <math.h>
@@ -18,7 +19,8 @@ typedef struct m1b_moe_work
 	float *weight;		 /* [T, top_k] */
 	int *group;			 /* [E + 1] first place of each expert in order */
 	int *order;			 /* [pairs] pairs sorted by expert */
-	const float **x;	 /* [pairs] rows of x, hidden or up, in sorted order */
+	const float **x;	 /* [pairs] rows of x, then of hidden, in sorted order */
+	void **q;			 /* [pairs] the same quantized */
 	float **hidden_rows; /* [pairs] */
 	float **up_rows;	 /* [pairs] */
 	float **out_rows;	 /* [pairs] */
@@ -53,6 +55,7 @@ m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err)
 	w->group = calloc((size_t) g->experts + 1, sizeof *w->group);
 	w->order = calloc(pairs, sizeof *w->order);
 	w->x = calloc(pairs, sizeof *w->x);
+	w->q = calloc(pairs, sizeof *w->q);
 	w->hidden_rows = calloc(pairs, sizeof *w->hidden_rows);
 	w->up_rows = calloc(pairs, sizeof *w->up_rows);
 	w->out_rows = calloc(pairs, sizeof *w->out_rows);
@@ -60,8 +63,8 @@ m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err)
 	w->up = calloc(pairs * (size_t) g->expert_width, sizeof *w->up);
 	w->out = calloc(pairs * (size_t) g->hidden, sizeof *w->out);
 	w->active = calloc((size_t) g->experts, sizeof *w->active);
-	if (!w->scores || !w->choice || !w->weight || !w->group || !w->order || !w->x || !w->hidden_rows || !w->up_rows ||
-		!w->out_rows || !w->hidden || !w->up || !w->out || !w->active)
+	if (!w->scores || !w->choice || !w->weight || !w->group || !w->order || !w->x || !w->q || !w->hidden_rows ||
+		!w->up_rows || !w->out_rows || !w->hidden || !w->up || !w->out || !w->active)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the experts' work space of %zu rows", pairs);
 	return M1_OK;
 }
@@ -79,6 +82,7 @@ m1b_cpu_moe_free(m1b_cpu *c)
 	free(w->group);
 	free(w->order);
 	free(w->x);
+	free(w->q);
 	free(w->hidden_rows);
 	free(w->up_rows);
 	free(w->out_rows);
@@ -170,21 +174,12 @@ piece_of(const moe_job *job, int piece, int rows, int *first, int *n, int *row0,
 }
 
 static void
-dot_expert(const moe_job *job, const m1b_matrix *weight, int first, int n, int row0, int row1, float **out)
+multiply(const moe_job *job, const m1b_matrix *weight, int first, int n, int row0, int row1, float **out)
 {
-	m1b_dot dot = {
-		.x = job->c->moe->x + first,
-		.n = n,
-		.w = weight->data,
-		.w_type = weight->type,
-		.w_stride = (size_t) weight->cols,
-		.k = weight->cols,
-		.row0 = row0,
-		.row1 = row1,
-		.out = out + first,
-	};
+	const m1b_moe_work *w = job->c->moe;
+	const m1b_operand in = {.x = w->x + first, .q = w->q + first, .n = n};
 
-	job->c->k->dot(&dot);
+	m1b_cpu_product(job->c, weight, &in, row0, row1, out + first);
 }
 
 /* hidden = silu(w1 x) * (w3 x) for some rows of one expert */
@@ -197,8 +192,8 @@ up_piece(void *arg, int piece, int worker)
 	int expert = piece_of(job, piece, job->p->w1->rows, &first, &n, &row0, &row1);
 
 	(void) worker;
-	dot_expert(job, &job->p->w1[expert], first, n, row0, row1, w->hidden_rows);
-	dot_expert(job, &job->p->w3[expert], first, n, row0, row1, w->up_rows);
+	multiply(job, &job->p->w1[expert], first, n, row0, row1, w->hidden_rows);
+	multiply(job, &job->p->w3[expert], first, n, row0, row1, w->up_rows);
 	for (int i = first; i < first + n; i++)
 		job->c->k->silu_mul(w->hidden_rows[i] + row0, w->up_rows[i] + row0, row1 - row0);
 }
@@ -211,7 +206,7 @@ down_piece(void *arg, int piece, int worker)
 	int expert = piece_of(job, piece, job->p->w2->rows, &first, &n, &row0, &row1);
 
 	(void) worker;
-	dot_expert(job, &job->p->w2[expert], first, n, row0, row1, job->c->moe->out_rows);
+	multiply(job, &job->p->w2[expert], first, n, row0, row1, job->c->moe->out_rows);
 }
 
 static void
@@ -255,14 +250,21 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 	size_t width = (size_t) p->w1->rows;
 	int pairs = p->n * p->top_k;
 	moe_job job = {.c = c, .p = p};
+	m1b_operand in;
 
 	route(c, p);
 	group_by_expert(w, p);
+	for (int t = 0; t < p->n; t++)
+		c->x_rows[t] = p->x + (size_t) t * d;
+	/* w1 and w3 share their input, whatever their types */
+	in = m1b_cpu_operand(c, c->x_rows, p->n, m1b_is_quantized(p->w1[0].type) ? &p->w1[0] : &p->w3[0]);
 	for (int i = 0; i < pairs; i++)
 	{
 		size_t pair = (size_t) w->order[i];
+		size_t token = pair / (size_t) p->top_k;
 
-		w->x[i] = p->x + pair / (size_t) p->top_k * d;
+		w->x[i] = in.x[token];
+		w->q[i] = in.q[token];
 		w->hidden_rows[i] = w->hidden + pair * width;
 		w->up_rows[i] = w->up + pair * width;
 		w->out_rows[i] = w->out + pair * d;
@@ -270,6 +272,9 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 	run_experts(&job, p->w1->rows, up_piece);
 	for (int i = 0; i < pairs; i++)
 		w->x[i] = w->hidden_rows[i];
+	in = m1b_cpu_operand(c, w->x, pairs, &p->w2[0]);
+	for (int i = 0; i < pairs; i++)
+		w->q[i] = in.q[i];
 	run_experts(&job, p->w2->rows, down_piece);
 	m1b_cpu_loop(c, (double) pairs * p->w2->rows, p->n, combine_row, &job);
 }

@@ -1,10 +1,11 @@
-/* simd_avx2.h - the vector vocabulary of cpu_kernels.c on AVX2 with FMA and F16C. */
+/* simd_avx2.h - the vector vocabulary on AVX2 with FMA and F16C; see cpu_isa.h. */
 #include <immintrin.h>
 #include <string.h>
 
 #define VF_NAME "AVX2"
 #define VF_WIDTH 8
 #define VF_DOT_ROWS 2
+#define VF_QDOT_ROWS 4
 #define VF_MAC_ROWS 6
 #define VF_MAC_VECS 2
 
@@ -175,4 +176,112 @@ vf_hmax(vf x)
 
 	m = _mm_max_ps(m, _mm_movehl_ps(m, m));
 	return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+static inline vf
+vf_abs(vf x)
+{
+	return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+
+/* Rounds to the nearest integers, which must fit. */
+static inline void
+vf_store_i8(int8_t *p, vf x)
+{
+	__m256i n = _mm256_cvtps_epi32(x);
+	__m128i half = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+
+	_mm_storel_epi64((__m128i *) p, _mm_packs_epi16(half, half));
+}
+
+static inline vf
+vf_load_i8(const int8_t *p)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+}
+
+static inline vf
+vf_load_u8(const uint8_t *p)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+}
+
+/* ---- bytes, four to each of VF_WIDTH lanes, and 32-bit integers ---- */
+
+typedef __m256i vi;
+
+static inline vi
+vi_load(const void *p)
+{
+	return _mm256_loadu_si256((const __m256i *) p);
+}
+
+static inline vi
+vi_set(int32_t x)
+{
+	return _mm256_set1_epi32(x);
+}
+
+static inline vi
+vi_bytes(int x)
+{
+	return _mm256_set1_epi8((char) x);
+}
+
+static inline vi
+vi_and(vi a, vi b)
+{
+	return _mm256_and_si256(a, b);
+}
+
+static inline vi
+vi_or(vi a, vi b)
+{
+	return _mm256_or_si256(a, b);
+}
+
+/* Shifts of bytes; what is shifted in from a neighbour is to be masked off. */
+static inline vi
+vi_shift_left(vi x, int n)
+{
+	return _mm256_slli_epi16(x, n);
+}
+
+static inline vi
+vi_shift_right(vi x, int n)
+{
+	return _mm256_srli_epi16(x, n);
+}
+
+static inline vi
+vi_shift_left32(vi x, int n)
+{
+	return _mm256_slli_epi32(x, n);
+}
+
+static inline vf
+vi_to_vf(vi x)
+{
+	return _mm256_cvtepi32_ps(x);
+}
+
+/* acc + the dot product of each lane's four unsigned bytes with the four signed ones at x; wide: they may exceed 127 */
+static inline vi
+vi_dot(vi acc, vi w, const int8_t *x, bool wide)
+{
+	const vi ones = _mm256_set1_epi16(1);
+	int32_t four;
+	vi xs;
+
+	memcpy(&four, x, sizeof four);
+	xs = _mm256_set1_epi32(four);
+	/* pairs of products are added in 16 bits with saturation: 127 * 127 * 2 fits, so the top bit goes by itself */
+	if (wide)
+	{
+		vi top = _mm256_and_si256(w, _mm256_set1_epi8((char) 0x80));
+
+		w = _mm256_xor_si256(w, top);
+		acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(top, xs), ones));
+	}
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, xs), ones));
 }

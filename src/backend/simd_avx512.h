@@ -1,9 +1,15 @@
-/* simd_avx512.h - the vector vocabulary of cpu_kernels.c on AVX-512 F/BW/DQ/VL. */
+/* simd_avx512.h - the vector vocabulary on AVX-512 F/BW/DQ/VL, with or without VNNI; see cpu_isa.h. */
 #include <immintrin.h>
+#include <string.h>
 
+#ifdef __AVX512VNNI__
+#define VF_NAME "AVX-512 VNNI"
+#else
 #define VF_NAME "AVX-512"
+#endif
 #define VF_WIDTH 16
-#define VF_DOT_ROWS 6 /* tile of dot: 6 x rows by 4 weight rows fills 24 of 32 registers */
+#define VF_DOT_ROWS 6  /* tile of dot: 6 x rows by 4 weight rows fills 24 of 32 registers */
+#define VF_QDOT_ROWS 8 /* tile of qdot: sums of 8 input rows and 8 vectors of weights */
 #define VF_MAC_ROWS 6
 #define VF_MAC_VECS 4
 
@@ -155,4 +161,115 @@ static inline float
 vf_hmax(vf x)
 {
 	return _mm512_reduce_max_ps(x);
+}
+
+static inline vf
+vf_abs(vf x)
+{
+	return _mm512_abs_ps(x);
+}
+
+/* Rounds to the nearest integers, which must fit. */
+static inline void
+vf_store_i8(int8_t *p, vf x)
+{
+	_mm_storeu_si128((__m128i *) p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
+static inline vf
+vf_load_i8(const int8_t *p)
+{
+	return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p)));
+}
+
+static inline vf
+vf_load_u8(const uint8_t *p)
+{
+	return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) p)));
+}
+
+/* ---- bytes, four to each of VF_WIDTH lanes, and 32-bit integers ---- */
+
+typedef __m512i vi;
+
+static inline vi
+vi_load(const void *p)
+{
+	return _mm512_loadu_si512(p);
+}
+
+static inline vi
+vi_set(int32_t x)
+{
+	return _mm512_set1_epi32(x);
+}
+
+static inline vi
+vi_bytes(int x)
+{
+	return _mm512_set1_epi8((char) x);
+}
+
+static inline vi
+vi_and(vi a, vi b)
+{
+	return _mm512_and_si512(a, b);
+}
+
+static inline vi
+vi_or(vi a, vi b)
+{
+	return _mm512_or_si512(a, b);
+}
+
+/* Shifts of bytes; what is shifted in from a neighbour is to be masked off. */
+static inline vi
+vi_shift_left(vi x, int n)
+{
+	return _mm512_slli_epi16(x, (unsigned) n);
+}
+
+static inline vi
+vi_shift_right(vi x, int n)
+{
+	return _mm512_srli_epi16(x, (unsigned) n);
+}
+
+static inline vi
+vi_shift_left32(vi x, int n)
+{
+	return _mm512_slli_epi32(x, (unsigned) n);
+}
+
+static inline vf
+vi_to_vf(vi x)
+{
+	return _mm512_cvtepi32_ps(x);
+}
+
+/* acc + the dot product of each lane's four unsigned bytes with the four signed ones at x; wide: they may exceed 127 */
+static inline vi
+vi_dot(vi acc, vi w, const int8_t *x, bool wide)
+{
+	int32_t four;
+	vi xs;
+
+	memcpy(&four, x, sizeof four);
+	xs = _mm512_set1_epi32(four);
+#ifdef __AVX512VNNI__
+	(void) wide;
+	return _mm512_dpbusd_epi32(acc, w, xs);
+#else
+	const vi ones = _mm512_set1_epi16(1);
+
+	/* pairs of products are added in 16 bits with saturation: 127 * 127 * 2 fits, so the top bit goes by itself */
+	if (wide)
+	{
+		vi top = _mm512_and_si512(w, _mm512_set1_epi8((char) 0x80));
+
+		w = _mm512_xor_si512(w, top);
+		acc = _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(top, xs), ones));
+	}
+	return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, xs), ones));
+#endif
 }

@@ -1,5 +1,5 @@
 /*
- * simd_portable.h - the vector vocabulary of cpu_kernels.c in plain C, with the
+ * simd_portable.h - the vector vocabulary in plain C (see cpu_isa.h), with the
  * compiler's generic vectors. The reference that the other sets are tested against.
  */
 #include <math.h>
@@ -8,6 +8,7 @@
 #define VF_NAME "portable"
 #define VF_WIDTH 4
 #define VF_DOT_ROWS 2
+#define VF_QDOT_ROWS 2
 #define VF_MAC_ROWS 4
 #define VF_MAC_VECS 2
 
@@ -199,4 +200,106 @@ vf_hmax(vf x)
 	float b = x[2] > x[3] ? x[2] : x[3];
 
 	return a > b ? a : b;
+}
+
+static inline vf
+vf_abs(vf x)
+{
+	return (vf) ((vf_int) x & 0x7fffffff);
+}
+
+/* Rounds to the nearest integers, which must fit. */
+static inline void
+vf_store_i8(int8_t *p, vf x)
+{
+	for (int i = 0; i < VF_WIDTH; i++)
+		p[i] = (int8_t) lrintf(x[i]);
+}
+
+static inline vf
+vf_load_i8(const int8_t *p)
+{
+	return (vf){p[0], p[1], p[2], p[3]};
+}
+
+static inline vf
+vf_load_u8(const uint8_t *p)
+{
+	return (vf){p[0], p[1], p[2], p[3]};
+}
+
+/* ---- bytes, four to each of VF_WIDTH lanes, and 32-bit integers ---- */
+
+typedef vf_int vi;
+typedef uint8_t vi_u8 __attribute__((vector_size(16)));
+
+static inline vi
+vi_load(const void *p)
+{
+	vi x;
+
+	memcpy(&x, p, sizeof x);
+	return x;
+}
+
+static inline vi
+vi_set(int32_t x)
+{
+	return (vi){x, x, x, x};
+}
+
+static inline vi
+vi_bytes(int x)
+{
+	return vi_set((int32_t) ((uint32_t) x * 0x01010101u));
+}
+
+static inline vi
+vi_and(vi a, vi b)
+{
+	return a & b;
+}
+
+static inline vi
+vi_or(vi a, vi b)
+{
+	return a | b;
+}
+
+/* Shifts of bytes. */
+static inline vi
+vi_shift_left(vi x, int n)
+{
+	return (vi) ((vi_u8) x << (uint8_t) n);
+}
+
+static inline vi
+vi_shift_right(vi x, int n)
+{
+	return (vi) ((vi_u8) x >> (uint8_t) n);
+}
+
+static inline vi
+vi_shift_left32(vi x, int n)
+{
+	return x * (1 << n);
+}
+
+static inline vf
+vi_to_vf(vi x)
+{
+	return __builtin_convertvector(x, vf);
+}
+
+/* acc + the dot product of each lane's four unsigned bytes with the four signed ones at x; wide: they may exceed 127 */
+static inline vi
+vi_dot(vi acc, vi w, const int8_t *x, bool wide)
+{
+	vi_u8 bytes = (vi_u8) w;
+
+	(void) wide;
+	for (int i = 0; i < VF_WIDTH; i++)
+		for (int c = 0; c < 4; c++)
+			acc[i] += (int32_t) bytes[4 * i + c] * x[c];
+	return acc;
 }

@@ -36,7 +36,7 @@ static const char usage[] =
 	"\n"
 	"Common options: --device auto|cpu|cuda, --threads N (0 = all cores), --max-context N (0 = the model's own),\n"
 	"--max-requests N (sequences in one batch), --prefill-chunk N (prompt tokens of one step),\n"
-	"--isa portable|avx2|avx512\n";
+	"--isa portable|avx2|avx512|avx512vnni\n";
 
 enum option_id
 {

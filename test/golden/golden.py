@@ -15,7 +15,8 @@ MODELS = ["models/m1-nano", "test/checkpoints/tiny-f32", "test/checkpoints/tiny-
           "test/checkpoints/tiny-odd"]
 # How the ids may be fed and by which instruction set: the numbers must be the same every way.
 VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "37"], ["--threads", "1"],
-            ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"]]
+            ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"],
+            ["--isa", "avx512vnni"]]
 
 
 def load(path):
@@ -38,7 +39,8 @@ def report(ok, name, why=""):
 
 
 def has_isa(isa):
-    flags = {"portable": [], "avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512dq", "avx512vl"]}[isa]
+    flags = {"portable": [], "avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512dq", "avx512vl"],
+             "avx512vnni": ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"]}[isa]
     with open("/proc/cpuinfo") as f:
         have = next((line.split() for line in f if line.startswith("flags")), [])
     return all(flag in have for flag in flags)

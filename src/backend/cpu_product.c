@@ -1,0 +1,175 @@
+/*
+ * cpu_product.c - products of activations with weights of any type: the linear layer,
+ * and what the experts share with it.
+ *
+ * With quantized weights the activations are quantized first, each row once for all
+ * weights that it meets. For the head, what quantizing left over is multiplied too, so
+ * that logits are as exact as the weights.
+ */
+#include <stdlib.h>
+
+#include "backend/blocks.h"
+#include "backend/cpu_internal.h"
+
+#define HEAD_TOKENS 8 /* rows whose second product is held at a time */
+
+static int
+max_int(int a, int b)
+{
+	return a > b ? a : b;
+}
+
+m1_status
+m1b_cpu_product_configure(m1b_cpu *c, m1_error *err)
+{
+	const m1b_geometry *g = &c->g;
+	const int columns = max_int(max_int(g->hidden, g->heads * g->head_dim), g->expert_width);
+	const size_t rows = (size_t) max_int(2 * g->max_tokens, g->max_moe_pairs); /* twice: the head's second rows */
+
+	c->x_rows = calloc(rows, sizeof *c->x_rows);
+	c->out_rows = calloc(rows, sizeof *c->out_rows);
+	c->q_rows = calloc(rows, sizeof *c->q_rows);
+	c->q_row_bytes = m1b_qrow_bytes(columns);
+	c->q_memory = aligned_alloc(M1B_LINE, rows * c->q_row_bytes);
+	if (c->x_rows == NULL || c->out_rows == NULL || c->q_rows == NULL || c->q_memory == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the work space of %d tokens", g->max_tokens);
+	return M1_OK;
+}
+
+void
+m1b_cpu_product_free(m1b_cpu *c)
+{
+	free(c->x_rows);
+	free(c->out_rows);
+	free(c->q_rows);
+	free(c->q_memory);
+}
+
+/* ---- quantizing ---- */
+
+typedef struct quantize_job
+{
+	const m1b_cpu *c;
+	const m1b_operand *in;
+	int columns;
+	bool rest;
+} quantize_job;
+
+static void
+quantize_row(void *arg, int t, int worker)
+{
+	const quantize_job *job = arg;
+	const m1b_operand *in = job->in;
+
+	(void) worker;
+	job->c->k->packed->quantize(in->x[t], job->columns, in->q[t]);
+	if (job->rest)
+		job->c->k->packed->quantize_rest(in->x[t], job->columns, in->q[t], in->q[in->n + t]);
+}
+
+m1b_operand
+m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *weight)
+{
+	m1b_operand in = {.x = x, .n = n, .q = c->q_rows};
+	quantize_job job = {.c = c, .in = &in, .columns = weight->cols, .rest = weight->use == M1B_USE_HEAD};
+	const int rows = job.rest ? 2 * n : n;
+
+	if (!m1b_is_quantized(weight->type))
+		return in;
+	for (int i = 0; i < rows; i++)
+		c->q_rows[i] = c->q_memory + (size_t) i * c->q_row_bytes;
+	m1b_cpu_loop(c, 8.0 * rows * weight->cols, n, quantize_row, &job);
+	return in;
+}
+
+/* ---- rows of a product ---- */
+
+void
+m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
+				float *const *out)
+{
+	if (m1b_is_quantized(weight->type))
+		c->k->packed->qdot(&(m1b_qdot){.x = in->q,
+									   .n = in->n,
+									   .w = weight->data,
+									   .type = weight->type,
+									   .k = weight->cols,
+									   .row0 = row0,
+									   .row1 = row1,
+									   .out = out});
+	else
+		c->k->dot(&(m1b_dot){.x = in->x,
+							 .n = in->n,
+							 .w = weight->data,
+							 .w_type = weight->type,
+							 .w_stride = (size_t) weight->cols,
+							 .k = weight->cols,
+							 .row0 = row0,
+							 .row1 = row1,
+							 .out = out});
+}
+
+/* Adds the product of the rows that quantizing left over. */
+static void
+add_rest(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1, float *const *out)
+{
+	float rest[HEAD_TOKENS][M1B_MAX_PIECE_ROWS];
+	float *rest_rows[HEAD_TOKENS];
+
+	for (int t = 0; t < in->n; t += HEAD_TOKENS)
+	{
+		const int n = in->n - t < HEAD_TOKENS ? in->n - t : HEAD_TOKENS;
+		const m1b_operand some = {.n = n, .q = in->q + in->n + t};
+
+		for (int i = 0; i < n; i++)
+			rest_rows[i] = rest[i] - row0; /* products are written from element row0 on */
+		m1b_cpu_product(c, weight, &some, row0, row1, rest_rows);
+		for (int i = 0; i < n; i++)
+			for (int j = row0; j < row1; j++)
+				out[t + i][j] += rest[i][j - row0];
+	}
+}
+
+/* ---- linear ---- */
+
+typedef struct linear_job
+{
+	const m1b_cpu *c;
+	const m1b_linear *p;
+	m1b_operand in;
+	int rows_per_piece;
+} linear_job;
+
+static void
+linear_piece(void *arg, int piece, int worker)
+{
+	const linear_job *job = arg;
+	const m1b_matrix *weight = job->p->weight;
+	float *const *out = job->c->out_rows;
+	const int row0 = piece * job->rows_per_piece;
+	const int row1 = row0 + job->rows_per_piece < weight->rows ? row0 + job->rows_per_piece : weight->rows;
+
+	(void) worker;
+	m1b_cpu_product(job->c, weight, &job->in, row0, row1, out);
+	if (weight->use == M1B_USE_HEAD && m1b_is_quantized(weight->type))
+		add_rest(job->c, weight, &job->in, row0, row1, out);
+	if (job->p->activation == M1B_SILU)
+		for (int t = 0; t < job->p->n; t++)
+			job->c->k->silu(out[t] + row0, row1 - row0);
+}
+
+void
+m1b_cpu_linear(m1b_backend *b, const m1b_linear *p)
+{
+	m1b_cpu *c = m1b_cpu_of(b);
+	linear_job job = {.c = c, .p = p, .rows_per_piece = m1b_cpu_rows_per_piece(c, p->weight->rows, 1)};
+	const int pieces = (p->weight->rows + job.rows_per_piece - 1) / job.rows_per_piece;
+
+	for (int t = 0; t < p->n; t++)
+	{
+		c->x_rows[t] = p->x + (size_t) t * (size_t) p->weight->cols;
+		c->out_rows[t] = p->out + (size_t) t * (size_t) p->weight->rows;
+	}
+	job.in = m1b_cpu_operand(c, c->x_rows, p->n, p->weight);
+	m1b_cpu_loop(c, (double) p->n * p->weight->rows * p->weight->cols, pieces, linear_piece, &job);
+}
