@@ -39,8 +39,8 @@ attention_scratch(const m1b_geometry *g)
 {
 	size_t rows = (size_t) M1B_QUERY_TOKENS * (size_t) (g->heads / g->kv_heads);
 
-	/* scores [rows, page], output [rows, D], running maximum and sum */
-	return rows * M1B_PAGE_TOKENS + rows * (size_t) g->head_dim + 2 * rows;
+	/* queries and output [rows, D] each, scores [rows, page], running maximum and sum */
+	return rows * M1B_PAGE_TOKENS + 2 * rows * (size_t) g->head_dim + 2 * rows;
 }
 
 m1_status
@@ -277,52 +277,54 @@ append_token(void *arg, int index, int worker)
 	for (int h = 0; h < c->g.kv_heads; h++)
 	{
 		size_t at = ((size_t) row * (size_t) c->g.kv_heads + (size_t) h) * d;
-		size_t place = (size_t) (position % M1B_PAGE_TOKENS) * d;
+		size_t place = (size_t) (position % M1B_PAGE_TOKENS);
 		int page = position / M1B_PAGE_TOKENS;
+		float *keys = m1b_cpu_page(c, segment->state, page, p->slot, 0, h);
 
 		rotate(c, p->k + at, row);
-		memcpy(m1b_cpu_page(c, segment->state, page, p->slot, 0, h) + place, p->k + at, d * sizeof(float));
-		memcpy(m1b_cpu_page(c, segment->state, page, p->slot, 1, h) + place, p->v + at, d * sizeof(float));
+		for (size_t i = 0; i < d; i++)
+			keys[i * M1B_PAGE_TOKENS + place] = p->k[at + i];
+		memcpy(m1b_cpu_page(c, segment->state, page, p->slot, 1, h) + place * d, p->v + at, d * sizeof(float));
 	}
 }
 
 /* The queries of one kv head for a tile of tokens, with their running softmax. */
 typedef struct query_tile
 {
-	int rows;										  /* tokens * group */
-	int group;										  /* query heads per kv head */
-	int position;									  /* of the first token */
-	const float *q[M1B_QUERY_TOKENS * M1B_MAX_GROUP]; /* [rows] -> [D] */
-	float *scores;									  /* [rows, M1B_PAGE_TOKENS] */
-	float *score_rows[M1B_QUERY_TOKENS * M1B_MAX_GROUP];
-	float *out; /* [rows, D], unnormalised */
-	float *max; /* [rows] */
-	float *sum; /* [rows] */
+	int rows;	   /* tokens * group */
+	int group;	   /* query heads per kv head */
+	int position;  /* of the first token */
+	float *q;	   /* [rows, D], scaled by 1 / sqrt(D) */
+	float *scores; /* [rows, M1B_PAGE_TOKENS] */
+	float *out;	   /* [rows, D], unnormalised */
+	float *max;	   /* [rows] */
+	float *sum;	   /* [rows] */
 } query_tile;
 
-/* Folds one page of n keys, the first at position `base`, into the tile. */
+/* Folds one page of n keys [D, page], the first at position `base`, and values [page, D] into the tile. */
 static void
 attend_page(const m1b_cpu *c, query_tile *tile, const float *keys, const float *values, int base, int n)
 {
 	const int d = c->g.head_dim;
-	const float scale = 1.0f / sqrtf((float) d);
 
-	c->k->dot(&(m1b_dot){.x = tile->q,
-						 .n = tile->rows,
-						 .w = keys,
-						 .w_type = M1B_F32,
-						 .w_stride = (size_t) d,
+	c->k->mac(&(m1b_mac){.m = tile->rows,
+						 .n = n,
 						 .k = d,
-						 .row1 = n,
-						 .out = tile->score_rows});
+						 .a = tile->q,
+						 .a_row = (size_t) d,
+						 .a_col = 1,
+						 .b = keys,
+						 .b_row = M1B_PAGE_TOKENS,
+						 .c = tile->scores,
+						 .c_row = M1B_PAGE_TOKENS,
+						 .scale = 0.0f});
 	for (int r = 0; r < tile->rows; r++)
 	{
-		float *s = tile->score_rows[r];
+		float *s = tile->scores + (size_t) r * M1B_PAGE_TOKENS;
 		int seen = tile->position + r / tile->group + 1 - base; /* keys up to and including its own */
 		float before = tile->max[r];
 		float max;
 
-		c->k->scale(s, scale, n);
 		for (int j = seen < 0 ? 0 : seen; j < n; j++)
 			s[j] = -INFINITY;
 		max = fmaxf(before, c->k->max(s, n));
@@ -360,7 +362,8 @@ attention_piece(void *arg, int index, int worker)
 	float *scratch = c->worker_scratch[worker];
 	query_tile tile = {.rows = piece->n_tokens * group, .group = group, .position = segment->start + piece->first};
 
-	tile.scores = scratch;
+	tile.q = scratch;
+	tile.scores = tile.q + max_rows * d;
 	tile.out = tile.scores + max_rows * M1B_PAGE_TOKENS;
 	tile.max = tile.out + max_rows * d;
 	tile.sum = tile.max + max_rows;
@@ -369,8 +372,8 @@ attention_piece(void *arg, int index, int worker)
 		size_t row = (size_t) (segment->row + piece->first + r / group);
 		size_t head = (size_t) (piece->head * group + r % group);
 
-		tile.q[r] = p->q + (row * (size_t) c->g.heads + head) * d;
-		tile.score_rows[r] = tile.scores + (size_t) r * M1B_PAGE_TOKENS;
+		memcpy(tile.q + (size_t) r * d, p->q + (row * (size_t) c->g.heads + head) * d, d * sizeof(float));
+		c->k->scale(tile.q + (size_t) r * d, 1.0f / sqrtf((float) d), (int) d);
 		tile.max[r] = -INFINITY;
 		tile.sum[r] = 0.0f;
 	}

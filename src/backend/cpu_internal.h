@@ -26,8 +26,9 @@
 #define M1B_SERIAL_WORK 100000.0
 
 /*
- * A page holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers:
- * [layer][K, V][kv head][token][D] float32.
+ * A page holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers, float32:
+ * [layer][K, V][kv head], of K [D][token], of V [token][D]. That way scores and outputs
+ * are both products whose right side is read along its rows.
  */
 struct m1b_state
 {
@@ -126,7 +127,7 @@ m1b_state *m1b_cpu_state_acquire(m1b_backend *b, int n_tokens);
 void m1b_cpu_state_release(m1b_backend *b, m1b_state *state);
 /* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
 void m1b_cpu_state_extend(m1b_cpu *c, m1b_state *state, int n_tokens);
-/* K (which = 0) or V (which = 1) of one kv head in one page: [M1B_PAGE_TOKENS, D] */
+/* K (which = 0) or V (which = 1) of one kv head in one page: [D, M1B_PAGE_TOKENS] or [M1B_PAGE_TOKENS, D] */
 float *m1b_cpu_page(const m1b_cpu *c, const m1b_state *state, int page, int slot, int which, int kv_head);
 
 /* cpu_attention.c */

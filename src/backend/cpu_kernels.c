@@ -275,6 +275,8 @@ mac_columns(const m1b_mac *p, int j, const int vecs, int last)
 
 	for (; i + VF_MAC_ROWS <= p->m; i += VF_MAC_ROWS)
 		mac_tile(p, i, j, VF_MAC_ROWS, vecs, last);
+	for (; i + 2 <= p->m; i += 2)
+		mac_tile(p, i, j, 2, vecs, last);
 	for (; i < p->m; i++)
 		mac_tile(p, i, j, 1, vecs, last);
 }
