@@ -1,20 +1,15 @@
 /* checkpoint.c - see checkpoint.h. */
-#define _GNU_SOURCE /* O_CLOEXEC, madvise */
+#define _GNU_SOURCE /* strdup */
 #include "model/checkpoint.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "model/jsonfile.h"
+#include "model/mapped.h"
 
 #define INDEX_FILE "model.safetensors.index.json"
 #define SINGLE_FILE "model.safetensors"
@@ -24,8 +19,7 @@ typedef struct shard
 {
 	char *name;
 	json_t *header; /* owns the tensors' names */
-	void *map;
-	size_t size;
+	m1_mapped file;
 } shard;
 
 struct m1_checkpoint
@@ -40,25 +34,29 @@ struct m1_checkpoint
 
 /* ---- one tensor entry of a header ---- */
 
+/* Bytes of an element of that type, 0 when there is no such type; says in t whether weights may have it. */
 static size_t
-element_size(const char *name, m1_dtype *dtype)
+element_size(m1_tensor *t)
 {
 	static const struct
 	{
 		const char *name;
-		m1_dtype dtype;
 		size_t size;
+		bool usable;
+		m1b_dtype type;
 	} types[] = {
-		{"F32", M1_F32, 4},	   {"F16", M1_F16, 2},		 {"BF16", M1_BF16, 2},	   {"I64", M1_I64, 8},
-		{"F64", M1_OTHER, 8},  {"I32", M1_OTHER, 4},	 {"I16", M1_OTHER, 2},	   {"I8", M1_OTHER, 1},
-		{"U8", M1_OTHER, 1},   {"U16", M1_OTHER, 2},	 {"U32", M1_OTHER, 4},	   {"U64", M1_OTHER, 8},
-		{"BOOL", M1_OTHER, 1}, {"F8_E4M3", M1_OTHER, 1}, {"F8_E5M2", M1_OTHER, 1},
+		{"F32", 4, true, M1B_F32},	 {"F16", 2, true, M1B_F16},		 {"BF16", 2, true, M1B_BF16},
+		{.name = "F64", .size = 8},	 {.name = "I64", .size = 8},	 {.name = "I32", .size = 4},
+		{.name = "I16", .size = 2},	 {.name = "I8", .size = 1},		 {.name = "U64", .size = 8},
+		{.name = "U32", .size = 4},	 {.name = "U16", .size = 2},	 {.name = "U8", .size = 1},
+		{.name = "BOOL", .size = 1}, {.name = "F8_E4M3", .size = 1}, {.name = "F8_E5M2", .size = 1},
 	};
 
-	for (size_t i = 0; name != NULL && i < sizeof types / sizeof *types; i++)
-		if (strcmp(types[i].name, name) == 0)
+	for (size_t i = 0; t->type_name != NULL && i < sizeof types / sizeof *types; i++)
+		if (strcmp(types[i].name, t->type_name) == 0)
 		{
-			*dtype = types[i].dtype;
+			t->usable = types[i].usable;
+			t->type = types[i].type;
 			return types[i].size;
 		}
 	return 0;
@@ -103,8 +101,8 @@ read_tensor(const char *file, const char *name, const json_t *entry, const char 
 	m1_status status;
 
 	*t = (m1_tensor){.name = name, .file = file};
-	t->dtype_name = json_string_value(json_object_get(entry, "dtype"));
-	if ((unit = element_size(t->dtype_name, &t->dtype)) == 0)
+	t->type_name = json_string_value(json_object_get(entry, "dtype"));
+	if ((unit = element_size(t)) == 0)
 		return bad_tensor(err, file, name, "has an unknown dtype");
 	if ((status = read_shape(json_object_get(entry, "shape"), t, &elements, err)) != M1_OK)
 		return status;
@@ -128,63 +126,31 @@ read_tensor(const char *file, const char *name, const json_t *entry, const char 
 /* ---- one file ---- */
 
 static m1_status
-map_file(const char *dir, const char *name, shard *s, m1_error *err)
-{
-	char path[PATH_MAX];
-	struct stat st;
-	int fd;
-
-	if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int) sizeof path)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &st) != 0)
-	{
-		m1_status code = errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO;
-
-		m1_fail(err, code, "could not open \"%s\": %s", name, strerror(errno));
-		m1_error_detail(err, "The folder is \"%s\".", dir);
-		if (fd >= 0)
-			close(fd);
-		return code;
-	}
-	s->size = (size_t) st.st_size;
-	if (!S_ISREG(st.st_mode) || s->size < 8)
-	{
-		close(fd);
-		return m1_fail(err, M1_E_CORRUPT, "%s is too short to be a safetensors file", name);
-	}
-	s->map = mmap(NULL, s->size, PROT_READ, MAP_SHARED, fd, 0);
-	close(fd);
-	if (s->map == MAP_FAILED)
-	{
-		s->map = NULL;
-		return m1_fail(err, M1_E_IO, "could not map %s: %s", name, strerror(errno));
-	}
-	return M1_OK;
-}
-
-static m1_status
 parse_header(shard *s, const char **data, size_t *data_size, m1_error *err)
 {
+	const m1_mapped *f = &s->file;
 	uint64_t length = 0;
 	json_error_t why;
 
+	if (f->size < 8)
+		return m1_fail(err, M1_E_CORRUPT, "%s is too short to be a safetensors file", s->name);
 	for (int i = 7; i >= 0; i--)
-		length = length << 8 | ((const unsigned char *) s->map)[i];
-	if (length < 2 || length > MAX_HEADER || length > s->size - 8)
+		length = length << 8 | f->data[i];
+	if (length < 2 || length > MAX_HEADER || length > f->size - 8)
 	{
 		m1_fail(err, M1_E_CORRUPT, "%s: absurd header length %llu", s->name, (unsigned long long) length);
-		m1_error_detail(err, "The file has %zu bytes; it may be truncated or not a safetensors file.", s->size);
+		m1_error_detail(err, "The file has %zu bytes; it may be truncated or not a safetensors file.", f->size);
 		return M1_E_CORRUPT;
 	}
-	s->header = json_loadb((const char *) s->map + 8, (size_t) length, JSON_REJECT_DUPLICATES, &why);
+	s->header = json_loadb((const char *) f->data + 8, (size_t) length, JSON_REJECT_DUPLICATES, &why);
 	if (!json_is_object(s->header))
 	{
 		m1_fail(err, M1_E_CORRUPT, "%s: the header is not a JSON object", s->name);
 		m1_error_detail(err, "At byte %d: %s.", why.position, why.text);
 		return M1_E_CORRUPT;
 	}
-	*data = (const char *) s->map + 8 + length;
-	*data_size = s->size - 8 - (size_t) length;
+	*data = (const char *) f->data + 8 + length;
+	*data_size = f->size - 8 - (size_t) length;
 	return M1_OK;
 }
 
@@ -241,7 +207,7 @@ open_shard(m1_checkpoint *c, const char *dir, const char *name, m1_error *err)
 
 	if ((s->name = strdup(name)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the list of files");
-	if ((status = map_file(dir, s->name, s, err)) != M1_OK ||
+	if ((status = m1_mapped_open(dir, s->name, &s->file, err)) != M1_OK ||
 		(status = parse_header(s, &data, &data_size, err)) != M1_OK ||
 		(status = grow_tensors(c, json_object_size(s->header), err)) != M1_OK)
 		return status;
@@ -400,8 +366,7 @@ m1_checkpoint_close(m1_checkpoint *c)
 	{
 		shard *s = &c->shards[i];
 
-		if (s->map != NULL)
-			munmap(s->map, s->size);
+		m1_mapped_close(&s->file);
 		json_decref(s->header);
 		free(s->name);
 	}

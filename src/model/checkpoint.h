@@ -12,29 +12,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-
-#define M1_MAX_DIMS 8
-
-typedef enum m1_dtype
-{
-	M1_F32,
-	M1_F16,
-	M1_BF16,
-	M1_I64,
-	M1_OTHER, /* a valid safetensors type that the model does not use */
-} m1_dtype;
-
-typedef struct m1_tensor
-{
-	const char *name;
-	const char *file; /* name of the file it is in */
-	m1_dtype dtype;
-	const char *dtype_name; /* as the file spells it */
-	int dims;
-	int64_t shape[M1_MAX_DIMS];
-	const void *data;
-	size_t bytes;
-} m1_tensor;
+#include "model/tensor.h"
 
 typedef struct m1_checkpoint m1_checkpoint;
 

@@ -40,7 +40,6 @@ describe_shape(char *to, size_t size, const int64_t *shape, int dims)
 static const m1_tensor *
 find(loader *l, const char *name, int rows, int cols, m1b_dtype *type)
 {
-	static const m1b_dtype types[] = {[M1_F32] = M1B_F32, [M1_F16] = M1B_F16, [M1_BF16] = M1B_BF16};
 	const int64_t wanted[2] = {rows, cols};
 	const int dims = cols == 0 ? 1 : 2;
 	const m1_tensor *t;
@@ -63,13 +62,13 @@ find(loader *l, const char *name, int rows, int cols, m1b_dtype *type)
 		m1_error_detail(l->err, "It is %s in %s; config.json asks for %s.", is, t->file, should);
 		return NULL;
 	}
-	if (t->dtype > M1_BF16)
+	if (!t->usable)
 	{
 		fail_tensor(l, M1_E_UNSUPPORTED, name, "has a type that is not supported");
-		m1_error_detail(l->err, "It is %s in %s; supported are F32, F16 and BF16.", t->dtype_name, t->file);
+		m1_error_detail(l->err, "It is %s in %s; supported are F32, F16 and BF16.", t->type_name, t->file);
 		return NULL;
 	}
-	*type = types[t->dtype];
+	*type = t->type;
 	return t;
 }
 
