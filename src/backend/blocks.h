@@ -26,6 +26,11 @@ const char *m1b_dtype_name(m1b_dtype type);
 /* n weights to float32; from may be unaligned. */
 void m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to);
 
+/* Whether m1b_quantize makes this type: Q8_0, Q4_0 and Q4_K. */
+bool m1b_can_quantize(m1b_dtype type);
+/* n floats to blocks. false when one is not a number, or beyond 65504, which a scale could not hold. */
+bool m1b_quantize(m1b_dtype type, const float *from, size_t n, void *to);
+
 /* The 6-bit scales and minimums of the eight groups of a Q4_K or Q5_K block. */
 void m1b_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]);
 /* The weights of a Q6_K block as stored, 0 to 63; they stand for 32 less. */

@@ -99,14 +99,173 @@ test_k_blocks(void **state)
 	assert_true(x[0] == -2.0f * (7 + 48 - 32) && x[255] == 5.0f * (10 + 32 - 32));
 }
 
+/* ---- the way back ---- */
+
+#define N 4096
+
+static const m1b_dtype made[] = {M1B_Q8_0, M1B_Q4_0, M1B_Q4_K};
+#define N_MADE (sizeof made / sizeof *made)
+
+/* Quantizes and comes back. */
+static void
+round_trip(m1b_dtype type, const float *x, size_t n, float *back)
+{
+	uint8_t blocks[2 * N];
+
+	assert_true(n <= N && m1b_bytes(type, n) <= sizeof blocks);
+	memset(blocks, 0xa5, sizeof blocks);
+	assert_true(m1b_quantize(type, x, n, blocks));
+	assert_int_equal(blocks[m1b_bytes(type, n)], 0xa5);
+	m1b_dequantize(type, blocks, n, back);
+}
+
+static double
+root_mean_square(const float *x, const float *y, size_t n)
+{
+	double sum = 0.0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += ((double) x[i] - y[i]) * ((double) x[i] - y[i]);
+	return sqrt(sum / (double) n);
+}
+
+/* About normally distributed, as weights are. */
+static void
+fill_normal(float *x, size_t n, float scale, uint64_t *seed)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		float sum = 0.0f;
+
+		for (int k = 0; k < 12; k++)
+			sum += test_random_float(seed) * 0.5f;
+		x[i] = sum * scale;
+	}
+}
+
+static void
+test_quantized_error(void **state)
+{
+	static const double most[N_MADE] = {0.006, 0.085, 0.075}; /* of the weights' own root mean square */
+	static const float zero[N];
+	float x[N];
+	float back[N];
+	uint64_t seed = 5;
+
+	(void) state;
+	for (float scale = 1e-3f; scale < 1e4f; scale *= 10.0f)
+	{
+		fill_normal(x, N, scale, &seed);
+		for (size_t t = 0; t < N_MADE; t++)
+		{
+			round_trip(made[t], x, N, back);
+			assert_true(root_mean_square(x, back, N) < most[t] * root_mean_square(x, zero, N));
+		}
+		/* no weight of Q8_0 is off by more than half a step */
+		round_trip(M1B_Q8_0, x, N, back);
+		for (int b = 0; b < N; b += 32)
+		{
+			float largest = 0.0f;
+
+			for (int i = b; i < b + 32; i++)
+				largest = fmaxf(largest, fabsf(x[i]));
+			for (int i = b; i < b + 32; i++)
+				assert_true(fabsf(x[i] - back[i]) <= largest / 127.0f * 0.5f * 1.01f);
+		}
+	}
+}
+
+/* The search of Q4_0 is never worse than the plain choice, where the largest weight is eight steps. */
+static void
+test_quantized_search(void **state)
+{
+	float x[32];
+	float back[32];
+	float plain[32];
+	uint64_t seed = 6;
+
+	(void) state;
+	for (int round = 0; round < 2000; round++)
+	{
+		float largest = 0.0f;
+		float d;
+
+		fill_normal(x, 32, 1.0f, &seed);
+		for (int i = 0; i < 32; i++)
+			largest = fabsf(x[i]) > fabsf(largest) ? x[i] : largest;
+		d = m1b_half_to_float(m1b_float_to_half(largest / -8.0f));
+		for (int i = 0; i < 32; i++)
+			plain[i] = d * fminf(fmaxf(rintf(x[i] / d), -8.0f), 7.0f);
+		round_trip(M1B_Q4_0, x, 32, back);
+		assert_true(root_mean_square(x, back, 32) <= root_mean_square(x, plain, 32) * 1.001);
+	}
+}
+
+/* What a format can hold exactly comes back exactly; what lies between two steps goes to the even one. */
+static void
+test_quantized_exact(void **state)
+{
+	static const float ties[] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 126.5f};
+	static const float want[] = {127.0f, 0.0f, 2.0f, 2.0f, 0.0f, -2.0f, -2.0f, 126.0f};
+	float x[256] = {0};
+	float back[256];
+
+	(void) state;
+	memcpy(x, ties, sizeof ties);
+	round_trip(M1B_Q8_0, x, 32, back);
+	assert_memory_equal(back, want, sizeof want);
+	for (int i = 0; i < 32; i++)
+		x[i] = (float) (i % 16 - 8) * 0.25f;
+	round_trip(M1B_Q4_0, x, 32, back);
+	assert_memory_equal(back, x, 32 * sizeof *x);
+	for (int i = 0; i < 256; i++)
+		x[i] = (float) (i * 7 % 16) * 63.0f / 64.0f - 63.0f / 32.0f;
+	round_trip(M1B_Q4_K, x, 256, back);
+	for (int i = 0; i < 256; i++)
+		assert_true(fabsf(x[i] - back[i]) < 1e-2f);
+}
+
+static void
+test_quantized_extremes(void **state)
+{
+	/* 1e-30 is below every scale; each fills all weights, then only one */
+	static const float values[] = {0.0f, 1e-30f, -1e-30f, 1e-6f, 1.0f, -1.0f, 65504.0f, -65504.0f};
+	static const float refused[] = {INFINITY, -INFINITY, NAN, 65536.0f, -1e30f};
+	float x[256];
+	float back[256];
+	uint8_t blocks[512];
+
+	(void) state;
+	for (size_t t = 0; t < N_MADE; t++)
+	{
+		for (size_t v = 0; v < sizeof values / sizeof *values; v++)
+			for (int alone = 0; alone < 2; alone++)
+			{
+				for (int i = 0; i < 256; i++)
+					x[i] = alone && i != 77 ? 0.0f : values[v];
+				round_trip(made[t], x, 256, back);
+				for (int i = 0; i < 256; i++)
+					assert_true(fabsf(back[i] - x[i]) <= 0.02f * fabsf(values[v]) + 1e-6f);
+			}
+		for (size_t v = 0; v < sizeof refused / sizeof *refused; v++)
+			for (int at = 0; at < 256; at += 51)
+			{
+				memset(x, 0, sizeof x);
+				x[at] = refused[v];
+				assert_false(m1b_quantize(made[t], x, 256, blocks));
+			}
+	}
+	assert_true(m1b_can_quantize(M1B_Q4_K) && !m1b_can_quantize(M1B_Q6_K) && !m1b_can_quantize(M1B_F32));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_halves),
-		cmocka_unit_test(test_simple_blocks),
-		cmocka_unit_test(test_k_blocks),
+		cmocka_unit_test(test_sizes),			cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_simple_blocks),	cmocka_unit_test(test_k_blocks),
+		cmocka_unit_test(test_quantized_error), cmocka_unit_test(test_quantized_search),
+		cmocka_unit_test(test_quantized_exact), cmocka_unit_test(test_quantized_extremes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
