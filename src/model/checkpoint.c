@@ -29,6 +29,7 @@ struct m1_checkpoint
 	m1_tensor *tensors; /* sorted by name */
 	size_t n_tensors;
 	size_t cap_tensors;
+	m1_naming naming;
 	uint64_t bytes;
 };
 
@@ -357,6 +358,27 @@ m1_checkpoint_open(const char *dir, m1_checkpoint **out, m1_error *err)
 	return status;
 }
 
+m1_status
+m1_checkpoint_open_gguf(const m1_gguf *gguf, m1_checkpoint **out, m1_error *err)
+{
+	m1_checkpoint *c = calloc(1, sizeof *c);
+	const m1_tensor *tensors;
+	const size_t n = m1_gguf_tensors(gguf, &tensors);
+	m1_status status;
+
+	*out = NULL;
+	if (c == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the list of tensors");
+	c->naming = M1_NAMES_GGUF;
+	status = grow_tensors(c, n, err);
+	for (size_t i = 0; status == M1_OK && i < n; i++)
+	{
+		c->tensors[c->n_tensors++] = tensors[i];
+		c->bytes += tensors[i].bytes;
+	}
+	return finish_open(c, status, out, err);
+}
+
 void
 m1_checkpoint_close(m1_checkpoint *c)
 {
@@ -383,6 +405,12 @@ m1_checkpoint_find(const m1_checkpoint *c, const char *name)
 	if (c->n_tensors == 0)
 		return NULL;
 	return bsearch(&key, c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
+}
+
+m1_naming
+m1_checkpoint_naming(const m1_checkpoint *c)
+{
+	return c->naming;
 }
 
 size_t

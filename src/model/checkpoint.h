@@ -1,6 +1,6 @@
 /*
- * checkpoint.h - the tensors of a checkpoint folder: model.safetensors, or the
- * shards that model.safetensors.index.json lists.
+ * checkpoint.h - the tensors of a model: of a folder with model.safetensors or the
+ * shards that model.safetensors.index.json lists, or of a GGUF file.
  *
  * Files are mapped read-only and stay mapped until close; tensors point into them
  * (so they may be unaligned). Everything a header says is checked before use.
@@ -12,15 +12,28 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "model/gguf.h"
 #include "model/tensor.h"
 
 typedef struct m1_checkpoint m1_checkpoint;
+
+/* How a checkpoint calls its tensors. */
+typedef enum m1_naming
+{
+	M1_NAMES_SAFETENSORS, /* as released: "model.layers.0.self_attn.qkv_proj.weight", one matrix for each expert */
+	M1_NAMES_GGUF,		  /* "blk.0.attn_qkv.weight", one tensor for the experts of a layer */
+	M1_NAMINGS
+} m1_naming;
 
 /* Opens all files of the folder. The error names file and tensor. */
 m1_status m1_checkpoint_open(const char *dir, m1_checkpoint **out, m1_error *err);
 /* Opens one safetensors file as a checkpoint of its own. */
 m1_status m1_checkpoint_open_file(const char *dir, const char *name, m1_checkpoint **out, m1_error *err);
+/* The tensors of an open GGUF file, which must stay open until the checkpoint is closed. */
+m1_status m1_checkpoint_open_gguf(const m1_gguf *gguf, m1_checkpoint **out, m1_error *err);
 void m1_checkpoint_close(m1_checkpoint *c);
+
+m1_naming m1_checkpoint_naming(const m1_checkpoint *c);
 
 /* NULL when there is no tensor of that name. */
 const m1_tensor *m1_checkpoint_find(const m1_checkpoint *c, const char *name);
