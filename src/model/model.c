@@ -91,7 +91,8 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 	if ((status = open_tokenizer(m, o->path, err)) != M1_OK ||
 		(status = m1_checkpoint_open(o->path, &m->checkpoint, err)) != M1_OK ||
 		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, err)) != M1_OK ||
-		(status = m1_weights_load(m->checkpoint, &m->config, m->backend, &m->weights, err)) != M1_OK)
+		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
+								  err)) != M1_OK)
 		return status;
 	return m1_forward_prepare(m, err);
 }
@@ -120,9 +121,9 @@ m1_model_close(m1_model *m)
 	if (m == NULL)
 		return;
 	m1_forward_free(m);
-	m1_weights_free(&m->weights);
 	if (m->backend != NULL)
 		m->backend->ops->close(m->backend);
+	m1_weights_free(&m->weights);
 	m1_checkpoint_close(m->checkpoint);
 	m1_tokenizer_close(m->tokenizer);
 	free(m->name);

@@ -12,9 +12,10 @@
 
 typedef struct m1_model_options
 {
-	const char *path;	  /* checkpoint folder */
-	const char *device;	  /* "auto", "cpu" or "cuda" */
-	const char *isa;	  /* NULL, or the CPU instruction set to use (for tests) */
+	const char *path;	/* checkpoint folder */
+	const char *device; /* "auto", "cpu" or "cuda" */
+	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
+	m1_weight_format weight_format;
 	int threads;		  /* 0 = all cores */
 	int max_context;	  /* tokens of one sequence; 0 = the model's own */
 	int max_sequences;	  /* states at once */

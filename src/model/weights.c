@@ -1,144 +1,154 @@
 /* weights.c - see weights.h. */
 #include "model/weights.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/blocks.h"
+#include "model/mapped.h"
 
 typedef struct loader
 {
 	const m1_checkpoint *checkpoint;
 	const m1_config *config;
+	m1_weight_format format;
+	m1_quantizer *quantizer; /* NULL when everything stays as stored */
+	void *staging;			 /* room for one quantized matrix, unless the backend has borrowed it */
+	size_t staging_bytes;
 	m1b_backend *backend;
 	m1_weights *weights;
 	m1_status status; /* the first failure, after which nothing more is tried */
 	m1_error *err;
 } loader;
 
-static void
-fail_tensor(loader *l, m1_status code, const char *name, const char *why)
+static bool
+find(loader *l, m1_role role, int layer, int expert, m1_weight *w)
 {
-	l->status = m1_fail(l->err, code, "tensor \"%.120s\" %s", name, why);
+	if (l->status == M1_OK)
+		l->status = m1_role_find(role, l->checkpoint, l->config, layer, expert, w, l->err);
+	return l->status == M1_OK;
 }
 
 static void
-describe_shape(char *to, size_t size, const int64_t *shape, int dims)
+fail_memory(loader *l, const m1_weight *w)
 {
-	size_t at = 0;
-
-	to[0] = '\0';
-	for (int i = 0; i < dims && at < size; i++)
-		at += (size_t) snprintf(to + at, size - at, "%s%lld", i == 0 ? "[" : ", ", (long long) shape[i]);
-	if (at < size)
-		snprintf(to + at, size - at, dims == 0 ? "[]" : "]");
+	l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%s\"", w->name);
 }
 
-/* The tensor of that name if it has shape [rows, cols], or [rows] with cols 0; else NULL and a failure. */
-static const m1_tensor *
-find(loader *l, const char *name, int rows, int cols, m1b_dtype *type)
+/* ---- quantizing on load ---- */
+
+/* Makes sure that staging has room, and that a place is free to own it. */
+static bool
+reserve_staging(loader *l, size_t bytes)
 {
-	const int64_t wanted[2] = {rows, cols};
-	const int dims = cols == 0 ? 1 : 2;
-	const m1_tensor *t;
+	m1_weights *w = l->weights;
 
-	if (l->status != M1_OK)
-		return NULL;
-	if ((t = m1_checkpoint_find(l->checkpoint, name)) == NULL)
+	if (w->n_owned == w->cap_owned)
 	{
-		fail_tensor(l, M1_E_NOT_FOUND, name, "is missing from the checkpoint");
-		return NULL;
-	}
-	if (t->dims != dims || memcmp(t->shape, wanted, (size_t) dims * sizeof *wanted) != 0)
-	{
-		char is[128];
-		char should[128];
+		const size_t cap = w->cap_owned == 0 ? 64 : 2 * w->cap_owned;
+		void **grown = realloc(w->owned, cap * sizeof *grown);
 
-		describe_shape(is, sizeof is, t->shape, t->dims);
-		describe_shape(should, sizeof should, wanted, dims);
-		fail_tensor(l, M1_E_CORRUPT, name, "has the wrong shape");
-		m1_error_detail(l->err, "It is %s in %s; config.json asks for %s.", is, t->file, should);
-		return NULL;
+		if (grown == NULL)
+			return false;
+		w->owned = grown;
+		w->cap_owned = cap;
 	}
-	if (!t->usable)
-	{
-		fail_tensor(l, M1_E_UNSUPPORTED, name, "has a type that is not supported");
-		m1_error_detail(l->err, "It is %s in %s; supported are F32, F16 and BF16.", t->type_name, t->file);
-		return NULL;
-	}
-	*type = t->type;
-	return t;
+	if (l->staging != NULL && bytes <= l->staging_bytes)
+		return true;
+	free(l->staging);
+	l->staging_bytes = (bytes + 63) / 64 * 64;
+	return (l->staging = aligned_alloc(64, l->staging_bytes)) != NULL;
 }
+
+/* The weight in the type that it is to be used in: itself, or a quantized copy in staging. */
+static m1_weight
+prepare(loader *l, m1_role role, const m1_weight *stored)
+{
+	m1_weight w = *stored;
+
+	w.type = m1_weight_format_type(l->format, role, stored);
+	w.bytes = m1b_bytes(w.type, (size_t) w.rows * (size_t) w.cols);
+	if (w.type == stored->type)
+		return w;
+	if (!reserve_staging(l, w.bytes))
+	{
+		fail_memory(l, stored);
+		return w;
+	}
+	m1_mapped_expect(stored->data, stored->bytes);
+	l->status = m1_quantizer_run(l->quantizer, stored, 0, w.rows, w.type, l->staging, l->err);
+	w.data = l->staging;
+	return w;
+}
+
+/* ---- one weight ---- */
 
 static void
-matrix(loader *l, const char *name, m1b_use use, int rows, int cols, m1b_matrix *out)
+matrix(loader *l, m1_role role, int layer, int expert, m1b_use use, m1b_matrix *out)
 {
-	m1b_dtype type;
+	m1_weight stored;
+	m1_weight w;
 	bool borrowed;
-	const m1_tensor *t = find(l, name, rows, cols, &type);
 
-	if (t == NULL)
+	if (!find(l, role, layer, expert, &stored))
 		return;
-	l->status = l->backend->ops->matrix(l->backend, t->data, type, use, rows, cols, out, &borrowed, l->err);
-	if (use != M1B_USE_HEAD || !l->config->tied_head)
-		l->weights->parameters += (uint64_t) rows * (uint64_t) cols;
+	w = prepare(l, role, &stored);
+	if (l->status != M1_OK)
+		return;
+	l->status = l->backend->ops->matrix(l->backend, w.data, w.type, use, w.rows, w.cols, out, &borrowed, l->err);
+	if (l->status != M1_OK)
+		return;
+	if (borrowed && w.data == l->staging)
+	{
+		l->weights->owned[l->weights->n_owned++] = l->staging;
+		l->staging = NULL;
+	}
+	if (!borrowed || w.data != stored.data)
+		m1_mapped_drop(stored.data, stored.bytes);
+	if (role != M1_ROLE_HEAD || !l->config->tied_head)
+	{
+		l->weights->parameters += (uint64_t) w.rows * (uint64_t) w.cols;
+		l->weights->bytes += w.bytes;
+	}
 }
 
 /* A vector in fp32: norms are tiny and read by every token. */
 static const float *
-vector(loader *l, const char *name, int n)
+vector(loader *l, m1_role role, int layer)
 {
-	m1b_dtype type;
-	const m1_tensor *t = find(l, name, n, 0, &type);
+	m1_weight w;
 	float *host;
 	const float *device;
+	size_t n;
 
-	if (t == NULL)
+	if (!find(l, role, layer, 0, &w))
 		return NULL;
-	if ((host = malloc((size_t) n * sizeof *host)) == NULL)
+	n = (size_t) w.rows;
+	if ((host = malloc(n * sizeof *host)) == NULL)
 	{
-		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%.120s\"", name);
+		fail_memory(l, &w);
 		return NULL;
 	}
-	m1b_dequantize(type, t->data, (size_t) n, host);
-	l->weights->parameters += (uint64_t) n;
-	if ((device = l->backend->ops->scratch(l->backend, (size_t) n, host)) == NULL)
-		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%.120s\"", name);
+	m1b_dequantize(w.type, w.data, n, host);
+	l->weights->parameters += n;
+	l->weights->bytes += n * sizeof *host;
+	if ((device = l->backend->ops->scratch(l->backend, n, host)) == NULL)
+		fail_memory(l, &w);
 	free(host);
 	return device;
 }
 
-/* "model.layers.N." followed by a formatted rest, in a buffer that the next call overwrites. */
-typedef struct layer_name
-{
-	char text[160];
-} layer_name;
-
-static const char *M1_PRINTF(3, 4) named(layer_name *buffer, int layer, const char *fmt, ...)
-{
-	va_list args;
-	int at = snprintf(buffer->text, sizeof buffer->text, "model.layers.%d.", layer);
-
-	va_start(args, fmt);
-	vsnprintf(buffer->text + at, sizeof buffer->text - (size_t) at, fmt, args);
-	va_end(args);
-	return buffer->text;
-}
+/* ---- layers ---- */
 
 static void
 load_lightning(loader *l, int i, m1_layer *layer)
 {
 	const m1_config *c = l->config;
-	const int width = c->heads * c->head_dim;
-	layer_name name = {""};
 
-	matrix(l, named(&name, i, "self_attn.qkv_proj.weight"), M1B_USE_PRODUCT, 3 * width, c->hidden_size, &layer->qkv);
-	matrix(l, named(&name, i, "self_attn.output_gate.weight"), M1B_USE_PRODUCT, width, c->hidden_size,
-		   &layer->output_gate);
-	matrix(l, named(&name, i, "self_attn.out_proj.weight"), M1B_USE_PRODUCT, c->hidden_size, width, &layer->out);
-	layer->inner_norm = vector(l, named(&name, i, "self_attn.norm.weight"), width);
+	matrix(l, M1_ROLE_QKV, i, 0, M1B_USE_PRODUCT, &layer->qkv);
+	matrix(l, M1_ROLE_OUTPUT_GATE, i, 0, M1B_USE_PRODUCT, &layer->output_gate);
+	matrix(l, M1_ROLE_LIGHTNING_OUT, i, 0, M1B_USE_PRODUCT, &layer->out);
+	layer->inner_norm = vector(l, M1_ROLE_INNER_NORM, i);
 	if ((layer->decay = malloc((size_t) c->heads * sizeof *layer->decay)) == NULL)
 	{
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
@@ -151,21 +161,16 @@ load_lightning(loader *l, int i, m1_layer *layer)
 static void
 load_softmax(loader *l, int i, m1_layer *layer)
 {
-	const m1_config *c = l->config;
-	const int d = c->head_dim;
-	layer_name name = {""};
-
-	matrix(l, named(&name, i, "self_attn.q_proj.weight"), M1B_USE_PRODUCT, c->heads * d, c->hidden_size, &layer->q);
-	matrix(l, named(&name, i, "self_attn.k_proj.weight"), M1B_USE_PRODUCT, c->kv_heads * d, c->hidden_size, &layer->k);
-	matrix(l, named(&name, i, "self_attn.v_proj.weight"), M1B_USE_PRODUCT, c->kv_heads * d, c->hidden_size, &layer->v);
-	matrix(l, named(&name, i, "self_attn.o_proj.weight"), M1B_USE_PRODUCT, c->hidden_size, c->heads * d, &layer->out);
+	matrix(l, M1_ROLE_Q, i, 0, M1B_USE_PRODUCT, &layer->q);
+	matrix(l, M1_ROLE_K, i, 0, M1B_USE_PRODUCT, &layer->k);
+	matrix(l, M1_ROLE_V, i, 0, M1B_USE_PRODUCT, &layer->v);
+	matrix(l, M1_ROLE_SOFTMAX_OUT, i, 0, M1B_USE_PRODUCT, &layer->out);
 }
 
 static void
 load_experts(loader *l, int i, m1_layer *layer)
 {
 	const m1_config *c = l->config;
-	layer_name name = {""};
 
 	layer->w1 = calloc((size_t) c->experts, sizeof *layer->w1);
 	layer->w2 = calloc((size_t) c->experts, sizeof *layer->w2);
@@ -175,48 +180,57 @@ load_experts(loader *l, int i, m1_layer *layer)
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
 		return;
 	}
-	matrix(l, named(&name, i, "block_sparse_moe.gate.weight"), M1B_USE_PRODUCT, c->experts, c->hidden_size,
-		   &layer->router);
+	matrix(l, M1_ROLE_ROUTER, i, 0, M1B_USE_PRODUCT, &layer->router);
 	for (int e = 0; e < c->experts && l->status == M1_OK; e++)
 	{
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w1.weight", e), M1B_USE_PRODUCT, c->expert_width,
-			   c->hidden_size, &layer->w1[e]);
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w2.weight", e), M1B_USE_PRODUCT, c->hidden_size,
-			   c->expert_width, &layer->w2[e]);
-		matrix(l, named(&name, i, "block_sparse_moe.experts.%d.w3.weight", e), M1B_USE_PRODUCT, c->expert_width,
-			   c->hidden_size, &layer->w3[e]);
+		matrix(l, M1_ROLE_W1, i, e, M1B_USE_PRODUCT, &layer->w1[e]);
+		matrix(l, M1_ROLE_W2, i, e, M1B_USE_PRODUCT, &layer->w2[e]);
+		matrix(l, M1_ROLE_W3, i, e, M1B_USE_PRODUCT, &layer->w3[e]);
+	}
+}
+
+static void
+load_all(loader *l)
+{
+	m1_weights *w = l->weights;
+	int slots[2] = {0, 0};
+
+	matrix(l, M1_ROLE_EMBED, 0, 0, M1B_USE_ROWS, &w->embed);
+	w->final_norm = vector(l, M1_ROLE_FINAL_NORM, 0);
+	matrix(l, M1_ROLE_HEAD, 0, 0, M1B_USE_HEAD, &w->head);
+	for (int i = 0; i < w->n_layers && l->status == M1_OK; i++)
+	{
+		m1_layer *layer = &w->layers[i];
+		const unsigned char kind = l->config->attention[i];
+
+		layer->slot = slots[kind]++;
+		layer->input_norm = vector(l, M1_ROLE_INPUT_NORM, i);
+		layer->post_norm = vector(l, M1_ROLE_POST_NORM, i);
+		if (kind == M1_LIGHTNING)
+			load_lightning(l, i, layer);
+		else
+			load_softmax(l, i, layer);
+		if (l->status == M1_OK)
+			load_experts(l, i, layer);
 	}
 }
 
 m1_status
-m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1b_backend *backend, m1_weights *w, m1_error *err)
+m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, int threads,
+				m1b_backend *backend, m1_weights *w, m1_error *err)
 {
-	loader l = {checkpoint, c, backend, w, M1_OK, err};
-	int slots[2] = {0, 0};
-	layer_name name = {""};
+	loader l = {.checkpoint = checkpoint, .config = c, .format = format, .backend = backend, .weights = w, .err = err};
 
 	memset(w, 0, sizeof *w);
 	if ((w->layers = calloc((size_t) c->layers, sizeof *w->layers)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", c->layers);
 	w->n_layers = c->layers;
-	matrix(&l, "model.embed_tokens.weight", M1B_USE_ROWS, c->vocab_size, c->hidden_size, &w->embed);
-	w->final_norm = vector(&l, "model.norm.weight", c->hidden_size);
-	matrix(&l, c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight", M1B_USE_HEAD, c->vocab_size,
-		   c->hidden_size, &w->head);
-	for (int i = 0; i < c->layers && l.status == M1_OK; i++)
-	{
-		m1_layer *layer = &w->layers[i];
-
-		layer->slot = slots[c->attention[i]]++;
-		layer->input_norm = vector(&l, named(&name, i, "input_layernorm.weight"), c->hidden_size);
-		layer->post_norm = vector(&l, named(&name, i, "post_attention_layernorm.weight"), c->hidden_size);
-		if (c->attention[i] == M1_LIGHTNING)
-			load_lightning(&l, i, layer);
-		else
-			load_softmax(&l, i, layer);
-		if (l.status == M1_OK)
-			load_experts(&l, i, layer);
-	}
+	if (format != M1_WEIGHTS_STORED)
+		l.status = m1_quantizer_create(threads, &l.quantizer, err);
+	if (l.status == M1_OK)
+		load_all(&l);
+	m1_quantizer_free(l.quantizer);
+	free(l.staging);
 	return l.status;
 }
 
@@ -231,5 +245,8 @@ m1_weights_free(m1_weights *w)
 		free(w->layers[i].w3);
 	}
 	free(w->layers);
+	for (size_t i = 0; i < w->n_owned; i++)
+		free(w->owned[i]);
+	free(w->owned);
 	memset(w, 0, sizeof *w);
 }

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
+#include "model/quantize.h"
 
 typedef struct m1_layer
 {
@@ -41,12 +42,21 @@ typedef struct m1_weights
 	m1_layer *layers;
 	int n_layers;
 	uint64_t parameters;
+	uint64_t bytes; /* of all of them in the types that they are used in */
+
+	void **owned; /* quantized on load, and used by the backend in place */
+	size_t n_owned;
+	size_t cap_owned;
 } m1_weights;
 
-/* The error names the missing tensor or the wrong shape. On failure m1_weights_free is still safe. */
-m1_status m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *config, m1b_backend *backend,
-						  m1_weights *weights, m1_error *err);
-/* Frees the tables; device memory belongs to the backend. */
+/*
+ * Loads everything that config asks for; float matrices as `format` says, with that many threads (0 = all cores).
+ * What the backend has copied leaves the mapped file's resident memory. The error names the missing tensor or the
+ * wrong shape. On failure m1_weights_free is still safe.
+ */
+m1_status m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *config, m1_weight_format format,
+						  int threads, m1b_backend *backend, m1_weights *weights, m1_error *err);
+/* Frees the tables, after the backend, which may use what they own. Device memory belongs to the backend. */
 void m1_weights_free(m1_weights *weights);
 
 #endif

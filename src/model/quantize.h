@@ -1,0 +1,43 @@
+/*
+ * quantize.h - weights from one stored type to another, in parallel: for quantizing
+ * on load, and for the converter.
+ *
+ * One caller at a time. Memory is a row of floats for each thread.
+ */
+#ifndef M1_MODEL_QUANTIZE_H
+#define M1_MODEL_QUANTIZE_H
+
+#include "model/roles.h"
+
+/* What becomes of the large matrices of a checkpoint that has them as floats. */
+typedef enum m1_weight_format
+{
+	M1_WEIGHTS_STORED, /* as they are */
+	M1_WEIGHTS_Q8_0,
+	M1_WEIGHTS_Q4, /* Q4_K where rows are whole superblocks of 256, else Q4_0 */
+	M1_WEIGHT_FORMATS
+} m1_weight_format;
+
+/* "stored", "q8_0", "q4"; false when there is no such format */
+bool m1_weight_format_parse(const char *name, m1_weight_format *format);
+const char *m1_weight_format_name(m1_weight_format format);
+
+/*
+ * The type that a weight gets. Norms, router, embedding and head keep theirs; so do weights that are quantized
+ * already, and those whose rows no block divides.
+ */
+m1b_dtype m1_weight_format_type(m1_weight_format format, m1_role role, const m1_weight *weight);
+
+typedef struct m1_quantizer m1_quantizer;
+
+m1_status m1_quantizer_create(int threads, m1_quantizer **out, m1_error *err);
+void m1_quantizer_free(m1_quantizer *q);
+
+/*
+ * Writes rows [first, first + n) of the weight (a vector has one row) as type `to`: F32 or one that m1b_can_quantize.
+ * M1_E_CORRUPT names the weight when a value cannot be quantized.
+ */
+m1_status m1_quantizer_run(m1_quantizer *q, const m1_weight *weight, int first, int n, m1b_dtype to, void *out,
+						   m1_error *err);
+
+#endif
