@@ -419,6 +419,12 @@ m1_checkpoint_tensors(const m1_checkpoint *c)
 	return c->n_tensors;
 }
 
+const m1_tensor *
+m1_checkpoint_tensor(const m1_checkpoint *c, size_t i)
+{
+	return &c->tensors[i];
+}
+
 uint64_t
 m1_checkpoint_bytes(const m1_checkpoint *c)
 {

@@ -1,5 +1,5 @@
 /* config.c - see config.h. */
-#include "model/config.h"
+#include "model/config_internal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,15 +11,17 @@
 typedef struct reader
 {
 	const json_t *root;
+	const char *file;
+	const char *(*spell)(const char *field); /* NULL: as config.json does */
 	m1_status status;
 	m1_error *err;
 } reader;
 
 static void
-refuse(reader *r, m1_status code, const char *field, const char *why)
+refuse(reader *r, m1_status code, const char *name, const char *why)
 {
 	if (r->status == M1_OK)
-		r->status = m1_fail(r->err, code, "config.json: %s %s", field, why);
+		r->status = m1_fail(r->err, code, "%s: %s %s", r->file, r->spell != NULL ? r->spell(name) : name, why);
 }
 
 /* The field, or NULL when it is absent or null. */
@@ -98,10 +100,13 @@ read_architecture(reader *r, m1_config *c)
 	if (name == NULL)
 		name = type != NULL ? type : "";
 	if (strcmp(name, "MiniMaxM1ForCausalLM") != 0 && strcmp(name, "MiniMaxText01ForCausalLM") != 0 &&
-		strcmp(name, "minimax_m1") != 0 && strcmp(name, "minimax_text_01") != 0)
+		strcmp(name, "minimax_m1") != 0 && strcmp(name, "minimax_text_01") != 0 &&
+		strcmp(name, M1_GGUF_ARCHITECTURE) != 0)
 	{
 		refuse(r, M1_E_UNSUPPORTED, "architectures", "names no architecture of the MiniMax-M1 family");
-		m1_error_detail(r->err, "Found \"%.100s\"; supported are MiniMaxM1ForCausalLM and MiniMaxText01ForCausalLM.",
+		m1_error_detail(r->err,
+						"Found \"%.100s\"; supported are MiniMaxM1ForCausalLM and MiniMaxText01ForCausalLM, in GGUF "
+						"files " M1_GGUF_ARCHITECTURE ".",
 						name);
 		return;
 	}
@@ -182,15 +187,12 @@ read_shape(reader *r, m1_config *c)
 }
 
 m1_status
-m1_config_load(const char *dir, m1_config *c, m1_error *err)
+m1_config_read(const json_t *fields, const char *file, const char *(*spell)(const char *field), m1_config *c,
+			   m1_error *err)
 {
-	json_t *root;
-	reader r = {.status = M1_OK, .err = err};
+	reader r = {.root = fields, .file = file, .spell = spell, .status = M1_OK, .err = err};
 
 	memset(c, 0, sizeof *c);
-	if ((r.status = m1_json_load_object(dir, "config.json", &root, err)) != M1_OK)
-		return r.status;
-	r.root = root;
 	read_architecture(&r, c);
 	refuse_unsupported(&r);
 	read_shape(&r, c);
@@ -205,8 +207,20 @@ m1_config_load(const char *dir, m1_config *c, m1_error *err)
 	c->beta_lightning = real(&r, "layernorm_linear_attention_beta", -1e6, 1e6, 1.0);
 	c->alpha_mlp = real(&r, "layernorm_mlp_alpha", -1e6, 1e6, 1.0);
 	c->beta_mlp = real(&r, "layernorm_mlp_beta", -1e6, 1e6, 1.0);
-	json_decref(root);
 	return r.status;
+}
+
+m1_status
+m1_config_load(const char *dir, m1_config *c, m1_error *err)
+{
+	json_t *root;
+	m1_status status = m1_json_load_object(dir, "config.json", &root, err);
+
+	if (status != M1_OK)
+		return status;
+	status = m1_config_read(root, "config.json", NULL, c, err);
+	json_decref(root);
+	return status;
 }
 
 /* Slope of head h among n, n a power of two. */

@@ -1,6 +1,6 @@
 /*
- * config.h - config.json of a checkpoint: every field that changes the arithmetic
- * is honoured, or refused by name.
+ * config.h - what a checkpoint says about its model, in config.json or in the keys of
+ * a GGUF file: everything that changes the arithmetic is honoured, or refused by name.
  */
 #ifndef M1_MODEL_CONFIG_H
 #define M1_MODEL_CONFIG_H
@@ -8,8 +8,10 @@
 #include <stdbool.h>
 
 #include "base/status.h"
+#include "model/gguf.h"
 
 #define M1_MAX_LAYERS 1024
+#define M1_GGUF_ARCHITECTURE "minimax-01" /* as GGUF files call M1 and Text-01 */
 
 typedef enum m1_attention_type
 {
@@ -43,6 +45,8 @@ typedef struct m1_config
 
 /* Reads dir/config.json. The error names the field. */
 m1_status m1_config_load(const char *dir, m1_config *config, m1_error *err);
+/* Reads the keys of a file of architecture "minimax-01". The error names the key. */
+m1_status m1_config_load_gguf(const m1_gguf *gguf, m1_config *config, m1_error *err);
 
 /* The decay lambda of one head of one layer: slope of the head, falling with the layer's depth. */
 float m1_config_decay(const m1_config *config, int layer, int head);

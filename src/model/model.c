@@ -1,5 +1,4 @@
 /* model.c - see model.h. */
-#define _GNU_SOURCE /* strdup, access */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -49,24 +48,10 @@ configure_backend(const m1_model *m, m1_error *err)
 	return m->backend->ops->configure(m->backend, &g, err);
 }
 
-/* The folder's own name, for people: "m1-nano" of "/models/m1-nano/". */
-static char *
-name_of(const char *path)
-{
-	size_t end = strlen(path);
-	size_t begin;
-
-	while (end > 1 && path[end - 1] == '/')
-		end--;
-	for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--)
-		;
-	return strndup(path + begin, end - begin);
-}
-
 static m1_status
-open_tokenizer(m1_model *m, const char *path, m1_error *err)
+open_tokenizer(m1_model *m, m1_error *err)
 {
-	m1_status status = m1_tokenizer_open(path, m->config.vocab_size, &m->tokenizer, err);
+	m1_status status = m1_source_tokenizer(m->source, m->config.vocab_size, &m->tokenizer, err);
 
 	/* A checkpoint without a tokenizer still serves token ids. */
 	return status == M1_E_NOT_FOUND ? M1_OK : status;
@@ -79,17 +64,17 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 
 	if (o->max_sequences < 1 || o->max_batch_tokens < o->max_sequences || o->max_context < 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "impossible sizes of sequences, batch or context");
-	if ((m->name = name_of(o->path)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
-	if ((status = m1_config_load(o->path, &m->config, err)) != M1_OK)
+	if ((status = m1_source_open(o->path, &m->source, err)) != M1_OK ||
+		(status = m1_source_config(m->source, &m->config, err)) != M1_OK)
 		return status;
+	m->name = m1_source_name(m->source);
 	m->max_sequences = o->max_sequences;
 	m->max_batch_tokens = o->max_batch_tokens;
 	m->max_context = m->config.max_context;
 	if (o->max_context > 0 && o->max_context < m->max_context)
 		m->max_context = o->max_context;
-	if ((status = open_tokenizer(m, o->path, err)) != M1_OK ||
-		(status = m1_checkpoint_open(o->path, &m->checkpoint, err)) != M1_OK ||
+	if ((status = open_tokenizer(m, err)) != M1_OK ||
+		(status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
 		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, err)) != M1_OK ||
 		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
 								  err)) != M1_OK)
@@ -126,6 +111,6 @@ m1_model_close(m1_model *m)
 	m1_weights_free(&m->weights);
 	m1_checkpoint_close(m->checkpoint);
 	m1_tokenizer_close(m->tokenizer);
-	free(m->name);
+	m1_source_close(m->source);
 	free(m);
 }

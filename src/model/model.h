@@ -6,13 +6,12 @@
 #define M1_MODEL_MODEL_H
 
 #include "backend/backend.h"
-#include "model/config.h"
-#include "model/tokenizer.h"
+#include "model/source.h"
 #include "model/weights.h"
 
 typedef struct m1_model_options
 {
-	const char *path;	/* checkpoint folder */
+	const char *path;	/* checkpoint folder, or GGUF file */
 	const char *device; /* "auto", "cpu" or "cuda" */
 	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
 	m1_weight_format weight_format;
@@ -24,7 +23,8 @@ typedef struct m1_model_options
 
 typedef struct m1_model
 {
-	char *name; /* last component of the path */
+	m1_source *source;
+	const char *name; /* the source's */
 	m1_config config;
 	m1_checkpoint *checkpoint;
 	m1_weights weights;

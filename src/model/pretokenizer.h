@@ -9,6 +9,8 @@
 
 /* The o200k pattern, which the released checkpoints use. */
 extern const char m1_pretokenizer_o200k[];
+/* GPT-2's. */
+extern const char m1_pretokenizer_gpt2[];
 
 typedef struct m1_pretokenizer m1_pretokenizer; /* immutable; may be shared by threads */
 

@@ -165,3 +165,45 @@ m1_role_find(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 	out->data = (const char *) t->data + (stacked ? (size_t) expert * out->bytes : 0);
 	return M1_OK;
 }
+
+/* Whether the config asks for a tensor of that name in a GGUF file. */
+static bool
+is_asked_for(const char *tensor, const m1_config *c)
+{
+	m1_role roles[M1_ROLES];
+	char name[128];
+	int layer;
+
+	if (sscanf(tensor, "blk.%d.", &layer) != 1)
+		return strcmp(tensor, names[M1_ROLE_EMBED][M1_NAMES_GGUF]) == 0 ||
+			   strcmp(tensor, names[M1_ROLE_FINAL_NORM][M1_NAMES_GGUF]) == 0 ||
+			   strcmp(tensor, names[M1_ROLE_HEAD][M1_NAMES_GGUF]) == 0;
+	if (layer < 0 || layer >= c->layers)
+		return false;
+	for (int i = m1_roles_of_layer(c, layer, roles) - 1; i >= 0; i--)
+	{
+		m1_role_name(roles[i], M1_NAMES_GGUF, layer, 0, name, sizeof name);
+		if (strcmp(name, tensor) == 0)
+			return true;
+	}
+	return false;
+}
+
+m1_status
+m1_role_refuse_others(const m1_checkpoint *checkpoint, const m1_config *c, m1_error *err)
+{
+	if (m1_checkpoint_naming(checkpoint) != M1_NAMES_GGUF)
+		return M1_OK;
+	for (size_t i = 0; i < m1_checkpoint_tensors(checkpoint); i++)
+	{
+		const m1_tensor *t = m1_checkpoint_tensor(checkpoint, i);
+
+		if (!is_asked_for(t->name, c))
+		{
+			m1_fail(err, M1_E_UNSUPPORTED, "%s: tensor \"%.120s\" is not supported", t->file, t->name);
+			m1_error_detail(err, "It could change the results, and this version does not know how.");
+			return M1_E_UNSUPPORTED;
+		}
+	}
+	return M1_OK;
+}

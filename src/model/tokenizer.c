@@ -141,33 +141,40 @@ index_bytes(m1_tokenizer *t, m1_error *err)
 	return M1_OK;
 }
 
-/* eos_token of tokenizer_config.json, as a string or as an object with "content"; else the released one. */
+#define DEFAULT_EOS "<end_of_sentence>" /* the released one */
+
+static m1_status
+set_eos(m1_tokenizer *t, const char *name, m1_error *err)
+{
+	if ((t->eos = m1_tokenizer_added_id(t, name)) < 0)
+		return m1_fail(err, M1_E_CORRUPT, "%s: the end-of-turn token \"%.80s\" is not an added token", t->file, name);
+	return M1_OK;
+}
+
+/* eos_token of tokenizer_config.json, as a string or as an object with "content". */
 static m1_status
 find_eos(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	json_t *root;
 	const json_t *eos;
-	const char *name = "<end_of_sentence>";
+	const char *name = DEFAULT_EOS;
 	m1_status status = m1_json_load_object(dir, CONFIG_NAME, &root, err);
 
 	if (status != M1_OK && status != M1_E_NOT_FOUND)
 		return status;
-	status = M1_OK;
 	eos = json_object_get(root, "eos_token");
 	if (eos != NULL && !json_is_null(eos))
 		name = json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
 	if (name == NULL)
 		status = m1_fail(err, M1_E_CORRUPT, CONFIG_NAME ": eos_token is neither a text nor an object with \"content\"");
-	else if ((t->eos = m1_tokenizer_added_id(t, name)) < 0)
-		status = m1_fail(err, M1_E_CORRUPT, "%s: the end-of-turn token \"%.80s\" is not an added token", t->file, name);
 	else
-		t->tokens[t->eos].special = true; /* what ends a turn is never text, whatever its entry says */
+		status = set_eos(t, name, err);
 	json_decref(root);
 	return status;
 }
 
 static m1_status
-load(m1_tokenizer *t, const char *dir, m1_error *err)
+load_folder(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	m1_status status = m1_tokenizer_load_json(t, dir, err);
 
@@ -178,13 +185,28 @@ load(m1_tokenizer *t, const char *dir, m1_error *err)
 		m1_fail(err, status, "the checkpoint has no tokenizer: neither tokenizer.json nor merges.txt");
 		m1_error_detail(err, "The folder is \"%s\".", dir);
 	}
-	if (status != M1_OK || (status = list_added(t, err)) != M1_OK || (status = index_bytes(t, err)) != M1_OK)
-		return status;
-	return find_eos(t, dir, err);
+	return status;
 }
 
-m1_status
-m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err)
+static m1_status
+load(m1_tokenizer *t, const char *dir, const m1_gguf *gguf, m1_error *err)
+{
+	m1_status status = gguf != NULL ? m1_tokenizer_load_gguf(t, gguf, err) : load_folder(t, dir, err);
+
+	if (status != M1_OK || (status = list_added(t, err)) != M1_OK || (status = index_bytes(t, err)) != M1_OK)
+		return status;
+	if (gguf == NULL)
+		status = find_eos(t, dir, err);
+	else if (t->eos < 0)
+		status = set_eos(t, DEFAULT_EOS, err);
+	if (status == M1_OK)
+		t->tokens[t->eos].special = true; /* what ends a turn is never text, whatever its entry says */
+	return status;
+}
+
+/* From the folder, or from the file when there is one. */
+static m1_status
+open_from(const char *dir, const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err)
 {
 	m1_tokenizer *t;
 	m1_status status;
@@ -199,13 +221,26 @@ m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error 
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
 	}
 	t->n_tokens = vocab_rows;
-	if ((status = load(t, dir, err)) != M1_OK)
+	t->eos = -1;
+	if ((status = load(t, dir, gguf, err)) != M1_OK)
 	{
 		m1_tokenizer_close(t);
 		return status;
 	}
 	*out = t;
 	return M1_OK;
+}
+
+m1_status
+m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err)
+{
+	return open_from(dir, NULL, vocab_rows, out, err);
+}
+
+m1_status
+m1_tokenizer_open_gguf(const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err)
+{
+	return open_from(NULL, gguf, vocab_rows, out, err);
 }
 
 void

@@ -4,13 +4,15 @@
  * A checkpoint's tokenizer.json is authoritative (vocab, merges, added_tokens,
  * pre-tokenizer pattern); with merges.txt alone, the released rule applies
  * (id(byte) = byte, id(merge i) = 256 + i, the o200k pattern and the released
- * added tokens). An open tokenizer is immutable and may be shared by threads.
+ * added tokens). A GGUF file holds its own. An open tokenizer is immutable and may be
+ * shared by threads.
  */
 #ifndef M1_MODEL_TOKENIZER_H
 #define M1_MODEL_TOKENIZER_H
 
 #include "base/buf.h"
 #include "base/status.h"
+#include "model/gguf.h"
 
 typedef struct m1_tokenizer m1_tokenizer;
 
@@ -28,6 +30,8 @@ typedef enum m1_added_tokens
  * The end-of-turn token is eos_token of DIR/tokenizer_config.json, or <end_of_sentence>.
  */
 m1_status m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err);
+/* Reads the keys tokenizer.ggml.*; M1_E_NOT_FOUND when the file has none. The file may be closed afterwards. */
+m1_status m1_tokenizer_open_gguf(const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err);
 void m1_tokenizer_close(m1_tokenizer *t);
 
 /*

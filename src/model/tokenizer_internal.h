@@ -1,9 +1,11 @@
 /*
- * tokenizer_internal.h - what the two loaders fill in and tokenizer.c uses.
+ * tokenizer_internal.h - what the loaders fill in and tokenizer.c uses.
  *
  *   tokenizer.c         encoding and decoding
  *   tokenizer_json.c    tokenizer.json
  *   tokenizer_merges.c  merges.txt, with the released rule
+ *   tokenizer_gguf.c    the keys of a GGUF file
+ *   token_index.c       tokens by their bytes, while they are loaded
  */
 #ifndef M1_MODEL_TOKENIZER_INTERNAL_H
 #define M1_MODEL_TOKENIZER_INTERNAL_H
@@ -11,6 +13,8 @@
 #include "model/bpe.h"
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
+
+#define M1_GGUF_PRETOKENIZER "minimax-m2" /* how GGUF files call the o200k pattern */
 
 typedef struct m1_token
 {
@@ -22,7 +26,7 @@ typedef struct m1_token
 
 struct m1_tokenizer
 {
-	const char *file; /* the one that is loaded, for errors; a literal */
+	const char *file; /* the one that is loaded, for errors; lives while it is loaded */
 	m1_token *tokens; /* [n_tokens] */
 	int n_tokens;
 	int32_t byte_id[256];
@@ -30,7 +34,7 @@ struct m1_tokenizer
 	m1_pretokenizer *pretokenizer;
 	int32_t *added; /* ids of added tokens, the longest first */
 	int n_added;
-	int32_t eos;
+	int32_t eos; /* -1: none */
 };
 
 /*
@@ -41,11 +45,28 @@ m1_status m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool add
 
 m1_status m1_tokenizer_load_json(m1_tokenizer *t, const char *dir, m1_error *err);
 m1_status m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err);
+/* Also sets eos, if the file tells it. */
+m1_status m1_tokenizer_load_gguf(m1_tokenizer *t, const m1_gguf *gguf, m1_error *err);
 
 /*
  * The bytes of a token as tokenizer files spell it, each byte as one printable character (byte-level alphabet).
  * Appends to out; false when a character is outside the alphabet or memory ran out.
  */
 bool m1_tokenizer_unspell(m1_slice spelled, m1_buf *out);
+/* Replaces bytes by those of both tokens of a merge, "left right" as files spell it. false when it is no such pair. */
+bool m1_tokenizer_unspell_merge(m1_slice merge, m1_buf *bytes, size_t *left_len);
+
+/* Ids of tokens by their bytes. Zero-initialised is valid to free. */
+typedef struct m1_token_index
+{
+	int32_t *slots; /* -1: empty */
+	size_t mask;
+} m1_token_index;
+
+/* Room for n tokens; false when memory ran out. */
+bool m1_token_index_init(m1_token_index *index, size_t n);
+void m1_token_index_free(m1_token_index *index);
+/* The slot that holds the id of the token with these bytes, or the empty one where it goes. */
+int32_t *m1_token_index_slot(const m1_tokenizer *t, const m1_token_index *index, m1_slice bytes);
 
 #endif

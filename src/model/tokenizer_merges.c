@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "model/tokenizer_internal.h"
@@ -56,67 +55,27 @@ static const char *const released_added[] = {
 	"<begin_of_document>",
 };
 
-/* Finds ids by bytes while the merges are read. */
-typedef struct index_table
-{
-	int32_t *slots; /* -1: empty */
-	size_t mask;
-} index_table;
-
-static size_t
-hash_bytes(m1_slice s)
-{
-	uint64_t h = 0xcbf29ce484222325u;
-
-	for (size_t i = 0; i < s.len; i++)
-		h = (h ^ (unsigned char) s.data[i]) * 0x100000001b3u;
-	return (size_t) (h ^ h >> 29);
-}
-
-/* The slot that holds these bytes, or the empty one where they go. */
-static int32_t *
-slot_of(const m1_tokenizer *t, const index_table *index, m1_slice bytes)
-{
-	size_t i = hash_bytes(bytes) & index->mask;
-
-	while (index->slots[i] >= 0)
-	{
-		const m1_token *token = &t->tokens[index->slots[i]];
-
-		if (token->len == bytes.len && memcmp(token->bytes, bytes.data, bytes.len) == 0)
-			break;
-		i = (i + 1) & index->mask;
-	}
-	return &index->slots[i];
-}
-
 static m1_status
-add_token(m1_tokenizer *t, index_table *index, int32_t id, m1_slice bytes, m1_error *err)
+add_token(m1_tokenizer *t, m1_token_index *index, int32_t id, m1_slice bytes, m1_error *err)
 {
 	m1_status status = m1_tokenizer_set(t, id, bytes, false, false, err);
 
 	if (status == M1_OK)
-		*slot_of(t, index, bytes) = id;
+		*m1_token_index_slot(t, index, bytes) = id;
 	return status;
 }
 
 static m1_status
-add_merge(m1_tokenizer *t, index_table *index, int32_t i, m1_slice line, m1_buf *bytes, m1_error *err)
+add_merge(m1_tokenizer *t, m1_token_index *index, int32_t i, m1_slice line, m1_buf *bytes, m1_error *err)
 {
-	const char *gap = memchr(line.data, ' ', line.len);
 	size_t left_len;
 	int32_t left, right;
 	m1_status status;
 
-	bytes->len = 0;
-	if (gap == NULL || !m1_tokenizer_unspell((m1_slice){line.data, (size_t) (gap - line.data)}, bytes))
+	if (!m1_tokenizer_unspell_merge(line, bytes, &left_len))
 		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is not a pair of tokens", i);
-	left_len = bytes->len;
-	if (!m1_tokenizer_unspell((m1_slice){gap + 1, line.len - (size_t) (gap + 1 - line.data)}, bytes) || left_len == 0 ||
-		bytes->len == left_len)
-		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d is not a pair of tokens", i);
-	left = *slot_of(t, index, (m1_slice){bytes->data, left_len});
-	right = *slot_of(t, index, (m1_slice){bytes->data + left_len, bytes->len - left_len});
+	left = *m1_token_index_slot(t, index, (m1_slice){bytes->data, left_len});
+	right = *m1_token_index_slot(t, index, (m1_slice){bytes->data + left_len, bytes->len - left_len});
 	if (left < 0 || right < 0)
 		return m1_fail(err, M1_E_CORRUPT, FILE_NAME ": merge %d names a token that no earlier merge makes", i);
 	status = add_token(t, index, FIRST_MERGE + i, (m1_slice){bytes->data, bytes->len}, err);
@@ -127,7 +86,7 @@ add_merge(m1_tokenizer *t, index_table *index, int32_t i, m1_slice line, m1_buf 
 
 /* The file holds all merges, one a line, maybe after a line that tells a version. Fewer: it was cut short. */
 static m1_status
-read_lines(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
+read_lines(m1_tokenizer *t, m1_token_index *index, FILE *file, m1_error *err)
 {
 	char line[LINE_BYTES];
 	m1_buf bytes = {0};
@@ -156,7 +115,7 @@ read_lines(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
 }
 
 static m1_status
-load_file(m1_tokenizer *t, index_table *index, FILE *file, m1_error *err)
+load_file(m1_tokenizer *t, m1_token_index *index, FILE *file, m1_error *err)
 {
 	m1_status status = M1_OK;
 
@@ -178,7 +137,7 @@ m1_status
 m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	char path[PATH_MAX];
-	index_table index = {.mask = ((size_t) 1 << 19) - 1};
+	m1_token_index index = {0};
 	FILE *file;
 	m1_status status;
 
@@ -189,16 +148,12 @@ m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err)
 		return m1_fail(err, errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO,
 					   "could not open " FILE_NAME ": %s", strerror(errno));
 	status = m1_pretokenizer_create(m1_pretokenizer_o200k, &t->pretokenizer, err);
-	index.slots = malloc((index.mask + 1) * sizeof *index.slots);
 	t->bpe = m1_bpe_create(N_MERGES);
-	if (status == M1_OK && (index.slots == NULL || t->bpe == NULL))
+	if (status == M1_OK && (t->bpe == NULL || !m1_token_index_init(&index, FIRST_ADDED)))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the merges");
 	if (status == M1_OK)
-	{
-		memset(index.slots, 0xff, (index.mask + 1) * sizeof *index.slots);
 		status = load_file(t, &index, file, err);
-	}
-	free(index.slots);
+	m1_token_index_free(&index);
 	fclose(file);
 	return status;
 }

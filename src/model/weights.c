@@ -186,6 +186,9 @@ load_experts(loader *l, int i, m1_layer *layer)
 		matrix(l, M1_ROLE_W1, i, e, M1B_USE_PRODUCT, &layer->w1[e]);
 		matrix(l, M1_ROLE_W2, i, e, M1B_USE_PRODUCT, &layer->w2[e]);
 		matrix(l, M1_ROLE_W3, i, e, M1B_USE_PRODUCT, &layer->w3[e]);
+		if (l->status == M1_OK && (layer->w1[e].type != layer->w1[0].type || layer->w2[e].type != layer->w2[0].type ||
+								   layer->w3[e].type != layer->w3[0].type))
+			l->status = m1_fail(l->err, M1_E_UNSUPPORTED, "the experts of layer %d are stored as different types", i);
 	}
 }
 
@@ -225,7 +228,8 @@ m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_f
 	if ((w->layers = calloc((size_t) c->layers, sizeof *w->layers)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", c->layers);
 	w->n_layers = c->layers;
-	if (format != M1_WEIGHTS_STORED)
+	l.status = m1_role_refuse_others(checkpoint, c, err);
+	if (l.status == M1_OK && format != M1_WEIGHTS_STORED)
 		l.status = m1_quantizer_create(threads, &l.quantizer, err);
 	if (l.status == M1_OK)
 		load_all(&l);
