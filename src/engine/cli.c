@@ -77,6 +77,7 @@ m1_cli_engine_options(const m1_cli *cli)
 		.model_path = cli->model,
 		.device = cli->device,
 		.isa = cli->isa,
+		.weight_format = cli->weight_format,
 		.threads = cli->threads,
 		.max_requests = cli->max_requests,
 		.max_context = cli->max_context,

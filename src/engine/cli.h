@@ -16,11 +16,12 @@
 /* Every option of every command; main.c says which command takes which. */
 typedef struct m1_cli
 {
-	const char *command;
 	const char *model;
 	const char *device;
 	const char *isa;
 	int threads;
+	m1_weight_format weight_format;
+	bool weight_format_given;
 	int max_requests;
 	int max_context;
 	int prefill_chunk;
@@ -42,9 +43,12 @@ typedef struct m1_cli
 	int n_stops;
 	bool json;
 
+	/* quantize */
+	bool force;
+
 	/* logits */
-	const char *out_file;
-	bool decode; /* one token a step */
+	const char *out_file; /* also quantize */
+	bool decode;		  /* one token a step */
 
 	/* tokenize */
 	bool special;
@@ -63,6 +67,7 @@ int m1_cmd_tokenize(const m1_cli *cli);
 int m1_cmd_logits(const m1_cli *cli);
 int m1_cmd_bench(const m1_cli *cli);
 int m1_cmd_serve(const m1_cli *cli);
+int m1_cmd_quantize(const m1_cli *cli);
 
 /* Prints message, detail and hint on stderr and returns the exit status of a failed command. */
 int m1_cli_report(const m1_error *err);

@@ -321,7 +321,11 @@ m1_cmd_bench(const m1_cli *cli)
 	int batches[MAX_LIST];
 	const int n_prefills = parse_list(cli->prefill_list, prefills);
 	const int n_batches = parse_list(cli->batch_list, batches);
-	m1_model_options options = {.path = cli->model, .device = cli->device, .isa = cli->isa, .threads = cli->threads};
+	m1_model_options options = {.path = cli->model,
+								.device = cli->device,
+								.isa = cli->isa,
+								.weight_format = cli->weight_format,
+								.threads = cli->threads};
 	bench b = {0};
 	json_t *result = json_object();
 	m1_error err;

@@ -77,6 +77,7 @@ m1_cmd_logits(const m1_cli *cli)
 		.path = cli->model,
 		.device = cli->device,
 		.isa = cli->isa,
+		.weight_format = cli->weight_format,
 		.threads = cli->threads,
 		.max_context = cli->max_context,
 		.max_sequences = 1,

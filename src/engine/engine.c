@@ -122,6 +122,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 		.path = o->model_path,
 		.device = o->device,
 		.isa = o->isa,
+		.weight_format = o->weight_format,
 		.threads = o->threads,
 		.max_context = o->max_context,
 		.max_sequences = o->max_requests,

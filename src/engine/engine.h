@@ -35,11 +35,12 @@ typedef struct m1_engine_options
 	const char *model_path;
 	const char *device; /* "auto", "cpu" or "cuda" */
 	const char *isa;	/* NULL, or a CPU instruction set (for tests) */
-	int threads;		/* 0 = all cores */
-	int max_requests;	/* sequences in the batch */
-	int max_context;	/* 0 = the model's own */
-	int prefill_chunk;	/* prompt tokens of one step; 0 = 256 */
-	int loop_guard;		/* tokens above 0.99 in a row that end a reply; 0 = 3000 */
+	m1_weight_format weight_format;
+	int threads;	   /* 0 = all cores */
+	int max_requests;  /* sequences in the batch */
+	int max_context;   /* 0 = the model's own */
+	int prefill_chunk; /* prompt tokens of one step; 0 = 256 */
+	int loop_guard;	   /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
 } m1_engine_options;
 
 m1_status m1_engine_open(const m1_engine_options *options, const m1_engine_events *events, m1_engine **out,

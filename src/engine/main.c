@@ -32,9 +32,14 @@ static const char usage[] =
 	"      --prefill LIST          prompt lengths (default 512,2048)\n"
 	"      --batch LIST            batch sizes of decode (default 1,4,16)\n"
 	"      --tokens N              tokens each sequence decodes (default 64)\n"
+	"  minimax_m1_engine quantize IN OUT.gguf                           any model as a GGUF file\n"
+	"      --weight-format FORMAT  q8_0 (default), q4, or stored: change the file format only\n"
+	"      --force                 replace OUT.gguf if it exists\n"
 	"  minimax_m1_engine serve --model DIR --fd N                       frames on an inherited socket\n"
 	"\n"
-	"Common options: --device auto|cpu|cuda, --threads N (0 = all cores), --max-context N (0 = the model's own),\n"
+	"DIR is a checkpoint folder or a GGUF file. Common options: --weight-format stored|q8_0|q4 (what a checkpoint of\n"
+	"floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --threads N (0 = all cores), "
+	"--max-context N (0 = the model's own),\n"
 	"--max-requests N (sequences in one batch), --prefill-chunk N (prompt tokens of one step),\n"
 	"--isa portable|avx2|avx512|avx512vnni\n";
 
@@ -44,6 +49,7 @@ enum option_id
 	OPT_DEVICE,
 	OPT_ISA,
 	OPT_THREADS,
+	OPT_WEIGHT_FORMAT,
 	OPT_MAX_REQUESTS,
 	OPT_MAX_CONTEXT,
 	OPT_PREFILL_CHUNK,
@@ -61,6 +67,7 @@ enum option_id
 	OPT_STOP,
 	OPT_JSON,
 	OPT_OUT,
+	OPT_FORCE,
 	OPT_DECODE,
 	OPT_SPECIAL,
 	OPT_PREFILL,
@@ -74,6 +81,7 @@ static const struct option options[] = {
 	{"device", required_argument, NULL, OPT_DEVICE},
 	{"isa", required_argument, NULL, OPT_ISA},
 	{"threads", required_argument, NULL, OPT_THREADS},
+	{"weight-format", required_argument, NULL, OPT_WEIGHT_FORMAT},
 	{"max-requests", required_argument, NULL, OPT_MAX_REQUESTS},
 	{"max-context", required_argument, NULL, OPT_MAX_CONTEXT},
 	{"prefill-chunk", required_argument, NULL, OPT_PREFILL_CHUNK},
@@ -91,6 +99,7 @@ static const struct option options[] = {
 	{"stop", required_argument, NULL, OPT_STOP},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"out", required_argument, NULL, OPT_OUT},
+	{"force", no_argument, NULL, OPT_FORCE},
 	{"decode", no_argument, NULL, OPT_DECODE},
 	{"special", no_argument, NULL, OPT_SPECIAL},
 	{"prefill", required_argument, NULL, OPT_PREFILL},
@@ -168,6 +177,16 @@ add_stop(m1_cli *cli, values *v, const char *text)
 	cli->stops[cli->n_stops++] = text;
 }
 
+static void
+set_weight_format(m1_cli *cli, values *v, const char *text)
+{
+	cli->weight_format_given = true;
+	if (m1_weight_format_parse(text, &cli->weight_format))
+		return;
+	fprintf(stderr, "minimax_m1_engine: --%s takes stored, q8_0 or q4, not \"%s\"\n", v->option, text);
+	v->bad = true;
+}
+
 static bool
 set_option(m1_cli *cli, int id, const char *name, const char *value)
 {
@@ -186,6 +205,9 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 			break;
 		case OPT_THREADS:
 			cli->threads = integer(&v, value, 0);
+			break;
+		case OPT_WEIGHT_FORMAT:
+			set_weight_format(cli, &v, value);
 			break;
 		case OPT_MAX_REQUESTS:
 			cli->max_requests = integer(&v, value, 1);
@@ -239,6 +261,9 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 		case OPT_OUT:
 			cli->out_file = value;
 			break;
+		case OPT_FORCE:
+			cli->force = true;
+			break;
 		case OPT_DECODE:
 			cli->decode = true;
 			break;
@@ -261,8 +286,20 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 	return !v.bad;
 }
 
+typedef struct cli_command
+{
+	const char *name;
+	int (*run)(const m1_cli *cli);
+	bool converts; /* takes IN and OUT instead of --model */
+} cli_command;
+
+static const cli_command commands[] = {
+	{"generate", m1_cmd_generate, false}, {"tokenize", m1_cmd_tokenize, false}, {"logits", m1_cmd_logits, false},
+	{"bench", m1_cmd_bench, false},		  {"serve", m1_cmd_serve, false},		{"quantize", m1_cmd_quantize, true},
+};
+
 static bool
-parse_options(m1_cli *cli, int argc, char **argv)
+parse_options(m1_cli *cli, const cli_command *command, int argc, char **argv)
 {
 	int id;
 	int index = 0;
@@ -270,6 +307,17 @@ parse_options(m1_cli *cli, int argc, char **argv)
 	while ((id = getopt_long(argc, argv, "", options, &index)) != -1)
 		if (id == '?' || !set_option(cli, id, options[index].name, optarg))
 			return false;
+	if (command->converts && argc - optind >= 2)
+	{
+		cli->model = argv[optind++];
+		cli->out_file = argv[optind++];
+	}
+	else if (cli->model == NULL || command->converts)
+	{
+		fprintf(stderr, "minimax_m1_engine: %s needs %s\n", command->name,
+				command->converts ? "IN and OUT.gguf" : "--model DIR");
+		return false;
+	}
 	if (optind < argc)
 	{
 		fprintf(stderr, "minimax_m1_engine: unexpected argument \"%s\"\n", argv[optind]);
@@ -278,17 +326,19 @@ parse_options(m1_cli *cli, int argc, char **argv)
 	return true;
 }
 
+static const cli_command *
+find_command(const char *name)
+{
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
 int
 main(int argc, char **argv)
 {
-	static const struct
-	{
-		const char *name;
-		int (*run)(const m1_cli *cli);
-	} commands[] = {
-		{"generate", m1_cmd_generate}, {"tokenize", m1_cmd_tokenize}, {"logits", m1_cmd_logits},
-		{"bench", m1_cmd_bench},	   {"serve", m1_cmd_serve},
-	};
+	const cli_command *command;
 	m1_cli cli = {
 		.device = "auto",
 		.max_requests = 1,
@@ -308,19 +358,10 @@ main(int argc, char **argv)
 		fputs(usage, argc < 2 ? stderr : stdout);
 		return argc < 2 ? 2 : 0;
 	}
-	cli.command = argv[1];
-	if (!parse_options(&cli, argc - 1, argv + 1))
+	if ((command = find_command(argv[1])) == NULL)
+	{
+		fprintf(stderr, "minimax_m1_engine: unknown command \"%s\" (see --help)\n", argv[1]);
 		return 2;
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-		if (strcmp(commands[i].name, cli.command) == 0)
-		{
-			if (cli.model == NULL)
-			{
-				fprintf(stderr, "minimax_m1_engine: %s needs --model DIR\n", cli.command);
-				return 2;
-			}
-			return commands[i].run(&cli);
-		}
-	fprintf(stderr, "minimax_m1_engine: unknown command \"%s\" (see --help)\n", cli.command);
-	return 2;
+	}
+	return parse_options(&cli, command, argc - 1, argv + 1) ? command->run(&cli) : 2;
 }

@@ -18,6 +18,7 @@ typedef struct merge
 struct m1_bpe
 {
 	size_t mask; /* capacity - 1, a power of two */
+	size_t n;	 /* merges */
 	merge table[];
 };
 
@@ -47,6 +48,7 @@ m1_bpe_create(size_t n)
 	if (bpe == NULL)
 		return NULL;
 	bpe->mask = cap - 1;
+	bpe->n = 0;
 	for (size_t i = 0; i < cap; i++)
 		bpe->table[i].left = -1;
 	return bpe;
@@ -78,7 +80,25 @@ m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id)
 	if (m->left >= 0)
 		return false;
 	*m = (merge){left, right, rank, id};
+	bpe->n++;
 	return true;
+}
+
+size_t
+m1_bpe_count(const m1_bpe *bpe)
+{
+	return bpe->n;
+}
+
+void
+m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2])
+{
+	for (size_t i = 0; i <= bpe->mask; i++)
+		if (bpe->table[i].left >= 0)
+		{
+			pairs[bpe->table[i].rank][0] = bpe->table[i].left;
+			pairs[bpe->table[i].rank][1] = bpe->table[i].right;
+		}
 }
 
 /* n - 1 candidates at first, and at most two more for each of n - 1 merges */

@@ -12,8 +12,12 @@ typedef struct m1_bpe m1_bpe; /* immutable once all merges are added */
 m1_bpe *m1_bpe_create(size_t n);
 void m1_bpe_free(m1_bpe *bpe);
 
-/* Merge number `rank` joins ids left and right into id. false when there is a merge of this pair already. */
+/* Merge number `rank`, counting from 0, joins ids left and right into id. false when there is a merge of this pair already. */
 bool m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id);
+
+/* The merges in order of their rank: count of them, and the pairs (left, right) of the ids that each joins. */
+size_t m1_bpe_count(const m1_bpe *bpe);
+void m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2]);
 
 /* Work space of one caller; zero-initialised is valid. It is wiped when freed: it holds users' prompts. */
 typedef struct m1_bpe_work

@@ -1,7 +1,7 @@
 /*
- * config_gguf.c - the keys of a GGUF file, turned into the fields of config.json. A key
- * below the architecture's name that is not known here is refused: it might change the
- * arithmetic.
+ * config_gguf.c - the keys of a GGUF file, turned into the fields of config.json, and
+ * written. A key below the architecture's name that is not known here is refused: it
+ * might change the arithmetic.
  */
 #include <math.h>
 #include <stdio.h>
@@ -272,4 +272,87 @@ m1_config_load_gguf(const m1_gguf *g, m1_config *c, m1_error *err)
 		status = check_value_length(g, c, err);
 	json_decref(root);
 	return status;
+}
+
+/* ---- writing ---- */
+
+/* Every how many layers softmax comes, or 0 when there is no such rule. */
+static int
+regular_interval(const m1_config *c)
+{
+	int interval = 1;
+
+	while (interval <= c->layers && c->attention[interval - 1] != M1_SOFTMAX)
+		interval++;
+	for (int i = 0; i < c->layers; i++)
+		if ((c->attention[i] == M1_SOFTMAX) != ((i + 1) % interval == 0))
+			return 0;
+	return interval;
+}
+
+static void
+write_attention_types(const m1_config *c, m1_gguf_writer *w)
+{
+	const int interval = regular_interval(c);
+
+	if (interval > 0)
+	{
+		m1_gguf_write_u32(w, INTERVAL, (uint32_t) interval);
+		return;
+	}
+	m1_gguf_write_array(w, RECURRENT, M1_GGUF_BOOL, (size_t) c->layers);
+	for (int i = 0; i < c->layers; i++)
+		m1_gguf_write_bool_element(w, c->attention[i] == M1_LIGHTNING);
+}
+
+static m1_status
+check_residual(const m1_config *c, m1_error *err)
+{
+	if (!c->postnorm)
+		return m1_fail(err, M1_E_UNSUPPORTED, "a GGUF file cannot hold a model without postnorm");
+	if (c->beta_softmax == 1.0f && c->beta_lightning == 1.0f && c->beta_mlp == 1.0f &&
+		c->alpha_softmax == c->alpha_lightning && c->alpha_mlp == c->alpha_lightning)
+		return M1_OK;
+	m1_fail(err, M1_E_UNSUPPORTED, "a GGUF file cannot hold this model's residual weights");
+	m1_error_detail(
+		err,
+		"It has one alpha for all, and every beta is 1. Here the alphas are %g, %g and %g, the betas %g, %g "
+		"and %g (softmax, lightning, experts).",
+		(double) c->alpha_softmax, (double) c->alpha_lightning, (double) c->alpha_mlp, (double) c->beta_softmax,
+		(double) c->beta_lightning, (double) c->beta_mlp);
+	return M1_E_UNSUPPORTED;
+}
+
+m1_status
+m1_config_write_gguf(const m1_config *c, m1_gguf_writer *w, m1_error *err)
+{
+	const struct
+	{
+		const char *key;
+		int value;
+	} integers[] = {
+		{PREFIX "block_count", c->layers},
+		{PREFIX "context_length", c->max_context},
+		{PREFIX "embedding_length", c->hidden_size},
+		{PREFIX "feed_forward_length", c->expert_width},
+		{PREFIX "attention.head_count", c->heads},
+		{PREFIX "attention.head_count_kv", c->kv_heads},
+		{PREFIX "attention.key_length", c->head_dim},
+		{PREFIX "attention.value_length", c->head_dim},
+		{PREFIX "rope.dimension_count", c->rotary_dim},
+		{PREFIX "expert_count", c->experts},
+		{PREFIX "expert_used_count", c->experts_per_token},
+		{PREFIX "vocab_size", c->vocab_size},
+	};
+	m1_status status = check_residual(c, err);
+
+	if (status != M1_OK)
+		return status;
+	for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
+		m1_gguf_write_u32(w, integers[i].key, (uint32_t) integers[i].value);
+	m1_gguf_write_f32(w, PREFIX "attention.layer_norm_rms_epsilon", c->rms_norm_eps);
+	m1_gguf_write_f32(w, PREFIX "rope.freq_base", c->rope_theta);
+	m1_gguf_write_f32(w, PREFIX "residual_scale", c->alpha_mlp);
+	write_attention_types(c, w);
+	return M1_OK;
 }

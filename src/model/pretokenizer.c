@@ -1,4 +1,5 @@
 /* pretokenizer.c - see pretokenizer.h. */
+#define _POSIX_C_SOURCE 200809L /* strdup */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/pretokenizer.h"
 
@@ -24,6 +25,7 @@ struct m1_pretokenizer
 {
 	pcre2_code *code;
 	bool jit;
+	char *pattern;
 };
 
 /*
@@ -57,9 +59,9 @@ m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err
 	PCRE2_SIZE at;
 
 	*out = NULL;
-	if (p == NULL || !with_unicode_spaces(pattern, &spelled))
+	if (p == NULL || (p->pattern = strdup(pattern)) == NULL || !with_unicode_spaces(pattern, &spelled))
 	{
-		free(p);
+		m1_pretokenizer_free(p);
 		m1_buf_free(&spelled);
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the pre-tokenizer");
 	}
@@ -69,7 +71,7 @@ m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err
 	{
 		PCRE2_UCHAR why[128];
 
-		free(p);
+		m1_pretokenizer_free(p);
 		pcre2_get_error_message(code, why, sizeof why);
 		m1_fail(err, M1_E_UNSUPPORTED, "the pre-tokenizer's pattern cannot be used");
 		m1_error_detail(err, "At character %zu: %s.", (size_t) at, (const char *) why);
@@ -87,7 +89,14 @@ m1_pretokenizer_free(m1_pretokenizer *p)
 	if (p == NULL)
 		return;
 	pcre2_code_free(p->code);
+	free(p->pattern);
 	free(p);
+}
+
+const char *
+m1_pretokenizer_pattern(const m1_pretokenizer *p)
+{
+	return p->pattern;
 }
 
 /* What one call of m1_pretokenize needs; an open pre-tokenizer is shared. */

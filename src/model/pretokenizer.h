@@ -17,6 +17,9 @@ typedef struct m1_pretokenizer m1_pretokenizer; /* immutable; may be shared by t
 m1_status m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err);
 void m1_pretokenizer_free(m1_pretokenizer *p);
 
+/* The pattern that it was made of. */
+const char *m1_pretokenizer_pattern(const m1_pretokenizer *p);
+
 /*
  * Calls each(context, piece) for every match of the pattern in text, and for every stretch between two matches,
  * in order, until it returns false. text must be valid UTF-8. M1_E_NO_MEMORY also when each returned false.

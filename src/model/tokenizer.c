@@ -51,17 +51,48 @@ m1_tokenizer_set(m1_tokenizer *t, int32_t id, m1_slice bytes, bool added, bool s
 }
 
 /* The byte-level alphabet: printable bytes stand for themselves, the others for U+0100, U+0101, ... in order. */
+static bool
+is_printable(unsigned b)
+{
+	return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+}
+
 static int
 byte_of_character(unsigned c)
 {
 	unsigned next = 256;
 
-	if ((c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255))
+	if (is_printable(c))
 		return (int) c;
 	for (unsigned b = 0; b < 256; b++)
-		if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174)) && next++ == c)
+		if (!is_printable(b) && next++ == c)
 			return (int) b;
 	return -1;
+}
+
+static unsigned
+character_of_byte(unsigned byte)
+{
+	unsigned next = 256;
+
+	if (is_printable(byte))
+		return byte;
+	for (unsigned b = 0; b < byte; b++)
+		next += !is_printable(b);
+	return next;
+}
+
+bool
+m1_tokenizer_spell(m1_slice s, m1_buf *out)
+{
+	for (size_t i = 0; i < s.len; i++)
+	{
+		const unsigned c = character_of_byte((unsigned char) s.data[i]);
+		const char utf8[2] = {(char) (c < 0x80 ? c : 0xC0 | c >> 6), (char) (0x80 | (c & 63))};
+
+		m1_buf_append(out, utf8, c < 0x80 ? 1 : 2);
+	}
+	return !out->failed;
 }
 
 bool

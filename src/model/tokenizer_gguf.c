@@ -1,7 +1,8 @@
 /*
- * tokenizer_gguf.c - reads the tokenizer of a GGUF file: tokenizer.ggml.*. What would
- * change the ids and is not implemented is refused by name.
+ * tokenizer_gguf.c - reads and writes the tokenizer of a GGUF file: tokenizer.ggml.*.
+ * What would change the ids and is not implemented is refused by name.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,4 +239,104 @@ m1_tokenizer_load_gguf(m1_tokenizer *t, const m1_gguf *g, m1_error *err)
 		(status = load_suppressed(t, g, err)) != M1_OK || (status = load_merges(t, g, err)) != M1_OK)
 		return status;
 	return find_eos(t, g, err);
+}
+
+/* ---- writing ---- */
+
+static m1_status
+write_pretokenizer(const m1_tokenizer *t, m1_gguf_writer *w, m1_error *err)
+{
+	for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
+		if (strcmp(m1_pretokenizer_pattern(t->pretokenizer), patterns[i].pattern) == 0)
+		{
+			m1_gguf_write_text(w, KEY("pre"), m1_slice_of(patterns[i].name));
+			return M1_OK;
+		}
+	m1_fail(err, M1_E_UNSUPPORTED, "a GGUF file cannot hold this model's pre-tokenizer");
+	m1_error_detail(err, "Its pattern is not the one that MiniMax-M1 was released with.");
+	return M1_E_UNSUPPORTED;
+}
+
+static void
+write_tokens(const m1_tokenizer *t, m1_gguf_writer *w, m1_buf *spelled)
+{
+	m1_gguf_write_array(w, KEY("tokens"), M1_GGUF_STRING, (size_t) t->n_tokens);
+	for (int i = 0; i < t->n_tokens; i++)
+	{
+		const m1_token *token = &t->tokens[i];
+		char unused[32];
+
+		spelled->len = 0;
+		if (token->bytes == NULL)
+		{
+			snprintf(unused, sizeof unused, "[PAD%d]", i);
+			m1_buf_puts(spelled, unused);
+		}
+		else if (token->added)
+			m1_buf_append(spelled, token->bytes, token->len);
+		else
+			m1_tokenizer_spell((m1_slice){token->bytes, token->len}, spelled);
+		m1_gguf_write_text_element(w, (m1_slice){spelled->data, spelled->len});
+	}
+	m1_gguf_write_array(w, KEY("token_type"), M1_GGUF_I32, (size_t) t->n_tokens);
+	for (int i = 0; i < t->n_tokens; i++)
+	{
+		const m1_token *token = &t->tokens[i];
+
+		m1_gguf_write_i32_element(w, token->bytes == NULL ? TOKEN_UNUSED
+									 : token->special	  ? TOKEN_CONTROL
+									 : token->added		  ? TOKEN_USER_DEFINED
+														  : TOKEN_NORMAL);
+	}
+}
+
+static bool
+write_merges(const m1_tokenizer *t, m1_gguf_writer *w, m1_buf *spelled)
+{
+	const size_t n = m1_bpe_count(t->bpe);
+	int32_t(*pairs)[2] = calloc(n + 1, sizeof *pairs);
+
+	if (pairs == NULL)
+		return false;
+	m1_bpe_list(t->bpe, pairs);
+	m1_gguf_write_array(w, KEY("merges"), M1_GGUF_STRING, n);
+	for (size_t i = 0; i < n; i++)
+	{
+		const m1_token *left = &t->tokens[pairs[i][0]];
+		const m1_token *right = &t->tokens[pairs[i][1]];
+
+		spelled->len = 0;
+		m1_tokenizer_spell((m1_slice){left->bytes, left->len}, spelled);
+		m1_buf_puts(spelled, " ");
+		m1_tokenizer_spell((m1_slice){right->bytes, right->len}, spelled);
+		m1_gguf_write_text_element(w, (m1_slice){spelled->data, spelled->len});
+	}
+	free(pairs);
+	return true;
+}
+
+m1_status
+m1_tokenizer_write_gguf(const m1_tokenizer *t, m1_gguf_writer *w, m1_error *err)
+{
+	static const struct
+	{
+		const char *key;
+		const char *token;
+	} roles[] = {{KEY("bos_token_id"), "<beginning_of_sentence>"}, {KEY("padding_token_id"), "<pad>"}};
+	m1_buf spelled = {0};
+	m1_status status;
+	bool ok;
+
+	m1_gguf_write_text(w, KEY("model"), m1_slice_of("gpt2"));
+	if ((status = write_pretokenizer(t, w, err)) != M1_OK)
+		return status;
+	write_tokens(t, w, &spelled);
+	ok = write_merges(t, w, &spelled) && !spelled.failed;
+	m1_buf_free(&spelled);
+	m1_gguf_write_u32(w, KEY("eos_token_id"), (uint32_t) t->eos);
+	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+		if (m1_tokenizer_added_id(t, roles[i].token) >= 0)
+			m1_gguf_write_u32(w, roles[i].key, (uint32_t) m1_tokenizer_added_id(t, roles[i].token));
+	m1_gguf_write_bool(w, KEY("add_bos_token"), false);
+	return ok ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for the tokenizer");
 }

@@ -11,6 +11,7 @@
 #define M1_MODEL_TOKENIZER_INTERNAL_H
 
 #include "model/bpe.h"
+#include "model/gguf_writer.h"
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
 
@@ -47,12 +48,16 @@ m1_status m1_tokenizer_load_json(m1_tokenizer *t, const char *dir, m1_error *err
 m1_status m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err);
 /* Also sets eos, if the file tells it. */
 m1_status m1_tokenizer_load_gguf(m1_tokenizer *t, const m1_gguf *gguf, m1_error *err);
+/* Writes the same keys, for the converter. M1_E_UNSUPPORTED when the format has no name for the pre-tokenizer. */
+m1_status m1_tokenizer_write_gguf(const m1_tokenizer *t, m1_gguf_writer *w, m1_error *err);
 
 /*
  * The bytes of a token as tokenizer files spell it, each byte as one printable character (byte-level alphabet).
  * Appends to out; false when a character is outside the alphabet or memory ran out.
  */
 bool m1_tokenizer_unspell(m1_slice spelled, m1_buf *out);
+/* The way back. */
+bool m1_tokenizer_spell(m1_slice bytes, m1_buf *out);
 /* Replaces bytes by those of both tokens of a merge, "left right" as files spell it. false when it is no such pair. */
 bool m1_tokenizer_unspell_merge(m1_slice merge, m1_buf *bytes, size_t *left_len);
 
