@@ -63,18 +63,43 @@ typedef struct m1b_geometry
 	float rope_theta;
 	int lightning_layers;
 	int softmax_layers;
-	int max_context;   /* tokens of one sequence */
-	int max_states;	   /* sequences at once */
-	int max_tokens;	   /* T at most */
-	int max_moe_pairs; /* T * experts per token at most */
-	int expert_width;  /* F */
-	int hidden;		   /* d */
-	int experts;	   /* E */
-	size_t kv_bytes;   /* budget of the KV pool; 0 = enough for max_states full contexts */
+	int max_context;	 /* tokens of one sequence */
+	int max_states;		 /* sequences at once */
+	int max_tokens;		 /* T at most */
+	int max_moe_pairs;	 /* T * experts per token at most */
+	int expert_width;	 /* F */
+	int hidden;			 /* d */
+	int experts;		 /* E */
+	size_t weight_bytes; /* of the checkpoint: memory that kv_bytes = 0 leaves alone */
+	/*
+	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
+	 * contexts take. It may be less than one: see m1b_memory.pages.
+	 */
+	size_t kv_bytes;
+	size_t snapshot_bytes; /* what the caller lets snapshots take, on top: the pool has pages for that, too */
 } m1b_geometry;
 
 /* One sequence's memory: a fp32 state [H, D, D] per lightning layer, paged K and V per softmax layer. */
 typedef struct m1b_state m1b_state;
+
+/*
+ * What a sequence held at one position, kept so that other sequences can start there. It never changes: full KV pages
+ * are shared with the sequences before and after it, by reference count, and nobody writes to a full page; the last,
+ * partly filled page and the lightning states are copies.
+ */
+typedef struct m1b_snapshot m1b_snapshot;
+
+/* The pool of KV pages. */
+typedef struct m1b_memory
+{
+	int page_tokens;	   /* tokens of one page */
+	size_t page_bytes;	   /* of one page, all softmax layers */
+	int pages;			   /* what one sequence can have at most: kv_bytes in pages */
+	int free_pages;		   /* neither in use nor reserved */
+	int snapshot_pages;	   /* in use by snapshots alone: free once those are released */
+	int snapshots;		   /* how many there are */
+	size_t snapshot_bytes; /* of all snapshots; a page that several share counts once */
+} m1b_memory;
 
 /* n_tokens consecutive tokens of one sequence, at rows row .. of the batch. */
 typedef struct m1b_segment
@@ -203,8 +228,21 @@ typedef struct m1b_ops
 	 * (the caller waits). Everything the sequence may need is reserved here, so that no step can run out.
 	 */
 	m1b_state *(*state_acquire)(m1b_backend *b, int n_tokens);
-	/* Gives the memory back and wipes it. */
+	/* The same, but for what the snapshot holds: the sequence goes on from there. */
+	m1b_state *(*state_acquire_from)(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
+	/* Gives the memory back and wipes it, but for pages that a snapshot or another sequence shares. */
 	void (*state_release)(m1b_backend *b, m1b_state *state);
+
+	/*
+	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page or no
+	 * memory for it. Not a part of a step: it may allocate.
+	 */
+	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens);
+	/* What snapshot_take would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
+	size_t (*snapshot_cost)(const m1b_backend *b, const m1b_state *state, int n_tokens);
+	/* Gives back and wipes what nobody shares. */
+	void (*snapshot_release)(m1b_backend *b, m1b_snapshot *snapshot);
+	m1b_memory (*memory)(const m1b_backend *b);
 
 	void (*begin)(m1b_backend *b, const m1b_batch *batch); /* once per step, before the layers */
 	void (*embed)(m1b_backend *b, const m1b_embed *p);

@@ -1,10 +1,11 @@
 /*
- * cpu_internal.h - what the files of the CPU backend share. Nobody else includes it.
+ * cpu_internal.h - what the files of the CPU backend share. Nobody else includes it,
+ * but for tests that look into the memory of states.
  *
  *   cpu.c            life of the backend, row-wise operations
  *   cpu_weights.c    matrices as the kernels want them
  *   cpu_product.c    products of activations and weights, the linear layer
- *   cpu_state.c      sequences' memory: lightning states and KV pages
+ *   cpu_state.c      sequences' memory: lightning states, KV pages and snapshots of both
  *   cpu_attention.c  lightning and softmax attention
  *   cpu_moe.c        router and experts
  */
@@ -39,6 +40,21 @@ struct m1b_state
 	bool used;
 };
 
+struct m1b_snapshot
+{
+	float *lightning; /* a mapping of its own, state_bytes long; NULL when a state has none */
+	int n_pages;
+	bool partial; /* the last page is not full: it belongs to this snapshot alone */
+	int pages[];  /* as in m1b_state */
+};
+
+/* Who holds a page. */
+typedef struct m1b_page_use
+{
+	int holders;   /* states and snapshots; 0 = free */
+	int snapshots; /* of the holders */
+} m1b_page_use;
+
 typedef struct m1b_cpu
 {
 	m1b_backend base; /* first, so that the two pointers convert */
@@ -54,9 +70,14 @@ typedef struct m1b_cpu
 	char *page_memory;	/* [n_pages][page_bytes], mapped on first touch */
 	size_t page_bytes;
 	int n_pages;
-	int *free_pages; /* stack */
+	int sequence_pages; /* of n_pages, what kv_bytes pays for; the rest is for snapshots. A bound for one sequence */
+	m1b_page_use *page_use; /* [n_pages] */
+	int *free_pages;		/* stack */
 	int n_free;
-	int n_unreserved; /* free pages that no state has a claim on */
+	int n_unreserved;	  /* free pages that no state has a claim on: n_free less what states have reserved */
+	int n_snapshot_pages; /* pages that only snapshots hold */
+	int n_snapshots;
+	size_t snapshot_bytes; /* of all snapshots; a page that several share counts once */
 
 	/* cpu_attention.c */
 	float *inv_freq;		/* [rotary_dim / 2] */
@@ -124,7 +145,12 @@ void m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_opera
 m1_status m1b_cpu_states_configure(m1b_cpu *c, m1_error *err);
 void m1b_cpu_states_free(m1b_cpu *c);
 m1b_state *m1b_cpu_state_acquire(m1b_backend *b, int n_tokens);
+m1b_state *m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
 void m1b_cpu_state_release(m1b_backend *b, m1b_state *state);
+m1b_snapshot *m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
+size_t m1b_cpu_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
+void m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
+m1b_memory m1b_cpu_memory(const m1b_backend *b);
 /* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
 void m1b_cpu_state_extend(m1b_cpu *c, m1b_state *state, int n_tokens);
 /* K (which = 0) or V (which = 1) of one kv head in one page: [D, M1B_PAGE_TOKENS] or [M1B_PAGE_TOKENS, D] */

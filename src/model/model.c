@@ -22,7 +22,7 @@ open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 }
 
 static m1_status
-configure_backend(const m1_model *m, m1_error *err)
+configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 {
 	const m1_config *c = &m->config;
 	m1b_geometry g = {
@@ -38,14 +38,28 @@ configure_backend(const m1_model *m, m1_error *err)
 		.expert_width = c->expert_width,
 		.hidden = c->hidden_size,
 		.experts = c->experts,
+		.weight_bytes = m1_checkpoint_bytes(m->checkpoint),
+		.kv_bytes = o->kv_bytes,
+		.snapshot_bytes = o->snapshot_bytes,
 	};
+	m1b_memory memory;
+	m1_status status;
 
 	for (int i = 0; i < c->layers; i++)
 		if (c->attention[i] == M1_LIGHTNING)
 			g.lightning_layers++;
 		else
 			g.softmax_layers++;
-	return m->backend->ops->configure(m->backend, &g, err);
+	if ((status = m->backend->ops->configure(m->backend, &g, err)) != M1_OK)
+		return status;
+	/* what could never be held is refused as too long for the context, at once */
+	memory = m->backend->ops->memory(m->backend);
+	if (m->max_context / memory.page_tokens >= memory.pages && m->max_context > memory.pages * memory.page_tokens)
+	{
+		m->max_context = memory.pages * memory.page_tokens;
+		m->kv_limits_context = true;
+	}
+	return M1_OK;
 }
 
 static m1_status
@@ -75,7 +89,7 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 		m->max_context = o->max_context;
 	if ((status = open_tokenizer(m, err)) != M1_OK ||
 		(status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
-		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, err)) != M1_OK ||
+		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, o, err)) != M1_OK ||
 		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
 								  err)) != M1_OK)
 		return status;

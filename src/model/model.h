@@ -15,10 +15,12 @@ typedef struct m1_model_options
 	const char *device; /* "auto", "cpu" or "cuda" */
 	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
 	m1_weight_format weight_format;
-	int threads;		  /* 0 = all cores */
-	int max_context;	  /* tokens of one sequence; 0 = the model's own */
-	int max_sequences;	  /* states at once */
-	int max_batch_tokens; /* tokens of one step */
+	int threads;		   /* 0 = all cores */
+	int max_context;	   /* tokens of one sequence; 0 = the model's own */
+	int max_sequences;	   /* states at once */
+	int max_batch_tokens;  /* tokens of one step */
+	size_t kv_bytes;	   /* of KV pages; 0 = a safe share of the memory */
+	size_t snapshot_bytes; /* what the caller will let snapshots take */
 } m1_model_options;
 
 typedef struct m1_model
@@ -31,6 +33,7 @@ typedef struct m1_model
 	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 	m1b_backend *backend;
 	int max_context;
+	bool kv_limits_context; /* max_context is what the KV pages hold, less than was asked for */
 	int max_sequences;
 	int max_batch_tokens;
 	struct m1_activations *activations; /* forward.c */

@@ -1,0 +1,73 @@
+/*
+ * memory.c - see memory.h. A container or a service with MemoryMax is ended by the
+ * kernel at its limit, however much the machine has.
+ */
+#define _GNU_SOURCE /* _SC_PHYS_PAGES */
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#define UNKNOWN ((size_t) 1 << 30) /* a machine that does not tell */
+
+/* A number in a file of its own; SIZE_MAX when there is none ("max" is none). */
+static size_t
+read_limit(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	unsigned long long limit;
+	bool known;
+
+	if (f == NULL)
+		return SIZE_MAX;
+	known = fscanf(f, "%llu", &limit) == 1;
+	fclose(f);
+	return known ? (size_t) limit : SIZE_MAX;
+}
+
+/* The lowest limit of this process's control group (version 2) and those above it. */
+static size_t
+group_limit(void)
+{
+	FILE *f = fopen("/proc/self/cgroup", "r");
+	char line[2048];
+	size_t limit = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"); /* version 1 */
+
+	while (f != NULL && fgets(line, sizeof line, f) != NULL)
+	{
+		char *group = line + 3;
+		char *slash;
+
+		if (strncmp(line, "0::", 3) != 0)
+			continue;
+		group[strcspn(group, "\n")] = '\0';
+		do
+		{
+			char path[sizeof line + 40];
+			size_t here;
+
+			snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+			here = read_limit(path);
+			limit = here < limit ? here : limit;
+			if ((slash = strrchr(group, '/')) != NULL)
+				*slash = '\0';
+		} while (slash != NULL);
+	}
+	if (f != NULL)
+		fclose(f);
+	return limit;
+}
+
+size_t
+m1_machine_memory(void)
+{
+	const long pages = sysconf(_SC_PHYS_PAGES);
+	const long page_bytes = sysconf(_SC_PAGESIZE);
+	const size_t machine = pages > 0 && page_bytes > 0 ? (size_t) pages * (size_t) page_bytes : UNKNOWN;
+	const size_t group = group_limit();
+
+	return group > 0 && group < machine ? group : machine;
+}
