@@ -82,6 +82,8 @@ m1_cli_engine_options(const m1_cli *cli)
 		.max_requests = cli->max_requests,
 		.max_context = cli->max_context,
 		.prefill_chunk = cli->prefill_chunk,
+		.kv_bytes = (size_t) cli->kv_cache << 20,
+		.prefix_cache_bytes = (size_t) cli->prefix_cache << 20,
 	};
 
 	return options;

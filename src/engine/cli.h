@@ -25,6 +25,8 @@ typedef struct m1_cli
 	int max_requests;
 	int max_context;
 	int prefill_chunk;
+	int kv_cache;	  /* MB; 0 = a safe share of the memory */
+	int prefix_cache; /* MB; 0 = none */
 
 	/* generate */
 	const char *prompt;

@@ -183,7 +183,7 @@ int
 m1_cmd_generate(const m1_cli *cli)
 {
 	result r = {.cli = cli};
-	m1_engine_events events = {&r, ignore_progress, print_delta, print_done, no_vector, keep_failure};
+	m1_engine_events events = {&r, ignore_progress, print_delta, print_done, no_vector, keep_failure, NULL};
 	m1_engine_options options = m1_cli_engine_options(cli);
 	inputs in = {0};
 	m1_engine *e = NULL;

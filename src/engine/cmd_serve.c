@@ -87,6 +87,12 @@ on_failed(void *context, uint64_t id, const m1_error *error)
 	SEND((server *) context, M1W_ERROR, failure, id, &m);
 }
 
+static void
+on_cache(void *context, const m1w_cache *m)
+{
+	SEND((server *) context, M1W_CACHE, cache, 0, m);
+}
+
 /* ---- requests ---- */
 
 static const m1_tokenizer *
@@ -373,7 +379,7 @@ int
 m1_cmd_serve(const m1_cli *cli)
 {
 	server s = {.fd = cli->fd, .lock = PTHREAD_MUTEX_INITIALIZER};
-	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed};
+	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
 	m1_engine_options options = m1_cli_engine_options(cli);
 	pthread_t stepper;
 	m1w_ready info;

@@ -1,7 +1,7 @@
 /*
  * engine.c - see engine.h: the mailbox, and one step of continuous batching.
  *
- * Requests wait in order of arrival for a state; with one, they are active. A step
+ * Requests wait in order of arrival for a state (see admission.h); with one, they are active. A step
  * takes one token of every active request that is decoding, and as many whole
  * prefill chunks as fit beside them, starting with a different request each time,
  * so that neither a long prompt nor many of them stall a running answer.
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/admission.h"
 #include "engine/request.h"
 #include "model/forward.h"
 #include "model/sampler.h"
@@ -54,8 +55,10 @@ struct m1_engine
 	bool stopped;
 
 	/* the step thread's own */
-	m1_request *waiting; /* in order of arrival */
-	m1_request **active; /* [max_sequences] */
+	m1_prefix_cache *cache;
+	m1w_cache cache_told; /* the last that was told of it */
+	m1_request *waiting;  /* in order of arrival */
+	m1_request **active;  /* [max_sequences] */
 	int n_active;
 	int turn; /* which active request's prefill comes first */
 
@@ -98,7 +101,7 @@ open_sampler(m1_engine *e, m1_error *err)
 }
 
 static m1_status
-allocate_batch(m1_engine *e, m1_error *err)
+allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 {
 	const size_t n = (size_t) e->model->max_sequences;
 
@@ -109,7 +112,8 @@ allocate_batch(m1_engine *e, m1_error *err)
 	e->rows = calloc(n, sizeof *e->rows);
 	e->samplers = calloc(n, sizeof *e->samplers);
 	e->logits = calloc(n * (size_t) e->model->config.vocab_size, sizeof *e->logits);
-	if (!e->active || !e->tokens || !e->segments || !e->owners || !e->rows || !e->samplers || !e->logits)
+	e->cache = m1_prefix_cache_create(e->model->backend, prefix_cache_bytes, 64);
+	if (!e->cache || !e->active || !e->tokens || !e->segments || !e->owners || !e->rows || !e->samplers || !e->logits)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %zu requests", n);
 	return M1_OK;
 }
@@ -127,6 +131,8 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 		.max_context = o->max_context,
 		.max_sequences = o->max_requests,
 		.max_batch_tokens = o->max_requests + chunk,
+		.kv_bytes = o->kv_bytes,
+		.snapshot_bytes = o->prefix_cache_bytes,
 	};
 	m1_engine *e;
 	m1_status status;
@@ -143,7 +149,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->arrived, NULL);
 	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_sampler(e, err)) != M1_OK ||
-		(status = allocate_batch(e, err)) != M1_OK)
+		(status = allocate_batch(e, o->prefix_cache_bytes, err)) != M1_OK)
 	{
 		m1_engine_close(e);
 		return status;
@@ -180,6 +186,7 @@ m1_engine_close(m1_engine *e)
 	free_list(e->waiting);
 	for (int i = 0; i < e->n_active; i++)
 		m1_request_free(e->active[i]);
+	m1_prefix_cache_free(e->cache);
 	m1_sampler_free(e->sampler);
 	m1_model_close(e->model);
 	free(e->active);
@@ -242,7 +249,7 @@ static m1_status
 post_request(m1_engine *e, m1_request *r, m1_error *err)
 {
 	r->submitted_ms = m1_now_ms();
-	if (post(e, MAIL_REQUEST, r->id, r))
+	if (m1_request_cut(r, e->prefill_chunk) && post(e, MAIL_REQUEST, r->id, r))
 		return M1_OK;
 	m1_request_free(r);
 	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
@@ -318,10 +325,19 @@ find_request(m1_engine *e, uint64_t id)
 	return NULL;
 }
 
+static m1_crowd
+crowd(m1_engine *e)
+{
+	return (m1_crowd){.active = e->active, .n_active = e->n_active, .waiting = e->waiting};
+}
+
 static void
 enqueue(m1_engine *e, m1_request *r)
 {
+	const m1_crowd others = crowd(e);
 	m1_request **end = &e->waiting;
+
+	m1_admission_arrived(e->cache, &others, r);
 
 	while (*end != NULL)
 		end = &(*end)->next;
@@ -410,6 +426,7 @@ send_done(m1_engine *e, m1_request *r)
 	m1w_done done = {
 		.finish = (uint8_t) r->finish,
 		.prompt_tokens = r->prompt_tokens,
+		.cached_tokens = r->cached_tokens,
 		.reasoning_tokens = r->reasoning_tokens,
 		.completion_tokens = r->completion_tokens,
 		.seed = r->sampling.seed,
@@ -438,6 +455,18 @@ send_done(m1_engine *e, m1_request *r)
 	}
 	e->events.done(e->events.context, r->id, &done);
 	m1_buf_free(&calls);
+}
+
+static void
+report_cache(m1_engine *e)
+{
+	const m1w_cache now = m1_prefix_cache_contents(e->cache);
+
+	if (now.snapshots == e->cache_told.snapshots && now.bytes == e->cache_told.bytes)
+		return;
+	e->cache_told = now;
+	if (e->events.cache != NULL)
+		e->events.cache(e->events.context, &now);
 }
 
 /* ---- joining and leaving ---- */
@@ -478,18 +507,29 @@ drop_cancelled(m1_engine *e)
 	}
 }
 
-/* In order of arrival: a large request that does not fit yet is not overtaken forever by small ones. */
+/*
+ * In order of arrival: a large request that does not fit yet is not overtaken forever by small ones. One that waits for
+ * a snapshot is next as soon as that is there.
+ */
 static void
 admit(m1_engine *e)
 {
-	while (e->waiting != NULL && e->n_active < e->model->max_sequences)
-	{
-		m1_request *r = e->waiting;
+	m1_request **at = &e->waiting;
 
-		r->state = e->model->backend->ops->state_acquire(e->model->backend, r->prompt_tokens + r->max_tokens);
-		if (r->state == NULL)
+	while (*at != NULL && e->n_active < e->model->max_sequences)
+	{
+		m1_request *r = *at;
+		const m1_crowd others = crowd(e);
+		m1_admission what = m1_admission_try(e->cache, e->model->backend, &others, r);
+
+		if (what == M1_WAITS_FOR_MEMORY)
 			return;
-		e->waiting = r->next;
+		if (what == M1_WAITS_FOR_PREFIX)
+		{
+			at = &r->next;
+			continue;
+		}
+		*at = r->next;
 		r->next = NULL;
 		r->started_ms = m1_now_ms();
 		e->active[e->n_active++] = r;
@@ -562,7 +602,12 @@ advance_fed(m1_engine *e)
 		if (r->prefilled_ms == 0 && r->fed >= r->prompt_tokens)
 			r->prefilled_ms = m1_now_ms();
 		if (r->fed < r->prompt_tokens)
+		{
+			const m1_crowd others = crowd(e);
+
+			m1_admission_fed(e->cache, &others, r);
 			report_progress(e, r);
+		}
 	}
 }
 
@@ -631,5 +676,6 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	for (int i = 0; i < e->n_rows; i++)
 		use_logits(e, e->samplers[i], e->logits + (size_t) i * vocab);
 	remove_ended(e);
+	report_cache(e);
 	return M1_OK;
 }

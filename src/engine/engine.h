@@ -28,6 +28,8 @@ typedef struct m1_engine_events
 	void (*done)(void *context, uint64_t id, const m1w_done *done);
 	void (*vector)(void *context, uint64_t id, const m1w_vector *vector);
 	void (*failed)(void *context, uint64_t id, const m1_error *error);
+	/* what the prefix cache holds has changed; may be NULL */
+	void (*cache)(void *context, const m1w_cache *cache);
 } m1_engine_events;
 
 typedef struct m1_engine_options
@@ -36,11 +38,13 @@ typedef struct m1_engine_options
 	const char *device; /* "auto", "cpu" or "cuda" */
 	const char *isa;	/* NULL, or a CPU instruction set (for tests) */
 	m1_weight_format weight_format;
-	int threads;	   /* 0 = all cores */
-	int max_requests;  /* sequences in the batch */
-	int max_context;   /* 0 = the model's own */
-	int prefill_chunk; /* prompt tokens of one step; 0 = 256 */
-	int loop_guard;	   /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
+	int threads;			   /* 0 = all cores */
+	int max_requests;		   /* sequences in the batch */
+	int max_context;		   /* 0 = the model's own */
+	int prefill_chunk;		   /* prompt tokens of one step; 0 = 256 */
+	int loop_guard;			   /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
+	size_t kv_bytes;		   /* of KV pages; 0 = a safe share of the memory */
+	size_t prefix_cache_bytes; /* of prefix snapshots; 0 = none are kept */
 } m1_engine_options;
 
 m1_status m1_engine_open(const m1_engine_options *options, const m1_engine_events *events, m1_engine **out,

@@ -41,6 +41,7 @@ static const char usage[] =
 	"floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --threads N (0 = all cores), "
 	"--max-context N (0 = the model's own),\n"
 	"--max-requests N (sequences in one batch), --prefill-chunk N (prompt tokens of one step),\n"
+	"--kv-cache MB (0 = a safe share of the memory), --prefix-cache MB (0 = no snapshots of prompts' beginnings),\n"
 	"--isa portable|avx2|avx512|avx512vnni\n";
 
 enum option_id
@@ -53,6 +54,8 @@ enum option_id
 	OPT_MAX_REQUESTS,
 	OPT_MAX_CONTEXT,
 	OPT_PREFILL_CHUNK,
+	OPT_KV_CACHE,
+	OPT_PREFIX_CACHE,
 	OPT_PROMPT,
 	OPT_SYSTEM,
 	OPT_MESSAGES,
@@ -85,6 +88,8 @@ static const struct option options[] = {
 	{"max-requests", required_argument, NULL, OPT_MAX_REQUESTS},
 	{"max-context", required_argument, NULL, OPT_MAX_CONTEXT},
 	{"prefill-chunk", required_argument, NULL, OPT_PREFILL_CHUNK},
+	{"kv-cache", required_argument, NULL, OPT_KV_CACHE},
+	{"prefix-cache", required_argument, NULL, OPT_PREFIX_CACHE},
 	{"prompt", required_argument, NULL, OPT_PROMPT},
 	{"system", required_argument, NULL, OPT_SYSTEM},
 	{"messages", required_argument, NULL, OPT_MESSAGES},
@@ -217,6 +222,12 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 			break;
 		case OPT_PREFILL_CHUNK:
 			cli->prefill_chunk = integer(&v, value, 1);
+			break;
+		case OPT_KV_CACHE:
+			cli->kv_cache = integer(&v, value, 0);
+			break;
+		case OPT_PREFIX_CACHE:
+			cli->prefix_cache = integer(&v, value, 0);
 			break;
 		case OPT_PROMPT:
 			cli->prompt = value;

@@ -14,6 +14,12 @@
 
 /* ---- creation ---- */
 
+static bool
+is_inside_character(char byte)
+{
+	return ((unsigned char) byte & 0xc0) == 0x80;
+}
+
 static m1_status
 check_generate(const m1w_generate *g, m1_error *err)
 {
@@ -31,6 +37,13 @@ check_generate(const m1w_generate *g, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "max_tokens must be at least 1");
 	if (g->thinking_budget < -1)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "thinking_budget must be -1 (no limit) or more");
+	if (g->template_len > g->prompt.len ||
+		(g->template_len < g->prompt.len && is_inside_character(g->prompt.data[g->template_len])))
+	{
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "the prompt does not have a template of %u bytes", g->template_len);
+		m1_error_detail(err, "It has %zu bytes, and a template ends between two characters.", g->prompt.len);
+		return M1_E_INVALID_ARGUMENT;
+	}
 	for (uint32_t i = 0; i < g->n_stops; i++)
 		if (g->stops[i].len == 0)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "stop string %u is empty", i + 1);
@@ -58,8 +71,13 @@ copy_ids(const m1_model *model, m1w_id_slice ids, m1_ids *tokens, m1_error *err)
 static m1_status
 render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_error *err)
 {
-	m1_chat chat = {.system = g->system, .prompt = g->prompt, .messages = g->messages, .tools = g->tools};
-	size_t constant;
+	m1_chat chat = {.system = g->system,
+					.prompt = g->prompt,
+					.template_len = g->template_len,
+					.messages = g->messages,
+					.tools = g->tools};
+	m1_chat_bounds bounds;
+	m1_status status;
 
 	if (model->tokenizer == NULL)
 	{
@@ -71,7 +89,12 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 	r->reply = m1_reply_create(model->tokenizer, g->stops, g->n_stops);
 	if (r->reply == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
-	return m1_chat_render(model->tokenizer, &chat, &r->tokens, &constant, err);
+	if ((status = m1_chat_render(model->tokenizer, &chat, &r->tokens, &bounds, err)) != M1_OK)
+		return status;
+	r->bounds[0] = (int) bounds.system;
+	r->bounds[1] = (int) bounds.history;
+	r->bounds[2] = (int) bounds.template;
+	return M1_OK;
 }
 
 /* The prompt is in tokens: checks that it fits and makes room for the whole reply. */
@@ -82,10 +105,12 @@ fit_context(const m1_model *model, m1_request *r, int reply_tokens, m1_error *er
 
 	if (n + (reply_tokens > 0) > (size_t) model->max_context)
 	{
+		const char *limit = model->kv_limits_context ? "kv_cache_size" : "max_context";
+
 		m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the prompt is longer than the context");
 		m1_error_detail(err, "The prompt has %zu tokens; the context holds %d, of which the reply needs at least one.",
 						n, model->max_context);
-		m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise minimax_m1.max_context.");
+		m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise minimax_m1.%s.", limit);
 		return M1_E_CONTEXT_OVERFLOW;
 	}
 	r->prompt_tokens = (int) n;
@@ -133,6 +158,7 @@ fill_generate(const m1_model *model, const m1w_generate *g, m1_request *r, m1_er
 	m1_status status;
 
 	r->sampling = (m1_sampling){.temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k, .seed = g->seed};
+	r->cache_owner = g->cache_owner;
 	r->thinking_budget = g->thinking_budget;
 	r->stream = g->stream != 0;
 	if (r->kind == M1_REQUEST_IDS)
@@ -197,10 +223,18 @@ m1_request_free(m1_request *r)
 		return;
 	m1_reply_free(r->reply);
 	m1_ids_free(&r->tokens);
+	m1_cuts_free(&r->cuts);
 	free(r);
 }
 
 /* ---- feeding ---- */
+
+bool
+m1_request_cut(m1_request *r, int prefill_chunk)
+{
+	return m1_cuts_make(&r->cuts, r->cache_owner, r->tokens.data, r->prompt_tokens, prefill_chunk, r->bounds,
+						M1_MAX_BOUNDS);
+}
 
 int
 m1_request_pending(const m1_request *r)
@@ -213,6 +247,8 @@ m1_request_next_chunk(const m1_request *r, int prefill_chunk)
 {
 	const int pending = m1_request_pending(r);
 
+	if (r->fed < r->prompt_tokens)
+		return m1_cuts_next(&r->cuts, r->fed, r->prompt_tokens) - r->fed;
 	return pending < prefill_chunk ? pending : prefill_chunk;
 }
 

@@ -5,6 +5,7 @@
 #ifndef M1_ENGINE_REQUEST_H
 #define M1_ENGINE_REQUEST_H
 
+#include "engine/cuts.h"
 #include "model/model.h"
 #include "model/reply.h"
 #include "model/sampler.h"
@@ -29,7 +30,9 @@ typedef struct m1_request
 
 	m1_ids tokens; /* prompt, then the reply */
 	int prompt_tokens;
-	int fed;					   /* tokens that have gone through the model */
+	int bounds[M1_MAX_BOUNDS]; /* of the prompt: where a snapshot is worth taking; see cuts.h */
+	uint64_t cache_owner;
+	int fed;					   /* tokens that have gone through the model, or came with a snapshot */
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */
 
@@ -41,7 +44,10 @@ typedef struct m1_request
 	m1w_finish finish;
 
 	/* kept by the scheduler */
-	m1b_state *state; /* NULL while waiting */
+	m1_cuts cuts;
+	int cached_tokens; /* of the prompt, from a snapshot */
+	bool alone;		   /* does not wait for another one's snapshot */
+	m1b_state *state;  /* NULL while waiting */
 	bool paused;
 	bool cancelled;
 	size_t sent[M1W_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
@@ -57,12 +63,15 @@ m1_status m1_request_create_logits(const m1_model *model, uint64_t id, m1w_id_sl
 								   m1_error *err);
 void m1_request_free(m1_request *r);
 
+/* Decides where the prompt is cut. Once, before the request is fed. false when memory ran out. */
+bool m1_request_cut(m1_request *r, int prefill_chunk);
+
 /* Tokens that are known but have not gone through the model. At least 1 until the request has ended. */
 int m1_request_pending(const m1_request *r);
 
 /*
- * How many of the pending tokens the next step may take, given the size of a prefill chunk. It depends on
- * the request alone: how a prompt is cut decides its rounding, which batch neighbours must not change.
+ * How many of the pending tokens the next step may take: the prompt up to its next cut, later no more than a prefill
+ * chunk. It depends on the request alone; see cuts.h.
  */
 int m1_request_next_chunk(const m1_request *r, int prefill_chunk);
 

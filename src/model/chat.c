@@ -19,8 +19,9 @@ typedef struct renderer
 	m1_ids *ids;
 	m1_buf run;			   /* text since the last control token */
 	m1_added_tokens added; /* what is recognised inside the run */
-	size_t constant_len;   /* ids up to the opening of the last user turn */
-	m1_status status;	   /* the first failure */
+	m1_chat_bounds bounds;
+	size_t template_end; /* bytes of the run up to the end of the template; 0 = the run has none */
+	m1_status status;	 /* the first failure */
 	m1_error *err;
 } renderer;
 
@@ -39,11 +40,34 @@ markup(renderer *r, const char *s)
 	text(r, m1_slice_of(s));
 }
 
+/*
+ * The template's text may end inside a token of the whole: what follows can change its last pre-token. The bound is
+ * where the ids of the whole, from `first` on, begin to differ from those of the template alone.
+ */
+static void
+find_template(renderer *r, size_t first)
+{
+	m1_ids alone = {0};
+	size_t n = 0;
+
+	r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->template_end}, r->added, &alone, NULL, r->err);
+	if (r->status == M1_OK)
+		while (n < alone.len && first + n < r->ids->len && alone.data[n] == r->ids->data[first + n])
+			n++;
+	r->bounds.template = first + n;
+	m1_ids_free(&alone);
+}
+
 static void
 flush(renderer *r)
 {
+	const size_t first = r->ids->len;
+
 	if (r->status == M1_OK)
 		r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->err);
+	if (r->status == M1_OK && r->template_end > 0)
+		find_template(r, first);
+	r->template_end = 0;
 	r->run.len = 0;
 	r->added = M1_ADDED_NONE;
 }
@@ -209,12 +233,21 @@ has_role(const json_t *message, const char *role)
 	return is_string(json_object_get(message, "role"), role);
 }
 
+/* The first and the last of these set the bounds of system and history. */
+static void
+open_message(renderer *r, const char *header)
+{
+	open_turn(r, header);
+	/* Not the header's ids: its last token may reach into the message's text. */
+	if (r->bounds.system == 0)
+		r->bounds.system = r->ids->len;
+}
+
 static void
 open_user_turn(renderer *r)
 {
-	open_turn(r, "user name=user\n");
-	/* Not the header's ids: its last token may reach into the user's text. */
-	r->constant_len = r->ids->len;
+	open_message(r, "user name=user\n");
+	r->bounds.history = r->bounds.template = r->ids->len;
 }
 
 static void
@@ -232,13 +265,13 @@ message_turn(renderer *r, const json_t *message, size_t i)
 	}
 	else if (has_role(message, "assistant"))
 	{
-		open_turn(r, "ai name=assistant\n");
+		open_message(r, "ai name=assistant\n");
 		r->added = M1_ADDED_PLAIN; /* the model's own words: its <think> is the token it wrote */
 		content(r, message, where);
 	}
 	else if (has_role(message, "tool"))
 	{
-		open_turn(r, "tool name=tools\n");
+		open_message(r, "tool name=tools\n");
 		tool_result(r, message, where);
 	}
 	else
@@ -288,7 +321,7 @@ system_turn(renderer *r, const json_t *messages, m1_slice fallback)
 
 /* The turns after system and tools. */
 static void
-conversation(renderer *r, const json_t *messages, m1_slice prompt)
+conversation(renderer *r, const json_t *messages, const m1_chat *chat)
 {
 	size_t i;
 	json_t *message;
@@ -298,7 +331,9 @@ conversation(renderer *r, const json_t *messages, m1_slice prompt)
 	if (messages != NULL)
 		return;
 	open_user_turn(r);
-	text(r, prompt);
+	if (chat->template_len > 0)
+		r->template_end = r->run.len + chat->template_len;
+	text(r, chat->prompt);
 	close_turn(r);
 }
 
@@ -315,7 +350,7 @@ any_turn(const json_t *messages)
 }
 
 m1_status
-m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, size_t *constant_len, m1_error *err)
+m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds, m1_error *err)
 {
 	renderer r = {.t = t, .ids = ids, .status = M1_OK, .err = err};
 	json_t *messages = parse_array(&r, "messages", chat->messages);
@@ -326,10 +361,12 @@ m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, size_t *
 	control(&r, "<begin_of_document>");
 	system_turn(&r, messages, chat->system);
 	tools_turn(&r, tools);
-	conversation(&r, messages, chat->prompt);
+	conversation(&r, messages, chat);
 	open_turn(&r, "ai name=assistant\n");
 	flush(&r);
-	*constant_len = r.constant_len;
+	if (r.bounds.history < r.bounds.system) /* no user turn at all */
+		r.bounds.history = r.bounds.template = r.bounds.system;
+	*bounds = r.bounds;
 	json_decref(messages);
 	json_decref(tools);
 	m1_buf_free(&r.run);

@@ -11,18 +11,29 @@
 
 typedef struct m1_chat
 {
-	m1_slice system;   /* empty: no system turn (unless messages hold one) */
-	m1_slice prompt;   /* one user turn; empty when messages are given */
-	m1_slice messages; /* JSON array of {role, content, ...}, or empty */
-	m1_slice tools;	   /* JSON array of tool definitions, or empty */
+	m1_slice system;	 /* empty: no system turn (unless messages hold one) */
+	m1_slice prompt;	 /* one user turn; empty when messages are given */
+	size_t template_len; /* leading bytes of prompt that are the same in other prompts; 0 = none */
+	m1_slice messages;	 /* JSON array of {role, content, ...}, or empty */
+	m1_slice tools;		 /* JSON array of tool definitions, or empty */
 } m1_chat;
 
 /*
+ * How many leading ids do not depend on what follows: where a prefix snapshot is worth taking. Ascending, maybe equal.
+ * They come out of the ids of the whole prompt, which are the same wherever the bounds are.
+ */
+typedef struct m1_chat_bounds
+{
+	size_t system;	 /* system and tools, and what opens the first turn */
+	size_t history;	 /* also the earlier messages, and what opens the last user turn */
+	size_t template; /* also the template's part of that turn; history when there is none */
+} m1_chat_bounds;
+
+/*
  * Appends the prompt, ending with the opened assistant turn, to ids.
- * *constant_len is set to the number of leading ids that do not depend on the last user turn's text (system and
- * tool turns, earlier messages, the opening of the user turn): the boundary where a prefix snapshot is worth taking.
  * M1_E_INVALID_ARGUMENT with the place ("messages[2].role") for malformed messages or tools.
  */
-m1_status m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, size_t *constant_len, m1_error *err);
+m1_status m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds,
+						 m1_error *err);
 
 #endif

@@ -13,7 +13,7 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 1
+#define M1W_VERSION 2
 
 /* Longest payload either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)
@@ -38,6 +38,7 @@ typedef enum m1w_type
 	M1W_TEXT,		/* m1w_text: ends a DETOKENIZE */
 	M1W_VECTOR,		/* m1w_vector: ends a LOGITS */
 	M1W_ERROR,		/* m1w_failure: ends any request; with request_id 0, the engine could not start */
+	M1W_CACHE,		/* m1w_cache: what the prefix cache holds has changed; request_id 0 */
 } m1w_type;
 
 typedef struct m1w_header

@@ -90,6 +90,8 @@ static void
 fields_generate(codec *c, m1w_generate *m)
 {
 	text(c, &m->prompt);
+	FIELD(c, m->template_len);
+	FIELD(c, m->cache_owner);
 	text(c, &m->system);
 	text(c, &m->messages);
 	text(c, &m->tools);
@@ -145,6 +147,13 @@ fields_ready(codec *c, m1w_ready *m)
 	FIELD(c, m->context);
 	FIELD(c, m->vocab);
 	enumeration(c, &m->has_tokenizer, 2);
+}
+
+static void
+fields_cache(codec *c, m1w_cache *m)
+{
+	FIELD(c, m->snapshots);
+	FIELD(c, m->bytes);
 }
 
 static void
@@ -218,6 +227,7 @@ MESSAGE(text)
 MESSAGE(tokens)
 MESSAGE(vector)
 MESSAGE(ready)
+MESSAGE(cache)
 MESSAGE(progress)
 MESSAGE(delta)
 MESSAGE(done)

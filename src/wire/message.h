@@ -52,6 +52,8 @@ int32_t m1w_id_at(m1w_id_slice ids, size_t i);
 typedef struct m1w_generate
 {
 	m1_slice prompt;		 /* user text; empty when messages or ids are given */
+	uint32_t template_len;	 /* leading bytes of prompt that other requests have, too: worth a snapshot; 0 = none */
+	uint64_t cache_owner;	 /* requests with equal numbers use each other's snapshots, and no others */
 	m1_slice system;		 /* system prompt; empty for none */
 	m1_slice messages;		 /* JSON array of {role, content, …}, or empty */
 	m1_slice tools;			 /* JSON array of tool definitions, or empty */
@@ -97,11 +99,17 @@ typedef struct m1w_ready
 	uint8_t has_tokenizer;
 } m1w_ready;
 
+typedef struct m1w_cache
+{
+	uint32_t snapshots; /* in the prefix cache now */
+	uint64_t bytes;		/* that they take */
+} m1w_cache;
+
 typedef struct m1w_progress
 {
 	uint8_t phase; /* m1w_phase */
 	int32_t prompt_tokens;
-	int32_t prefilled;
+	int32_t prefilled; /* of prompt_tokens; starts at what was in the prefix cache */
 	int32_t generated;
 } m1w_progress;
 
@@ -142,6 +150,7 @@ bool m1w_encode_text(m1_buf *out, const m1w_text *m);
 bool m1w_encode_tokens(m1_buf *out, const m1w_tokens *m);
 bool m1w_encode_vector(m1_buf *out, const m1w_vector *m);
 bool m1w_encode_ready(m1_buf *out, const m1w_ready *m);
+bool m1w_encode_cache(m1_buf *out, const m1w_cache *m);
 bool m1w_encode_progress(m1_buf *out, const m1w_progress *m);
 bool m1w_encode_delta(m1_buf *out, const m1w_delta *m);
 bool m1w_encode_done(m1_buf *out, const m1w_done *m);
@@ -152,6 +161,7 @@ m1_status m1w_decode_text(const void *payload, size_t len, m1w_text *m, m1_error
 m1_status m1w_decode_tokens(const void *payload, size_t len, m1w_tokens *m, m1_error *err);
 m1_status m1w_decode_vector(const void *payload, size_t len, m1w_vector *m, m1_error *err);
 m1_status m1w_decode_ready(const void *payload, size_t len, m1w_ready *m, m1_error *err);
+m1_status m1w_decode_cache(const void *payload, size_t len, m1w_cache *m, m1_error *err);
 m1_status m1w_decode_progress(const void *payload, size_t len, m1w_progress *m, m1_error *err);
 m1_status m1w_decode_delta(const void *payload, size_t len, m1w_delta *m, m1_error *err);
 m1_status m1w_decode_done(const void *payload, size_t len, m1w_done *m, m1_error *err);

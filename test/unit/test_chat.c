@@ -36,11 +36,12 @@ static m1_ids
 render(m1_chat chat)
 {
 	m1_ids ids = {0};
-	size_t constant;
+	m1_chat_bounds bounds;
 	m1_error err;
 
-	assert_ok(m1_chat_render(tokenizer, &chat, &ids, &constant, &err));
-	assert_true(constant > 0 && constant < ids.len);
+	assert_ok(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err));
+	assert_true(bounds.system > 0 && bounds.system <= bounds.history && bounds.history == bounds.template &&
+				bounds.template <ids.len);
 	return ids;
 }
 
@@ -276,13 +277,16 @@ test_constant_part(void **state)
 			char messages[512];
 			m1_chat chat = {0};
 			m1_ids ids = {0};
+			m1_chat_bounds bounds;
 			size_t now;
 			m1_error err;
 
 			snprintf(messages, sizeof messages, formats[f], texts[i]);
 			chat.messages = m1_slice_of(messages);
-			assert_ok(m1_chat_render(tokenizer, &chat, &ids, &now, &err));
-			/* up to and with the token that opens the turn */
+			assert_ok(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err));
+			now = bounds.history;
+			/* up to and with the token that opens the turn; system's part is no longer than that of the first turn */
+			assert_true(f == 0 ? bounds.system == now : bounds.system < now);
 			assert_int_equal(ids.data[now - 1], m1_tokenizer_added_id(tokenizer, "<beginning_of_sentence>"));
 			if (i == 0)
 			{
@@ -298,6 +302,62 @@ test_constant_part(void **state)
 	}
 }
 
+/* The ids are those of the whole prompt, wherever the template ends; its bound is where all of them agree. */
+static void
+test_template(void **state)
+{
+	static const struct
+	{
+		const char *template, *rest;
+		const char *common; /* the template's text up to the bound */
+	} cases[] = {
+		{"Summarize the following text.\n\n", "Hello", "Summarize the following text.\n\n"},
+		{"Summarize the following text.\n\n", "\nHello", "Summarize the following text.\n\n"},
+		{"Say it: ", "the end", "Say it:"},
+		{"Summarize it.\n\nHel", "lo.", "Summarize it.\n\n"},
+		{"", "Hello", ""},
+		{"Hello", "", "Hello"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_buf text = {0};
+		m1_buf common = {0};
+		m1_ids ids = {0};
+		m1_ids plain;
+		m1_chat_bounds bounds;
+		m1_error err;
+		m1_chat chat = {.system = m1_slice_of("S"), .template_len = strlen(cases[i].template)};
+
+		m1_buf_puts(&text, cases[i].template);
+		m1_buf_puts(&text, cases[i].rest);
+		chat.prompt = (m1_slice){text.data, text.len};
+		assert_ok(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err));
+		chat.template_len = 0;
+		plain = render(chat);
+		assert_same(ids, plain);
+		for (size_t j = bounds.history; j < bounds.template; j++)
+		{
+			m1_slice piece = m1_tokenizer_piece(tokenizer, ids.data[j]);
+
+			m1_buf_append(&common, piece.data, piece.len);
+		}
+		if (cases[i].template[0] == '\0')
+			assert_int_equal(bounds.template, bounds.history);
+		else
+		{
+			assert_memory_equal(m1_buf_cstr(&common), "user name=user\n", 15);
+			if (strcmp(common.data + 15, cases[i].common) != 0)
+				fail_msg("case %zu: the bound is after \"%s\"", i, common.data + 15);
+		}
+		m1_buf_free(&text);
+		m1_buf_free(&common);
+		m1_ids_free(&ids);
+		m1_ids_free(&plain);
+	}
+}
+
 /* Where the tokenizer would recognise the markup's tokens in earlier answers, there are no chats. */
 static void
 test_markup_must_be_control_tokens(void **state)
@@ -307,7 +367,7 @@ test_markup_must_be_control_tokens(void **state)
 	m1_chat chat = {.prompt = m1_slice_of("Q")};
 	m1_ids ids = {0};
 	m1_tokenizer *t;
-	size_t constant;
+	m1_chat_bounds bounds;
 	m1_error err;
 
 	(void) state;
@@ -318,7 +378,7 @@ test_markup_must_be_control_tokens(void **state)
 	mkdir("build/test_chat", 0777);
 	assert_int_equal(json_dump_file(root, "build/test_chat/tokenizer.json", 0), 0);
 	assert_ok(m1_tokenizer_open("build/test_chat", 1600, &t, &err));
-	assert_int_equal(m1_chat_render(t, &chat, &ids, &constant, &err), M1_E_UNSUPPORTED);
+	assert_int_equal(m1_chat_render(t, &chat, &ids, &bounds, &err), M1_E_UNSUPPORTED);
 	assert_non_null(strstr(err.message, "<beginning_of_sentence>"));
 	m1_ids_free(&ids);
 	m1_tokenizer_close(t);
@@ -385,10 +445,10 @@ test_malformed(void **state)
 	{
 		m1_chat chat = {.messages = m1_slice_of(bad[i].messages), .tools = m1_slice_of(bad[i].tools)};
 		m1_ids ids = {0};
-		size_t constant;
+		m1_chat_bounds bounds;
 		m1_error err;
 
-		assert_int_equal(m1_chat_render(tokenizer, &chat, &ids, &constant, &err), M1_E_INVALID_ARGUMENT);
+		assert_int_equal(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err), M1_E_INVALID_ARGUMENT);
 		if (strstr(err.message, bad[i].says) == NULL)
 			fail_msg("%s: \"%s\"", bad[i].messages, err.message);
 		m1_ids_free(&ids);
@@ -399,11 +459,17 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reference_prompts),	  cmocka_unit_test(test_messages_equal_prompt),
-		cmocka_unit_test(test_conversation_format),	  cmocka_unit_test(test_system_messages),
-		cmocka_unit_test(test_tool_definitions),	  cmocka_unit_test(test_json_as_python_writes_it),
-		cmocka_unit_test(test_constant_part),		  cmocka_unit_test(test_markup_must_be_control_tokens),
-		cmocka_unit_test(test_content_is_not_markup), cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_reference_prompts),
+		cmocka_unit_test(test_messages_equal_prompt),
+		cmocka_unit_test(test_conversation_format),
+		cmocka_unit_test(test_system_messages),
+		cmocka_unit_test(test_tool_definitions),
+		cmocka_unit_test(test_json_as_python_writes_it),
+		cmocka_unit_test(test_constant_part),
+		cmocka_unit_test(test_markup_must_be_control_tokens),
+		cmocka_unit_test(test_content_is_not_markup),
+		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_template),
 	};
 
 	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);

@@ -41,6 +41,8 @@ test_generate(void **state)
 {
 	const int32_t ids[] = {1, -2, 3};
 	m1w_generate in = {.prompt = m1_slice_of("prompt"),
+					   .template_len = 4,
+					   .cache_owner = UINT64_MAX - 1,
 					   .system = m1_slice_of("s"),
 					   .messages = m1_slice_of("[1]"),
 					   .tools = m1_slice_of(""),
@@ -62,6 +64,8 @@ test_generate(void **state)
 	assert_true(m1w_encode_generate(&payload, &in));
 	assert_ok(m1w_decode_generate(payload.data, payload.len, &out, &err));
 	assert_slice(out.prompt, in.prompt);
+	assert_int_equal(out.template_len, 4);
+	assert_true(out.cache_owner == UINT64_MAX - 1);
 	assert_slice(out.system, in.system);
 	assert_slice(out.messages, in.messages);
 	assert_slice(out.tools, in.tools);
@@ -95,6 +99,7 @@ test_answers(void **state)
 	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
 	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
 	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};
+	m1w_cache cache = {.snapshots = 3, .bytes = (uint64_t) 1 << 40};
 	m1w_progress progress = {.phase = M1W_PHASE_DECODE, .generated = 3};
 	float floats[] = {1, 2};
 	m1w_vector vector = {.values = {(const char *) floats, sizeof floats}};
@@ -119,6 +124,8 @@ test_answers(void **state)
 	ASSERT_ONLY_WHOLE(tokens, &payload);
 	assert_true(m1w_encode_delta(&payload, &delta));
 	ASSERT_ONLY_WHOLE(delta, &payload);
+	assert_true(m1w_encode_cache(&payload, &cache));
+	ASSERT_ONLY_WHOLE(cache, &payload);
 	assert_true(m1w_encode_progress(&payload, &progress));
 	ASSERT_ONLY_WHOLE(progress, &payload);
 	assert_true(m1w_encode_vector(&payload, &vector));
