@@ -673,9 +673,9 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 		return status;
 	}
 	advance_fed(e);
+	report_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
 	for (int i = 0; i < e->n_rows; i++)
 		use_logits(e, e->samplers[i], e->logits + (size_t) i * vocab);
 	remove_ended(e);
-	report_cache(e);
 	return M1_OK;
 }

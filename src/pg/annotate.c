@@ -136,8 +136,9 @@ inputs_unchanged(const Template *t, HeapTuple old, HeapTuple new, TupleDesc tupd
 	return true;
 }
 
+/* What precedes the first placeholder is the same in every row. */
 static char *
-generate(const char *prompt, int max_tokens)
+generate(const Template *t, const char *prompt, int max_tokens)
 {
 	m1w_generate g;
 	M1Result	result;
@@ -146,6 +147,7 @@ generate(const char *prompt, int max_tokens)
 	if (max_tokens > 0)
 		g.max_tokens = max_tokens;
 	g.prompt = m1pg_to_utf8(prompt, strlen(prompt));
+	g.template_len = m1pg_to_utf8(t->literal[0].data, t->literal[0].len).len;
 	m1pg_run(&g, "annotate", &result);
 	return text_to_cstring(m1pg_text_from_utf8(result.done.content));
 }
@@ -224,5 +226,5 @@ m1pg_annotate(PG_FUNCTION_ARGS)
 	prompt = render(&template, row, tupdesc);
 	if (prompt != NULL && prompt[0] == '\0')
 		prompt = NULL;
-	return PointerGetDatum(set_column(row, tupdesc, target, prompt != NULL ? generate(prompt, max_tokens) : NULL));
+	return PointerGetDatum(set_column(row, tupdesc, target, prompt != NULL ? generate(&template, prompt, max_tokens) : NULL));
 }

@@ -59,6 +59,8 @@ publish_state(M1EngineState state)
 	m1pg_shared->model.engine_pid = engine.pid;
 	m1pg_shared->model.error = engine.refusal;
 	m1pg_shared->model.next_try = engine.next_try;
+	if (engine.phase != M1_PROCESS_READY)
+		m1pg_shared->model.snapshots = m1pg_shared->model.snapshot_bytes = 0;
 	LWLockRelease(m1pg_shared->lock);
 }
 
@@ -199,10 +201,13 @@ start_engine(void)
 	char		threads[16];
 	char		requests[16];
 	char		context[16];
+	char		kv_cache[16];
+	char		prefix_cache[16];
 	char		fd[16];
 	char	   *argv[] = {
 		program, "serve", "--fd", fd, "--model", model, "--device", NULL, "--threads", threads,
-		"--max-requests", requests, "--max-context", context, NULL
+		"--max-requests", requests, "--max-context", context,
+		"--kv-cache", kv_cache, "--prefix-cache", prefix_cache, NULL
 	};
 	int			socks[2];
 	pid_t		parent = getpid();
@@ -214,6 +219,8 @@ start_engine(void)
 	snprintf(threads, sizeof threads, "%d", m1pg_threads);
 	snprintf(requests, sizeof requests, "%d", m1pg_max_requests);
 	snprintf(context, sizeof context, "%d", m1pg_max_context);
+	snprintf(kv_cache, sizeof kv_cache, "%d", m1pg_kv_cache_size);
+	snprintf(prefix_cache, sizeof prefix_cache, "%d", m1pg_prefix_cache_size);
 	argv[7] = unconstify(char *, m1pg_device_name(m1pg_device));
 
 	if (access(program, X_OK) != 0)
@@ -379,12 +386,31 @@ on_start_failure(const char *payload, Size len)
 }
 
 static void
+on_cache(const char *payload, Size len)
+{
+	m1w_cache	cache;
+	m1_error	error;
+
+	if (m1w_decode_cache(payload, len, &cache, &error) != M1_OK)
+	{
+		engine_lost(error.message);
+		return;
+	}
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_shared->model.snapshots = cache.snapshots;
+	m1pg_shared->model.snapshot_bytes = cache.bytes;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+static void
 on_frame(const m1w_header *header, const char *payload)
 {
 	if (header->request_id != 0)
 		engine.handler(header, payload);
 	else if (header->type == M1W_READY && engine.phase == M1_PROCESS_LOADING)
 		on_ready(payload, header->length);
+	else if (header->type == M1W_CACHE && engine.phase == M1_PROCESS_READY)
+		on_cache(payload, header->length);
 	else if (header->type == M1W_ERROR)
 		on_start_failure(payload, header->length);
 	else

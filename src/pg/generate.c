@@ -56,11 +56,27 @@ bad_argument(const char *message, const char *detail)
 			 errmsg("minimax_m1: %s", message), errdetail("%s", detail)));
 }
 
+/* Who shares snapshots: a role has no number 0, so the three kinds never meet. */
+static uint64
+cache_owner(void)
+{
+	switch ((M1Sharing) m1pg_prefix_cache_sharing)
+	{
+		case M1_SHARE_ALL:
+			return 0;
+		case M1_SHARE_DATABASE:
+			return MyDatabaseId;
+		default:
+			return (uint64) GetUserId() << 32 | MyDatabaseId;
+	}
+}
+
 void
 m1pg_default_request(m1w_generate *g)
 {
 	memset(g, 0, sizeof *g);
 	g->system = m1pg_to_utf8(m1pg_system_prompt, strlen(m1pg_system_prompt));
+	g->cache_owner = cache_owner();
 	g->max_tokens = m1pg_max_tokens;
 	g->thinking_budget = m1pg_default_thinking_budget;
 	g->temperature = (float) m1pg_temperature;

@@ -33,12 +33,23 @@ typedef enum M1Device
 	M1_DEVICE_CUDA
 } M1Device;
 
+/* Whose prefix snapshots a request may use. */
+typedef enum M1Sharing
+{
+	M1_SHARE_ROLE,				/* those of the same role in the same database */
+	M1_SHARE_DATABASE,
+	M1_SHARE_ALL
+} M1Sharing;
+
 extern char *m1pg_model;
 extern int	m1pg_device;
 extern int	m1pg_threads;
 extern int	m1pg_max_requests;
 extern int	m1pg_max_queue;
 extern int	m1pg_max_context;
+extern int	m1pg_kv_cache_size;
+extern int	m1pg_prefix_cache_size;
+extern int	m1pg_prefix_cache_sharing;
 extern char *m1pg_engine_path;
 extern int	m1pg_max_tokens;
 extern int	m1pg_request_timeout;
@@ -114,6 +125,8 @@ typedef struct M1ModelInfo
 	int			context;
 	int			vocab;
 	bool		has_tokenizer;
+	int			snapshots;		/* in the engine's prefix cache */
+	uint64		snapshot_bytes;
 } M1ModelInfo;
 
 typedef struct M1Stats
@@ -127,6 +140,7 @@ typedef struct M1Stats
 	int64		rejected;
 	int64		prompt_tokens;
 	int64		cached_tokens;
+	int64		cache_hits;		/* requests with cached tokens */
 	int64		reasoning_tokens;
 	int64		completion_tokens;
 	double		queue_ms;

@@ -21,6 +21,9 @@ int			m1pg_threads;
 int			m1pg_max_requests;
 int			m1pg_max_queue;
 int			m1pg_max_context;
+int			m1pg_kv_cache_size;
+int			m1pg_prefix_cache_size;
+int			m1pg_prefix_cache_sharing = M1_SHARE_ROLE;
 char	   *m1pg_engine_path;
 int			m1pg_max_tokens;
 int			m1pg_request_timeout;
@@ -33,6 +36,13 @@ static const struct config_enum_entry device_options[] = {
 	{"auto", M1_DEVICE_AUTO, false},
 	{"cpu", M1_DEVICE_CPU, false},
 	{"cuda", M1_DEVICE_CUDA, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry sharing_options[] = {
+	{"role", M1_SHARE_ROLE, false},
+	{"database", M1_SHARE_DATABASE, false},
+	{"all", M1_SHARE_ALL, false},
 	{NULL, 0, false}
 };
 
@@ -91,6 +101,15 @@ define_engine_settings(void)
 							"Sets the tokens that one request may use, prompt and reply together; 0 means the model's own limit.",
 							NULL, &m1pg_max_context, 0, 0, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.kv_cache_size",
+							"Sets the memory for keys and values of running requests; 0 means a safe share of the machine's.",
+							"Requests wait until there is room for them; one that could never have it is refused.",
+							&m1pg_kv_cache_size, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.prefix_cache_size",
+							"Sets the memory for snapshots of prompts' beginnings; 0 means that none are kept.",
+							NULL, &m1pg_prefix_cache_size, 256, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomStringVariable("minimax_m1.engine_path",
 							   "Sets the engine executable; empty means the one beside the library.",
 							   NULL, &m1pg_engine_path, "",
@@ -110,6 +129,11 @@ define_request_settings(void)
 							"Sets the tokens of reasoning at most; -1 means no limit, 0 no reasoning.",
 							NULL, &m1pg_default_thinking_budget, -1, -1, INT_MAX,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("minimax_m1.prefix_cache_sharing",
+							 "Sets whose snapshots of prompts' beginnings a request may use.",
+							 "How fast an answer comes tells whether somebody in the same circle has used the same beginning.",
+							 &m1pg_prefix_cache_sharing, M1_SHARE_ROLE, sharing_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("minimax_m1.request_timeout",
 							"Sets how long a request may take, waiting included; 0 means no limit.",
 							NULL, &m1pg_request_timeout, 0, 0, INT_MAX,

@@ -469,6 +469,7 @@ note_done(const Relay *r, const char *payload, Size len)
 	stats->completed++;
 	stats->prompt_tokens += done.prompt_tokens;
 	stats->cached_tokens += done.cached_tokens;
+	stats->cache_hits += done.cached_tokens > 0;
 	stats->reasoning_tokens += done.reasoning_tokens;
 	stats->completion_tokens += done.completion_tokens;
 	stats->queue_ms += done.queue_ms + (double) (r->forwarded_at - r->submitted_at) / 1000.0;

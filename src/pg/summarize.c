@@ -75,6 +75,7 @@ summarize_part(Task *task, m1_slice part, m1w_finish *finish)
 	appendStringInfoString(&prompt, "\n\n");
 	appendBinaryStringInfo(&prompt, part.data, part.len);
 	task->request.prompt = (m1_slice) {prompt.data, prompt.len};
+	task->request.template_len = prompt.len - part.len;
 	m1pg_run(&task->request, FUNCTION_NAME, &result);
 	pfree(prompt.data);
 	*finish = result.done.finish;

@@ -14,6 +14,7 @@
 PG_FUNCTION_INFO_V1(m1pg_activity);
 PG_FUNCTION_INFO_V1(m1pg_model_info);
 PG_FUNCTION_INFO_V1(m1pg_stats);
+PG_FUNCTION_INFO_V1(m1pg_prefix_cache);
 PG_FUNCTION_INFO_V1(m1pg_stats_reset);
 PG_FUNCTION_INFO_V1(m1pg_cancel);
 
@@ -229,6 +230,24 @@ m1pg_stats(PG_FUNCTION_ARGS)
 	values[PREFILL_MS] = Float8GetDatum(s.prefill_ms);
 	values[DECODE_MS] = Float8GetDatum(s.decode_ms);
 	values[STATS_RESET] = timestamp_or_null(s.since, &nulls[STATS_RESET]);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+/* What the stats view tells beyond m1pg_stats: hits are counted, the rest is as it is now. */
+Datum
+m1pg_prefix_cache(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	start_rows(fcinfo);
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	values[0] = Int64GetDatum(m1pg_shared->stats.cache_hits);
+	values[1] = Int32GetDatum(m1pg_shared->model.snapshots);
+	values[2] = Int64GetDatum((int64) m1pg_shared->model.snapshot_bytes);
+	LWLockRelease(m1pg_shared->lock);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }

@@ -27,6 +27,8 @@ typedef struct EngineSettings
 	int			device;
 	int			threads;
 	int			max_context;
+	int			kv_cache_size;
+	int			prefix_cache_size;
 } EngineSettings;
 
 static void
@@ -64,6 +66,8 @@ copy_settings(void)
 	s.device = m1pg_device;
 	s.threads = m1pg_threads;
 	s.max_context = m1pg_max_context;
+	s.kv_cache_size = m1pg_kv_cache_size;
+	s.prefix_cache_size = m1pg_prefix_cache_size;
 	return s;
 }
 
@@ -72,7 +76,8 @@ settings_changed(const EngineSettings *s)
 {
 	return strcmp(s->model, m1pg_model) != 0 || strcmp(s->path, m1pg_engine_path) != 0 ||
 		s->device != m1pg_device || s->threads != m1pg_threads ||
-		s->max_context != m1pg_max_context;
+		s->max_context != m1pg_max_context || s->kv_cache_size != m1pg_kv_cache_size ||
+		s->prefix_cache_size != m1pg_prefix_cache_size;
 }
 
 static void
