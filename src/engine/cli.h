@@ -58,6 +58,7 @@ typedef struct m1_cli
 	/* bench */
 	const char *prefill_list;
 	const char *batch_list;
+	const char *context_list; /* NULL = none */
 	int bench_tokens;
 
 	/* serve */

@@ -2,20 +2,22 @@
  * cmd_bench.c - `bench`: speeds of the forward pass on random tokens, as one JSON
  * object, beside the memory bandwidth that bounds decoding.
  */
-#define _GNU_SOURCE /* getrusage */
+#define _POSIX_C_SOURCE 200809L /* sysconf */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
+#include "backend/blocks.h"
 #include "base/clock.h"
 #include "base/pool.h"
 #include "engine/cli.h"
 #include "model/forward.h"
 
-#define REPEATS 3 /* of each timing; the median counts */
+#define REPEATS 3		   /* of each timing; the median counts */
+#define LONG_PREFILL 16384 /* tokens from which one repeat is long enough */
 #define MAX_LIST 16
-#define PREFILL_CHUNK 256
+#define CONTEXT_TOKENS 16				  /* decoded at each length of context */
 #define STREAM_BYTES ((size_t) 512 << 20) /* far beyond any cache */
 #define STREAM_PIECE ((size_t) 1 << 20)
 
@@ -46,6 +48,15 @@ by_value(const void *a, const void *b)
 	double y = *(const double *) b;
 
 	return x < y ? -1 : x > y;
+}
+
+static int
+by_size(const void *a, const void *b)
+{
+	const int *x = a;
+	const int *y = b;
+
+	return (*x > *y) - (*x < *y);
 }
 
 static double
@@ -113,7 +124,7 @@ measure_bandwidth(int threads)
 static double
 matrix_bytes(const m1b_matrix *m)
 {
-	return (double) m->rows * m->cols * (m->type == M1B_F32 ? 4 : 2);
+	return (double) m1b_bytes(m->type, (size_t) m->rows * (size_t) m->cols);
 }
 
 /* Weights that one decoded token reads, and the lightning states it reads and writes. */
@@ -143,9 +154,9 @@ bytes_per_token(const m1_model *m)
 typedef struct bench
 {
 	m1_model *model;
-	float *logits; /* [max_sequences, vocab] */
-	int32_t *tokens;
-	int max_tokens;
+	int chunk;		 /* prompt tokens of one step */
+	float *logits;	 /* [max_sequences, vocab] */
+	int32_t *tokens; /* the prompt */
 } bench;
 
 static void
@@ -160,44 +171,62 @@ random_tokens(const bench *b, int32_t *tokens, int n)
 	}
 }
 
+/* Prefills positions [from, to) of one sequence. */
 static m1_status
-prefill(const bench *b, m1b_state *state, int n, m1_error *err)
+prefill(const bench *b, m1b_state *state, int from, int to, m1_error *err)
 {
 	m1_status status = M1_OK;
 
-	for (int at = 0; status == M1_OK && at < n; at += PREFILL_CHUNK)
+	for (int at = from; status == M1_OK && at < to; at += b->chunk)
 	{
-		int size = n - at < PREFILL_CHUNK ? n - at : PREFILL_CHUNK;
+		int size = to - at < b->chunk ? to - at : b->chunk;
 		int row = size - 1;
 		m1b_segment segment = {.state = state, .start = at, .n_tokens = size};
 		m1b_batch batch = {.tokens = b->tokens + at, .n_tokens = size, .segments = &segment, .n_segments = 1};
 
-		status = m1_forward(b->model, &batch, &row, at + size == n ? 1 : 0, b->logits, err);
+		status = m1_forward(b->model, &batch, &row, at + size == to ? 1 : 0, b->logits, err);
 	}
 	return status;
+}
+
+static m1b_state *
+acquire(const bench *b, int n_tokens, m1_error *err)
+{
+	m1b_state *state = b->model->backend->ops->state_acquire(b->model->backend, n_tokens);
+
+	if (state == NULL)
+		m1_fail(err, M1_E_NO_MEMORY, "no room for a sequence of %d tokens", n_tokens);
+	return state;
+}
+
+static void
+release(const bench *b, m1b_state *state)
+{
+	if (state != NULL)
+		b->model->backend->ops->state_release(b->model->backend, state);
 }
 
 static m1_status
 time_prefill(const bench *b, int n, double *rate, m1_error *err)
 {
-	const m1b_ops *ops = b->model->backend->ops;
+	const int repeats = n >= LONG_PREFILL ? 1 : REPEATS;
 	double rates[REPEATS];
 
-	for (int i = 0; i < REPEATS; i++)
+	for (int i = 0; i < repeats; i++)
 	{
-		m1b_state *state = ops->state_acquire(b->model->backend, n);
+		m1b_state *state = acquire(b, n, err);
 		double start = m1_now_ms();
 		m1_status status;
 
 		if (state == NULL)
-			return m1_fail(err, M1_E_NO_MEMORY, "no room for a prompt of %d tokens", n);
-		status = prefill(b, state, n, err);
+			return err->code;
+		status = prefill(b, state, 0, n, err);
 		rates[i] = n / (m1_now_ms() - start) * 1e3;
-		ops->state_release(b->model->backend, state);
+		release(b, state);
 		if (status != M1_OK)
 			return status;
 	}
-	*rate = median(rates, REPEATS);
+	*rate = median(rates, repeats);
 	return M1_OK;
 }
 
@@ -207,40 +236,40 @@ decode(const bench *b, m1b_state **states, int batch, int first, int n, m1_error
 {
 	m1b_segment *segments = calloc((size_t) batch, sizeof *segments);
 	int *rows = calloc((size_t) batch, sizeof *rows);
+	int32_t *tokens = calloc((size_t) batch, sizeof *tokens);
 	m1_status status = M1_OK;
 
-	if (segments == NULL || rows == NULL)
+	if (segments == NULL || rows == NULL || tokens == NULL)
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %d", batch);
 	for (int i = first; status == M1_OK && i < first + n; i++)
 	{
-		m1b_batch step = {.tokens = b->tokens, .n_tokens = batch, .segments = segments, .n_segments = batch};
+		m1b_batch step = {.tokens = tokens, .n_tokens = batch, .segments = segments, .n_segments = batch};
 
 		for (int s = 0; s < batch; s++)
 		{
 			segments[s] = (m1b_segment){.state = states[s], .start = i, .n_tokens = 1, .row = s};
 			rows[s] = s;
 		}
-		random_tokens(b, b->tokens, batch);
-		b->tokens[0] = i % b->model->config.vocab_size;
+		for (int t = 0; t < batch; t++)
+			tokens[t] = (int32_t) ((i * 7919 + t * 104729) % b->model->config.vocab_size);
 		status = m1_forward(b->model, &step, rows, batch, b->logits, err);
 	}
 	free(segments);
 	free(rows);
+	free(tokens);
 	return status;
 }
 
 static m1_status
 time_decode(const bench *b, int batch, int n, double *rate, m1_error *err)
 {
-	const m1b_ops *ops = b->model->backend->ops;
 	m1b_state **states = calloc((size_t) batch, sizeof *states);
 	double rates[REPEATS];
 	m1_status status = states != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory");
-	int n_states = 0;
 
-	for (; status == M1_OK && n_states < batch; n_states++)
-		if ((states[n_states] = ops->state_acquire(b->model->backend, (REPEATS + 1) * n)) == NULL)
-			status = m1_fail(err, M1_E_NO_MEMORY, "no room for %d sequences", batch);
+	for (int i = 0; status == M1_OK && i < batch; i++)
+		if ((states[i] = acquire(b, (REPEATS + 1) * n, err)) == NULL)
+			status = err->code;
 	if (status == M1_OK)
 		status = decode(b, states, batch, 0, n, err); /* warm up */
 	for (int i = 0; status == M1_OK && i < REPEATS; i++)
@@ -250,110 +279,200 @@ time_decode(const bench *b, int batch, int n, double *rate, m1_error *err)
 		status = decode(b, states, batch, (i + 1) * n, n, err);
 		rates[i] = (double) batch * n / (m1_now_ms() - start) * 1e3;
 	}
-	for (int i = 0; i < n_states; i++)
-		if (states[i] != NULL)
-			ops->state_release(b->model->backend, states[i]);
+	for (int i = 0; states != NULL && i < batch; i++)
+		release(b, states[i]);
 	free(states);
 	if (status == M1_OK)
 		*rate = median(rates, REPEATS);
 	return status;
 }
 
+/* Milliseconds a decoded token takes after each of the contexts, which one sequence reaches one after the other. */
 static m1_status
-run(const m1_cli *cli, const bench *b, const int *prefills, int n_prefills, const int *batches, int n_batches,
-	json_t *result, m1_error *err)
+time_contexts(const bench *b, const int *contexts, int n, double *ms, m1_error *err)
 {
-	json_t *prefill_rates = json_object();
-	json_t *decode_rates = json_object();
-	const double bytes = bytes_per_token(b->model);
-	const double bandwidth = measure_bandwidth(cli->threads);
-	double single = 0;
-	struct rusage usage;
-	char key[16];
-	m1_status status = M1_OK;
+	m1b_state *state = acquire(b, contexts[n - 1] + CONTEXT_TOKENS, err);
+	m1_status status = state != NULL ? M1_OK : err->code;
+	int reached = 0;
 
-	for (int i = 0; status == M1_OK && i < n_prefills; i++)
+	for (int i = 0; status == M1_OK && i < n; i++)
 	{
-		double rate = 0;
+		double start;
 
-		random_tokens(b, b->tokens, b->max_tokens);
-		status = time_prefill(b, prefills[i], &rate, err);
-		snprintf(key, sizeof key, "%d", prefills[i]);
-		json_object_set_new(prefill_rates, key, json_real(rate));
+		if ((status = prefill(b, state, reached, contexts[i], err)) != M1_OK)
+			break;
+		start = m1_now_ms();
+		status = decode(b, &state, 1, contexts[i], CONTEXT_TOKENS, err);
+		ms[i] = (m1_now_ms() - start) / CONTEXT_TOKENS;
+		reached = contexts[i] + CONTEXT_TOKENS;
 	}
-	for (int i = 0; status == M1_OK && i < n_batches; i++)
-	{
-		double rate = 0;
-
-		status = time_decode(b, batches[i], cli->bench_tokens, &rate, err);
-		if (batches[i] == 1)
-			single = rate;
-		snprintf(key, sizeof key, "%d", batches[i]);
-		json_object_set_new(decode_rates, key, json_real(rate));
-	}
-	getrusage(RUSAGE_SELF, &usage);
-	json_object_set_new(result, "model", json_string(b->model->name));
-	json_object_set_new(result, "device", json_string(b->model->backend->ops->describe(b->model->backend)));
-	json_object_set_new(result, "parameters", json_integer((json_int_t) b->model->weights.parameters));
-	json_object_set_new(result, "prefill_tokens_per_s", prefill_rates);
-	json_object_set_new(result, "decode_tokens_per_s", decode_rates);
-	json_object_set_new(result, "bytes_per_token", json_real(bytes));
-	json_object_set_new(result, "read_bandwidth_bytes_per_s", json_real(bandwidth));
-	json_object_set_new(result, "decode_share_of_bandwidth", json_real(bytes * single / bandwidth));
-	json_object_set_new(result, "max_resident_bytes", json_integer((json_int_t) usage.ru_maxrss * 1024));
+	release(b, state);
 	return status;
 }
 
+/* What this process holds in memory now. */
+static double
+resident_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	long pages = 0;
+
+	if (f != NULL)
+	{
+		if (fscanf(f, "%*d %ld", &pages) != 1)
+			pages = 0;
+		fclose(f);
+	}
+	return (double) pages * (double) sysconf(_SC_PAGESIZE);
+}
+
+/* ---- the whole ---- */
+
+/* A list of sizes and what was measured at each. */
+typedef struct series
+{
+	int n;
+	int at[MAX_LIST];
+	double value[MAX_LIST];
+} series;
+
+typedef struct results
+{
+	series prefill; /* tokens: tokens/s */
+	series decode;	/* sequences: tokens/s of all together */
+	series context; /* tokens: ms per decoded token */
+	double bytes_per_token;
+	double bandwidth;
+	double resident;
+} results;
+
+static m1_status
+run(const m1_cli *cli, const bench *b, results *r, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	r->bytes_per_token = bytes_per_token(b->model);
+	for (int i = 0; status == M1_OK && i < r->decode.n; i++)
+		status = time_decode(b, r->decode.at[i], cli->bench_tokens, &r->decode.value[i], err);
+	for (int i = 0; status == M1_OK && i < r->prefill.n; i++)
+		status = time_prefill(b, r->prefill.at[i], &r->prefill.value[i], err);
+	r->resident = resident_bytes();
+	if (status == M1_OK && r->context.n > 0)
+		status = time_contexts(b, r->context.at, r->context.n, r->context.value, err);
+	r->bandwidth = measure_bandwidth(cli->threads);
+	return status;
+}
+
+static json_t *
+series_json(const series *s)
+{
+	json_t *object = json_object();
+	char key[16];
+
+	for (int i = 0; i < s->n; i++)
+	{
+		snprintf(key, sizeof key, "%d", s->at[i]);
+		json_object_set_new(object, key, json_real(s->value[i]));
+	}
+	return object;
+}
+
+static void
+print_results(const bench *b, const results *r, double load_ms)
+{
+	const m1_model *m = b->model;
+	json_t *object = json_object();
+
+	json_object_set_new(object, "model", json_string(m->name));
+	json_object_set_new(object, "device", json_string(m->backend->ops->describe(m->backend)));
+	json_object_set_new(object, "parameters", json_integer((json_int_t) m->weights.parameters));
+	json_object_set_new(object, "load_ms", json_real(load_ms));
+	json_object_set_new(object, "prefill_tokens_per_s", series_json(&r->prefill));
+	json_object_set_new(object, "decode_tokens_per_s", series_json(&r->decode));
+	json_object_set_new(object, "ms_per_token_at_context", series_json(&r->context));
+	json_object_set_new(object, "bytes_per_token", json_real(r->bytes_per_token));
+	json_object_set_new(object, "read_bandwidth_bytes_per_s", json_real(r->bandwidth));
+	for (int i = 0; i < r->decode.n; i++)
+		if (r->decode.at[i] == 1)
+			json_object_set_new(object, "decode_share_of_bandwidth",
+								json_real(r->bytes_per_token * r->decode.value[i] / r->bandwidth));
+	json_object_set_new(object, "resident_bytes", json_integer((json_int_t) r->resident));
+	json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
+	fputc('\n', stdout);
+	json_decref(object);
+}
+
 static int
-largest(const int *list, int n)
+largest(const series *s)
 {
 	int max = 1;
 
-	for (int i = 0; i < n; i++)
-		max = list[i] > max ? list[i] : max;
+	for (int i = 0; i < s->n; i++)
+		max = s->at[i] > max ? s->at[i] : max;
 	return max;
+}
+
+static bool
+parse_lists(const m1_cli *cli, results *r)
+{
+	r->prefill.n = parse_list(cli->prefill_list, r->prefill.at);
+	r->decode.n = parse_list(cli->batch_list, r->decode.at);
+	if (cli->context_list != NULL)
+		r->context.n = parse_list(cli->context_list, r->context.at);
+	qsort(r->context.at, r->context.n > 0 ? (size_t) r->context.n : 0, sizeof *r->context.at, by_size);
+	return r->prefill.n > 0 && r->decode.n > 0 && r->context.n >= 0;
+}
+
+static m1_status
+open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
+{
+	const int contexts = largest(&r->context) + CONTEXT_TOKENS;
+	const int prefills = largest(&r->prefill);
+	const int n_tokens = contexts > prefills ? contexts : prefills;
+	m1_model_options options = {.path = cli->model,
+								.device = cli->device,
+								.isa = cli->isa,
+								.weight_format = cli->weight_format,
+								.threads = cli->threads,
+								.max_context = cli->max_context};
+	m1_status status;
+
+	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : M1_DEFAULT_PREFILL_CHUNK;
+	options.max_sequences = largest(&r->decode);
+	options.max_batch_tokens = b->chunk > options.max_sequences ? b->chunk : options.max_sequences;
+	if ((status = m1_model_open(&options, &b->model, err)) != M1_OK)
+		return status;
+	b->logits = malloc((size_t) options.max_sequences * (size_t) b->model->config.vocab_size * sizeof *b->logits);
+	b->tokens = malloc((size_t) (n_tokens + options.max_sequences) * sizeof *b->tokens);
+	if (b->logits == NULL || b->tokens == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
+	random_tokens(b, b->tokens, n_tokens);
+	return M1_OK;
 }
 
 int
 m1_cmd_bench(const m1_cli *cli)
 {
-	int prefills[MAX_LIST];
-	int batches[MAX_LIST];
-	const int n_prefills = parse_list(cli->prefill_list, prefills);
-	const int n_batches = parse_list(cli->batch_list, batches);
-	m1_model_options options = {.path = cli->model,
-								.device = cli->device,
-								.isa = cli->isa,
-								.weight_format = cli->weight_format,
-								.threads = cli->threads};
 	bench b = {0};
-	json_t *result = json_object();
+	results r = {0};
+	double start = m1_now_ms();
+	double load_ms;
 	m1_error err;
 	m1_status status;
 
-	if (n_prefills < 0 || n_batches < 0)
+	if (!parse_lists(cli, &r))
 	{
-		fputs("minimax_m1_engine: --prefill and --batch take up to 16 positive numbers with commas between\n", stderr);
+		fputs(
+			"minimax_m1_engine: --prefill, --batch and --context take up to 16 positive numbers with commas between\n",
+			stderr);
 		return 2;
 	}
-	b.max_tokens = largest(prefills, n_prefills);
-	options.max_sequences = largest(batches, n_batches);
-	options.max_batch_tokens = PREFILL_CHUNK > options.max_sequences ? PREFILL_CHUNK : options.max_sequences;
-	if ((status = m1_model_open(&options, &b.model, &err)) == M1_OK)
-	{
-		b.logits = malloc((size_t) options.max_sequences * (size_t) b.model->config.vocab_size * sizeof *b.logits);
-		b.tokens = malloc((size_t) (b.max_tokens + options.max_sequences) * sizeof *b.tokens);
-		if (b.logits == NULL || b.tokens == NULL)
-			status = m1_fail(&err, M1_E_NO_MEMORY, "out of memory");
-		else
-			status = run(cli, &b, prefills, n_prefills, batches, n_batches, result, &err);
-	}
+	status = open_model(cli, &r, &b, &err);
+	load_ms = m1_now_ms() - start;
 	if (status == M1_OK)
-	{
-		json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
-		fputc('\n', stdout);
-	}
-	json_decref(result);
+		status = run(cli, &b, &r, &err);
+	if (status == M1_OK)
+		print_results(&b, &r, load_ms);
 	free(b.logits);
 	free(b.tokens);
 	m1_model_close(b.model);

@@ -32,6 +32,7 @@ static const char usage[] =
 	"      --prefill LIST          prompt lengths (default 512,2048)\n"
 	"      --batch LIST            batch sizes of decode (default 1,4,16)\n"
 	"      --tokens N              tokens each sequence decodes (default 64)\n"
+	"      --context LIST          also the time of a decoded token after so many\n"
 	"  minimax_m1_engine quantize IN OUT.gguf                           any model as a GGUF file\n"
 	"      --weight-format FORMAT  q8_0 (default), q4, or stored: change the file format only\n"
 	"      --force                 replace OUT.gguf if it exists\n"
@@ -75,6 +76,7 @@ enum option_id
 	OPT_SPECIAL,
 	OPT_PREFILL,
 	OPT_BATCH,
+	OPT_CONTEXT,
 	OPT_TOKENS,
 	OPT_FD,
 };
@@ -109,6 +111,7 @@ static const struct option options[] = {
 	{"special", no_argument, NULL, OPT_SPECIAL},
 	{"prefill", required_argument, NULL, OPT_PREFILL},
 	{"batch", required_argument, NULL, OPT_BATCH},
+	{"context", required_argument, NULL, OPT_CONTEXT},
 	{"tokens", required_argument, NULL, OPT_TOKENS},
 	{"fd", required_argument, NULL, OPT_FD},
 	{0},
@@ -286,6 +289,9 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 			break;
 		case OPT_BATCH:
 			cli->batch_list = value;
+			break;
+		case OPT_CONTEXT:
+			cli->context_list = value;
 			break;
 		case OPT_TOKENS:
 			cli->bench_tokens = integer(&v, value, 1);
