@@ -150,13 +150,22 @@ typedef struct m1b_norm
 } m1b_norm;
 
 /* out = activation(x W^T), accumulated in fp32 */
+typedef struct m1b_product
+{
+	const m1b_matrix *weight; /* [rows, d] */
+	m1b_activation activation;
+	float *out; /* [n, rows] */
+} m1b_product;
+
+#define M1B_MAX_PRODUCTS 3
+
+/* Up to M1B_MAX_PRODUCTS products of the same input, at once: one by one, each would wait for the slowest thread. */
 typedef struct m1b_linear
 {
-	const m1b_matrix *weight;
-	const float *x; /* [n, weight->cols] */
+	const float *x; /* [n, d] */
 	int n;
-	m1b_activation activation;
-	float *out; /* [n, weight->rows] */
+	m1b_product products[M1B_MAX_PRODUCTS];
+	int n_products;
 } m1b_linear;
 
 /* Linear attention with exponential decay; advances layer `slot` of each segment's state. */

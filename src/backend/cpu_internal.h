@@ -93,9 +93,9 @@ typedef struct m1b_cpu
 	/* cpu_weights.c */
 	struct m1b_chunk *chunks; /* memory of packed matrices */
 
-	/* cpu_product.c: row pointers of a product, [max rows of any] each */
+	/* cpu_product.c: row pointers of products, [max rows of any] each */
 	const float **x_rows;
-	float **out_rows;
+	float **out_rows[M1B_MAX_PRODUCTS];
 	void **q_rows;	/* into q_memory */
 	char *q_memory; /* [max rows][q_row_bytes] quantized activations */
 	size_t q_row_bytes;
@@ -135,8 +135,8 @@ typedef struct m1b_operand
 	int n;
 } m1b_operand;
 
-/* x as an operand for that weight or others of its type and width; valid until the next call. */
-m1b_operand m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *weight);
+/* x as an operand for all of these weights, which have one width but may differ in type; valid until the next call. */
+m1b_operand m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *const *weights, int n_weights);
 /* out[t][j] for rows [row0, row1) of the weight, row0 a multiple of M1B_PANEL_ROWS; single-threaded. */
 void m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
 					 float *const *out);

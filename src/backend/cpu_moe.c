@@ -5,7 +5,6 @@
  * tokens that chose it. A (token, rank) pair owns a row of each intermediate; the
  * final sum runs in rank order, so that grouping cannot change a token's result.
  */
-#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #include <math.h>
@@ -128,7 +127,7 @@ static void
 route(m1b_cpu *c, const m1b_moe *p)
 {
 	m1b_moe_work *w = c->moe;
-	m1b_linear router = {.weight = p->router, .x = p->x, .n = p->n, .out = w->scores};
+	m1b_linear router = {.x = p->x, .n = p->n, .products = {{p->router, M1B_NONE, w->scores}}, .n_products = 1};
 
 	c->base.ops->linear(&c->base, &router);
 	for (int t = 0; t < p->n; t++)
@@ -256,8 +255,7 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 	group_by_expert(w, p);
 	for (int t = 0; t < p->n; t++)
 		c->x_rows[t] = p->x + (size_t) t * d;
-	/* w1 and w3 share their input, whatever their types */
-	in = m1b_cpu_operand(c, c->x_rows, p->n, m1b_is_quantized(p->w1[0].type) ? &p->w1[0] : &p->w3[0]);
+	in = m1b_cpu_operand(c, c->x_rows, p->n, (const m1b_matrix *[]){&p->w1[0], &p->w3[0]}, 2);
 	for (int i = 0; i < pairs; i++)
 	{
 		size_t pair = (size_t) w->order[i];
@@ -272,7 +270,7 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 	run_experts(&job, p->w1->rows, up_piece);
 	for (int i = 0; i < pairs; i++)
 		w->x[i] = w->hidden_rows[i];
-	in = m1b_cpu_operand(c, w->x, pairs, &p->w2[0]);
+	in = m1b_cpu_operand(c, w->x, pairs, (const m1b_matrix *[]){&p->w2[0]}, 1);
 	for (int i = 0; i < pairs; i++)
 		w->q[i] = in.q[i];
 	run_experts(&job, p->w2->rows, down_piece);

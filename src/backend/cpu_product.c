@@ -27,11 +27,13 @@ m1b_cpu_product_configure(m1b_cpu *c, m1_error *err)
 	const size_t rows = (size_t) max_int(2 * g->max_tokens, g->max_moe_pairs); /* twice: the head's second rows */
 
 	c->x_rows = calloc(rows, sizeof *c->x_rows);
-	c->out_rows = calloc(rows, sizeof *c->out_rows);
+	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
+		if ((c->out_rows[i] = calloc(rows, sizeof **c->out_rows)) == NULL)
+			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the work space of %d tokens", g->max_tokens);
 	c->q_rows = calloc(rows, sizeof *c->q_rows);
 	c->q_row_bytes = m1b_qrow_bytes(columns);
 	c->q_memory = aligned_alloc(M1B_LINE, rows * c->q_row_bytes);
-	if (c->x_rows == NULL || c->out_rows == NULL || c->q_rows == NULL || c->q_memory == NULL)
+	if (c->x_rows == NULL || c->q_rows == NULL || c->q_memory == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the work space of %d tokens", g->max_tokens);
 	return M1_OK;
 }
@@ -40,7 +42,8 @@ void
 m1b_cpu_product_free(m1b_cpu *c)
 {
 	free(c->x_rows);
-	free(c->out_rows);
+	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
+		free(c->out_rows[i]);
 	free(c->q_rows);
 	free(c->q_memory);
 }
@@ -68,17 +71,24 @@ quantize_row(void *arg, int t, int worker)
 }
 
 m1b_operand
-m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *weight)
+m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *const *weights, int n_weights)
 {
 	m1b_operand in = {.x = x, .n = n, .q = c->q_rows};
-	quantize_job job = {.c = c, .in = &in, .columns = weight->cols, .rest = weight->use == M1B_USE_HEAD};
-	const int rows = job.rest ? 2 * n : n;
+	quantize_job job = {.c = c, .in = &in, .columns = weights[0]->cols};
+	bool quantized = false;
+	int rows;
 
-	if (!m1b_is_quantized(weight->type))
+	for (int i = 0; i < n_weights; i++)
+	{
+		quantized = quantized || m1b_is_quantized(weights[i]->type);
+		job.rest = job.rest || weights[i]->use == M1B_USE_HEAD;
+	}
+	if (!quantized)
 		return in;
+	rows = job.rest ? 2 * n : n;
 	for (int i = 0; i < rows; i++)
 		c->q_rows[i] = c->q_memory + (size_t) i * c->q_row_bytes;
-	m1b_cpu_loop(c, 8.0 * rows * weight->cols, n, quantize_row, &job);
+	m1b_cpu_loop(c, 8.0 * rows * job.columns, n, quantize_row, &job);
 	return in;
 }
 
@@ -138,22 +148,29 @@ typedef struct linear_job
 	const m1b_linear *p;
 	m1b_operand in;
 	int rows_per_piece;
+	int first_piece[M1B_MAX_PRODUCTS + 1]; /* of each product; the products' pieces form one loop */
 } linear_job;
 
 static void
 linear_piece(void *arg, int piece, int worker)
 {
 	const linear_job *job = arg;
-	const m1b_matrix *weight = job->p->weight;
-	float *const *out = job->c->out_rows;
-	const int row0 = piece * job->rows_per_piece;
-	const int row1 = row0 + job->rows_per_piece < weight->rows ? row0 + job->rows_per_piece : weight->rows;
+	const m1b_product *product = job->p->products;
+	const m1b_matrix *weight;
+	float *const *out;
+	int row0, row1;
 
 	(void) worker;
+	while (piece >= job->first_piece[product - job->p->products + 1])
+		product++;
+	weight = product->weight;
+	out = job->c->out_rows[product - job->p->products];
+	row0 = (piece - job->first_piece[product - job->p->products]) * job->rows_per_piece;
+	row1 = row0 + job->rows_per_piece < weight->rows ? row0 + job->rows_per_piece : weight->rows;
 	m1b_cpu_product(job->c, weight, &job->in, row0, row1, out);
 	if (weight->use == M1B_USE_HEAD && m1b_is_quantized(weight->type))
 		add_rest(job->c, weight, &job->in, row0, row1, out);
-	if (job->p->activation == M1B_SILU)
+	if (product->activation == M1B_SILU)
 		for (int t = 0; t < job->p->n; t++)
 			job->c->k->silu(out[t] + row0, row1 - row0);
 }
@@ -162,14 +179,23 @@ void
 m1b_cpu_linear(m1b_backend *b, const m1b_linear *p)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	linear_job job = {.c = c, .p = p, .rows_per_piece = m1b_cpu_rows_per_piece(c, p->weight->rows, 1)};
-	const int pieces = (p->weight->rows + job.rows_per_piece - 1) / job.rows_per_piece;
+	linear_job job = {.c = c, .p = p};
+	const m1b_matrix *weights[M1B_MAX_PRODUCTS];
+	const int columns = p->products[0].weight->cols;
+	int rows = 0;
 
-	for (int t = 0; t < p->n; t++)
+	for (int i = 0; i < p->n_products; i++)
 	{
-		c->x_rows[t] = p->x + (size_t) t * (size_t) p->weight->cols;
-		c->out_rows[t] = p->out + (size_t) t * (size_t) p->weight->rows;
+		weights[i] = p->products[i].weight;
+		rows += weights[i]->rows;
+		for (int t = 0; t < p->n; t++)
+			c->out_rows[i][t] = p->products[i].out + (size_t) t * (size_t) weights[i]->rows;
 	}
-	job.in = m1b_cpu_operand(c, c->x_rows, p->n, p->weight);
-	m1b_cpu_loop(c, (double) p->n * p->weight->rows * p->weight->cols, pieces, linear_piece, &job);
+	job.rows_per_piece = m1b_cpu_rows_per_piece(c, rows, 1);
+	for (int i = 0; i < p->n_products; i++)
+		job.first_piece[i + 1] = job.first_piece[i] + (weights[i]->rows + job.rows_per_piece - 1) / job.rows_per_piece;
+	for (int t = 0; t < p->n; t++)
+		c->x_rows[t] = p->x + (size_t) t * (size_t) columns;
+	job.in = m1b_cpu_operand(c, c->x_rows, p->n, weights, p->n_products);
+	m1b_cpu_loop(c, (double) p->n * rows * columns, job.first_piece[p->n_products], linear_piece, &job);
 }

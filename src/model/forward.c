@@ -91,9 +91,9 @@ add_and_norm(m1_model *m, const float *branch, float alpha, float beta, const fl
 }
 
 static void
-linear(m1_model *m, const m1b_matrix *weight, const float *x, int n, m1b_activation activation, float *out)
+linear(m1_model *m, const m1b_matrix *weight, const float *x, int n, float *out)
 {
-	m1b_linear p = {.weight = weight, .x = x, .n = n, .activation = activation, .out = out};
+	m1b_linear p = {.x = x, .n = n, .products = {{weight, M1B_NONE, out}}, .n_products = 1};
 
 	m->backend->ops->linear(m->backend, &p);
 }
@@ -103,6 +103,12 @@ lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 {
 	m1_activations *a = m->activations;
 	const int n = batch->n_tokens;
+	m1b_linear project = {
+		.x = a->normed,
+		.n = n,
+		.products = {{&layer->qkv, M1B_SILU, a->qkv}, {&layer->output_gate, M1B_NONE, a->gate}},
+		.n_products = 2,
+	};
 	m1b_lightning attend = {
 		.batch = batch, .slot = layer->slot, .decay = layer->decay, .qkv = a->qkv, .out = a->attention};
 	m1b_gate gate = {
@@ -115,11 +121,10 @@ lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 		.out = a->attention,
 	};
 
-	linear(m, &layer->qkv, a->normed, n, M1B_SILU, a->qkv);
-	linear(m, &layer->output_gate, a->normed, n, M1B_NONE, a->gate);
+	m->backend->ops->linear(m->backend, &project);
 	m->backend->ops->lightning(m->backend, &attend);
 	m->backend->ops->gate(m->backend, &gate);
-	linear(m, &layer->out, a->attention, n, M1B_NONE, a->branch);
+	linear(m, &layer->out, a->attention, n, a->branch);
 }
 
 static void
@@ -130,13 +135,17 @@ softmax_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 	float *q = a->qkv;
 	float *k = q + (size_t) n * (size_t) layer->q.rows;
 	float *v = k + (size_t) n * (size_t) layer->k.rows;
+	m1b_linear project = {
+		.x = a->normed,
+		.n = n,
+		.products = {{&layer->q, M1B_NONE, q}, {&layer->k, M1B_NONE, k}, {&layer->v, M1B_NONE, v}},
+		.n_products = 3,
+	};
 	m1b_attention attend = {.batch = batch, .slot = layer->slot, .q = q, .k = k, .v = v, .out = a->attention};
 
-	linear(m, &layer->q, a->normed, n, M1B_NONE, q);
-	linear(m, &layer->k, a->normed, n, M1B_NONE, k);
-	linear(m, &layer->v, a->normed, n, M1B_NONE, v);
+	m->backend->ops->linear(m->backend, &project);
 	m->backend->ops->attention(m->backend, &attend);
-	linear(m, &layer->out, a->attention, n, M1B_NONE, a->branch);
+	linear(m, &layer->out, a->attention, n, a->branch);
 }
 
 static void
@@ -186,7 +195,7 @@ head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
 
 			m->backend->ops->norm(m->backend, &last);
 		}
-		linear(m, &m->weights.head, a->head_in, n, M1B_NONE, a->logits);
+		linear(m, &m->weights.head, a->head_in, n, a->logits);
 		status = m->backend->ops->read(m->backend, a->logits, (size_t) n * vocab, logits + (size_t) first * vocab, err);
 		if (status != M1_OK)
 			return status;

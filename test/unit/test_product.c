@@ -113,23 +113,41 @@ error_share(const float *got, const float *want, size_t n)
 	return sqrt(error / size);
 }
 
+/* Three products of one input, the middle one with weights as floats. */
 static void
 check_linear(m1b_dtype type, m1b_use use, double tolerance)
 {
 	uint64_t seed = 5;
 	m1b_backend *b = open_backend();
-	twin w = make_twin(b, type, use, ROWS, COLS, &seed);
+	twin w[3];
 	float *x = random_floats(&seed, TOKENS * COLS);
-	float got[TOKENS * ROWS];
-	float want[TOKENS * ROWS];
+	float got[3][TOKENS * ROWS];
+	float want[3][TOKENS * ROWS];
+	m1b_linear p = {.x = x, .n = TOKENS, .n_products = 3};
 
-	b->ops->linear(b, &(m1b_linear){.weight = &w.quantized, .x = x, .n = TOKENS, .activation = M1B_SILU, .out = got});
-	b->ops->linear(b, &(m1b_linear){.weight = &w.plain, .x = x, .n = TOKENS, .activation = M1B_SILU, .out = want});
-	if (!(error_share(got, want, TOKENS * ROWS) < tolerance))
-		fail_msg("%s: error %g", m1b_dtype_name(type), error_share(got, want, TOKENS * ROWS));
+	for (int i = 0; i < 3; i++)
+	{
+		w[i] = make_twin(b, type, use, ROWS - 16 * i, COLS, &seed);
+		p.products[i] = (m1b_product){i == 1 ? &w[i].plain : &w[i].quantized, i == 0 ? M1B_SILU : M1B_NONE, got[i]};
+	}
+	b->ops->linear(b, &p);
+	for (int i = 0; i < 3; i++)
+	{
+		p.products[i].weight = &w[i].plain;
+		p.products[i].out = want[i];
+	}
+	b->ops->linear(b, &p);
+	for (int i = 0; i < 3; i++)
+	{
+		const double error = error_share(got[i], want[i], TOKENS * (size_t) (ROWS - 16 * i));
+
+		if (i == 1 ? error != 0 : !(error < tolerance))
+			fail_msg("%s, product %d: error %g", m1b_dtype_name(type), i, error);
+	}
 	b->ops->close(b);
 	free(x);
-	free_twin(&w);
+	for (int i = 0; i < 3; i++)
+		free_twin(&w[i]);
 }
 
 static void
