@@ -62,7 +62,7 @@ clean:
 
 endif
 
-.PHONY: setup demo test bench lint format help stage unit unit-san \
+.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san \
         check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap
 
 setup:
@@ -97,6 +97,11 @@ bench:
 	@$(QUIETLY) stage
 	@test/bench/bench.sh
 
+bench-peer:
+	@scripts/bootstrap.sh python3-numpy git $(if $(shell command -v npm),,npm)
+	@$(QUIETLY) all
+	@test/bench/peer/peer.sh
+
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch])
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
@@ -118,5 +123,6 @@ help:
 	@echo "make test                 set up and run all tests"
 	@echo "make check-PART           one part: unit, unit-san, golden, regress, readme, isolation, tap"
 	@echo "make bench                speeds of the engine and through SQL"
+	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"
