@@ -70,7 +70,7 @@ typedef struct m1b_geometry
 	int expert_width;	 /* F */
 	int hidden;			 /* d */
 	int experts;		 /* E */
-	size_t weight_bytes; /* of the checkpoint: memory that kv_bytes = 0 leaves alone */
+	size_t weight_bytes; /* of all weights: memory that kv_bytes = 0 leaves alone */
 	/*
 	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
 	 * contexts take. It may be less than one: see m1b_memory.pages.

@@ -215,7 +215,7 @@ m1_engine_info(const m1_engine *e)
 		.architecture = m1_slice_of(m->config.architecture),
 		.device = m1_slice_of(m->backend->ops->describe(m->backend)),
 		.parameters = m->weights.parameters,
-		.bytes = m1_checkpoint_bytes(m->checkpoint),
+		.bytes = m->weight_bytes,
 		.layers = m->config.layers,
 		.experts = m->config.experts,
 		.context = m->max_context,

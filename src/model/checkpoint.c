@@ -30,7 +30,6 @@ struct m1_checkpoint
 	size_t n_tensors;
 	size_t cap_tensors;
 	m1_naming naming;
-	uint64_t bytes;
 };
 
 /* ---- one tensor entry of a header ---- */
@@ -220,7 +219,6 @@ open_shard(m1_checkpoint *c, const char *dir, const char *name, m1_error *err)
 			continue;
 		if ((status = read_tensor(s->name, key, entry, data, data_size, t, err)) != M1_OK)
 			return status;
-		c->bytes += t->bytes;
 		c->n_tensors++;
 	}
 	return refuse_overlaps(c->tensors + first, c->n_tensors - first, err);
@@ -372,10 +370,7 @@ m1_checkpoint_open_gguf(const m1_gguf *gguf, m1_checkpoint **out, m1_error *err)
 	c->naming = M1_NAMES_GGUF;
 	status = grow_tensors(c, n, err);
 	for (size_t i = 0; status == M1_OK && i < n; i++)
-	{
 		c->tensors[c->n_tensors++] = tensors[i];
-		c->bytes += tensors[i].bytes;
-	}
 	return finish_open(c, status, out, err);
 }
 
@@ -423,10 +418,4 @@ const m1_tensor *
 m1_checkpoint_tensor(const m1_checkpoint *c, size_t i)
 {
 	return &c->tensors[i];
-}
-
-uint64_t
-m1_checkpoint_bytes(const m1_checkpoint *c)
-{
-	return c->bytes;
 }

@@ -41,6 +41,5 @@ const m1_tensor *m1_checkpoint_find(const m1_checkpoint *c, const char *name);
 size_t m1_checkpoint_tensors(const m1_checkpoint *c);
 /* In order of their names. */
 const m1_tensor *m1_checkpoint_tensor(const m1_checkpoint *c, size_t i);
-uint64_t m1_checkpoint_bytes(const m1_checkpoint *c); /* of tensor data, all files */
 
 #endif

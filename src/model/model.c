@@ -38,7 +38,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		.expert_width = c->expert_width,
 		.hidden = c->hidden_size,
 		.experts = c->experts,
-		.weight_bytes = m1_checkpoint_bytes(m->checkpoint),
+		.weight_bytes = m->weight_bytes,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->snapshot_bytes,
 	};
@@ -89,6 +89,7 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 		m->max_context = o->max_context;
 	if ((status = open_tokenizer(m, err)) != M1_OK ||
 		(status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
+		(status = m1_weights_measure(m->checkpoint, &m->config, o->weight_format, &m->weight_bytes, err)) != M1_OK ||
 		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, o, err)) != M1_OK ||
 		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
 								  err)) != M1_OK)

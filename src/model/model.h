@@ -30,6 +30,7 @@ typedef struct m1_model
 	m1_config config;
 	m1_checkpoint *checkpoint;
 	m1_weights weights;
+	uint64_t weight_bytes;	 /* in the types that they are used in */
 	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 	m1b_backend *backend;
 	int max_context;

@@ -106,10 +106,7 @@ matrix(loader *l, m1_role role, int layer, int expert, m1b_use use, m1b_matrix *
 	if (!borrowed || w.data != stored.data)
 		m1_mapped_drop(stored.data, stored.bytes);
 	if (role != M1_ROLE_HEAD || !l->config->tied_head)
-	{
 		l->weights->parameters += (uint64_t) w.rows * (uint64_t) w.cols;
-		l->weights->bytes += w.bytes;
-	}
 }
 
 /* A vector in fp32: norms are tiny and read by every token. */
@@ -131,7 +128,6 @@ vector(loader *l, m1_role role, int layer)
 	}
 	m1b_dequantize(w.type, w.data, n, host);
 	l->weights->parameters += n;
-	l->weights->bytes += n * sizeof *host;
 	if ((device = l->backend->ops->scratch(l->backend, n, host)) == NULL)
 		fail_memory(l, &w);
 	free(host);
@@ -216,6 +212,45 @@ load_all(loader *l)
 		if (l->status == M1_OK)
 			load_experts(l, i, layer);
 	}
+}
+
+/* ---- all of it ---- */
+
+static m1_status
+measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, int layer,
+			 uint64_t *bytes, m1_error *err)
+{
+	for (int e = 0; e < (m1_role_of_expert(role) ? c->experts : 1); e++)
+	{
+		m1_weight w;
+		m1_status status = m1_role_find(role, checkpoint, c, layer, e, &w, err);
+
+		if (status != M1_OK)
+			return status;
+		*bytes += w.cols == 0 ? (uint64_t) w.rows * sizeof(float)
+							  : m1b_bytes(m1_weight_format_type(format, role, &w), (size_t) w.rows * (size_t) w.cols);
+	}
+	return M1_OK;
+}
+
+m1_status
+m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, uint64_t *bytes,
+				   m1_error *err)
+{
+	m1_role roles[M1_ROLES];
+	m1_status status;
+
+	*bytes = 0;
+	if ((status = measure_role(M1_ROLE_EMBED, checkpoint, c, format, 0, bytes, err)) != M1_OK ||
+		(status = measure_role(M1_ROLE_FINAL_NORM, checkpoint, c, format, 0, bytes, err)) != M1_OK)
+		return status;
+	if (!c->tied_head && (status = measure_role(M1_ROLE_HEAD, checkpoint, c, format, 0, bytes, err)) != M1_OK)
+		return status;
+	for (int layer = 0; layer < c->layers; layer++)
+		for (int i = 0, n = m1_roles_of_layer(c, layer, roles); i < n; i++)
+			if ((status = measure_role(roles[i], checkpoint, c, format, layer, bytes, err)) != M1_OK)
+				return status;
+	return M1_OK;
 }
 
 m1_status

@@ -42,12 +42,18 @@ typedef struct m1_weights
 	m1_layer *layers;
 	int n_layers;
 	uint64_t parameters;
-	uint64_t bytes; /* of all of them in the types that they are used in */
 
 	void **owned; /* quantized on load, and used by the backend in place */
 	size_t n_owned;
 	size_t cap_owned;
 } m1_weights;
+
+/*
+ * What they all take in the types that they will be used in: to plan memory before anything is loaded. The error names
+ * the missing tensor or the wrong shape.
+ */
+m1_status m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *config, m1_weight_format format,
+							 uint64_t *bytes, m1_error *err);
 
 /*
  * Loads everything that config asks for; float matrices as `format` says, with that many threads (0 = all cores).

@@ -205,8 +205,8 @@ start_engine(void)
 	char		prefix_cache[16];
 	char		fd[16];
 	char	   *argv[] = {
-		program, "serve", "--fd", fd, "--model", model, "--device", NULL, "--threads", threads,
-		"--max-requests", requests, "--max-context", context,
+		program, "serve", "--fd", fd, "--model", model, "--device", NULL, "--weight-format", NULL,
+		"--threads", threads, "--max-requests", requests, "--max-context", context,
 		"--kv-cache", kv_cache, "--prefix-cache", prefix_cache, NULL
 	};
 	int			socks[2];
@@ -222,6 +222,7 @@ start_engine(void)
 	snprintf(kv_cache, sizeof kv_cache, "%d", m1pg_kv_cache_size);
 	snprintf(prefix_cache, sizeof prefix_cache, "%d", m1pg_prefix_cache_size);
 	argv[7] = unconstify(char *, m1pg_device_name(m1pg_device));
+	argv[9] = unconstify(char *, m1pg_weight_format_name(m1pg_weight_format));
 
 	if (access(program, X_OK) != 0)
 	{

@@ -41,7 +41,15 @@ typedef enum M1Sharing
 	M1_SHARE_ALL
 } M1Sharing;
 
+typedef enum M1WeightFormat
+{
+	M1_FORMAT_STORED,
+	M1_FORMAT_Q8_0,
+	M1_FORMAT_Q4
+} M1WeightFormat;
+
 extern char *m1pg_model;
+extern int	m1pg_weight_format;
 extern int	m1pg_device;
 extern int	m1pg_threads;
 extern int	m1pg_max_requests;
@@ -59,6 +67,7 @@ extern double m1pg_top_p;
 extern char *m1pg_system_prompt;
 
 extern const char *m1pg_device_name(M1Device device);
+extern const char *m1pg_weight_format_name(M1WeightFormat format);
 
 /* ---- shared memory (shared.c) ---- */
 

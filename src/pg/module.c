@@ -16,6 +16,7 @@ PG_MODULE_MAGIC;
 PGDLLEXPORT void _PG_init(void);
 
 char	   *m1pg_model;
+int			m1pg_weight_format = M1_FORMAT_STORED;
 int			m1pg_device = M1_DEVICE_AUTO;
 int			m1pg_threads;
 int			m1pg_max_requests;
@@ -46,6 +47,13 @@ static const struct config_enum_entry sharing_options[] = {
 	{NULL, 0, false}
 };
 
+static const struct config_enum_entry weight_format_options[] = {
+	{"stored", M1_FORMAT_STORED, false},
+	{"q8_0", M1_FORMAT_Q8_0, false},
+	{"q4", M1_FORMAT_Q4, false},
+	{NULL, 0, false}
+};
+
 static shmem_startup_hook_type previous_startup_hook = NULL;
 #if PG_VERSION_NUM >= 150000
 static shmem_request_hook_type previous_request_hook = NULL;
@@ -55,6 +63,12 @@ const char *
 m1pg_device_name(M1Device device)
 {
 	return device_options[device].name;
+}
+
+const char *
+m1pg_weight_format_name(M1WeightFormat format)
+{
+	return weight_format_options[format].name;
 }
 
 static bool
@@ -85,9 +99,14 @@ static void
 define_engine_settings(void)
 {
 	DefineCustomStringVariable("minimax_m1.model",
-							   "Sets the model: the name of a bundled one, or the path of a checkpoint folder.",
+							   "Sets the model: the name of a bundled one, or the path of a checkpoint folder or GGUF file.",
 							   NULL, &m1pg_model, "m1-nano",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomEnumVariable("minimax_m1.weight_format",
+							 "Sets what the large matrices of a checkpoint of floats are quantized to while it is loaded.",
+							 "\"stored\" keeps them as they are. Weights that are quantized already are never changed.",
+							 &m1pg_weight_format, M1_FORMAT_STORED, weight_format_options,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("minimax_m1.device",
 							 "Sets the device that runs the model.",
 							 "\"cuda\" fails where there is no GPU; \"auto\" takes the CPU then.",

@@ -24,6 +24,7 @@ typedef struct EngineSettings
 {
 	char	   *model;
 	char	   *path;
+	int			weight_format;
 	int			device;
 	int			threads;
 	int			max_context;
@@ -63,6 +64,7 @@ copy_settings(void)
 
 	s.model = MemoryContextStrdup(TopMemoryContext, m1pg_model);
 	s.path = MemoryContextStrdup(TopMemoryContext, m1pg_engine_path);
+	s.weight_format = m1pg_weight_format;
 	s.device = m1pg_device;
 	s.threads = m1pg_threads;
 	s.max_context = m1pg_max_context;
@@ -75,9 +77,9 @@ static bool
 settings_changed(const EngineSettings *s)
 {
 	return strcmp(s->model, m1pg_model) != 0 || strcmp(s->path, m1pg_engine_path) != 0 ||
-		s->device != m1pg_device || s->threads != m1pg_threads ||
-		s->max_context != m1pg_max_context || s->kv_cache_size != m1pg_kv_cache_size ||
-		s->prefix_cache_size != m1pg_prefix_cache_size;
+		s->weight_format != m1pg_weight_format || s->device != m1pg_device ||
+		s->threads != m1pg_threads || s->max_context != m1pg_max_context ||
+		s->kv_cache_size != m1pg_kv_cache_size || s->prefix_cache_size != m1pg_prefix_cache_size;
 }
 
 static void

@@ -91,7 +91,7 @@ typedef struct m1w_ready
 	m1_slice architecture; /* "MiniMaxM1ForCausalLM" */
 	m1_slice device;	   /* "cpu (AVX-512, 2 threads)" */
 	uint64_t parameters;
-	uint64_t bytes; /* of weights, as stored */
+	uint64_t bytes; /* of weights, in the types they are used in */
 	int32_t layers;
 	int32_t experts;
 	int32_t context; /* tokens one request may use, prompt and reply together */

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Golden numbers of every test checkpoint, and the greedy cases of m1-nano, through the engine's command line.
+"""Golden numbers of every test checkpoint, the greedy cases of m1-nano, the same models as GGUF files, and the error of
+quantized weights, through the engine's command line.
 
 golden.py ENGINE: prints a line "ok ...", "not ok ..." or "skip ..." per case, and "done" at the end. Standard library only.
 """
 import array
 import json
+import math
 import os
 import struct
 import subprocess
@@ -17,6 +19,11 @@ MODELS = ["models/m1-nano", "test/checkpoints/tiny-f32", "test/checkpoints/tiny-
 VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "37"], ["--threads", "1"],
             ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"],
             ["--isa", "avx512vnni"]]
+# The error of quantized weights on texts of m1-nano: Kullback-Leibler divergence of the next token's probabilities in
+# nats, at most, and share of positions where the likeliest token is the same, at least. README.md has the measured ones.
+QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (5e-5, 0.97)},
+             "q4": {"replies": (2e-3, 0.99), "prompts": (2e-3, 0.93)}}
+PROMPTS = 7  # of so many cases the prompt is looked at, too; a case in five is of another task
 
 
 def load(path):
@@ -95,6 +102,102 @@ def check_case(engine, model, number, case, folder):
     report(not wrong, name, "; ".join(wrong))
 
 
+def run_engine(command, text=None):
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=300)
+
+
+def convert(engine, model, form, folder):
+    """The path of the model as a GGUF file, or None."""
+    out = os.path.join(folder, f"{os.path.basename(model)}-{form}.gguf")
+    run = run_engine([engine, "quantize", model, out, "--weight-format", form])
+    report(run.returncode == 0, f"{model} quantize {form}", run.stderr.strip())
+    return out if run.returncode == 0 else None
+
+
+def replies(engine, model):
+    """(ids, length of the prompt) of every greedy case without tools, as the engine renders and continues it."""
+    with open(os.path.join(model, "greedy_cases.json")) as f:
+        for case in json.load(f):
+            if case["tools"]:
+                continue
+            prompt = (f"<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{case['system']}"
+                      f"<end_of_sentence>\n<beginning_of_sentence>user name=user\n{case['user']}<end_of_sentence>\n"
+                      "<beginning_of_sentence>ai name=assistant\n")
+            whole = f"{prompt}<think>\n{case['reasoning']}\n</think>\n\n{case['content']}<end_of_sentence>"
+            run = run_engine([engine, "tokenize", "--model", model, "--special"], whole)
+            yield [int(x) for x in run.stdout.split()], case["prompt_tokens"]
+
+
+def logits(engine, model, ids, folder, options=()):
+    path, out = os.path.join(folder, "ids"), os.path.join(folder, "logits")
+    with open(path, "w") as f:
+        f.write(" ".join(map(str, ids)))
+    run = run_engine([engine, "logits", "--model", model, "--ids", path, "--out", out, *options])
+    if run.returncode != 0:
+        raise RuntimeError(run.stderr.strip())
+    with open(out, "rb") as f:
+        return array.array("f", f.read())
+
+
+def log_probabilities(values):
+    most = max(values)
+    log_sum = math.log(sum(math.exp(x - most) for x in values)) + most
+    return [x - log_sum for x in values]
+
+
+def divergence(want, got):
+    """Of two rows of logits: the Kullback-Leibler divergence, and whether the likeliest token is the same."""
+    p, q = log_probabilities(want), log_probabilities(got)
+    return sum(math.exp(a) * (a - b) for a, b in zip(p, q)), p.index(max(p)) == q.index(max(q))
+
+
+def compare(want, got, vocab, positions):
+    """Sum of the divergences, number of equal likeliest tokens, number of positions."""
+    rows = [divergence(want[i * vocab:(i + 1) * vocab], got[i * vocab:(i + 1) * vocab]) for i in positions]
+    return [sum(kl for kl, _ in rows), sum(same for _, same in rows), len(rows)]
+
+
+def check_quantized(engine, model, form, cases, folder):
+    """cases: (ids, length of the prompt, logits of all positions with the weights as stored)."""
+    path = convert(engine, model, form, folder)
+    if path is None:
+        return
+    sums = {"replies": [0.0, 0, 0], "prompts": [0.0, 0, 0]}
+    as_on_load = True
+    for number, (ids, prompt, want) in enumerate(cases):
+        got = logits(engine, path, ids, folder)
+        vocab = len(want) // len(ids)
+        parts = {"replies": range(prompt - 1, len(ids) - 1)}
+        if number % (len(cases) // PROMPTS) == 0:
+            parts["prompts"] = range(prompt - 1)
+            as_on_load = as_on_load and got == logits(engine, model, ids, folder, ["--weight-format", form])
+        for part, positions in parts.items():
+            sums[part] = [a + b for a, b in zip(sums[part], compare(want, got, vocab, positions))]
+    for part, (total, same, n) in sums.items():
+        most, least = QUANTIZED[form][part]
+        # NaN fails: it is not at most anything
+        report(total / n <= most and same / n >= least,
+               f"{model} {form} {part}: divergence {total / n:.1e}, same likeliest token {100 * same / n:.2f} % of {n}",
+               f"at most {most} and at least {100 * least} % are expected")
+    report(as_on_load, f"{model} {form}: quantized on load, the numbers are those of the file")
+
+
+def check_quantization(engine, model, folder):
+    cases = [(ids, prompt, logits(engine, model, ids, folder)) for ids, prompt in replies(engine, model)]
+    report(len(cases) > 30 and all(len(ids) > prompt for ids, prompt, _ in cases), f"{model} texts for quantized weights")
+    for form in QUANTIZED:
+        check_quantized(engine, model, form, cases, folder)
+
+
+def check_gguf(engine, model, golden, ids, folder):
+    """As a GGUF file with the weights as they were, a model gives its golden numbers."""
+    path = convert(engine, model, "stored", folder)
+    if path is not None:
+        for variant in VARIANTS[:2]:
+            check_logits(engine, path, golden, ids, folder, variant)
+        check_greedy_ids(engine, path, golden, ids)
+
+
 def main():
     engine = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -109,9 +212,11 @@ def main():
                 else:
                     print(f"skip {model} logits {' '.join(variant)}: this CPU has no {variant[1]}", flush=True)
             check_greedy_ids(engine, model, golden, ids)
+            check_gguf(engine, model, golden, ids, folder)
         with open("models/m1-nano/greedy_cases.json") as f:
             for number, case in enumerate(json.load(f)):
                 check_case(engine, "models/m1-nano", number, case, folder)
+        check_quantization(engine, "models/m1-nano", folder)
     print("done")
 
 
