@@ -20,11 +20,31 @@ is_inside_character(char byte)
 	return ((unsigned char) byte & 0xc0) == 0x80;
 }
 
+/* A constraint describes the answer alone, and all of it. */
+static m1_status
+check_constraint(const m1w_generate *g, m1_error *err)
+{
+	if (g->score_choices && g->constraint != M1W_CONSTRAINT_CHOICES)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only a choice of strings can be scored");
+	if (g->constraint == M1W_CONSTRAINT_NONE)
+		return M1_OK;
+	if (g->constraint_text.len == 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the constraint is empty");
+	if (g->ids.len > 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the continuation of token ids cannot be constrained");
+	if (g->n_stops > 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot have stop strings");
+	if (g->tools.len > 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot call tools");
+	return m1_fail(err, M1_E_UNSUPPORTED, "answers cannot be constrained yet");
+}
+
 static m1_status
 check_generate(const m1w_generate *g, m1_error *err)
 {
 	m1_sampling sampling = {.temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k};
 	const int sources = (g->prompt.len > 0) + (g->messages.len > 0) + (g->ids.len > 0);
+	m1_status status;
 
 	if (sources != 1)
 	{
@@ -47,7 +67,9 @@ check_generate(const m1w_generate *g, m1_error *err)
 	for (uint32_t i = 0; i < g->n_stops; i++)
 		if (g->stops[i].len == 0)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "stop string %u is empty", i + 1);
-	return m1_sampling_check(&sampling, err);
+	if ((status = m1_sampling_check(&sampling, err)) != M1_OK)
+		return status;
+	return check_constraint(g, err);
 }
 
 static m1_status

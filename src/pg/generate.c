@@ -232,9 +232,14 @@ decode_done(const char *payload, Size len)
 static m1_slice
 keep(m1_slice s)
 {
-	m1_slice	copy = {pnstrdup(s.data, s.len), s.len};
+	char	   *copy = palloc(s.len + 1);
 
-	return copy;
+	/* not pnstrdup: numbers hold zero bytes */
+	if (s.len > 0)
+		memcpy(copy, s.data, s.len);
+	copy[s.len] = '\0';
+	s.data = copy;
+	return s;
 }
 
 void
@@ -252,6 +257,7 @@ m1pg_run(const m1w_generate *g, const char *function, M1Result *result)
 	result->done.content = keep(result->done.content);
 	result->done.reasoning = keep(result->done.reasoning);
 	result->done.tool_calls = keep(result->done.tool_calls);
+	result->done.choice_logprobs = keep(result->done.choice_logprobs);
 	ids = palloc(Max(result->done.ids.len, 1) * sizeof *ids);
 	if (result->done.ids.len > 0)
 		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);

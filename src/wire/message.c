@@ -111,6 +111,9 @@ fields_generate(codec *c, m1w_generate *m)
 	}
 	for (uint32_t i = 0; i < m->n_stops; i++)
 		text(c, &m->stops[i]);
+	enumeration(c, &m->constraint, M1W_CONSTRAINT_COUNT);
+	text(c, &m->constraint_text);
+	enumeration(c, &m->score_choices, 2);
 }
 
 static void
@@ -188,6 +191,9 @@ fields_done(codec *c, m1w_done *m)
 	FIELD(c, m->queue_ms);
 	FIELD(c, m->prefill_ms);
 	FIELD(c, m->decode_ms);
+	text(c, &m->choice_logprobs);
+	if (m->choice_logprobs.len % sizeof(double) != 0)
+		c->bad = true;
 }
 
 static void
@@ -254,6 +260,15 @@ m1w_id_at(m1w_id_slice ids, size_t i)
 
 	memcpy(&id, (const char *) ids.data + i * sizeof id, sizeof id);
 	return id;
+}
+
+double
+m1w_double_at(m1_slice values, size_t i)
+{
+	double x;
+
+	memcpy(&x, values.data + i * sizeof x, sizeof x);
+	return x;
 }
 
 m1w_failure

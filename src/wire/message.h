@@ -13,6 +13,16 @@
 
 #define M1W_MAX_STOPS 16 /* stop strings of one request */
 
+/* What an answer must look like. Reasoning stays free. */
+typedef enum m1w_constraint
+{
+	M1W_CONSTRAINT_NONE = 0,
+	M1W_CONSTRAINT_CHOICES,		/* one of several strings; its text is a JSON array of them */
+	M1W_CONSTRAINT_JSON_SCHEMA, /* a JSON value; its text is the schema */
+	M1W_CONSTRAINT_REGEX,		/* all of the answer matches; its text is the regular expression */
+	M1W_CONSTRAINT_COUNT
+} m1w_constraint;
+
 typedef enum m1w_channel
 {
 	M1W_CONTENT = 0,   /* the answer */
@@ -67,6 +77,9 @@ typedef struct m1w_generate
 	uint8_t stream; /* 1: send DELTA frames, and leave the texts out of DONE */
 	uint32_t n_stops;
 	m1_slice stops[M1W_MAX_STOPS];
+	uint8_t constraint;		  /* m1w_constraint; not together with stops, tools or ids */
+	m1_slice constraint_text; /* empty only for none */
+	uint8_t score_choices;	  /* 1, with choices only: choose by, and return, the probability of every choice */
 } m1w_generate;
 
 typedef struct m1w_text
@@ -134,7 +147,15 @@ typedef struct m1w_done
 	double queue_ms; /* in the engine only; the worker's queue comes on top */
 	double prefill_ms;
 	double decode_ms;
+	m1_slice choice_logprobs; /* for score_choices: fp64, native order, maybe unaligned (m1w_double_at); see below */
 } m1w_done;
+
+/*
+ * choice_logprobs has one value per choice, in the order of the request: the natural logarithm of the probability that
+ * the model answers with this choice and ends there, given that it answers with one of them. Their exponentials add up
+ * to 1. A choice is read as the tokenizer encodes it: other ways to spell the same text in tokens are not counted.
+ */
+double m1w_double_at(m1_slice values, size_t i);
 
 typedef struct m1w_failure
 {

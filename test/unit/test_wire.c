@@ -55,7 +55,10 @@ test_generate(void **state)
 					   .seed = UINT64_MAX,
 					   .stream = 1,
 					   .n_stops = 2,
-					   .stops = {m1_slice_of("a"), m1_slice_of("bb")}};
+					   .stops = {m1_slice_of("a"), m1_slice_of("bb")},
+					   .constraint = M1W_CONSTRAINT_CHOICES,
+					   .constraint_text = m1_slice_of("[\"x\"]"),
+					   .score_choices = 1};
 	m1w_generate out;
 	m1_buf payload = {0};
 	m1_error err;
@@ -78,9 +81,15 @@ test_generate(void **state)
 	assert_true(out.seed == UINT64_MAX && out.stream == 1);
 	assert_int_equal(out.n_stops, 2);
 	assert_slice(out.stops[1], in.stops[1]);
+	assert_int_equal(out.constraint, M1W_CONSTRAINT_CHOICES);
+	assert_slice(out.constraint_text, in.constraint_text);
+	assert_int_equal(out.score_choices, 1);
 	ASSERT_ONLY_WHOLE(generate, &payload);
 
 	in.n_stops = M1W_MAX_STOPS + 1;
+	assert_false(m1w_encode_generate(&payload, &in));
+	in.n_stops = 0;
+	in.constraint = M1W_CONSTRAINT_COUNT;
 	assert_false(m1w_encode_generate(&payload, &in));
 	m1_buf_free(&payload);
 }
@@ -89,13 +98,15 @@ static void
 test_answers(void **state)
 {
 	const int32_t ids[] = {4, 5};
+	const double logprobs[] = {-0.5, -2};
 	m1w_done done = {.content = m1_slice_of("c"),
 					 .reasoning = m1_slice_of("r"),
 					 .tool_calls = m1_slice_of("[]"),
 					 .ids = {ids, 2},
 					 .finish = M1W_FINISH_LOOP,
 					 .seed = 9,
-					 .decode_ms = 1.5};
+					 .decode_ms = 1.5,
+					 .choice_logprobs = {(const char *) logprobs, sizeof logprobs}};
 	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
 	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
 	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};
@@ -115,6 +126,8 @@ test_answers(void **state)
 	assert_slice(done_out.tool_calls, done.tool_calls);
 	assert_int_equal(done_out.finish, M1W_FINISH_LOOP);
 	assert_true(done_out.decode_ms == 1.5);
+	assert_int_equal(done_out.choice_logprobs.len, sizeof logprobs);
+	assert_true(m1w_double_at(done_out.choice_logprobs, 1) == -2);
 	ASSERT_ONLY_WHOLE(done, &payload);
 	assert_true(m1w_encode_ready(&payload, &ready));
 	assert_ok(m1w_decode_ready(payload.data, payload.len, &ready_out, &err));
@@ -139,6 +152,7 @@ test_out_of_range(void **state)
 {
 	m1w_delta delta = {.channel = M1W_CHANNEL_COUNT};
 	m1w_done done = {.finish = M1W_FINISH_COUNT};
+	m1w_done ragged = {.choice_logprobs = m1_slice_of("abc")};
 	m1w_failure none = {.code = M1_OK};
 	m1w_failure beyond = {.code = M1_STATUS_COUNT};
 	m1w_vector odd = {.values = m1_slice_of("abc")};
@@ -147,6 +161,7 @@ test_out_of_range(void **state)
 	(void) state;
 	assert_false(m1w_encode_delta(&payload, &delta));
 	assert_false(m1w_encode_done(&payload, &done));
+	assert_false(m1w_encode_done(&payload, &ragged));
 	assert_false(m1w_encode_failure(&payload, &none));
 	assert_false(m1w_encode_failure(&payload, &beyond));
 	assert_false(m1w_encode_vector(&payload, &odd));
