@@ -612,7 +612,7 @@ advance_fed(m1_engine *e)
 
 /* What the logits of one row mean for the request that asked for them. */
 static void
-use_logits(m1_engine *e, m1_request *r, float *logits)
+use_logits(m1_engine *e, m1_request *r, const float *logits)
 {
 	if (r->kind == M1_REQUEST_LOGITS)
 	{
@@ -622,7 +622,7 @@ use_logits(m1_engine *e, m1_request *r, float *logits)
 		r->ended = true;
 		return;
 	}
-	if (!m1_request_accept(r, m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, logits)))
+	if (!m1_request_accept(r, m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, NULL, logits)))
 	{
 		send_failure(e, r, M1_E_NO_MEMORY, "out of memory for the reply");
 		r->cancelled = true; /* and so is not done */

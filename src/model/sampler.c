@@ -94,13 +94,19 @@ by_weight(const void *a, const void *b)
 	return x->id < y->id ? -1 : 1;
 }
 
+static bool
+may_come(const m1_sampler *s, const uint64_t *allowed, int32_t id)
+{
+	return (s->alive == NULL || s->alive[id]) && (allowed == NULL || (allowed[id >> 6] >> (id & 63) & 1) != 0);
+}
+
 static int32_t
-best_token(const m1_sampler *s, const float *logits)
+best_token(const m1_sampler *s, const uint64_t *allowed, const float *logits)
 {
 	int32_t best = -1;
 
 	for (int32_t i = 0; i < s->vocab; i++)
-		if ((s->alive == NULL || s->alive[i]) && (best < 0 || logits[i] > logits[best]))
+		if (may_come(s, allowed, i) && (best < 0 || logits[i] > logits[best]))
 			best = i;
 	return best < 0 ? 0 : best;
 }
@@ -184,7 +190,8 @@ draw(const candidate *c, int n, double u)
 }
 
 static int32_t
-sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const float *logits, float max)
+sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits,
+			 float max)
 {
 	candidate *c = s->candidates;
 	const double u = uniform(p->seed, step);
@@ -192,7 +199,7 @@ sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const float *lo
 	int n = 0;
 
 	for (int32_t i = 0; i < s->vocab; i++)
-		if (s->alive == NULL || s->alive[i])
+		if (may_come(s, allowed, i))
 			c[n++] = (candidate){.weight = expf((logits[i] - max) / p->temperature), .id = i};
 	/* With the whole distribution there is nothing to cut, and id order serves as well as any. */
 	if (p->top_p >= 1.0f && p->top_k == 0)
@@ -203,15 +210,17 @@ sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const float *lo
 }
 
 m1_sample
-m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t step, float *logits)
+m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits)
 {
-	const int32_t best = best_token(s, logits);
-	const float max = logits[best];
+	const int32_t best = best_token(s, allowed, logits);
+	float max = logits[best];
 	double sum = 0.0;
 	m1_sample sample = {.id = best};
 
 	if (p->temperature > 0.0f)
-		sample.id = sample_token(s, p, step, logits, max);
+		sample.id = sample_token(s, p, step, allowed, logits, max);
+	for (int32_t i = 0; i < s->vocab && allowed != NULL; i++)
+		max = logits[i] > max ? logits[i] : max;
 	for (int32_t i = 0; i < s->vocab; i++)
 		sum += expf(logits[i] - max);
 	sample.probability = (float) (expf(logits[sample.id] - max) / sum);

@@ -36,7 +36,11 @@ typedef struct m1_sample
 	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
 } m1_sample;
 
-/* Picks a token; logits [vocab] are used as work space and overwritten. Ties go to the lower id. */
-m1_sample m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, float *logits);
+/*
+ * Picks a token from the logits [vocab]. Ties go to the lower id. allowed: NULL, or a bit for each token (token id is
+ * bit id % 64 of word id / 64): the others are left out before anything else is looked at.
+ */
+m1_sample m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
+						  const float *logits);
 
 #endif

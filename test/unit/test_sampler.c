@@ -35,7 +35,7 @@ draw_many(m1_sampler *s, m1_sampling sampling, int n, double *share)
 	for (int i = 0; i < n; i++)
 	{
 		fill(logits);
-		share[m1_sampler_pick(s, &sampling, (uint64_t) i, logits).id] += 1.0 / n;
+		share[m1_sampler_pick(s, &sampling, (uint64_t) i, NULL, logits).id] += 1.0 / n;
 	}
 }
 
@@ -62,7 +62,7 @@ test_greedy(void **state)
 
 	(void) state;
 	logits[7] = logits[9] = 2.0f;
-	sample = m1_sampler_pick(s, &greedy, 0, logits);
+	sample = m1_sampler_pick(s, &greedy, 0, NULL, logits);
 	assert_int_equal(sample.id, 7); /* the lower id wins a tie */
 	assert_true(fabs(sample.probability - exp(2.0) / (2 * exp(2.0) + VOCAB - 2)) < 1e-6);
 	m1_sampler_free(s);
@@ -145,7 +145,31 @@ test_dead_tokens_never_come(void **state)
 		assert_true((share[i] > 0) == alive[i]);
 	memset(logits, 0, sizeof logits);
 	logits[0] = 100.0f;
-	assert_int_equal(m1_sampler_pick(s, &(m1_sampling){.top_p = 1.0f}, 0, logits).id, 1);
+	assert_int_equal(m1_sampler_pick(s, &(m1_sampling){.top_p = 1.0f}, 0, NULL, logits).id, 1);
+	m1_sampler_free(s);
+}
+
+/* A mask leaves tokens out as if they were dead; the probability is still that of the whole distribution. */
+static void
+test_masked_tokens_never_come(void **state)
+{
+	m1_sampler *s = open_sampler(NULL);
+	const uint64_t allowed[] = {0x3000000000020u}; /* 5, 48 and 49 */
+	const m1_sampling hot = {.temperature = 10.0f, .top_p = 1.0f, .seed = 6};
+	float logits[VOCAB] = {0};
+	int seen[VOCAB] = {0};
+	m1_sample sample;
+
+	(void) state;
+	for (uint64_t step = 0; step < 1000; step++)
+		seen[m1_sampler_pick(s, &hot, step, allowed, logits).id]++;
+	for (int i = 0; i < VOCAB; i++)
+		assert_true((seen[i] > 200) == (i == 5 || i >= 48));
+	logits[0] = 1000.0f;
+	logits[48] = 2.0f;
+	sample = m1_sampler_pick(s, &(m1_sampling){.top_p = 1.0f}, 0, allowed, logits);
+	assert_int_equal(sample.id, 48);
+	assert_true(sample.probability >= 0 && sample.probability < 1e-6f);
 	m1_sampler_free(s);
 }
 
@@ -166,10 +190,10 @@ test_same_seed_same_tokens(void **state)
 
 		fill(a);
 		fill(b);
-		first = m1_sampler_pick(s, &one, step, a).id;
-		assert_int_equal(first, m1_sampler_pick(s, &one, step, b).id);
+		first = m1_sampler_pick(s, &one, step, NULL, a).id;
+		assert_int_equal(first, m1_sampler_pick(s, &one, step, NULL, b).id);
 		fill(b);
-		different += first != m1_sampler_pick(s, &other, step, b).id;
+		different += first != m1_sampler_pick(s, &other, step, NULL, b).id;
 	}
 	assert_true(different > 100);
 	m1_sampler_free(s);
@@ -200,6 +224,7 @@ main(void)
 		cmocka_unit_test(test_top_p),
 		cmocka_unit_test(test_top_k),
 		cmocka_unit_test(test_dead_tokens_never_come),
+		cmocka_unit_test(test_masked_tokens_never_come),
 		cmocka_unit_test(test_same_seed_same_tokens),
 		cmocka_unit_test(test_bad_values),
 	};
