@@ -1,0 +1,556 @@
+/*
+ * constraint.c - see constraint.h.
+ *
+ * Masks are kept with the states of the automaton, within a budget: rows of a table
+ * that share a constraint go through the same few states. When states or masks have
+ * outgrown their budgets, all are dropped but the states that cursors are in.
+ */
+#define _DEFAULT_SOURCE /* explicit_bzero, pthread */
+#include "model/constraint.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/automaton.h"
+#include "model/jsonschema.h"
+#include "model/regex.h"
+#include "model/token_mask.h"
+
+#define THINK_OPEN "<think>"
+#define THINK_CLOSE "</think>"
+#define MASK_BUDGET ((size_t) 8 << 20)
+#define STATE_BUDGET ((size_t) 2 << 20)
+
+struct m1_constraint
+{
+	m1w_constraint kind;
+	bool scored;
+	char *text;
+	size_t text_len;
+	int room;
+	const m1_vocabulary *vocabulary;
+	m1_nfa nfa;
+	atomic_int users; /* who retains it, cursors included */
+
+	pthread_mutex_t lock; /* of what follows */
+	m1_automaton *automaton;
+	m1_cursor *cursors;
+	size_t mask_bytes;
+};
+
+struct m1_cursor
+{
+	m1_constraint *constraint;
+	int32_t state;
+	m1_cursor *previous, *next; /* in the constraint's list */
+};
+
+/* ---- choices ---- */
+
+static int
+by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static m1_status
+check_distinct(char *const *choices, size_t n, m1_error *err)
+{
+	char **sorted = malloc(n * sizeof *sorted);
+	m1_status status = M1_OK;
+
+	if (sorted == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
+	memcpy(sorted, choices, n * sizeof *sorted);
+	qsort(sorted, n, sizeof *sorted, by_text);
+	for (size_t i = 1; i < n && status == M1_OK; i++)
+		if (strcmp(sorted[i - 1], sorted[i]) == 0)
+			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "choice \"%.100s\" is given twice", sorted[i]);
+	free(sorted);
+	return status;
+}
+
+static m1_status
+copy_choices(const json_t *array, char **choices, m1_error *err)
+{
+	size_t i;
+	json_t *one;
+
+	json_array_foreach ((json_t *) array, i, one)
+	{
+		if (!json_is_string(one))
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is not a string", i + 1);
+		if (json_string_length(one) == 0)
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is empty", i + 1);
+		if ((choices[i] = strdup(json_string_value(one))) == NULL)
+			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
+	}
+	return check_distinct(choices, i, err);
+}
+
+m1_status
+m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err)
+{
+	json_t *array = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
+	m1_status status;
+
+	*choices = NULL;
+	*n = json_array_size(array);
+	if (*n == 0)
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");
+	else if (*n > M1_MAX_CHOICES)
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "there are more than %d choices", M1_MAX_CHOICES);
+	else if ((*choices = calloc(*n, sizeof **choices)) == NULL)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
+	else if ((status = copy_choices(array, *choices, err)) != M1_OK)
+	{
+		m1_choices_free(*choices, *n);
+		*choices = NULL;
+	}
+	json_decref(array);
+	return status;
+}
+
+void
+m1_choices_free(char **choices, size_t n)
+{
+	for (size_t i = 0; i < n && choices != NULL; i++)
+		if (choices[i] != NULL)
+		{
+			explicit_bzero(choices[i], strlen(choices[i]));
+			free(choices[i]);
+		}
+	free(choices);
+}
+
+static m1_status
+write_choices(m1_constraint *c, m1_slice text, int32_t next, int32_t *start, m1_error *err)
+{
+	char **choices;
+	size_t n;
+	m1_status status = m1_choices_parse(text, &choices, &n, err);
+
+	*start = M1_NFA_FAIL;
+	if (status != M1_OK)
+		return status;
+	for (size_t i = n; i-- > 0;)
+	{
+		const int len = (int) strlen(choices[i]);
+
+		*start = m1_nfa_split(&c->nfa, m1_nfa_literal(&c->nfa, m1_slice_of(choices[i]), next), *start);
+		c->room = len > c->room ? len : c->room;
+	}
+	m1_choices_free(choices, n);
+	return M1_OK;
+}
+
+/* ---- compiling ---- */
+
+static m1_status
+write_answer(m1_constraint *c, m1_slice text, int32_t *start, m1_error *err)
+{
+	*start = M1_NFA_RETURN;
+	if (c->scored)
+		return M1_OK;
+	switch (c->kind)
+	{
+		case M1W_CONSTRAINT_CHOICES:
+			return write_choices(c, text, M1_NFA_RETURN, start, err);
+		case M1W_CONSTRAINT_JSON_SCHEMA:
+			return m1_jsonschema_compile(&c->nfa, text, M1_NFA_RETURN, start, err);
+		case M1W_CONSTRAINT_REGEX:
+			return m1_regex_compile(&c->nfa, text, M1_REGEX_WHOLE, m1_nfa_characters, M1_NFA_RETURN, start, err);
+		case M1W_CONSTRAINT_NONE:
+		case M1W_CONSTRAINT_COUNT:
+			break;
+	}
+	return m1_fail(err, M1_E_INTERNAL, "there is no constraint of kind %d", (int) c->kind);
+}
+
+/* The bytes that are neither a nor b. */
+static int32_t
+other_bytes(m1_nfa *nfa, unsigned a, unsigned b, int32_t next)
+{
+	const unsigned low = a < b ? a : b;
+	const unsigned high = a < b ? b : a;
+	int32_t start = m1_nfa_split(nfa, m1_nfa_bytes(nfa, 0, (uint8_t) (low - 1), next),
+								 m1_nfa_bytes(nfa, (uint8_t) (high + 1), 255, next));
+
+	if (low + 1 < high)
+		start = m1_nfa_split(nfa, m1_nfa_bytes(nfa, (uint8_t) (low + 1), (uint8_t) (high - 1), next), start);
+	return start;
+}
+
+/* Anything up to the first </think>, as reply.c finds it: places by how much of the tag has been read. */
+static int32_t
+write_free_text(m1_nfa *nfa, int32_t next)
+{
+	const char *tag = THINK_CLOSE;
+	const int32_t nothing = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
+	const int32_t one = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
+	int32_t at = next;
+
+	for (size_t k = strlen(tag); k-- > 0;)
+	{
+		const uint8_t c = (uint8_t) tag[k];
+		int32_t here = m1_nfa_split(nfa, m1_nfa_bytes(nfa, c, c, at), other_bytes(nfa, c, '<', nothing));
+
+		if (c != '<')
+			here = m1_nfa_split(nfa, m1_nfa_bytes(nfa, '<', '<', one), here);
+		if (k == 1)
+			m1_nfa_close_loop(nfa, one, here);
+		at = k == 1 ? one : here;
+	}
+	m1_nfa_close_loop(nfa, nothing, at);
+	return nothing;
+}
+
+/* Reasoning, its markup and then the answer. A little white space may come first: models write some. */
+static int32_t
+write_reasoning(m1_nfa *nfa, int32_t answer)
+{
+	static const m1_range blanks[] = {{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}};
+	const int32_t open = m1_nfa_literal(nfa, m1_slice_of(THINK_OPEN),
+										write_free_text(nfa, m1_nfa_literal(nfa, m1_slice_of("\n\n"), answer)));
+	int32_t start = open;
+
+	for (int i = 0; i < 2; i++)
+		start = m1_nfa_split(nfa, m1_nfa_characters(nfa, blanks, sizeof blanks / sizeof *blanks, start), open);
+	return start;
+}
+
+static m1_status
+too_complex(m1_error *err)
+{
+	m1_fail(err, M1_E_UNSUPPORTED, "the constraint is too complex");
+	m1_error_detail(err, "It has too many ways to read one and the same text, or memory ran out.");
+	m1_error_hint(err, "Make alternatives and repetitions that begin differently.");
+	return M1_E_UNSUPPORTED;
+}
+
+/* Whether a text of the answer could begin as a reply that reasons does. */
+static m1_status
+looks_like_reasoning(const m1_nfa *nfa, bool *looks, m1_error *err)
+{
+	m1_automaton *a = m1_automaton_create(nfa);
+
+	if (a == NULL)
+		return too_complex(err);
+	*looks = false;
+	for (const char *c = "< \t\r\n"; *c != '\0'; c++)
+		*looks |= m1_automaton_step(a, M1_AUTOMATON_START, (uint8_t) *c) != M1_AUTOMATON_DEAD;
+	m1_automaton_free(a);
+	return M1_OK;
+}
+
+static m1_status
+compile(m1_constraint *c, m1_slice text, m1_error *err)
+{
+	m1_nfa *nfa = &c->nfa;
+	bool must_reason = c->scored;
+	int32_t answer;
+	int32_t reasoning;
+	m1_status status;
+
+	if (!m1_nfa_init(nfa))
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
+	if ((status = write_answer(c, text, &answer, err)) != M1_OK)
+		return status;
+	nfa->top = m1_nfa_new_rule(nfa, false);
+	m1_nfa_set_rule(nfa, nfa->top, answer);
+	if ((status = m1_nfa_finish(nfa, err)) != M1_OK)
+		return status;
+	if (c->room == 0)
+		c->room = nfa->nodes[answer].shortest;
+	if (!must_reason && (status = looks_like_reasoning(nfa, &must_reason, err)) != M1_OK)
+		return status;
+	reasoning = write_reasoning(nfa, answer);
+	m1_nfa_set_rule(nfa, nfa->top, must_reason ? reasoning : m1_nfa_split(nfa, reasoning, answer));
+	if ((status = m1_nfa_finish(nfa, err)) != M1_OK)
+		return status;
+	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(err);
+}
+
+static void
+destroy(m1_constraint *c)
+{
+	for (int32_t i = 0; c->automaton != NULL && i < m1_automaton_states(c->automaton); i++)
+		free(m1_automaton_state(c->automaton, i)->mask);
+	m1_automaton_free(c->automaton);
+	m1_nfa_free(&c->nfa);
+	if (c->text != NULL)
+		explicit_bzero(c->text, c->text_len);
+	free(c->text);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+m1_status
+m1_constraint_compile(m1w_constraint kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_constraint **out,
+					  m1_error *err)
+{
+	m1_constraint *c = calloc(1, sizeof *c);
+	m1_status status = M1_OK;
+
+	*out = NULL;
+	if (c == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
+	pthread_mutex_init(&c->lock, NULL);
+	atomic_init(&c->users, 1);
+	c->kind = kind;
+	c->scored = scored;
+	c->vocabulary = v;
+	c->text_len = text.len;
+	if ((c->text = malloc(text.len + 1)) == NULL)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
+	else
+		memcpy(c->text, text.data, text.len);
+	if (status != M1_OK || (status = compile(c, text, err)) != M1_OK)
+	{
+		destroy(c);
+		return status;
+	}
+	*out = c;
+	return M1_OK;
+}
+
+void
+m1_constraint_retain(m1_constraint *c)
+{
+	atomic_fetch_add(&c->users, 1);
+}
+
+void
+m1_constraint_release(m1_constraint *c)
+{
+	if (c != NULL && atomic_fetch_sub(&c->users, 1) == 1)
+		destroy(c);
+}
+
+bool
+m1_constraint_is(const m1_constraint *c, m1w_constraint kind, m1_slice text, bool scored)
+{
+	return c->kind == kind && c->scored == scored && c->text_len == text.len &&
+		   memcmp(c->text, text.data, text.len) == 0;
+}
+
+int
+m1_constraint_room(const m1_constraint *c)
+{
+	return c->room + 1;
+}
+
+/* ---- budgets ---- */
+
+static void
+drop_masks(m1_constraint *c)
+{
+	for (int32_t i = 0; i < m1_automaton_states(c->automaton); i++)
+	{
+		m1_state *s = m1_automaton_state(c->automaton, i);
+
+		free(s->mask);
+		s->mask = NULL;
+	}
+	c->mask_bytes = 0;
+}
+
+/* On failure the states simply stay. */
+static void
+drop_states(m1_constraint *c)
+{
+	size_t n = 0;
+	int32_t **roots;
+
+	for (m1_cursor *cursor = c->cursors; cursor != NULL; cursor = cursor->next)
+		n++;
+	if ((roots = calloc(n + 1, sizeof *roots)) == NULL)
+		return;
+	n = 0;
+	for (m1_cursor *cursor = c->cursors; cursor != NULL; cursor = cursor->next)
+		roots[n++] = &cursor->state;
+	m1_automaton_compact(c->automaton, roots, n);
+	free(roots);
+}
+
+static void
+keep_budgets(m1_constraint *c)
+{
+	const bool states = m1_automaton_bytes(c->automaton) > STATE_BUDGET;
+
+	if (states || c->mask_bytes > MASK_BUDGET)
+		drop_masks(c);
+	if (states)
+		drop_states(c);
+}
+
+/* ---- cursors ---- */
+
+m1_cursor *
+m1_cursor_create(m1_constraint *c)
+{
+	m1_cursor *cursor = calloc(1, sizeof *cursor);
+
+	if (cursor == NULL)
+		return NULL;
+	m1_constraint_retain(c);
+	cursor->constraint = c;
+	cursor->state = M1_AUTOMATON_START;
+	pthread_mutex_lock(&c->lock);
+	cursor->next = c->cursors;
+	if (cursor->next != NULL)
+		cursor->next->previous = cursor;
+	c->cursors = cursor;
+	pthread_mutex_unlock(&c->lock);
+	return cursor;
+}
+
+void
+m1_cursor_free(m1_cursor *cursor)
+{
+	m1_constraint *c;
+
+	if (cursor == NULL)
+		return;
+	c = cursor->constraint;
+	pthread_mutex_lock(&c->lock);
+	if (cursor->previous != NULL)
+		cursor->previous->next = cursor->next;
+	else
+		c->cursors = cursor->next;
+	if (cursor->next != NULL)
+		cursor->next->previous = cursor->previous;
+	pthread_mutex_unlock(&c->lock);
+	free(cursor);
+	m1_constraint_release(c);
+}
+
+m1_status
+m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err)
+{
+	m1_constraint *c = cursor->constraint;
+	int32_t state = cursor->state;
+
+	pthread_mutex_lock(&c->lock);
+	for (size_t i = 0; i < bytes.len && state >= 0; i++)
+		state = m1_automaton_step(c->automaton, state, (uint8_t) bytes.data[i]);
+	if (state >= 0)
+		cursor->state = state;
+	pthread_mutex_unlock(&c->lock);
+	if (state >= 0)
+		return M1_OK;
+	if (state == M1_AUTOMATON_TOO_LARGE)
+		return too_complex(err);
+	return m1_fail(err, M1_E_INTERNAL, "the reply has left its constraint");
+}
+
+bool
+m1_cursor_at_end(m1_cursor *cursor, bool *only)
+{
+	m1_constraint *c = cursor->constraint;
+	const m1_state *s;
+	bool accepting;
+
+	pthread_mutex_lock(&c->lock);
+	s = m1_automaton_state(c->automaton, cursor->state);
+	accepting = s->accepting;
+	*only = accepting && s->n == 0;
+	pthread_mutex_unlock(&c->lock);
+	return accepting;
+}
+
+/* The greatest distance from an end that a token may lead to: what comes after it must fit, and the end of turn. */
+static int32_t
+limit_of(const m1_constraint *c, int tokens_left)
+{
+	if (c->kind == M1W_CONSTRAINT_CHOICES || tokens_left - 2 >= M1_NO_LIMIT)
+		return M1_NO_LIMIT;
+	return tokens_left - 2;
+}
+
+static bool
+copy_known(const m1_constraint *c, const m1_state *s, int32_t limit, uint64_t *mask)
+{
+	if (s->mask == NULL || s->farthest > limit)
+		return false;
+	memcpy(mask, s->mask, (size_t) c->vocabulary->words * sizeof *mask);
+	return true;
+}
+
+bool
+m1_cursor_known_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask)
+{
+	m1_constraint *c = cursor->constraint;
+	bool known;
+
+	pthread_mutex_lock(&c->lock);
+	known = copy_known(c, m1_automaton_state(c->automaton, cursor->state), limit_of(c, tokens_left), mask);
+	pthread_mutex_unlock(&c->lock);
+	return known;
+}
+
+static bool
+is_empty(const uint64_t *mask, int words)
+{
+	for (int i = 0; i < words; i++)
+		if (mask[i] != 0)
+			return false;
+	return true;
+}
+
+/* The mask without a limit, kept with its state. */
+static bool
+learn_mask(m1_constraint *c, int32_t state)
+{
+	const size_t bytes = (size_t) c->vocabulary->words * sizeof(uint64_t);
+	uint64_t *mask = malloc(bytes);
+	int32_t farthest;
+	m1_state *s;
+
+	if (mask == NULL || !m1_token_mask(c->automaton, c->vocabulary, state, M1_NO_LIMIT, mask, &farthest))
+	{
+		free(mask);
+		return false;
+	}
+	s = m1_automaton_state(c->automaton, state);
+	s->mask = mask;
+	s->farthest = farthest;
+	c->mask_bytes += bytes;
+	return true;
+}
+
+static bool
+fill_mask(m1_cursor *cursor, int32_t limit, uint64_t *mask)
+{
+	m1_constraint *c = cursor->constraint;
+	int32_t farthest;
+
+	if (m1_automaton_state(c->automaton, cursor->state)->mask == NULL)
+	{
+		keep_budgets(c);
+		if (!learn_mask(c, cursor->state))
+			return false;
+	}
+	if (copy_known(c, m1_automaton_state(c->automaton, cursor->state), limit, mask))
+		return true;
+	if (!m1_token_mask(c->automaton, c->vocabulary, cursor->state, limit, mask, &farthest))
+		return false;
+	/* Too late to end in time: then at least nothing wrong is written. */
+	return !is_empty(mask, c->vocabulary->words) ||
+		   copy_known(c, m1_automaton_state(c->automaton, cursor->state), M1_NO_LIMIT, mask);
+}
+
+m1_status
+m1_cursor_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask, m1_error *err)
+{
+	m1_constraint *c = cursor->constraint;
+	bool ok;
+
+	pthread_mutex_lock(&c->lock);
+	ok = fill_mask(cursor, limit_of(c, tokens_left), mask);
+	pthread_mutex_unlock(&c->lock);
+	return ok ? M1_OK : too_complex(err);
+}

@@ -1,0 +1,63 @@
+/*
+ * constraint.h - what an answer must look like, from the text of a request to the
+ * tokens that may come next.
+ *
+ * A constraint is compiled once and shared by all requests that have the same one; a
+ * cursor is one reply's place in it, from the reply's very first token on: reasoning is
+ * free, and </think> with two line breaks leads to the answer. A reply may also do
+ * without reasoning, unless its answer could be mistaken for the beginning of some.
+ *
+ * Any thread may compile, create and free. A cursor is used by one thread at a time;
+ * cursors of one constraint share its lock.
+ */
+#ifndef M1_MODEL_CONSTRAINT_H
+#define M1_MODEL_CONSTRAINT_H
+
+#include "model/vocabulary.h"
+#include "wire/message.h" /* m1w_constraint */
+
+#define M1_MAX_CHOICES 10000
+
+typedef struct m1_constraint m1_constraint;
+typedef struct m1_cursor m1_cursor;
+
+/*
+ * Compiles the text. Scored choices are not constrained themselves: their constraint ends where the answer begins. The
+ * vocabulary must outlive it. M1_E_INVALID_ARGUMENT and M1_E_UNSUPPORTED name the part of the text that is at fault.
+ */
+m1_status m1_constraint_compile(m1w_constraint kind, m1_slice text, bool scored, const m1_vocabulary *v,
+								m1_constraint **out, m1_error *err);
+void m1_constraint_retain(m1_constraint *c);
+/* Forgets the constraint when nobody retains it and no cursor is left. NULL is allowed. */
+void m1_constraint_release(m1_constraint *c);
+bool m1_constraint_is(const m1_constraint *c, m1w_constraint kind, m1_slice text, bool scored);
+
+/* Tokens that an answer should have room for. */
+int m1_constraint_room(const m1_constraint *c);
+
+/*
+ * The strings of a choice, from their JSON array: an array of n strings that the caller frees, with *n set. Each is
+ * NUL-terminated, none is empty, no two are equal.
+ */
+m1_status m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err);
+void m1_choices_free(char **choices, size_t n);
+
+/* Retains c. NULL when memory ran out. */
+m1_cursor *m1_cursor_create(m1_constraint *c);
+void m1_cursor_free(m1_cursor *cursor);
+
+/* The reply goes on with these bytes. M1_E_INTERNAL when it must not. */
+m1_status m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err);
+/* The answer may end here; *only: and nothing else may follow. */
+bool m1_cursor_at_end(m1_cursor *cursor, bool *only);
+
+/*
+ * Fills mask [vocabulary words] with the tokens that may come next when at most `tokens_left` are left, the end of turn
+ * included. When those run short, only tokens from which the shortest end can still be reached are in it, if there are
+ * any; choices are never shortened like that. M1_E_UNSUPPORTED when the constraint turns out to be too complex.
+ */
+m1_status m1_cursor_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask, m1_error *err);
+/* The same, if it takes no time because the mask is known already. */
+bool m1_cursor_known_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask);
+
+#endif

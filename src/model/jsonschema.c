@@ -1,0 +1,484 @@
+/* jsonschema.c - see jsonschema.h and jsonschema_internal.h. */
+#include "model/jsonschema.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/jsonschema_internal.h"
+
+#define MAX_DEPTH 100 /* schemas inside each other, references not counted */
+
+/* ---- errors and paths ---- */
+
+void
+m1_schema_fail(m1_schema_compiler *c, m1_status status, const char *fmt, ...)
+{
+	char what[160];
+	va_list args;
+
+	if (c->status != M1_OK)
+		return;
+	va_start(args, fmt);
+	vsnprintf(what, sizeof what, fmt, args);
+	va_end(args);
+	c->status = m1_fail(c->err, status, "JSON schema: %s", what);
+	m1_error_detail(c->err, "It is at %.400s.", m1_buf_cstr(&c->path) != NULL ? c->path.data : "#");
+}
+
+static void
+append_step(m1_schema_compiler *c, const char *key, const char *name, int index)
+{
+	char number[16];
+
+	m1_buf_puts(&c->path, "/");
+	m1_buf_puts(&c->path, key);
+	if (name != NULL)
+	{
+		m1_buf_puts(&c->path, "/");
+		m1_buf_puts(&c->path, name);
+	}
+	if (index >= 0)
+	{
+		snprintf(number, sizeof number, "/%d", index);
+		m1_buf_puts(&c->path, number);
+	}
+}
+
+/* ---- keywords ---- */
+
+/* Where a keyword may stand. */
+enum
+{
+	SAYS_NOTHING = 1, /* about the value */
+	BESIDE_TYPE = 2,  /* beside "type" and others of its own kind */
+	ALONE = 4,		  /* beside those that say nothing only */
+	LISTED = 8,		  /* the same, and beside "type" */
+	FALSE_ONLY = 16,  /* when it is false */
+};
+
+static const struct keyword
+{
+	const char *name;
+	int where;
+	int kind; /* of the values it speaks of */
+} keywords[] = {
+	{"title", SAYS_NOTHING, 0},
+	{"description", SAYS_NOTHING, 0},
+	{"default", SAYS_NOTHING, 0},
+	{"examples", SAYS_NOTHING, 0},
+	{"deprecated", SAYS_NOTHING, 0},
+	{"readOnly", SAYS_NOTHING, 0},
+	{"writeOnly", SAYS_NOTHING, 0},
+	{"$schema", SAYS_NOTHING, 0},
+	{"$id", SAYS_NOTHING, 0},
+	{"$comment", SAYS_NOTHING, 0},
+	{"$defs", SAYS_NOTHING, 0},
+	{"definitions", SAYS_NOTHING, 0},
+	{"uniqueItems", FALSE_ONLY, 0},
+	{"type", BESIDE_TYPE, 0},
+	{"properties", BESIDE_TYPE, M1_KIND_OBJECT},
+	{"required", BESIDE_TYPE, M1_KIND_OBJECT},
+	{"additionalProperties", BESIDE_TYPE, M1_KIND_OBJECT},
+	{"items", BESIDE_TYPE, M1_KIND_ARRAY},
+	{"prefixItems", BESIDE_TYPE, M1_KIND_ARRAY},
+	{"minItems", BESIDE_TYPE, M1_KIND_ARRAY},
+	{"maxItems", BESIDE_TYPE, M1_KIND_ARRAY},
+	{"minLength", BESIDE_TYPE, M1_KIND_STRING},
+	{"maxLength", BESIDE_TYPE, M1_KIND_STRING},
+	{"pattern", BESIDE_TYPE, M1_KIND_STRING},
+	{"format", BESIDE_TYPE, M1_KIND_STRING},
+	{"minimum", BESIDE_TYPE, M1_KIND_NUMBER},
+	{"maximum", BESIDE_TYPE, M1_KIND_NUMBER},
+	{"exclusiveMinimum", BESIDE_TYPE, M1_KIND_NUMBER},
+	{"exclusiveMaximum", BESIDE_TYPE, M1_KIND_NUMBER},
+	{"enum", LISTED, 0},
+	{"const", LISTED, 0},
+	{"$ref", ALONE, 0},
+	{"anyOf", ALONE, 0},
+	{"oneOf", ALONE, 0},
+	{"allOf", ALONE, 0},
+};
+
+static const struct keyword *
+find_keyword(const char *name)
+{
+	for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
+		if (strcmp(keywords[i].name, name) == 0)
+			return &keywords[i];
+	return NULL;
+}
+
+/* Refuses what is not known. Sets *kinds to the types that the keywords speak of. */
+static bool
+check_keywords(m1_schema_compiler *c, const json_t *schema, int *kinds)
+{
+	const struct keyword *decisive = NULL; /* the one that says all */
+	const char *beside = NULL;
+	const char *name;
+	json_t *value;
+
+	*kinds = 0;
+	json_object_foreach ((json_t *) schema, name, value)
+	{
+		const struct keyword *k = find_keyword(name);
+
+		if (k == NULL || (k->where == FALSE_ONLY && !json_is_false(value)))
+		{
+			m1_schema_fail(c, M1_E_UNSUPPORTED, "keyword \"%.60s\" is not supported%s", name,
+						   k != NULL ? ", unless it is false" : "");
+			return false;
+		}
+		*kinds |= k->kind;
+		if ((k->where == ALONE || k->where == LISTED) && decisive == NULL)
+			decisive = k;
+		else if (k->where >= BESIDE_TYPE && k->where <= LISTED && (beside == NULL || strcmp(beside, "type") == 0))
+			beside = k->name;
+	}
+	if (decisive == NULL || beside == NULL || (decisive->where == LISTED && strcmp(beside, "type") == 0))
+		return true;
+	m1_schema_fail(c, M1_E_UNSUPPORTED, "keyword \"%s\" beside \"%s\" is not supported", beside, decisive->name);
+	return false;
+}
+
+int
+m1_schema_types(const json_t *type)
+{
+	static const struct
+	{
+		const char *name;
+		int kinds;
+	} names[] = {{"object", M1_KIND_OBJECT},   {"array", M1_KIND_ARRAY},
+				 {"string", M1_KIND_STRING},   {"number", M1_KIND_NUMBER | M1_KIND_INTEGER},
+				 {"integer", M1_KIND_INTEGER}, {"boolean", M1_KIND_BOOLEAN},
+				 {"null", M1_KIND_NULL}};
+	int kinds = 0;
+	size_t i;
+	json_t *one;
+
+	if (json_is_string(type))
+		for (i = 0; i < sizeof names / sizeof *names; i++)
+			if (strcmp(names[i].name, json_string_value(type)) == 0)
+				return names[i].kinds;
+	if (!json_is_array(type))
+		return 0;
+	json_array_foreach ((json_t *) type, i, one)
+	{
+		const int these = json_is_string(one) ? m1_schema_types(one) : 0;
+
+		if (these == 0)
+			return 0;
+		kinds |= these;
+	}
+	return kinds;
+}
+
+int
+m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, int otherwise, bool cut)
+{
+	const json_t *value = json_object_get(schema, key);
+	double n;
+
+	if (value == NULL)
+		return otherwise;
+	n = json_is_number(value) ? json_number_value(value) : -1;
+	if (!(n >= 0) || n != (double) (int64_t) (n < 1e15 ? n : 1e15))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s must be a whole number that is not negative", key);
+	else if (n > M1_SCHEMA_MAX_COUNT && !cut)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is above %d", key, M1_SCHEMA_MAX_COUNT);
+	else
+		return n > M1_SCHEMA_MAX_COUNT ? M1_SCHEMA_MAX_COUNT : (int) n;
+	return 0;
+}
+
+/* ---- references ---- */
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 32;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* One step of a JSON pointer in a URI fragment: %XX, ~1 and ~0 stand for other bytes. */
+static bool
+decode_step(const char *from, size_t len, m1_buf *out)
+{
+	out->len = 0;
+	for (size_t i = 0; i < len; i++)
+	{
+		char byte = from[i];
+
+		if (byte == '%')
+		{
+			if (i + 2 >= len || hex_digit(from[i + 1]) < 0 || hex_digit(from[i + 2]) < 0)
+				return false;
+			byte = (char) (hex_digit(from[i + 1]) * 16 + hex_digit(from[i + 2]));
+			i += 2;
+		}
+		else if (byte == '~')
+		{
+			if (i + 1 >= len || (from[i + 1] != '0' && from[i + 1] != '1'))
+				return false;
+			byte = from[++i] == '0' ? '~' : '/';
+		}
+		m1_buf_append(out, &byte, 1);
+	}
+	return m1_buf_cstr(out) != NULL;
+}
+
+static const json_t *
+child(const json_t *parent, const char *step)
+{
+	char *end;
+	unsigned long i;
+
+	if (json_is_object(parent))
+		return json_object_get(parent, step);
+	if (!json_is_array(parent) || *step < '0' || *step > '9')
+		return NULL;
+	i = strtoul(step, &end, 10);
+	return *end == '\0' ? json_array_get(parent, i) : NULL;
+}
+
+const json_t *
+m1_schema_target(const json_t *root, const char *reference)
+{
+	const json_t *at = root;
+	m1_buf step = {0};
+
+	if (*reference++ != '#')
+		return NULL;
+	while (at != NULL && *reference == '/')
+	{
+		const size_t len = strcspn(reference + 1, "/");
+
+		at = decode_step(reference + 1, len, &step) ? child(at, step.data) : NULL;
+		reference += 1 + len;
+	}
+	m1_buf_free(&step);
+	return *reference == '\0' && (json_is_object(at) || json_is_boolean(at)) ? at : NULL;
+}
+
+/* The rule of a schema that is referred to; written later, once, under the path of its first reference. */
+static int
+referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference)
+{
+	m1_schema_rule *r;
+
+	for (size_t i = 0; i < c->n_referred; i++)
+		if (c->referred[i].schema == schema)
+			return c->referred[i].rule;
+	if (c->n_referred == c->cap_referred)
+	{
+		size_t cap = c->cap_referred < 16 ? 16 : c->cap_referred * 2;
+		m1_schema_rule *referred = realloc(c->referred, cap * sizeof *referred);
+
+		if (referred == NULL)
+		{
+			c->nfa->failed = true;
+			return 0;
+		}
+		c->referred = referred;
+		c->cap_referred = cap;
+	}
+	r = &c->referred[c->n_referred++];
+	*r = (m1_schema_rule){.schema = schema, .rule = m1_nfa_new_rule(c->nfa, false), .path = c->rule_paths.len};
+	m1_buf_append(&c->rule_paths, reference, strlen(reference) + 1);
+	return r->rule;
+}
+
+static int32_t
+write_reference(m1_schema_compiler *c, const json_t *reference, int32_t next)
+{
+	const json_t *target = json_is_string(reference) ? m1_schema_target(c->root, json_string_value(reference)) : NULL;
+
+	if (!json_is_string(reference))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref is not a string");
+	else if (json_string_value(reference)[0] != '#')
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref \"%.80s\" leads out of the document", json_string_value(reference));
+	else if (target == NULL)
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref \"%.80s\" leads to no schema", json_string_value(reference));
+	if (c->status != M1_OK)
+		return M1_NFA_FAIL;
+	return m1_nfa_call(c->nfa, referred_rule(c, target, json_string_value(reference)), next);
+}
+
+/* ---- schemas ---- */
+
+static int32_t
+write_alternatives(m1_schema_compiler *c, const json_t *schema, const char *key, int32_t next)
+{
+	const json_t *list = json_object_get(schema, key);
+	int32_t start = M1_NFA_FAIL;
+	const char *overlap;
+
+	if (!json_is_array(list) || json_array_size(list) == 0)
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not an array of schemas", key);
+	else if (strcmp(key, "allOf") == 0 && json_array_size(list) > 1)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "allOf is supported with one schema only");
+	else if (strcmp(key, "oneOf") == 0 && (overlap = m1_schema_overlap(c, list)) != NULL)
+	{
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "the schemas of oneOf may overlap");
+		m1_error_hint(c->err, "%s", overlap);
+	}
+	for (size_t i = json_array_size(list); i-- > 0 && c->status == M1_OK;)
+		start = m1_nfa_split(c->nfa, m1_schema_write(c, json_array_get(list, i), key, NULL, (int) i, next), start);
+	return start;
+}
+
+/* The values of the types that "type" names, or, without it, that the other keywords speak of. */
+static int32_t
+write_types(m1_schema_compiler *c, const json_t *schema, int spoken_of, int32_t next)
+{
+	const json_t *type = json_object_get(schema, "type");
+	int kinds = type != NULL ? m1_schema_types(type) : spoken_of;
+	m1_nfa *nfa = c->nfa;
+	int32_t start = M1_NFA_FAIL;
+
+	if (type != NULL && kinds == 0)
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "type is not one of JSON's types, or a list of them");
+	else if (kinds == 0)
+		return m1_json_any(nfa, &c->rules, next);
+	if (kinds & M1_KIND_NULL)
+		start = m1_nfa_split(nfa, m1_nfa_literal(nfa, m1_slice_of("null"), next), start);
+	if (kinds & M1_KIND_BOOLEAN)
+		start = m1_nfa_split(nfa, m1_nfa_literal(nfa, m1_slice_of("true"), next),
+							 m1_nfa_split(nfa, m1_nfa_literal(nfa, m1_slice_of("false"), next), start));
+	if (kinds & (M1_KIND_NUMBER | M1_KIND_INTEGER))
+		start = m1_nfa_split(nfa, m1_schema_number(c, schema, !(kinds & M1_KIND_NUMBER), next), start);
+	if (kinds & M1_KIND_STRING)
+		start = m1_nfa_split(nfa, m1_schema_string(c, schema, next), start);
+	if (kinds & M1_KIND_ARRAY)
+		start = m1_nfa_split(nfa, m1_schema_array(c, schema, next), start);
+	if (kinds & M1_KIND_OBJECT)
+		start = m1_nfa_split(nfa, m1_schema_object(c, schema, next), start);
+	return start;
+}
+
+static int32_t
+write_keywords(m1_schema_compiler *c, const json_t *schema, int32_t next)
+{
+	static const char *const lists[] = {"anyOf", "oneOf", "allOf"};
+	int kinds;
+
+	if (!check_keywords(c, schema, &kinds))
+		return M1_NFA_FAIL;
+	if (json_object_get(schema, "$ref") != NULL)
+		return write_reference(c, json_object_get(schema, "$ref"), next);
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+		if (json_object_get(schema, lists[i]) != NULL)
+			return write_alternatives(c, schema, lists[i], next);
+	if (json_object_get(schema, "enum") != NULL || json_object_get(schema, "const") != NULL)
+		return m1_schema_values(c, schema, next);
+	return write_types(c, schema, kinds, next);
+}
+
+int32_t
+m1_schema_write(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index, int32_t next)
+{
+	const size_t above = c->path.len;
+	int32_t start = M1_NFA_FAIL;
+
+	if (c->status != M1_OK || c->nfa->failed)
+		return start;
+	append_step(c, key, name, index);
+	if (++c->depth > MAX_DEPTH)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "it is more than %d schemas deep", MAX_DEPTH);
+	else if (json_is_true(schema))
+		start = m1_json_any(c->nfa, &c->rules, next);
+	else if (json_is_object(schema))
+		start = write_keywords(c, schema, next);
+	else if (!json_is_false(schema))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "a schema must be an object, true or false");
+	c->depth--;
+	c->path.len = above;
+	return start;
+}
+
+int
+m1_schema_rule_of(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index)
+{
+	const int32_t start = m1_schema_write(c, schema, key, name, index, M1_NFA_RETURN);
+	const int rule = m1_nfa_new_rule(c->nfa, false);
+
+	m1_nfa_set_rule(c->nfa, rule, start);
+	return rule;
+}
+
+/* ---- the document ---- */
+
+static m1_status
+parse(m1_slice text, json_t **root, m1_error *err)
+{
+	json_error_t where;
+
+	if (text.len > M1_SCHEMA_MAX_BYTES)
+		return m1_fail(err, M1_E_UNSUPPORTED, "JSON schema: it is longer than %d bytes", M1_SCHEMA_MAX_BYTES);
+	*root = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+	if (*root == NULL)
+	{
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "JSON schema: it is not valid JSON");
+		m1_error_detail(err, "Line %d, column %d: %.150s.", where.line, where.column, where.text);
+		return M1_E_INVALID_ARGUMENT;
+	}
+	return M1_OK;
+}
+
+/* The root, then what it refers to, and what that refers to. */
+static int32_t
+write_document(m1_schema_compiler *c, int32_t next)
+{
+	int32_t start;
+
+	m1_buf_puts(&c->path, "#");
+	c->depth = 1;
+	if (json_is_object(c->root))
+		start = write_keywords(c, c->root, next);
+	else if (json_is_true(c->root))
+		start = m1_json_any(c->nfa, &c->rules, next);
+	else
+	{
+		start = M1_NFA_FAIL;
+		if (!json_is_false(c->root))
+			m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "a schema must be an object, true or false");
+	}
+	while (c->n_written < c->n_referred && c->status == M1_OK && !c->nfa->failed)
+	{
+		const m1_schema_rule r = c->referred[c->n_written++];
+		int32_t rule_start = M1_NFA_FAIL;
+
+		c->path.len = 0;
+		m1_buf_puts(&c->path, c->rule_paths.data + r.path);
+		if (json_is_object(r.schema))
+			rule_start = write_keywords(c, r.schema, M1_NFA_RETURN);
+		else if (json_is_true(r.schema))
+			rule_start = m1_json_any(c->nfa, &c->rules, M1_NFA_RETURN);
+		m1_nfa_set_rule(c->nfa, r.rule, rule_start);
+	}
+	return start;
+}
+
+m1_status
+m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err)
+{
+	m1_schema_compiler c = {.nfa = nfa, .rules = {.character = -1, .any = -1}, .err = err};
+	json_t *root;
+	m1_status status = parse(schema, &root, err);
+
+	*start = M1_NFA_FAIL;
+	if (status != M1_OK)
+		return status;
+	c.root = root;
+	*start = write_document(&c, next);
+	if (c.path.failed || c.rule_paths.failed)
+		nfa->failed = true;
+	m1_buf_free(&c.path);
+	m1_buf_free(&c.rule_paths);
+	free(c.referred);
+	json_decref(root);
+	return c.status;
+}

@@ -1,0 +1,186 @@
+/* jsonschema_scalars.c - strings, numbers and listed values; see jsonschema_internal.h. */
+#include <math.h>
+#include <string.h>
+
+#include "model/jsonschema_internal.h"
+#include "model/jsontext.h"
+#include "model/regex.h"
+
+/* ---- strings ---- */
+
+/* Formats as the texts of them that every reader takes: four-digit years, days that every year has, UTC or an offset. */
+#define DAY                                                     \
+	"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|" \
+	"(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+#define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?"
+#define ZONE "(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])"
+
+static const struct
+{
+	const char *name;
+	const char *pattern;
+} formats[] = {
+	{"date", DAY},
+	{"time", TIME ZONE},
+	{"date-time", DAY "T" TIME ZONE},
+	{"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
+};
+
+static int32_t
+write_pattern(m1_schema_compiler *c, m1_slice pattern, m1_regex_match match, int32_t next)
+{
+	const int32_t close = m1_nfa_bytes(c->nfa, '"', '"', next);
+	m1_error error;
+	int32_t start;
+
+	if (m1_regex_compile(c->nfa, pattern, match, m1_json_characters, close, &start, &error) != M1_OK)
+		m1_schema_fail(c, error.code, "pattern: %.80s; %.60s", error.message, error.detail);
+	return m1_nfa_bytes(c->nfa, '"', '"', start);
+}
+
+static int32_t
+write_format(m1_schema_compiler *c, const json_t *format, int32_t next)
+{
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		if (json_is_string(format) && strcmp(formats[i].name, json_string_value(format)) == 0)
+			return write_pattern(c, m1_slice_of(formats[i].pattern), M1_REGEX_WHOLE, next);
+	if (json_is_string(format))
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "format \"%.60s\" is not supported", json_string_value(format));
+	else
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "format is not a string");
+	return M1_NFA_FAIL;
+}
+
+int32_t
+m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next)
+{
+	const json_t *pattern = json_object_get(schema, "pattern");
+	const json_t *format = json_object_get(schema, "format");
+	const int min = m1_schema_count(c, schema, "minLength", 0, false);
+	const int max = m1_schema_count(c, schema, "maxLength", M1_JSON_NO_MAX, true);
+	const bool sized = json_object_get(schema, "minLength") != NULL || json_object_get(schema, "maxLength") != NULL;
+
+	if (pattern != NULL && !json_is_string(pattern))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "pattern is not a string");
+	else if ((pattern != NULL) + (format != NULL) + sized > 1)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "only one of pattern, format and a length is supported");
+	if (c->status != M1_OK)
+		return M1_NFA_FAIL;
+	if (pattern != NULL)
+		return write_pattern(c, (m1_slice){json_string_value(pattern), json_string_length(pattern)}, M1_REGEX_SEARCH,
+							 next);
+	if (format != NULL)
+		return write_format(c, format, next);
+	return max != M1_JSON_NO_MAX && min > max ? M1_NFA_FAIL : m1_json_string(c->nfa, &c->rules, min, max, next);
+}
+
+/* ---- numbers ---- */
+
+/* Which of "minimum" and "exclusiveMinimum", or of the maxima, bounds the values more; as a whole number. */
+static m1_json_bound
+read_bound(m1_schema_compiler *c, const json_t *schema, bool upper, bool integer)
+{
+	const char *const keys[] = {upper ? "maximum" : "minimum", upper ? "exclusiveMaximum" : "exclusiveMinimum"};
+	m1_json_bound bound = {0};
+
+	for (int i = 0; i < 2; i++)
+	{
+		const json_t *value = json_object_get(schema, keys[i]);
+		m1_json_bound this = {.given = true, .exclusive = i == 1};
+
+		if (value == NULL)
+			continue;
+		if (json_is_integer(value))
+			this.value = json_integer_value(value);
+		else if (json_is_real(value) && fabs(json_real_value(value)) < 9e18)
+		{
+			const double x = json_real_value(value);
+
+			/* of integers only those on the right side of a fraction are meant; it is none of them itself */
+			if (x != floor(x) && integer)
+				this.exclusive = false;
+			else if (x != floor(x))
+				m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", keys[i]);
+			this.value = (int64_t) (upper ? floor(x) : ceil(x));
+		}
+		else
+			m1_schema_fail(c, json_is_number(value) ? M1_E_UNSUPPORTED : M1_E_INVALID_ARGUMENT,
+						   "%s is not a number of 64 bits", keys[i]);
+		if (!bound.given || (upper ? this.value <= bound.value : this.value >= bound.value))
+			bound = this;
+	}
+	return bound;
+}
+
+int32_t
+m1_schema_number(m1_schema_compiler *c, const json_t *schema, bool integer, int32_t next)
+{
+	const m1_json_bound low = read_bound(c, schema, false, integer);
+	const m1_json_bound high = read_bound(c, schema, true, integer);
+
+	if (c->status != M1_OK)
+		return M1_NFA_FAIL;
+	return integer ? m1_json_integer(c->nfa, low, high, next) : m1_json_number(c->nfa, low, high, next);
+}
+
+/* ---- listed values ---- */
+
+int
+m1_schema_kind_of_value(const json_t *value)
+{
+	switch (json_typeof(value))
+	{
+		case JSON_OBJECT:
+			return M1_KIND_OBJECT;
+		case JSON_ARRAY:
+			return M1_KIND_ARRAY;
+		case JSON_STRING:
+			return M1_KIND_STRING;
+		case JSON_INTEGER:
+			return M1_KIND_INTEGER;
+		case JSON_REAL:
+			return json_real_value(value) == floor(json_real_value(value)) ? M1_KIND_INTEGER : M1_KIND_NUMBER;
+		case JSON_TRUE:
+		case JSON_FALSE:
+			return M1_KIND_BOOLEAN;
+		case JSON_NULL:
+			return M1_KIND_NULL;
+	}
+	return 0;
+}
+
+static int32_t
+write_value(m1_schema_compiler *c, const json_t *value, int kinds, int32_t next)
+{
+	m1_buf text = {0};
+	int32_t start = M1_NFA_FAIL;
+
+	if ((m1_schema_kind_of_value(value) & kinds) == 0)
+		return start;
+	if (m1_json_write(&text, value, M1_JSON_AS_GIVEN))
+		start = m1_nfa_literal(c->nfa, (m1_slice){text.data, text.len}, next);
+	else
+		c->nfa->failed = true;
+	m1_buf_free(&text);
+	return start;
+}
+
+/* Those of the values that have one of the types. */
+int32_t
+m1_schema_values(m1_schema_compiler *c, const json_t *schema, int32_t next)
+{
+	const json_t *type = json_object_get(schema, "type");
+	const json_t *list = json_object_get(schema, "enum");
+	const int kinds = type != NULL ? m1_schema_types(type) : M1_KIND_ANY;
+	int32_t start = M1_NFA_FAIL;
+
+	if (kinds == 0)
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "type is not one of JSON's types, or a list of them");
+	else if (list == NULL)
+		return write_value(c, json_object_get(schema, "const"), kinds, next);
+	else if (!json_is_array(list))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "enum is not an array of values");
+	for (size_t i = json_array_size(list); i-- > 0 && c->status == M1_OK;)
+		start = m1_nfa_split(c->nfa, write_value(c, json_array_get(list, i), kinds, next), start);
+	return start;
+}

@@ -1,0 +1,906 @@
+/*
+ * test_constraint.c - constraints against judges that share no code with them: PCRE2 for regular
+ * expressions, a validator of its own for JSON. Whatever way the masks allow ends in a valid answer,
+ * and no way to a valid answer is closed.
+ */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "testing.h"
+
+#include <jansson.h>
+#include <pcre2.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/constraint.h"
+#include "model/utf8.h"
+
+#define THINKING "<think>\nI see.\n</think>\n\n"
+
+static m1_tokenizer *tokenizer;
+static m1_vocabulary *vocabulary;
+static uint64_t *mask;
+
+static m1_constraint *
+compile(m1w_constraint kind, const char *text)
+{
+	m1_constraint *c;
+	m1_error err;
+
+	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, &c, &err) != M1_OK)
+		fail_msg("%s: %s (%s)", text, err.message, err.detail);
+	return c;
+}
+
+static void
+refuse(m1w_constraint kind, const char *text, m1_status status, const char *message, const char *detail)
+{
+	m1_constraint *c;
+	m1_error err;
+
+	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, &c, &err) != status)
+		fail_msg("%s was not refused with %s", text, m1_status_name(status));
+	assert_null(c);
+	if (strstr(err.message, message) == NULL || strstr(err.detail, detail) == NULL)
+		fail_msg("%s: \"%s\" (%s) does not say \"%s\" (%s)", text, err.message, err.detail, message, detail);
+}
+
+/* ---- walks ---- */
+
+static int
+count_allowed(void)
+{
+	int n = 0;
+
+	for (int i = 0; i < vocabulary->n_tokens; i++)
+		n += m1_mask_has(mask, i);
+	return n;
+}
+
+static int32_t
+pick_allowed(uint64_t *random)
+{
+	int n = (int) (test_random(random) % (uint32_t) count_allowed());
+
+	for (int32_t i = 0;; i++)
+		if (m1_mask_has(mask, i) && n-- == 0)
+			return i;
+}
+
+/*
+ * A random reply of at most n tokens; its answer in *answer. false when the tokens ran out first. A mask that allows
+ * nothing, a token that is then refused, and an end that is none are failures.
+ */
+static bool
+random_reply(m1_constraint *c, uint64_t *random, int n, m1_buf *answer)
+{
+	m1_cursor *cursor = m1_cursor_create(c);
+	bool only = false;
+	bool ended = false;
+	m1_error err;
+
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
+	answer->len = 0;
+	while (n > 0 && !ended)
+	{
+		int32_t id;
+
+		assert_ok(m1_cursor_mask(cursor, n, mask, &err));
+		assert_true(count_allowed() > 0);
+		id = pick_allowed(random);
+		n--;
+		ended = id == vocabulary->eos;
+		assert_true(!ended || m1_cursor_at_end(cursor, &only));
+		if (ended)
+			break;
+		assert_false(m1_tokenizer_is_special(tokenizer, id));
+		assert_ok(m1_cursor_read(cursor, m1_tokenizer_piece(tokenizer, id), &err));
+		m1_buf_append(answer, m1_tokenizer_piece(tokenizer, id).data, m1_tokenizer_piece(tokenizer, id).len);
+		ended = m1_cursor_at_end(cursor, &only) && only;
+	}
+	m1_cursor_free(cursor);
+	assert_non_null(m1_buf_cstr(answer));
+	return ended;
+}
+
+/* The answer in pieces of random lengths is allowed piece by piece, where there is such a token; and may end at its end. */
+static void
+assert_possible(m1_constraint *c, const char *answer, uint64_t *random)
+{
+	const size_t len = strlen(answer);
+
+	for (int round = 0; round < 8; round++)
+	{
+		m1_cursor *cursor = m1_cursor_create(c);
+		size_t at = 0;
+		bool only;
+		m1_error err;
+
+		assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
+		while (at < len)
+		{
+			int32_t best = -1;
+			m1_slice piece;
+
+			assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+			/* each token that the answer goes on with must be allowed; one of them is taken */
+			for (int32_t id = 0; id < vocabulary->n_tokens; id++)
+			{
+				piece = m1_tokenizer_piece(tokenizer, id);
+				if (piece.data == NULL || m1_tokenizer_is_special(tokenizer, id) || piece.len > len - at ||
+					memcmp(piece.data, answer + at, piece.len) != 0)
+					continue;
+				if (!m1_mask_has(mask, id))
+					fail_msg("\"%s\": token \"%.*s\" is not allowed at byte %zu", answer, (int) piece.len, piece.data,
+							 at);
+				if (best < 0 || test_random(random) % 2 == 0)
+					best = id;
+			}
+			piece = m1_tokenizer_piece(tokenizer, best);
+			assert_ok(m1_cursor_read(cursor, piece, &err));
+			at += piece.len;
+		}
+		assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+		if (!m1_mask_has(mask, vocabulary->eos) || !m1_cursor_at_end(cursor, &only))
+			fail_msg("\"%s\" may not end", answer);
+		m1_cursor_free(cursor);
+	}
+}
+
+/* Somewhere on the way, the bytes of the answer are refused, or it may not end. */
+static void
+assert_impossible(m1_constraint *c, const char *answer)
+{
+	m1_cursor *cursor = m1_cursor_create(c);
+	bool only;
+	m1_error err;
+
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
+	if (m1_cursor_read(cursor, m1_slice_of(answer), &err) == M1_OK && m1_cursor_at_end(cursor, &only))
+		fail_msg("\"%s\" is possible", answer);
+	m1_cursor_free(cursor);
+}
+
+/* ---- regular expressions ---- */
+
+static bool
+pcre_matches(const char *pattern, const m1_buf *text)
+{
+	int code;
+	PCRE2_SIZE offset;
+	char whole[512];
+	pcre2_code *re;
+	pcre2_match_data *data;
+	int n;
+
+	snprintf(whole, sizeof whole, "\\A(?:%s)\\z", pattern);
+	re = pcre2_compile((PCRE2_SPTR) whole, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &code, &offset,
+					   NULL);
+	assert_non_null(re);
+	data = pcre2_match_data_create_from_pattern(re, NULL);
+	n = pcre2_match(re, (PCRE2_SPTR) text->data, text->len, 0, 0, data, NULL);
+	pcre2_match_data_free(data);
+	pcre2_code_free(re);
+	return n > 0;
+}
+
+static const char *const regexes[] = {
+	"yes|no",
+	"[0-9]{3}-[a-f]+x",
+	"(a|b)*c?",
+	"(foo|bar){2,4}!",
+	"[A-Z][a-z]{0,12}( [A-Z][a-z]{1,12}){1,3}",
+	"\\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\\d|3[01])",
+	"[^,\\s]+(, ?[^,\\s]+)*",
+	".{0,20}",
+	"\\S{1,10}\\s\\w+",
+	"[\xC3\xA4\xC3\xB6\xC3\xBC\xE2\x82\xAC-\xE2\x84\xA2]{1,5}",
+	"[^a-zA-Z0-9 ]{3}",
+	"(x{0,3}y?){2}z",
+	"^#[0-9a-fA-F]{6}$",
+	"\\x41B[\\]\\-x]\\.\\*",
+	"((a*)*b)*",
+	"[[:alpha:]_][[:alnum:]_]{0,8}",
+	"(a{2}){2,3}?b+?",
+	"\n+x\n?",
+	"{\"k\": [0-9]+}",
+	"\xF0\x9F\x98\x80?[\\x{1F600}-\\x{1F64F}]",
+};
+
+static void
+test_regex_walks(void **state)
+{
+	uint64_t random = 11;
+	m1_buf answer = {0};
+	int ended = 0;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
+	{
+		m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, regexes[i]);
+
+		for (int round = 0; round < 60; round++)
+		{
+			if (!random_reply(c, &random, 60, &answer))
+				continue;
+			ended++;
+			if (!m1_utf8_valid((m1_slice){answer.data, answer.len}) || !pcre_matches(regexes[i], &answer))
+				fail_msg("\"%s\" does not match %s", answer.data, regexes[i]);
+			assert_possible(c, answer.data, &random);
+		}
+		m1_constraint_release(c);
+	}
+	assert_true(ended > 1100);
+	m1_buf_free(&answer);
+}
+
+static void
+test_regex_texts(void **state)
+{
+	static const struct
+	{
+		const char *pattern;
+		const char *possible[4];
+		const char *impossible[5];
+	} cases[] = {
+		{"a|bc|", {"", "a", "bc"}, {"b", "ab", "abc", "c"}},
+		{"(ab|a)(c|bcd)", {"abc", "abbcd", "ac", "abcd"}, {"ab", "abcdb", "a"}},
+		{"x{2,3}", {"xx", "xxx"}, {"x", "xxxx", ""}},
+		{".", {"a", "\xC3\xA4", "\xF0\x9F\x98\x80"}, {"", "\n", "ab", "\xC3", "\xE2\x80\xA8"}},
+		{"[^\\d]", {"a", "\n"}, {"5", ""}},
+		{"a\nb\n", {"a\nb\n"}, {"a\nb", "ab\n"}},
+		{"\xED\x95\x9C|[\xED\x9F\xB0-\xEE\x80\x82]",
+		 {"\xED\x95\x9C", "\xEE\x80\x81", "\xED\x9F\xBF"},
+		 {"\xED\xA0\x80"}},
+		{"<think>.*", {"<think>x</think>"}, {"think>"}},
+		{"\\u0041\\u{42}\\x{43}\\t", {"ABC\t"}, {"ABC", "A"}},
+	};
+	uint64_t random = 12;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, cases[i].pattern);
+
+		for (int j = 0; j < 4 && cases[i].possible[j] != NULL; j++)
+			assert_possible(c, cases[i].possible[j], &random);
+		for (int j = 0; j < 5 && cases[i].impossible[j] != NULL; j++)
+			assert_impossible(c, cases[i].impossible[j]);
+		m1_constraint_release(c);
+	}
+}
+
+static void
+test_regex_refusals(void **state)
+{
+	static const struct
+	{
+		const char *pattern;
+		m1_status status;
+		const char *message;
+		const char *detail;
+	} cases[] = {
+		{"a(b", M1_E_INVALID_ARGUMENT, "a ( without its )", "character 4"},
+		{"\xC3\xA4)b", M1_E_INVALID_ARGUMENT, "a ) without its (", "character 2"},
+		{"[a", M1_E_INVALID_ARGUMENT, "a [ without its ]", "character 3"},
+		{"[]", M1_E_INVALID_ARGUMENT, "an empty set", "character 2"},
+		{"[z-a]", M1_E_INVALID_ARGUMENT, "ends before it begins", ""},
+		{"*a", M1_E_INVALID_ARGUMENT, "a repetition of nothing", "character 1"},
+		{"a{3,2}", M1_E_INVALID_ARGUMENT, "wrong way round", ""},
+		{"a\\", M1_E_INVALID_ARGUMENT, "nothing follows", ""},
+		{"\\xZ", M1_E_INVALID_ARGUMENT, "not complete", ""},
+		{"\\uD800", M1_E_INVALID_ARGUMENT, "no text can hold", ""},
+		{"a\xFF", M1_E_INVALID_ARGUMENT, "UTF-8", ""},
+		{"(a)\\1", M1_E_UNSUPPORTED, "back references", ""},
+		{"a(?=b)", M1_E_UNSUPPORTED, "look-around", ""},
+		{"(?i)a", M1_E_UNSUPPORTED, "flags", ""},
+		{"\\bword", M1_E_UNSUPPORTED, "word boundaries", ""},
+		{"\\p{L}", M1_E_UNSUPPORTED, "character properties", ""},
+		{"a++", M1_E_UNSUPPORTED, "possessive", ""},
+		{"a^b", M1_E_UNSUPPORTED, "at the ends", "character 2"},
+		{"a{70000}", M1_E_UNSUPPORTED, "65535", ""},
+		{"(a?){60000}", M1_E_UNSUPPORTED, "too complex", ""},
+		{"(((abcdefgh){60000}|x){60000}|y){60000}((abcdefgi){60000}|x){60000}(p){60000}", M1_E_UNSUPPORTED, "too large",
+		 "nodes"},
+		{"[^\\x01-\\x{10FFFF}]", M1_E_INVALID_ARGUMENT, "no answer", ""},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		refuse(M1W_CONSTRAINT_REGEX, cases[i].pattern, cases[i].status, cases[i].message, cases[i].detail);
+}
+
+/* ---- choices ---- */
+
+static void
+test_choices(void **state)
+{
+	static const char text[] = "[\"a\", \"ab\", \"b c\", \"\xC3\xA4\", \" x\", \"<think>\", \"line\\n\"]";
+	m1_constraint *c = compile(M1W_CONSTRAINT_CHOICES, text);
+	json_t *all = json_loads(text, 0, NULL);
+	uint64_t random = 3;
+	m1_buf answer = {0};
+	bool seen[7] = {false};
+	size_t i;
+	json_t *one;
+
+	(void) state;
+	for (int round = 0; round < 300; round++)
+	{
+		bool found = false;
+
+		assert_true(random_reply(c, &random, 20, &answer));
+		json_array_foreach (all, i, one)
+			if (strcmp(json_string_value(one), answer.data) == 0)
+				found = seen[i] = true;
+		assert_true(found);
+	}
+	json_array_foreach (all, i, one)
+	{
+		assert_true(seen[i]);
+		assert_possible(c, json_string_value(one), &random);
+	}
+	assert_impossible(c, "b");
+	assert_impossible(c, "abb");
+	m1_buf_free(&answer);
+	json_decref(all);
+	m1_constraint_release(c);
+	refuse(M1W_CONSTRAINT_CHOICES, "[]", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1W_CONSTRAINT_CHOICES, "{\"a\": 1}", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\"", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\", 2]", M1_E_INVALID_ARGUMENT, "choice 2 is not a string", "");
+	refuse(M1W_CONSTRAINT_CHOICES, "[\"\"]", M1_E_INVALID_ARGUMENT, "choice 1 is empty", "");
+	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\", \"b\", \"a\"]", M1_E_INVALID_ARGUMENT, "\"a\" is given twice", "");
+}
+
+/* ---- the judge of JSON ---- */
+
+static bool judge(const json_t *root, const json_t *schema, const json_t *value);
+
+static bool
+has_type(const json_t *type, const json_t *value)
+{
+	size_t i;
+	json_t *one;
+	const char *name = json_string_value(type);
+
+	if (json_is_array(type))
+	{
+		json_array_foreach ((json_t *) type, i, one)
+			if (has_type(one, value))
+				return true;
+		return false;
+	}
+	switch (json_typeof(value))
+	{
+		case JSON_OBJECT:
+			return strcmp(name, "object") == 0;
+		case JSON_ARRAY:
+			return strcmp(name, "array") == 0;
+		case JSON_STRING:
+			return strcmp(name, "string") == 0;
+		case JSON_INTEGER:
+			return strcmp(name, "integer") == 0 || strcmp(name, "number") == 0;
+		case JSON_REAL:
+			return strcmp(name, "number") == 0;
+		case JSON_NULL:
+			return strcmp(name, "null") == 0;
+		default:
+			return strcmp(name, "boolean") == 0;
+	}
+}
+
+static bool
+judge_object(const json_t *root, const json_t *schema, const json_t *value)
+{
+	const json_t *properties = json_object_get(schema, "properties");
+	const json_t *others = json_object_get(schema, "additionalProperties");
+	const char *name;
+	json_t *one;
+	size_t i;
+
+	json_array_foreach (json_object_get(schema, "required"), i, one)
+		if (json_object_get(value, json_string_value(one)) == NULL)
+			return false;
+	json_object_foreach ((json_t *) value, name, one)
+	{
+		const json_t *described = json_object_get(properties, name);
+
+		if (!judge(root, described != NULL ? described : others, one))
+			return false;
+	}
+	return true;
+}
+
+static bool
+judge_array(const json_t *root, const json_t *schema, const json_t *value)
+{
+	const json_t *prefix = json_object_get(schema, "prefixItems");
+	const json_t *min = json_object_get(schema, "minItems");
+	const json_t *max = json_object_get(schema, "maxItems");
+	const size_t n = json_array_size(value);
+	size_t i;
+	json_t *one;
+
+	if ((min != NULL && n < (size_t) json_integer_value(min)) || (max != NULL && n > (size_t) json_integer_value(max)))
+		return false;
+	json_array_foreach ((json_t *) value, i, one)
+		if (!judge(root, i < json_array_size(prefix) ? json_array_get(prefix, i) : json_object_get(schema, "items"),
+				   one))
+			return false;
+	return true;
+}
+
+static bool
+judge_string(const json_t *schema, const json_t *value)
+{
+	const json_t *min = json_object_get(schema, "minLength");
+	const json_t *max = json_object_get(schema, "maxLength");
+	const json_t *pattern = json_object_get(schema, "pattern");
+	json_int_t n = 0;
+
+	for (size_t i = 0; i < json_string_length(value); i++)
+		n += (json_string_value(value)[i] & 0xC0) != 0x80;
+	if ((min != NULL && n < json_integer_value(min)) || (max != NULL && n > json_integer_value(max)))
+		return false;
+	if (pattern != NULL)
+	{
+		char part[512];
+		m1_buf text = {0};
+		bool ok;
+
+		snprintf(part, sizeof part, "[\\s\\S]*?(?:%s)[\\s\\S]*", json_string_value(pattern));
+		m1_buf_append(&text, json_string_value(value), json_string_length(value));
+		m1_buf_cstr(&text);
+		ok = pcre_matches(part, &text);
+		m1_buf_free(&text);
+		return ok;
+	}
+	return true;
+}
+
+static bool
+judge_number(const json_t *schema, const json_t *value)
+{
+	const double x = json_number_value(value);
+	const json_t *bound;
+
+	if ((bound = json_object_get(schema, "minimum")) != NULL && x < json_number_value(bound))
+		return false;
+	if ((bound = json_object_get(schema, "maximum")) != NULL && x > json_number_value(bound))
+		return false;
+	if ((bound = json_object_get(schema, "exclusiveMinimum")) != NULL && x <= json_number_value(bound))
+		return false;
+	return (bound = json_object_get(schema, "exclusiveMaximum")) == NULL || x < json_number_value(bound);
+}
+
+static int
+count_valid(const json_t *root, const json_t *schemas, const json_t *value)
+{
+	int n = 0;
+	size_t i;
+	json_t *one;
+
+	json_array_foreach ((json_t *) schemas, i, one)
+		n += judge(root, one, value);
+	return n;
+}
+
+static bool
+is_listed(const json_t *list, const json_t *value)
+{
+	size_t i;
+	json_t *one;
+
+	json_array_foreach ((json_t *) list, i, one)
+		if (json_equal(one, value))
+			return true;
+	return false;
+}
+
+static bool
+judge(const json_t *root, const json_t *schema, const json_t *value)
+{
+	const json_t *part;
+
+	if (schema == NULL || json_is_true(schema))
+		return true;
+	if (json_is_false(schema))
+		return false;
+	if ((part = json_object_get(schema, "$ref")) != NULL)
+	{
+		const char *name = json_string_value(part);
+
+		return judge(root, strcmp(name, "#") == 0 ? root : json_object_get(json_object_get(root, "$defs"), name + 8),
+					 value);
+	}
+	if ((part = json_object_get(schema, "type")) != NULL && !has_type(part, value))
+		return false;
+	if ((part = json_object_get(schema, "enum")) != NULL && !is_listed(part, value))
+		return false;
+	if ((part = json_object_get(schema, "const")) != NULL && !json_equal(part, value))
+		return false;
+	if ((part = json_object_get(schema, "anyOf")) != NULL && count_valid(root, part, value) == 0)
+		return false;
+	if ((part = json_object_get(schema, "oneOf")) != NULL && count_valid(root, part, value) != 1)
+		return false;
+	switch (json_typeof(value))
+	{
+		case JSON_OBJECT:
+			return judge_object(root, schema, value);
+		case JSON_ARRAY:
+			return judge_array(root, schema, value);
+		case JSON_STRING:
+			return judge_string(schema, value);
+		case JSON_INTEGER:
+		case JSON_REAL:
+			return judge_number(schema, value);
+		default:
+			return true;
+	}
+}
+
+/* ---- JSON schemas ---- */
+
+static const char *const schemas[] = {
+	"true",
+	"{}",
+	"{\"type\": \"string\"}",
+	"{\"type\": \"string\", \"minLength\": 2, \"maxLength\": 5}",
+	"{\"type\": [\"integer\", \"null\", \"boolean\"]}",
+	"{\"type\": \"number\"}",
+	"{\"type\": \"integer\", \"minimum\": -17, \"maximum\": 2345}",
+	"{\"type\": \"integer\", \"exclusiveMinimum\": 99, \"maximum\": 1000.5}",
+	"{\"type\": \"integer\", \"maximum\": -30}",
+	"{\"type\": \"number\", \"minimum\": 0, \"maximum\": 1}",
+	"{\"type\": \"number\", \"exclusiveMinimum\": -3, \"exclusiveMaximum\": 12}",
+	"{\"type\": \"number\", \"minimum\": -20, \"maximum\": -5}",
+	"{\"type\": \"number\", \"exclusiveMinimum\": 0}",
+	"{\"enum\": [1, \"a\\n\\\"\", null, {\"k\": [true]}, 2.5]}",
+	"{\"enum\": [1, \"a\", null], \"type\": [\"string\", \"null\"]}",
+	"{\"const\": {\"a\": 1}}",
+	"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}, \"b\": {\"type\": \"string\", "
+	"\"maxLength\": 3}, "
+	"\"c\": {\"const\": 1}}, \"required\": [\"b\"]}",
+	"{\"type\": \"object\", \"properties\": {\"a\": {\"const\": 1}, \"b\": {\"const\": 2}}, \"additionalProperties\": "
+	"false}",
+	"{\"type\": \"object\", \"additionalProperties\": {\"type\": \"boolean\"}}",
+	"{\"type\": \"object\", \"additionalProperties\": false}",
+	"{\"type\": \"object\", \"required\": [\"x\", \"y\"]}",
+	"{\"type\": \"array\", \"items\": {\"enum\": [\"u\", \"v\"]}, \"minItems\": 2, \"maxItems\": 4}",
+	"{\"type\": \"array\", \"items\": {\"type\": \"integer\"}}",
+	"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"boolean\"}, {\"type\": \"integer\"}], \"items\": {\"const\": "
+	"\"z\"}, "
+	"\"minItems\": 1}",
+	"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"boolean\"}, {\"type\": \"null\"}], \"minItems\": 2}",
+	"{\"type\": \"array\", \"maxItems\": 0}",
+	"{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}, {\"type\": \"string\", \"maxLength\": 1}]}",
+	"{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"string\", \"maxLength\": 2}, {\"const\": null}]}",
+	"{\"oneOf\": [{\"type\": \"object\", \"properties\": {\"k\": {\"const\": \"x\"}, \"n\": {\"type\": \"integer\"}}, "
+	"\"required\": [\"k\", \"n\"]}, {\"type\": \"object\", \"properties\": {\"k\": {\"const\": \"y\"}}, \"required\": "
+	"[\"k\"]}]}",
+	"{\"$ref\": \"#/$defs/tree\", \"$defs\": {\"tree\": {\"type\": \"object\", \"properties\": {\"v\": {\"type\": "
+	"\"integer\"}, "
+	"\"kids\": {\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/tree\"}, \"maxItems\": 2}}, \"required\": "
+	"[\"v\"]}}}",
+	"{\"type\": \"object\", \"properties\": {\"next\": {\"anyOf\": [{\"$ref\": \"#\"}, {\"type\": \"null\"}]}}, "
+	"\"required\": [\"next\"]}",
+	"{\"type\": \"string\", \"pattern\": \"^[a-c]{2,3}\\\\\\\\\\\"[^x]$\"}",
+	"{\"type\": \"string\", \"pattern\": \"ab|^cd\"}",
+	"{\"title\": \"t\", \"description\": \"d\", \"type\": \"object\", \"properties\": {\"o\": {\"type\": \"object\", "
+	"\"properties\": "
+	"{\"l\": {\"type\": \"array\", \"items\": {\"type\": \"object\", \"properties\": {\"\xC3\xA4 \\\"q\\\"\": "
+	"{\"type\": \"null\"}}, "
+	"\"required\": [\"\xC3\xA4 \\\"q\\\"\"]}, \"minItems\": 1, \"maxItems\": 2}}, \"required\": [\"l\"]}}, "
+	"\"required\": [\"o\"]}",
+};
+
+/* Short limits make the masks steer to the end, long ones leave it to chance: valid either way. */
+static void
+test_json_walks(void **state)
+{
+	uint64_t random = 21;
+	m1_buf answer = {0};
+	int ended = 0;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++)
+	{
+		m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, schemas[i]);
+		json_t *schema = json_loads(schemas[i], JSON_DECODE_ANY, NULL);
+
+		assert_non_null(schema);
+		for (int round = 0; round < 60; round++)
+		{
+			json_error_t where;
+			json_t *value;
+
+			/* every byte may be a token of its own, and 80 are enough for each of the schemas */
+			if (!random_reply(c, &random, 80 + round, &answer))
+				fail_msg("%s: the tokens ran out at \"%s\"", schemas[i], answer.data);
+			ended++;
+			value = json_loadb(answer.data, answer.len, JSON_DECODE_ANY, &where);
+			if (value == NULL || !judge(schema, schema, value))
+				fail_msg("%s: \"%s\" is not valid: %s", schemas[i], answer.data, value == NULL ? where.text : "");
+			json_decref(value);
+			if (round % 6 == 0)
+				assert_possible(c, answer.data, &random);
+		}
+		json_decref(schema);
+		m1_constraint_release(c);
+	}
+	assert_true(ended > 2000);
+	m1_buf_free(&answer);
+}
+
+static void
+test_json_texts(void **state)
+{
+	static const struct
+	{
+		const char *schema;
+		const char *possible[6];
+		const char *impossible[8];
+	} cases[] = {
+		{"{\"type\": \"string\", \"maxLength\": 2}",
+		 {"\"\"", "\"\xC3\xA4\xF0\x9F\x98\x80\"", "\"\\n\\\"\"", "\"\\u00e4\\uD83D\\ude00\"", "\"\\/\\u0001\""},
+		 {"\"abc\"", "\"a", "\"\n\"", "\"\\u0000\"", "\"\\uD83D\"", "\"\\q\"", "\"\\ude00\"", "\"\xC3\""}},
+		{"{\"type\": \"integer\"}",
+		 {"0", "-1", "120", "999999999999999999"},
+		 {"-0", "01", "1.0", "1e3", "+1", "", "-", "1 "}},
+		{"{\"type\": \"number\"}",
+		 {"0", "-0.5", "1.25e-7", "3E+10", "12"},
+		 {".5", "1.", "01.5", "1e", "--1", "NaN", "1e999"}},
+		{"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}, \"b\": {\"type\": \"null\"}}}",
+		 {"{}", "{\"a\":1}", "{\"a\": 1, \"b\": null}", "{\"b\":null}"},
+		 {"{\"b\":null,\"a\":1}", "{\"a\":1,}", "{\"c\":1}", "{ }", "{\"a\":  1}", "{,\"a\":1}", "{\"a\":1,\"a\":1}",
+		  "[]"}},
+		{"{\"type\": \"array\", \"items\": {\"type\": \"boolean\"}, \"minItems\": 1}",
+		 {"[true]", "[true,false]", "[false, true, true]"},
+		 {"[]", "[true,]", "[,true]", "[true false]", "[1]", "[true", "[true]]"}},
+		{"{\"type\": \"string\", \"format\": \"date\"}",
+		 {"\"2024-02-28\"", "\"1999-12-31\"", "\"2026-04-30\""},
+		 {"\"2023-02-29\"", "\"2024-04-31\"", "\"2024-13-01\"", "\"0000-01-01\"", "\"2024-1-1\""}},
+		{"{\"type\": \"string\", \"format\": \"date-time\"}",
+		 {"\"2024-02-28T23:59:59Z\"", "\"2024-02-28T00:00:00.123+02:00\""},
+		 {"\"2024-02-28 23:59:59Z\"", "\"2024-02-28T24:00:00Z\"", "\"2024-02-28T23:59:59\""}},
+		{"{\"type\": \"string\", \"format\": \"uuid\"}",
+		 {"\"123e4567-e89b-12d3-a456-426614174000\""},
+		 {"\"123e4567-e89b-12d3-a456-42661417400\"", "\"g23e4567-e89b-12d3-a456-426614174000\""}},
+		{"{\"type\": \"string\", \"pattern\": \"b\"}", {"\"b\"", "\"abc\"", "\"\\n\\\"b\\\\\""}, {"\"\"", "\"ac\""}},
+		{"{\"allOf\": [{\"type\": \"null\"}]}", {"null"}, {"true", "nul"}},
+		{"{\"properties\": {\"a\": false, \"b\": true}}",
+		 {"{}", "{\"b\":[{}]}"},
+		 {"{\"a\":1}", "{\"b\":1,\"a\":1}", "1"}},
+		{"{\"type\": \"integer\", \"minimum\": 9223372036854775806}",
+		 {"9223372036854775806", "9223372036854775807"},
+		 {"9223372036854775805", "9223372036854775808"}},
+		{"{\"$ref\": \"#/$defs/a~1b%20c\", \"$defs\": {\"a/b c\": {\"enum\": [1]}}}", {"1"}, {"2"}},
+	};
+	uint64_t random = 22;
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, cases[i].schema);
+
+		for (int j = 0; j < 6 && cases[i].possible[j] != NULL; j++)
+			assert_possible(c, cases[i].possible[j], &random);
+		for (int j = 0; j < 8 && cases[i].impossible[j] != NULL; j++)
+			assert_impossible(c, cases[i].impossible[j]);
+		m1_constraint_release(c);
+	}
+}
+
+static void
+test_json_refusals(void **state)
+{
+	static const struct
+	{
+		const char *schema;
+		m1_status status;
+		const char *message;
+		const char *detail;
+	} cases[] = {
+		{"{\"type\": ", M1_E_INVALID_ARGUMENT, "not valid JSON", "Line 1"},
+		{"5", M1_E_INVALID_ARGUMENT, "must be an object", "#."},
+		{"{\"minProperties\": 1}", M1_E_UNSUPPORTED, "keyword \"minProperties\"", "at #."},
+		{"{\"properties\": {\"a\": {\"items\": {\"not\": {}}}}}", M1_E_UNSUPPORTED, "keyword \"not\"",
+		 "#/properties/a/items."},
+		{"{\"anyOf\": [{}, {\"multipleOf\": 2}]}", M1_E_UNSUPPORTED, "keyword \"multipleOf\"", "#/anyOf/1."},
+		{"{\"$ref\": \"#/$defs/x\", \"$defs\": {\"x\": {\"if\": {}}}}", M1_E_UNSUPPORTED, "keyword \"if\"",
+		 "#/$defs/x."},
+		{"{\"type\": \"array\", \"uniqueItems\": true}", M1_E_UNSUPPORTED, "\"uniqueItems\"", "#."},
+		{"{\"type\": \"string\", \"format\": \"email\"}", M1_E_UNSUPPORTED, "format \"email\"", "#."},
+		{"{\"type\": \"string\", \"pattern\": \"a(?!b)\"}", M1_E_UNSUPPORTED, "look-around", "#."},
+		{"{\"type\": \"string\", \"pattern\": \"a\", \"maxLength\": 3}", M1_E_UNSUPPORTED, "only one of", "#."},
+		{"{\"type\": \"text\"}", M1_E_INVALID_ARGUMENT, "type is not", "#."},
+		{"{\"type\": \"string\", \"maxLength\": -1}", M1_E_INVALID_ARGUMENT, "maxLength must be", "#."},
+		{"{\"type\": \"string\", \"minLength\": 70000}", M1_E_UNSUPPORTED, "minLength is above", "#."},
+		{"{\"type\": \"string\", \"minLength\": 4, \"maxLength\": 3}", M1_E_INVALID_ARGUMENT, "no answer", ""},
+		{"{\"type\": \"number\", \"minimum\": 0.5}", M1_E_UNSUPPORTED, "minimum of a number", "#."},
+		{"{\"type\": \"integer\", \"minimum\": 5, \"exclusiveMaximum\": 5}", M1_E_INVALID_ARGUMENT, "no answer", ""},
+		{"{\"$ref\": \"other.json\"}", M1_E_UNSUPPORTED, "leads out of the document", "#."},
+		{"{\"$ref\": \"#/$defs/x\"}", M1_E_INVALID_ARGUMENT, "leads to no schema", "#."},
+		{"{\"$ref\": \"#\"}", M1_E_INVALID_ARGUMENT, "refers to itself", ""},
+		{"{\"anyOf\": [{\"$ref\": \"#\"}, {\"type\": \"null\"}]}", M1_E_INVALID_ARGUMENT, "refers to itself", ""},
+		{"{\"type\": \"object\", \"properties\": {\"a\": {\"$ref\": \"#\"}}, \"required\": [\"a\"]}",
+		 M1_E_INVALID_ARGUMENT, "no answer", ""},
+		{"{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}]}", M1_E_UNSUPPORTED, "may overlap", "#."},
+		{"{\"allOf\": [{}, {}]}", M1_E_UNSUPPORTED, "allOf", "#."},
+		{"{\"enum\": [1], \"minimum\": 0}", M1_E_UNSUPPORTED, "\"minimum\" beside \"enum\"", "#."},
+		{"{\"anyOf\": [{}], \"type\": \"null\"}", M1_E_UNSUPPORTED, "\"type\" beside \"anyOf\"", "#."},
+		{"{\"items\": [{}]}", M1_E_UNSUPPORTED, "prefixItems", "#."},
+		{"{\"required\": \"a\"}", M1_E_INVALID_ARGUMENT, "required is not", "#."},
+		{"{\"properties\": []}", M1_E_INVALID_ARGUMENT, "properties is not", "#."},
+		{"{\"enum\": []}", M1_E_INVALID_ARGUMENT, "no answer", ""},
+		{"false", M1_E_INVALID_ARGUMENT, "no answer", ""},
+	};
+	m1_buf deep = {0};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		refuse(M1W_CONSTRAINT_JSON_SCHEMA, cases[i].schema, cases[i].status, cases[i].message, cases[i].detail);
+	for (int i = 0; i < 150; i++)
+		m1_buf_puts(&deep, "{\"items\":");
+	m1_buf_puts(&deep, "true");
+	for (int i = 0; i < 150; i++)
+		m1_buf_puts(&deep, "}");
+	refuse(M1W_CONSTRAINT_JSON_SCHEMA, m1_buf_cstr(&deep), M1_E_UNSUPPORTED, "schemas deep", "#/items/items");
+	m1_buf_free(&deep);
+}
+
+/* Nesting that a schema leaves open stops at its bound, and what has begun can still be closed. */
+static void
+test_nesting_is_bounded(void **state)
+{
+	m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, "true");
+	m1_cursor *cursor = m1_cursor_create(c);
+	bool only;
+	int depth = 0;
+	m1_error err;
+
+	(void) state;
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
+	while (m1_cursor_read(cursor, m1_slice_of("["), &err) == M1_OK)
+		depth++;
+	assert_int_equal(depth, 32);
+	while (depth-- > 0)
+		assert_ok(m1_cursor_read(cursor, m1_slice_of("]"), &err));
+	assert_true(m1_cursor_at_end(cursor, &only) && only);
+	m1_cursor_free(cursor);
+	m1_constraint_release(c);
+}
+
+/* ---- the reply around the answer ---- */
+
+static bool
+allowed(m1_cursor *cursor, const char *token)
+{
+	m1_error err;
+
+	assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+	for (int32_t id = 0; id < vocabulary->n_tokens; id++)
+	{
+		m1_slice piece = m1_tokenizer_piece(tokenizer, id);
+
+		if (piece.data != NULL && piece.len == strlen(token) && memcmp(piece.data, token, piece.len) == 0)
+			return m1_mask_has(mask, id);
+	}
+	fail_msg("there is no token \"%s\"", token);
+	return false;
+}
+
+static void
+test_reasoning_is_free(void **state)
+{
+	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "[0-9]+");
+	m1_cursor *cursor = m1_cursor_create(c);
+	bool only;
+	m1_error err;
+
+	(void) state;
+	/* with reasoning or without */
+	assert_true(allowed(cursor, "<") && allowed(cursor, "7") && !allowed(cursor, "a"));
+	assert_false(m1_mask_has(mask, vocabulary->eos));
+	assert_ok(m1_cursor_read(cursor, m1_slice_of("<think>"), &err));
+	assert_true(allowed(cursor, "a") && allowed(cursor, "\n") && allowed(cursor, "\xFF"));
+	/* a turn must not end before its answer */
+	assert_false(m1_mask_has(mask, vocabulary->eos));
+	assert_ok(m1_cursor_read(cursor, m1_slice_of("1 < 2 </thin </<</think"), &err));
+	assert_true(allowed(cursor, ">") && allowed(cursor, "x"));
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(">"), &err));
+	assert_true(allowed(cursor, "\n") && !allowed(cursor, "7"));
+	assert_ok(m1_cursor_read(cursor, m1_slice_of("\n\n"), &err));
+	assert_true(allowed(cursor, "7") && !allowed(cursor, "\n") && !allowed(cursor, "<"));
+	assert_false(m1_cursor_at_end(cursor, &only));
+	assert_ok(m1_cursor_read(cursor, m1_slice_of("7"), &err));
+	assert_true(m1_cursor_at_end(cursor, &only) && !only);
+	assert_int_equal(m1_cursor_read(cursor, m1_slice_of("x"), &err), M1_E_INTERNAL);
+	m1_cursor_free(cursor);
+	m1_constraint_release(c);
+}
+
+/* An answer that begins like reasoning must come behind some: the two could not be told apart. */
+static void
+test_answers_that_look_like_reasoning(void **state)
+{
+	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "[<x].*");
+	m1_cursor *cursor = m1_cursor_create(c);
+
+	(void) state;
+	assert_true(allowed(cursor, "<") && !allowed(cursor, "x"));
+	m1_cursor_free(cursor);
+	m1_constraint_release(c);
+}
+
+/* ---- budgets ---- */
+
+/* A counted string has a state and a mask for each length: more than the budgets hold, with a cursor that stays behind. */
+static void
+test_budgets_keep_cursors(void **state)
+{
+	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "([a-z]{1,20000} [0-9]{1,20000}){2}\xC3\xA4");
+	m1_cursor *behind = m1_cursor_create(c);
+	m1_cursor *ahead = m1_cursor_create(c);
+	bool only;
+	m1_error err;
+
+	(void) state;
+	assert_ok(m1_cursor_read(behind, m1_slice_of(THINKING "ab"), &err));
+	assert_ok(m1_cursor_read(ahead, m1_slice_of(THINKING), &err));
+	for (int i = 0; i < 19000; i++)
+	{
+		if (i % 2 == 0)
+			assert_ok(m1_cursor_mask(ahead, 1 << 30, mask, &err));
+		assert_ok(m1_cursor_read(ahead, m1_slice_of("q"), &err));
+	}
+	assert_ok(m1_cursor_read(behind, m1_slice_of("c 12x"), &err));
+	assert_false(allowed(behind, "\xC3"));
+	assert_true(allowed(behind, "x"));
+	assert_ok(m1_cursor_read(behind, m1_slice_of("y 9"), &err));
+	assert_true(allowed(behind, "\xC3"));
+	assert_ok(m1_cursor_read(behind, m1_slice_of("\xC3\xA4"), &err));
+	assert_true(m1_cursor_at_end(behind, &only) && only);
+	m1_cursor_free(behind);
+	m1_cursor_free(ahead);
+	m1_constraint_release(c);
+}
+
+static int
+setup(void **state)
+{
+	m1_error err;
+
+	(void) state;
+	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
+	assert_ok(m1_vocabulary_create(tokenizer, 1600, &vocabulary, &err));
+	mask = calloc((size_t) vocabulary->words, sizeof *mask);
+	return mask == NULL;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	free(mask);
+	m1_vocabulary_free(vocabulary);
+	m1_tokenizer_close(tokenizer);
+	return 0;
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_regex_walks),			 cmocka_unit_test(test_regex_texts),
+		cmocka_unit_test(test_regex_refusals),		 cmocka_unit_test(test_choices),
+		cmocka_unit_test(test_json_walks),			 cmocka_unit_test(test_json_texts),
+		cmocka_unit_test(test_json_refusals),		 cmocka_unit_test(test_nesting_is_bounded),
+		cmocka_unit_test(test_reasoning_is_free),	 cmocka_unit_test(test_answers_that_look_like_reasoning),
+		cmocka_unit_test(test_budgets_keep_cursors),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
