@@ -43,6 +43,10 @@ typedef struct m1_cli
 	bool seed_given;
 	const char *stops[M1W_MAX_STOPS];
 	int n_stops;
+	const char *choices; /* a JSON array */
+	const char *schema_file;
+	const char *regex;
+	bool score;
 	bool json;
 
 	/* quantize */

@@ -138,6 +138,7 @@ typedef struct inputs
 {
 	m1_buf messages;
 	m1_buf tools;
+	m1_buf constraint;
 	m1_ids ids;
 } inputs;
 
@@ -150,6 +151,10 @@ read_inputs(const m1_cli *cli, inputs *in, m1_error *err)
 		status = m1_cli_read_file(cli->messages_file, &in->messages, err);
 	if (status == M1_OK && cli->tools_file != NULL)
 		status = m1_cli_read_file(cli->tools_file, &in->tools, err);
+	if (status == M1_OK && (cli->choices != NULL) + (cli->schema_file != NULL) + (cli->regex != NULL) > 1)
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "more than one of --choices, --json-schema and --regex given");
+	if (status == M1_OK && cli->schema_file != NULL)
+		status = m1_cli_read_file(cli->schema_file, &in->constraint, err);
 	if (status == M1_OK && cli->ids_file != NULL)
 		status = m1_cli_read_ids(cli->ids_file, &in->ids, err);
 	return status;
@@ -172,7 +177,22 @@ request_of(const m1_cli *cli, const inputs *in)
 		.seed = cli->seed_given ? cli->seed : random_seed(),
 		.stream = !cli->json,
 		.n_stops = (uint32_t) cli->n_stops,
+		.constraint_text = {in->constraint.data, in->constraint.len},
+		.score_choices = cli->score,
 	};
+
+	if (cli->choices != NULL)
+	{
+		g.constraint = M1W_CONSTRAINT_CHOICES;
+		g.constraint_text = m1_slice_of(cli->choices);
+	}
+	else if (cli->schema_file != NULL)
+		g.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+	else if (cli->regex != NULL)
+	{
+		g.constraint = M1W_CONSTRAINT_REGEX;
+		g.constraint_text = m1_slice_of(cli->regex);
+	}
 
 	for (int i = 0; i < cli->n_stops; i++)
 		g.stops[i] = m1_slice_of(cli->stops[i]);
@@ -201,6 +221,7 @@ m1_cmd_generate(const m1_cli *cli)
 	m1_engine_close(e);
 	m1_buf_free(&in.messages);
 	m1_buf_free(&in.tools);
+	m1_buf_free(&in.constraint);
 	m1_ids_free(&in.ids);
 	return status == M1_OK ? 0 : m1_cli_report(&err);
 }

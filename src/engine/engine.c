@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "engine/admission.h"
+#include "engine/masker.h"
 #include "engine/request.h"
 #include "model/forward.h"
 #include "model/sampler.h"
@@ -42,6 +43,8 @@ struct m1_engine
 {
 	m1_model *model;
 	m1_sampler *sampler;
+	m1_constraints *constraints; /* NULL without a tokenizer */
+	m1_masker *masker;
 	m1_engine_events events;
 	int prefill_chunk;
 	int loop_guard;
@@ -100,6 +103,16 @@ open_sampler(m1_engine *e, m1_error *err)
 }
 
 static m1_status
+open_constraints(m1_engine *e, m1_error *err)
+{
+	if (e->model->tokenizer == NULL)
+		return M1_OK;
+	if ((e->constraints = m1_constraints_create(e->model->tokenizer, e->model->config.vocab_size)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for constraints");
+	return m1_masker_create(e->model->max_sequences, &e->masker, err);
+}
+
+static m1_status
 allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 {
 	const size_t n = (size_t) e->model->max_sequences;
@@ -148,6 +161,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->arrived, NULL);
 	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_sampler(e, err)) != M1_OK ||
+		(status = open_constraints(e, err)) != M1_OK ||
 		(status = allocate_batch(e, o->prefix_cache_bytes, err)) != M1_OK)
 	{
 		m1_engine_close(e);
@@ -186,6 +200,8 @@ m1_engine_close(m1_engine *e)
 	for (int i = 0; i < e->n_active; i++)
 		m1_request_free(e->active[i]);
 	m1_prefix_cache_free(e->cache);
+	m1_masker_free(e->masker);
+	m1_constraints_free(e->constraints);
 	m1_sampler_free(e->sampler);
 	m1_model_close(e->model);
 	free(e->active);
@@ -258,7 +274,7 @@ m1_status
 m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_error *err)
 {
 	m1_request *r;
-	m1_status status = m1_request_create(e->model, id, g, e->loop_guard, &r, err);
+	m1_status status = m1_request_create(e->model, e->constraints, id, g, e->loop_guard, &r, err);
 
 	return status == M1_OK ? post_request(e, r, err) : status;
 }
@@ -406,6 +422,14 @@ send_deltas(m1_engine *e, m1_request *r)
 			*sent = text.len;
 		}
 	}
+}
+
+/* The request is over, and not done. */
+static void
+fail_request(m1_engine *e, m1_request *r, const m1_error *error)
+{
+	e->events.failed(e->events.context, r->id, error);
+	r->cancelled = r->ended = true;
 }
 
 static void
@@ -614,6 +638,9 @@ advance_fed(m1_engine *e)
 static void
 use_logits(m1_engine *e, m1_request *r, const float *logits)
 {
+	m1_sample sample;
+	m1_error error;
+
 	if (r->kind == M1_REQUEST_LOGITS)
 	{
 		m1w_vector vector = {.values = {(const char *) logits, (size_t) e->model->config.vocab_size * sizeof *logits}};
@@ -622,11 +649,15 @@ use_logits(m1_engine *e, m1_request *r, const float *logits)
 		r->ended = true;
 		return;
 	}
-	if (!m1_request_accept(r, m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, NULL, logits)))
+	if (r->cursor != NULL && r->mask_error.code != M1_OK)
 	{
-		send_failure(e, r, M1_E_NO_MEMORY, "out of memory for the reply");
-		r->cancelled = true; /* and so is not done */
-		r->ended = true;
+		fail_request(e, r, &r->mask_error);
+		return;
+	}
+	sample = m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, r->mask, logits);
+	if (m1_request_accept(r, sample, &error) != M1_OK)
+	{
+		fail_request(e, r, &error);
 		return;
 	}
 	if (r->ended)
@@ -665,7 +696,11 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	*busy = e->batch.n_segments > 0;
 	if (!*busy)
 		return M1_OK;
+	if (e->masker != NULL)
+		m1_masker_start(e->masker, e->samplers, e->n_rows);
 	status = m1_forward(e->model, &e->batch, e->rows, e->n_rows, e->logits, err);
+	if (e->masker != NULL)
+		m1_masker_wait(e->masker);
 	if (status != M1_OK)
 	{
 		fail_all(e, err);

@@ -23,6 +23,10 @@ static const char usage[] =
 	"      --top-k N               default 0 = off\n"
 	"      --seed N                default: random\n"
 	"      --stop TEXT             end the answer before this text; may be repeated\n"
+	"      --choices JSON          the answer is one of the strings of this array\n"
+	"      --score                 with --choices: print the probability of each, and answer by it\n"
+	"      --json-schema FILE      the answer is JSON of this schema\n"
+	"      --regex TEXT            the whole answer matches this regular expression\n"
 	"      --json                  print one JSON object\n"
 	"  minimax_m1_engine tokenize --model DIR                           text on stdin, ids on stdout\n"
 	"      --special               recognise control tokens in the text\n"
@@ -69,6 +73,10 @@ enum option_id
 	OPT_TOP_K,
 	OPT_SEED,
 	OPT_STOP,
+	OPT_CHOICES,
+	OPT_SCORE,
+	OPT_JSON_SCHEMA,
+	OPT_REGEX,
 	OPT_JSON,
 	OPT_OUT,
 	OPT_FORCE,
@@ -104,6 +112,10 @@ static const struct option options[] = {
 	{"top-k", required_argument, NULL, OPT_TOP_K},
 	{"seed", required_argument, NULL, OPT_SEED},
 	{"stop", required_argument, NULL, OPT_STOP},
+	{"choices", required_argument, NULL, OPT_CHOICES},
+	{"score", no_argument, NULL, OPT_SCORE},
+	{"json-schema", required_argument, NULL, OPT_JSON_SCHEMA},
+	{"regex", required_argument, NULL, OPT_REGEX},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"out", required_argument, NULL, OPT_OUT},
 	{"force", no_argument, NULL, OPT_FORCE},
@@ -268,6 +280,18 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 			break;
 		case OPT_STOP:
 			add_stop(cli, &v, value);
+			break;
+		case OPT_CHOICES:
+			cli->choices = value;
+			break;
+		case OPT_SCORE:
+			cli->score = true;
+			break;
+		case OPT_JSON_SCHEMA:
+			cli->schema_file = value;
+			break;
+		case OPT_REGEX:
+			cli->regex = value;
 			break;
 		case OPT_JSON:
 			cli->json = true;

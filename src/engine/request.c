@@ -36,7 +36,9 @@ check_constraint(const m1w_generate *g, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot have stop strings");
 	if (g->tools.len > 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot call tools");
-	return m1_fail(err, M1_E_UNSUPPORTED, "answers cannot be constrained yet");
+	if (g->score_choices)
+		return m1_fail(err, M1_E_UNSUPPORTED, "choices cannot be scored yet");
+	return M1_OK;
 }
 
 static m1_status
@@ -157,27 +159,57 @@ new_request(uint64_t id, m1_request_kind kind)
 	return r;
 }
 
-/*
- * Writes text on the model's behalf: it is fed like sampled tokens and read like them. Returns the number of
- * tokens, -1 when memory ran out.
- */
-static int
-write_for_model(m1_request *r, const char *text)
+static m1_status
+no_memory(m1_error *err)
+{
+	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+}
+
+/* Reads a token of the reply, which is text and not the end of turn. */
+static m1_status
+read_token(m1_request *r, int32_t id, m1_error *err)
+{
+	if (!m1_reply_push(r->reply, id))
+		return no_memory(err);
+	return r->cursor == NULL ? M1_OK : m1_cursor_read(r->cursor, m1_tokenizer_piece(r->tokenizer, id), err);
+}
+
+/* Writes text on the model's behalf: it is fed like sampled tokens and read like them. *n: how many tokens it is. */
+static m1_status
+write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
 {
 	m1_ids ids = {0};
-	bool ok = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, NULL) == M1_OK;
-	int n = (int) ids.len;
+	m1_status status = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, err);
 
-	for (int i = 0; ok && i < n; i++)
-		ok = m1_ids_push(&r->tokens, ids.data[i]) && m1_reply_push(r->reply, ids.data[i]);
+	for (size_t i = 0; i < ids.len && status == M1_OK; i++)
+		status = m1_ids_push(&r->tokens, ids.data[i]) ? read_token(r, ids.data[i], err) : no_memory(err);
+	*n = (int) ids.len;
 	m1_ids_free(&ids);
-	return ok ? n : -1;
+	return status;
+}
+
+/* The answer will be what the constraint of g says; before anything of the reply is written. */
+static m1_status
+constrain(m1_request *r, m1_constraints *constraints, const m1w_generate *g, m1_error *err)
+{
+	m1_constraint *c;
+	m1_status status = m1_constraints_get(constraints, g, &c, err);
+
+	if (status != M1_OK)
+		return status;
+	m1_reply_keep_breaks(r->reply);
+	r->room = m1_constraint_room(c);
+	r->cursor = m1_cursor_create(c);
+	r->mask = calloc((size_t) m1_constraints_vocabulary(constraints)->words, sizeof *r->mask);
+	m1_constraint_release(c);
+	return r->cursor != NULL && r->mask != NULL ? M1_OK : no_memory(err);
 }
 
 static m1_status
-fill_generate(const m1_model *model, const m1w_generate *g, m1_request *r, m1_error *err)
+fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_generate *g, m1_request *r, m1_error *err)
 {
 	m1_status status;
+	int n;
 
 	r->sampling = (m1_sampling){.temperature = g->temperature, .top_p = g->top_p, .top_k = g->top_k, .seed = g->seed};
 	r->cache_owner = g->cache_owner;
@@ -187,18 +219,19 @@ fill_generate(const m1_model *model, const m1w_generate *g, m1_request *r, m1_er
 		status = copy_ids(model, g->ids, &r->tokens, err);
 	else
 		status = render_chat(model, g, r, err);
+	if (status == M1_OK && g->constraint != M1W_CONSTRAINT_NONE)
+		status = constrain(r, constraints, g, err);
 	/* Counted as prompt, so that a small max_tokens is all for the answer. */
-	if (status == M1_OK && r->kind == M1_REQUEST_CHAT && r->thinking_budget == 0 &&
-		write_for_model(r, THINK_NOTHING) < 0)
-		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
+	if (status == M1_OK && r->kind == M1_REQUEST_CHAT && r->thinking_budget == 0)
+		status = write_for_model(r, THINK_NOTHING, &n, err);
 	if (status == M1_OK)
 		status = fit_context(model, r, g->max_tokens, err);
 	return status;
 }
 
 m1_status
-m1_request_create(const m1_model *model, uint64_t id, const m1w_generate *g, int loop_guard, m1_request **out,
-				  m1_error *err)
+m1_request_create(const m1_model *model, m1_constraints *constraints, uint64_t id, const m1w_generate *g,
+				  int loop_guard, m1_request **out, m1_error *err)
 {
 	m1_request *r;
 	m1_status status;
@@ -209,7 +242,7 @@ m1_request_create(const m1_model *model, uint64_t id, const m1w_generate *g, int
 	if ((r = new_request(id, g->ids.len > 0 ? M1_REQUEST_IDS : M1_REQUEST_CHAT)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 	r->loop_guard = loop_guard;
-	if ((status = fill_generate(model, g, r, err)) != M1_OK)
+	if ((status = fill_generate(model, constraints, g, r, err)) != M1_OK)
 	{
 		m1_request_free(r);
 		return status;
@@ -246,6 +279,8 @@ m1_request_free(m1_request *r)
 	m1_reply_free(r->reply);
 	m1_ids_free(&r->tokens);
 	m1_cuts_free(&r->cuts);
+	m1_cursor_free(r->cursor);
+	free(r->mask);
 	free(r);
 }
 
@@ -303,63 +338,102 @@ count_reasoning(m1_request *r, m1_reply_state before)
 		r->reasoning_tokens++;
 }
 
+/* What the answer should have at least: its shortest form, and a share of the reply for a better one. */
+#define ANSWER_SHARE 4
+#define ANSWER_ROOM 1024
+/* Tokens of the closing tag, at most. */
+#define CLOSE_ROOM 12
+
+/* Reasoning has come so far that the constrained answer would not find the room that is kept for it. */
+static bool
+room_is_needed(const m1_request *r)
+{
+	const int share = r->max_tokens / ANSWER_SHARE < ANSWER_ROOM ? r->max_tokens / ANSWER_SHARE : ANSWER_ROOM;
+
+	return r->cursor != NULL && r->max_tokens - r->completion_tokens <= CLOSE_ROOM + r->room + share;
+}
+
 static bool
 budget_is_spent(const m1_request *r)
 {
-	return r->thinking_budget >= 0 && m1_reply_where(r->reply) == M1_REPLY_REASONING &&
-		   r->reasoning_tokens >= r->thinking_budget;
+	return m1_reply_where(r->reply) == M1_REPLY_REASONING &&
+		   ((r->thinking_budget >= 0 && r->reasoning_tokens >= r->thinking_budget) || room_is_needed(r));
 }
 
 /* The closing tag is completion, not reasoning; it may be the last that max_tokens leaves room for. */
-static bool
-close_reasoning(m1_request *r)
+static m1_status
+close_reasoning(m1_request *r, m1_error *err)
 {
-	int n = write_for_model(r, m1_reply_at_line_start(r->reply) ? THINK_CLOSE : "\n" THINK_CLOSE);
+	int n;
+	m1_status status = write_for_model(r, m1_reply_at_line_start(r->reply) ? THINK_CLOSE : "\n" THINK_CLOSE, &n, err);
 
 	r->reasoning_cut = true;
-	if (n < 0)
-		return false;
 	r->completion_tokens += n;
 	if (r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);
-	return true;
+	return status;
 }
 
+/* A constrained answer is there, and nothing could follow but the end of turn: it need not be waited for. */
 static bool
-accept_chat(m1_request *r, int32_t id)
+answer_is_complete(m1_request *r)
+{
+	bool only;
+
+	return r->cursor != NULL && m1_cursor_at_end(r->cursor, &only) && only;
+}
+
+static m1_status
+accept_chat(m1_request *r, int32_t id, m1_error *err)
 {
 	const m1_reply_state before = m1_reply_where(r->reply);
+	m1_status status;
 
 	if (!append(r, id))
-		return false;
+		return no_memory(err);
 	if (id == m1_tokenizer_eos(r->tokenizer))
 	{
 		end(r, M1W_FINISH_STOP);
-		return true;
+		return M1_OK;
 	}
-	if (!m1_reply_push(r->reply, id))
-		return false;
+	if ((status = read_token(r, id, err)) != M1_OK)
+		return status;
 	count_reasoning(r, before);
-	if (m1_reply_where(r->reply) == M1_REPLY_STOPPED)
+	if (m1_reply_where(r->reply) == M1_REPLY_STOPPED || answer_is_complete(r))
 		end(r, M1W_FINISH_STOP);
 	else if (r->loop_guard > 0 && r->sure_tokens >= r->loop_guard)
 		end(r, M1W_FINISH_LOOP);
 	else if (r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);
 	else if (budget_is_spent(r))
-		return close_reasoning(r);
-	return true;
+		return close_reasoning(r, err);
+	return M1_OK;
 }
 
-bool
-m1_request_accept(m1_request *r, m1_sample sample)
+m1_status
+m1_request_accept(m1_request *r, m1_sample sample, m1_error *err)
 {
 	r->sure_tokens = sample.probability > SURE_PROBABILITY ? r->sure_tokens + 1 : 0;
 	if (r->kind == M1_REQUEST_CHAT)
-		return accept_chat(r, sample.id);
+		return accept_chat(r, sample.id, err);
 	if (!append(r, sample.id))
-		return false;
+		return no_memory(err);
 	if (r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);
-	return true;
+	return M1_OK;
+}
+
+/* ---- masks ---- */
+
+void
+m1_request_fill_mask(m1_request *r)
+{
+	r->mask_error.code = m1_cursor_mask(r->cursor, r->max_tokens - r->completion_tokens, r->mask, &r->mask_error);
+}
+
+bool
+m1_request_known_mask(m1_request *r)
+{
+	r->mask_error.code = M1_OK;
+	return m1_cursor_known_mask(r->cursor, r->max_tokens - r->completion_tokens, r->mask);
 }

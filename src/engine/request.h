@@ -5,6 +5,7 @@
 #ifndef M1_ENGINE_REQUEST_H
 #define M1_ENGINE_REQUEST_H
 
+#include "engine/constraints.h"
 #include "engine/cuts.h"
 #include "model/model.h"
 #include "model/reply.h"
@@ -36,6 +37,11 @@ typedef struct m1_request
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */
 
+	m1_cursor *cursor;	 /* where a constrained reply is; NULL when it is free */
+	uint64_t *mask;		 /* with cursor: the tokens that may come next */
+	m1_error mask_error; /* code M1_OK: the mask is there */
+	int room;			 /* tokens that reasoning leaves to a constrained answer */
+
 	int completion_tokens;
 	int reasoning_tokens;
 	bool reasoning_cut; /* the budget closed the reasoning */
@@ -56,9 +62,9 @@ typedef struct m1_request
 	struct m1_request *next;
 } m1_request;
 
-/* Renders and tokenizes. Every value in g is checked. */
-m1_status m1_request_create(const m1_model *model, uint64_t id, const m1w_generate *g, int loop_guard, m1_request **out,
-							m1_error *err);
+/* Renders and tokenizes. Every value in g is checked. constraints: NULL for a model without a tokenizer. */
+m1_status m1_request_create(const m1_model *model, m1_constraints *constraints, uint64_t id, const m1w_generate *g,
+							int loop_guard, m1_request **out, m1_error *err);
 m1_status m1_request_create_logits(const m1_model *model, uint64_t id, m1w_id_slice ids, m1_request **out,
 								   m1_error *err);
 void m1_request_free(m1_request *r);
@@ -75,7 +81,12 @@ int m1_request_pending(const m1_request *r);
  */
 int m1_request_next_chunk(const m1_request *r, int prefill_chunk);
 
-/* A token was sampled after the last pending one. false when memory ran out. */
-bool m1_request_accept(m1_request *r, m1_sample sample);
+/* Fills the mask of a constrained request, or mask_error. */
+void m1_request_fill_mask(m1_request *r);
+/* The same, if it takes no time. */
+bool m1_request_known_mask(m1_request *r);
+
+/* A token was sampled after the last pending one, from those of the mask if there is one. */
+m1_status m1_request_accept(m1_request *r, m1_sample sample, m1_error *err);
 
 #endif

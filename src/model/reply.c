@@ -17,6 +17,7 @@
 
 #define THINK_OPEN "<think>"
 #define THINK_CLOSE "</think>"
+#define MARKUP_BREAKS 2 /* behind </think> */
 #define CALLS_OPEN "<tool_calls>"
 #define CALLS_CLOSE "</tool_calls>"
 
@@ -34,6 +35,8 @@ struct m1_reply
 	const m1_tokenizer *t;
 	m1_reply_state state;
 	bool after_tag; /* nothing but line breaks came since a tag: they are markup */
+	bool exact;		/* m1_reply_keep_breaks */
+	int breaks;		/* that have been dropped since the tag */
 	char last;		/* last byte of the text so far */
 	m1_utf8 utf8;
 	m1_buf pending;
@@ -116,6 +119,12 @@ is_break(char c)
 	return c == '\n' || c == '\r';
 }
 
+void
+m1_reply_keep_breaks(m1_reply *r)
+{
+	r->exact = true;
+}
+
 /* How many bytes at the end of s[0..len) are line breaks. */
 static size_t
 trailing_breaks(const char *s, size_t len)
@@ -139,6 +148,12 @@ partial_tag(const char *s, size_t len, const char *tag, size_t tag_len)
 	return n;
 }
 
+static bool
+breaks_are_content(const m1_reply *r)
+{
+	return r->exact && r->state == M1_REPLY_CONTENT;
+}
+
 /* Drops the line breaks after a tag. */
 static void
 skip_breaks_after_tag(m1_reply *r)
@@ -147,10 +162,13 @@ skip_breaks_after_tag(m1_reply *r)
 
 	if (!r->after_tag)
 		return;
-	while (n < r->pending.len && is_break(r->pending.data[n]))
+	while (n < r->pending.len && is_break(r->pending.data[n]) && !(breaks_are_content(r) && r->breaks == MARKUP_BREAKS))
+	{
 		n++;
+		r->breaks++;
+	}
 	m1_buf_consume(&r->pending, n);
-	r->after_tag = r->pending.len == 0;
+	r->after_tag = r->pending.len == 0 && !(breaks_are_content(r) && r->breaks == MARKUP_BREAKS);
 }
 
 static void
@@ -166,6 +184,7 @@ enter_after_tag(m1_reply *r, m1_reply_state state)
 {
 	r->state = state;
 	r->after_tag = true;
+	r->breaks = 0;
 }
 
 /* True when the state has changed and the rest of pending is to be looked at again. */
@@ -280,7 +299,8 @@ drain_content(m1_reply *r, bool final)
 	if (r->pending.len == 0)
 		return false;
 	keep = final ? 0 : partial_stop(r);
-	keep += trailing_breaks(r->pending.data, r->pending.len - keep);
+	if (!r->exact)
+		keep += trailing_breaks(r->pending.data, r->pending.len - keep);
 	emit(r, M1W_CONTENT, r->pending.len - keep);
 	r->scanned = r->pending.len;
 	return false;

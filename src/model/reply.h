@@ -27,6 +27,12 @@ typedef enum m1_reply_state
 m1_reply *m1_reply_create(const m1_tokenizer *t, const m1_slice *stops, size_t n_stops);
 void m1_reply_free(m1_reply *r);
 
+/*
+ * The content will be exactly what is written: only the two line breaks behind </think> are markup then, and those at
+ * the end belong to it. For constrained answers; before the first push.
+ */
+void m1_reply_keep_breaks(m1_reply *r);
+
 /* Feeds one generated token. false when memory ran out. */
 bool m1_reply_push(m1_reply *r, int32_t id);
 /* The model has ended: releases what was held back for a possible tag, stop string or character. */

@@ -328,6 +328,32 @@ check_calls(const char *raw, const char *want)
 	m1_reply_free(r);
 }
 
+/* The content of a constrained answer is its every byte; behind the tag, two line breaks are markup. */
+static void
+test_exact_content(void **state)
+{
+	static const char *const cases[][3] = {
+		{"<think>\n\nwhy\n\n</think>\n\n\n answer\n\n", "why", "\n answer\n\n"},
+		{"<think></think>\n\n{}\n", "", "{}\n"},
+		{"answer\n", "", "answer\n"},
+		{"<think>x</think>\n\n\n\n", "x", "\n\n"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_reply *r = m1_reply_create(tokenizer, NULL, 0);
+
+		m1_reply_keep_breaks(r);
+		for (const char *c = cases[i][0]; *c != '\0'; c++)
+			push_byte(r, (unsigned char) *c);
+		assert_true(m1_reply_finish(r));
+		assert_channel(r, M1W_REASONING, cases[i][1], cases[i][0]);
+		assert_channel(r, M1W_CONTENT, cases[i][2], cases[i][0]);
+		m1_reply_free(r);
+	}
+}
+
 static void
 test_tool_calls(void **state)
 {
@@ -366,6 +392,7 @@ main(void)
 		cmocka_unit_test(test_stop_strings_against_plain_search),
 		cmocka_unit_test(test_streaming),
 		cmocka_unit_test(test_utf8_pieces),
+		cmocka_unit_test(test_exact_content),
 		cmocka_unit_test(test_tool_calls),
 	};
 
