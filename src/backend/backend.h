@@ -239,6 +239,8 @@ typedef struct m1b_ops
 	m1b_state *(*state_acquire)(m1b_backend *b, int n_tokens);
 	/* The same, but for what the snapshot holds: the sequence goes on from there. */
 	m1b_state *(*state_acquire_from)(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
+	/* The sequence will not have more than n_tokens after all: gives back what is reserved for more. */
+	void (*state_trim)(m1b_backend *b, m1b_state *state, int n_tokens);
 	/* Gives the memory back and wipes it, but for pages that a snapshot or another sequence shares. */
 	void (*state_release)(m1b_backend *b, m1b_state *state);
 

@@ -235,6 +235,7 @@ static const m1b_ops cpu_ops = {
 	.state_release = m1b_cpu_state_release,
 	.snapshot_take = m1b_cpu_snapshot_take,
 	.snapshot_cost = m1b_cpu_snapshot_cost,
+	.state_trim = m1b_cpu_state_trim,
 	.snapshot_release = m1b_cpu_snapshot_release,
 	.memory = m1b_cpu_memory,
 	.begin = m1b_cpu_begin,

@@ -147,6 +147,7 @@ void m1b_cpu_states_free(m1b_cpu *c);
 m1b_state *m1b_cpu_state_acquire(m1b_backend *b, int n_tokens);
 m1b_state *m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
 void m1b_cpu_state_release(m1b_backend *b, m1b_state *state);
+void m1b_cpu_state_trim(m1b_backend *b, m1b_state *state, int n_tokens);
 m1b_snapshot *m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
 size_t m1b_cpu_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);

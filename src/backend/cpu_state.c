@@ -281,6 +281,17 @@ m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *fro
 }
 
 void
+m1b_cpu_state_trim(m1b_backend *b, m1b_state *s, int n_tokens)
+{
+	const int needed = pages_for(n_tokens) > s->n_pages ? pages_for(n_tokens) - s->n_pages : 0;
+
+	if (needed >= s->reserved)
+		return;
+	m1b_cpu_of(b)->n_unreserved += s->reserved - needed;
+	s->reserved = needed;
+}
+
+void
 m1b_cpu_state_release(m1b_backend *b, m1b_state *s)
 {
 	m1b_cpu *c = m1b_cpu_of(b);

@@ -158,7 +158,7 @@ acquire(m1b_backend *backend, int n_tokens, const m1_prefix *prefix)
 static void
 find_memory(m1_prefix_cache *cache, m1b_backend *backend, m1_request *r, m1_prefix **prefix)
 {
-	const int n_tokens = r->prompt_tokens + r->max_tokens;
+	const int n_tokens = m1_request_most_tokens(r);
 
 	while ((r->state = acquire(backend, n_tokens, *prefix)) == NULL &&
 		   snapshots_are_in_the_way(backend, n_tokens, *prefix))

@@ -1,6 +1,7 @@
 /* cmd_generate.c - `generate`: one prompt in, one reply out, through the same engine that serves SQL. */
 #define _GNU_SOURCE /* getrandom */
 #include <jansson.h>
+#include <math.h>
 #include <sys/random.h>
 
 #include "base/clock.h"
@@ -48,6 +49,28 @@ json_text(m1_slice text)
 	return json_stringn(text.len > 0 ? text.data : "", text.len);
 }
 
+static json_t *
+logprobs(const m1w_done *done)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < done->choice_logprobs.len / sizeof(double); i++)
+		json_array_append_new(array, json_real(m1w_double_at(done->choice_logprobs, i)));
+	return array;
+}
+
+/* For people: each choice with its probability. */
+static void
+print_scores(const result *r, const m1w_done *done)
+{
+	json_t *choices = json_loads(r->cli->choices, 0, NULL);
+
+	for (size_t i = 0; i < done->choice_logprobs.len / sizeof(double); i++)
+		fprintf(stderr, "[%.4f %s]\n", exp(m1w_double_at(done->choice_logprobs, i)),
+				json_string_value(json_array_get(choices, i)));
+	json_decref(choices);
+}
+
 static void
 print_json(const result *r, const m1w_done *done)
 {
@@ -61,6 +84,8 @@ print_json(const result *r, const m1w_done *done)
 		(int) done->completion_tokens, "seed", (json_int_t) done->seed, "model", r->model, "queue_ms", done->queue_ms,
 		"prefill_ms", done->prefill_ms, "decode_ms", done->decode_ms);
 
+	if (object != NULL && r->cli->score)
+		json_object_set_new(object, "choice_logprobs", logprobs(done));
 	if (object != NULL)
 		json_dumpf(object, stdout, JSON_REAL_PRECISION(6));
 	fputc('\n', stdout);
@@ -82,6 +107,8 @@ print_done(void *context, uint64_t id, const m1w_done *done)
 	else
 	{
 		fputc('\n', stdout);
+		if (r->cli->score)
+			print_scores(r, done);
 		fprintf(stderr, "[%s: %d prompt tokens in %.0f ms, %d tokens in %.0f ms, seed %llu]\n",
 				m1w_finish_name(done->finish), done->prompt_tokens, done->prefill_ms, done->completion_tokens,
 				done->decode_ms, (unsigned long long) done->seed);

@@ -17,6 +17,7 @@
 #include "engine/admission.h"
 #include "engine/masker.h"
 #include "engine/request.h"
+#include "engine/scoring.h"
 #include "model/forward.h"
 #include "model/sampler.h"
 
@@ -469,6 +470,8 @@ send_done(m1_engine *e, m1_request *r)
 			return;
 		}
 		send_deltas(e, r);
+		if (r->answer_start > 0)
+			done.choice_logprobs = m1_scorer_logprobs(r->scorer);
 		done.tool_calls = (m1_slice){calls.data, calls.len};
 		if (!r->stream)
 		{
@@ -499,7 +502,9 @@ leave(m1_engine *e, int index)
 {
 	m1_request *r = e->active[index];
 
-	e->model->backend->ops->state_release(e->model->backend, r->state);
+	m1_scoring_leave(e->model->backend, r);
+	if (r->state != NULL)
+		e->model->backend->ops->state_release(e->model->backend, r->state);
 	m1_request_free(r);
 	/* keep the order of arrival: turns go by it */
 	memmove(&e->active[index], &e->active[index + 1], (size_t) (e->n_active - index - 1) * sizeof *e->active);
@@ -634,11 +639,24 @@ advance_fed(m1_engine *e)
 	}
 }
 
+/* The next token of a reply, from what its constraint allows. */
+static m1_status
+sample(m1_engine *e, m1_request *r, const float *logits, m1_error *err)
+{
+	if (r->cursor != NULL && r->mask_error.code != M1_OK)
+	{
+		*err = r->mask_error;
+		return err->code;
+	}
+	return m1_request_accept(
+		r, m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, r->mask, logits), err);
+}
+
 /* What the logits of one row mean for the request that asked for them. */
 static void
 use_logits(m1_engine *e, m1_request *r, const float *logits)
 {
-	m1_sample sample;
+	m1_status status;
 	m1_error error;
 
 	if (r->kind == M1_REQUEST_LOGITS)
@@ -649,13 +667,11 @@ use_logits(m1_engine *e, m1_request *r, const float *logits)
 		r->ended = true;
 		return;
 	}
-	if (r->cursor != NULL && r->mask_error.code != M1_OK)
-	{
-		fail_request(e, r, &r->mask_error);
-		return;
-	}
-	sample = m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, r->mask, logits);
-	if (m1_request_accept(r, sample, &error) != M1_OK)
+	if (m1_scoring_goes_on(r))
+		status = m1_scoring_step(e->model->backend, r, logits, &error);
+	else
+		status = sample(e, r, logits, &error);
+	if (status != M1_OK)
 	{
 		fail_request(e, r, &error);
 		return;

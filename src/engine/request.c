@@ -36,8 +36,6 @@ check_constraint(const m1w_generate *g, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot have stop strings");
 	if (g->tools.len > 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot call tools");
-	if (g->score_choices)
-		return m1_fail(err, M1_E_UNSUPPORTED, "choices cannot be scored yet");
 	return M1_OK;
 }
 
@@ -139,8 +137,8 @@ fit_context(const m1_model *model, m1_request *r, int reply_tokens, m1_error *er
 	}
 	r->prompt_tokens = (int) n;
 	r->max_tokens = reply_tokens;
-	if (reply_tokens > model->max_context - r->prompt_tokens)
-		r->max_tokens = model->max_context - r->prompt_tokens;
+	if (reply_tokens > model->max_context - r->prompt_tokens - r->scoring_tokens)
+		r->max_tokens = model->max_context - r->prompt_tokens - r->scoring_tokens;
 	if (!m1_ids_reserve(&r->tokens, (size_t) r->max_tokens))
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a reply of %d tokens", r->max_tokens);
 	return M1_OK;
@@ -190,7 +188,7 @@ write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
 
 /* The answer will be what the constraint of g says; before anything of the reply is written. */
 static m1_status
-constrain(m1_request *r, m1_constraints *constraints, const m1w_generate *g, m1_error *err)
+constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, const m1w_generate *g, m1_error *err)
 {
 	m1_constraint *c;
 	m1_status status = m1_constraints_get(constraints, g, &c, err);
@@ -202,7 +200,33 @@ constrain(m1_request *r, m1_constraints *constraints, const m1w_generate *g, m1_
 	r->cursor = m1_cursor_create(c);
 	r->mask = calloc((size_t) m1_constraints_vocabulary(constraints)->words, sizeof *r->mask);
 	m1_constraint_release(c);
-	return r->cursor != NULL && r->mask != NULL ? M1_OK : no_memory(err);
+	if (r->cursor == NULL || r->mask == NULL)
+		return no_memory(err);
+	if (!g->score_choices)
+		return M1_OK;
+	status = m1_scorer_create(r->tokenizer, g->constraint_text, model->config.vocab_size, &r->scorer, err);
+	if (status == M1_OK)
+		r->room = m1_scorer_longest(r->scorer);
+	/* a snapshot may have one page that it shares with nobody */
+	r->scoring_tokens = model->page_tokens;
+	return status;
+}
+
+/* A choice is never cut short. */
+static m1_status
+fit_choices(const m1_request *r, int reply_tokens, m1_error *err)
+{
+	const int longest = r->scorer == NULL ? 0 : m1_scorer_longest(r->scorer);
+
+	if (longest == 0 || r->max_tokens >= longest)
+		return M1_OK;
+	if (reply_tokens >= longest)
+		m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the prompt leaves too little of the context to the answer");
+	else
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "max_tokens is smaller than the longest choice");
+	m1_error_detail(err, "The longest choice has %d tokens, with the end of turn; there is room for %d.", longest,
+					r->max_tokens > 0 ? r->max_tokens : 0);
+	return reply_tokens >= longest ? M1_E_CONTEXT_OVERFLOW : M1_E_INVALID_ARGUMENT;
 }
 
 static m1_status
@@ -220,12 +244,14 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 	else
 		status = render_chat(model, g, r, err);
 	if (status == M1_OK && g->constraint != M1W_CONSTRAINT_NONE)
-		status = constrain(r, constraints, g, err);
+		status = constrain(r, model, constraints, g, err);
 	/* Counted as prompt, so that a small max_tokens is all for the answer. */
 	if (status == M1_OK && r->kind == M1_REQUEST_CHAT && r->thinking_budget == 0)
 		status = write_for_model(r, THINK_NOTHING, &n, err);
 	if (status == M1_OK)
 		status = fit_context(model, r, g->max_tokens, err);
+	if (status == M1_OK)
+		status = fit_choices(r, g->max_tokens, err);
 	return status;
 }
 
@@ -281,10 +307,17 @@ m1_request_free(m1_request *r)
 	m1_cuts_free(&r->cuts);
 	m1_cursor_free(r->cursor);
 	free(r->mask);
+	m1_scorer_free(r->scorer);
 	free(r);
 }
 
 /* ---- feeding ---- */
+
+int
+m1_request_most_tokens(const m1_request *r)
+{
+	return r->prompt_tokens + r->max_tokens + r->scoring_tokens;
+}
 
 bool
 m1_request_cut(m1_request *r, int prefill_chunk)
@@ -380,7 +413,7 @@ answer_is_complete(m1_request *r)
 {
 	bool only;
 
-	return r->cursor != NULL && m1_cursor_at_end(r->cursor, &only) && only;
+	return r->cursor != NULL && r->scorer == NULL && m1_cursor_at_end(r->cursor, &only) && only;
 }
 
 static m1_status
@@ -415,11 +448,48 @@ m1_request_accept(m1_request *r, m1_sample sample, m1_error *err)
 {
 	r->sure_tokens = sample.probability > SURE_PROBABILITY ? r->sure_tokens + 1 : 0;
 	if (r->kind == M1_REQUEST_CHAT)
-		return accept_chat(r, sample.id, err);
+	{
+		const m1_status status = accept_chat(r, sample.id, err);
+
+		if (!r->ended && m1_request_at_scored_answer(r) && r->max_tokens - r->completion_tokens < r->room)
+			end(r, M1W_FINISH_LENGTH);
+		return status;
+	}
 	if (!append(r, sample.id))
 		return no_memory(err);
 	if (r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);
+	return M1_OK;
+}
+
+/* ---- scored choices ---- */
+
+bool
+m1_request_at_scored_answer(const m1_request *r)
+{
+	bool only;
+
+	return r->scorer != NULL && m1_cursor_at_end(r->cursor, &only);
+}
+
+void
+m1_request_rewind(m1_request *r)
+{
+	r->fed = r->answer_start;
+	r->tokens.len = (size_t) r->answer_start;
+}
+
+m1_status
+m1_request_choose(m1_request *r, m1_error *err)
+{
+	const m1_ids *choice = m1_scorer_choose(r->scorer, &r->sampling, (uint64_t) r->completion_tokens);
+
+	m1_request_rewind(r);
+	for (size_t i = 0; i < choice->len; i++)
+		if (!append(r, choice->data[i]) || !m1_reply_push(r->reply, choice->data[i]))
+			return no_memory(err);
+	r->completion_tokens++; /* the end of turn, which was scored with it */
+	end(r, M1W_FINISH_STOP);
 	return M1_OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "engine/constraints.h"
 #include "engine/cuts.h"
+#include "engine/scorer.h"
 #include "model/model.h"
 #include "model/reply.h"
 #include "model/sampler.h"
@@ -41,6 +42,9 @@ typedef struct m1_request
 	uint64_t *mask;		 /* with cursor: the tokens that may come next */
 	m1_error mask_error; /* code M1_OK: the mask is there */
 	int room;			 /* tokens that reasoning leaves to a constrained answer */
+	m1_scorer *scorer;	 /* choices whose probabilities are wanted, or NULL */
+	int scoring_tokens;	 /* memory that scoring needs on top of the sequence's own */
+	int answer_start;	 /* where they are fed; 0 = reasoning goes on */
 
 	int completion_tokens;
 	int reasoning_tokens;
@@ -51,9 +55,10 @@ typedef struct m1_request
 
 	/* kept by the scheduler */
 	m1_cuts cuts;
-	int cached_tokens; /* of the prompt, from a snapshot */
-	bool alone;		   /* does not wait for another one's snapshot */
-	m1b_state *state;  /* NULL while waiting */
+	int cached_tokens;		/* of the prompt, from a snapshot */
+	bool alone;				/* does not wait for another one's snapshot */
+	m1b_state *state;		/* NULL while waiting */
+	m1b_snapshot *snapshot; /* at answer_start, while choices are scored */
 	bool paused;
 	bool cancelled;
 	size_t sent[M1W_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
@@ -72,6 +77,9 @@ void m1_request_free(m1_request *r);
 /* Decides where the prompt is cut. Once, before the request is fed. false when memory ran out. */
 bool m1_request_cut(m1_request *r, int prefill_chunk);
 
+/* What the request needs memory for. */
+int m1_request_most_tokens(const m1_request *r);
+
 /* Tokens that are known but have not gone through the model. At least 1 until the request has ended. */
 int m1_request_pending(const m1_request *r);
 
@@ -80,6 +88,13 @@ int m1_request_pending(const m1_request *r);
  * chunk. It depends on the request alone; see cuts.h.
  */
 int m1_request_next_chunk(const m1_request *r, int prefill_chunk);
+
+/* What is sampled next would be the first token of an answer that is to be scored instead. */
+bool m1_request_at_scored_answer(const m1_request *r);
+/* Goes back to the start of the answer, as far as the tokens are concerned. */
+void m1_request_rewind(m1_request *r);
+/* All choices have been scored: the answer is one of them. */
+m1_status m1_request_choose(m1_request *r, m1_error *err);
 
 /* Fills the mask of a constrained request, or mask_error. */
 void m1_request_fill_mask(m1_request *r);

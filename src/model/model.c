@@ -54,6 +54,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		return status;
 	/* what could never be held is refused as too long for the context, at once */
 	memory = m->backend->ops->memory(m->backend);
+	m->page_tokens = memory.page_tokens;
 	if (m->max_context / memory.page_tokens >= memory.pages && m->max_context > memory.pages * memory.page_tokens)
 	{
 		m->max_context = memory.pages * memory.page_tokens;

@@ -34,6 +34,7 @@ typedef struct m1_model
 	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 	m1b_backend *backend;
 	int max_context;
+	int page_tokens;		/* of the backend's KV pages */
 	bool kv_limits_context; /* max_context is what the KV pages hold, less than was asked for */
 	int max_sequences;
 	int max_batch_tokens;

@@ -1,10 +1,11 @@
 /*
  * test_answers.c - constrained answers through the whole engine: with reasoning and without, streamed,
- * short of tokens, beside other requests; and the requests that are refused.
+ * short of tokens, beside other requests; the probabilities of choices; and the requests that are refused.
  */
 #include "testing.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #include "base/buf.h"
 #include "engine/engine.h"
+#include "model/chat.h"
 
 #define MODEL "models/m1-nano"
 #define MAX_IDS 64
@@ -71,9 +73,8 @@ static void
 on_vector(void *context, uint64_t id, const m1w_vector *v)
 {
 	(void) context;
-	(void) id;
-	(void) v;
-	fail();
+	answers[id].done = true;
+	m1_buf_append(&answers[id].content, v->values.data, v->values.len);
 }
 
 static void
@@ -296,6 +297,235 @@ test_batches_and_streams(void **state)
 	m1_engine_close(e);
 }
 
+/* ---- scored choices ---- */
+
+#define YES_NO "Answer yes or no: the customer wants a refund.\n\nHi, My kettle leaks water. I want a refund. Ana"
+
+static m1w_generate
+scored(const char *prompt, const char *choices)
+{
+	m1w_generate g = constrained(prompt, M1W_CONSTRAINT_CHOICES, choices);
+
+	g.score_choices = 1;
+	g.thinking_budget = 0;
+	return g;
+}
+
+/* The logarithm of the probability of id after ids, from a request for logits. */
+static double
+logprob_after(m1_engine *e, const m1_ids *ids, int32_t id)
+{
+	double sum = 0;
+	m1_error err;
+	float *logits;
+	int vocab;
+	double logprob;
+
+	assert_ok(m1_engine_logits(e, MAX_IDS - 1, (m1w_id_slice){ids->data, ids->len}, &err));
+	run_all(e);
+	logits = (float *) (void *) answers[MAX_IDS - 1].content.data;
+	vocab = (int) (answers[MAX_IDS - 1].content.len / sizeof *logits);
+	for (int i = 0; i < vocab; i++)
+		sum += exp((double) logits[i]);
+	logprob = logits[id] - log(sum);
+	m1_buf_free(&answers[MAX_IDS - 1].content);
+	answers[MAX_IDS - 1].done = false;
+	return logprob;
+}
+
+/* The same from logits of whole sequences: what a choice and the end of turn behind it have together. */
+static void
+assert_scores(m1_engine *e, const m1w_generate *g, const char *const *choices, size_t n, const m1_buf *got)
+{
+	const m1_tokenizer *t = m1_engine_model(e)->tokenizer;
+	double want[8];
+	double sum = 0;
+
+	assert_int_equal(got->len, n * sizeof(double));
+	for (size_t i = 0; i < n; i++)
+	{
+		m1_chat chat = {.system = g->system, .prompt = g->prompt};
+		m1_chat_bounds bounds;
+		m1_ids ids = {0};
+		m1_ids choice = {0};
+		m1_error err;
+
+		assert_ok(m1_chat_render(t, &chat, &ids, &bounds, &err));
+		assert_ok(m1_tokenizer_encode(t, m1_slice_of("<think>\n\n</think>\n\n"), M1_ADDED_PLAIN, &ids, NULL, &err));
+		assert_ok(m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &choice, NULL, &err));
+		m1_ids_push(&choice, m1_tokenizer_eos(t));
+		want[i] = 0;
+		for (size_t j = 0; j < choice.len; j++)
+		{
+			want[i] += logprob_after(e, &ids, choice.data[j]);
+			m1_ids_push(&ids, choice.data[j]);
+		}
+		sum += exp(want[i]);
+		m1_ids_free(&ids);
+		m1_ids_free(&choice);
+	}
+	for (size_t i = 0; i < n; i++)
+	{
+		const double have = m1w_double_at((m1_slice){got->data, got->len}, i);
+
+		if (!(fabs(have - (want[i] - log(sum))) < 1e-3))
+			fail_msg("choice %zu: %g instead of %g", i, have, want[i] - log(sum));
+	}
+}
+
+static void
+test_scores_are_the_models(void **state)
+{
+	static const char *const choices[] = {"yes", "no", "hardware", "a", "ab", "maybe the customer does"};
+	m1_engine *e = open_engine(2);
+	m1w_generate g = scored(YES_NO, "[\"yes\", \"no\", \"hardware\", \"a\", \"ab\", \"maybe the customer does\"]");
+	m1w_generate one = scored(YES_NO, "[\"only\"]");
+	double sum = 0;
+
+	(void) state;
+	submit(e, 1, &g);
+	submit(e, 2, &one);
+	run_all(e);
+	for (size_t i = 0; i < 6; i++)
+		sum += exp(m1w_double_at((m1_slice){answers[1].logprobs.data, answers[1].logprobs.len}, i));
+	assert_true(fabs(sum - 1) < 1e-9);
+	assert_scores(e, &g, choices, 6, &answers[1].logprobs);
+	assert_text(&answers[1].content, "yes");
+	assert_int_equal(answers[1].facts.finish, M1W_FINISH_STOP);
+	assert_int_equal(answers[1].facts.completion_tokens, 2);
+	assert_text(&answers[2].content, "only");
+	assert_int_equal(answers[2].logprobs.len, sizeof(double));
+	assert_true(fabs(m1w_double_at((m1_slice){answers[2].logprobs.data, sizeof(double)}, 0)) < 1e-12);
+	m1_engine_close(e);
+}
+
+/* After reasoning, too; and bit for bit the same beside others, with the answer drawn by the probabilities. */
+static void
+test_scores_in_batches(void **state)
+{
+	enum
+	{
+		N = 24
+	};
+	m1_engine *e = open_engine(8);
+	m1_buf alone[N] = {{0}};
+	int drawn = 0;
+
+	(void) state;
+	for (int round = 0; round < 2; round++)
+	{
+		for (uint64_t i = 0; i < N; i++)
+		{
+			m1w_generate g = scored(YES_NO, "[\"yes\", \"no\", \"hardware failure\"]");
+
+			g.thinking_budget = (int32_t) (i % 3) * 4 - 1;
+			g.temperature = i < 4 ? 0.0f : 20.0f;
+			g.top_p = 1.0f;
+			g.seed = i;
+			g.max_tokens = 100;
+			submit(e, i + 1, &g);
+			if (round == 0)
+				run_all(e);
+		}
+		run_all(e);
+		for (int i = 0; i < N; i++)
+		{
+			const answer *a = &answers[i + 1];
+
+			assert_true(a->done && a->logprobs.len == 3 * sizeof(double) && a->content.len > 0);
+			assert_true(i >= 4 || a->reasoning.len > 0);
+			if (round == 0)
+			{
+				m1_buf_append(&alone[i], a->logprobs.data, a->logprobs.len);
+				drawn += a->content.len != 3;
+			}
+			else
+				assert_memory_equal(alone[i].data, a->logprobs.data, a->logprobs.len);
+		}
+		forget();
+	}
+	/* at such a temperature the three are nearly alike */
+	assert_true(drawn > 4 && drawn < N - 4);
+	for (int i = 0; i < N; i++)
+		m1_buf_free(&alone[i]);
+	m1_engine_close(e);
+}
+
+static void
+test_scores_that_do_not_fit(void **state)
+{
+	m1_engine *e = open_engine(2);
+	m1w_generate g = scored(YES_NO, "[\"yes\", \"no\", \"hardware failure of the whole thing\"]");
+	bool busy;
+	m1_error err;
+
+	(void) state;
+	for (g.max_tokens = 1; m1_engine_generate(e, 1, &g, &err) != M1_OK; g.max_tokens++)
+	{
+		assert_int_equal(err.code, M1_E_INVALID_ARGUMENT);
+		assert_non_null(strstr(err.message, "longest choice"));
+	}
+	assert_true(g.max_tokens > 5);
+	g.thinking_budget = -1;
+	submit(e, 2, &g); /* no room for any reasoning */
+	g.prompt = m1_slice_of("What is 47 + 35?");
+	g.max_tokens = 60; /* not for all of it: it is closed in time */
+	submit(e, 3, &g);
+	run_all(e);
+	assert_int_equal(answers[1].facts.finish, M1W_FINISH_STOP);
+	assert_int_equal(answers[1].logprobs.len, 3 * sizeof(double));
+	assert_int_equal(answers[2].facts.finish, M1W_FINISH_LENGTH);
+	assert_int_equal(answers[2].logprobs.len, 0);
+	assert_int_equal(answers[3].facts.finish, M1W_FINISH_THINKING_BUDGET);
+	assert_int_equal(answers[3].logprobs.len, 3 * sizeof(double));
+	assert_true(answers[3].facts.completion_tokens <= 60);
+	/* gone in the middle */
+	g.thinking_budget = 0;
+	submit(e, 4, &g);
+	for (int i = 0; i < 5; i++)
+		assert_ok(m1_engine_step(e, &busy, &err));
+	assert_true(busy);
+	m1_engine_cancel(e, 4);
+	run_all(e);
+	assert_int_equal(answers[4].error.code, M1_E_CANCELLED);
+	m1_engine_close(e);
+}
+
+/* With memory for one context and no more, scoring requests wait for each other, and none fails. */
+static void
+test_scores_in_little_memory(void **state)
+{
+	static const m1_engine_events events = {
+		.progress = on_progress, .delta = on_delta, .done = on_done, .vector = on_vector, .failed = on_failed};
+	const m1_engine_options options = {
+		.model_path = MODEL, .device = "cpu", .threads = 2, .max_requests = 4, .max_context = 256};
+	m1_engine_options enough = options;
+	m1_engine *e = NULL;
+	m1_error err;
+
+	(void) state;
+	forget();
+	/* the smallest pool that holds the context */
+	for (enough.kv_bytes = 4096; e == NULL || m1_engine_info(e).context < 256; enough.kv_bytes += 4096)
+	{
+		m1_engine_close(e);
+		if (m1_engine_open(&enough, &events, &e, &err) != M1_OK)
+			e = NULL;
+	}
+	for (uint64_t i = 1; i <= 6; i++)
+	{
+		m1w_generate g = scored(YES_NO, "[\"yes\", \"no\", \"hardware failure\"]");
+
+		g.thinking_budget = i % 2 == 0 ? 0 : -1;
+		g.max_tokens = i < 3 ? 81920 : 40;
+		submit(e, i, &g);
+	}
+	run_all(e);
+	for (int i = 1; i <= 6; i++)
+		assert_true(answers[i].done && answers[i].logprobs.len == 3 * sizeof(double));
+	m1_engine_close(e);
+}
+
 static void
 test_refusals(void **state)
 {
@@ -316,7 +546,7 @@ test_refusals(void **state)
 	bad[2].tools = m1_slice_of("[{\"name\": \"f\"}]");
 	bad[3].prompt = m1_slice_of("");
 	bad[3].ids = (m1w_id_slice){ids, 1};
-	bad[4].score_choices = 1;
+	bad[4].score_choices = 1; /* a regular expression has none */
 	bad[5].constraint_text = m1_slice_of("(");
 	for (int i = 0; i < 6; i++)
 		if (m1_engine_generate(e, 1, &bad[i], &err) != M1_E_INVALID_ARGUMENT ||
@@ -373,6 +603,10 @@ main(void)
 		cmocka_unit_test(test_short_of_tokens),
 		cmocka_unit_test(test_too_short),
 		cmocka_unit_test(test_batches_and_streams),
+		cmocka_unit_test(test_scores_are_the_models),
+		cmocka_unit_test(test_scores_in_batches),
+		cmocka_unit_test(test_scores_that_do_not_fit),
+		cmocka_unit_test(test_scores_in_little_memory),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_many_constraints),
 	};

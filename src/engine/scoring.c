@@ -1,0 +1,66 @@
+/* scoring.c - see scoring.h. */
+#include "engine/scoring.h"
+
+bool
+m1_scoring_goes_on(const m1_request *r)
+{
+	return r->answer_start > 0 || m1_request_at_scored_answer(r);
+}
+
+/* Tokens of the sequence with the longest choice. */
+static int
+scored_tokens(const m1_request *r)
+{
+	return r->answer_start + m1_scorer_longest(r->scorer);
+}
+
+/*
+ * Takes the sequence to the place where its answer begins; it is there the first time. There is memory for it: what was
+ * reserved for more reasoning is given up, and that is a page at least (m1_request.scoring_tokens). Later, the state
+ * makes room for the next one, which starts from the snapshot; nobody comes in between.
+ */
+static m1_status
+back_to_answer(m1b_backend *b, m1_request *r, m1_error *err)
+{
+	if (r->snapshot == NULL)
+	{
+		b->ops->state_trim(b, r->state, scored_tokens(r));
+		r->snapshot = b->ops->snapshot_take(b, r->state, r->answer_start);
+		return r->snapshot != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for scoring choices");
+	}
+	m1_request_rewind(r);
+	b->ops->state_release(b, r->state);
+	r->state = b->ops->state_acquire_from(b, scored_tokens(r), r->snapshot);
+	return r->state != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for scoring choices");
+}
+
+m1_status
+m1_scoring_step(m1b_backend *backend, m1_request *r, const float *logits, m1_error *err)
+{
+	int32_t token;
+	m1_status status = M1_OK;
+
+	if (r->answer_start == 0)
+		r->answer_start = r->fed;
+	switch (m1_scorer_read(r->scorer, logits, &token))
+	{
+		case M1_SCORE_DONE:
+			return m1_request_choose(r, err);
+		case M1_SCORE_BACK:
+			status = back_to_answer(backend, r, err);
+			break;
+		case M1_SCORE_NEXT:
+			break;
+	}
+	if (status == M1_OK && !m1_ids_push(&r->tokens, token))
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
+	return status;
+}
+
+void
+m1_scoring_leave(m1b_backend *backend, m1_request *r)
+{
+	if (r->snapshot != NULL)
+		backend->ops->snapshot_release(backend, r->snapshot);
+	r->snapshot = NULL;
+}
