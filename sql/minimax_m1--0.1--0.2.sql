@@ -31,3 +31,24 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- ---- Operators over tables: batches, aggregates, constrained answers ----
+
+CREATE FUNCTION generate_batch(
+    prompts text[],
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL)
+RETURNS TABLE (ord int, content text, reasoning text, error text)
+AS 'MODULE_PATHNAME', 'm1pg_generate_batch'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 ROWS 100;
+
+COMMENT ON FUNCTION generate_batch IS 'answers many prompts at the same time; an error belongs to its row';
+
+REVOKE ALL ON FUNCTION
+    generate_batch(text[], text, int, int, float8, float8, bigint, text[])
+FROM PUBLIC;

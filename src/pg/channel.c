@@ -36,6 +36,9 @@ struct M1Channel
 	dsm_segment *segment;
 	shm_mq_handle *requests;
 	shm_mq_handle *events;
+	m1w_type	type;
+	char	   *unsent;			/* the payload, while the queue has not taken all of it; else NULL */
+	Size		unsent_len;
 	int			slot;
 	uint64		request;
 	TimestampTz submitted_at;
@@ -82,20 +85,15 @@ copy_excerpt(char *to, const char *from)
 	to[len] = '\0';
 }
 
-static void pg_attribute_noreturn()
-refuse_overload(void)
+static void
+refuse_overload(m1_error *error)
 {
-	m1pg_shared->stats.rejected++;
-	LWLockRelease(m1pg_shared->lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("minimax_m1: the request queue is full"),
-			 errdetail("%d requests are running or waiting.", m1pg_shared->n_slots),
-			 errhint("Try again later, or raise minimax_m1.max_queue.")));
-	pg_unreachable();
+	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
+	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
+	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
 }
 
-/* There are max_requests + max_queue slots: one is free as long as the queue has room. */
+/* There are max_requests + max_queue slots: one is free as long as the queue has room. -1: it has none. */
 static int
 claim_slot(m1w_type type, const char *function, const char *excerpt, uint64 *request)
 {
@@ -105,7 +103,11 @@ claim_slot(m1w_type type, const char *function, const char *excerpt, uint64 *req
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	if ((index = find_free_slot()) < 0)
-		refuse_overload();		/* releases the lock */
+	{
+		m1pg_shared->stats.rejected++;
+		LWLockRelease(m1pg_shared->lock);
+		return -1;
+	}
 	slot = &m1pg_shared->slots[index];
 	memset(slot, 0, sizeof *slot);
 	slot->state = M1_SLOT_CLAIMED;
@@ -137,31 +139,29 @@ submit_slot(int index, dsm_handle handle)
 
 /* ---- waiting ---- */
 
-static void
-unavailable(const char *why)
+static m1w_type
+unavailable(m1_error *error, const char *why)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-			 errmsg("minimax_m1: %s", why),
-			 errhint("The request was not completed. Try again.")));
+	m1_fail(error, M1_E_UNAVAILABLE, "%s", why);
+	m1_error_hint(error, "The request was not completed. Try again.");
+	return M1W_ERROR;
 }
 
-/* A worker that is restarting is waited for; one that stays away is an error. */
-static void
-check_worker(M1Channel *c)
+/* A worker that is restarting is waited for; one that stays away is not. */
+static bool
+worker_stays_away(M1Channel *c)
 {
 	TimestampTz now;
 
 	if (m1pg_shared->worker != NULL)
 	{
 		c->worker_missed = 0;
-		return;
+		return false;
 	}
 	now = GetCurrentTimestamp();
 	if (c->worker_missed == 0)
 		c->worker_missed = now;
-	else if (TimestampDifferenceExceeds(c->worker_missed, now, WORKER_ABSENCE_MS))
-		unavailable("the background worker is not running");
+	return TimestampDifferenceExceeds(c->worker_missed, now, WORKER_ABSENCE_MS);
 }
 
 /* As client_connection_check_interval does: nobody waits for an answer any more. */
@@ -175,8 +175,8 @@ check_client(void)
 	}
 }
 
-static void
-wait_for_worker(M1Channel *c)
+void
+m1pg_channel_wait(void)
 {
 	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 								   CHECK_INTERVAL_MS, PG_WAIT_EXTENSION);
@@ -186,12 +186,12 @@ wait_for_worker(M1Channel *c)
 	if (events & WL_TIMEOUT)
 		check_client();
 	CHECK_FOR_INTERRUPTS();
-	check_worker(c);
 }
 
 /* ---- the request ---- */
 
-static void
+/* false: the server has no segment left. */
+static bool
 create_queues(M1Channel *c)
 {
 	shm_toc_estimator e;
@@ -205,7 +205,9 @@ create_queues(M1Channel *c)
 	shm_toc_estimate_keys(&e, 2);
 	size = shm_toc_estimate(&e);
 
-	c->segment = dsm_create(size, 0);
+	c->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (c->segment == NULL)
+		return false;
 	on_dsm_detach(c->segment, on_detach, Int32GetDatum(c->slot));
 	toc = shm_toc_create(M1PG_CHANNEL_MAGIC, dsm_segment_address(c->segment), size);
 
@@ -218,63 +220,100 @@ create_queues(M1Channel *c)
 	shm_toc_insert(toc, M1PG_KEY_EVENTS, mq);
 	shm_mq_set_receiver(mq, MyProc);
 	c->events = shm_mq_attach(mq, c->segment, NULL);
+	return true;
 }
 
-static void
-send_request(M1Channel *c, m1w_type type, const char *payload, Size len)
+/* Gives the queue what it takes. true: nothing is left to send. */
+static bool
+send_request(M1Channel *c, const char *payload, Size len)
 {
-	M1Message	message = {type};
+	M1Message	message = {c->type};
 	shm_mq_iovec iov[2];
+	shm_mq_result result;
 
 	iov[0].data = (const char *) &message;
 	iov[0].len = sizeof message;
 	iov[1].data = payload;
 	iov[1].len = len;
-	for (;;)
-	{
 #if PG_VERSION_NUM >= 150000
-		shm_mq_result result = shm_mq_sendv(c->requests, iov, 2, true, true);
+	result = shm_mq_sendv(c->requests, iov, 2, true, true);
 #else
-		shm_mq_result result = shm_mq_sendv(c->requests, iov, 2, true);
+	result = shm_mq_sendv(c->requests, iov, 2, true);
 #endif
-		if (result == SHM_MQ_SUCCESS)
-			return;
-		/* The worker may have refused the request unread: its answer says why. */
-		if (result == SHM_MQ_DETACHED)
-			return;
-		wait_for_worker(c);
+	/* Detached: the worker may have refused the request unread, and its answer says why. */
+	return result != SHM_MQ_WOULD_BLOCK;
+}
+
+/* The worker reads a request only when it is admitted, so a long prompt is sent while its answer is waited for. */
+static void
+send_unsent(M1Channel *c)
+{
+	if (c->unsent == NULL || !send_request(c, c->unsent, c->unsent_len))
+		return;
+	pfree(c->unsent);
+	c->unsent = NULL;
+}
+
+M1Channel *
+m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
+					  const char *function, const char *excerpt, m1_error *error)
+{
+	M1Channel  *c;
+	bool		created = false;
+
+	m1pg_require_shared();
+	if (len > M1W_MAX_PAYLOAD)
+	{
+		m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the request is too large");
+		m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
+		return NULL;
 	}
+	c = palloc0(sizeof *c);
+	c->type = type;
+	if ((c->slot = claim_slot(type, function, excerpt, &c->request)) < 0)
+	{
+		pfree(c);
+		refuse_overload(error);
+		return NULL;
+	}
+	c->submitted_at = GetCurrentTimestamp();
+	PG_TRY();
+	{
+		created = create_queues(c);
+	}
+	PG_FINALLY();
+	{
+		/* with a segment, its detach callback frees the slot */
+		if (c->segment == NULL)
+			free_slot(c->slot);
+	}
+	PG_END_TRY();
+	if (!created)
+	{
+		pfree(c);
+		m1_fail(error, M1_E_OVERLOADED, "the server has no dynamic shared memory segment left");
+		m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
+		return NULL;
+	}
+	submit_slot(c->slot, dsm_segment_handle(c->segment));
+	if (!send_request(c, payload, len))
+	{
+		c->unsent = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
+		memcpy(c->unsent, payload, len);
+		c->unsent_len = len;
+	}
+	return c;
 }
 
 M1Channel *
 m1pg_channel_open(m1w_type type, const char *payload, Size len,
 				  const char *function, const char *excerpt)
 {
-	M1Channel  *c;
+	m1_error	error;
+	M1Channel  *c = m1pg_channel_try_open(type, payload, len, function, excerpt, &error);
 
-	m1pg_require_shared();
-	if (len > M1W_MAX_PAYLOAD)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("minimax_m1: the request is too large"),
-				 errdetail("It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD)));
-	c = palloc0(sizeof *c);
-	c->slot = claim_slot(type, function, excerpt, &c->request);
-	c->submitted_at = GetCurrentTimestamp();
-	PG_TRY();
-	{
-		create_queues(c);
-	}
-	PG_CATCH();
-	{
-		/* with a segment, its detach callback frees the slot */
-		if (c->segment == NULL)
-			free_slot(c->slot);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	submit_slot(c->slot, dsm_segment_handle(c->segment));
-	send_request(c, type, payload, len);
+	if (c == NULL)
+		m1pg_report(&error);
 	return c;
 }
 
@@ -300,49 +339,65 @@ note_running(M1Channel *c)
 	LWLockRelease(m1pg_shared->lock);
 }
 
-static void
-raise_failure(const char *payload, Size len)
+static m1w_type
+read_failure(const char *payload, Size len, m1_error *error)
 {
 	m1w_failure failure;
-	m1_error	error;
 
-	if (m1w_decode_failure(payload, len, &failure, &error) == M1_OK)
-		m1w_failure_to_error(&failure, &error);
-	m1pg_report(&error);
+	if (m1w_decode_failure(payload, len, &failure, error) == M1_OK)
+		m1w_failure_to_error(&failure, error);
+	return M1W_ERROR;
+}
+
+m1w_type
+m1pg_channel_poll(M1Channel *c, const char **payload, Size *len, m1_error *error)
+{
+	void	   *data;
+	Size		size;
+	shm_mq_result result;
+	M1Message	message;
+
+	send_unsent(c);
+	note_running(c);
+	result = shm_mq_receive(c->events, &size, &data, true);
+	if (result == SHM_MQ_WOULD_BLOCK)
+		return worker_stays_away(c) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
+	if (result == SHM_MQ_DETACHED)
+		return unavailable(error, "the background worker went away");
+	if (size < sizeof message)
+		elog(ERROR, "minimax_m1: message of %zu bytes from the worker", size);
+	memcpy(&message, data, sizeof message);
+	*payload = (const char *) data + sizeof message;
+	*len = size - sizeof message;
+	return message.type == M1W_ERROR ? read_failure(*payload, *len, error) : message.type;
+}
+
+m1w_type
+m1pg_channel_try_receive(M1Channel *c, const char **payload, Size *len, m1_error *error)
+{
+	m1w_type	type;
+
+	while ((type = m1pg_channel_poll(c, payload, len, error)) == M1PG_NO_EVENT)
+		m1pg_channel_wait();
+	return type;
 }
 
 m1w_type
 m1pg_channel_receive(M1Channel *c, const char **payload, Size *len)
 {
-	for (;;)
-	{
-		void	   *data;
-		Size		size;
-		shm_mq_result result = shm_mq_receive(c->events, &size, &data, true);
-		M1Message	message;
+	m1_error	error;
+	m1w_type	type = m1pg_channel_try_receive(c, payload, len, &error);
 
-		if (result == SHM_MQ_DETACHED)
-			unavailable("the background worker went away");
-		if (result == SHM_MQ_WOULD_BLOCK)
-		{
-			wait_for_worker(c);
-			continue;
-		}
-		if (size < sizeof message)
-			elog(ERROR, "minimax_m1: message of %zu bytes from the worker", size);
-		memcpy(&message, data, sizeof message);
-		*payload = (const char *) data + sizeof message;
-		*len = size - sizeof message;
-		note_running(c);
-		if (message.type == M1W_ERROR)
-			raise_failure(*payload, *len);
-		return message.type;
-	}
+	if (type == M1W_ERROR)
+		m1pg_report(&error);
+	return type;
 }
 
 void
 m1pg_channel_close(M1Channel *c)
 {
 	dsm_detach(c->segment);
+	if (c->unsent != NULL)
+		pfree(c->unsent);
 	pfree(c);
 }

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -32,8 +33,8 @@ m1pg_to_utf8(const char *s, Size len)
 	return slice;
 }
 
-static m1_slice
-text_to_utf8(const text *t)
+m1_slice
+m1pg_utf8_of_text(const text *t)
 {
 	return m1pg_to_utf8(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 }
@@ -44,6 +45,49 @@ m1pg_text_from_utf8(m1_slice s)
 	char	   *converted = pg_any_to_server(s.data, s.len, PG_UTF8);
 
 	return cstring_to_text_with_len(converted, converted == s.data ? s.len : strlen(converted));
+}
+
+/* Converts as far as it goes; NULL when that is not to the end. */
+static text *
+convert_or_null(m1_slice s)
+{
+	int			encoding = GetDatabaseEncoding();
+	Oid			proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	Size		size = (s.len + 2) * MAX_CONVERSION_GROWTH;
+	char	   *converted;
+	text	   *result = NULL;
+
+	if (!OidIsValid(proc))
+		return NULL;
+	converted = palloc_extended(size, MCXT_ALLOC_HUGE);
+	if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, s.data),
+									  (int) s.len, (unsigned char *) converted, (int) Min(size, INT_MAX),
+									  true) == (int) s.len)
+		result = cstring_to_text(converted);
+	pfree(converted);
+	return result;
+}
+
+text *
+m1pg_try_text_from_utf8(m1_slice s)
+{
+	if (s.len == 0)
+		return cstring_to_text("");
+	if (!pg_verify_mbstr(PG_UTF8, s.data, (int) s.len, true))
+		return NULL;
+	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
+		return cstring_to_text_with_len(s.data, (int) s.len);
+	return convert_or_null(s);
+}
+
+text *
+m1pg_scalar_text(m1_slice s)
+{
+	text	   *t = m1pg_try_text_from_utf8(s);
+
+	if (t == NULL && m1pg_on_error == M1_ON_ERROR_RAISE)
+		return m1pg_text_from_utf8(s);	/* raises, in PostgreSQL's words */
+	return t;
 }
 
 /* ---- arguments ---- */
@@ -101,20 +145,18 @@ read_stops(ArrayType *array, m1w_generate *g)
 	{
 		if (nulls[i])
 			bad_argument("a stop string is NULL", psprintf("It is number %d.", i + 1));
-		g->stops[i] = text_to_utf8(DatumGetTextPP(values[i]));
+		g->stops[i] = m1pg_utf8_of_text(DatumGetTextPP(values[i]));
 		if (g->stops[i].len == 0)
 			bad_argument("a stop string is empty", psprintf("It is number %d.", i + 1));
 	}
 	g->n_stops = n;
 }
 
-/* The arguments that generate, complete and generate_stream share, from number `arg` on: system_prompt, max_tokens,
- * thinking_budget, temperature, top_p, seed, stop. NULL leaves the setting's value. */
-static void
-read_options(FunctionCallInfo fcinfo, int arg, m1w_generate *g)
+void
+m1pg_read_options(FunctionCallInfo fcinfo, int arg, m1w_generate *g)
 {
 	if (!PG_ARGISNULL(arg))
-		g->system = text_to_utf8(PG_GETARG_TEXT_PP(arg));
+		g->system = m1pg_utf8_of_text(PG_GETARG_TEXT_PP(arg));
 	if (!PG_ARGISNULL(arg + 1) && (g->max_tokens = PG_GETARG_INT32(arg + 1)) < 1)
 		bad_argument("max_tokens is out of range", psprintf("It is %d; it must be at least 1.", g->max_tokens));
 	if (!PG_ARGISNULL(arg + 2) && (g->thinking_budget = PG_GETARG_INT32(arg + 2)) < -1)
@@ -139,16 +181,33 @@ read_options(FunctionCallInfo fcinfo, int arg, m1w_generate *g)
 	}
 	if (!PG_ARGISNULL(arg + 5))
 		g->seed = (uint64) PG_GETARG_INT64(arg + 5);
-	if (!PG_ARGISNULL(arg + 6))
-		read_stops(PG_GETARG_ARRAYTYPE_P(arg + 6), g);
+}
+
+void
+m1pg_read_stops(FunctionCallInfo fcinfo, int arg, m1w_generate *g)
+{
+	if (!PG_ARGISNULL(arg))
+		read_stops(PG_GETARG_ARRAYTYPE_P(arg), g);
+}
+
+bool
+m1pg_read_prompt(const text *prompt, m1w_generate *g, m1_error *error)
+{
+	g->prompt = m1pg_utf8_of_text(prompt);
+	if (g->prompt.len > 0)
+		return true;
+	m1_fail(error, M1_E_INVALID_ARGUMENT, "the prompt is empty");
+	m1_error_detail(error, "It must have at least one character.");
+	return false;
 }
 
 static void
 read_prompt(const text *prompt, m1w_generate *g)
 {
-	g->prompt = text_to_utf8(prompt);
-	if (g->prompt.len == 0)
-		bad_argument("the prompt is empty", "It must have at least one character.");
+	m1_error	error;
+
+	if (!m1pg_read_prompt(prompt, g, &error))
+		m1pg_report(&error);
 }
 
 static m1_slice
@@ -207,12 +266,12 @@ excerpt_of(const m1w_generate *g)
 	return pg_any_to_server(head, len, PG_UTF8);
 }
 
-static M1Channel *
-open_generate(const m1w_generate *g, const char *function)
+M1Channel *
+m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error)
 {
 	Size		len;
 	char	   *payload = encode(g, &len);
-	M1Channel  *channel = m1pg_channel_open(M1W_GENERATE, payload, len, function, excerpt_of(g));
+	M1Channel  *channel = m1pg_channel_try_open(M1W_GENERATE, payload, len, function, excerpt_of(g), error);
 
 	pfree(payload);
 	return channel;
@@ -243,12 +302,8 @@ keep(m1_slice s)
 }
 
 void
-m1pg_run(const m1w_generate *g, const char *function, M1Result *result)
+m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, Size len, M1Result *result)
 {
-	M1Channel  *channel = open_generate(g, function);
-	const char *payload;
-	Size		len;
-	m1w_type	type = m1pg_channel_receive(channel, &payload, &len);
 	int32	   *ids;
 
 	if (type != M1W_DONE)
@@ -263,7 +318,34 @@ m1pg_run(const m1w_generate *g, const char *function, M1Result *result)
 		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);
 	result->done.ids.data = ids;
 	result->queue_ms = m1pg_channel_queue_ms(channel) + result->done.queue_ms;
+}
+
+bool
+m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error)
+{
+	M1Channel  *channel = m1pg_open_generate(g, function, error);
+	const char *payload;
+	Size		len;
+	m1w_type	type;
+	bool		done;
+
+	if (channel == NULL)
+		return false;
+	type = m1pg_channel_try_receive(channel, &payload, &len, error);
+	done = type != M1W_ERROR;
+	if (done)
+		m1pg_read_result(channel, type, payload, len, result);
 	m1pg_channel_close(channel);
+	return done;
+}
+
+void
+m1pg_run(const m1w_generate *g, const char *function, M1Result *result)
+{
+	m1_error	error;
+
+	if (!m1pg_try_run(g, function, result, &error))
+		m1pg_report(&error);
 }
 
 /* ---- generate and complete ---- */
@@ -273,14 +355,22 @@ m1pg_generate(PG_FUNCTION_ARGS)
 {
 	m1w_generate g;
 	M1Result	result;
+	m1_error	error;
+	text	   *answer;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	m1pg_default_request(&g);
-	read_prompt(PG_GETARG_TEXT_PP(0), &g);
-	read_options(fcinfo, 1, &g);
-	m1pg_run(&g, "generate", &result);
-	PG_RETURN_TEXT_P(m1pg_text_from_utf8(result.done.content));
+	m1pg_read_options(fcinfo, 1, &g);
+	m1pg_read_stops(fcinfo, 7, &g);
+	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(0), &g, &error) || !m1pg_try_run(&g, "generate", &result, &error))
+	{
+		m1pg_report_or_null(&error);
+		PG_RETURN_NULL();
+	}
+	if ((answer = m1pg_scalar_text(result.done.content)) == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(answer);
 }
 
 static Datum
@@ -337,7 +427,8 @@ m1pg_complete(PG_FUNCTION_ARGS)
 	m1pg_default_request(&g);
 	if (!read_conversation(fcinfo, &g))
 		PG_RETURN_NULL();
-	read_options(fcinfo, 1, &g);
+	m1pg_read_options(fcinfo, 1, &g);
+	m1pg_read_stops(fcinfo, 7, &g);
 	m1pg_run(&g, "complete", &result);
 
 	values[CONTENT] = PointerGetDatum(m1pg_text_from_utf8(done->content));
@@ -383,6 +474,7 @@ start_stream(FunctionCallInfo fcinfo, FuncCallContext *context)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Stream	   *stream = palloc0(sizeof *stream);
 	m1w_generate g;
+	m1_error	error;
 
 	if (get_call_result_type(fcinfo, NULL, &context->tuple_desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -392,9 +484,11 @@ start_stream(FunctionCallInfo fcinfo, FuncCallContext *context)
 		return;
 	m1pg_default_request(&g);
 	read_prompt(PG_GETARG_TEXT_PP(0), &g);
-	read_options(fcinfo, 1, &g);
+	m1pg_read_options(fcinfo, 1, &g);
+	m1pg_read_stops(fcinfo, 7, &g);
 	g.stream = 1;
-	stream->channel = open_generate(&g, "generate_stream");
+	if ((stream->channel = m1pg_open_generate(&g, "generate_stream", &error)) == NULL)
+		m1pg_report(&error);
 	RegisterExprContextCallback(rsinfo->econtext, shutdown_stream, PointerGetDatum(stream));
 }
 

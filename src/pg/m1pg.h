@@ -8,6 +8,7 @@
  *   relay.c           the worker's side of requests: admission, forwarding, delivery
  *   engine_process.c  the engine as a child process: start, frames, end
  *   report.c          m1_error to ereport
+ *   batch.c           several requests at once from one backend
  *   generate.c, tokens.c, summarize.c, annotate.c, views.c   SQL functions
  */
 #ifndef M1PG_H
@@ -65,6 +66,15 @@ extern int	m1pg_default_thinking_budget;
 extern double m1pg_temperature;
 extern double m1pg_top_p;
 extern char *m1pg_system_prompt;
+
+/* What a scalar function does when its request fails. */
+typedef enum M1OnError
+{
+	M1_ON_ERROR_RAISE,
+	M1_ON_ERROR_NULL
+} M1OnError;
+
+extern int	m1pg_on_error;
 
 extern const char *m1pg_device_name(M1Device device);
 extern const char *m1pg_weight_format_name(M1WeightFormat format);
@@ -195,15 +205,29 @@ typedef struct M1Message
 typedef struct M1Channel M1Channel;
 
 /*
- * Claims a slot and sends the request. The channel belongs to the current
- * resource owner: leaving in any way frees the slot and cancels the request.
+ * Claims a slot and begins to send the request. The channel belongs to the
+ * current resource owner: leaving in any way frees the slot and cancels the
+ * request. A backend may have several. NULL: refused, and *error says why.
  */
+extern M1Channel *m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
+										const char *function, const char *excerpt, m1_error *error);
+/* The same, where a refusal is raised. */
 extern M1Channel *m1pg_channel_open(m1w_type type, const char *payload, Size len,
 									const char *function, const char *excerpt);
+
+#define M1PG_NO_EVENT	((m1w_type) 0)
+
 /*
- * Waits for the next event but progress. *payload lives until the next call.
- * An error event, a lost worker or an interrupt is raised as an error.
+ * What has come, without waiting, or M1PG_NO_EVENT; sends on what was left of
+ * the request. M1W_ERROR: the request has failed or the worker is lost, and
+ * *error says why. *payload lives until the next call.
  */
+extern m1w_type m1pg_channel_poll(M1Channel *channel, const char **payload, Size *len, m1_error *error);
+/* Sleeps until something may have come on any channel of this backend. Raises interrupts. */
+extern void m1pg_channel_wait(void);
+/* Waits for the next event but progress; M1W_ERROR: *error. */
+extern m1w_type m1pg_channel_try_receive(M1Channel *channel, const char **payload, Size *len, m1_error *error);
+/* The same, where a failure is raised. */
 extern m1w_type m1pg_channel_receive(M1Channel *channel, const char **payload, Size *len);
 extern void m1pg_channel_close(M1Channel *channel);
 /* Milliseconds that the request waited in the worker's queue. */
@@ -212,14 +236,33 @@ extern double m1pg_channel_queue_ms(const M1Channel *channel);
 /* ---- errors (report.c) ---- */
 
 extern void m1pg_report(const m1_error *error) pg_attribute_noreturn();
+/* Raises it, unless on_error says that the result of a scalar function is NULL then. A cancel is always raised. */
+extern void m1pg_report_or_null(const m1_error *error);
+/* Message and detail as a column shows them. */
+extern text *m1pg_error_text(const m1_error *error);
 
 /* ---- requests as SQL functions make them (generate.c) ---- */
 
 /* A generate request with texts in UTF-8, palloc'd. Start from m1pg_default_request. */
 extern void m1pg_default_request(m1w_generate *g);
+/*
+ * The arguments system_prompt, max_tokens, thinking_budget, temperature, top_p
+ * and seed, from number `arg` on. NULL leaves what is there. Raises what is out
+ * of range.
+ */
+extern void m1pg_read_options(FunctionCallInfo fcinfo, int arg, m1w_generate *g);
+extern void m1pg_read_stops(FunctionCallInfo fcinfo, int arg, m1w_generate *g);
+/* false: it is empty. */
+extern bool m1pg_read_prompt(const text *prompt, m1w_generate *g, m1_error *error);
+
 /* Converts to UTF-8; the result is palloc'd or the input itself. */
 extern m1_slice m1pg_to_utf8(const char *s, Size len);
+extern m1_slice m1pg_utf8_of_text(const text *t);
 extern text *m1pg_text_from_utf8(m1_slice s);
+/* NULL when the database's encoding does not have all of it. */
+extern text *m1pg_try_text_from_utf8(m1_slice s);
+/* NULL then only if on_error says so; raised otherwise. */
+extern text *m1pg_scalar_text(m1_slice s);
 
 /* The end of a request that was run to completion; slices are palloc'd. */
 typedef struct M1Result
@@ -228,7 +271,32 @@ typedef struct M1Result
 	double		queue_ms;		/* in worker and engine together */
 } M1Result;
 
+/* NULL or false: *error. Nothing is left open then, so the caller may go on. */
+extern M1Channel *m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error);
+extern bool m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error);
 extern void m1pg_run(const m1w_generate *g, const char *function, M1Result *result);
+/* The result out of the event that came. */
+extern void m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, Size len,
+							 M1Result *result);
+
+/* ---- many requests at once (batch.c) ---- */
+
+typedef struct M1Batch
+{
+	int			n;
+	const char *function;
+	void	   *arg;
+	/* Fills request i of n. false: there is none to run, *error says why. */
+	bool		(*request) (void *arg, int i, m1w_generate *g, m1_error *error);
+	/* Its end, in any order: result, or else error. Both live during the call. */
+	void		(*finish) (void *arg, int i, const M1Result *result, const m1_error *error);
+} M1Batch;
+
+/* Returns when all are finished. An interrupt is raised, and cancels all. */
+extern void m1pg_run_batch(const M1Batch *batch);
+
+/* Prepares a set-returning function for rows in a tuplestore (views.c). */
+extern void m1pg_start_rows(FunctionCallInfo fcinfo);
 
 /* Ids and end offsets of a UTF-8 text (tokens.c); palloc'd. */
 extern void m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n);

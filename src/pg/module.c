@@ -32,6 +32,7 @@ int			m1pg_default_thinking_budget;
 double		m1pg_temperature;
 double		m1pg_top_p;
 char	   *m1pg_system_prompt;
+int			m1pg_on_error = M1_ON_ERROR_RAISE;
 
 static const struct config_enum_entry device_options[] = {
 	{"auto", M1_DEVICE_AUTO, false},
@@ -51,6 +52,12 @@ static const struct config_enum_entry weight_format_options[] = {
 	{"stored", M1_FORMAT_STORED, false},
 	{"q8_0", M1_FORMAT_Q8_0, false},
 	{"q4", M1_FORMAT_Q4, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry on_error_options[] = {
+	{"error", M1_ON_ERROR_RAISE, false},
+	{"null", M1_ON_ERROR_NULL, false},
 	{NULL, 0, false}
 };
 
@@ -169,6 +176,11 @@ define_request_settings(void)
 							   "Sets the system prompt.",
 							   NULL, &m1pg_system_prompt, "You are a helpful assistant.",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("minimax_m1.on_error",
+							 "Sets what a function that returns one value does when its request fails.",
+							 "\"null\" makes NULL of it. A cancel or a statement timeout is an error in any case.",
+							 &m1pg_on_error, M1_ON_ERROR_RAISE, on_error_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 static void

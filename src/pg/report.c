@@ -19,6 +19,7 @@
 #include "m1pg.h"
 
 #include "mb/pg_wchar.h"
+#include "utils/builtins.h"
 
 static int
 sqlstate_of(m1_status code)
@@ -75,4 +76,20 @@ m1pg_report(const m1_error *error)
 			 error->detail[0] != '\0' ? errdetail("%s", displayable(error->detail)) : 0,
 			 error->hint[0] != '\0' ? errhint("%s", displayable(error->hint)) : 0));
 	pg_unreachable();
+}
+
+void
+m1pg_report_or_null(const m1_error *error)
+{
+	if (m1pg_on_error == M1_ON_ERROR_RAISE || error->code == M1_E_CANCELLED)
+		m1pg_report(error);
+	ereport(DEBUG1, (errmsg_internal("minimax_m1: the result is NULL because of an error: %s", displayable(error->message))));
+}
+
+text *
+m1pg_error_text(const m1_error *error)
+{
+	if (error->detail[0] == '\0')
+		return cstring_to_text(displayable(error->message));
+	return cstring_to_text(psprintf("%s: %s", displayable(error->message), displayable(error->detail)));
 }

@@ -36,8 +36,8 @@ timestamp_or_null(TimestampTz t, bool *isnull)
 	return TimestampTzGetDatum(t);
 }
 
-static void
-start_rows(FunctionCallInfo fcinfo)
+void
+m1pg_start_rows(FunctionCallInfo fcinfo)
 {
 	m1pg_require_shared();
 #if PG_VERSION_NUM >= 150000
@@ -108,7 +108,7 @@ m1pg_activity(PG_FUNCTION_ARGS)
 	M1Slot	   *slots;
 	int			n;
 
-	start_rows(fcinfo);
+	m1pg_start_rows(fcinfo);
 	slots = copy_slots(&n);
 	for (int i = 0; i < n; i++)
 	{
@@ -170,7 +170,7 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	M1ModelInfo info;
 	bool		known;
 
-	start_rows(fcinfo);
+	m1pg_start_rows(fcinfo);
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
 	info = m1pg_shared->model;
 	if (m1pg_shared->worker == NULL)
@@ -212,7 +212,7 @@ m1pg_stats(PG_FUNCTION_ARGS)
 	bool		nulls[N_COLUMNS] = {false};
 	M1Stats		s;
 
-	start_rows(fcinfo);
+	m1pg_start_rows(fcinfo);
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
 	s = m1pg_shared->stats;
 	LWLockRelease(m1pg_shared->lock);
@@ -242,7 +242,7 @@ m1pg_prefix_cache(PG_FUNCTION_ARGS)
 	Datum		values[3];
 	bool		nulls[3] = {false};
 
-	start_rows(fcinfo);
+	m1pg_start_rows(fcinfo);
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
 	values[0] = Int64GetDatum(m1pg_shared->stats.cache_hits);
 	values[1] = Int32GetDatum(m1pg_shared->model.snapshots);
