@@ -49,6 +49,46 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 ROWS 100;
 
 COMMENT ON FUNCTION generate_batch IS 'answers many prompts at the same time; an error belongs to its row';
 
+CREATE FUNCTION summarize_agg_step(internal, text)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'm1pg_summarize_agg_step'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000;
+
+CREATE FUNCTION reduce_agg_step(internal, text, text)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'm1pg_reduce_agg_step'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000;
+
+CREATE FUNCTION reduce_agg_final(internal)
+RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_reduce_agg_final'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+CREATE AGGREGATE summarize_agg(document text) (
+    SFUNC = summarize_agg_step,
+    STYPE = internal,
+    SSPACE = 65536,
+    FINALFUNC = reduce_agg_final,
+    FINALFUNC_MODIFY = READ_WRITE,
+    PARALLEL = RESTRICTED);
+
+COMMENT ON AGGREGATE summarize_agg(text) IS 'summarizes the texts of any number of rows';
+
+CREATE AGGREGATE reduce_agg(document text, instruction text) (
+    SFUNC = reduce_agg_step,
+    STYPE = internal,
+    SSPACE = 65536,
+    FINALFUNC = reduce_agg_final,
+    FINALFUNC_MODIFY = READ_WRITE,
+    PARALLEL = RESTRICTED);
+
+COMMENT ON AGGREGATE reduce_agg(text, text) IS 'applies an instruction to the texts of any number of rows, part by part';
+
 REVOKE ALL ON FUNCTION
-    generate_batch(text[], text, int, int, float8, float8, bigint, text[])
+    generate_batch(text[], text, int, int, float8, float8, bigint, text[]),
+    summarize_agg_step(internal, text),
+    reduce_agg_step(internal, text, text),
+    reduce_agg_final(internal),
+    summarize_agg(text),
+    reduce_agg(text, text)
 FROM PUBLIC;

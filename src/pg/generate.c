@@ -201,6 +201,19 @@ m1pg_read_prompt(const text *prompt, m1w_generate *g, m1_error *error)
 	return false;
 }
 
+void
+m1pg_task_prompt(m1w_generate *g, m1_slice task, m1_slice document)
+{
+	StringInfoData prompt;
+
+	initStringInfo(&prompt);
+	appendBinaryStringInfo(&prompt, task.data, task.len);
+	appendStringInfoString(&prompt, "\n\n");
+	g->template_len = prompt.len;
+	appendBinaryStringInfo(&prompt, document.data, document.len);
+	g->prompt = (m1_slice) {prompt.data, prompt.len};
+}
+
 static void
 read_prompt(const text *prompt, m1w_generate *g)
 {

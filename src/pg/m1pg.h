@@ -254,6 +254,8 @@ extern void m1pg_read_options(FunctionCallInfo fcinfo, int arg, m1w_generate *g)
 extern void m1pg_read_stops(FunctionCallInfo fcinfo, int arg, m1w_generate *g);
 /* false: it is empty. */
 extern bool m1pg_read_prompt(const text *prompt, m1w_generate *g, m1_error *error);
+/* "{task}\n\n{document}" of texts in UTF-8; the task is what rows have in common. */
+extern void m1pg_task_prompt(m1w_generate *g, m1_slice task, m1_slice document);
 
 /* Converts to UTF-8; the result is palloc'd or the input itself. */
 extern m1_slice m1pg_to_utf8(const char *s, Size len);
@@ -298,8 +300,9 @@ extern void m1pg_run_batch(const M1Batch *batch);
 /* Prepares a set-returning function for rows in a tuplestore (views.c). */
 extern void m1pg_start_rows(FunctionCallInfo fcinfo);
 
-/* Ids and end offsets of a UTF-8 text (tokens.c); palloc'd. */
-extern void m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n);
+/* Ids and end offsets of a UTF-8 text (tokens.c); palloc'd. false: *error, and nothing is left open. */
+extern bool m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n,
+							  m1_error *error);
 
 /* ---- the worker ---- */
 

@@ -1,92 +1,74 @@
 /*
  * summarize.c
- *	  summarize(): one pass when the document fits the context; otherwise each
+ *	  summarize(), and the rounds of it that the aggregates use: one pass when the document fits the context; otherwise each
  *	  part is summarized and the summaries are put together and summarized again,
  *	  until they fit. Nothing is ever cut off: a part whose summary did not come
  *	  to its end is split and done again.
  */
-#include "m1pg.h"
+#include "summary.h"
 
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(m1pg_summarize);
 
-#define FUNCTION_NAME "summarize"
 #define DEFAULT_INSTRUCTION "Summarize the following text."
 /* Tokens of the chat markup around system prompt and user text, with some to spare. */
 #define MARKUP_TOKENS 48
 /* A part this small whose summary still does not fit means that the context is too small. */
 #define SMALLEST_PART_TOKENS 16
 
-typedef struct Task
+static bool
+too_small(M1Summary *task)
 {
-	m1w_generate request;		/* all but the prompt */
-	m1_slice	instruction;	/* UTF-8 */
-	int			context;		/* tokens of prompt and reply together */
-	int			overhead;		/* prompt tokens beside the document */
-	int			reply;			/* tokens that a summary may need */
-	int			wish;			/* max_tokens of the last pass, as the caller gave it; 0 = none */
-} Task;
-
-static void
-too_small(const Task *task)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("minimax_m1: the context is too small to summarize this document"),
-			 errdetail("The context holds %d tokens, of which system prompt and instruction take about %d.",
-					   task->context, task->overhead),
-			 errhint("Raise minimax_m1.max_context, or shorten the instruction.")));
+	m1_fail(&task->error, M1_E_CONTEXT_OVERFLOW, "the context is too small to summarize this document");
+	m1_error_detail(&task->error, "The context holds %d tokens, of which system prompt and instruction take about %d.",
+					task->context, task->overhead);
+	m1_error_hint(&task->error, "Raise minimax_m1.max_context, or shorten the instruction.");
+	return false;
 }
 
-static int
-count(m1_slice s)
+bool
+m1pg_summary_count(M1Summary *task, m1_slice text, int *tokens)
 {
 	int32	   *ids;
 	int32	   *ends;
-	int			n;
 
-	if (s.len == 0)
-		return 0;
-	m1pg_tokenize(s, FUNCTION_NAME, &ids, &ends, &n);
+	*tokens = 0;
+	if (text.len == 0)
+		return true;
+	if (!m1pg_try_tokenize(text, task->function, &ids, &ends, tokens, &task->error))
+		return false;
 	pfree(ids);
 	pfree(ends);
-	return n;
+	return true;
 }
 
-/* Tokens of document that one pass can take. */
-static int
-room(const Task *task)
+int
+m1pg_summary_room(const M1Summary *task)
 {
 	return task->context - task->overhead - task->reply;
 }
 
-/* The model's summary of one part, and how it ended. */
-static m1_slice
-summarize_part(Task *task, m1_slice part, m1w_finish *finish)
+/* ---- one part ---- */
+
+/* The model's summary of one part, and whether it came to its end. */
+static bool
+summarize_part(M1Summary *task, m1_slice part, m1_slice *summary, bool *complete)
 {
-	StringInfoData prompt;
+	m1w_generate request = task->request;
 	M1Result	result;
 
-	initStringInfo(&prompt);
-	appendBinaryStringInfo(&prompt, task->instruction.data, task->instruction.len);
-	appendStringInfoString(&prompt, "\n\n");
-	appendBinaryStringInfo(&prompt, part.data, part.len);
-	task->request.prompt = (m1_slice) {prompt.data, prompt.len};
-	task->request.template_len = prompt.len - part.len;
-	m1pg_run(&task->request, FUNCTION_NAME, &result);
-	pfree(prompt.data);
-	*finish = result.done.finish;
-	return result.done.content;
+	m1pg_task_prompt(&request, task->instruction, part);
+	if (!m1pg_try_run(&request, task->function, &result, &task->error))
+		return false;
+	pfree(unconstify(char *, request.prompt.data));
+	*summary = result.done.content;
+	*complete = result.done.finish == M1W_FINISH_STOP || result.done.finish == M1W_FINISH_THINKING_BUDGET;
+	return true;
 }
 
-static bool
-complete_summary(m1w_finish finish)
-{
-	return finish == M1W_FINISH_STOP || finish == M1W_FINISH_THINKING_BUDGET;
-}
+/* ---- cutting ---- */
 
 /* How good a place to cut is just before s[at]: paragraphs before lines before sentences before words. */
 static int
@@ -134,103 +116,147 @@ choose_cut(m1_slice s, Size from, const int32 *ends, int first, int last)
 	return best;
 }
 
-/* Appends the summary of a part; a part whose summary has no end is done again in halves. */
-static void
-append_summary(Task *task, m1_slice part, const int32 *ends, int first, int last, Size base, StringInfo out)
+/* ---- a round ---- */
+
+/* Where the summaries of a round go. */
+typedef struct Joined
 {
-	m1w_finish	finish;
-	m1_slice	summary = summarize_part(task, part, &finish);
+	StringInfoData text;
+	int			parts;
+} Joined;
+
+/* The first of the tokens [next, last) that ends behind a cut. */
+static int
+token_behind(const int32 *ends, int next, int last, Size cut)
+{
+	while (next < last && (Size) ends[next] <= cut)
+		next++;
+	return next;
+}
+
+/* Appends the summary of a part; a part whose summary has no end is done again in halves. */
+static bool
+append_summary(M1Summary *task, m1_slice part, const int32 *ends, int first, int last, Size base, Joined *out)
+{
+	m1_slice	summary;
+	bool		complete;
 
 	CHECK_FOR_INTERRUPTS();
-	if (complete_summary(finish))
+	if (!summarize_part(task, part, &summary, &complete))
+		return false;
+	if (complete)
 	{
-		if (out->len > 0)
-			appendStringInfoString(out, "\n\n");
-		appendBinaryStringInfo(out, summary.data, summary.len);
-		return;
+		if (out->text.len > 0)
+			appendStringInfoString(&out->text, "\n\n");
+		appendBinaryStringInfo(&out->text, summary.data, summary.len);
+		out->parts++;
+		return true;
 	}
 	if (last - first < 2 * SMALLEST_PART_TOKENS)
-		too_small(task);
+		return too_small(task);
 	{
 		int			middle = first + (last - first) / 2;
 		m1_slice	whole = {part.data - base, base + part.len};
 		Size		cut = choose_cut(whole, base, ends, first, middle);
-		int			next = first;
+		int			next = token_behind(ends, first, last, cut);
 
-		while (next < last && (Size) ends[next] <= cut)
-			next++;
-		append_summary(task, (m1_slice) {part.data, cut - base}, ends, first, next, base, out);
-		append_summary(task, (m1_slice) {whole.data + cut, base + part.len - cut}, ends, next, last, cut, out);
+		return append_summary(task, (m1_slice) {part.data, cut - base}, ends, first, next, base, out) &&
+			append_summary(task, (m1_slice) {whole.data + cut, base + part.len - cut}, ends, next, last, cut, out);
 	}
 }
 
-/* One round over all parts: the joined summaries. */
-static m1_slice
-summarize_parts(Task *task, m1_slice document)
+static bool
+append_parts(M1Summary *task, m1_slice document, const int32 *ends, int n, Joined *out)
 {
-	StringInfoData joined;
-	int32	   *ids;
-	int32	   *ends;
-	int			n;
 	int			first = 0;
 	Size		from = 0;
 
-	initStringInfo(&joined);
-	m1pg_tokenize(document, FUNCTION_NAME, &ids, &ends, &n);
 	while (from < document.len)
 	{
-		int			last = Min(first + room(task), n);
+		int			last = Min(first + m1pg_summary_room(task), n);
 		Size		cut = last == n ? document.len : choose_cut(document, from, ends, first, last);
-		int			next = first;
+		int			next = token_behind(ends, first, n, cut);
 
-		while (next < n && (Size) ends[next] <= cut)
-			next++;
-		append_summary(task, (m1_slice) {document.data + from, cut - from}, ends, first, next, from, &joined);
+		if (!append_summary(task, (m1_slice) {document.data + from, cut - from}, ends, first, next, from, out))
+			return false;
 		from = cut;
 		first = next;
 	}
-	pfree(ids);
-	pfree(ends);
-	return (m1_slice) {joined.data, joined.len};
+	return true;
 }
 
-/* A last summary that ends at the caller's max_tokens is what was asked for. */
-static m1_slice
-summarize_whole(Task *task, m1_slice document, int tokens)
+bool
+m1pg_summary_check_shorter(M1Summary *task, int before, int now)
 {
-	while (tokens > room(task))
-	{
-		m1_slice	shorter = summarize_parts(task, document);
-		int			now = count(shorter);
+	if (now < before)
+		return true;
+	m1_fail(&task->error, M1_E_CONTEXT_OVERFLOW, "the summaries of the parts are no shorter than the document");
+	m1_error_detail(&task->error, "%d tokens became %d; one pass takes %d.", before, now, m1pg_summary_room(task));
+	m1_error_hint(&task->error, "Raise minimax_m1.max_context, or ask for shorter summaries.");
+	return false;
+}
 
-		if (now >= tokens)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("minimax_m1: the summaries of the parts are no shorter than the document"),
-					 errdetail("%d tokens became %d; one pass takes %d.", tokens, now, room(task)),
-					 errhint("Raise minimax_m1.max_context, or ask for shorter summaries.")));
-		document = shorter;
+bool
+m1pg_summary_round(M1Summary *task, m1_slice document, m1_slice *joined, int *parts)
+{
+	Joined		out = {.parts = 0};
+	int32	   *ids;
+	int32	   *ends;
+	int			n;
+
+	initStringInfo(&out.text);
+	if (!m1pg_try_tokenize(document, task->function, &ids, &ends, &n, &task->error) ||
+		!append_parts(task, document, ends, n, &out))
+		return false;
+	pfree(ids);
+	pfree(ends);
+	*joined = (m1_slice) {out.text.data, out.text.len};
+	*parts = out.parts;
+	return true;
+}
+
+/* ---- all of it ---- */
+
+/* A last summary that ends at the caller's max_tokens is what was asked for. */
+static bool
+summarize_last(M1Summary *task, m1_slice document, m1_slice *summary, bool *complete)
+{
+	int			map_tokens = task->request.max_tokens;
+	bool		done;
+
+	if (task->wish > 0)
+		task->request.max_tokens = task->wish;
+	done = summarize_part(task, document, summary, complete);
+	task->request.max_tokens = map_tokens;
+	if (task->wish > 0)
+		*complete = true;
+	return done;
+}
+
+bool
+m1pg_summary_whole(M1Summary *task, m1_slice document, int tokens, m1_slice *summary)
+{
+	bool		complete;
+	int			parts;
+	int			now;
+
+	while (tokens > m1pg_summary_room(task))
+	{
+		if (!m1pg_summary_round(task, document, &document, &parts) ||
+			!m1pg_summary_count(task, document, &now) ||
+			!m1pg_summary_check_shorter(task, tokens, now))
+			return false;
 		tokens = now;
 	}
-	{
-		m1w_finish	finish;
-		int			map_tokens = task->request.max_tokens;
-		m1_slice	summary;
-
-		if (task->wish > 0)
-			task->request.max_tokens = task->wish;
-		summary = summarize_part(task, document, &finish);
-		task->request.max_tokens = map_tokens;
-		if (!complete_summary(finish) && task->wish == 0)
-		{
-			if (tokens < 2 * SMALLEST_PART_TOKENS)
-				too_small(task);
-			/* it fitted, but left too little for the reply: in parts there is more room */
-			task->reply = Max(task->reply, task->context - task->overhead - tokens / 2);
-			return summarize_whole(task, document, tokens);
-		}
-		return summary;
-	}
+	if (!summarize_last(task, document, summary, &complete))
+		return false;
+	if (complete)
+		return true;
+	if (tokens < 2 * SMALLEST_PART_TOKENS)
+		return too_small(task);
+	/* it fitted, but left too little for the reply: in parts there is more room */
+	task->reply = Max(task->reply, task->context - task->overhead - tokens / 2);
+	return m1pg_summary_whole(task, document, tokens, summary);
 }
 
 static int
@@ -244,41 +270,71 @@ context_size(void)
 	return context;
 }
 
+bool
+m1pg_summary_init(M1Summary *task, const char *function, const m1_slice *instruction, int max_tokens)
+{
+	int			system;
+	int			words;
+
+	m1pg_require_shared();
+	memset(task, 0, sizeof *task);
+	task->function = function;
+	task->instruction = instruction != NULL ? *instruction : m1_slice_of(DEFAULT_INSTRUCTION);
+	m1pg_default_request(&task->request);
+	/* with its line breaks never empty, so this waits for the model, whose context is known then */
+	m1pg_task_prompt(&task->request, task->instruction, m1_slice_of(""));
+	if (!m1pg_summary_count(task, task->request.prompt, &words) ||
+		!m1pg_summary_count(task, task->request.system, &system))
+		return false;
+	task->context = context_size();
+	task->overhead = MARKUP_TOKENS + system + words;
+	/* reasoning is part of the reply: a third of the context is left for both */
+	task->reply = Max(task->context / 3, 1);
+	task->wish = max_tokens;
+	if (task->wish > 0)
+		task->reply = Min(task->reply, task->wish);
+	return m1pg_summary_room(task) >= SMALLEST_PART_TOKENS || too_small(task);
+}
+
+/* ---- the function ---- */
+
+static bool
+summarize(M1Summary *task, m1_slice document, const m1_slice *instruction, int max_tokens, m1_slice *summary)
+{
+	int			tokens;
+
+	if (document.len == 0)
+	{
+		m1_fail(&task->error, M1_E_INVALID_ARGUMENT, "the document is empty");
+		return false;
+	}
+	return m1pg_summary_init(task, "summarize", instruction, max_tokens) &&
+		m1pg_summary_count(task, document, &tokens) &&
+		m1pg_summary_whole(task, document, tokens, summary);
+}
+
 Datum
 m1pg_summarize(PG_FUNCTION_ARGS)
 {
-	Task		task;
-	text	   *document;
-	m1_slice	words;
-	int			tokens;
+	M1Summary	task;
+	m1_slice	instruction;
+	m1_slice	summary;
+	int			max_tokens = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	text	   *result = NULL;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	m1pg_require_shared();
-	m1pg_default_request(&task.request);
-	document = PG_GETARG_TEXT_PP(0);
-	words = m1pg_to_utf8(VARDATA_ANY(document), VARSIZE_ANY_EXHDR(document));
-	if (words.len == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: the document is empty")));
-	task.instruction = m1_slice_of(DEFAULT_INSTRUCTION);
 	if (!PG_ARGISNULL(1))
-	{
-		text	   *instruction = PG_GETARG_TEXT_PP(1);
-
-		task.instruction = m1pg_to_utf8(VARDATA_ANY(instruction), VARSIZE_ANY_EXHDR(instruction));
-	}
-	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 1)
+		instruction = m1pg_utf8_of_text(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2) && max_tokens < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: max_tokens is out of range"),
-						errdetail("It is %d; it must be at least 1.", PG_GETARG_INT32(2))));
-	tokens = count(words);		/* waits for the model, whose context is known then */
-	task.context = context_size();
-	task.overhead = MARKUP_TOKENS + count(task.request.system) + count(task.instruction);
-	/* reasoning is part of the reply: a third of the context is left for both */
-	task.reply = Max(task.context / 3, 1);
-	task.wish = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
-	if (task.wish > 0)
-		task.reply = Min(task.reply, task.wish);
-	if (room(&task) < SMALLEST_PART_TOKENS)
-		too_small(&task);
-	PG_RETURN_TEXT_P(m1pg_text_from_utf8(summarize_whole(&task, words, tokens)));
+						errdetail("It is %d; it must be at least 1.", max_tokens)));
+	if (summarize(&task, m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &instruction, max_tokens,
+				  &summary))
+		result = m1pg_scalar_text(summary);
+	else
+		m1pg_report_or_null(&task.error);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(result);
 }

@@ -48,15 +48,16 @@ array_of_ids(const int32 *ids, int n)
 
 /* ---- one question, one answer ---- */
 
-/* Sends the payload, which is freed, and returns the payload of the answer, palloc'd. */
+/* Sends the payload, which is freed, and returns the payload of the answer, palloc'd; NULL: *error. */
 static char *
-ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const char *function, Size *len)
+try_ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const char *function, Size *len,
+		m1_error *error)
 {
 	char	   *request = encoded ? palloc_extended(Max(payload->len, 1), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE) : NULL;
 	Size		request_len = payload->len;
 	M1Channel  *channel;
 	const char *answer;
-	char	   *copy;
+	char	   *copy = NULL;
 	m1w_type	type;
 
 	if (request != NULL && request_len > 0)
@@ -64,30 +65,46 @@ ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const c
 	m1_buf_free(payload);
 	if (request == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request")));
-	channel = m1pg_channel_open(question, request, request_len, function, "");
+	channel = m1pg_channel_try_open(question, request, request_len, function, "", error);
 	pfree(request);
-	type = m1pg_channel_receive(channel, &answer, len);
-	if (type != expected)
-		elog(ERROR, "minimax_m1: unexpected event %d", type);
-	copy = MemoryContextAllocHuge(CurrentMemoryContext, Max(*len, 1));
-	memcpy(copy, answer, *len);
+	if (channel == NULL)
+		return NULL;
+	if ((type = m1pg_channel_try_receive(channel, &answer, len, error)) != M1W_ERROR)
+	{
+		if (type != expected)
+			elog(ERROR, "minimax_m1: unexpected event %d", type);
+		copy = MemoryContextAllocHuge(CurrentMemoryContext, Max(*len, 1));
+		memcpy(copy, answer, *len);
+	}
 	m1pg_channel_close(channel);
 	return copy;
 }
 
-void
-m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n)
+static char *
+ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const char *function, Size *len)
+{
+	m1_error	error;
+	char	   *answer = try_ask(question, payload, encoded, expected, function, len, &error);
+
+	if (answer == NULL)
+		m1pg_report(&error);
+	return answer;
+}
+
+bool
+m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n, m1_error *error)
 {
 	m1w_text	question = {utf8};
 	m1_buf		payload = {0};
 	bool		encoded = m1w_encode_text(&payload, &question);
 	Size		len;
-	char	   *answer = ask(M1W_TOKENIZE, &payload, encoded, M1W_TOKENS, function, &len);
+	char	   *answer = try_ask(M1W_TOKENIZE, &payload, encoded, M1W_TOKENS, function, &len, error);
 	m1w_tokens	tokens;
-	m1_error	error;
 
-	if (m1w_decode_tokens(answer, len, &tokens, &error) != M1_OK)
-		m1pg_report(&error);
+	if (answer == NULL)
+		return false;
+	if (m1w_decode_tokens(answer, len, &tokens, error) != M1_OK)
+		return false;
 	if (tokens.ids.len != tokens.ends.len)
 		elog(ERROR, "minimax_m1: malformed answer from the engine");
 	*n = (int) tokens.ids.len;
@@ -99,6 +116,17 @@ m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, in
 		memcpy(*ends, tokens.ends.data, *n * sizeof(int32));
 	}
 	pfree(answer);
+	return true;
+}
+
+static void
+tokenize(const text *t, const char *function, int32 **ids, int *n)
+{
+	m1_error	error;
+	int32	   *ends;
+
+	if (!m1pg_try_tokenize(m1pg_utf8_of_text(t), function, ids, &ends, n, &error))
+		m1pg_report(&error);
 }
 
 /* ---- SQL functions, all STRICT ---- */
@@ -106,24 +134,20 @@ m1pg_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, in
 Datum
 m1pg_count_tokens(PG_FUNCTION_ARGS)
 {
-	text	   *t = PG_GETARG_TEXT_PP(0);
 	int32	   *ids;
-	int32	   *ends;
 	int			n;
 
-	m1pg_tokenize(m1pg_to_utf8(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t)), "count_tokens", &ids, &ends, &n);
+	tokenize(PG_GETARG_TEXT_PP(0), "count_tokens", &ids, &n);
 	PG_RETURN_INT32(n);
 }
 
 Datum
 m1pg_tokenize_text(PG_FUNCTION_ARGS)
 {
-	text	   *t = PG_GETARG_TEXT_PP(0);
 	int32	   *ids;
-	int32	   *ends;
 	int			n;
 
-	m1pg_tokenize(m1pg_to_utf8(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t)), "tokenize", &ids, &ends, &n);
+	tokenize(PG_GETARG_TEXT_PP(0), "tokenize", &ids, &n);
 	PG_RETURN_ARRAYTYPE_P(array_of_ids(ids, n));
 }
 
