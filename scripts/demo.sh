@@ -52,6 +52,14 @@ INSERT INTO message (body) VALUES
 SQL
 show "SELECT id, minimax_m1.summarize(body) AS summary FROM message ORDER BY id;"
 
+title "Labels, scores, columns out of texts" \
+    "Answers are constrained while the model writes them: an enum's label, yes or no, a row of a type."
+show "CREATE TYPE mood AS ENUM ('positive', 'negative', 'neutral');
+CREATE TYPE ticket AS (product text, issue text, customer text, want text);"
+show "SELECT m.id, minimax_m1.classify(m.body, NULL::mood) AS mood,
+       round(minimax_m1.score('the customer wants a refund', m.body)::numeric, 2) AS refund, t.*
+FROM message m, LATERAL minimax_m1.extract(m.body, NULL::ticket) t ORDER BY m.id;"
+
 title "A trigger that annotates inserted rows" \
     "The label is there when the INSERT is."
 show "CREATE TRIGGER classify BEFORE INSERT OR UPDATE ON message FOR EACH ROW

@@ -84,11 +84,85 @@ CREATE AGGREGATE reduce_agg(document text, instruction text) (
 
 COMMENT ON AGGREGATE reduce_agg(text, text) IS 'applies an instruction to the texts of any number of rows, part by part';
 
+CREATE FUNCTION generate_json(
+    prompt text,
+    json_schema jsonb,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'm1pg_generate_json'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+COMMENT ON FUNCTION generate_json IS 'answers a prompt with JSON that a schema describes';
+
+CREATE FUNCTION classify(input text, categories text[], multi bool DEFAULT false)
+RETURNS text[]
+AS 'MODULE_PATHNAME', 'm1pg_classify'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+COMMENT ON FUNCTION classify(text, text[], bool) IS 'one category of a text, or several';
+
+CREATE FUNCTION classify(input text, target anyenum)
+RETURNS anyenum
+AS 'MODULE_PATHNAME', 'm1pg_classify_enum'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+COMMENT ON FUNCTION classify(text, anyenum) IS 'the label of a text, from an enum type';
+
+-- PARALLEL UNSAFE: where an error becomes NULL, the row is made in a subtransaction.
+CREATE FUNCTION @extschema@.extract(document text, target anyelement)
+RETURNS anyelement
+AS 'MODULE_PATHNAME', 'm1pg_extract'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
+
+COMMENT ON FUNCTION @extschema@.extract(text, anyelement) IS 'a row of a composite type, from a text';
+
+CREATE FUNCTION is_true(
+    statement text,
+    document text,
+    certainty float8 DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'm1pg_is_true'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+COMMENT ON FUNCTION is_true IS 'whether a statement about a text is true; NULL when undecided';
+
+CREATE FUNCTION score(criterion text, document text)
+RETURNS float8
+AS 'MODULE_PATHNAME', 'm1pg_score'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000;
+
+COMMENT ON FUNCTION score IS 'how probable it is that a statement about a text is true';
+
+CREATE FUNCTION rank(query text, documents text[], k int DEFAULT NULL)
+RETURNS TABLE (ord int, document text, score float8)
+AS 'MODULE_PATHNAME', 'm1pg_rank'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 ROWS 10;
+
+COMMENT ON FUNCTION rank(text, text[], int) IS 'the texts for which a statement is most probably true, best first';
+
 REVOKE ALL ON FUNCTION
     generate_batch(text[], text, int, int, float8, float8, bigint, text[]),
     summarize_agg_step(internal, text),
     reduce_agg_step(internal, text, text),
     reduce_agg_final(internal),
     summarize_agg(text),
-    reduce_agg(text, text)
+    reduce_agg(text, text),
+    generate_json(text, jsonb, text, int, int, float8, float8, bigint),
+    classify(text, text[], bool),
+    classify(text, anyenum),
+    @extschema@.extract(text, anyelement),
+    is_true(text, text, float8, text, int, int, float8, float8, bigint),
+    score(text, text),
+    rank(text, text[], int)
 FROM PUBLIC;

@@ -139,7 +139,7 @@ regress_like() {
 
 part_regress() {
     build stage || { result $? 0 1; return; }
-    regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate
+    regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate operators
 }
 
 part_isolation() {

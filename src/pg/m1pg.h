@@ -9,7 +9,8 @@
  *   engine_process.c  the engine as a child process: start, frames, end
  *   report.c          m1_error to ereport
  *   batch.c           several requests at once from one backend
- *   generate.c, tokens.c, summarize.c, annotate.c, views.c   SQL functions
+ *   generate.c, tokens.c, summarize.c, aggregates.c, annotate.c, views.c   SQL functions
+ *   constrained.c, classify.c, judge.c, extract.c, type_schema.c   operators: SQL functions with constrained answers
  */
 #ifndef M1PG_H
 #define M1PG_H
