@@ -47,6 +47,13 @@ for clients in 1 4 16; do
     echo "{\"clients\": $clients, \"rows_per_s\": $(rows_per_second $clients 50)}"
 done > "$OUT/sql.jsonl"
 
+stop_server
+
+# The random checkpoint speaks as m1-nano does, that is, nonsense in the same tokens.
+cp models/m1-nano/tokenizer.json models/m1-nano/tokenizer_config.json "$OUT/$PRESET/"
+. test/bench/template_rows.sh
+{ template_rows "$PWD/models/m1-nano" 16 10; template_rows "$OUT/$PRESET" 4 5; } > "$OUT/template_rows.jsonl"
+
 "$PYTHON" - "$OUT" "$PRESET" <<'PY'
 import glob
 import json
@@ -73,7 +80,8 @@ def engine(name, folder):
 
 
 results = {"engine": [engine("m1-nano", "models/m1-nano"), engine(preset, f"{out}/{preset}")],
-           "sql": [json.loads(line) for line in open(f"{out}/sql.jsonl")]}
+           "sql": [json.loads(line) for line in open(f"{out}/sql.jsonl")],
+           "template_rows": [json.loads(line) for line in open(f"{out}/template_rows.jsonl")]}
 json.dump(results, open(f"{out}/results.json", "w"), indent=2)
 print()
 for r in results["engine"]:
@@ -92,5 +100,9 @@ for r in results["engine"]:
 print("m1-nano through SQL, one summary a row:")
 for r in results["sql"]:
     print(f"  {r['clients']:>3} clients            {r['rows_per_s']:10.1f} rows/s")
+print("through SQL, rows of 30 tokens over a template of 300:")
+for r in results["template_rows"]:
+    print(f"  {r['model']:>8}, {r['clients']:>2} clients {r['rows_per_s_without']:8.1f} rows/s, with snapshots "
+          f"{r['rows_per_s_with']:8.1f} ({r['rows_per_s_with'] / r['rows_per_s_without']:.1f} times)")
 print("\nWritten to build/bench/results.json")
 PY
