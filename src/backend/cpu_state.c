@@ -81,8 +81,9 @@ reserve_pools(m1b_cpu *c, m1_error *err)
 {
 	const m1b_geometry *g = &c->g;
 	const size_t for_sequences = sequence_pages(c);
-	/* no more snapshots than INT32_MAX pages can hold */
-	const size_t pages = smaller(for_sequences + g->snapshot_bytes / c->page_bytes, INT32_MAX);
+	/* snapshots cannot take what the machine does not have */
+	const size_t for_snapshots = smaller(g->snapshot_bytes, m1_machine_memory()) / c->page_bytes;
+	const size_t pages = smaller(for_sequences + for_snapshots, INT32_MAX);
 
 	if (for_sequences < 1 || for_sequences > INT32_MAX)
 	{

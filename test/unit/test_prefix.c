@@ -345,6 +345,9 @@ varied(int i)
 	switch (i % 4)
 	{
 		case 0:
+			/* the ids of case 1 of the next i, cut in other places */
+			if (i % 8 >= 4)
+				g.prompt = m1_slice_of(text);
 			break;
 		case 1:
 			g.prompt = m1_slice_of(text);
@@ -577,6 +580,38 @@ test_snapshots_make_room(void **state)
 	m1_engine_close(e);
 }
 
+/* All memory is taken, and the first one's snapshot cannot be kept: the others do not wait for the next one's. */
+static void
+test_nobody_waits_in_vain(void **state)
+{
+	m1_engine *e = open_engine((m1_engine_options){.kv_bytes = 8 * PAGE_BYTES, .prefix_cache_bytes = 5 * PAGE_BYTES});
+	static const int32_t ids[] = {300, 301, 302};
+	m1w_generate g = {.ids = {ids, 3}, .top_p = 1.0f, .thinking_budget = -1};
+
+	(void) state;
+	g.max_tokens = 8 * PAGE_TOKENS - 3;
+	submit(e, 1, &g);
+	g.max_tokens = PAGE_TOKENS - 3;
+	submit(e, 2, &g);
+	for (int i = 3; i <= 5; i++)
+	{
+		g = row(i);
+		g.max_tokens = 4 * PAGE_TOKENS - 130;
+		submit(e, (uint64_t) i, &g);
+	}
+	step(e, 1);
+	assert_int_equal(memory_of(e).free_pages, 0);
+	assert_int_equal(memory_of(e).snapshots, 0);
+	assert_true(outcomes[3].progress_events > 0 && outcomes[4].progress_events + outcomes[5].progress_events == 0);
+	m1_engine_cancel(e, 1);
+	step(e, 1);
+	assert_true(outcomes[4].progress_events > 0 && outcomes[5].progress_events > 0);
+	run_all(e);
+	for (int i = 2; i <= 5; i++)
+		assert_true(outcomes[i].done);
+	m1_engine_close(e);
+}
+
 /* A hit whose own snapshot is in the way of the memory for the rest: it starts anew rather than never. */
 static void
 test_a_hit_in_its_own_way(void **state)
@@ -643,6 +678,7 @@ main(void)
 		cmocka_unit_test(test_no_bit_depends_on_the_cache),
 		cmocka_unit_test(test_memory_is_waited_for_in_order),
 		cmocka_unit_test(test_snapshots_make_room),
+		cmocka_unit_test(test_nobody_waits_in_vain),
 		cmocka_unit_test(test_a_hit_in_its_own_way),
 		cmocka_unit_test(test_bad_templates),
 	};
