@@ -214,6 +214,21 @@ load_all(loader *l)
 	}
 }
 
+/*
+ * Reading a tensor brings in pages around it, also of tensors that were dropped before: when all is loaded, everything is
+ * dropped once more. What the backend has borrowed comes back when it is used.
+ */
+static void
+drop_files(const m1_checkpoint *checkpoint)
+{
+	for (size_t i = 0; i < m1_checkpoint_tensors(checkpoint); i++)
+	{
+		const m1_tensor *t = m1_checkpoint_tensor(checkpoint, i);
+
+		m1_mapped_drop(t->data, t->bytes);
+	}
+}
+
 /* ---- all of it ---- */
 
 static m1_status
@@ -268,6 +283,7 @@ m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_f
 		l.status = m1_quantizer_create(threads, &l.quantizer, err);
 	if (l.status == M1_OK)
 		load_all(&l);
+	drop_files(checkpoint);
 	m1_quantizer_free(l.quantizer);
 	free(l.staging);
 	return l.status;

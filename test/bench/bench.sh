@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# bench.sh - speeds of the engine on the bundled checkpoint and on a larger random one, and rows per second through
-# SQL. Prints one table and writes build/bench/results.json. Timings on a busy machine mean little: compare ratios of
-# one run. BENCH_PRESET=small takes a smaller random checkpoint.
+# bench.sh - speeds of the engine on the bundled checkpoint and on a larger random one, as it is stored and with 8 and 4
+# bits; the same through SQL, and rows per second with and without prefix snapshots. Prints one table and writes
+# build/bench/results.json. Timings on a busy machine mean little: compare ratios of one run. BENCH_PRESET=small takes a
+# smaller random checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
@@ -13,17 +14,24 @@ mkdir -p "$OUT"
 
 # Debian's Python, which sees Debian's numpy (make bench installs it).
 PYTHON=/usr/bin/python3
+ENGINE=$BUILD/minimax_m1_engine
 
 if [ ! -f "$OUT/$PRESET/config.json" ]; then
     echo "Making the random checkpoint \"$PRESET\" ..."
     "$PYTHON" test/tools/make_checkpoint.py "$PRESET" "$OUT/$PRESET"
 fi
 
+for format in q8_0 q4; do
+    [ -f "$OUT/$PRESET-$format.gguf" ] ||
+        "$ENGINE" quantize "$OUT/$PRESET" "$OUT/$PRESET-$format.gguf" --weight-format "$format"
+done
+
 echo "Measuring the engine ..."
-"$BUILD/minimax_m1_engine" bench --model models/m1-nano --prefill 512,4096,32768 --batch 1,4,16,64 --tokens 200 \
-    > "$OUT/m1-nano.json"
-"$BUILD/minimax_m1_engine" bench --model "$OUT/$PRESET" --prefill 512,4096 --batch 1,4,16 --tokens 24 \
-    --max-context 16384 > "$OUT/$PRESET.json"
+"$ENGINE" bench --model models/m1-nano --prefill 512,4096,32768 --batch 1,4,16,64 --tokens 200 > "$OUT/m1-nano.json"
+"$ENGINE" bench --model "$OUT/$PRESET" --prefill 512,4096 --batch 1,4,16 --tokens 24 > "$OUT/$PRESET.json"
+"$ENGINE" bench --model "$OUT/$PRESET-q8_0.gguf" --prefill 512,4096,32768 --batch 1,4,16,64 --tokens 32 \
+    --context 1024,8192,65536 > "$OUT/$PRESET-q8_0.json"
+"$ENGINE" bench --model "$OUT/$PRESET-q4.gguf" --prefill 512,4096 --batch 1,4,16 --tokens 32 > "$OUT/$PRESET-q4.json"
 
 # rows_per_second CLIENTS ROWS: each client summarizes rows of a table, one after the other.
 rows_per_second() {
@@ -51,58 +59,27 @@ stop_server
 
 # The random checkpoint speaks as m1-nano does, that is, nonsense in the same tokens.
 cp models/m1-nano/tokenizer.json models/m1-nano/tokenizer_config.json "$OUT/$PRESET/"
+
+# What SQL adds to a long reply: its time through SQL beside the time that the engine's command line tells, in turns.
+PROMPT="What is 47 + 35?"
+REPLY_TOKENS=400
+sql_ms() {
+    psql -XAt -c '\timing on' -c "SELECT completion_tokens
+        FROM minimax_m1.complete('$PROMPT', temperature => 0, max_tokens => $REPLY_TOKENS)" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+}
+echo "Measuring SQL beside the command line ..."
+start_server "$OUT/server" "minimax_m1.model = '$OUT/$PRESET'" "minimax_m1.weight_format = q8_0" \
+    "minimax_m1.prefix_cache_size = 0" "minimax_m1.max_context = 2048"
+psql -X -q -c 'CREATE EXTENSION minimax_m1'
+wait_for_model
+for _ in 1 2 3; do
+    "$ENGINE" generate --model "$OUT/$PRESET" --weight-format q8_0 --max-context 2048 --prompt "$PROMPT" \
+        --temperature 0 --max-tokens $REPLY_TOKENS --json > "$OUT/cli.json"
+    echo "{\"sql_ms\": $(sql_ms), \"cli\": $(cat "$OUT/cli.json")}"
+done > "$OUT/overhead.jsonl"
+stop_server
+
 . test/bench/template_rows.sh
 { template_rows "$PWD/models/m1-nano" 16 10; template_rows "$OUT/$PRESET" 4 5; } > "$OUT/template_rows.jsonl"
 
-"$PYTHON" - "$OUT" "$PRESET" <<'PY'
-import glob
-import json
-import os
-import sys
-
-out, preset = sys.argv[1:]
-
-
-def cache_bytes():
-    """The largest cache; 0 where the kernel does not tell."""
-    sizes = [open(path).read().strip() for path in glob.glob("/sys/devices/system/cpu/cpu0/cache/index*/size")]
-    return max((int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]] for size in sizes), default=0)
-
-
-def engine(name, folder):
-    """What the engine measured. Weights that stay in a cache are not read from memory: no share of its bandwidth."""
-    result = json.load(open(f"{out}/{name}.json"))
-    result["weight_bytes"] = sum(map(os.path.getsize, glob.glob(f"{folder}/model*.safetensors")))
-    result["weights_fit_cache"] = result["weight_bytes"] <= cache_bytes()
-    if result["weights_fit_cache"]:
-        result["decode_share_of_bandwidth"] = None
-    return result
-
-
-results = {"engine": [engine("m1-nano", "models/m1-nano"), engine(preset, f"{out}/{preset}")],
-           "sql": [json.loads(line) for line in open(f"{out}/sql.jsonl")],
-           "template_rows": [json.loads(line) for line in open(f"{out}/template_rows.jsonl")]}
-json.dump(results, open(f"{out}/results.json", "w"), indent=2)
-print()
-for r in results["engine"]:
-    print(f"{r['model']}: {r['parameters'] / 1e6:.0f} M parameters on {r['device']}")
-    for n, rate in r["prefill_tokens_per_s"].items():
-        print(f"  prefill of {n:>6} tokens  {rate:10.0f} tokens/s")
-    for n, rate in r["decode_tokens_per_s"].items():
-        print(f"  decode at batch {n:>3}      {rate:10.0f} tokens/s")
-    print(f"  read per decoded token {r['bytes_per_token'] / 1e6:10.1f} MB")
-    print(f"  memory bandwidth       {r['read_bandwidth_bytes_per_s'] / 1e9:10.1f} GB/s")
-    if r["weights_fit_cache"]:
-        print("  share reached, batch 1        n/a (the weights stay in the CPU's cache)")
-    else:
-        print(f"  share reached, batch 1 {100 * r['decode_share_of_bandwidth']:10.0f} %")
-    print(f"  resident at most       {r['max_resident_bytes'] / 1e6:10.0f} MB")
-print("m1-nano through SQL, one summary a row:")
-for r in results["sql"]:
-    print(f"  {r['clients']:>3} clients            {r['rows_per_s']:10.1f} rows/s")
-print("through SQL, rows of 30 tokens over a template of 300:")
-for r in results["template_rows"]:
-    print(f"  {r['model']:>8}, {r['clients']:>2} clients {r['rows_per_s_without']:8.1f} rows/s, with snapshots "
-          f"{r['rows_per_s_with']:8.1f} ({r['rows_per_s_with'] / r['rows_per_s_without']:.1f} times)")
-print("\nWritten to build/bench/results.json")
-PY
+"$PYTHON" test/bench/report.py "$OUT" "$PRESET"
