@@ -20,7 +20,8 @@ my %calls = (
 	stats_reset => 'stats_reset()',
 	activity_rows => 'activity_rows()',
 	model_row => 'model_row()',
-	stats_row => 'stats_row()');
+	stats_row => 'stats_row()',
+	prefix_cache_row => 'prefix_cache_row()');
 
 # In the first session that touches the library as in one that has loaded it, which knows its settings then.
 for my $first ('', "LOAD 'minimax_m1';")
