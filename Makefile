@@ -62,8 +62,8 @@ clean:
 
 endif
 
-.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san \
-        check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap
+.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas \
+        check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap
 
 setup:
 	@scripts/bootstrap.sh
@@ -85,11 +85,13 @@ stage: all
 
 unit: $(UNIT_BIN)
 
+schemas: $(SCHEMA_ANSWERS)
+
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
 
-check-unit check-unit-san check-golden check-regress check-readme check-isolation check-tap: setup
+check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 bench:
@@ -102,7 +104,7 @@ bench-peer:
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
 
-C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch])
+C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c)
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc
@@ -121,7 +123,7 @@ help:
 	@echo "make install              install both and the bundled model"
 	@echo "make demo                 set up and show everything on a private server"
 	@echo "make test                 set up and run all tests"
-	@echo "make check-PART           one part: unit, unit-san, golden, regress, readme, isolation, tap"
+	@echo "make check-PART           one part: unit, unit-san, golden, schemas, regress, readme, isolation, tap"
 	@echo "make bench                speeds of the engine and through SQL"
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make lint | make format   check or apply the code style"

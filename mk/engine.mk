@@ -59,6 +59,13 @@ $(BUILD)/unit/%: test/unit/%.c $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CORE_LIB) -lcmocka $(ENGINE_LIBS)
 
+# What test/schemas/schemas.py asks.
+SCHEMA_ANSWERS := $(BUILD)/schemas/answers
+
+$(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
+
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;
--include $(ENGINE_OBJ:.o=.d) $(UNIT_BIN:=.d)
+-include $(ENGINE_OBJ:.o=.d) $(UNIT_BIN:=.d) $(SCHEMA_ANSWERS).d

@@ -13,6 +13,7 @@ PACKAGES=(
     libcmocka-dev
     libipc-run-perl
     python3
+    python3-jsonschema
     "$@"
 )
 

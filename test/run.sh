@@ -4,6 +4,7 @@
 #   unit        cmocka programs over the engine's code
 #   unit-san    the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line
+#   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the README's examples
 #   isolation   several sessions at once
@@ -116,6 +117,15 @@ part_golden() {
     result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")" "$(lines '^skip ' "$log")"
 }
 
+part_schemas() {
+    local log=$BUILD/schemas.log status
+    build schemas || { result $? 0 1; return; }
+    limited 900 python3 test/schemas/schemas.py "$BUILD/schemas/answers" > "$log" 2>&1
+    status=$?
+    grep -vE '^ok |^done$' "$log"
+    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")"
+}
+
 # regress_like RUNNER FOLDER ARGUMENTS...: pg_regress and pg_isolation_regress print the same lines.
 regress_like() {
     local runner=$1 out=$BUILD/$2 log=$BUILD/$2.log status
@@ -179,7 +189,7 @@ part_tap() {
         "$(lines '^ok [0-9]+.*# *(skip|SKIP)' "$log")"
 }
 
-[ $# -gt 0 ] || set -- unit unit-san golden regress readme isolation tap
+[ $# -gt 0 ] || set -- unit unit-san golden schemas regress readme isolation tap
 for PART in "$@"; do
     START=$SECONDS
     echo "=== $PART"

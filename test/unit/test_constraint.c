@@ -575,6 +575,7 @@ static const char *const schemas[] = {
 	"\"minItems\": 1}",
 	"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"boolean\"}, {\"type\": \"null\"}], \"minItems\": 2}",
 	"{\"type\": \"array\", \"maxItems\": 0}",
+	"{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"null\"}, \"b\": false, \"c\": {\"enum\": []}}}",
 	"{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}, {\"type\": \"string\", \"maxLength\": 1}]}",
 	"{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"string\", \"maxLength\": 2}, {\"const\": null}]}",
 	"{\"oneOf\": [{\"type\": \"object\", \"properties\": {\"k\": {\"const\": \"x\"}, \"n\": {\"type\": \"integer\"}}, "
