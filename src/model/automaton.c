@@ -178,8 +178,8 @@ meet(m1_automaton *a, int32_t node, int32_t stack)
 	const m1_nfa_node *n = &a->nfa->nodes[node];
 	size_t at;
 
-	/* no end from here, or none within the nesting that is allowed */
-	if (n->shortest >= M1_NFA_NEVER || n->nesting + a->stacks[stack].nesting > M1_NFA_MAX_NESTING)
+	/* no end from here within the nesting that is allowed; where there is none at all, nesting is M1_NFA_NEVER */
+	if (n->nesting + a->stacks[stack].nesting > M1_NFA_MAX_NESTING)
 		return true;
 	if (a->n_met > 4 * MAX_PLACES || !GROW(a, todo, a->n_todo + 1) || (a->n_met * 2 >= a->cap_met && !met_grow(a)))
 		return false;
