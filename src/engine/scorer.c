@@ -95,14 +95,15 @@ m1_scorer_longest(const m1_scorer *s)
 static double
 log_total(const float *logits, int vocab)
 {
-	float max = logits[0];
-	double sum = 0.0;
+	int best = 0;
+	double sum = 1.0; /* the best one's share, in units of itself */
 
 	for (int i = 1; i < vocab; i++)
-		max = logits[i] > max ? logits[i] : max;
+		best = logits[i] > logits[best] ? i : best;
 	for (int i = 0; i < vocab; i++)
-		sum += expf(logits[i] - max);
-	return (double) max + log(sum);
+		if (i != best)
+			sum += expf(logits[i] - logits[best]);
+	return (double) logits[best] + log(sum);
 }
 
 /* Divides by the probability of all choices together. */

@@ -13,7 +13,7 @@
 #include "model/nfa.h"
 
 #define M1_SCHEMA_MAX_BYTES (1 << 20)
-#define M1_SCHEMA_MAX_COUNT 65535 /* of characters or items; greater maxima mean this one */
+#define M1_SCHEMA_MAX_COUNT 10000 /* of characters or items; greater maxima mean this one */
 
 /*
  * Compiles the schema in front of node `next` and sets *start. A failure of the nfa itself, and a schema that no value

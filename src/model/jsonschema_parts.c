@@ -143,14 +143,19 @@ typedef struct array_parts
 {
 	const int *prefix; /* [n_prefix]: the rules of the first items */
 	int n_prefix;
-	int item; /* the rule of those behind them, or -1 for none */
+	int item;  /* the rule of those behind them, or -1 for none */
+	int later; /* the same behind a comma: one node for each place where it may stand */
 	int min, max;
 } array_parts;
 
-static int
-item_rule(const array_parts *a, int i)
+/* Item number i, with the comma before it, in front of next. */
+static int32_t
+write_item(m1_nfa *nfa, const array_parts *a, int i, int32_t next)
 {
-	return i < a->n_prefix ? a->prefix[i] : a->item;
+	if (i >= a->n_prefix)
+		return m1_nfa_call(nfa, i == 0 ? a->item : a->later, next);
+	next = m1_nfa_call(nfa, a->prefix[i], next);
+	return i == 0 ? next : m1_json_separator(nfa, ',', next);
 }
 
 /* From the end: `after` is what may follow when i items are there. */
@@ -167,14 +172,12 @@ write_items(m1_schema_compiler *c, const array_parts *a)
 		n = a->n_prefix > a->min ? a->n_prefix : a->min;
 		n = n > 1 ? n : 1;
 		after = m1_nfa_open_loop(nfa, close);
-		m1_nfa_close_loop(nfa, after, m1_json_separator(nfa, ',', m1_nfa_call(nfa, a->item, after)));
+		m1_nfa_close_loop(nfa, after, m1_nfa_call(nfa, a->later, after));
 	}
 	for (int i = n - 1; i >= 0 && !nfa->failed; i--)
 	{
-		int32_t item = m1_nfa_call(nfa, item_rule(a, i), after);
+		const int32_t item = write_item(nfa, a, i, after);
 
-		if (i > 0)
-			item = m1_json_separator(nfa, ',', item);
 		after = i >= a->min ? m1_nfa_split(nfa, item, close) : item;
 	}
 	return m1_nfa_bytes(nfa, '[', '[', after);
@@ -206,7 +209,11 @@ m1_schema_array(m1_schema_compiler *c, const json_t *schema, int32_t next)
 	if (items == NULL && (a.n_prefix == 0 || a.min > a.n_prefix))
 		items = json_true();
 	if (items != NULL && !json_is_false(items))
+	{
 		a.item = m1_schema_rule_of(c, items, "items", NULL, -1);
+		a.later = m1_nfa_new_rule(c->nfa, false);
+		m1_nfa_set_rule(c->nfa, a.later, m1_json_separator(c->nfa, ',', m1_nfa_call(c->nfa, a.item, M1_NFA_RETURN)));
+	}
 	else if (a.max == M1_JSON_NO_MAX || a.max > a.n_prefix)
 		a.max = a.n_prefix;
 	a.prefix = rules;

@@ -14,7 +14,7 @@
 #include "base/status.h"
 
 /* Bounds that keep any constraint's memory and time small. */
-#define M1_NFA_MAX_NODES (1 << 18)
+#define M1_NFA_MAX_NODES (1 << 19)
 #define M1_NFA_MAX_RULES (1 << 14)
 #define M1_NFA_MAX_NESTING 32  /* rules marked as nesting inside each other: JSON objects and arrays */
 #define M1_NFA_NEVER (1 << 29) /* a distance that no path has */
