@@ -14,6 +14,9 @@
 #include <string.h>
 
 #include "model/constraint.h"
+#include "model/jsonschema.h"
+#include "model/regex.h"
+#include "model/token_mask.h"
 #include "model/utf8.h"
 
 #define THINKING "<think>\nI see.\n</think>\n\n"
@@ -838,6 +841,94 @@ test_answers_that_look_like_reasoning(void **state)
 	m1_constraint_release(c);
 }
 
+/* ---- masks against one token at a time ---- */
+
+/* Whether the automaton can read the token from the state and then end within limit bytes. */
+static bool
+may_follow(m1_automaton *a, int32_t from, m1_slice piece, int32_t limit)
+{
+	for (size_t i = 0; i < piece.len && from >= 0; i++)
+		from = m1_automaton_step(a, from, (uint8_t) piece.data[i]);
+	return from >= 0 && m1_automaton_state(a, from)->shortest <= limit;
+}
+
+static void
+assert_mask(m1_automaton *a, const m1_tokenizer *t, const m1_vocabulary *v, int32_t at, int32_t limit)
+{
+	uint64_t *got = calloc((size_t) v->words, sizeof *got);
+	int32_t farthest;
+
+	assert_true(m1_token_mask(a, v, at, limit, got, &farthest));
+	for (int32_t id = 0; id < v->n_tokens; id++)
+	{
+		const m1_slice piece = m1_tokenizer_piece(t, id);
+		bool want = piece.data != NULL && !m1_tokenizer_is_special(t, id) && may_follow(a, at, piece, limit);
+
+		if (id == v->eos)
+			want = m1_automaton_state(a, at)->accepting;
+		if (m1_mask_has(got, id) != want)
+			fail_msg("token %d \"%.*s\" is %sallowed", id, (int) piece.len, piece.data, want ? "not " : "");
+	}
+	free(got);
+}
+
+/* The released vocabulary has what small ones lack: long tokens, parts of characters, every script. */
+static void
+test_masks_of_the_released_vocabulary(void **state)
+{
+	static const struct
+	{
+		bool regex;
+		const char *text;
+		const char *places[4];
+	} cases[] = {
+		{false,
+		 "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"string\", \"maxLength\": 5}, \"b\": {\"type\": "
+		 "\"number\"}}}",
+		 {"", "{\"a\": \"", "{\"a\": \"xyz", "{\"b\": 1"}},
+		{false, "true", {"", "\"", "\"\xE4\xB8", "[{\"k\": [1, \"t"}},
+		{true, ".{3,40}", {"", "\xE2\x80", "ab", "abcdefghijklmnopqrstuvwxyzabcdefghijklm"}},
+		{true, "[a-z ]+|[\xE4\xB8\x80-\xE9\xBE\xA5]{2,9}", {"", "the", "\xE4\xB8\x80", "\xE4"}},
+	};
+	m1_tokenizer *t;
+	m1_vocabulary *v;
+	m1_error err;
+
+	(void) state;
+	assert_ok(m1_tokenizer_open("test/data", 200064, &t, &err));
+	assert_ok(m1_vocabulary_create(t, 200064, &v, &err));
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_nfa nfa;
+		m1_automaton *a;
+		int32_t start;
+
+		assert_true(m1_nfa_init(&nfa));
+		if (cases[i].regex)
+			assert_ok(m1_regex_compile(&nfa, m1_slice_of(cases[i].text), M1_REGEX_WHOLE, m1_nfa_characters,
+									   M1_NFA_RETURN, &start, &err));
+		else
+			assert_ok(m1_jsonschema_compile(&nfa, m1_slice_of(cases[i].text), M1_NFA_RETURN, &start, &err));
+		nfa.top = m1_nfa_new_rule(&nfa, false);
+		m1_nfa_set_rule(&nfa, nfa.top, start);
+		assert_ok(m1_nfa_finish(&nfa, &err));
+		assert_non_null(a = m1_automaton_create(&nfa));
+		for (int p = 0; p < 4; p++)
+		{
+			int32_t at = M1_AUTOMATON_START;
+
+			for (const char *c = cases[i].places[p]; *c != '\0'; c++)
+				assert_true((at = m1_automaton_step(a, at, (uint8_t) *c)) >= 0);
+			assert_mask(a, t, v, at, M1_NO_LIMIT);
+			assert_mask(a, t, v, at, 3);
+		}
+		m1_automaton_free(a);
+		m1_nfa_free(&nfa);
+	}
+	m1_vocabulary_free(v);
+	m1_tokenizer_close(t);
+}
+
 /* ---- budgets ---- */
 
 /* A counted string has a state and a mask for each length: more than the budgets hold, with a cursor that stays behind. */
@@ -897,11 +988,17 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_regex_walks),			 cmocka_unit_test(test_regex_texts),
-		cmocka_unit_test(test_regex_refusals),		 cmocka_unit_test(test_choices),
-		cmocka_unit_test(test_json_walks),			 cmocka_unit_test(test_json_texts),
-		cmocka_unit_test(test_json_refusals),		 cmocka_unit_test(test_nesting_is_bounded),
-		cmocka_unit_test(test_reasoning_is_free),	 cmocka_unit_test(test_answers_that_look_like_reasoning),
+		cmocka_unit_test(test_regex_walks),
+		cmocka_unit_test(test_regex_texts),
+		cmocka_unit_test(test_regex_refusals),
+		cmocka_unit_test(test_choices),
+		cmocka_unit_test(test_json_walks),
+		cmocka_unit_test(test_json_texts),
+		cmocka_unit_test(test_json_refusals),
+		cmocka_unit_test(test_nesting_is_bounded),
+		cmocka_unit_test(test_reasoning_is_free),
+		cmocka_unit_test(test_answers_that_look_like_reasoning),
+		cmocka_unit_test(test_masks_of_the_released_vocabulary),
 		cmocka_unit_test(test_budgets_keep_cursors),
 	};
 
