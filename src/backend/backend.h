@@ -40,7 +40,7 @@ typedef enum m1b_use
 {
 	M1B_USE_PRODUCT, /* m1b_linear and m1b_moe */
 	M1B_USE_ROWS,	 /* m1b_embed */
-	M1B_USE_HEAD,	 /* m1b_linear for logits, as exact as the weights are: activations keep fp32's precision */
+	M1B_USE_HEAD,	 /* logits and the router, as exact as the weights are: activations keep fp32's precision */
 } m1b_use;
 
 /* A weight matrix [rows, cols]; y = x W^T has `rows` outputs. */

@@ -176,7 +176,7 @@ load_experts(loader *l, int i, m1_layer *layer)
 		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
 		return;
 	}
-	matrix(l, M1_ROLE_ROUTER, i, 0, M1B_USE_PRODUCT, &layer->router);
+	matrix(l, M1_ROLE_ROUTER, i, 0, M1B_USE_HEAD, &layer->router); /* a choice: nothing may blur it */
 	for (int e = 0; e < c->experts && l->status == M1_OK; e++)
 	{
 		matrix(l, M1_ROLE_W1, i, e, M1B_USE_PRODUCT, &layer->w1[e]);
