@@ -20,6 +20,7 @@
 #include "backend/blocks.h"
 #include "model/convert.h"
 #include "model/model.h"
+#include "model/tokenizer_internal.h"
 
 #define SCRATCH "build/test_convert"
 #define NANO "models/m1-nano"
@@ -180,6 +181,52 @@ test_tokenizer(void **state)
 	m1_tokenizer_close(b);
 	json_decref(cases);
 	json_decref(chats);
+}
+
+/* The released tokenizer, all 200,064 rows of it, by way of a file that holds nothing else. */
+static void
+test_released_tokenizer(void **state)
+{
+	json_t *cases = json_load_file("test/data/tokenizer_cases.json", JSON_ALLOW_NUL, NULL);
+	m1_tokenizer *t;
+	m1_tokenizer *back;
+	m1_gguf_writer *w;
+	m1_gguf *g;
+	m1_error err;
+	size_t i;
+	json_t *c;
+
+	(void) state;
+	mkdir("build", 0777);
+	mkdir(SCRATCH, 0777);
+	assert_ok(m1_tokenizer_open("test/data", 200064, &t, &err));
+	assert_ok(m1_gguf_writer_create(SCRATCH "/tokenizer.gguf", true, &w, &err));
+	assert_ok(m1_tokenizer_write_gguf(t, w, &err));
+	assert_ok(m1_gguf_writer_begin(w, &err));
+	assert_ok(m1_gguf_writer_finish(w, &err));
+	m1_gguf_writer_free(w);
+	assert_ok(m1_gguf_open(SCRATCH, "tokenizer.gguf", &g, &err));
+	assert_ok(m1_tokenizer_open_gguf(g, 200064, &back, &err));
+	m1_gguf_close(g);
+	json_array_foreach (cases, i, c)
+	{
+		const json_t *text = json_object_get(c, "text");
+		const json_t *want = json_object_get(c, "ids");
+		m1_ids got = {0};
+
+		assert_ok(m1_tokenizer_encode(back, (m1_slice){json_string_value(text), json_string_length(text)},
+									  M1_ADDED_NONE, &got, NULL, &err));
+		assert_int_equal(got.len, json_array_size(want));
+		for (size_t k = 0; k < got.len; k++)
+			assert_int_equal(got.data[k], json_integer_value(json_array_get(want, k)));
+		m1_ids_free(&got);
+	}
+	assert_int_equal(m1_tokenizer_eos(back), 200020);
+	assert_int_equal(m1_tokenizer_added_id(back, "<begin_of_document>"), 200034);
+	assert_null(m1_tokenizer_piece(back, 200030).data);
+	m1_tokenizer_close(t);
+	m1_tokenizer_close(back);
+	json_decref(cases);
 }
 
 /* ---- quantized ---- */
@@ -544,6 +591,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_stored),
 		cmocka_unit_test(test_tokenizer),
+		cmocka_unit_test(test_released_tokenizer),
 		cmocka_unit_test(test_same_as_on_load),
 		cmocka_unit_test(test_types),
 		cmocka_unit_test(test_failures_leave_nothing),
