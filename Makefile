@@ -17,7 +17,7 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/wire/*.c))) src/base/status.o src/base/buf.o
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/wire/*.c))) src/base/status.o src/base/buf.o src/base/hour.o
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
 EXTRA_CLEAN = build

@@ -8,7 +8,9 @@
  *	  process all end the request; the worker notices the freed slot and cancels
  *	  in the engine.
  */
-#include "m1pg.h"
+#include "usage.h"
+
+#include <limits.h>
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -54,6 +56,9 @@ free_slot(int index)
 	M1Slot	   *slot = &m1pg_shared->slots[index];
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_statement_end(slot);
+	if (slot->state == M1_SLOT_CLAIMED || slot->state == M1_SLOT_SUBMITTED)
+		m1pg_account_unseen(slot);
 	/* all of it: the excerpt is part of somebody's prompt */
 	memset(slot, 0, sizeof *slot);
 	m1pg_wake_worker();
@@ -85,44 +90,74 @@ copy_excerpt(char *to, const char *from)
 	to[len] = '\0';
 }
 
-static void
-refuse_overload(m1_error *error)
+/* There are max_requests + max_queue slots: one is free as long as the queue has room. */
+static int
+free_slot_of_queue(m1_error *error)
 {
+	int			index = find_free_slot();
+
+	if (index >= 0)
+		return index;
 	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
 	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
 	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
+	return -1;
 }
 
-/* There are max_requests + max_queue slots: one is free as long as the queue has room. -1: it has none. */
-static int
-claim_slot(m1w_type type, const char *function, const char *excerpt, uint64 *request)
+/* What a request brings to its admission. */
+typedef struct Claim
 {
-	int			index;
-	TimestampTz now = GetCurrentTimestamp();
-	M1Slot	   *slot;
+	m1w_type	type;
+	const char *function;
+	const char *excerpt;
+	M1Quota		quota;			/* of the role that makes it */
+	int64		most_tokens;	/* that it may take */
+	int64		most_reply;		/* of these the reply */
+	int64		token_limit;	/* what the statement leaves it; 0 = no limit */
+} Claim;
 
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	if ((index = find_free_slot()) < 0)
-	{
-		m1pg_shared->stats.rejected++;
-		LWLockRelease(m1pg_shared->lock);
-		return -1;
-	}
-	slot = &m1pg_shared->slots[index];
+static void
+fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
+{
 	memset(slot, 0, sizeof *slot);
 	slot->state = M1_SLOT_CLAIMED;
-	slot->request = *request = ++m1pg_shared->last_request;
+	slot->request = ++m1pg_shared->last_request;
 	slot->proc = MyProc;
 	slot->pid = MyProcPid;
 	slot->userid = GetUserId();
 	slot->databaseid = MyDatabaseId;
-	slot->type = type;
+	slot->type = claim->type;
 	slot->submitted_at = slot->state_since = now;
 	if (m1pg_request_timeout > 0)
 		slot->deadline = TimestampTzPlusMilliseconds(now, m1pg_request_timeout);
-	strlcpy(slot->function, function, sizeof slot->function);
-	copy_excerpt(slot->excerpt, excerpt);
-	m1pg_shared->stats.requests++;
+	slot->reserved = claim->most_tokens;
+	slot->most_reply = (int) Min(claim->most_reply, INT_MAX);
+	slot->token_limit = claim->token_limit;
+	strlcpy(slot->function, claim->function, sizeof slot->function);
+	copy_excerpt(slot->excerpt, claim->excerpt);
+}
+
+/* Admission: a free slot and room in the role's quota, in one moment. -1: refused, *error says why. */
+static int
+claim_slot(const Claim *claim, uint64 *request, m1_error *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	M1Stats    *stats;
+	int			index;
+
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	stats = m1pg_function_stats(claim->function);
+	index = free_slot_of_queue(error);
+	if (index >= 0 && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most_tokens, error))
+		index = -1;
+	if (index >= 0)
+	{
+		fill_slot(&m1pg_shared->slots[index], claim, now);
+		*request = m1pg_shared->slots[index].request;
+		stats->requests++;
+	}
+	else
+		stats->rejected++;
 	LWLockRelease(m1pg_shared->lock);
 	return index;
 }
@@ -258,6 +293,7 @@ M1Channel *
 m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 					  const char *function, const char *excerpt, m1_error *error)
 {
+	Claim		claim = {.type = type, .function = function, .excerpt = excerpt};
 	M1Channel  *c;
 	bool		created = false;
 
@@ -268,12 +304,14 @@ m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 		m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
 		return NULL;
 	}
+	claim.token_limit = m1pg_statement_call(function, type);
+	m1pg_quota_of(GetUserId(), &claim.quota);
+	m1pg_most_tokens(type, payload, len, &claim.most_tokens, &claim.most_reply);
 	c = palloc0(sizeof *c);
 	c->type = type;
-	if ((c->slot = claim_slot(type, function, excerpt, &c->request)) < 0)
+	if ((c->slot = claim_slot(&claim, &c->request, error)) < 0)
 	{
 		pfree(c);
-		refuse_overload(error);
 		return NULL;
 	}
 	c->submitted_at = GetCurrentTimestamp();

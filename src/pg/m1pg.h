@@ -9,6 +9,8 @@
  *   engine_process.c  the engine as a child process: start, frames, end
  *   report.c          m1_error to ereport
  *   batch.c           several requests at once from one backend
+ *   usage.h           counters, quotas and caps: see there
+ *   planner.c         what calls of the model cost the planner
  *   generate.c, tokens.c, summarize.c, aggregates.c, annotate.c, views.c   SQL functions
  *   constrained.c, classify.c, judge.c, extract.c, type_schema.c   operators: SQL functions with constrained answers
  */
@@ -67,6 +69,10 @@ extern int	m1pg_default_thinking_budget;
 extern double m1pg_temperature;
 extern double m1pg_top_p;
 extern char *m1pg_system_prompt;
+extern int	m1pg_max_calls_per_statement;
+extern int	m1pg_max_tokens_per_statement;
+extern int	m1pg_max_usage_rows;
+extern char *m1pg_context_tiers;
 
 /* What a scalar function does when its request fails. */
 typedef enum M1OnError
@@ -115,6 +121,10 @@ typedef struct M1Slot
 	int			prompt_tokens;
 	int			prefilled;
 	int			generated;
+	int			cached_tokens;	/* of prompt_tokens */
+	int			most_reply;		/* the tokens that the reply may have */
+	int64		reserved;		/* the tokens that the request may still take */
+	int64		token_limit;	/* what the statement's cap leaves it; 0 = no cap */
 	char		function[NAMEDATALEN];
 	char		excerpt[M1PG_EXCERPT];	/* of the prompt; wiped when freed */
 } M1Slot;
@@ -149,32 +159,12 @@ typedef struct M1ModelInfo
 	uint64		snapshot_bytes;
 } M1ModelInfo;
 
-typedef struct M1Stats
-{
-	TimestampTz since;
-	int64		requests;
-	int64		completed;
-	int64		failed;
-	int64		cancelled;
-	int64		timed_out;
-	int64		rejected;
-	int64		prompt_tokens;
-	int64		cached_tokens;
-	int64		cache_hits;		/* requests with cached tokens */
-	int64		reasoning_tokens;
-	int64		completion_tokens;
-	double		queue_ms;
-	double		prefill_ms;
-	double		decode_ms;
-} M1Stats;
-
 typedef struct M1Shared
 {
 	LWLock	   *lock;			/* protects everything below */
 	PGPROC	   *worker;			/* NULL while no worker runs */
 	uint64		last_request;
 	M1ModelInfo model;
-	M1Stats		stats;
 	int			n_slots;		/* max_requests + max_queue */
 	M1Slot		slots[FLEXIBLE_ARRAY_MEMBER];
 } M1Shared;
@@ -300,6 +290,8 @@ extern void m1pg_run_batch(const M1Batch *batch);
 
 /* Prepares a set-returning function for rows in a tuplestore (views.c). */
 extern void m1pg_start_rows(FunctionCallInfo fcinfo);
+/* Whether the current user may see what belongs to a role (views.c). */
+extern bool m1pg_may_see(Oid role);
 
 /* Ids and end offsets of a UTF-8 text (tokens.c); palloc'd. false: *error, and nothing is left open. */
 extern bool m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n,

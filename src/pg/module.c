@@ -2,7 +2,7 @@
  * module.c
  *	  Library load: settings, shared memory and the background worker.
  */
-#include "m1pg.h"
+#include "usage.h"
 
 #include <limits.h>
 
@@ -33,6 +33,14 @@ double		m1pg_temperature;
 double		m1pg_top_p;
 char	   *m1pg_system_prompt;
 int			m1pg_on_error = M1_ON_ERROR_RAISE;
+int			m1pg_max_calls_per_statement;
+int			m1pg_max_tokens_per_statement;
+int			m1pg_max_usage_rows;
+char	   *m1pg_context_tiers;
+
+/* Never looked at: quotas are read from the catalog, see quota.c. */
+static char *quota_tokens_per_hour;
+static int	quota_max_concurrent;
 
 static const struct config_enum_entry device_options[] = {
 	{"auto", M1_DEVICE_AUTO, false},
@@ -87,6 +95,29 @@ check_top_p(double *value, void **extra, GucSource source)
 	return false;
 }
 
+static bool
+check_context_tiers(char **value, void **extra, GucSource source)
+{
+	int32		tiers[M1PG_MAX_TIERS];
+
+	if (m1pg_parse_context_tiers(*value, tiers) >= 0)
+		return true;
+	GUC_check_errdetail("It must be a list of at most %d ascending numbers of tokens.", M1PG_MAX_TIERS);
+	return false;
+}
+
+static bool
+check_quota_tokens(char **value, void **extra, GucSource source)
+{
+	const char *s = *value;
+
+	/* 18 digits: no sum of a few overflows */
+	if (strspn(s, "0123456789") == strlen(s) && strlen(s) <= 18)
+		return true;
+	GUC_check_errdetail("It must be a number of tokens, or empty for no limit.");
+	return false;
+}
+
 /* Fixed at server start: they size shared memory. */
 static void
 define_postmaster_settings(void)
@@ -98,6 +129,11 @@ define_postmaster_settings(void)
 	DefineCustomIntVariable("minimax_m1.max_queue",
 							"Sets how many further requests may wait.",
 							NULL, &m1pg_max_queue, 1000, 0, 60000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.max_usage_rows",
+							"Sets the rows of the usage view: one per role, function, month and price tier.",
+							"What does not fit is counted in one row for all.",
+							&m1pg_max_usage_rows, 10000, 10, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 
@@ -183,6 +219,34 @@ define_request_settings(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+/* What limits use, and what counts it. */
+static void
+define_limit_settings(void)
+{
+	DefineCustomIntVariable("minimax_m1.max_calls_per_statement",
+							"Sets how often one statement may call the model; 0 means no limit.",
+							NULL, &m1pg_max_calls_per_statement, 0, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.max_tokens_per_statement",
+							"Sets how many tokens one statement may use, prompts and replies together; 0 means no limit.",
+							NULL, &m1pg_max_tokens_per_statement, 0, 0, INT_MAX,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("minimax_m1.context_tiers",
+							   "Sets the lengths of a prompt from which on usage is counted apart, because it is priced apart.",
+							   NULL, &m1pg_context_tiers, "200000",
+							   PGC_SIGHUP, 0, check_context_tiers, NULL, NULL);
+	DefineCustomStringVariable(M1PG_QUOTA_TOKENS,
+							   "Sets how many tokens a role may use in an hour; empty means no limit.",
+							   "It counts as a setting of a role only: see minimax_m1.set_quota.",
+							   &quota_tokens_per_hour, "",
+							   PGC_SUSET, GUC_DISALLOW_IN_FILE, check_quota_tokens, NULL, NULL);
+	DefineCustomIntVariable(M1PG_QUOTA_CONCURRENT,
+							"Sets how many requests a role may have at the same time; -1 means no limit.",
+							"It counts as a setting of a role only: see minimax_m1.set_quota.",
+							&quota_max_concurrent, -1, -1, INT_MAX,
+							PGC_SUSET, GUC_DISALLOW_IN_FILE, NULL, NULL, NULL);
+}
+
 static void
 on_shmem_request(void)
 {
@@ -221,6 +285,7 @@ _PG_init(void)
 {
 	define_engine_settings();
 	define_request_settings();
+	define_limit_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_postmaster_settings();
 #if PG_VERSION_NUM >= 150000

@@ -10,6 +10,7 @@
  *	  requests take no memory here.
  */
 #include "worker.h"
+#include "usage.h"
 
 #include "miscadmin.h"
 #include "storage/dsm.h"
@@ -48,6 +49,7 @@ typedef struct Relay
 	shm_mq_handle *requests;
 	shm_mq_handle *events;
 	m1_buf		pending;		/* undelivered messages, each behind its length */
+	M1Account	account;		/* what it uses, and how it ends */
 } Relay;
 
 static HTAB *relays;
@@ -154,7 +156,7 @@ post(Relay *r, m1w_type type, const char *payload, Size len)
 		detach(r);
 }
 
-/* The last event of a request. */
+/* The last event of a request, which has failed unless it was said already how it ended. */
 static void
 post_error(Relay *r, const m1_error *error)
 {
@@ -164,6 +166,7 @@ post_error(Relay *r, const m1_error *error)
 	if (m1w_encode_failure(&payload, &failure))
 		post(r, M1W_ERROR, payload.data, payload.len);
 	m1_buf_free(&payload);
+	m1pg_account_close(&r->account, M1_FAILED);
 	r->state = RELAY_ENDING;
 }
 
@@ -176,6 +179,25 @@ end_with(Relay *r, m1_status code, const char *message, const char *hint)
 	if (hint != NULL)
 		m1_error_hint(&error, "%s", hint);
 	post_error(r, &error);
+}
+
+/* ---- leaving ---- */
+
+/* Nobody waits for this request any more. */
+static void
+abandon(Relay *r)
+{
+	m1pg_account_close(&r->account, M1_CANCELLED);
+	detach(r);
+	if (!r->in_engine)
+	{
+		forget(r);
+		return;
+	}
+	r->state = RELAY_ABANDONED;
+	if (!r->cancelled)
+		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
+	r->cancelled = true;
 }
 
 /* ---- taking up ---- */
@@ -216,12 +238,11 @@ take_up(int index, const M1Slot *slot)
 	r->state = RELAY_WAITING;
 	r->submitted_at = slot->submitted_at;
 	r->deadline = slot->deadline;
+	m1pg_account_open(&r->account, index, slot);
 	attach(r, slot->handle);
 	MemoryContextSwitchTo(old);
 	if (r->segment == NULL)
-		forget(r);
-	else
-		set_slot_state(r, M1_SLOT_QUEUED);
+		abandon(r);
 }
 
 static void
@@ -234,44 +255,27 @@ take_up_submitted(void)
 		/* a peek without the lock: a backend that submits later wakes us */
 		if (m1pg_shared->slots[i].state != M1_SLOT_SUBMITTED)
 			continue;
-		LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+		LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 		slot = m1pg_shared->slots[i];
+		/* from here on it is the worker that counts how the request ends */
+		if (slot.state == M1_SLOT_SUBMITTED)
+		{
+			m1pg_shared->slots[i].state = M1_SLOT_QUEUED;
+			m1pg_shared->slots[i].state_since = GetCurrentTimestamp();
+		}
 		LWLockRelease(m1pg_shared->lock);
 		if (slot.state == M1_SLOT_SUBMITTED)
 			take_up(i, &slot);
 	}
 }
 
-/* ---- leaving ---- */
-
-/* Nobody waits for this request any more. */
-static void
-abandon(Relay *r)
-{
-	detach(r);
-	if (!r->in_engine)
-	{
-		forget(r);
-		return;
-	}
-	r->state = RELAY_ABANDONED;
-	if (!r->cancelled)
-		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
-	r->cancelled = true;
-}
-
-static void
-count_end(int64 *counter)
-{
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	(*counter)++;
-	LWLockRelease(m1pg_shared->lock);
-}
+/* ---- looking after the client ---- */
 
 /* The client still waits; the request is over for it, and in the engine as soon as that hears of it. */
 static void
-cut_short(Relay *r, m1_status code, const char *message, const char *hint)
+cut_short(Relay *r, M1Outcome outcome, m1_status code, const char *message, const char *hint)
 {
+	m1pg_account_close(&r->account, outcome);
 	if (r->in_engine && !r->cancelled)
 		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
 	r->cancelled = true;
@@ -292,24 +296,14 @@ look_at_client(Relay *r)
 	if (r->state == RELAY_ABANDONED)
 		return;
 	if (gone || r->segment == NULL)
-	{
-		if (r->state != RELAY_ENDING)
-			count_end(&m1pg_shared->stats.cancelled);
 		abandon(r);
-	}
 	else if (r->state == RELAY_ENDING)
 		return;
 	else if (cancel)
-	{
-		count_end(&m1pg_shared->stats.cancelled);
-		cut_short(r, M1_E_CANCELLED, "the request was cancelled", NULL);
-	}
+		cut_short(r, M1_CANCELLED, M1_E_CANCELLED, "the request was cancelled", NULL);
 	else if (r->deadline != 0 && GetCurrentTimestamp() >= r->deadline)
-	{
-		count_end(&m1pg_shared->stats.timed_out);
-		cut_short(r, M1_E_TIMEOUT, "canceling request due to request timeout",
+		cut_short(r, M1_TIMED_OUT, M1_E_TIMEOUT, "canceling request due to request timeout",
 				  "minimax_m1.request_timeout limits how long a request may take, waiting included.");
-	}
 }
 
 /* ---- admission and forwarding ---- */
@@ -397,10 +391,7 @@ refuse_waiting(const m1_error *refusal)
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		if (r->state == RELAY_WAITING || r->state == RELAY_READING)
-		{
-			count_end(&m1pg_shared->stats.failed);
 			post_error(r, refusal);
-		}
 }
 
 void
@@ -435,11 +426,12 @@ m1pg_relays_pump(M1EnginePhase phase)
 /* ---- what the engine says ---- */
 
 static void
-note_progress(const Relay *r, const char *payload, Size len)
+note_progress(Relay *r, const char *payload, Size len)
 {
 	M1Slot	   *slot = &m1pg_shared->slots[r->slot];
 	m1w_progress p;
 	m1_error	error;
+	bool		within_limit;
 
 	if (m1w_decode_progress(payload, len, &p, &error) != M1_OK)
 		return;
@@ -449,33 +441,22 @@ note_progress(const Relay *r, const char *payload, Size len)
 		if (slot->phase != p.phase)
 			slot->state_since = GetCurrentTimestamp();
 		slot->phase = p.phase;
-		slot->prompt_tokens = p.prompt_tokens;
-		slot->prefilled = p.prefilled;
-		slot->generated = p.generated;
 	}
+	within_limit = m1pg_account_progress(&r->account, &p);
 	LWLockRelease(m1pg_shared->lock);
+	if (!within_limit && r->state == RELAY_RUNNING)
+		cut_short(r, M1_CANCELLED, M1_E_OVERLOADED, "the statement has reached minimax_m1.max_tokens_per_statement",
+				  "Raise it, or ask for shorter replies (max_tokens); 0 means no limit.");
 }
 
 static void
-note_done(const Relay *r, const char *payload, Size len)
+note_done(Relay *r, const char *payload, Size len)
 {
-	M1Stats    *stats = &m1pg_shared->stats;
 	m1w_done	done;
 	m1_error	error;
 
-	if (m1w_decode_done(payload, len, &done, &error) != M1_OK)
-		return;
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	stats->completed++;
-	stats->prompt_tokens += done.prompt_tokens;
-	stats->cached_tokens += done.cached_tokens;
-	stats->cache_hits += done.cached_tokens > 0;
-	stats->reasoning_tokens += done.reasoning_tokens;
-	stats->completion_tokens += done.completion_tokens;
-	stats->queue_ms += done.queue_ms + (double) (r->forwarded_at - r->submitted_at) / 1000.0;
-	stats->prefill_ms += done.prefill_ms;
-	stats->decode_ms += done.decode_ms;
-	LWLockRelease(m1pg_shared->lock);
+	if (m1w_decode_done(payload, len, &done, &error) == M1_OK)
+		m1pg_account_done(&r->account, &done, (double) (r->forwarded_at - r->submitted_at) / 1000.0);
 }
 
 void
@@ -497,10 +478,8 @@ m1pg_relays_frame(const m1w_header *header, const char *payload)
 		SetLatch(MyLatch);		/* a place is free: the loop goes round once more */
 		if (header->type == M1W_DONE)
 			note_done(r, payload, header->length);
-		else if (header->type == M1W_ERROR && r->state == RELAY_RUNNING)
-			count_end(&m1pg_shared->stats.failed);
-		else if (header->type != M1W_ERROR)
-			count_end(&m1pg_shared->stats.completed);
+		else
+			m1pg_account_close(&r->account, header->type == M1W_ERROR ? M1_FAILED : M1_COMPLETED);
 	}
 	if (r->state == RELAY_ABANDONED)
 	{
@@ -533,12 +512,22 @@ m1pg_relays_fail_running(const m1_error *error)
 		if (r->state == RELAY_ABANDONED)
 			forget(r);
 		else if (r->state == RELAY_RUNNING)
-		{
-			count_end(&m1pg_shared->stats.failed);
 			post_error(r, error);
-		}
 	}
 	m1pg_wake_worker();			/* the errors are delivered in the next round */
+}
+
+void
+m1pg_relays_end(void)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+
+	if (relays == NULL)
+		return;
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		m1pg_account_close(&r->account, M1_FAILED);
 }
 
 long

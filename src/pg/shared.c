@@ -6,7 +6,7 @@
  *	  waiting. Latches are set after it is released or while it is held; they
  *	  never block.
  */
-#include "m1pg.h"
+#include "usage.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -28,7 +28,7 @@ m1pg_shared_size(void)
 void
 m1pg_shared_request(void)
 {
-	RequestAddinShmemSpace(m1pg_shared_size());
+	RequestAddinShmemSpace(add_size(m1pg_shared_size(), m1pg_usage_size()));
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
@@ -44,8 +44,8 @@ m1pg_shared_startup(void)
 		memset(m1pg_shared, 0, m1pg_shared_size());
 		m1pg_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
 		m1pg_shared->n_slots = m1pg_max_requests + m1pg_max_queue;
-		m1pg_shared->stats.since = GetCurrentTimestamp();
 	}
+	m1pg_usage_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

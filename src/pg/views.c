@@ -1,6 +1,6 @@
 /*
  * views.c
- *	  What the activity, model and stats views read, and cancel().
+ *	  What the activity and model views read, and cancel().
  */
 #include "m1pg.h"
 
@@ -13,9 +13,6 @@
 
 PG_FUNCTION_INFO_V1(m1pg_activity);
 PG_FUNCTION_INFO_V1(m1pg_model_info);
-PG_FUNCTION_INFO_V1(m1pg_stats);
-PG_FUNCTION_INFO_V1(m1pg_prefix_cache);
-PG_FUNCTION_INFO_V1(m1pg_stats_reset);
 PG_FUNCTION_INFO_V1(m1pg_cancel);
 
 /* PostgreSQL 14 spells the roles otherwise. */
@@ -23,8 +20,8 @@ PG_FUNCTION_INFO_V1(m1pg_cancel);
 #error "minimax_m1 needs PostgreSQL 14 or later"
 #endif
 
-static bool
-may_see(Oid owner)
+bool
+m1pg_may_see(Oid owner)
 {
 	return has_privs_of_role(GetUserId(), owner) || has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
@@ -133,7 +130,7 @@ m1pg_activity(PG_FUNCTION_ARGS)
 		values[SUBMITTED_AT] = timestamp_or_null(slot->submitted_at, &nulls[SUBMITTED_AT]);
 		values[STATE_SINCE] = timestamp_or_null(slot->state_since, &nulls[STATE_SINCE]);
 		/* the excerpt is in the encoding of the database it came from */
-		nulls[PROMPT] = slot->excerpt[0] == '\0' || !may_see(slot->userid) || slot->databaseid != MyDatabaseId;
+		nulls[PROMPT] = slot->excerpt[0] == '\0' || !m1pg_may_see(slot->userid) || slot->databaseid != MyDatabaseId;
 		values[PROMPT] = CStringGetTextDatum(nulls[PROMPT] ? "" : slot->excerpt);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
@@ -197,70 +194,6 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	values[NEXT_TRY] = timestamp_or_null(info.next_try, &nulls[NEXT_TRY]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
-}
-
-Datum
-m1pg_stats(PG_FUNCTION_ARGS)
-{
-	enum
-	{
-		REQUESTS, COMPLETED, FAILED, CANCELLED, TIMED_OUT, REJECTED, PROMPT_TOKENS, CACHED_TOKENS,
-		REASONING_TOKENS, COMPLETION_TOKENS, QUEUE_MS, PREFILL_MS, DECODE_MS, STATS_RESET, N_COLUMNS
-	};
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		values[N_COLUMNS];
-	bool		nulls[N_COLUMNS] = {false};
-	M1Stats		s;
-
-	m1pg_start_rows(fcinfo);
-	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
-	s = m1pg_shared->stats;
-	LWLockRelease(m1pg_shared->lock);
-	values[REQUESTS] = Int64GetDatum(s.requests);
-	values[COMPLETED] = Int64GetDatum(s.completed);
-	values[FAILED] = Int64GetDatum(s.failed);
-	values[CANCELLED] = Int64GetDatum(s.cancelled);
-	values[TIMED_OUT] = Int64GetDatum(s.timed_out);
-	values[REJECTED] = Int64GetDatum(s.rejected);
-	values[PROMPT_TOKENS] = Int64GetDatum(s.prompt_tokens);
-	values[CACHED_TOKENS] = Int64GetDatum(s.cached_tokens);
-	values[REASONING_TOKENS] = Int64GetDatum(s.reasoning_tokens);
-	values[COMPLETION_TOKENS] = Int64GetDatum(s.completion_tokens);
-	values[QUEUE_MS] = Float8GetDatum(s.queue_ms);
-	values[PREFILL_MS] = Float8GetDatum(s.prefill_ms);
-	values[DECODE_MS] = Float8GetDatum(s.decode_ms);
-	values[STATS_RESET] = timestamp_or_null(s.since, &nulls[STATS_RESET]);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	return (Datum) 0;
-}
-
-/* What the stats view tells beyond m1pg_stats: hits are counted, the rest is as it is now. */
-Datum
-m1pg_prefix_cache(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		values[3];
-	bool		nulls[3] = {false};
-
-	m1pg_start_rows(fcinfo);
-	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
-	values[0] = Int64GetDatum(m1pg_shared->stats.cache_hits);
-	values[1] = Int32GetDatum(m1pg_shared->model.snapshots);
-	values[2] = Int64GetDatum((int64) m1pg_shared->model.snapshot_bytes);
-	LWLockRelease(m1pg_shared->lock);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	return (Datum) 0;
-}
-
-Datum
-m1pg_stats_reset(PG_FUNCTION_ARGS)
-{
-	m1pg_require_shared();
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	memset(&m1pg_shared->stats, 0, sizeof m1pg_shared->stats);
-	m1pg_shared->stats.since = GetCurrentTimestamp();
-	LWLockRelease(m1pg_shared->lock);
-	PG_RETURN_VOID();
 }
 
 static M1Slot *

@@ -8,6 +8,7 @@
  *	  backends that were waiting see their queues detached.
  */
 #include "worker.h"
+#include "usage.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -36,6 +37,8 @@ static void
 leave_shared(int code, Datum arg)
 {
 	m1pg_engine_stop();
+	m1pg_relays_end();
+	m1pg_usage_save(true);
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	if (m1pg_shared->worker == MyProc)
 		m1pg_shared->worker = NULL;
@@ -113,7 +116,7 @@ wait_for_something(void)
 	bool		want_write;
 	pgsocket	sock = m1pg_engine_socket(&want_write);
 	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	long		timeout = earlier(m1pg_engine_timeout(), m1pg_relays_timeout());
+	long		timeout = earlier(earlier(m1pg_engine_timeout(), m1pg_relays_timeout()), m1pg_usage_timeout());
 
 	if (timeout >= 0)
 		events |= WL_TIMEOUT;
@@ -151,6 +154,7 @@ m1pg_worker_main(Datum main_arg)
 			continue;
 		}
 		m1pg_engine_pump();
+		m1pg_usage_save(false);
 		wait_for_something();
 	}
 	/* Not 0, which would tell the postmaster never to start the worker again: a lone SIGTERM is a restart. */

@@ -51,5 +51,7 @@ extern int	m1pg_relays_running(void);
 extern void m1pg_relays_fail_running(const m1_error *error);
 /* Milliseconds until the next deadline; -1 = none. */
 extern long m1pg_relays_timeout(void);
+/* The worker ends: what it had counts as failed. */
+extern void m1pg_relays_end(void);
 
 #endif							/* M1PG_WORKER_H */

@@ -21,7 +21,12 @@ my %calls = (
 	activity_rows => 'activity_rows()',
 	model_row => 'model_row()',
 	stats_row => 'stats_row()',
-	prefix_cache_row => 'prefix_cache_row()');
+	prefix_cache_row => 'prefix_cache_row()',
+	stats_by_function_rows => 'stats_by_function_rows()',
+	last_statement_rows => 'last_statement_rows()',
+	usage_rows => 'usage_rows()',
+	usage_reset => 'usage_reset()',
+	role_use => 'role_use(10)');
 
 # In the first session that touches the library as in one that has loaded it, which knows its settings then.
 for my $first ('', "LOAD 'minimax_m1';")
@@ -34,10 +39,10 @@ for my $first ('', "LOAD 'minimax_m1';")
 		like($message, qr/HINT:\s+Add minimax_m1 to shared_preload_libraries and restart the server/, "$first $name: the hint");
 	}
 }
-# but for these two, which need no model
+# but for these, which need no model
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
-	'annotate grant_usage', 'all functions are here');
+	'annotate call_support grant_usage set_price set_quota', 'all functions are here');
 $node->safe_psql('postgres', "CREATE ROLE r; SELECT minimax_m1.grant_usage('r')");
 my ($state, $message) = sqlstate($node, q{
 	CREATE TABLE notes (body text, answer text);

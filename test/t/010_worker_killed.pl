@@ -11,17 +11,10 @@ my $log_begin = -s $node->logfile;
 my $started = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 my $bystander = start_query($node, 'SELECT 42 FROM pg_sleep(3)');
 
-sub worker_pid
-{
-	my $engine = engine_pid($node);
-
-	return slurp_file("/proc/$engine/stat") =~ /\) \S (\d+)/ ? $1 : die "no process $engine";
-}
-
 for my $round (1 .. 3)
 {
 	wait_ready($node);
-	my ($worker, $engine) = (worker_pid(), engine_pid($node));
+	my ($worker, $engine) = (worker_pid($node), engine_pid($node));
 	my @running = map { start_query($node, long_query()) } 1 .. 4;
 
 	wait_for('two requests run and two wait', sub {
@@ -35,7 +28,7 @@ for my $round (1 .. 3)
 	pass("round $round: worker and engine are gone");
 	is($node->safe_psql('postgres', "SET statement_timeout = '30s'; SELECT array_length(minimax_m1.generate_ids(ARRAY[1], 3), 1)"),
 		'3', "round $round: the next request waits for the next worker, and is answered");
-	isnt(worker_pid(), $worker, "round $round: it is another worker");
+	isnt(worker_pid($node), $worker, "round $round: it is another worker");
 	ok(is_idle($node), "round $round: nothing is left");
 }
 

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server wait_ready wait_for engine_pid process_exists sqlstate start_query
+our @EXPORT = qw(new_server wait_ready wait_for engine_pid worker_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query);
 
 sub root { return $ENV{M1_ROOT}; }
@@ -65,6 +65,15 @@ sub engine_pid
 	my ($node) = @_;
 
 	return $node->safe_psql('postgres', 'SELECT engine_pid FROM minimax_m1.model');
+}
+
+# The worker is the engine's parent; it has no database, so pg_stat_activity does not know it.
+sub worker_pid
+{
+	my ($node) = @_;
+	my $engine = engine_pid($node);
+
+	return slurp_file("/proc/$engine/stat") =~ /\) \S (\d+)/ ? $1 : die "no process $engine";
 }
 
 # A zombie has ended.
