@@ -62,8 +62,8 @@ clean:
 
 endif
 
-.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas \
-        check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap
+.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-unit check-unit-san \
+        check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients
 
 setup:
 	@scripts/bootstrap.sh
@@ -93,6 +93,12 @@ unit-san:
 
 check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
+
+# The test of many clients, at length.
+CLIENTS ?= 200
+TRANSACTIONS ?= 20
+check-clients: setup
+	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP=test/t/041_clients.pl test/run.sh tap
 
 bench:
 	@scripts/bootstrap.sh python3-numpy
@@ -124,6 +130,7 @@ help:
 	@echo "make demo                 set up and show everything on a private server"
 	@echo "make test                 set up and run all tests"
 	@echo "make check-PART           one part: unit, unit-san, golden, schemas, regress, readme, isolation, tap"
+	@echo "make check-clients        many clients at once, CLIENTS=200 by default, and what they leave behind"
 	@echo "make bench                speeds of the engine and through SQL"
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make lint | make format   check or apply the code style"

@@ -247,8 +247,6 @@ BEGIN
 END $$;
 SELECT rows_of($$SELECT * FROM minimax_m1.generate_stream('x')$$) AS unknown,
        rows_of($$SELECT * FROM minimax_m1.generate_stream('x', max_tokens => 7)$$) AS at_most_7;
--- the support function is for the planner only
-SELECT minimax_m1.call_support(NULL);
 
 -- nothing is left behind
 SELECT count(*) FROM minimax_m1.activity;

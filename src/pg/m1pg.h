@@ -24,9 +24,21 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "base/status.h"
 #include "wire/message.h"
+
+#if PG_VERSION_NUM < 140000
+#error "minimax_m1 needs PostgreSQL 14 or later"
+#endif
+
+/* PostgreSQL 18 writes it before the declaration. */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
 
 /* ---- settings (module.c) ---- */
 
@@ -226,7 +238,7 @@ extern double m1pg_channel_queue_ms(const M1Channel *channel);
 
 /* ---- errors (report.c) ---- */
 
-extern void m1pg_report(const m1_error *error) pg_attribute_noreturn();
+pg_noreturn extern void m1pg_report(const m1_error *error);
 /* Raises it, unless on_error says that the result of a scalar function is NULL then. A cancel is always raised. */
 extern void m1pg_report_or_null(const m1_error *error);
 /* Message and detail as a column shows them. */

@@ -15,11 +15,6 @@ PG_FUNCTION_INFO_V1(m1pg_activity);
 PG_FUNCTION_INFO_V1(m1pg_model_info);
 PG_FUNCTION_INFO_V1(m1pg_cancel);
 
-/* PostgreSQL 14 spells the roles otherwise. */
-#if PG_VERSION_NUM < 140000
-#error "minimax_m1 needs PostgreSQL 14 or later"
-#endif
-
 bool
 m1pg_may_see(Oid owner)
 {
