@@ -63,7 +63,18 @@ SELECT calls, prompt_tokens + completion_tokens AS tokens FROM minimax_m1.last_s
 SELECT failure_of($$SELECT minimax_m1.generate_ids('{1,2,3}', 30000)$$);
 SELECT prompt_tokens, completion_tokens BETWEEN 48 AND 1000 AS stopped FROM minimax_m1.last_statement;
 SELECT failure_of($$SELECT minimax_m1.generate(repeat('Hello. ', 100))$$);
+-- requests that run side by side share it: two streams of 90 tokens are too much, though each has room
+SET minimax_m1.max_tokens_per_statement = 100;
+SELECT failure_of($$SELECT minimax_m1.generate_stream('Hello.'), minimax_m1.generate_stream('What is 47 + 35?')$$);
+SELECT sum(calls) FROM minimax_m1.last_statement;
+-- a request that is refused is no call
 RESET minimax_m1.max_tokens_per_statement;
+SELECT minimax_m1.set_quota('m1_alice', 0);
+SET ROLE m1_alice;
+SELECT left(failure_of($$SELECT minimax_m1.generate('Hello.')$$), 5);
+SELECT count(*) FROM minimax_m1.last_statement;
+RESET ROLE;
+SELECT minimax_m1.set_quota('m1_alice');
 SET minimax_m1.max_calls_per_statement = -1;
 
 -- A quota: exactly what fits, and not one token more.

@@ -304,7 +304,7 @@ m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 		m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
 		return NULL;
 	}
-	claim.token_limit = m1pg_statement_call(function, type);
+	claim.token_limit = m1pg_statement_check(function, type);
 	m1pg_quota_of(GetUserId(), &claim.quota);
 	m1pg_most_tokens(type, payload, len, &claim.most_tokens, &claim.most_reply);
 	c = palloc0(sizeof *c);
@@ -333,6 +333,7 @@ m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 		m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
 		return NULL;
 	}
+	m1pg_statement_call(function, type);
 	submit_slot(c->slot, dsm_segment_handle(c->segment));
 	if (!send_request(c, payload, len))
 	{

@@ -136,7 +136,7 @@ typedef struct M1Slot
 	int			cached_tokens;	/* of prompt_tokens */
 	int			most_reply;		/* the tokens that the reply may have */
 	int64		reserved;		/* the tokens that the request may still take */
-	int64		token_limit;	/* what the statement's cap leaves it; 0 = no cap */
+	int64		token_limit;	/* what its statement's requests under way may take in all; 0 = no cap */
 	char		function[NAMEDATALEN];
 	char		excerpt[M1PG_EXCERPT];	/* of the prompt; wiped when freed */
 } M1Slot;

@@ -101,20 +101,27 @@ m1pg_quota_of(Oid role, M1Quota *quota)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	bool		alone = !IsTransactionState();
+	Oid			userid;
+	int			context;
 
 	quota->tokens_per_hour = quota->max_concurrent = -1;
 	quota->role_name[0] = '\0';
 	/* Background processes ask between their transactions. One without a database asks for nobody's prompt. */
 	if (!OidIsValid(MyDatabaseId))
 		return;
-	if (alone)
-		StartTransactionCommand();
-	read_catalog(role, quota);
-	if (alone)
+	if (!alone)
 	{
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(caller);
+		read_catalog(role, quota);
+		return;
 	}
+	/* a transaction does not begin under a borrowed identity */
+	GetUserIdAndSecContext(&userid, &context);
+	SetUserIdAndSecContext(userid, 0);
+	StartTransactionCommand();
+	read_catalog(role, quota);
+	CommitTransactionCommand();
+	SetUserIdAndSecContext(userid, context);
+	MemoryContextSwitchTo(caller);
 }
 
 /* ---- what a request may take ---- */

@@ -66,12 +66,16 @@ refuse(const char *function, const char *setting, int64 used, int cap)
 					 "fixes what is tested first. Otherwise raise %s; 0 means no limit.", setting)));
 }
 
-int64
-m1pg_statement_call(const char *function, m1w_type type)
+/* A background process has no statements: what it may use is a matter of quotas. */
+static bool
+reached(int64 used, int cap)
 {
-	/* A background process has no statements: what it may use is a matter of quotas. */
-	bool		capped = MyBackendType == B_BACKEND;
+	return cap > 0 && used >= cap && MyBackendType == B_BACKEND;
+}
 
+int64
+m1pg_statement_check(const char *function, m1w_type type)
+{
 	if (!m1pg_runs_model(type))
 		return 0;
 	if (GetCurrentStatementStartTimestamp() != statement.start)
@@ -79,18 +83,28 @@ m1pg_statement_call(const char *function, m1w_type type)
 		memset(&statement, 0, sizeof statement);
 		statement.start = GetCurrentStatementStartTimestamp();
 	}
-	if (capped && m1pg_max_calls_per_statement > 0 && statement.calls >= m1pg_max_calls_per_statement)
+	if (reached(statement.calls, m1pg_max_calls_per_statement))
 		refuse(function, "minimax_m1.max_calls_per_statement", statement.calls, m1pg_max_calls_per_statement);
-	if (capped && m1pg_max_tokens_per_statement > 0 && statement.tokens >= m1pg_max_tokens_per_statement)
+	if (reached(statement.tokens, m1pg_max_tokens_per_statement))
 		refuse(function, "minimax_m1.max_tokens_per_statement", statement.tokens, m1pg_max_tokens_per_statement);
+	if (m1pg_max_tokens_per_statement == 0 || MyBackendType != B_BACKEND)
+		return 0;
+	return m1pg_max_tokens_per_statement - statement.tokens;
+}
+
+void
+m1pg_statement_call(const char *function, m1w_type type)
+{
+	if (!m1pg_runs_model(type))
+		return;
 	statement.calls++;
 	use_of(function)->calls++;
-	return capped && m1pg_max_tokens_per_statement > 0 ? m1pg_max_tokens_per_statement - statement.tokens : 0;
 }
 
 void
 m1pg_statement_end(const M1Slot *slot)
 {
+	int64		tokens = (int64) slot->prefilled + slot->generated;
 	FunctionUse *use;
 
 	if (!m1pg_runs_model(slot->type))
@@ -100,7 +114,17 @@ m1pg_statement_end(const M1Slot *slot)
 	use->prompt_tokens += slot->prefilled;
 	use->cached_tokens += slot->cached_tokens;
 	use->completion_tokens += slot->generated;
-	statement.tokens += (int64) slot->prefilled + slot->generated;
+	statement.tokens += tokens;
+	if (slot->token_limit == 0)
+		return;
+	/* the statement's other requests have so much less */
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+	{
+		M1Slot	   *other = &m1pg_shared->slots[i];
+
+		if (other != slot && other->pid == MyProcPid && other->token_limit > 0)
+			other->token_limit = Max(1, other->token_limit - tokens);
+	}
 }
 
 Datum

@@ -242,6 +242,22 @@ charge(M1Account *a, int prompt_tokens, int prefilled, int generated)
 	slot->reserved = Max(0, Min(slot->reserved, prompt_tokens + slot->most_reply - prefilled - generated));
 }
 
+/* Tokens of all requests under way of the slot's statement. A prompt counts as soon as its length is known. */
+static int64
+tokens_under_way(const M1Slot *slot)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+	{
+		const M1Slot *other = &m1pg_shared->slots[i];
+
+		if (other->pid == slot->pid && other->token_limit > 0)
+			sum += (int64) other->prompt_tokens + other->generated;
+	}
+	return sum;
+}
+
 bool
 m1pg_account_progress(M1Account *a, const m1w_progress *p)
 {
@@ -251,8 +267,7 @@ m1pg_account_progress(M1Account *a, const m1w_progress *p)
 	if (a->prompt_tokens == 0)
 		a->cached = p->prefilled;
 	charge(a, p->prompt_tokens, p->prefilled, p->generated);
-	return slot == NULL || slot->token_limit == 0 ||
-		(int64) p->prompt_tokens + p->generated <= slot->token_limit;
+	return slot == NULL || slot->token_limit == 0 || tokens_under_way(slot) <= slot->token_limit;
 }
 
 static void

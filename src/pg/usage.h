@@ -123,7 +123,7 @@ typedef struct M1Account
 } M1Account;
 
 extern void m1pg_account_open(M1Account *account, int slot_index, const M1Slot *slot);
-/* The engine has computed so much. false when that is more than the slot's token_limit. The lock is to be held. */
+/* The engine has computed so much. false when the statement has no more tokens. The lock is to be held. */
 extern bool m1pg_account_progress(M1Account *account, const m1w_progress *progress);
 /* These count the end of the request once and take the lock. */
 extern void m1pg_account_done(M1Account *account, const m1w_done *done, double worker_queue_ms);
@@ -167,11 +167,13 @@ extern bool m1pg_quota_admits(const M1Quota *quota, Oid role, int64 tokens, m1_e
 /* ---- statements (statement.c) ---- */
 
 /*
- * A request of this statement is about to be made: raises an error when a cap
- * is reached. Returns the tokens that the request may take; 0 = no limit.
+ * A request is about to be made: raises an error when a cap of the statement is
+ * reached. Returns the tokens that all requests under way may take; 0 = no limit.
  */
-extern int64 m1pg_statement_call(const char *function, m1w_type type);
-/* It is over, and this is what its slot says. */
+extern int64 m1pg_statement_check(const char *function, m1w_type type);
+/* It has been admitted. */
+extern void m1pg_statement_call(const char *function, m1w_type type);
+/* It is over, and this is what its slot says. The lock is to be held. */
 extern void m1pg_statement_end(const M1Slot *slot);
 
 #endif							/* M1PG_USAGE_H */

@@ -4,6 +4,7 @@ use warnings;
 use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = new_server('limits', 'max_connections = 60', 'restart_after_crash = on');
 wait_ready($node);
@@ -13,6 +14,20 @@ my $usage = q{SELECT string_agg(concat_ws(' ', role, function, requests, complet
 	', ' ORDER BY role, function) FROM minimax_m1.usage};
 my $used = q{SELECT used_last_hour, reserved, requests FROM minimax_m1.quotas};
 my $file = $node->data_dir . '/pg_stat/minimax_m1.usage';
+
+# Waits until the worker has nothing more to write: twice the same.
+sub settle
+{
+	my $was = '';
+
+	wait_for('the usage is written', sub {
+			my $now = -e "$file.recent" ? slurp_file("$file.recent") : '';
+			my $same = $now ne '' && $now eq $was;
+
+			$was = $now;
+			usleep(1_500_000) unless $same;
+			return $same });
+}
 
 # A fast stop writes what there is.
 $node->safe_psql('postgres', q{SET ROLE dora; SELECT minimax_m1.generate_ids('{1,2,3}', 40), minimax_m1.logits('{1,2}')});
@@ -26,7 +41,7 @@ is($node->safe_psql('postgres', $used), '45|0|0', 'and so does the hour');
 wait_ready($node);
 unlink "$file.recent";
 $node->safe_psql('postgres', q{SET ROLE dora; SELECT minimax_m1.generate_ids('{1,2,3}', 10)});
-wait_for('the usage is written', sub { -e "$file.recent" });
+settle();
 $node->stop('immediate');
 $node->start;
 is($node->safe_psql('postgres', $usage), 'dora generate_ids 2 2 0 0 6 50, dora logits 1 1 0 0 2 0', 'usage outlives a crash');
@@ -36,10 +51,8 @@ is($node->safe_psql('postgres', q{SET ROLE dora; SELECT cardinality(minimax_m1.g
 
 # A worker that is killed takes the cluster down and up again, with the usage.
 $node->safe_psql('postgres', 'SELECT minimax_m1.usage_reset()');
-wait_for('the reset is written', sub { -e "$file.recent" });
-unlink "$file.recent";
 $node->safe_psql('postgres', q{SET ROLE dora; SELECT minimax_m1.generate_ids('{1,2,3}', 10)});
-wait_for('the usage is written', sub { -e "$file.recent" });
+settle();
 kill 'KILL', worker_pid($node);
 wait_for('the server is there again', sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 && eval { wait_ready($node); 1 } });
 is($node->safe_psql('postgres', $usage), 'dora generate_ids 1 1 0 0 3 10', 'usage outlives a killed worker');
@@ -77,7 +90,7 @@ for my $what (sort keys %damage)
 }
 # of two files the newer counts, and a bad one does not spoil the other
 $node->safe_psql('postgres', q{SET ROLE dora; SELECT minimax_m1.generate_ids('{1,2,3}', 10)});
-wait_for('the usage is written', sub { -e "$file.recent" });
+settle();
 $node->stop;
 rewrite($file, $damage{'cut off'});
 $node->start;
