@@ -79,6 +79,18 @@ named_argument(const Call *call, const char *name)
 	return NULL;
 }
 
+/* The average of a table's column, if it was analyzed; else 0. */
+static int32
+column_width(PlannerInfo *root, const Var *var)
+{
+	RangeTblEntry *rte;
+
+	if (var->varlevelsup > 0 || IS_SPECIAL_VARNO(var->varno) || var->varno > list_length(root->parse->rtable))
+		return 0;
+	rte = rt_fetch(var->varno, root->parse->rtable);
+	return rte->rtekind == RTE_RELATION ? get_attavgwidth(rte->relid, var->varattno) : 0;
+}
+
 /* Bytes that an argument is likely to add to the prompt. */
 static double
 bytes_of(const Call *call, Node *arg)
@@ -89,11 +101,10 @@ bytes_of(const Call *call, Node *arg)
 
 		return c->constisnull || c->constlen != -1 ? 0 : VARSIZE_ANY_EXHDR(DatumGetPointer(c->constvalue));
 	}
-	if (IsA(arg, Var) && call->root != NULL && ((Var *) arg)->varlevelsup == 0)
+	if (IsA(arg, Var) && call->root != NULL)
 	{
-		Var		   *var = (Var *) arg;
-		RangeTblEntry *rte = rt_fetch(var->varno, call->root->parse->rtable);
-		int32		width = rte->rtekind == RTE_RELATION ? get_attavgwidth(rte->relid, var->varattno) : 0;
+		const Var  *var = (Var *) arg;
+		int32		width = column_width(call->root, var);
 
 		if (width > 0)
 			return width;

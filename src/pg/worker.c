@@ -3,7 +3,8 @@
  *	  The background worker: one loop over its latch, the engine's socket and
  *	  the clock. It does all PostgreSQL calls and no arithmetic.
  *
- *	  Nothing in the loop blocks. An error here ends the worker with exit code 1:
+ *	  Nothing in the loop blocks, but for the fsync of the usage file twice a
+ *	  minute. An error here ends the worker with exit code 1:
  *	  the postmaster starts a new one, the cluster does not restart, and the
  *	  backends that were waiting see their queues detached.
  */
