@@ -63,7 +63,10 @@ SELECT calls, prompt_tokens + completion_tokens AS tokens FROM minimax_m1.last_s
 SELECT failure_of($$SELECT minimax_m1.generate_ids('{1,2,3}', 30000)$$);
 SELECT prompt_tokens, completion_tokens BETWEEN 48 AND 1000 AS stopped FROM minimax_m1.last_statement;
 SELECT failure_of($$SELECT minimax_m1.generate(repeat('Hello. ', 100))$$);
--- requests that run side by side share it: two streams of 90 tokens are too much, though each has room
+-- requests that run side by side share it: what is under way counts, and what has ended
+SET minimax_m1.max_tokens_per_statement = 150;
+SELECT failure_of($$SELECT minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1),
+    minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1)$$);
 SET minimax_m1.max_tokens_per_statement = 100;
 SELECT failure_of($$SELECT minimax_m1.generate_stream('Hello.'), minimax_m1.generate_stream('What is 47 + 35?')$$);
 SELECT sum(calls) FROM minimax_m1.last_statement;
