@@ -382,7 +382,17 @@ ALTER FUNCTION score SUPPORT call_support;
 
 -- ---- Permissions ----
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
+-- Of the new functions only: PUBLIC may have been allowed to call the others.
+REVOKE ALL ON FUNCTION
+    set_quota(regrole, bigint, int),
+    role_use(oid),
+    usage_rows(),
+    usage_reset(date),
+    set_price(numeric, numeric, numeric, int, date),
+    stats_by_function_rows(),
+    last_statement_rows(),
+    call_support(internal)
+FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION grant_usage(role regrole)
 RETURNS void

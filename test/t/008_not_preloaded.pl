@@ -26,7 +26,18 @@ my %calls = (
 	last_statement_rows => 'last_statement_rows()',
 	usage_rows => 'usage_rows()',
 	usage_reset => 'usage_reset()',
-	role_use => 'role_use(10)');
+	role_use => 'role_use(10)',
+	prefix_cache_row => 'prefix_cache_row()',
+	generate_batch => "generate_batch(ARRAY['Hello.'])",
+	generate_json => q{generate_json('Hello.', '{"type": "boolean"}')},
+	classify => "classify('Hello.', ARRAY['yes', 'no'])",
+	extract => "extract('Hello.', NULL::pair)",
+	is_true => "is_true('It is short.', 'Hello.')",
+	score => "score('It is short.', 'Hello.')",
+	rank => "rank('It is short.', ARRAY['Hello.'])",
+	summarize_agg => "summarize_agg('Hello.')",
+	reduce_agg => "reduce_agg('Hello.', 'Repeat.')");
+$node->safe_psql('postgres', 'CREATE TYPE pair AS (a text, b int)');
 
 # In the first session that touches the library as in one that has loaded it, which knows its settings then.
 for my $first ('', "LOAD 'minimax_m1';")
@@ -42,7 +53,7 @@ for my $first ('', "LOAD 'minimax_m1';")
 # but for these, which need no model
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
-	'annotate call_support grant_usage set_price set_quota', 'all functions are here');
+	'annotate call_support grant_usage reduce_agg_final reduce_agg_step set_price set_quota summarize_agg_step', 'all functions are here');
 $node->safe_psql('postgres', "CREATE ROLE r; SELECT minimax_m1.grant_usage('r')");
 my ($state, $message) = sqlstate($node, q{
 	CREATE TABLE notes (body text, answer text);
