@@ -8,6 +8,7 @@
  *   relay.c           the worker's side of requests: admission, forwarding, delivery
  *   engine_process.c  the engine as a child process: start, frames, end
  *   report.c          m1_error to ereport
+ *   template.c        prompt templates over the columns of a row
  *   batch.c           several requests at once from one backend
  *   usage.h           counters, quotas and caps: see there
  *   planner.c         what calls of the model cost the planner
