@@ -356,6 +356,18 @@ m1pg_channel_open(m1w_type type, const char *payload, Size len,
 	return c;
 }
 
+void
+m1pg_channel_pin(M1Channel *c)
+{
+	dsm_pin_mapping(c->segment);
+}
+
+bool
+m1pg_channel_reached_engine(const M1Channel *c)
+{
+	return c->running_since != 0;
+}
+
 double
 m1pg_channel_queue_ms(const M1Channel *c)
 {

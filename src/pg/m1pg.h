@@ -234,6 +234,10 @@ extern m1w_type m1pg_channel_try_receive(M1Channel *channel, const char **payloa
 /* The same, where a failure is raised. */
 extern m1w_type m1pg_channel_receive(M1Channel *channel, const char **payload, Size *len);
 extern void m1pg_channel_close(M1Channel *channel);
+/* Makes the channel outlive its resource owner: until it is closed, or the process ends. */
+extern void m1pg_channel_pin(M1Channel *channel);
+/* Whether the request was in the engine when its last event came. */
+extern bool m1pg_channel_reached_engine(const M1Channel *channel);
 /* Milliseconds that the request waited in the worker's queue. */
 extern double m1pg_channel_queue_ms(const M1Channel *channel);
 
