@@ -27,7 +27,7 @@ SELECT minimax_m1.grant_usage('m1_other');
 SET minimax_m1.model = 'x';
 RESET ROLE;
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA minimax_m1 FROM m1_user;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA minimax_m1 FROM m1_user;
 REVOKE ALL ON ALL TABLES IN SCHEMA minimax_m1 FROM m1_user;
 REVOKE ALL ON SCHEMA minimax_m1 FROM m1_user;
 DROP ROLE m1_user, m1_other;

@@ -8,6 +8,7 @@
  *	  requests it was working on.
  */
 #include "worker.h"
+#include "jobs.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -368,6 +369,7 @@ on_ready(const char *payload, Size len)
 	memset(&engine.refusal, 0, sizeof engine.refusal);
 	publish_ready(&ready);
 	publish_state(engine.draining ? M1_ENGINE_DRAINING : M1_ENGINE_READY);
+	m1pg_jobs_engine_ready();
 	ereport(LOG, (errmsg("minimax_m1: model \"%s\" is ready on %s", m1pg_shared->model.name,
 						 m1pg_shared->model.device)));
 }

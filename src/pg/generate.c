@@ -101,8 +101,8 @@ bad_argument(const char *message, const char *detail)
 }
 
 /* Who shares snapshots: a role has no number 0, so the three kinds never meet. */
-static uint64
-cache_owner(void)
+uint64
+m1pg_cache_owner(void)
 {
 	switch ((M1Sharing) m1pg_prefix_cache_sharing)
 	{
@@ -115,20 +115,28 @@ cache_owner(void)
 	}
 }
 
+uint64
+m1pg_new_seed(void)
+{
+	uint64		seed;
+
+	if (!pg_strong_random(&seed, sizeof seed))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random seed")));
+	/* a bigint, so that complete() can report it */
+	return seed & PG_INT64_MAX;
+}
+
 void
 m1pg_default_request(m1w_generate *g)
 {
 	memset(g, 0, sizeof *g);
 	g->system = m1pg_to_utf8(m1pg_system_prompt, strlen(m1pg_system_prompt));
-	g->cache_owner = cache_owner();
+	g->cache_owner = m1pg_cache_owner();
 	g->max_tokens = m1pg_max_tokens;
 	g->thinking_budget = m1pg_default_thinking_budget;
 	g->temperature = (float) m1pg_temperature;
 	g->top_p = (float) m1pg_top_p;
-	/* a bigint, so that complete() can report it */
-	if (!pg_strong_random(&g->seed, sizeof g->seed))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random seed")));
-	g->seed &= PG_INT64_MAX;
+	g->seed = m1pg_new_seed();
 }
 
 static void

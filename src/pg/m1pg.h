@@ -9,6 +9,7 @@
  *   engine_process.c  the engine as a child process: start, frames, end
  *   report.c          m1_error to ereport
  *   template.c        prompt templates over the columns of a row
+ *   jobs.h            lists the files of durable jobs and annotators
  *   batch.c           several requests at once from one backend
  *   usage.h           counters, quotas and caps: see there
  *   planner.c         what calls of the model cost the planner
@@ -253,6 +254,9 @@ extern text *m1pg_error_text(const m1_error *error);
 
 /* A generate request with texts in UTF-8, palloc'd. Start from m1pg_default_request. */
 extern void m1pg_default_request(m1w_generate *g);
+extern uint64 m1pg_new_seed(void);
+/* Whose snapshots a request of the current user may use. */
+extern uint64 m1pg_cache_owner(void);
 /*
  * The arguments system_prompt, max_tokens, thinking_budget, temperature, top_p
  * and seed, from number `arg` on. NULL leaves what is there. Raises what is out

@@ -2,6 +2,7 @@
  * module.c
  *	  Library load: settings, shared memory and the background worker.
  */
+#include "jobs.h"
 #include "usage.h"
 
 #include <limits.h>
@@ -41,6 +42,11 @@ char	   *m1pg_context_tiers;
 /* Never looked at: quotas are read from the catalog, see quota.c. */
 static char *quota_tokens_per_hour;
 static int	quota_max_concurrent;
+int			m1pg_job_requests;
+int			m1pg_max_job_runners;
+int			m1pg_job_lease;
+int			m1pg_job_retry_delay;
+int			m1pg_job_retention;
 
 static const struct config_enum_entry device_options[] = {
 	{"auto", M1_DEVICE_AUTO, false},
@@ -247,6 +253,33 @@ define_limit_settings(void)
 							PGC_SUSET, GUC_DISALLOW_IN_FILE, NULL, NULL, NULL);
 }
 
+/* Changes are taken up at reload by launcher and runners. */
+static void
+define_job_settings(void)
+{
+	DefineCustomIntVariable("minimax_m1.job_requests",
+							"Sets how many jobs of a database the model works on at the same time; 0 means max_requests.",
+							NULL, &m1pg_job_requests, 0, 0, 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.max_job_runners",
+							"Sets how many databases have their jobs run at the same time.",
+							"Each takes a background worker while it has work; 0 means that no jobs are run.",
+							&m1pg_max_job_runners, 2, 0, 64,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.job_lease",
+							"Sets for how long a job belongs to its runner unless the runner renews it.",
+							NULL, &m1pg_job_lease, 60, 5, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.job_retry_delay",
+							"Sets the pause after the first failed attempt at a job; it doubles with each.",
+							NULL, &m1pg_job_retry_delay, 5000, 1, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.job_retention",
+							"Sets for how long submitted jobs are kept after their end; -1 means for ever.",
+							NULL, &m1pg_job_retention, 7 * 24 * 60, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+}
+
 static void
 on_shmem_request(void)
 {
@@ -286,6 +319,7 @@ _PG_init(void)
 	define_engine_settings();
 	define_request_settings();
 	define_limit_settings();
+	define_job_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_postmaster_settings();
 #if PG_VERSION_NUM >= 150000
@@ -304,4 +338,5 @@ _PG_init(void)
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = on_shmem_startup;
 	register_worker();
+	m1pg_register_job_launcher();
 }

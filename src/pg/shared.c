@@ -6,6 +6,7 @@
  *	  waiting. Latches are set after it is released or while it is held; they
  *	  never block.
  */
+#include "jobs.h"
 #include "usage.h"
 
 #include "miscadmin.h"
@@ -30,6 +31,7 @@ m1pg_shared_request(void)
 {
 	RequestAddinShmemSpace(add_size(m1pg_shared_size(), m1pg_usage_size()));
 	RequestNamedLWLockTranche(TRANCHE, 1);
+	m1pg_jobs_shared_request();
 }
 
 void
@@ -46,6 +48,7 @@ m1pg_shared_startup(void)
 		m1pg_shared->n_slots = m1pg_max_requests + m1pg_max_queue;
 	}
 	m1pg_usage_startup();
+	m1pg_jobs_shared_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -202,8 +202,8 @@ append_literal(StringInfo s, const char *literal)
 Datum
 m1pg_template_rename(PG_FUNCTION_ARGS)
 {
-	const char *from = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	const char *to = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	const char *from = NameStr(*PG_GETARG_NAME(1));
+	const char *to = NameStr(*PG_GETARG_NAME(2));
 	M1Template	t;
 	StringInfoData s;
 
