@@ -620,8 +620,10 @@ BEGIN
                        relation, matches);
     lock_sql := read_sql || ' FOR NO KEY UPDATE SKIP LOCKED';
     write_sql := format('UPDATE %s t SET %s WHERE %s', relation, sets, matches);
-    status_sql := format('UPDATE %s t SET %I = $%s WHERE %s', relation, a.status_column,
-                         cardinality(key_types) + 1, matches);
+    IF a.status_column IS NOT NULL THEN
+        status_sql := format('UPDATE %s t SET %I = $%s WHERE %s', relation, a.status_column,
+                             cardinality(key_types) + 1, matches);
+    END IF;
     keys_sql := format('SELECT %s FROM %s t WHERE t.%I IS NULL ORDER BY %s', keys, relation, a.target_column, ordering);
     keys_after_sql := format('SELECT %s FROM %s t WHERE t.%I IS NULL AND (%s) ORDER BY %s', keys, relation,
                              a.target_column, greater, ordering);

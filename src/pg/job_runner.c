@@ -122,6 +122,7 @@ static void
 start_request(M1Job *job)
 {
 	in_turn = true;
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PG_TRY();
 	{

@@ -1,0 +1,233 @@
+# Durable jobs under a microscope: what happens to a row, a lease or a transaction while the model works. A stopped
+# engine keeps requests where they are.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('jobs', 'minimax_m1.max_requests = 2', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.job_lease = 5');
+wait_ready($node);
+
+my $leak = 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar';
+my $parcel = 'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila';
+my $template = q{E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n{body}'};
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub stop_engine { my $pid = engine_pid($node); kill 'STOP', $pid; return $pid; }
+
+sub wait_running
+{
+	my ($n) = @_;
+	wait_for("$n jobs run", sub { sql("SELECT count(*) FROM minimax_m1.activity WHERE function IN ('annotate', 'submit')") eq $n });
+}
+
+sub wait_drained
+{
+	wait_for('the queue is empty', sub {
+			sql("SELECT count(*) FROM minimax_m1.jobs WHERE state IN ('pending', 'running')") eq '0' });
+}
+
+sub topic { return sql("SELECT coalesce(topic, 'none') FROM message WHERE id = $_[0]"); }
+
+sql(qq{
+	CREATE TABLE message (id int PRIMARY KEY, body text, topic text);
+	CREATE TABLE written (id int, topic text);
+	CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.written VALUES (new.id, new.topic); RETURN new; END';
+	CREATE TRIGGER note AFTER UPDATE OF topic ON message FOR EACH ROW EXECUTE FUNCTION note();
+	SELECT minimax_m1.create_annotator('topic', 'message', 'topic', $template)});
+
+# While the model works, no transaction is open: the runner holds back no vacuum.
+my $engine = stop_engine();
+sql(qq{INSERT INTO message VALUES (1, '$leak')});
+wait_running(1);
+wait_for('the runner has no transaction', sub {
+		sql(q{SELECT string_agg(format('%s %s %s', state, xact_start IS NULL, backend_xmin IS NULL AND backend_xid IS NULL), ' ')
+			FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner'}) eq 'idle t t' });
+pass('no transaction is open while the model works');
+is(sql(q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'minimax_m1 job runner'}),
+	'0', 'and no lock is held');
+is(sql(q{SELECT string_agg(format('%s %s', function, "user"), ' ') FROM minimax_m1.activity}), 'annotate postgres',
+	'activity shows the annotation, as its owner');
+
+# The row changes meanwhile: what was asked is not what is written.
+sql(qq{UPDATE message SET body = '$parcel' WHERE id = 1});
+kill 'CONT', $engine;
+wait_drained();
+is(topic(1), 'delivery', 'a row that changes while it is annotated gets the annotation of its new text');
+is(sql('SELECT string_agg(topic, \' \') FROM written'), 'delivery', 'and never that of its old one');
+
+# Changed without a trigger: the hash alone tells.
+sql('TRUNCATE written');
+stop_engine();
+sql(qq{UPDATE message SET body = '$leak' WHERE id = 1});
+wait_running(1);
+sql(qq{SET session_replication_role = replica; UPDATE message SET body = '$parcel ' WHERE id = 1});
+kill 'CONT', $engine;
+wait_drained();
+is(sql('SELECT string_agg(topic, \' \') FROM written'), 'delivery', 'a change behind the trigger\'s back is noticed, too');
+
+# Changed and changed back: one annotation, not two.
+sql('TRUNCATE written');
+stop_engine();
+sql(qq{UPDATE message SET body = '$leak' WHERE id = 1});
+wait_running(1);
+sql(qq{UPDATE message SET body = '$parcel' WHERE id = 1; UPDATE message SET body = '$leak' WHERE id = 1});
+is(sql(q{SELECT pending || ' ' || running FROM minimax_m1.annotators}), '1 1', 'many changes of a row are one pending row');
+kill 'CONT', $engine;
+wait_drained();
+is(topic(1), 'hardware', 'a row that changes back is right');
+
+# Deleted meanwhile: the job goes with it.
+stop_engine();
+sql(qq{INSERT INTO message VALUES (2, '$leak')});
+wait_running(1);
+sql('DELETE FROM message WHERE id = 2');
+kill 'CONT', $engine;
+wait_drained();
+is(sql('SELECT count(*) FROM minimax_m1.jobs'), '0', 'the job of a deleted row is gone');
+
+# Locked meanwhile, by a transaction that ends later.
+sql('TRUNCATE written');
+stop_engine();
+sql(qq{INSERT INTO message VALUES (3, '$leak'), (4, '$parcel')});
+wait_running(2);
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; SELECT 1 FROM message WHERE id = 3 FOR UPDATE');
+kill 'CONT', $engine;
+wait_for('the other row is annotated', sub { topic(4) eq 'delivery' });
+is(topic(3), 'none', 'a locked row waits, and holds up no other');
+$locker->query_safe('COMMIT');
+wait_drained();
+is(topic(3), 'hardware', 'and is annotated when it is free');
+$locker->query_safe('BEGIN; LOCK TABLE message IN ACCESS EXCLUSIVE MODE');
+my $job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+is(sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s'); SELECT content FROM minimax_m1.poll($job)"), '82',
+	'a locked table holds up no other job');
+$locker->query_safe('ROLLBACK');
+
+# A statement that is rolled back leaves no job; a row and its job go together.
+sql(qq{BEGIN; INSERT INTO message VALUES (5, '$leak'); SELECT minimax_m1.submit('Hello.'); ROLLBACK});
+is(sql(q{SELECT count(*) FROM minimax_m1.jobs WHERE state <> 'done'}), '0', 'a rolled-back transaction leaves no job');
+
+# The lease. A job that a living process holds is left alone; one whose lease has run out is taken.
+stop_engine();
+$job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+wait_running(1);
+my $holder = $node->background_psql('postgres');
+my $holder_pid = $holder->query_safe('SELECT pg_backend_pid()');
+sql(qq{UPDATE minimax_m1.job SET leased_by = $holder_pid, leased_at = clock_timestamp(), lease_until = clock_timestamp() + '1 h' WHERE id = $job});
+kill 'CONT', $engine;
+my $other = sql(q{SELECT minimax_m1.submit('Hello.')});
+sql("CALL minimax_m1.wait_for(ARRAY[$other], '30 s')");
+wait_for('no request runs', sub { is_idle($node) });
+is(sql("SELECT state, content IS NULL FROM minimax_m1.poll($job)"), 'running|t',
+	'a result is not written when the lease has gone to another');
+sql(qq{UPDATE minimax_m1.job SET lease_until = clock_timestamp() + '1.5 s' WHERE id = $job});
+# whoever wakes the runner before the lease ends wakes it in vain
+$other = sql(q{SELECT minimax_m1.submit('Hello.')});
+sql("CALL minimax_m1.wait_for(ARRAY[$other], '30 s')");
+is(sql("SELECT state FROM minimax_m1.poll($job)"), 'running', 'a lease that holds is respected');
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
+is(sql("SELECT state, content, attempts FROM minimax_m1.poll($job)"), 'done|82|0', 'one that has ended is taken up');
+$holder->quit;
+# a long job's lease is renewed: three times over it would have ended
+stop_engine();
+$job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+wait_running(1);
+wait_for('the lease was renewed', sub { sql("SELECT lease_until > leased_at + '7 s' FROM minimax_m1.job WHERE id = $job") eq 't' });
+kill 'CONT', $engine;
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
+is(sql("SELECT state, content FROM minimax_m1.poll($job)"), 'done|82', 'the lease of a long job is renewed');
+
+# A job that is cancelled stops in the engine; its place goes to another.
+stop_engine();
+$job = sql(q{SELECT minimax_m1.submit('What can you do?', temperature => 100, top_p => 1)});
+wait_running(1);
+is(sql("SELECT minimax_m1.cancel_job($job)"), 't', 'a running job is cancelled');
+wait_for('its request has ended', sub { is_idle($node) });
+kill 'CONT', $engine;
+is(sql("SELECT state FROM minimax_m1.poll($job)"), 'cancelled', 'and stays so');
+is(sql("SELECT minimax_m1.cancel_job($job)"), 'f', 'once');
+
+# Failures: attempts with pauses in between, then a dead letter; others go on.
+sql(qq{ALTER TABLE message ADD CHECK (topic <> 'hardware' OR id <> 10);
+	SELECT minimax_m1.alter_annotator('topic', max_attempts => 3);
+	INSERT INTO message VALUES (10, '$leak'), (11, '$parcel'), (12, '$leak')});
+wait_drained();
+is(sql(q{SELECT string_agg(id || ' ' || topic, ' ' ORDER BY id) FROM message WHERE id BETWEEN 10 AND 12}), '11 delivery 12 hardware',
+	'one bad row holds up no other');
+is(sql(q{SELECT key, state, attempts, sqlstate, error ~ 'violates check constraint' FROM minimax_m1.job_errors}), '{10}|failed|3|23514|t',
+	'and ends as a dead letter that says why');
+is(sql(q{SELECT pending, running, failed FROM minimax_m1.annotators}), '0|0|1', 'which is counted');
+sql('ALTER TABLE message DROP CONSTRAINT message_check');
+is(sql(q{SELECT minimax_m1.retry_failed('topic')}), '1', 'it is tried again on request');
+wait_drained();
+is(topic(10), 'hardware', 'and succeeds');
+is(sql('SELECT count(*) FROM minimax_m1.job_errors'), '0', 'nothing is left of it');
+# what cannot succeed is not tried twice
+$job = sql(q{SELECT minimax_m1.submit(repeat('What can you do? ', 20000))});
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+is(sql("SELECT state, attempts, sqlstate FROM minimax_m1.poll($job)"), 'failed|1|54000', 'a prompt that does not fit fails at once');
+
+# An outage: no attempts, and all goes on by itself.
+$node->append_conf('postgresql.conf', "minimax_m1.model = 'no-such-model'");
+$node->reload;
+wait_for('the model is gone', sub { sql('SELECT state FROM minimax_m1.model') eq 'failed' });
+sql(qq{INSERT INTO message SELECT i, '$leak' FROM generate_series(20, 29) i});
+$job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+$node->safe_psql('postgres', 'SELECT pg_sleep(1.5)');
+is(sql(q{SELECT pending, running, failed FROM minimax_m1.annotators}), '10|0|0', 'without an engine, everything waits');
+is(sql('SELECT count(*) FROM minimax_m1.job_errors WHERE annotator IS NOT NULL'), '0', 'and nothing is held against it');
+$node->append_conf('postgresql.conf', "minimax_m1.model = 'm1-nano'");
+$node->reload;
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+wait_drained();
+is(sql(q{SELECT count(*) FROM message WHERE topic = 'hardware' AND id BETWEEN 20 AND 29}), '10', 'then it goes on by itself');
+is(sql("SELECT state, attempts FROM minimax_m1.poll($job)"), 'done|0', 'with no attempt charged');
+
+# Priorities, where one place is left.
+$node->append_conf('postgresql.conf', 'minimax_m1.job_requests = 1');
+$node->reload;
+$engine = stop_engine();
+sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_running(1);
+sql(q{SELECT minimax_m1.submit('Hello.', priority => p) FROM unnest('{0,5,-3,9}'::int[]) p});
+kill 'CONT', $engine;
+wait_drained();
+is(sql(q{SELECT string_agg(priority::text, ' ' ORDER BY started_at) FROM (SELECT * FROM minimax_m1.jobs ORDER BY id DESC LIMIT 4) j}),
+	'9 5 0 -3', 'the highest priority goes first');
+
+# Idle, there is no runner; nor one in a database without the extension.
+wait_for('the runner has left', sub {
+		sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner'}) eq '0' });
+sql('CREATE DATABASE other');
+$node->safe_psql('other', q{CREATE EXTENSION minimax_m1});
+is($node->safe_psql('other', q{SELECT minimax_m1.submit('What is 47 + 35?') AS job}), '1', 'a second database has its own queue');
+wait_for('it is served', sub { $node->safe_psql('other', 'SELECT content FROM minimax_m1.poll(1)') eq '82' });
+is(sql(q{SELECT count(*) FROM minimax_m1.jobs WHERE content = '82' AND prompt ~ '47'}) > 0, 1, 'besides the first');
+$node->safe_psql('other', 'DROP EXTENSION minimax_m1');
+sql('DROP DATABASE other');
+is(sql(q{SELECT count(*) FROM pg_database WHERE datname = 'other'}), '0', 'which can be dropped');
+
+# A prepared transaction's job runs once that is committed.
+$node->append_conf('postgresql.conf', 'max_prepared_transactions = 2');
+$node->restart;
+wait_ready($node);
+sql(qq{BEGIN; INSERT INTO message VALUES (40, '$parcel'); PREPARE TRANSACTION 'later'});
+is(topic(40), '', 'a prepared row is not there');
+sql(q{COMMIT PREPARED 'later'});
+wait_for('it is annotated', sub { topic(40) eq 'delivery' });
+pass('a prepared transaction\'s row is annotated when it is committed');
+
+# What has ended is forgotten in time.
+$node->append_conf('postgresql.conf', 'minimax_m1.job_retention = 0');
+$node->reload;
+$job = sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_for('finished jobs are forgotten', sub { sql('SELECT count(*) FROM minimax_m1.jobs') eq '0' }, 90);
+pass('finished jobs are forgotten after job_retention');
+ok(is_idle($node), 'no request is left');
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|leaked|was terminated by signal/, 'nothing bad in the log');
+done_testing();
