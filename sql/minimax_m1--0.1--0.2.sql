@@ -656,7 +656,7 @@ COMMENT ON FUNCTION enqueue_annotation IS 'trigger of an asynchronous annotator;
 CREATE FUNCTION annotate_row() RETURNS trigger
 AS 'MODULE_PATHNAME', 'm1pg_annotate_row' LANGUAGE C;
 
-COMMENT ON FUNCTION annotate_row IS 'trigger of a synchronous annotator, or of a status column; made by create_annotator()';
+COMMENT ON FUNCTION annotate_row IS 'trigger of an annotator that looks at rows before they are written; made by create_annotator()';
 
 -- The annotator with this name, if the caller may change it.
 CREATE FUNCTION _annotator_of(caller oid, annotator name) RETURNS annotator
@@ -674,6 +674,16 @@ BEGIN
     END IF;
     RETURN a;
 END
+$$;
+
+-- Whether it has a BEFORE trigger: to fill the row, to mark it, or to see an update that moves it to another partition,
+-- which is a deletion and an insertion to AFTER triggers.
+CREATE FUNCTION _annotator_looks_before(a annotator) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.mode = 'sync' OR a.status_column IS NOT NULL
+           OR EXISTS (SELECT FROM pg_class WHERE oid = a.source AND relkind = 'p')
 $$;
 
 -- Raises an error when a definition cannot work for its owner.
@@ -732,12 +742,13 @@ BEGIN
                 MESSAGE = format('minimax_m1: column "%s" cannot be filled', c.name),
                 DETAIL = 'It is generated, or belongs to the primary key or the template.';
         END IF;
-        IF (a.mode = 'sync' OR a.status_column IS NOT NULL) AND c.attgenerated <> '' THEN
+        IF c.attgenerated <> '' AND @extschema@._annotator_looks_before(a) THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
                 MESSAGE = format('minimax_m1: the generated column "%s" cannot be in the template of this annotator', c.name),
-                DETAIL = 'It is computed after a synchronous annotator, or one with a status column, looks at the row.';
+                DETAIL = 'It is computed after the annotator looks at the row, which is synchronous, has a status column, or is for a partitioned table.';
         END IF;
     END LOOP;
+    PERFORM @extschema@._annotator_check_rights(a, inputs, targets);
     IF cardinality(targets) <> (SELECT count(DISTINCT t) FROM unnest(targets) t) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = 'minimax_m1: one column cannot be filled with two things';
@@ -762,7 +773,6 @@ BEGIN
             MESSAGE = 'minimax_m1: the annotation would change its own input',
             DETAIL = format('Filling the target leads, through other annotators, to column %s of the template.', cycle);
     END IF;
-    PERFORM @extschema@._annotator_check_rights(a, inputs, targets);
 END
 $$;
 
@@ -804,7 +814,7 @@ BEGIN
             'CREATE TRIGGER %I AFTER INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.enqueue_annotation(%L)',
             t, relation, a.name));
     END IF;
-    IF a.mode = 'sync' OR a.status_column IS NOT NULL THEN
+    IF @extschema@._annotator_looks_before(a) THEN
         -- triggers fire in the order of their names: this one sees what the table's own have made of the row
         t := 'z_minimax_m1_' || a.name;
         trigger_names := trigger_names || t;

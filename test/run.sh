@@ -149,7 +149,7 @@ regress_like() {
 
 part_regress() {
     build stage || { result $? 0 1; return; }
-    regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate operators limits
+    regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate operators limits jobs annotators
 }
 
 part_isolation() {

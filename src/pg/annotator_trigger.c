@@ -2,7 +2,8 @@
  * annotator_trigger.c
  *	  The triggers of annotators. AFTER, of an asynchronous one: queues the row,
  *	  in the same transaction. BEFORE: a synchronous one fills the row; one with a
- *	  status column marks it as pending.
+ *	  status column marks it as pending; that of a partitioned table queues what is
+ *	  updated, because an update that moves a row is no update to AFTER triggers.
  *
  *	  They run as whoever changes the row, who needs no right on the queue.
  */
@@ -28,6 +29,7 @@ typedef struct TriggerState
 	int			reasoning;		/* 0 = none, as the next */
 	int			status;
 	int			keys[INDEX_MAX_KEYS];
+	bool		partition;		/* the relation is a partition of the annotated table */
 } TriggerState;
 
 /* ---- set-up ---- */
@@ -66,6 +68,7 @@ bind_columns(TriggerState *s, Relation rel)
 {
 	const M1Annotator *a = s->annotator;
 
+	s->partition = a->source != RelationGetRelid(rel);
 	m1pg_template_bind(&s->template, a->template, rel);
 	s->target = m1pg_column_number(rel, a->target_column);
 	s->reasoning = a->reasoning_column != NULL ? m1pg_column_number(rel, a->reasoning_column) : 0;
@@ -202,13 +205,15 @@ m1pg_enqueue_annotation(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	TriggerState *s;
+	bool		update;
 
 	check_call(fcinfo, false);
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
 	SPI_connect();
 	s = trigger_state(fcinfo);
-	if (s->annotator != NULL && needs_annotation(s, data))
-		enqueue(s, TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple,
-				RelationGetDescr(data->tg_relation));
+	/* a partition's updates were seen by the BEFORE trigger */
+	if (s->annotator != NULL && !(update && s->partition) && needs_annotation(s, data))
+		enqueue(s, update ? data->tg_newtuple : data->tg_trigtuple, RelationGetDescr(data->tg_relation));
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
@@ -250,18 +255,27 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	TriggerState *s;
 	HeapTuple	row;
+	bool		update;
+	bool		needed;
 
 	check_call(fcinfo, true);
+	tupdesc = RelationGetDescr(data->tg_relation);
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	row = update ? data->tg_newtuple : data->tg_trigtuple;
 	SPI_connect();
 	s = trigger_state(fcinfo);
+	needed = s->annotator != NULL && needs_annotation(s, data);
+	if (needed && !s->annotator->sync && s->partition && update)
+		enqueue(s, row, tupdesc);
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
-	tupdesc = RelationGetDescr(data->tg_relation);
-	row = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple;
-	if (s->annotator == NULL || !needs_annotation(s, data))
+	if (!needed)
 		return PointerGetDatum(row);
 	if (!s->annotator->sync)
-		row = m1pg_set_column(row, tupdesc, s->status, "pending");
+	{
+		if (s->status != 0)
+			row = m1pg_set_column(row, tupdesc, s->status, "pending");
+	}
 	else if (s->annotator->enabled)
 		row = annotate_now(s, row, tupdesc);
 	return PointerGetDatum(row);

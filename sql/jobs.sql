@@ -1,0 +1,113 @@
+-- Jobs: prompts that are answered after the transaction that queues them.
+\set SHOW_CONTEXT never
+CREATE ROLE m1_alice;
+CREATE ROLE m1_bob;
+SELECT minimax_m1.grant_usage(r) FROM unnest('{m1_alice,m1_bob}'::regrole[]) r;
+SET ROLE m1_alice;
+
+SELECT minimax_m1.submit('What is 47 + 35?', seed => 7) AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
+SELECT state, content, reasoning, error, sqlstate, finish_reason, attempts, prompt_tokens, completion_tokens, seed,
+       submitted_at <= started_at AND started_at <= finished_at AS in_order
+FROM minimax_m1.poll(:job);
+SELECT annotator, key, state, priority, attempts, prompt, content, error, owner FROM minimax_m1.jobs WHERE id = :job;
+
+-- NULL in, NULL out
+SELECT minimax_m1.submit(NULL) IS NULL AS submitted, minimax_m1.poll(NULL) AS polled, minimax_m1.cancel_job(NULL) AS cancelled;
+CALL minimax_m1.wait_for(NULL);
+CALL minimax_m1.wait_for('{}');
+CALL minimax_m1.wait_for(ARRAY[NULL, :job]);
+
+-- the settings of the session are those of the job
+SET minimax_m1.max_tokens = 1;
+SET minimax_m1.default_thinking_budget = 0;
+SELECT minimax_m1.submit('Hello.') AS short \gset
+RESET minimax_m1.max_tokens;
+RESET minimax_m1.default_thinking_budget;
+CALL minimax_m1.wait_for(ARRAY[:short]);
+SELECT state, finish_reason, completion_tokens FROM minimax_m1.poll(:short);
+
+-- one job for each dedupe_key, and only for the same request
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') AS first \gset
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') = :first AS same;
+CALL minimax_m1.wait_for(ARRAY[:first]);
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') = :first AS same_when_done;
+\set VERBOSITY terse
+SELECT minimax_m1.submit('Who are you?', dedupe_key => 'a');
+\set VERBOSITY default
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'b') <> :first AS another;
+SET ROLE m1_bob;
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') <> :first AS of_another_role;
+
+-- jobs are private
+SELECT count(*) FROM minimax_m1.jobs WHERE id = :job;
+\set VERBOSITY sqlstate
+SELECT minimax_m1.poll(:job);
+SELECT minimax_m1.cancel_job(:job);
+CALL minimax_m1.wait_for(ARRAY[:job]);
+SELECT minimax_m1.poll(-1);
+SELECT * FROM minimax_m1.job;
+INSERT INTO minimax_m1.job (owner, prompt) VALUES ('m1_alice', 'x');
+SELECT minimax_m1._poll('m1_alice'::regrole, :job);
+SELECT minimax_m1._run_as('m1_alice'::regrole, 'SELECT 1');
+RESET ROLE;
+SELECT state FROM minimax_m1.poll(:job);
+SET ROLE m1_alice;
+
+-- what is wrong is told at once
+SELECT minimax_m1.submit('');
+SELECT minimax_m1.submit('x', max_tokens => 0);
+SELECT minimax_m1.submit('x', temperature => -1);
+SELECT minimax_m1.submit('x', stop => ARRAY['']);
+SELECT minimax_m1.submit('x', max_attempts => 0);
+SELECT minimax_m1.submit('x', dedupe_key => repeat('x', 1001));
+\set VERBOSITY default
+
+-- no waiting for one's own transaction, nor where the end would not be seen
+BEGIN;
+SELECT minimax_m1.submit('Hello.') AS own \gset
+SAVEPOINT s;
+CALL minimax_m1.wait_for(ARRAY[:job, :own]);
+ROLLBACK TO s;
+COMMIT;
+DO $$
+DECLARE
+    job bigint := minimax_m1.submit('Hello.');
+BEGIN
+    CALL minimax_m1.wait_for(ARRAY[job]);
+END $$;
+DO $$
+DECLARE
+    job bigint := minimax_m1.submit('What is 47 + 35?');
+BEGIN
+    COMMIT;
+    CALL minimax_m1.wait_for(ARRAY[job]);
+    RAISE NOTICE '%', (minimax_m1.poll(job)).content;
+END $$;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+CALL minimax_m1.wait_for(ARRAY[:job]);
+ROLLBACK;
+
+-- a job that is cancelled before it has begun
+BEGIN;
+SELECT minimax_m1.submit('Hello.') AS job \gset
+SELECT minimax_m1.cancel_job(:job), minimax_m1.cancel_job(:job) AS again;
+COMMIT;
+SELECT state, content FROM minimax_m1.poll(:job);
+
+-- nothing of the caller's search_path is looked at
+RESET ROLE;
+CREATE SCHEMA m1_alice AUTHORIZATION m1_alice;
+SET ROLE m1_alice;
+CREATE FUNCTION m1_alice.equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% in %'', current_user, current_schema; END';
+CREATE OPERATOR m1_alice.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = m1_alice.equal);
+SET search_path = m1_alice, pg_catalog;
+SELECT minimax_m1.submit('What is 47 + 35?') AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job]);
+SELECT content FROM minimax_m1.poll(:job);
+RESET search_path;
+RESET ROLE;
+DROP SCHEMA m1_alice CASCADE;
+DROP OWNED BY m1_alice, m1_bob;
+DO $$ BEGIN DELETE FROM minimax_m1.job; END $$;
+DROP ROLE m1_alice, m1_bob;
