@@ -63,7 +63,7 @@ clean:
 endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-unit check-unit-san \
-        check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients
+        check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients check-drain
 
 setup:
 	@scripts/bootstrap.sh
@@ -94,11 +94,14 @@ unit-san:
 check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
-# The test of many clients, at length.
+# The tests of many clients and many rows, at length.
 CLIENTS ?= 200
 TRANSACTIONS ?= 20
+ROWS ?= 100000
 check-clients: setup
-	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP=test/t/041_clients.pl test/run.sh tap
+	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP='test/t/033_clients.pl test/t/041_clients.pl' TAP_SECONDS=86400 test/run.sh tap
+check-drain: setup
+	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
 
 bench:
 	@scripts/bootstrap.sh python3-numpy
@@ -131,6 +134,7 @@ help:
 	@echo "make test                 set up and run all tests"
 	@echo "make check-PART           one part: unit, unit-san, golden, schemas, regress, readme, isolation, tap"
 	@echo "make check-clients        many clients at once, CLIENTS=200 by default, and what they leave behind"
+	@echo "make check-drain          annotates ROWS=100000 rows while engine, worker, runner and server are killed"
 	@echo "make bench                speeds of the engine and through SQL"
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make lint | make format   check or apply the code style"

@@ -1295,7 +1295,9 @@ BEGIN
     unfinished := 0;
     own := false;
     FOREACH i IN ARRAY coalesce(jobs, '{}') LOOP
-        CONTINUE WHEN i IS NULL;
+        -- one that has been forgotten has ended
+        CONTINUE WHEN i IS NULL OR NOT EXISTS (SELECT FROM @extschema@.job WHERE id = i)
+            AND i BETWEEN 1 AND (SELECT last_value FROM @extschema@.job_id_seq);
         j := @extschema@._job_of(caller, i);
         IF j.state IN ('pending', 'held', 'running') THEN
             unfinished := unfinished + 1;

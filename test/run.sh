@@ -8,7 +8,8 @@
 #   regress     pg_regress: the SQL interface
 #   readme      the README's examples
 #   isolation   several sessions at once
-#   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only that
+#   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only that,
+#               for at most TAP_SECONDS
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . scripts/lib.sh
@@ -178,7 +179,7 @@ part_tap() {
     own_folder "$BUILD/tap/tmp"
     socket_folder "$BUILD/tap/tmp"
     M1_STAGE=$STAGE M1_ROOT=$ROOT PG_REGRESS=$PGXS_TEST/regress/pg_regress TESTDIR=$BUILD/tap \
-        TMPDIR=$SOCKET_FOLDER HOME=$BUILD/tap PATH=$PG_BIN:$PATH limited 1500 "${AS_USER[@]}" \
+        TMPDIR=$SOCKET_FOLDER HOME=$BUILD/tap PATH=$PG_BIN:$PATH limited "${TAP_SECONDS:-1500}" "${AS_USER[@]}" \
         prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose ${TAP:-test/t/*.pl} > "$log" 2>&1
     status=$?
     [ $status = 0 ] || grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$log" | head -n 80

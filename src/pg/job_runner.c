@@ -39,7 +39,6 @@ static dlist_head jobs = DLIST_STATIC_INIT(jobs);	/* in flight, or with a result
 static int	n_jobs = 0;
 static bool more_may_be_due = true;
 static bool alone = false;		/* the one job in flight is a suspect */
-static bool someone_waits = false;	/* a job that was submitted has ended in this turn */
 static TimestampTz renewed_at;
 static TimestampTz paused_until = 0;
 static int	pause_ms = FIRST_PAUSE_MS;
@@ -266,7 +265,6 @@ finish_jobs(void)
 			pause_taking(job->error.code != M1_E_OVERLOADED);
 		else
 			pause_ms = FIRST_PAUSE_MS;
-		someone_waits = someone_waits || job->annotator_id == 0;
 		/* a row that waited for this one may be taken now */
 		more_may_be_due = true;
 		forget_job(job);
@@ -378,9 +376,7 @@ turn(bool look_at_leases, bool making_room)
 		take_jobs(making_room);
 	}
 	end_turn();
-	if (someone_waits)
-		m1pg_jobs_ended();
-	someone_waits = false;
+	m1pg_jobs_ended();
 	start_requests();
 	return installed;
 }

@@ -68,6 +68,7 @@ extern void m1pg_jobs_engine_ready(void);
 extern void m1pg_jobs_prepare_wait(void);
 extern bool m1pg_jobs_sleep(long ms);
 extern void m1pg_jobs_cancel_wait(void);
+/* As a runner, after a turn in which jobs may have ended. */
 extern void m1pg_jobs_ended(void);
 
 /* As a runner: false when the database has one. Leaving: when to start the next; 0 = when woken. */

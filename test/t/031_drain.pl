@@ -1,5 +1,5 @@
 # A table is annotated while engine, worker, runner and server are killed: in the end every row is right, and was
-# written exactly once. M1_DRAIN_ROWS rows (make check-drain ROWS=100000); by default a few hundred.
+# written exactly once. ROWS rows (make check-drain); by default a few hundred.
 use strict;
 use warnings;
 use M1Test;
@@ -7,7 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $rows = $ENV{M1_DRAIN_ROWS} || 300;
+my $rows = $ENV{ROWS} || 300;
 my $node = new_server('drain', 'minimax_m1.max_requests = 8', 'minimax_m1.job_retry_delay = 200', 'log_statement = none',
 	'restart_after_crash = on');
 wait_ready($node);
@@ -34,7 +34,7 @@ sql('CREATE TRIGGER note AFTER UPDATE ON message FOR EACH ROW EXECUTE FUNCTION n
 
 my $start = time();
 sql(qq{INSERT INTO message (id, body) SELECT i, body FROM generate_series(1, $rows) i JOIN text_of ON n = i % 5});
-diag(sprintf('%d rows were queued in %.1f s', $rows, time() - $start)) if $ENV{M1_DRAIN_ROWS};
+diag(sprintf('%d rows were queued in %.1f s', $rows, time() - $start)) if $ENV{ROWS};
 is(sql('SELECT count(*) FROM minimax_m1.job'), $rows, "$rows rows are queued") if sql('SELECT count(*) FROM written') eq '0';
 
 sub done { return sql('SELECT count(*) FROM written'); }
@@ -106,7 +106,7 @@ wait_share(0.9);
 $node->stop('immediate');
 $node->start;
 wait_share(1);
-diag(sprintf('%d rows were drained in %.1f s', $rows, time() - $start)) if $ENV{M1_DRAIN_ROWS};
+diag(sprintf('%d rows were drained in %.1f s', $rows, time() - $start)) if $ENV{ROWS};
 
 wait_for('the queue is empty', sub { sql('SELECT count(*) FROM minimax_m1.job') eq '0' });
 is(sql('SELECT count(*) FROM message m JOIN text_of t ON t.n = m.id % 5 AND t.topic = m.topic'), $rows, 'every row is right');
