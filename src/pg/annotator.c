@@ -80,7 +80,7 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 	enum
 	{
 		ID = 1, NAME, OWNER, SOURCE, KEY_COLUMNS, TARGET, REASONING, STATUS, TEMPLATE, MODE, MAX_ATTEMPTS, ENABLED,
-		SYSTEM_PROMPT
+		VERSION, SYSTEM_PROMPT
 	};
 	Oid			types[2] = {NAMEOID, INT4OID};
 	Datum		values[2];
@@ -102,6 +102,7 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 
 		a = palloc0(sizeof *a);
 		a->id = DatumGetInt32(m1pg_result(0, ID, &isnull));
+		a->version = name_or_null(0, VERSION, context);
 		a->name = name_or_null(0, NAME, context);
 		a->owner = DatumGetObjectId(m1pg_result(0, OWNER, &isnull));
 		a->source = DatumGetObjectId(m1pg_result(0, SOURCE, &isnull));

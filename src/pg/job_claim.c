@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -198,42 +199,11 @@ same_row(const M1Job *a, const M1Job *b)
 
 /* ---- from a row to a prompt ---- */
 
-/* Definitions of one claim. */
-typedef struct Definition
-{
-	M1Annotator *annotator;		/* NULL: it is gone */
-	M1Rows	   *rows;
-	bool		blocked;		/* the table is locked: no use in trying more of its rows */
-	int			id;
-} Definition;
-
 typedef struct Prepared
 {
-	List	  **definitions;
-	Definition *definition;		/* of the job at hand; NULL when it could not be read */
+	M1Definition *definition;	/* NULL when it could not be read */
 	bool		wanted;			/* there is something to ask the model */
 } Prepared;
-
-static Definition *
-find_definition(List **definitions, int id)
-{
-	Definition *d;
-	ListCell   *cell;
-
-	foreach(cell, *definitions)
-	{
-		d = lfirst(cell);
-		if (d->id == id)
-			return d;
-	}
-	d = palloc0(sizeof *d);
-	d->id = id;
-	d->annotator = m1pg_annotator_load(NULL, id, CurrentMemoryContext);
-	if (d->annotator != NULL)
-		d->rows = m1pg_rows_open(d->annotator, CurrentMemoryContext);
-	*definitions = lappend(*definitions, d);
-	return d;
-}
 
 static void
 hold(const M1Job *job)
@@ -250,7 +220,7 @@ static void
 prepare_row(M1Job *job, void *arg)
 {
 	Prepared   *p = arg;
-	Definition *d = p->definition = find_definition(p->definitions, job->annotator_id);
+	M1Definition *d = p->definition = m1pg_definition(job->annotator_id);
 	MemoryContext old;
 	bool		target_is_null;
 	char	   *prompt;
@@ -282,7 +252,7 @@ prepare_row(M1Job *job, void *arg)
 		return;
 	}
 	old = MemoryContextSwitchTo(job->context);
-	job->request = d->annotator->request;
+	job->request = d->annotator->request;	/* its texts are copied: a definition lasts for a turn */
 	job->request.seed = m1pg_new_seed();
 	job->request.prompt.data = pstrdup(prompt);
 	job->request.prompt = m1pg_to_utf8(job->request.prompt.data, strlen(prompt));
@@ -296,12 +266,10 @@ prepare_row(M1Job *job, void *arg)
 static void
 prepare(M1Job **claimed, int n, dlist_head *jobs)
 {
-	List	   *definitions = NIL;
-
 	for (int i = 0; i < n; i++)
 	{
 		M1Job	   *job = claimed[i];
-		Prepared	p = {.definitions = &definitions, .wanted = job->annotator_id == 0};
+		Prepared	p = {.wanted = job->annotator_id == 0};
 		ErrorData  *error = NULL;
 		bool		twice = false;
 
@@ -328,6 +296,12 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 	}
 }
 
+static void
+set_for_now(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 static int
 claim(const char *sql, int n, dlist_head *jobs)
 {
@@ -335,11 +309,19 @@ claim(const char *sql, int n, dlist_head *jobs)
 	Datum		values[3];
 	M1Job	  **claimed;
 	int			taken;
+	int			nest = NewGUCNestLevel();
 
+	/* in the order of the index, and no further than needed, however little is known of the table */
+	set_for_now("enable_sort", "off");
+	set_for_now("enable_bitmapscan", "off");
+	set_for_now("enable_seqscan", "off");
+	set_for_now("enable_hashjoin", "off");
+	set_for_now("enable_mergejoin", "off");
 	values[0] = Int64GetDatum(n);
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);
 	taken = (int) m1pg_query(sql, 3, types, values, NULL, false);
+	AtEOXact_GUC(false, nest);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
 		claimed[i] = make_job(i);

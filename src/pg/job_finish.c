@@ -43,10 +43,10 @@ text_or_null(const char *s, char *null)
 static void
 mark_row_failed(M1Job *job, void *arg)
 {
-	M1Annotator *a = m1pg_annotator_load(NULL, job->annotator_id, CurrentMemoryContext);
+	const M1Definition *d = m1pg_definition(job->annotator_id);
 
-	if (a != NULL && a->status_column != NULL)
-		m1pg_row_write_status(m1pg_rows_open(a, CurrentMemoryContext), job->key, "failed");
+	if (d->annotator != NULL)
+		m1pg_row_write_status(d->rows, job->key, "failed");
 }
 
 void
@@ -150,16 +150,14 @@ m1pg_finish_empty(M1Job *job, const M1Rows *rows)
 static void
 write_row(M1Job *job, M1Outcome *outcome)
 {
-	M1Annotator *a = m1pg_annotator_load(NULL, job->annotator_id, CurrentMemoryContext);
-	M1Rows	   *rows;
+	const M1Definition *d = m1pg_definition(job->annotator_id);
 	bool		target_is_null;
 	char	   *prompt;
 	M1RowState	state;
 
-	if (a == NULL)
+	if (d->annotator == NULL)
 		return;					/* and its jobs with it */
-	rows = m1pg_rows_open(a, CurrentMemoryContext);
-	state = m1pg_row_read(rows, job->key, true, &target_is_null, &prompt);
+	state = m1pg_row_read(d->rows, job->key, true, &target_is_null, &prompt);
 	if (state == M1_ROW_LOCKED)
 	{
 		if (++job->write_tries >= LOCKED_TRIES)
@@ -175,7 +173,7 @@ write_row(M1Job *job, M1Outcome *outcome)
 	{
 		char	   *content = text_of(job->done.content);
 
-		m1pg_row_write(rows, job->key, content != NULL ? content : "", text_of(job->done.reasoning), "done");
+		m1pg_row_write(d->rows, job->key, content != NULL ? content : "", text_of(job->done.reasoning), "done");
 		end_row_job(job, true);
 	}
 }

@@ -80,6 +80,7 @@ end_turn(void)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	m1pg_definitions_end_turn();
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	in_turn = false;
@@ -392,6 +393,7 @@ set_up(Oid database)
 	in_turn = true;
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	in_turn = false;
+	m1pg_definitions_init();
 	/* what the database or a user has set is for sessions */
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);

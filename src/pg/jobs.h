@@ -7,6 +7,7 @@
  *   job_runner.c         the runner's loop: one process for one database, as long as it has work
  *   job_claim.c          the runner takes jobs, and gives them back
  *   job_finish.c         the runner writes results and failures
+ *   job_definition.c     the definitions that the runner works with
  *   job_functions.c      submit(), wait_for()
  *   annotator.c          a definition, and the rows of its table
  *   annotator_trigger.c  the triggers
@@ -101,6 +102,7 @@ extern PGDLLEXPORT void m1pg_job_runner_main(Datum main_arg);
 typedef struct M1Annotator
 {
 	int			id;
+	char	   *version;		/* changes with the definition */
 	char	   *name;
 	Oid			owner;
 	Oid			source;

@@ -1,6 +1,7 @@
 /*
- * runner.h - what the three files of a job runner share: its loop
- * (job_runner.c), taking jobs (job_claim.c) and ending them (job_finish.c).
+ * runner.h - what the files of a job runner share: its loop (job_runner.c),
+ * taking jobs (job_claim.c), ending them (job_finish.c), and the definitions of
+ * annotators (job_definition.c).
  * All of it runs in one process, in one thread.
  *
  * A job in flight is a row with this process's lease, and an M1Job here. What
@@ -42,6 +43,22 @@ typedef struct M1Job
 
 /* How many jobs may be in flight. */
 extern int	m1pg_runner_places(void);
+
+/* ---- definitions (job_definition.c) ---- */
+
+/* An annotator, as it was when this turn first needed it. */
+typedef struct M1Definition
+{
+	int			id;
+	M1Annotator *annotator;		/* NULL: it is gone */
+	M1Rows	   *rows;
+	bool		blocked;		/* the table is locked: no use in trying more of its rows */
+} M1Definition;
+
+extern void m1pg_definitions_init(void);
+/* Lives to the end of the turn. */
+extern M1Definition *m1pg_definition(int id);
+extern void m1pg_definitions_end_turn(void);
 
 /* ---- taking (job_claim.c), within a transaction ---- */
 
