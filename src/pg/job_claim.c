@@ -336,21 +336,21 @@ m1pg_claim(int n, dlist_head *jobs)
 
 	if (sql == NULL)
 		sql = MemoryContextStrdup(TopMemoryContext,
-								  psprintf(CLAIM_SQL, "j.losses < " CppAsString2(M1PG_SUSPECT_LOSSES)));
+								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES));
 	return claim(sql, n, jobs);
 }
 
 int
 m1pg_claim_suspect(dlist_head *jobs)
 {
-	return claim(psprintf(CLAIM_SQL, "j.losses >= " CppAsString2(M1PG_SUSPECT_LOSSES)), 1, jobs);
+	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES), 1, jobs);
 }
 
 bool
 m1pg_suspect_is_due(void)
 {
 	return m1pg_query("SELECT 1 FROM minimax_m1.job WHERE state = 'pending' AND losses >= "
-					  CppAsString2(M1PG_SUSPECT_LOSSES) " AND run_at <= clock_timestamp() LIMIT 1",
+					  M1PG_SUSPECT_LOSSES " AND run_at <= clock_timestamp() LIMIT 1",
 					  0, NULL, NULL, NULL, false) > 0;
 }
 
@@ -361,12 +361,12 @@ m1pg_suspect_is_due(void)
  * had the engine to itself, it is to blame: it is charged an attempt.
  */
 #define GIVE_BACK \
-	" attempts = attempts + CASE WHEN %s AND losses >= " CppAsString2(M1PG_SUSPECT_LOSSES) " THEN 1 ELSE 0 END," \
+	" attempts = attempts + CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES " THEN 1 ELSE 0 END," \
 	" losses = losses + CASE WHEN %s THEN 1 ELSE 0 END," \
 	" leased_by = NULL, leased_at = NULL, lease_until = NULL," \
-	" state = CASE WHEN %s AND losses >= " CppAsString2(M1PG_SUSPECT_LOSSES) \
+	" state = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
 	" AND attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END," \
-	" finished_at = CASE WHEN %s AND losses >= " CppAsString2(M1PG_SUSPECT_LOSSES) \
+	" finished_at = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
 	" AND attempts + 1 >= max_attempts THEN clock_timestamp() END," \
 	" sqlstate = CASE WHEN %s THEN '57P03' ELSE sqlstate END," \
 	" error = CASE WHEN %s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \

@@ -199,12 +199,11 @@ raise_error(M1Job *job, void *arg)
 	m1pg_report(&job->error);
 }
 
-/* The engine cannot be reached, or takes no more: that is not the job's fault. */
+/* The engine cannot be reached: that is not the job's fault. */
 static bool
 is_outage(const m1_error *error)
 {
-	return error->code == M1_E_UNAVAILABLE || error->code == M1_E_OVERLOADED ||
-		m1pg_shared->model.state == M1_ENGINE_FAILED;
+	return error->code == M1_E_UNAVAILABLE || m1pg_shared->model.state == M1_ENGINE_FAILED;
 }
 
 /* It would fail again. */
@@ -226,6 +225,12 @@ m1pg_is_passing(const ErrorData *error)
 static M1Outcome
 finish_failed(M1Job *job)
 {
+	if (job->error.code == M1_E_OVERLOADED)
+	{
+		/* its role's share may be used up: others go first */
+		m1pg_release(job, false, m1pg_job_retry_delay);
+		return M1_OUTCOME_OVERLOAD;
+	}
 	if (is_outage(&job->error))
 	{
 		m1pg_release(job, job->reached_engine && job->error.code == M1_E_UNAVAILABLE, 0);

@@ -214,6 +214,19 @@ engine_is_ready(void)
 	return m1pg_shared->worker != NULL && m1pg_shared->model.state == M1_ENGINE_READY;
 }
 
+/* A request may also be refused for its role's sake; then others are not. */
+static bool
+queue_is_full(void)
+{
+	bool		full = true;
+
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+		full = full && m1pg_shared->slots[i].state != M1_SLOT_FREE;
+	LWLockRelease(m1pg_shared->lock);
+	return full;
+}
+
 static void
 pause_taking(bool for_engine)
 {
@@ -263,7 +276,9 @@ finish_jobs(void)
 		if (outcome == M1_OUTCOME_LATER)
 			continue;
 		if (outcome == M1_OUTCOME_OUTAGE)
-			pause_taking(job->error.code != M1_E_OVERLOADED);
+			pause_taking(true);
+		else if (outcome == M1_OUTCOME_OVERLOAD && queue_is_full())
+			pause_taking(false);
 		else
 			pause_ms = FIRST_PAUSE_MS;
 		/* a row that waited for this one may be taken now */

@@ -15,7 +15,7 @@
 #include "lib/ilist.h"
 
 /* A job under which engine or runner went away this often is run with no other beside it. */
-#define M1PG_SUSPECT_LOSSES 3
+#define M1PG_SUSPECT_LOSSES "3"	/* in SQL */
 
 typedef struct M1Job
 {
@@ -88,7 +88,8 @@ typedef enum M1Outcome
 {
 	M1_OUTCOME_OVER,			/* result, failure or release are written */
 	M1_OUTCOME_LATER,			/* the row is locked: try again at write_at */
-	M1_OUTCOME_OUTAGE			/* released: the engine could not be reached */
+	M1_OUTCOME_OUTAGE,			/* released: the engine could not be reached */
+	M1_OUTCOME_OVERLOAD			/* released: the request was refused for now */
 } M1Outcome;
 
 extern M1Outcome m1pg_finish(M1Job *job);
