@@ -174,6 +174,19 @@ SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'letter'::regclass ORDE
 SELECT minimax_m1.alter_annotator('topic', fire => 'always');
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'letter'::regclass ORDER BY tgname;
 
+-- answers that follow a schema
+CREATE TABLE form (id int PRIMARY KEY, body text, facts jsonb);
+SELECT minimax_m1.create_annotator('form', 'form', 'facts', E'Extract topic as JSON.\n\n{body}', mode => 'sync',
+    json_schema => '{"type": "object", "properties": {"topic": {"enum": ["hardware", "delivery"]}}, "required": ["topic"], "additionalProperties": false}');
+INSERT INTO form VALUES (1, :'leak') RETURNING facts->>'topic' IN ('hardware', 'delivery') AS follows;
+SELECT minimax_m1.alter_annotator('form', mode => 'async');
+INSERT INTO form VALUES (2, :'parcel');
+RESET ROLE;
+CALL drained('form');
+SET ROLE m1_owner;
+SELECT id, facts->>'topic' IN ('hardware', 'delivery') AS follows FROM form ORDER BY id;
+DROP TABLE form;
+
 -- an annotation that feeds another, and what would never end
 SELECT minimax_m1.create_annotator('summary', 'letter', 'summary', 'Hello.{topic}');
 \set VERBOSITY sqlstate
@@ -196,7 +209,7 @@ SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', fire => 'never');
 SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', max_attempts => 0);
 SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', max_tokens => 0);
 SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', temperature => 'NaN');
-SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', json_schema => '{}');
+SELECT minimax_m1.create_annotator('x', 'letter', 'body', 'x', json_schema => '{"type": "nothing"}');
 SELECT minimax_m1.create_annotator('x', 'letter', 'body', '{upper}', mode => 'sync');
 SELECT minimax_m1.create_annotator('x', 'pg_class', 'relname', 'x');
 SELECT minimax_m1.create_annotator('x', 'minimax_m1.jobs', 'state', 'x');

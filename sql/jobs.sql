@@ -63,6 +63,15 @@ SELECT minimax_m1.submit('x', max_attempts => 0);
 SELECT minimax_m1.submit('x', dedupe_key => repeat('x', 1001));
 \set VERBOSITY default
 
+-- an answer that follows a schema
+SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}') AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
+SELECT state, content IN ('"yes"', '"no"') AS follows FROM minimax_m1.poll(:job);
+\set VERBOSITY sqlstate
+SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}', stop => '{x}');
+SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": []}');
+\set VERBOSITY default
+
 -- no waiting for one's own transaction, nor where the end would not be seen
 BEGIN;
 SELECT minimax_m1.submit('Hello.') AS own \gset

@@ -516,6 +516,10 @@ CREATE FUNCTION _check_options(system_prompt text, max_tokens int, thinking_budg
                                top_p float8, seed bigint, stop text[]) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_options' LANGUAGE C;
 
+-- Raises the engine's error for a schema that it cannot follow.
+CREATE FUNCTION _check_json_schema(json_schema jsonb) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
+
 -- Runs a statement as a role, with nothing allowed that would outlive it.
 CREATE FUNCTION _run_as(role oid, statement text) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_run_as' LANGUAGE C STRICT;
@@ -636,14 +640,15 @@ CREATE FUNCTION _annotator_get(
     OUT id int, OUT name name, OUT owner oid, OUT source oid, OUT key_columns name[], OUT target_column name,
     OUT reasoning_column name, OUT status_column name, OUT template text, OUT mode text, OUT max_attempts int,
     OUT enabled boolean, OUT version text, OUT system_prompt text, OUT max_tokens int, OUT thinking_budget int, OUT temperature float4,
-    OUT top_p float4)
+    OUT top_p float4, OUT json_schema text)
 RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT a.id, a.name, a.owner::oid, a.source::oid, a.key_columns, a.target_column, a.reasoning_column,
            a.status_column, a.template, a.mode, a.max_attempts, a.enabled, a.xmin::text, a.system_prompt,
-           a.max_tokens, a.thinking_budget, a.temperature::float4, a.top_p::float4
+           a.max_tokens, a.thinking_budget, a.temperature::float4, a.top_p::float4,
+           a.json_schema::text
     FROM @extschema@.annotator a
     WHERE a.name = annotator OR a.id = annotator_id
 $$;
@@ -714,11 +719,6 @@ BEGIN
             MESSAGE = 'minimax_m1: an option is out of range',
             DETAIL = format('mode is "%s", fire is "%s", max_attempts is %s.', a.mode, a.fire, a.max_attempts),
             HINT = 'mode is async or sync, fire is origin or always, max_attempts is between 1 and 100.';
-    END IF;
-    IF a.json_schema IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
-            MESSAGE = 'minimax_m1: json_schema is not supported yet',
-            DETAIL = 'This version does not constrain answers.';
     END IF;
     PERFORM @extschema@._check_options(a.system_prompt, a.max_tokens, a.thinking_budget, a.temperature, a.top_p, NULL, NULL);
     IF a.key_columns IS NULL THEN
@@ -923,7 +923,7 @@ BEGIN
     a.thinking_budget := thinking_budget;
     a.temperature := temperature;
     a.top_p := top_p;
-    PERFORM @extschema@._annotator_check(a);
+    PERFORM @extschema@._annotator_check(a), @extschema@._check_json_schema(a.json_schema);
     BEGIN
         INSERT INTO @extschema@.annotator VALUES (a.*);
     EXCEPTION WHEN unique_violation THEN
@@ -978,6 +978,9 @@ BEGIN
     a.temperature := coalesce(temperature, o.temperature);
     a.top_p := coalesce(top_p, o.top_p);
     PERFORM @extschema@._annotator_check(a);
+    IF a.json_schema IS DISTINCT FROM o.json_schema THEN
+        PERFORM @extschema@._check_json_schema(a.json_schema);
+    END IF;
     UPDATE @extschema@.annotator u
     SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =
         (a.template, a.json_schema, a.mode, a.max_attempts, a.fire, a.enabled, a.system_prompt, a.max_tokens,
@@ -1203,7 +1206,8 @@ CREATE FUNCTION submit(
     stop text[] DEFAULT NULL,
     priority int DEFAULT 0,
     dedupe_key text DEFAULT NULL,
-    max_attempts int DEFAULT 5)
+    max_attempts int DEFAULT 5,
+    json_schema jsonb DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'm1pg_submit'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;

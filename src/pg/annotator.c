@@ -51,6 +51,7 @@ read_options(M1Annotator *a, int first, MemoryContext context)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	M1Template	t;
 	char	   *system = name_or_null(0, first, context);
+	char	   *schema = name_or_null(0, first + 5, context);
 	bool		isnull;
 	Datum		value;
 
@@ -71,6 +72,11 @@ read_options(M1Annotator *a, int first, MemoryContext context)
 	value = m1pg_result(0, first + 4, &isnull);
 	if (!isnull)
 		a->request.top_p = DatumGetFloat4(value);
+	if (schema != NULL)
+	{
+		a->request.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+		a->request.constraint_text = m1pg_to_utf8(schema, strlen(schema));
+	}
 	MemoryContextSwitchTo(old);
 }
 

@@ -74,12 +74,13 @@ m1pg_try(M1Job *job, M1Step step, void *arg)
 
 #define CLAIM_COLUMNS \
 	"j.id, j.owner::oid, j.annotator_id, j.key, j.prompt, j.system_prompt, j.max_tokens, j.thinking_budget, " \
-	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at"
+	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at, " \
+	"j.json_schema::text"
 
 enum
 {
 	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET, TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS,
-	MAX_ATTEMPTS, LOSSES, LEASED_AT
+	MAX_ATTEMPTS, LOSSES, LEASED_AT, JSON_SCHEMA
 };
 
 /* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
@@ -113,6 +114,8 @@ read_request(M1Job *job, uint64 row)
 
 	g->prompt = slice_of_column(row, PROMPT);
 	g->system = slice_of_column(row, SYSTEM);
+	g->constraint_text = slice_of_column(row, JSON_SCHEMA);
+	g->constraint = g->constraint_text.len > 0 ? M1W_CONSTRAINT_JSON_SCHEMA : M1W_CONSTRAINT_NONE;
 	g->max_tokens = DatumGetInt32(m1pg_result(row, MAX_TOKENS, &isnull));
 	g->thinking_budget = DatumGetInt32(m1pg_result(row, THINKING_BUDGET, &isnull));
 	g->temperature = DatumGetFloat4(m1pg_result(row, TEMPERATURE, &isnull));
@@ -257,6 +260,8 @@ prepare_row(M1Job *job, void *arg)
 	job->request.prompt.data = pstrdup(prompt);
 	job->request.prompt = m1pg_to_utf8(job->request.prompt.data, strlen(prompt));
 	job->request.system.data = pnstrdup(job->request.system.data, job->request.system.len);
+	if (job->request.constraint != M1W_CONSTRAINT_NONE)
+		job->request.constraint_text.data = pnstrdup(job->request.constraint_text.data, job->request.constraint_text.len);
 	job->hash = m1pg_hash_prompt(prompt);
 	MemoryContextSwitchTo(old);
 	p->wanted = true;

@@ -13,11 +13,13 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(m1pg_submit);
 PG_FUNCTION_INFO_V1(m1pg_check_options);
+PG_FUNCTION_INFO_V1(m1pg_check_json_schema);
 PG_FUNCTION_INFO_V1(m1pg_queue_changed);
 PG_FUNCTION_INFO_V1(m1pg_is_own_job);
 PG_FUNCTION_INFO_V1(m1pg_wait_for);
@@ -42,16 +44,46 @@ m1pg_check_options(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * The engine alone knows which schemas it can follow. It is asked for one token,
+ * so that a schema is refused here and not with each answer.
+ */
+static void
+check_json_schema(Jsonb *schema)
+{
+	StringInfoData s;
+	m1w_generate g;
+	M1Result	result;
+
+	initStringInfo(&s);
+	JsonbToCString(&s, &schema->root, VARSIZE(schema));
+	m1pg_default_request(&g);
+	g.prompt = m1_slice_of("x");
+	g.max_tokens = 1;
+	g.thinking_budget = 0;
+	g.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+	g.constraint_text = m1pg_to_utf8(s.data, s.len);
+	m1pg_run(&g, "check_json_schema", &result);
+}
+
+/* _check_json_schema(schema) */
+Datum
+m1pg_check_json_schema(PG_FUNCTION_ARGS)
+{
+	check_json_schema(PG_GETARG_JSONB_P(0));
+	PG_RETURN_VOID();
+}
+
 /* ---- submit ---- */
 
 enum
 {
-	ARG_PROMPT, ARG_SYSTEM, ARG_STOP = 7, ARG_PRIORITY, ARG_DEDUPE_KEY, ARG_MAX_ATTEMPTS
+	ARG_PROMPT, ARG_SYSTEM, ARG_STOP = 7, ARG_PRIORITY, ARG_DEDUPE_KEY, ARG_MAX_ATTEMPTS, ARG_JSON_SCHEMA
 };
 
 /* The columns that make two submissions the same. */
-#define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop"
-#define N_PARAMETERS 12
+#define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop, json_schema"
+#define N_PARAMETERS 13
 
 typedef struct Submission
 {
@@ -77,6 +109,13 @@ check_submit(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("minimax_m1: max_attempts is out of range"),
 				 errdetail("It is %d; it must be between 1 and 100.", max_attempts)));
+	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("minimax_m1: both json_schema and stop are given"),
+				 errdetail("An answer that follows a schema ends by itself.")));
+	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
+		check_json_schema(PG_GETARG_JSONB_P(ARG_JSON_SCHEMA));
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -113,10 +152,11 @@ read_submission(FunctionCallInfo fcinfo, Submission *s)
 	set_parameter(s, 5, FLOAT4OID, Float4GetDatum(g.temperature), false);
 	set_parameter(s, 6, FLOAT4OID, Float4GetDatum(g.top_p), false);
 	set_parameter(s, 7, TEXTARRAYOID, PG_GETARG_DATUM(ARG_STOP), PG_ARGISNULL(ARG_STOP));
-	set_parameter(s, 8, INT8OID, Int64GetDatum((int64) g.seed), false);
-	set_parameter(s, 9, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY)), false);
-	set_parameter(s, 10, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
-	set_parameter(s, 11, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS)),
+	set_parameter(s, 8, JSONBOID, PG_GETARG_DATUM(ARG_JSON_SCHEMA), PG_ARGISNULL(ARG_JSON_SCHEMA));
+	set_parameter(s, 9, INT8OID, Int64GetDatum((int64) g.seed), false);
+	set_parameter(s, 10, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY)), false);
+	set_parameter(s, 11, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
+	set_parameter(s, 12, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS)),
 				  false);
 }
 
@@ -127,7 +167,7 @@ insert_job(Submission *s, int64 *id)
 	bool		isnull;
 
 	if (m1pg_query("INSERT INTO minimax_m1.job (owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
-				   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+				   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
 				   "ON CONFLICT (owner, dedupe_key) WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
 				   "DO NOTHING RETURNING id", N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
 		return false;
@@ -142,8 +182,8 @@ find_job(Submission *s, int64 *id)
 {
 	bool		isnull;
 
-	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS ") IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8) "
-				   "FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $11 AND state NOT IN ('failed', 'cancelled')",
+	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS ") IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9) "
+				   "FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 AND state NOT IN ('failed', 'cancelled')",
 				   N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
 		return false;
 	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));
