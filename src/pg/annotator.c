@@ -39,19 +39,13 @@ struct M1Rows
 
 /* ---- definitions ---- */
 
-static char *
-name_or_null(uint64 row, int column, MemoryContext context)
-{
-	return m1pg_result_text(context, row, column);
-}
-
 static void
 read_options(M1Annotator *a, int first, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	M1Template	t;
-	char	   *system = name_or_null(0, first, context);
-	char	   *schema = name_or_null(0, first + 5, context);
+	char	   *system = m1pg_result_text(context, 0, first);
+	char	   *schema = m1pg_result_text(context, 0, first + 5);
 	bool		isnull;
 	Datum		value;
 
@@ -108,8 +102,8 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 
 		a = palloc0(sizeof *a);
 		a->id = DatumGetInt32(m1pg_result(0, ID, &isnull));
-		a->version = name_or_null(0, VERSION, context);
-		a->name = name_or_null(0, NAME, context);
+		a->version = m1pg_result_text(context, 0, VERSION);
+		a->name = m1pg_result_text(context, 0, NAME);
 		a->owner = DatumGetObjectId(m1pg_result(0, OWNER, &isnull));
 		a->source = DatumGetObjectId(m1pg_result(0, SOURCE, &isnull));
 		deconstruct_array(DatumGetArrayTypeP(m1pg_result(0, KEY_COLUMNS, &isnull)), NAMEOID, NAMEDATALEN, false,
@@ -117,11 +111,11 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 		a->key_columns = palloc(a->n_keys * sizeof *a->key_columns);
 		for (int i = 0; i < a->n_keys; i++)
 			a->key_columns[i] = pstrdup(NameStr(*DatumGetName(columns[i])));
-		a->target_column = name_or_null(0, TARGET, context);
-		a->reasoning_column = name_or_null(0, REASONING, context);
-		a->status_column = name_or_null(0, STATUS, context);
-		a->template = name_or_null(0, TEMPLATE, context);
-		a->sync = strcmp(name_or_null(0, MODE, context), "sync") == 0;
+		a->target_column = m1pg_result_text(context, 0, TARGET);
+		a->reasoning_column = m1pg_result_text(context, 0, REASONING);
+		a->status_column = m1pg_result_text(context, 0, STATUS);
+		a->template = m1pg_result_text(context, 0, TEMPLATE);
+		a->sync = strcmp(m1pg_result_text(context, 0, MODE), "sync") == 0;
 		a->max_attempts = DatumGetInt32(m1pg_result(0, MAX_ATTEMPTS, &isnull));
 		a->enabled = DatumGetBool(m1pg_result(0, ENABLED, &isnull));
 		MemoryContextSwitchTo(old);

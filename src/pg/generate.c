@@ -309,8 +309,8 @@ decode_done(const char *payload, Size len)
 	return done;
 }
 
-static m1_slice
-keep(m1_slice s)
+m1_slice
+m1pg_keep(m1_slice s)
 {
 	char	   *copy = palloc(s.len + 1);
 
@@ -330,10 +330,10 @@ m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, S
 	if (type != M1W_DONE)
 		elog(ERROR, "minimax_m1: unexpected event %d", type);
 	result->done = decode_done(payload, len);
-	result->done.content = keep(result->done.content);
-	result->done.reasoning = keep(result->done.reasoning);
-	result->done.tool_calls = keep(result->done.tool_calls);
-	result->done.choice_logprobs = keep(result->done.choice_logprobs);
+	result->done.content = m1pg_keep(result->done.content);
+	result->done.reasoning = m1pg_keep(result->done.reasoning);
+	result->done.tool_calls = m1pg_keep(result->done.tool_calls);
+	result->done.choice_logprobs = m1pg_keep(result->done.choice_logprobs);
 	ids = palloc(Max(result->done.ids.len, 1) * sizeof *ids);
 	if (result->done.ids.len > 0)
 		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);

@@ -259,9 +259,8 @@ prepare_row(M1Job *job, void *arg)
 	job->request.seed = m1pg_new_seed();
 	job->request.prompt.data = pstrdup(prompt);
 	job->request.prompt = m1pg_to_utf8(job->request.prompt.data, strlen(prompt));
-	job->request.system.data = pnstrdup(job->request.system.data, job->request.system.len);
-	if (job->request.constraint != M1W_CONSTRAINT_NONE)
-		job->request.constraint_text.data = pnstrdup(job->request.constraint_text.data, job->request.constraint_text.len);
+	job->request.system = m1pg_keep(job->request.system);
+	job->request.constraint_text = m1pg_keep(job->request.constraint_text);
 	job->hash = m1pg_hash_prompt(prompt);
 	MemoryContextSwitchTo(old);
 	p->wanted = true;

@@ -145,14 +145,6 @@ start_request(M1Job *job)
 	in_turn = false;
 }
 
-static m1_slice
-keep(m1_slice s)
-{
-	m1_slice	copy = {pnstrdup(s.data, s.len), s.len};
-
-	return copy;
-}
-
 /* Takes up what the model has said. */
 static void
 poll_request(M1Job *job)
@@ -164,8 +156,8 @@ poll_request(M1Job *job)
 
 	if (type == M1W_DONE && m1w_decode_done(payload, len, &job->done, &job->error) == M1_OK)
 	{
-		job->done.content = keep(job->done.content);
-		job->done.reasoning = keep(job->done.reasoning);
+		job->done.content = m1pg_keep(job->done.content);
+		job->done.reasoning = m1pg_keep(job->done.reasoning);
 	}
 	else if (type != M1W_ERROR && type != M1W_DONE && type != M1PG_NO_EVENT)
 		m1_fail(&job->error, M1_E_INTERNAL, "unexpected event %d", (int) type);

@@ -272,6 +272,8 @@ extern void m1pg_task_prompt(m1w_generate *g, m1_slice task, m1_slice document);
 /* Converts to UTF-8; the result is palloc'd or the input itself. */
 extern m1_slice m1pg_to_utf8(const char *s, Size len);
 extern m1_slice m1pg_utf8_of_text(const text *t);
+/* A palloc'd copy. */
+extern m1_slice m1pg_keep(m1_slice s);
 extern text *m1pg_text_from_utf8(m1_slice s);
 /* NULL when the database's encoding does not have all of it. */
 extern text *m1pg_try_text_from_utf8(m1_slice s);
