@@ -9,7 +9,6 @@
 #include "jobs.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "template.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
