@@ -27,7 +27,6 @@ my %calls = (
 	usage_rows => 'usage_rows()',
 	usage_reset => 'usage_reset()',
 	role_use => 'role_use(10)',
-	prefix_cache_row => 'prefix_cache_row()',
 	generate_batch => "generate_batch(ARRAY['Hello.'])",
 	generate_json => q{generate_json('Hello.', '{"type": "boolean"}')},
 	classify => "classify('Hello.', ARRAY['yes', 'no'])",
@@ -36,7 +35,8 @@ my %calls = (
 	score => "score('It is short.', 'Hello.')",
 	rank => "rank('It is short.', ARRAY['Hello.'])",
 	summarize_agg => "summarize_agg('Hello.')",
-	reduce_agg => "reduce_agg('Hello.', 'Repeat.')");
+	reduce_agg => "reduce_agg('Hello.', 'Repeat.')",
+	submit => "submit('Hello.')");
 $node->safe_psql('postgres', 'CREATE TYPE pair AS (a text, b int)');
 
 # In the first session that touches the library as in one that has loaded it, which knows its settings then.
@@ -50,10 +50,17 @@ for my $first ('', "LOAD 'minimax_m1';")
 		like($message, qr/HINT:\s+Add minimax_m1 to shared_preload_libraries and restart the server/, "$first $name: the hint");
 	}
 }
-# but for these, which need no model
+# but for those that need no model, and those that only look after the queue: it is worked on when the library is loaded
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
-	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
-	'annotate call_support grant_usage reduce_agg_final reduce_agg_step set_price set_quota summarize_agg_step', 'all functions are here');
+	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname NOT LIKE '\\_%' AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
+	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_job coverage create_annotator drop_annotator '
+	  . 'enqueue_annotation grant_usage poll reduce_agg_final reduce_agg_step retry_failed set_price set_quota summarize_agg_step wait_for', 'all functions are here');
+is((sqlstate($node, q{CALL minimax_m1.wait_for('{1}')}))[0], '55000', 'wait_for');
+$node->safe_psql('postgres', q{
+	CREATE TABLE queued (id int PRIMARY KEY, body text, answer text);
+	SELECT minimax_m1.create_annotator('queued', 'queued', 'answer', '{body}');
+	INSERT INTO queued VALUES (1, 'Hello.')});
+is($node->safe_psql('postgres', 'SELECT pending FROM minimax_m1.annotators'), '1', 'rows are queued all the same');
 $node->safe_psql('postgres', "CREATE ROLE r; SELECT minimax_m1.grant_usage('r')");
 my ($state, $message) = sqlstate($node, q{
 	CREATE TABLE notes (body text, answer text);
