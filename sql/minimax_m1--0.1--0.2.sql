@@ -1379,8 +1379,19 @@ COMMENT ON VIEW job_errors IS 'one''s jobs whose last attempt has failed, and wh
 
 -- ---- permissions ----
 
-REVOKE ALL ON ALL ROUTINES IN SCHEMA @extschema@ FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA @extschema@ FROM PUBLIC;
+-- What is new is for nobody yet; what was granted before the update stays granted.
+DO $$
+DECLARE
+    fn regprocedure;
+BEGIN
+    FOR fn IN
+        SELECT p.oid FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace = '@extschema@'::pg_catalog.regnamespace AND p.proacl IS NULL
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', fn);
+    END LOOP;
+END
+$$;
 
 CREATE OR REPLACE FUNCTION grant_usage(role regrole)
 RETURNS void
