@@ -16,7 +16,7 @@ PG_FUNCTION_INFO_V1(m1pg_classify_enum);
 
 /* ---- labels ---- */
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 bad_categories(const char *why, const char *detail)
 {
 	ereport(ERROR,
