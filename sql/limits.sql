@@ -266,7 +266,7 @@ SELECT rows_of($$SELECT * FROM minimax_m1.generate_stream('x')$$) AS unknown,
 SELECT count(*) FROM minimax_m1.activity;
 DROP FUNCTION as_owner, failure_of, filter_of, rows_of;
 DROP TABLE letter, note, reply;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA minimax_m1 FROM m1_alice, m1_bob, m1_auditor;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA minimax_m1 FROM m1_alice, m1_bob, m1_auditor;
 REVOKE ALL ON ALL TABLES IN SCHEMA minimax_m1 FROM m1_alice, m1_bob, m1_auditor;
 REVOKE ALL ON SCHEMA minimax_m1 FROM m1_alice, m1_bob, m1_auditor;
 SELECT minimax_m1.set_quota('m1_alice', 5, 5);

@@ -151,22 +151,6 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 ROWS 10;
 
 COMMENT ON FUNCTION rank(text, text[], int) IS 'the texts for which a statement is most probably true, best first';
 
-REVOKE ALL ON FUNCTION
-    generate_batch(text[], text, int, int, float8, float8, bigint, text[]),
-    summarize_agg_step(internal, text),
-    reduce_agg_step(internal, text, text),
-    reduce_agg_final(internal),
-    summarize_agg(text),
-    reduce_agg(text, text),
-    generate_json(text, jsonb, text, int, int, float8, float8, bigint),
-    classify(text, text[], bool),
-    classify(text, anyenum),
-    @extschema@.extract(text, anyelement),
-    is_true(text, text, float8, text, int, int, float8, float8, bigint),
-    score(text, text),
-    rank(text, text[], int)
-FROM PUBLIC;
-
 -- ---- Limits: quotas, usage, prices, statistics, and what the planner knows ----
 
 -- A quota is a setting of the role; the owner of the function is a superuser, who may set it.
@@ -379,20 +363,6 @@ ALTER FUNCTION classify(text, anyenum) SUPPORT call_support;
 ALTER FUNCTION @extschema@.extract(text, anyelement) SUPPORT call_support;
 ALTER FUNCTION is_true SUPPORT call_support;
 ALTER FUNCTION score SUPPORT call_support;
-
--- ---- Permissions ----
-
--- Of the new functions only: PUBLIC may have been allowed to call the others.
-REVOKE ALL ON FUNCTION
-    set_quota(regrole, bigint, int),
-    role_use(oid),
-    usage_rows(),
-    usage_reset(date),
-    set_price(numeric, numeric, numeric, int, date),
-    stats_by_function_rows(),
-    last_statement_rows(),
-    call_support(internal)
-FROM PUBLIC;
 
 -- ---- Jobs and annotators --------------------------------------------------------------------------------------------
 --

@@ -180,7 +180,7 @@ m1b_cpu_linear(m1b_backend *b, const m1b_linear *p)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	linear_job job = {.c = c, .p = p};
-	const m1b_matrix *weights[M1B_MAX_PRODUCTS];
+	const m1b_matrix *weights[M1B_MAX_PRODUCTS] = {NULL};
 	const int columns = p->products[0].weight->cols;
 	int rows = 0;
 
@@ -193,7 +193,11 @@ m1b_cpu_linear(m1b_backend *b, const m1b_linear *p)
 	}
 	job.rows_per_piece = m1b_cpu_rows_per_piece(c, rows, 1);
 	for (int i = 0; i < p->n_products; i++)
-		job.first_piece[i + 1] = job.first_piece[i] + (weights[i]->rows + job.rows_per_piece - 1) / job.rows_per_piece;
+	{
+		const int pieces = (p->products[i].weight->rows + job.rows_per_piece - 1) / job.rows_per_piece;
+
+		job.first_piece[i + 1] = job.first_piece[i] + pieces;
+	}
 	for (int t = 0; t < p->n; t++)
 		c->x_rows[t] = p->x + (size_t) t * (size_t) columns;
 	job.in = m1b_cpu_operand(c, c->x_rows, p->n, weights, p->n_products);

@@ -210,7 +210,7 @@ static m1_status
 time_prefill(const bench *b, int n, double *rate, m1_error *err)
 {
 	const int repeats = n >= LONG_PREFILL ? 1 : REPEATS;
-	double rates[REPEATS];
+	double rates[REPEATS] = {0};
 
 	for (int i = 0; i < repeats; i++)
 	{
@@ -264,7 +264,7 @@ static m1_status
 time_decode(const bench *b, int batch, int n, double *rate, m1_error *err)
 {
 	m1b_state **states = calloc((size_t) batch, sizeof *states);
-	double rates[REPEATS];
+	double rates[REPEATS] = {0};
 	m1_status status = states != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory");
 
 	for (int i = 0; status == M1_OK && i < batch; i++)
