@@ -70,13 +70,17 @@ typedef struct m1b_geometry
 	int expert_width;	 /* F */
 	int hidden;			 /* d */
 	int experts;		 /* E */
-	size_t weight_bytes; /* of all weights: memory that kv_bytes = 0 leaves alone */
+	size_t weight_bytes; /* of all matrices: memory that kv_bytes = 0 leaves alone */
 	/*
 	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
 	 * contexts take. It may be less than one: see m1b_memory.pages.
 	 */
 	size_t kv_bytes;
 	size_t snapshot_bytes; /* what the caller lets snapshots take, on top: the pool has pages for that, too */
+	/* what will be asked for after configure, so that a device can plan its memory before anything is loaded */
+	size_t weight_matrices; /* how many there are */
+	size_t scratch_bytes;	/* of all m1b_ops.scratch */
+	bool f32_weights;		/* the experts are F32: a device keeps activations and KV in fp32, too */
 } m1b_geometry;
 
 /* One sequence's memory: a fp32 state [H, D, D] per lightning layer, paged K and V per softmax layer. */
@@ -128,7 +132,7 @@ typedef enum m1b_activation
 typedef struct m1b_embed
 {
 	const m1b_matrix *table;
-	const int32_t *tokens;
+	const int32_t *tokens; /* those of the batch */
 	int n;
 	float *out; /* [n, d] */
 } m1b_embed;
@@ -173,7 +177,7 @@ typedef struct m1b_lightning
 {
 	const m1b_batch *batch;
 	int slot;			/* index among the lightning layers */
-	const float *decay; /* [H] lambda, host memory */
+	const float *decay; /* [H] lambda */
 	const float *qkv;	/* [T, H, 3, D]: q, k, v interleaved per head */
 	float *out;			/* [T, H, D] */
 } m1b_lightning;
@@ -195,7 +199,7 @@ typedef struct m1b_attention
 	const m1b_batch *batch;
 	int slot;		/* index among the softmax layers */
 	float *q;		/* [T, H, D]; rotated in place */
-	float *k;		/* [T, KV, D]; rotated in place */
+	float *k;		/* [T, KV, D]; maybe rotated in place */
 	const float *v; /* [T, KV, D] */
 	float *out;		/* [T, H, D] */
 } m1b_attention;
@@ -255,7 +259,11 @@ typedef struct m1b_ops
 	void (*snapshot_release)(m1b_backend *b, m1b_snapshot *snapshot);
 	m1b_memory (*memory)(const m1b_backend *b);
 
-	void (*begin)(m1b_backend *b, const m1b_batch *batch); /* once per step, before the layers */
+	/*
+	 * Once per step, before the layers. true: the device has recorded the layers of a step of this shape and has
+	 * started them; none of the operations up to end() is to be called.
+	 */
+	bool (*begin)(m1b_backend *b, const m1b_batch *batch);
 	void (*embed)(m1b_backend *b, const m1b_embed *p);
 	void (*norm)(m1b_backend *b, const m1b_norm *p);
 	void (*linear)(m1b_backend *b, const m1b_linear *p);
@@ -263,6 +271,7 @@ typedef struct m1b_ops
 	void (*gate)(m1b_backend *b, const m1b_gate *p);
 	void (*attention)(m1b_backend *b, const m1b_attention *p);
 	void (*moe)(m1b_backend *b, const m1b_moe *p);
+	void (*end)(m1b_backend *b); /* after the last layer; norm, linear and read may follow */
 
 	/* Waits for the step and copies n floats to the host; out may alias device memory on the CPU. */
 	m1_status (*read)(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
@@ -275,5 +284,23 @@ struct m1b_backend
 
 /* threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512", "avx512vnni" (for tests). */
 m1_status m1b_cpu_open(int threads, const char *isa, m1b_backend **out, m1_error *err);
+
+/* Device memory that n floats of scratch take at most: backends align them. */
+static inline size_t
+m1b_scratch_bytes(size_t n)
+{
+	return (n * sizeof(float) + 255) / 256 * 256;
+}
+
+typedef struct m1b_cuda_options
+{
+	void (*log)(void *context, const char *line); /* told how device memory is divided; may be NULL */
+	void *log_context;
+} m1b_cuda_options;
+
+/* Whether this engine can run on a GPU of this machine. */
+bool m1b_cuda_present(void);
+/* The first GPU. M1_E_DEVICE when there is none, or when this engine was built without CUDA. */
+m1_status m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err);
 
 #endif

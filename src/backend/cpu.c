@@ -171,6 +171,13 @@ scratch(m1b_backend *b, size_t n, const float *host)
 	return block;
 }
 
+/* Every operation is done when it returns. */
+static void
+end(m1b_backend *b)
+{
+	(void) b;
+}
+
 static m1_status
 read_floats(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
 {
@@ -246,6 +253,7 @@ static const m1b_ops cpu_ops = {
 	.gate = gate,
 	.attention = m1b_cpu_attention,
 	.moe = m1b_cpu_moe,
+	.end = end,
 	.read = read_floats,
 };
 

@@ -84,14 +84,14 @@ m1b_cpu_attention_free(m1b_cpu *c)
 /* ---- rotary positions ---- */
 
 /* Rotations of this step's tokens, computed once and used by every softmax layer. */
-void
+bool
 m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	int half = c->g.rotary_dim / 2;
 
 	if (c->g.softmax_layers == 0)
-		return;
+		return false;
 	for (int s = 0; s < batch->n_segments; s++)
 	{
 		const m1b_segment *segment = &batch->segments[s];
@@ -111,6 +111,7 @@ m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch)
 			}
 		}
 	}
+	return false;
 }
 
 static void

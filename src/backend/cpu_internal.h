@@ -160,7 +160,7 @@ float *m1b_cpu_page(const m1b_cpu *c, const m1b_state *state, int page, int slot
 /* cpu_attention.c */
 m1_status m1b_cpu_attention_configure(m1b_cpu *c, m1_error *err);
 void m1b_cpu_attention_free(m1b_cpu *c);
-void m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch);
+bool m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cpu_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cpu_attention(m1b_backend *b, const m1b_attention *p);
 

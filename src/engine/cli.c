@@ -70,6 +70,13 @@ m1_cli_read_ids(const char *path, m1_ids *out, m1_error *err)
 	return status;
 }
 
+void
+m1_cli_log(void *context, const char *line)
+{
+	(void) context;
+	fprintf(stderr, "minimax_m1_engine: %s\n", line);
+}
+
 m1_engine_options
 m1_cli_engine_options(const m1_cli *cli)
 {
@@ -84,6 +91,7 @@ m1_cli_engine_options(const m1_cli *cli)
 		.prefill_chunk = cli->prefill_chunk,
 		.kv_bytes = (size_t) cli->kv_cache << 20,
 		.prefix_cache_bytes = (size_t) cli->prefix_cache << 20,
+		.log = m1_cli_log,
 	};
 
 	return options;

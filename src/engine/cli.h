@@ -85,6 +85,9 @@ m1_status m1_cli_read_file(const char *path, m1_buf *out, m1_error *err);
 /* Reads whitespace-separated token ids. */
 m1_status m1_cli_read_ids(const char *path, m1_ids *out, m1_error *err);
 
+/* For the log options of engine and model: a line on stderr. */
+void m1_cli_log(void *context, const char *line);
+
 m1_engine_options m1_cli_engine_options(const m1_cli *cli);
 
 #endif

@@ -434,7 +434,8 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 								.isa = cli->isa,
 								.weight_format = cli->weight_format,
 								.threads = cli->threads,
-								.max_context = cli->max_context};
+								.max_context = cli->max_context,
+								.log = m1_cli_log};
 	m1_status status;
 
 	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : M1_DEFAULT_PREFILL_CHUNK;

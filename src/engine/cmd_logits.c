@@ -82,6 +82,7 @@ m1_cmd_logits(const m1_cli *cli)
 		.max_context = cli->max_context,
 		.max_sequences = 1,
 		.max_batch_tokens = chunk,
+		.log = m1_cli_log,
 	};
 	m1_model *model = NULL;
 	m1_ids ids = {0};

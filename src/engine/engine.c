@@ -146,6 +146,8 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 		.max_batch_tokens = o->max_requests + chunk,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->prefix_cache_bytes,
+		.log = o->log,
+		.log_context = o->log_context,
 	};
 	m1_engine *e;
 	m1_status status;

@@ -27,31 +27,62 @@ typedef struct m1_activations
 	float *logits;		/* [max_sequences, vocab] */
 } m1_activations;
 
-m1_status
-m1_forward_prepare(m1_model *m, m1_error *err)
+/* Where each array belongs, and its floats. */
+typedef struct array
+{
+	float **at;
+	size_t floats;
+} array;
+
+#define ARRAYS 9
+
+static void
+arrays_of(const m1_model *m, m1_activations *a, array all[ARRAYS])
 {
 	const m1_config *c = &m->config;
-	const m1b_ops *ops = m->backend->ops;
 	const size_t t = (size_t) m->max_batch_tokens;
 	const size_t d = (size_t) c->hidden_size;
 	const size_t width = (size_t) c->heads * (size_t) c->head_dim;
-	m1_activations *a;
+	const array list[ARRAYS] = {
+		{&a->x, t * d},
+		{&a->normed, t * d},
+		{&a->normed_next, t * d},
+		{&a->branch, t * d},
+		{&a->qkv, t * 3 * width},
+		{&a->gate, t * width},
+		{&a->attention, t * width},
+		{&a->head_in, (size_t) m->max_sequences * d},
+		{&a->logits, (size_t) m->max_sequences * (size_t) c->vocab_size},
+	};
+
+	memcpy(all, list, sizeof list);
+}
+
+size_t
+m1_forward_bytes(const m1_model *m)
+{
+	m1_activations a;
+	array all[ARRAYS];
+	size_t bytes = 0;
+
+	arrays_of(m, &a, all);
+	for (int i = 0; i < ARRAYS; i++)
+		bytes += m1b_scratch_bytes(all[i].floats);
+	return bytes;
+}
+
+m1_status
+m1_forward_prepare(m1_model *m, m1_error *err)
+{
+	array all[ARRAYS];
 
 	m->activations = calloc(1, sizeof *m->activations);
-	if ((a = m->activations) == NULL)
+	if (m->activations == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations");
-	a->x = ops->scratch(m->backend, t * d, NULL);
-	a->normed = ops->scratch(m->backend, t * d, NULL);
-	a->normed_next = ops->scratch(m->backend, t * d, NULL);
-	a->branch = ops->scratch(m->backend, t * d, NULL);
-	a->qkv = ops->scratch(m->backend, t * 3 * width, NULL);
-	a->gate = ops->scratch(m->backend, t * width, NULL);
-	a->attention = ops->scratch(m->backend, t * width, NULL);
-	a->head_in = ops->scratch(m->backend, (size_t) m->max_sequences * d, NULL);
-	a->logits = ops->scratch(m->backend, (size_t) m->max_sequences * (size_t) c->vocab_size, NULL);
-	if (!a->x || !a->normed || !a->normed_next || !a->branch || !a->qkv || !a->gate || !a->attention || !a->head_in ||
-		!a->logits)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations of %d tokens", m->max_batch_tokens);
+	arrays_of(m, m->activations, all);
+	for (int i = 0; i < ARRAYS; i++)
+		if ((*all[i].at = m->backend->ops->scratch(m->backend, all[i].floats, NULL)) == NULL)
+			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations of %d tokens", m->max_batch_tokens);
 	return M1_OK;
 }
 
@@ -180,7 +211,7 @@ head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
 		int n = n_rows - first < m->max_sequences ? n_rows - first : m->max_sequences;
 		m1_status status;
 
-		for (int i = 0; i < n; i++)
+		for (int i = 0, run; i < n; i += run)
 		{
 			size_t at = (size_t) rows[first + i] * d;
 			m1b_norm last = {.residual = (m->config.postnorm ? a->normed : a->x) + at,
@@ -189,10 +220,13 @@ head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
 							 .beta = m->config.beta_mlp,
 							 .weight = m->weights.final_norm,
 							 .eps = m->config.rms_norm_eps,
-							 .n = 1,
 							 .width = m->config.hidden_size,
 							 .out = a->head_in + (size_t) i * d};
 
+			/* rows that follow each other in one go */
+			for (run = 1; i + run < n && rows[first + i + run] == rows[first + i] + run; run++)
+				;
+			last.n = run;
 			m->backend->ops->norm(m->backend, &last);
 		}
 		linear(m, &m->weights.head, a->head_in, n, a->logits);
@@ -203,8 +237,9 @@ head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
 	return M1_OK;
 }
 
-m1_status
-m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, float *logits, m1_error *err)
+/* All layers but the end of the last one, which the head does for the rows that are wanted. */
+static void
+layers(m1_model *m, const m1b_batch *batch)
 {
 	const m1_config *c = &m->config;
 	m1_activations *a = m->activations;
@@ -212,7 +247,6 @@ m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, flo
 	const float *branch = NULL;
 	m1b_embed embed = {.table = &m->weights.embed, .tokens = batch->tokens, .n = n, .out = a->x};
 
-	m->backend->ops->begin(m->backend, batch);
 	m->backend->ops->embed(m->backend, &embed);
 	for (int i = 0; i < c->layers; i++)
 	{
@@ -228,6 +262,17 @@ m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, flo
 		add_and_norm(m, branch, lightning ? c->alpha_lightning : c->alpha_softmax,
 					 lightning ? c->beta_lightning : c->beta_softmax, layer->post_norm, n);
 		experts(m, layer, n);
+	}
+}
+
+m1_status
+m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, float *logits, m1_error *err)
+{
+	/* Two norms a layer swap the two arrays an even number of times: recorded layers use the same ones every time. */
+	if (!m->backend->ops->begin(m->backend, batch))
+	{
+		layers(m, batch);
+		m->backend->ops->end(m->backend);
 	}
 	return head(m, rows, n_rows, logits, err);
 }

@@ -8,6 +8,8 @@
 
 /* Allocates the activations for model->max_batch_tokens; called by m1_model_open. */
 m1_status m1_forward_prepare(m1_model *model, m1_error *err);
+/* Device memory that it takes. */
+size_t m1_forward_bytes(const m1_model *model);
 void m1_forward_free(m1_model *model);
 
 /*

@@ -6,17 +6,16 @@
 
 #include "model/forward.h"
 
+/* auto is the GPU where there is one. A device that was asked for by name is never replaced by another. */
 static m1_status
 open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 {
-	if (strcmp(o->device, "cuda") == 0)
-	{
-		m1_fail(err, M1_E_DEVICE, "device \"cuda\" is not available");
-		m1_error_detail(err, "This engine was built without CUDA.");
-		m1_error_hint(err, "Set minimax_m1.device to \"auto\" or \"cpu\".");
-		return M1_E_DEVICE;
-	}
-	if (strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0)
+	const m1b_cuda_options cuda = {.log = o->log, .log_context = o->log_context};
+	const bool automatic = strcmp(o->device, "auto") == 0;
+
+	if (strcmp(o->device, "cuda") == 0 || (automatic && m1b_cuda_present()))
+		return m1b_cuda_open(&cuda, out, err);
+	if (strcmp(o->device, "cpu") != 0 && !automatic)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "unknown device \"%.40s\": it must be auto, cpu or cuda", o->device);
 	return m1b_cpu_open(o->threads, o->isa, out, err);
 }
@@ -25,6 +24,7 @@ static m1_status
 configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 {
 	const m1_config *c = &m->config;
+	m1_weights_size weights;
 	m1b_geometry g = {
 		.heads = c->heads,
 		.kv_heads = c->kv_heads,
@@ -38,7 +38,6 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		.expert_width = c->expert_width,
 		.hidden = c->hidden_size,
 		.experts = c->experts,
-		.weight_bytes = m->weight_bytes,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->snapshot_bytes,
 	};
@@ -50,6 +49,13 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 			g.lightning_layers++;
 		else
 			g.softmax_layers++;
+	if ((status = m1_weights_measure(m->checkpoint, c, o->weight_format, &weights, err)) != M1_OK)
+		return status;
+	m->weight_bytes = weights.bytes;
+	g.weight_bytes = weights.matrix_bytes;
+	g.weight_matrices = weights.matrices;
+	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
+	g.f32_weights = weights.f32_experts;
 	if ((status = m->backend->ops->configure(m->backend, &g, err)) != M1_OK)
 		return status;
 	/* what could never be held is refused as too long for the context, at once */
@@ -90,7 +96,6 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 		m->max_context = o->max_context;
 	if ((status = open_tokenizer(m, err)) != M1_OK ||
 		(status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
-		(status = m1_weights_measure(m->checkpoint, &m->config, o->weight_format, &m->weight_bytes, err)) != M1_OK ||
 		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = configure_backend(m, o, err)) != M1_OK ||
 		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
 								  err)) != M1_OK)

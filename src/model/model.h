@@ -15,12 +15,14 @@ typedef struct m1_model_options
 	const char *device; /* "auto", "cpu" or "cuda" */
 	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
 	m1_weight_format weight_format;
-	int threads;		   /* 0 = all cores */
-	int max_context;	   /* tokens of one sequence; 0 = the model's own */
-	int max_sequences;	   /* states at once */
-	int max_batch_tokens;  /* tokens of one step */
-	size_t kv_bytes;	   /* of KV pages; 0 = a safe share of the memory */
-	size_t snapshot_bytes; /* what the caller will let snapshots take */
+	int threads;								  /* 0 = all cores */
+	int max_context;							  /* tokens of one sequence; 0 = the model's own */
+	int max_sequences;							  /* states at once */
+	int max_batch_tokens;						  /* tokens of one step */
+	size_t kv_bytes;							  /* of KV pages; 0 = a safe share of the memory */
+	size_t snapshot_bytes;						  /* what the caller will let snapshots take */
+	void (*log)(void *context, const char *line); /* told what the device's memory is used for; may be NULL */
+	void *log_context;
 } m1_model_options;
 
 typedef struct m1_model

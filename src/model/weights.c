@@ -136,22 +136,36 @@ vector(loader *l, m1_role role, int layer)
 
 /* ---- layers ---- */
 
+/* Every head's decay, where operations can read it. */
+static const float *
+decays(loader *l, int i)
+{
+	const m1_config *c = l->config;
+	float *host;
+	const float *device = NULL;
+
+	if (l->status != M1_OK)
+		return NULL;
+	if ((host = malloc((size_t) c->heads * sizeof *host)) != NULL)
+	{
+		for (int h = 0; h < c->heads; h++)
+			host[h] = m1_config_decay(c, i, h);
+		device = l->backend->ops->scratch(l->backend, (size_t) c->heads, host);
+	}
+	free(host);
+	if (device == NULL)
+		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
+	return device;
+}
+
 static void
 load_lightning(loader *l, int i, m1_layer *layer)
 {
-	const m1_config *c = l->config;
-
 	matrix(l, M1_ROLE_QKV, i, 0, M1B_USE_PRODUCT, &layer->qkv);
 	matrix(l, M1_ROLE_OUTPUT_GATE, i, 0, M1B_USE_PRODUCT, &layer->output_gate);
 	matrix(l, M1_ROLE_LIGHTNING_OUT, i, 0, M1B_USE_PRODUCT, &layer->out);
 	layer->inner_norm = vector(l, M1_ROLE_INNER_NORM, i);
-	if ((layer->decay = malloc((size_t) c->heads * sizeof *layer->decay)) == NULL)
-	{
-		l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for layer %d", i);
-		return;
-	}
-	for (int h = 0; h < c->heads; h++)
-		layer->decay[h] = m1_config_decay(c, i, h);
+	layer->decay = decays(l, i);
 }
 
 static void
@@ -233,38 +247,55 @@ drop_files(const m1_checkpoint *checkpoint)
 
 static m1_status
 measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, int layer,
-			 uint64_t *bytes, m1_error *err)
+			 m1_weights_size *size, m1_error *err)
 {
 	for (int e = 0; e < (m1_role_of_expert(role) ? c->experts : 1); e++)
 	{
 		m1_weight w;
+		m1b_dtype type;
 		m1_status status = m1_role_find(role, checkpoint, c, layer, e, &w, err);
 
 		if (status != M1_OK)
 			return status;
-		*bytes += w.cols == 0 ? (uint64_t) w.rows * sizeof(float)
-							  : m1b_bytes(m1_weight_format_type(format, role, &w), (size_t) w.rows * (size_t) w.cols);
+		if (w.cols == 0)
+		{
+			size->bytes += (uint64_t) w.rows * sizeof(float);
+			size->vector_bytes += m1b_scratch_bytes((size_t) w.rows);
+			continue;
+		}
+		type = m1_weight_format_type(format, role, &w);
+		size->bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
+		size->matrix_bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
+		size->matrices++;
+		size->f32_experts = size->f32_experts && (role != M1_ROLE_W1 || type == M1B_F32);
 	}
 	return M1_OK;
 }
 
 m1_status
-m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, uint64_t *bytes,
+m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_format format, m1_weights_size *size,
 				   m1_error *err)
 {
 	m1_role roles[M1_ROLES];
+	uint64_t bytes;
 	m1_status status;
 
-	*bytes = 0;
-	if ((status = measure_role(M1_ROLE_EMBED, checkpoint, c, format, 0, bytes, err)) != M1_OK ||
-		(status = measure_role(M1_ROLE_FINAL_NORM, checkpoint, c, format, 0, bytes, err)) != M1_OK)
+	*size = (m1_weights_size){.f32_experts = true};
+	if ((status = measure_role(M1_ROLE_EMBED, checkpoint, c, format, 0, size, err)) != M1_OK ||
+		(status = measure_role(M1_ROLE_FINAL_NORM, checkpoint, c, format, 0, size, err)) != M1_OK)
 		return status;
-	if (!c->tied_head && (status = measure_role(M1_ROLE_HEAD, checkpoint, c, format, 0, bytes, err)) != M1_OK)
+	bytes = size->bytes;
+	if ((status = measure_role(M1_ROLE_HEAD, checkpoint, c, format, 0, size, err)) != M1_OK)
 		return status;
+	if (c->tied_head)
+		size->bytes = bytes;
 	for (int layer = 0; layer < c->layers; layer++)
+	{
+		size->vector_bytes += m1b_scratch_bytes((size_t) c->heads); /* decays */
 		for (int i = 0, n = m1_roles_of_layer(c, layer, roles); i < n; i++)
-			if ((status = measure_role(roles[i], checkpoint, c, format, layer, bytes, err)) != M1_OK)
+			if ((status = measure_role(roles[i], checkpoint, c, format, layer, size, err)) != M1_OK)
 				return status;
+	}
 	return M1_OK;
 }
 
@@ -294,7 +325,6 @@ m1_weights_free(m1_weights *w)
 {
 	for (int i = 0; i < w->n_layers; i++)
 	{
-		free(w->layers[i].decay);
 		free(w->layers[i].w1);
 		free(w->layers[i].w2);
 		free(w->layers[i].w3);

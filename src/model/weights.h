@@ -19,7 +19,7 @@ typedef struct m1_layer
 	m1b_matrix qkv;			 /* [H * 3 * D, d], q k v interleaved per head */
 	m1b_matrix output_gate;	 /* [H * D, d] */
 	const float *inner_norm; /* [H * D] */
-	float *decay;			 /* [H] lambda, host memory */
+	const float *decay;		 /* [H] lambda */
 
 	/* softmax */
 	m1b_matrix q;	 /* [H * D, d] */
@@ -48,12 +48,21 @@ typedef struct m1_weights
 	size_t cap_owned;
 } m1_weights;
 
+typedef struct m1_weights_size
+{
+	uint64_t bytes;		 /* of all, in the types that they will be used in */
+	size_t matrix_bytes; /* of those that are handed to the backend, a tied head's too */
+	size_t matrices;
+	size_t vector_bytes; /* of m1b_ops.scratch for norms and decays */
+	bool f32_experts;
+} m1_weights_size;
+
 /*
- * What they all take in the types that they will be used in: to plan memory before anything is loaded. The error names
- * the missing tensor or the wrong shape.
+ * What loading will ask the backend for: to plan memory before anything is loaded. The error names the missing tensor
+ * or the wrong shape.
  */
 m1_status m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *config, m1_weight_format format,
-							 uint64_t *bytes, m1_error *err);
+							 m1_weights_size *size, m1_error *err);
 
 /*
  * Loads everything that config asks for; float matrices as `format` says, with that many threads (0 = all cores).

@@ -17,11 +17,11 @@ static const m1b_ops *real;
 static long fed_tokens;
 static uint64_t logits_sum;
 
-static void
+static bool
 count_tokens(m1b_backend *b, const m1b_batch *batch)
 {
 	fed_tokens += batch->n_tokens;
-	real->begin(b, batch);
+	return real->begin(b, batch);
 }
 
 static m1_status
