@@ -14,10 +14,10 @@
 
 #include "backend/backend.h"
 #include "backend/cpu_kernels.h"
+#include "backend/pages.h"
 #include "backend/cpu_packed.h"
 #include "base/pool.h"
 
-#define M1B_PAGE_TOKENS 64	   /* tokens of one KV page: also the key block of softmax attention */
 #define M1B_LIGHTNING_BLOCK 64 /* tokens of one lightning block */
 #define M1B_QUERY_TOKENS 16	   /* query tokens of one softmax attention piece */
 #define M1B_MAX_GROUP 64	   /* query heads per kv head at most */
@@ -27,16 +27,14 @@
 #define M1B_SERIAL_WORK 100000.0
 
 /*
- * A page holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers, float32:
+ * A page, which is also the key block of softmax attention, holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers, float32:
  * [layer][K, V][kv head], of K [D][token], of V [token][D]. That way scores and outputs
  * are both products whose right side is read along its rows.
  */
 struct m1b_state
 {
 	float *lightning; /* [lightning layers, H, D, D] */
-	int *pages;		  /* page numbers, in order of position */
-	int n_pages;	  /* pages in use */
-	int reserved;	  /* pages this state may still take without asking */
+	m1b_page_list list;
 	bool used;
 };
 
@@ -45,15 +43,8 @@ struct m1b_snapshot
 	float *lightning; /* a mapping of its own, state_bytes long; NULL when a state has none */
 	int n_pages;
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
-	int pages[];  /* as in m1b_state */
+	int pages[];  /* as in m1b_page_list */
 };
-
-/* Who holds a page. */
-typedef struct m1b_page_use
-{
-	int holders;   /* states and snapshots; 0 = free */
-	int snapshots; /* of the holders */
-} m1b_page_use;
 
 typedef struct m1b_cpu
 {
@@ -65,19 +56,9 @@ typedef struct m1b_cpu
 
 	/* cpu_state.c */
 	m1b_state *states;	/* [max_states] */
-	size_t state_bytes; /* of one state's lightning part, rounded to pages of the system */
+	m1b_pages pages;	/* its state_bytes and page_bytes are rounded to pages of the system */
 	char *state_memory; /* [max_states][state_bytes], mapped on first touch */
 	char *page_memory;	/* [n_pages][page_bytes], mapped on first touch */
-	size_t page_bytes;
-	int n_pages;
-	int sequence_pages; /* of n_pages, what kv_bytes pays for; the rest is for snapshots. A bound for one sequence */
-	m1b_page_use *page_use; /* [n_pages] */
-	int *free_pages;		/* stack */
-	int n_free;
-	int n_unreserved;	  /* free pages that no state has a claim on: n_free less what states have reserved */
-	int n_snapshot_pages; /* pages that only snapshots hold */
-	int n_snapshots;
-	size_t snapshot_bytes; /* of all snapshots; a page that several share counts once */
 
 	/* cpu_attention.c */
 	float *inv_freq;		/* [rotary_dim / 2] */

@@ -1,16 +1,10 @@
 /*
  * cpu_state.c - the memory of sequences: fixed-size lightning states, paged KV, and
- * snapshots of both.
+ * snapshots of both. pages.c knows who holds which page.
  *
  * Both pools are address space only until they are touched, so resident memory
  * follows the tokens in use; what a sequence gives back is returned to the system
- * at once, which also wipes it. Pages for a whole sequence are reserved when its
- * state is acquired: a step never runs out midway.
- *
- * A page belongs to all states and snapshots that hold it. Only the page at a
- * sequence's end is ever written to, and only full pages are shared, so a shared
- * page is never written to. At any time n_unreserved + what all states have
- * reserved = n_free, and n_free + pages with holders = n_pages.
+ * at once, which also wipes it.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_DONTNEED */
 #include "backend/cpu_internal.h"
@@ -39,12 +33,6 @@ reserve_address_space(size_t bytes)
 	return p;
 }
 
-static int
-pages_for(int n_tokens)
-{
-	return (n_tokens + M1B_PAGE_TOKENS - 1) / M1B_PAGE_TOKENS;
-}
-
 static size_t
 smaller(size_t a, size_t b)
 {
@@ -71,41 +59,56 @@ static size_t
 sequence_pages(const m1b_cpu *c)
 {
 	const m1b_geometry *g = &c->g;
-	const size_t whole = (size_t) pages_for(g->max_context) * (size_t) g->max_states;
+	const size_t whole = (size_t) m1b_pages_for(g->max_context) * (size_t) g->max_states;
 
-	return smaller(whole, (g->kv_bytes == 0 ? safe_share(g->weight_bytes) : g->kv_bytes) / c->page_bytes);
+	return smaller(whole, (g->kv_bytes == 0 ? safe_share(g->weight_bytes) : g->kv_bytes) / c->pages.page_bytes);
+}
+
+static char *
+page_at(const m1b_cpu *c, int page)
+{
+	return c->page_memory + (size_t) page * c->pages.page_bytes;
+}
+
+/* MADV_DONTNEED gives zeroed memory at the next touch: the text is gone. */
+static void
+wipe_page(void *backend, int page)
+{
+	const m1b_cpu *c = backend;
+
+	if (madvise(page_at(c, page), c->pages.page_bytes, MADV_DONTNEED) != 0)
+		memset(page_at(c, page), 0, c->pages.page_bytes);
 }
 
 static m1_status
 reserve_pools(m1b_cpu *c, m1_error *err)
 {
 	const m1b_geometry *g = &c->g;
+	const size_t page_bytes = c->pages.page_bytes;
 	const size_t for_sequences = sequence_pages(c);
 	/* snapshots cannot take what the machine does not have */
-	const size_t for_snapshots = smaller(g->snapshot_bytes, m1_machine_memory()) / c->page_bytes;
+	const size_t for_snapshots = smaller(g->snapshot_bytes, m1_machine_memory()) / page_bytes;
 	const size_t pages = smaller(for_sequences + for_snapshots, INT32_MAX);
 
 	if (for_sequences < 1 || for_sequences > INT32_MAX)
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "the KV cache does not hold a single page of %d tokens", M1B_PAGE_TOKENS);
-		m1_error_detail(err, "A page takes %zu bytes.", c->page_bytes);
+		m1_error_detail(err, "A page takes %zu bytes.", page_bytes);
 		m1_error_hint(err, "Raise minimax_m1.kv_cache_size.");
 		return M1_E_NO_MEMORY;
 	}
-	c->sequence_pages = (int) for_sequences;
-	c->n_pages = (int) pages;
+	c->pages.sequence_pages = (int) for_sequences;
+	c->pages.n_pages = (int) pages;
 	c->states = calloc((size_t) g->max_states, sizeof *c->states);
-	c->free_pages = calloc(pages, sizeof *c->free_pages);
-	c->page_use = calloc(pages, sizeof *c->page_use);
-	c->page_memory = reserve_address_space(pages * c->page_bytes);
-	if (c->state_bytes > 0)
-		c->state_memory = reserve_address_space((size_t) g->max_states * c->state_bytes);
-	if (c->states == NULL || c->free_pages == NULL || c->page_use == NULL || c->page_memory == NULL ||
-		(c->state_bytes > 0 && c->state_memory == NULL))
+	c->page_memory = reserve_address_space(pages * page_bytes);
+	if (c->pages.state_bytes > 0)
+		c->state_memory = reserve_address_space((size_t) g->max_states * c->pages.state_bytes);
+	if (!m1b_pages_create(&c->pages) || c->states == NULL || c->page_memory == NULL ||
+		(c->pages.state_bytes > 0 && c->state_memory == NULL))
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "could not reserve address space for %d sequences", g->max_states);
-		m1_error_detail(err, "%zu bytes of state each and %zu KV pages of %zu bytes.", c->state_bytes, pages,
-						c->page_bytes);
+		m1_error_detail(err, "%zu bytes of state each and %zu KV pages of %zu bytes.", c->pages.state_bytes, pages,
+						page_bytes);
 		m1_error_hint(err, "Lower max_requests, max_context or kv_cache_size.");
 		return M1_E_NO_MEMORY;
 	}
@@ -120,25 +123,24 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 	size_t dd = (size_t) g->head_dim * (size_t) g->head_dim;
 	m1_status status;
 
-	c->state_bytes = round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
-	c->page_bytes = round_up((size_t) g->softmax_layers * 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS *
-								 (size_t) g->head_dim * sizeof(float),
-							 system_page);
+	c->pages.wipe = wipe_page;
+	c->pages.backend = c;
+	c->pages.state_bytes = round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
+	c->pages.page_bytes = round_up((size_t) g->softmax_layers * 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS *
+									   (size_t) g->head_dim * sizeof(float),
+								   system_page);
 	/* A model without softmax layers still counts pages, of the smallest size, so that admission stays one rule. */
-	if (c->page_bytes == 0)
-		c->page_bytes = system_page;
+	if (c->pages.page_bytes == 0)
+		c->pages.page_bytes = system_page;
 	if ((status = reserve_pools(c, err)) != M1_OK)
 		return status;
-	for (int i = 0; i < c->n_pages; i++)
-		c->free_pages[i] = c->n_pages - 1 - i;
-	c->n_free = c->n_unreserved = c->n_pages;
 	for (int i = 0; i < g->max_states; i++)
 	{
 		m1b_state *s = &c->states[i];
 
-		s->lightning = (float *) (void *) (c->state_memory + (size_t) i * c->state_bytes);
-		s->pages = calloc((size_t) c->sequence_pages, sizeof *s->pages);
-		if (s->pages == NULL)
+		s->lightning = (float *) (void *) (c->state_memory + (size_t) i * c->pages.state_bytes);
+		s->list.pages = calloc((size_t) c->pages.sequence_pages, sizeof *s->list.pages);
+		if (s->list.pages == NULL)
 			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d page tables", g->max_states);
 	}
 	return M1_OK;
@@ -149,92 +151,28 @@ m1b_cpu_states_free(m1b_cpu *c)
 {
 	if (c->states != NULL)
 		for (int i = 0; i < c->g.max_states; i++)
-			free(c->states[i].pages);
+			free(c->states[i].list.pages);
 	free(c->states);
-	free(c->free_pages);
-	free(c->page_use);
+	m1b_pages_free(&c->pages);
 	if (c->page_memory != NULL)
-		munmap(c->page_memory, (size_t) c->n_pages * c->page_bytes);
+		munmap(c->page_memory, (size_t) c->pages.n_pages * c->pages.page_bytes);
 	if (c->state_memory != NULL)
-		munmap(c->state_memory, (size_t) c->g.max_states * c->state_bytes);
+		munmap(c->state_memory, (size_t) c->g.max_states * c->pages.state_bytes);
 }
 
 m1b_memory
 m1b_cpu_memory(const m1b_backend *b)
 {
-	const m1b_cpu *c = (const m1b_cpu *) b;
-
-	return (m1b_memory){
-		.page_tokens = M1B_PAGE_TOKENS,
-		.page_bytes = c->page_bytes,
-		.pages = c->sequence_pages,
-		.free_pages = c->n_unreserved,
-		.snapshot_pages = c->n_snapshot_pages,
-		.snapshots = c->n_snapshots,
-		.snapshot_bytes = c->snapshot_bytes,
-	};
-}
-
-/* ---- pages and their holders ---- */
-
-static char *
-page_at(const m1b_cpu *c, int page)
-{
-	return c->page_memory + (size_t) page * c->page_bytes;
-}
-
-static bool
-only_snapshots(const m1b_page_use *use)
-{
-	return use->holders > 0 && use->holders == use->snapshots;
-}
-
-/* Adds or takes away (n = 1 or -1) a holder, and keeps the counts. */
-static void
-count_holder(m1b_cpu *c, int page, int n, bool is_snapshot)
-{
-	m1b_page_use *use = &c->page_use[page];
-	const m1b_page_use before = *use;
-
-	use->holders += n;
-	use->snapshots += is_snapshot ? n : 0;
-	c->n_snapshot_pages += only_snapshots(use) - only_snapshots(&before);
-	if (before.snapshots == 0 && use->snapshots > 0)
-		c->snapshot_bytes += c->page_bytes;
-	else if (before.snapshots > 0 && use->snapshots == 0)
-		c->snapshot_bytes -= c->page_bytes;
-}
-
-/* A free page for one holder; the caller has made sure that there is one that it may have. */
-static int
-take_page(m1b_cpu *c, bool is_snapshot)
-{
-	int page = c->free_pages[--c->n_free];
-
-	count_holder(c, page, 1, is_snapshot);
-	return page;
-}
-
-static void
-leave_page(m1b_cpu *c, int page, bool is_snapshot)
-{
-	count_holder(c, page, -1, is_snapshot);
-	if (c->page_use[page].holders > 0)
-		return;
-	/* MADV_DONTNEED gives zeroed memory at the next touch: the text is gone. */
-	if (madvise(page_at(c, page), c->page_bytes, MADV_DONTNEED) != 0)
-		memset(page_at(c, page), 0, c->page_bytes);
-	c->free_pages[c->n_free++] = page;
-	c->n_unreserved++;
+	return m1b_pages_memory(&((const m1b_cpu *) b)->pages);
 }
 
 /* ---- states ---- */
 
-/* A state with `pages` pages reserved, or NULL. */
+/* A state for n_tokens, of which `shared` pages are there already, or NULL. */
 static m1b_state *
-reserve_state(m1b_cpu *c, int n_tokens, int pages)
+reserve_state(m1b_cpu *c, int n_tokens, int shared)
 {
-	if (pages > c->n_unreserved || n_tokens > c->g.max_context || pages_for(n_tokens) > c->sequence_pages)
+	if (n_tokens > c->g.max_context)
 		return NULL;
 	for (int i = 0; i < c->g.max_states; i++)
 	{
@@ -242,11 +180,8 @@ reserve_state(m1b_cpu *c, int n_tokens, int pages)
 
 		if (s->used)
 			continue;
-		s->used = true;
-		s->n_pages = 0;
-		s->reserved = pages;
-		c->n_unreserved -= pages;
-		return s;
+		s->used = m1b_pages_reserve(&c->pages, &s->list, n_tokens, shared);
+		return s->used ? s : NULL;
 	}
 	return NULL;
 }
@@ -254,7 +189,7 @@ reserve_state(m1b_cpu *c, int n_tokens, int pages)
 m1b_state *
 m1b_cpu_state_acquire(m1b_backend *b, int n_tokens)
 {
-	return reserve_state(m1b_cpu_of(b), n_tokens, pages_for(n_tokens));
+	return reserve_state(m1b_cpu_of(b), n_tokens, 0);
 }
 
 m1b_state *
@@ -262,34 +197,25 @@ m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *fro
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	const int shared = from->n_pages - from->partial;
-	m1b_state *s = reserve_state(c, n_tokens, pages_for(n_tokens) - shared);
+	m1b_state *s = reserve_state(c, n_tokens, shared);
 
 	if (s == NULL)
 		return NULL;
-	for (; s->n_pages < shared; s->n_pages++)
-	{
-		s->pages[s->n_pages] = from->pages[s->n_pages];
-		count_holder(c, s->pages[s->n_pages], 1, false);
-	}
+	m1b_pages_share(&c->pages, &s->list, from->pages, shared);
 	if (from->partial)
 	{
 		m1b_cpu_state_extend(c, s, (shared + 1) * M1B_PAGE_TOKENS);
-		memcpy(page_at(c, s->pages[shared]), page_at(c, from->pages[shared]), c->page_bytes);
+		memcpy(page_at(c, s->list.pages[shared]), page_at(c, from->pages[shared]), c->pages.page_bytes);
 	}
-	if (c->state_bytes > 0)
-		memcpy(s->lightning, from->lightning, c->state_bytes);
+	if (c->pages.state_bytes > 0)
+		memcpy(s->lightning, from->lightning, c->pages.state_bytes);
 	return s;
 }
 
 void
 m1b_cpu_state_trim(m1b_backend *b, m1b_state *s, int n_tokens)
 {
-	const int needed = pages_for(n_tokens) > s->n_pages ? pages_for(n_tokens) - s->n_pages : 0;
-
-	if (needed >= s->reserved)
-		return;
-	m1b_cpu_of(b)->n_unreserved += s->reserved - needed;
-	s->reserved = needed;
+	m1b_pages_trim(&m1b_cpu_of(b)->pages, &s->list, n_tokens);
 }
 
 void
@@ -298,23 +224,16 @@ m1b_cpu_state_release(m1b_backend *b, m1b_state *s)
 	m1b_cpu *c = m1b_cpu_of(b);
 
 	/* the state starts from zero next time, and the text is gone */
-	if (c->state_bytes > 0 && madvise(s->lightning, c->state_bytes, MADV_DONTNEED) != 0)
-		memset(s->lightning, 0, c->state_bytes);
-	for (int i = 0; i < s->n_pages; i++)
-		leave_page(c, s->pages[i], false);
-	c->n_unreserved += s->reserved;
-	s->n_pages = s->reserved = 0;
+	if (c->pages.state_bytes > 0 && madvise(s->lightning, c->pages.state_bytes, MADV_DONTNEED) != 0)
+		memset(s->lightning, 0, c->pages.state_bytes);
+	m1b_pages_release(&c->pages, &s->list);
 	s->used = false;
 }
 
 void
 m1b_cpu_state_extend(m1b_cpu *c, m1b_state *s, int n_tokens)
 {
-	while (s->n_pages < pages_for(n_tokens))
-	{
-		s->pages[s->n_pages++] = take_page(c, false);
-		s->reserved--;
-	}
+	m1b_pages_extend(&c->pages, &s->list, n_tokens);
 }
 
 float *
@@ -323,79 +242,55 @@ m1b_cpu_page(const m1b_cpu *c, const m1b_state *s, int page, int slot, int which
 	size_t head_floats = (size_t) M1B_PAGE_TOKENS * (size_t) c->g.head_dim;
 	size_t at = (((size_t) slot * 2 + (size_t) which) * (size_t) c->g.kv_heads + (size_t) kv_head) * head_floats;
 
-	return (float *) (void *) page_at(c, s->pages[page]) + at;
+	return (float *) (void *) page_at(c, s->list.pages[page]) + at;
 }
 
 /* ---- snapshots ---- */
 
-/* A state has pages only as far as softmax layers have filled them. */
-static int
-pages_held(const m1b_state *s, int n_tokens)
-{
-	return s->n_pages < pages_for(n_tokens) ? s->n_pages : pages_for(n_tokens);
-}
-
 size_t
 m1b_cpu_snapshot_cost(const m1b_backend *b, const m1b_state *s, int n_tokens)
 {
-	const m1b_cpu *c = (const m1b_cpu *) b;
-	size_t pages = (size_t) pages_for(n_tokens);
-
-	if (s != NULL)
-	{
-		pages = (size_t) pages_held(s, n_tokens);
-		for (int i = 0; i < s->n_pages && i < n_tokens / M1B_PAGE_TOKENS; i++)
-			if (c->page_use[s->pages[i]].snapshots > 0)
-				pages--; /* counted already */
-	}
-	return c->state_bytes + pages * c->page_bytes;
+	return m1b_pages_snapshot_cost(&((const m1b_cpu *) b)->pages, s != NULL ? &s->list : NULL, n_tokens);
 }
 
 /* The states' part of a snapshot. false when there is no memory. */
 static bool
 copy_lightning(const m1b_cpu *c, const m1b_state *s, m1b_snapshot *snapshot)
 {
-	if (c->state_bytes == 0)
+	if (c->pages.state_bytes == 0)
 		return true;
-	snapshot->lightning = (float *) (void *) reserve_address_space(c->state_bytes);
+	snapshot->lightning = (float *) (void *) reserve_address_space(c->pages.state_bytes);
 	if (snapshot->lightning == NULL)
 		return false;
-	memcpy(snapshot->lightning, s->lightning, c->state_bytes);
+	memcpy(snapshot->lightning, s->lightning, c->pages.state_bytes);
 	return true;
+}
+
+static void
+free_snapshot(const m1b_cpu *c, m1b_snapshot *snapshot)
+{
+	/* gone from this process; the system wipes it before anybody sees it again */
+	if (snapshot != NULL && snapshot->lightning != NULL)
+		munmap(snapshot->lightning, c->pages.state_bytes);
+	free(snapshot);
 }
 
 m1b_snapshot *
 m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	const int held = pages_held(s, n_tokens);
-	const int full = n_tokens / M1B_PAGE_TOKENS < held ? n_tokens / M1B_PAGE_TOKENS : held;
-	m1b_snapshot *snapshot;
+	const int held = m1b_pages_held(&s->list, n_tokens);
+	m1b_snapshot *snapshot = calloc(1, sizeof *snapshot + (size_t) held * sizeof *snapshot->pages);
 
-	if (held - full > c->n_unreserved)
+	if (snapshot == NULL || !copy_lightning(c, s, snapshot) ||
+		!m1b_pages_snapshot(&c->pages, &s->list, n_tokens, snapshot->pages, &snapshot->partial))
+	{
+		free_snapshot(c, snapshot);
 		return NULL;
-	snapshot = calloc(1, sizeof *snapshot + (size_t) held * sizeof *snapshot->pages);
-	if (snapshot == NULL || !copy_lightning(c, s, snapshot))
-	{
-		free(snapshot);
-		return NULL;
-	}
-	for (int i = 0; i < full; i++)
-	{
-		snapshot->pages[i] = s->pages[i];
-		count_holder(c, s->pages[i], 1, true);
-	}
-	if (held > full)
-	{
-		/* the sequence goes on writing to its last page: the snapshot has a copy */
-		snapshot->pages[full] = take_page(c, true);
-		c->n_unreserved--;
-		memcpy(page_at(c, snapshot->pages[full]), page_at(c, s->pages[full]), c->page_bytes);
 	}
 	snapshot->n_pages = held;
-	snapshot->partial = held > full;
-	c->n_snapshots++;
-	c->snapshot_bytes += c->state_bytes;
+	if (snapshot->partial)
+		memcpy(page_at(c, snapshot->pages[held - 1]), page_at(c, s->list.pages[held - 1]), c->pages.page_bytes);
 	return snapshot;
 }
 
@@ -404,12 +299,6 @@ m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 
-	for (int i = 0; i < snapshot->n_pages; i++)
-		leave_page(c, snapshot->pages[i], true);
-	/* gone from this process; the system wipes it before anybody sees it again */
-	if (snapshot->lightning != NULL)
-		munmap(snapshot->lightning, c->state_bytes);
-	c->n_snapshots--;
-	c->snapshot_bytes -= c->state_bytes;
-	free(snapshot);
+	m1b_pages_snapshot_release(&c->pages, snapshot->pages, snapshot->n_pages);
+	free_snapshot(c, snapshot);
 }

@@ -159,10 +159,10 @@ sum_bytes(uint64_t sum, const void *data, size_t n)
 static uint64_t
 sum_snapshot(const m1b_cpu *c, const m1b_snapshot *s)
 {
-	uint64_t sum = sum_bytes(1, s->lightning, c->state_bytes);
+	uint64_t sum = sum_bytes(1, s->lightning, c->pages.state_bytes);
 
 	for (int i = 0; i < s->n_pages; i++)
-		sum = sum_bytes(sum, c->page_memory + (size_t) s->pages[i] * c->page_bytes, c->page_bytes);
+		sum = sum_bytes(sum, c->page_memory + (size_t) s->pages[i] * c->pages.page_bytes, c->pages.page_bytes);
 	return sum;
 }
 
@@ -180,28 +180,28 @@ check_accounts(m1b_cpu *c, const kept *snapshots)
 
 	for (int i = 0; i < MAX_STATES; i++)
 	{
-		reserved += c->states[i].reserved;
-		for (int p = 0; p < c->states[i].n_pages; p++)
-			holders[c->states[i].pages[p]]++;
+		reserved += c->states[i].list.reserved;
+		for (int p = 0; p < c->states[i].list.n_pages; p++)
+			holders[c->states[i].list.pages[p]]++;
 	}
 	for (int i = 0; i < MAX_SNAPSHOTS; i++)
 		if (snapshots[i].snapshot != NULL)
 		{
 			n++;
-			bytes += c->state_bytes;
+			bytes += c->pages.state_bytes;
 			for (int p = 0; p < snapshots[i].snapshot->n_pages; p++)
 				of_snapshots[snapshots[i].snapshot->pages[p]]++;
 		}
-	for (int p = 0; p < c->n_pages; p++)
+	for (int p = 0; p < c->pages.n_pages; p++)
 	{
-		assert_int_equal(c->page_use[p].snapshots, of_snapshots[p]);
-		assert_int_equal(c->page_use[p].holders, holders[p] + of_snapshots[p]);
+		assert_int_equal(c->pages.use[p].snapshots, of_snapshots[p]);
+		assert_int_equal(c->pages.use[p].holders, holders[p] + of_snapshots[p]);
 		in_use += holders[p] + of_snapshots[p] > 0;
 		only_snapshots += holders[p] == 0 && of_snapshots[p] > 0;
-		bytes += of_snapshots[p] > 0 ? c->page_bytes : 0;
+		bytes += of_snapshots[p] > 0 ? c->pages.page_bytes : 0;
 	}
-	assert_int_equal(c->n_free, c->n_pages - in_use);
-	assert_int_equal(m.free_pages, c->n_free - reserved);
+	assert_int_equal(c->pages.n_free, c->pages.n_pages - in_use);
+	assert_int_equal(m.free_pages, c->pages.n_free - reserved);
 	assert_true(m.free_pages >= 0);
 	assert_int_equal(m.snapshot_pages, only_snapshots);
 	assert_int_equal(m.snapshots, n);
@@ -331,9 +331,9 @@ forget(world *w, kept *k)
 static void
 assert_all_wiped(const m1b_cpu *c)
 {
-	for (size_t i = 0; i < (size_t) c->n_pages * c->page_bytes; i++)
+	for (size_t i = 0; i < (size_t) c->pages.n_pages * c->pages.page_bytes; i++)
 		assert_int_equal(c->page_memory[i], 0);
-	for (size_t i = 0; i < MAX_STATES * c->state_bytes; i++)
+	for (size_t i = 0; i < MAX_STATES * c->pages.state_bytes; i++)
 		assert_int_equal(c->state_memory[i], 0);
 }
 
