@@ -40,13 +40,13 @@ install: install-engine
 .PHONY: install-engine
 install-engine: $(ENGINE)
 	$(MKDIR_P) '$(DESTDIR)$(PG_PKGLIBDIR)' '$(MODEL_DIR)'
-	$(INSTALL_PROGRAM) $(ENGINE) '$(DESTDIR)$(PG_PKGLIBDIR)/'
+	$(INSTALL_PROGRAM) $(ENGINE) $(wildcard $(CUDA_ENGINE)) '$(DESTDIR)$(PG_PKGLIBDIR)/'
 	$(INSTALL_DATA) $(wildcard models/m1-nano/*) '$(MODEL_DIR)/'
 
 uninstall: uninstall-engine
 .PHONY: uninstall-engine
 uninstall-engine:
-	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine'
+	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine' '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine_cuda'
 	rm -rf '$(DESTDIR)$(PG_SHAREDIR)/minimax_m1'
 
 # The headers that both sides of the socket share.
@@ -113,7 +113,8 @@ bench-peer:
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
 
-C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c)
+C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c \
+    kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp)
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc

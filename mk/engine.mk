@@ -12,9 +12,10 @@ ENGINE_CFLAGS := -std=c11 -O3 -g -fno-math-errno -fno-trapping-math -Isrc -MMD -
                  -Wwrite-strings $(SANITIZE) $(EXTRA_CFLAGS)
 ENGINE_LIBS   := -lpcre2-8 -ljansson -lpthread -lm
 
+CUDA_SRC   := $(filter-out src/backend/cuda_absent.c,$(wildcard src/backend/cuda*.c))
 KERNEL_SRC := src/backend/cpu_kernels.c src/backend/cpu_qkernels.c
 ENGINE_SRC := $(wildcard src/base/*.c src/wire/*.c src/model/*.c src/engine/*.c) \
-              $(filter-out $(KERNEL_SRC),$(wildcard src/backend/*.c))
+              $(filter-out $(KERNEL_SRC) $(CUDA_SRC),$(wildcard src/backend/*.c))
 
 # Compiled once per instruction set; the backend chooses at run time.
 KERNEL_ISAS := portable
@@ -65,6 +66,13 @@ SCHEMA_ANSWERS := $(BUILD)/schemas/answers
 $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
+
+include mk/cuda.mk
+
+# The CUDA backend's kernels and host code, on the CPU.
+$(BUILD)/unit/test_cuda: test/unit/test_cuda.c $(EMULATED_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -DM1K_EMULATED -Itest/unit -Itest/emulation -o $@ $< $(EMULATED_OBJ) $(CORE_LIB) -lcmocka -lstdc++ $(ENGINE_LIBS)
 
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;

@@ -123,7 +123,10 @@ engine_path(char *path)
 		return;
 	}
 	library_folder(folder);
-	snprintf(path, MAXPGPATH, "%s/minimax_m1_engine", folder);
+	/* the engine with CUDA runs on the CPU, too, where there is no GPU; but cpu means not to ask for one */
+	snprintf(path, MAXPGPATH, "%s/minimax_m1_engine_cuda", folder);
+	if (m1pg_device == M1_DEVICE_CPU || access(path, X_OK) != 0)
+		snprintf(path, MAXPGPATH, "%s/minimax_m1_engine", folder);
 }
 
 /* A name without a slash is a bundled model. */

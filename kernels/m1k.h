@@ -1,0 +1,221 @@
+/*
+ * m1k.h - the CUDA kernels' launchers: plain C, called by the CUDA backend only.
+ *
+ * Every launcher puts its kernels on the given stream and returns at once; the
+ * caller looks at cudaGetLastError(). None allocates or synchronises, so all may be
+ * recorded into a graph: what changes from step to step lies in device memory.
+ *
+ * The same sources also compile as ordinary C++ against test/emulation, where a
+ * block's threads are fibers: that is how they are tested without a GPU.
+ *
+ * Shapes as in backend.h: T tokens, d hidden, H heads, KV key/value heads, D head
+ * size, E experts, F expert width. All arrays are row-major in device memory.
+ */
+#ifndef M1K_H
+#define M1K_H
+
+#include <cuda_runtime.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C"
+{
+#endif
+
+#define M1K_PAGE_TOKENS 64	 /* tokens of one KV page, and the key block of attention */
+#define M1K_MAX_EXPERTS 128	 /* a product's matrices travel as kernel arguments */
+#define M1K_MAX_GROUP 16	 /* query heads per kv head */
+#define M1K_MAX_HEAD_DIM 128 /* D, a multiple of 8 */
+#define M1K_MAX_WIDTH 12288	 /* floats of a row that a norm keeps in shared memory */
+#define M1K_FEW_ROWS 8		 /* up to so many rows, products are memory-bound and go without tensor cores */
+#define M1K_ROW_ALIGNMENT 16 /* bytes: rows of weights start at multiples of it */
+
+	/*
+ * Layouts of a row of weights. F32, F16, BF16, Q4_K and Q5_K are stored as in files. The others are split into
+ * planes, so that loads are aligned, with n = cols:
+ *   Q8_0  n bytes of quants, then n / 32 half scales
+ *   Q4_0  n / 2 bytes of nibbles, then n / 32 half scales
+ *   Q6_K  n / 2 bytes of low bits, n / 4 of high bits, n / 16 scales, n / 256 half factors
+ */
+	typedef enum m1k_type
+	{
+		M1K_F32,
+		M1K_F16,
+		M1K_BF16,
+		M1K_Q8_0,
+		M1K_Q4_0,
+		M1K_Q4_K,
+		M1K_Q5_K,
+		M1K_Q6_K,
+	} m1k_type;
+
+	typedef struct m1k_matrix
+	{
+		const void *data;
+		m1k_type type;
+		int rows;
+		int cols;		  /* a multiple of 8 */
+		size_t row_bytes; /* a multiple of M1K_ROW_ALIGNMENT */
+	} m1k_matrix;
+
+	/* ---- rows.cu: operations on one row at a time ---- */
+
+	/* out[t] = row tokens[t] of table */
+	void m1k_embed(const m1k_matrix *table, const int *tokens, int n, float *out, cudaStream_t stream);
+
+	/* sum = alpha residual + beta branch (branch NULL: sum = residual); out = RMS(sum) weight. See m1b_norm. */
+	typedef struct m1k_norm
+	{
+		const float *residual;
+		const float *branch;
+		float alpha, beta;
+		float *keep_sum; /* or NULL */
+		const float *weight;
+		float eps;
+		int n, width;
+		float *out;
+		uint16_t *out_bf16; /* or NULL: the same, rounded */
+	} m1k_norm;
+
+	void m1k_rms_norm(const m1k_norm *p, cudaStream_t stream);
+
+	/* out = RMS(x) weight sigmoid(gate); out may be x */
+	typedef struct m1k_gate
+	{
+		const float *x;
+		const float *gate;
+		const float *weight;
+		float eps;
+		int n, width;
+		float *out;
+		uint16_t *out_bf16; /* or NULL */
+	} m1k_gate;
+
+	void m1k_gated_norm(const m1k_gate *p, cudaStream_t stream);
+
+	void m1k_silu(float *x, size_t n, cudaStream_t stream);
+
+	/* Splits x into up to three bf16 parts that add up to it, to 8, 16 or 24 bits; low and lowest may be NULL. */
+	void m1k_to_bf16(const float *x, size_t n, uint16_t *high, uint16_t *low, uint16_t *lowest, cudaStream_t stream);
+
+	/* ---- product.cu: rows of activations times matrices, plain or one matrix per expert ---- */
+
+	typedef struct m1k_product
+	{
+		m1k_type type;
+		int rows, cols;
+		size_t row_bytes;
+		int experts;						/* 1: a plain product, and the three arrays below are NULL */
+		const void *w[M1K_MAX_EXPERTS];		/* [rows, cols] each */
+		const void *times[M1K_MAX_EXPERTS]; /* NULL, or w3: out = silu(w x) * (times x) */
+		const int *group;					/* [E + 1] first place of each expert */
+		const int *tiles;		/* [E + 1] first tile of each expert, for m1k_product_tile() tokens a tile */
+		const int *x_row;		/* [n] row of x of each place; NULL: the place itself */
+		int n;					/* places: tokens, or pairs of token and expert */
+		int one_each;			/* no matrix has more than one place */
+		const float *x;			/* for at most M1K_FEW_ROWS tokens, or F32 */
+		const uint16_t *x_bf16; /* for more */
+		int silu;				/* out = silu(w x), when there is no `times` */
+		float *out;				/* [n, rows], or NULL */
+		uint16_t *out_bf16;		/* [n, rows], or NULL */
+	} m1k_product;
+
+	/* Memory-bound: fp32 activations, each weight read once per M1K_FEW_ROWS places, accumulated in fp32. */
+	void m1k_product_few(const m1k_product *p, cudaStream_t stream);
+	/* Tensor cores: bf16 activations, weights rounded to bf16, accumulated in fp32. Not for F32. */
+	void m1k_product_many(const m1k_product *p, cudaStream_t stream);
+	/* Places of one tile of m1k_product_many for n places over so many experts; that of m1k_product_few is M1K_FEW_ROWS. */
+	int m1k_product_tile(int n, int experts);
+	/* Dynamic shared memory beyond 48 KB must be asked for once. */
+	cudaError_t m1k_product_prepare(void);
+
+	/* ---- moe.cu: routing ---- */
+
+	typedef struct m1k_route
+	{
+		const float *scores; /* [n, E] router logits */
+		int n, experts, top_k;
+		int tile;	   /* places of a tile */
+		int *choice;   /* [n, top_k] */
+		float *weight; /* [n, top_k] renormalised */
+		int *group;	   /* [E + 1] */
+		int *tiles;	   /* [E + 1] */
+		int *place;	   /* [n, top_k] place of each pair, sorted by expert */
+		int *token;	   /* [n * top_k] token of each place */
+	} m1k_route;
+
+	void m1k_route_tokens(const m1k_route *p, cudaStream_t stream);
+
+	/* out[t] = sum over ranks of weight[t, rank] * y[place[t, rank]], in rank order */
+	void m1k_combine(const float *y, const int *place, const float *weight, int n, int top_k, int width, float *out,
+					 cudaStream_t stream);
+
+	/* ---- the batch, as kernels see it ---- */
+
+	/* One sequence's tokens in the batch, in device memory; rewritten before each step. */
+	typedef struct m1k_segment
+	{
+		int state; /* index */
+		int start; /* position of the first token */
+		int n_tokens;
+		int row; /* of the first token */
+	} m1k_segment;
+
+	/* ---- lightning.cu ---- */
+
+	typedef struct m1k_lightning
+	{
+		const m1k_segment *segments;
+		int n_segments;
+		int one_each;		 /* all segments are one token long */
+		int tensor_cores;	 /* bf16 operands where that is faster; state and sums stay fp32 */
+		const float *decay;	 /* [H], device memory */
+		const float *qkv;	 /* [T, H, 3, D] */
+		float *out;			 /* [T, H, D] */
+		float *states;		 /* of this layer: + state * state_stride, [H, D, D] */
+		size_t state_stride; /* floats */
+		int heads, head_dim;
+	} m1k_lightning;
+
+	void m1k_lightning_attention(const m1k_lightning *p, cudaStream_t stream);
+	cudaError_t m1k_lightning_prepare(int head_dim);
+
+	/* ---- attention.cu: softmax attention over paged K and V ---- */
+
+	typedef struct m1k_attention
+	{
+		const m1k_segment *segments;
+		int n_segments;
+		const int *segment_of; /* [T] */
+		int n_tokens;		   /* T */
+		int one_each;		   /* all segments are one token long */
+		int tensor_cores;	   /* bf16 operands for longer segments, where pages are bf16 */
+		float *q;			   /* [T, H, D], rotated in place */
+		const float *k;		   /* [T, KV, D] */
+		const float *v;		   /* [T, KV, D] */
+		float *out;			   /* [T, H, D] */
+		const float *rope;	   /* [T, rotary_dim / 2, 2] */
+		/* pages: [page][slot][K, V][KV][M1K_PAGE_TOKENS][D], bf16 or fp32 */
+		char *pages;
+		size_t page_bytes;
+		size_t slot_bytes; /* offset of this layer within a page */
+		int kv_bf16;
+		const int *table; /* [max_states, table_stride] page numbers */
+		int table_stride;
+		int heads, kv_heads, head_dim, rotary_dim;
+		int splits;		/* key ranges of a single token that work side by side */
+		float *partial; /* [n_segments, H, splits, D + 2] */
+	} m1k_attention;
+
+	/* Cosines and sines of the batch's positions. */
+	void m1k_rope_table(const m1k_segment *segments, const int *segment_of, int n_tokens, const float *inv_freq,
+						int half, float *rope, cudaStream_t stream);
+	void m1k_softmax_attention(const m1k_attention *p, cudaStream_t stream);
+	cudaError_t m1k_attention_prepare(int head_dim);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

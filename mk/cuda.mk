@@ -1,0 +1,56 @@
+# The CUDA backend: the engine with it (needs nvcc, made by "make cuda"), and the same sources as ordinary C++ against
+# test/emulation, for tests on machines without a GPU. Included by engine.mk.
+
+CUDA_HOME ?= /usr/local/cuda
+NVCC      ?= $(CUDA_HOME)/bin/nvcc
+# Machine code for A100 and H100/H200, and PTX that later GPUs translate.
+CUDA_ARCH ?= -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a \
+             -gencode=arch=compute_80,code=compute_80
+
+CUDA_KERNEL := $(wildcard kernels/*.cu)
+CUDA_HEADER := $(wildcard kernels/*.h kernels/*.cuh)
+
+# ---- the engine with CUDA ----
+
+CUDA_ENGINE := $(BUILD)/minimax_m1_engine_cuda
+CUDA_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.o)
+CUDA_LIBS   := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -lstdc++ -ldl -lrt
+NVCC_FLAGS  := -std=c++17 -O3 -lineinfo -Xptxas -v
+
+$(CUDA_ENGINE): $(BUILD)/obj/src/engine/main.o $(CUDA_OBJ) $(CORE_LIB)
+	$(ENGINE_CC) -o $@ $^ $(CUDA_LIBS) $(ENGINE_LIBS)
+
+$(BUILD)/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -c -o $@ $<
+
+# What ptxas says of registers and spills stays beside the object: see "make cuda-resources".
+$(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
+
+# ---- the same without a GPU ----
+
+EMULATED_ENGINE := $(BUILD)/minimax_m1_engine_emulated
+EMULATION_SRC   := $(wildcard test/emulation/*.cpp)
+EMULATED_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) \
+                   $(EMULATION_SRC:%.cpp=$(BUILD)/emulated/%.o)
+EMULATED_CXX    := $(CXX) -std=c++17 -O2 -g -Itest/emulation -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
+                   -DM1K_EMULATED $(SANITIZE) $(EXTRA_CFLAGS)
+
+$(EMULATED_ENGINE): $(BUILD)/obj/src/engine/main.o $(EMULATED_OBJ) $(CORE_LIB)
+	$(ENGINE_CC) $(SANITIZE) -o $@ $^ -lstdc++ $(ENGINE_LIBS)
+
+$(BUILD)/emulated/%.o: %.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -c -o $@ $<
+
+$(BUILD)/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -x c++ -c -o $@ $<
+
+$(BUILD)/emulated/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c -o $@ $<
+
+-include $(EMULATED_OBJ:.o=.d) $(patsubst %.c,$(BUILD)/cuda/%.d,$(CUDA_SRC))

@@ -1,0 +1,389 @@
+/*
+ * cuda.c - the CUDA backend: its life, the plan of device memory, and operations on
+ * rows. See backend.h for what each operation means, cuda_internal.h for the files.
+ */
+#include "backend/cuda_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Left to CUDA itself: kernels, graphs, the library's own memory. */
+#define RESERVE_BYTES ((size_t) 512 << 20)
+/* Alignment and padding of a matrix of weights, generously. */
+#define MATRIX_SLACK ((size_t) 64 << 10)
+
+/* ---- operations on rows ---- */
+
+static void
+embed(m1b_backend *b, const m1b_embed *p)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const m1k_matrix table = m1b_cuda_kernel_matrix(p->table);
+
+	m1k_embed(&table, c->tokens, p->n, p->out, c->stream);
+	m1b_cuda_wrote(c, p->out);
+	m1b_cuda_launched(c, "looking up embeddings");
+}
+
+static void
+norm(m1b_backend *b, const m1b_norm *p)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const m1k_norm k = {
+		.residual = p->residual,
+		.branch = p->branch,
+		.alpha = p->alpha,
+		.beta = p->beta,
+		/* with no branch, the sum is the residual, and needs no copy onto itself */
+		.keep_sum = p->branch == NULL && p->keep_sum == p->residual ? NULL : p->keep_sum,
+		.weight = p->weight,
+		.eps = p->eps,
+		.n = p->n,
+		.width = p->width,
+		.out = p->out,
+		.out_bf16 = m1b_cuda_wrote_rounded(c, p->out, p->n),
+	};
+
+	m1k_rms_norm(&k, c->stream);
+	m1b_cuda_launched(c, "normalising");
+}
+
+static void
+gate(m1b_backend *b, const m1b_gate *p)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const m1k_gate k = {
+		.x = p->x,
+		.gate = p->gate,
+		.weight = p->weight,
+		.eps = p->eps,
+		.n = p->n,
+		.width = p->width,
+		.out = p->out,
+		.out_bf16 = m1b_cuda_wrote_rounded(c, p->out, p->n),
+	};
+
+	m1k_gated_norm(&k, c->stream);
+	m1b_cuda_launched(c, "gating");
+}
+
+/* ---- work buffers ---- */
+
+typedef struct buffer
+{
+	void *to; /* the pointer to set, of whatever type */
+	size_t bytes;
+} buffer;
+
+#define MAX_BUFFERS 32
+
+typedef struct buffers
+{
+	buffer list[MAX_BUFFERS];
+	int n;
+} buffers;
+
+static void
+want(buffers *all, void *to, size_t n, size_t size)
+{
+	all->list[all->n++] = (buffer){to, n * size};
+}
+
+static size_t
+larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Every work buffer and its size: to be added up for the plan, then to be taken. gemm_space is not kept. */
+static buffers
+work_buffers(m1b_cuda *c, void **gemm_space)
+{
+	const m1b_geometry *g = &c->g;
+	const size_t tokens = (size_t) g->max_tokens;
+	const size_t states = (size_t) g->max_states;
+	const size_t pairs = (size_t) g->max_moe_pairs;
+	const size_t top_k = larger(1, pairs / tokens);
+	const size_t width = (size_t) g->heads * (size_t) g->head_dim;
+	const size_t d = (size_t) g->hidden;
+	buffers all = {.n = 0};
+
+	c->hidden_rows = c->tensor_cores ? M1K_FEW_ROWS * top_k : pairs;
+	want(&all, gemm_space, 1, M1B_CUDA_GEMM_SPACE);
+	want(&all, &c->tokens, tokens, sizeof *c->tokens);
+	want(&all, &c->segment_of, tokens, sizeof *c->segment_of);
+	want(&all, &c->segments, states, sizeof *c->segments);
+	want(&all, &c->device_table, states * (((size_t) g->max_context + M1K_PAGE_TOKENS - 1) / M1K_PAGE_TOKENS),
+		 sizeof *c->device_table);
+	want(&all, &c->inv_freq, (size_t) g->rotary_dim / 2 + 1, sizeof *c->inv_freq);
+	want(&all, &c->rope, tokens * (size_t) g->rotary_dim + 1, sizeof *c->rope);
+	want(&all, &c->partial, states * (size_t) g->heads * M1B_CUDA_SPLITS * ((size_t) g->head_dim + 2),
+		 sizeof *c->partial);
+	if (c->tensor_cores)
+		want(&all, &c->rounded, tokens * larger(d, width), sizeof *c->rounded);
+	want(&all, &c->head_parts, 3 * states * d, sizeof *c->head_parts);
+	want(&all, &c->scores, tokens * (size_t) g->experts, sizeof *c->scores);
+	want(&all, &c->choice, pairs, sizeof *c->choice);
+	want(&all, &c->weight, pairs, sizeof *c->weight);
+	want(&all, &c->group, (size_t) g->experts + 1, sizeof *c->group);
+	want(&all, &c->tiles, (size_t) g->experts + 1, sizeof *c->tiles);
+	want(&all, &c->place, pairs, sizeof *c->place);
+	want(&all, &c->token, pairs, sizeof *c->token);
+	want(&all, &c->hidden, c->hidden_rows * (size_t) g->expert_width, sizeof *c->hidden);
+	if (c->tensor_cores)
+		want(&all, &c->hidden_rounded, pairs * (size_t) g->expert_width, sizeof *c->hidden_rounded);
+	want(&all, &c->expert_out, pairs * d, sizeof *c->expert_out);
+	return all;
+}
+
+static m1_status
+take_buffers(m1b_cuda *c, const buffers *all, m1_error *err)
+{
+	for (int i = 0; i < all->n; i++)
+	{
+		void *block = m1b_cuda_take(&c->arena, all->list[i].bytes);
+
+		if (block == NULL)
+			return m1_fail(err, M1_E_INTERNAL, "the plan of device memory does not add up");
+		memcpy(all->list[i].to, &block, sizeof block);
+	}
+	return M1_OK;
+}
+
+/* Sets the pointer at `to`, of whatever type. */
+static m1_status
+pinned(void *to, size_t bytes, m1_error *err)
+{
+	void *block = NULL;
+	cudaError_t error = cudaHostAlloc(&block, bytes, cudaHostAllocDefault);
+
+	memcpy(to, &block, sizeof block);
+	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "allocating pinned memory", err);
+}
+
+/* ---- the plan ---- */
+
+static m1_status
+check_geometry(const m1b_geometry *g, m1_error *err)
+{
+	if (g->heads / g->kv_heads > M1K_MAX_GROUP)
+		return m1_fail(err, M1_E_UNSUPPORTED, "more than %d attention heads share a key/value head", M1K_MAX_GROUP);
+	if (g->head_dim > M1K_MAX_HEAD_DIM || g->head_dim % 8 != 0)
+		return m1_fail(err, M1_E_UNSUPPORTED, "a head size of %d is not supported on CUDA", g->head_dim);
+	if (g->experts > M1K_MAX_EXPERTS)
+		return m1_fail(err, M1_E_UNSUPPORTED, "more than %d experts are not supported on CUDA", M1K_MAX_EXPERTS);
+	if (g->hidden > M1K_MAX_WIDTH || g->heads * g->head_dim > M1K_MAX_WIDTH)
+		return m1_fail(err, M1_E_UNSUPPORTED, "rows of more than %d values are not supported on CUDA", M1K_MAX_WIDTH);
+	return M1_OK;
+}
+
+static void
+log_plan(const m1b_cuda *c)
+{
+	const m1b_cuda_plan *p = &c->plan;
+	char line[512];
+
+	if (c->log == NULL)
+		return;
+	snprintf(line, sizeof line,
+			 "device memory: %.2f GB available; weights %.2f, activations %.2f, work space %.2f, states of "
+			 "%d sequences and %d snapshots %.2f, %d KV pages of %d tokens %.2f; %.2f left",
+			 (double) p->available * 1e-9, (double) p->weights * 1e-9, (double) p->activations * 1e-9,
+			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, (double) p->states * 1e-9, p->n_pages,
+			 M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
+			 ((double) p->available - (double) (p->weights + p->activations + p->work + p->states + p->pages)) * 1e-9);
+	c->log(c->log_context, line);
+}
+
+static m1_status
+make_plan(m1b_cuda *c, const buffers *work, m1_error *err)
+{
+	size_t free_bytes, total;
+	cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
+	m1_status status;
+
+	if (error != cudaSuccess)
+		return m1b_cuda_error(error, "asking for free memory", err);
+	c->plan.available = free_bytes > RESERVE_BYTES ? free_bytes - RESERVE_BYTES : 0;
+	c->plan.weights = c->g.weight_bytes + (size_t) c->g.weight_matrices * MATRIX_SLACK;
+	c->plan.activations = c->g.scratch_bytes;
+	for (int i = 0; i < work->n; i++)
+		c->plan.work += m1b_cuda_round(work->list[i].bytes);
+	if ((status = m1b_cuda_states_plan(&c->g, c->tensor_cores, &c->plan, err)) == M1_OK)
+		log_plan(c);
+	return status;
+}
+
+/* ---- life ---- */
+
+static m1_status
+prepare_kernels(const m1b_cuda *c, m1_error *err)
+{
+	cudaError_t error = m1k_product_prepare();
+
+	if (error == cudaSuccess)
+		error = m1k_lightning_prepare(c->g.head_dim);
+	if (error == cudaSuccess)
+		error = m1k_attention_prepare(c->g.head_dim);
+	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing kernels", err);
+}
+
+/* As the CPU backend computes them: the angles must be the same. */
+static m1_status
+upload_frequencies(m1b_cuda *c, m1_error *err)
+{
+	const int half = c->g.rotary_dim / 2;
+	float *inv_freq = calloc((size_t) half + 1, sizeof *inv_freq);
+	cudaError_t error;
+
+	if (inv_freq == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
+	for (int j = 0; j < half; j++)
+		inv_freq[j] = 1.0f / powf(c->g.rope_theta, 2.0f * (float) j / (float) c->g.rotary_dim);
+	error = cudaMemcpyAsync(c->inv_freq, inv_freq, ((size_t) half + 1) * sizeof *inv_freq, cudaMemcpyHostToDevice,
+							c->stream);
+	if (error == cudaSuccess)
+		error = cudaStreamSynchronize(c->stream);
+	free(inv_freq);
+	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "uploading constants", err);
+}
+
+static m1_status
+configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const m1b_cuda_plan *plan = &c->plan;
+	void *gemm_space;
+	buffers work;
+	m1_status status;
+
+	if ((status = check_geometry(g, err)) != M1_OK)
+		return status;
+	c->g = *g;
+	c->tensor_cores = !g->f32_weights;
+	work = work_buffers(c, &gemm_space);
+	if ((status = make_plan(c, &work, err)) != M1_OK ||
+		(status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
+		(status = take_buffers(c, &work, err)) != M1_OK || (status = m1b_cuda_states_create(c, err)) != M1_OK ||
+		(status = pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
+		(status = pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) != M1_OK ||
+		(status = pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) != M1_OK ||
+		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
+		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
+		return status;
+	return m1b_cuda_loader_create(c, err);
+}
+
+static const char *
+describe(const m1b_backend *b)
+{
+	return ((const m1b_cuda *) b)->description;
+}
+
+static void
+cuda_close(m1b_backend *b)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+
+	if (c->stream != NULL)
+		cudaStreamSynchronize(c->stream);
+	m1b_cuda_loader_finish(c);
+	m1b_cuda_recordings_free(c);
+	m1b_cuda_gemm_free(c->gemm);
+	m1b_cuda_states_free(c);
+	cudaFreeHost(c->host_tokens);
+	cudaFreeHost(c->host_segment_of);
+	cudaFreeHost(c->host_segments);
+	cudaFree(c->arena.base);
+	if (c->uploaded != NULL)
+		cudaEventDestroy(c->uploaded);
+	if (c->stream != NULL)
+		cudaStreamDestroy(c->stream);
+	free(c);
+}
+
+static const m1b_ops cuda_ops = {
+	.close = cuda_close,
+	.describe = describe,
+	.configure = configure,
+	.matrix = m1b_cuda_matrix,
+	.scratch = m1b_cuda_scratch,
+	.state_acquire = m1b_cuda_state_acquire,
+	.state_acquire_from = m1b_cuda_state_acquire_from,
+	.state_trim = m1b_cuda_state_trim,
+	.state_release = m1b_cuda_state_release,
+	.snapshot_take = m1b_cuda_snapshot_take,
+	.snapshot_cost = m1b_cuda_snapshot_cost,
+	.snapshot_release = m1b_cuda_snapshot_release,
+	.memory = m1b_cuda_memory,
+	.begin = m1b_cuda_begin,
+	.embed = embed,
+	.norm = norm,
+	.linear = m1b_cuda_linear,
+	.lightning = m1b_cuda_lightning,
+	.gate = gate,
+	.attention = m1b_cuda_attention,
+	.moe = m1b_cuda_moe,
+	.end = m1b_cuda_end,
+	.read = m1b_cuda_read,
+};
+
+static m1_status
+no_device(cudaError_t error, m1_error *err)
+{
+	m1_fail(err, M1_E_DEVICE, "device \"cuda\" is not available");
+	m1_error_detail(err, "No usable GPU was found: %s.",
+					error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
+	m1_error_hint(err, "Set minimax_m1.device to \"auto\" or \"cpu\", or see what nvidia-smi reports.");
+	return M1_E_DEVICE;
+}
+
+bool
+m1b_cuda_present(void)
+{
+	int count = 0;
+
+	return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+m1_status
+m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
+{
+	struct cudaDeviceProp properties;
+	cudaError_t error;
+	m1b_cuda *c;
+	int count = 0;
+
+	*out = NULL;
+	error = cudaGetDeviceCount(&count);
+	if (error != cudaSuccess || count == 0)
+		return no_device(error, err);
+	if ((error = cudaSetDevice(0)) != cudaSuccess || (error = cudaGetDeviceProperties(&properties, 0)) != cudaSuccess)
+		return m1b_cuda_error(error, "opening the device", err);
+	if (properties.major < 8)
+	{
+		m1_fail(err, M1_E_DEVICE, "the GPU is too old");
+		m1_error_detail(err, "%.100s has compute capability %d.%d; 8.0 is needed.", properties.name, properties.major,
+						properties.minor);
+		m1_error_hint(err, "Set minimax_m1.device to \"cpu\".");
+		return M1_E_DEVICE;
+	}
+	if ((c = calloc(1, sizeof *c)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
+	c->base.ops = &cuda_ops;
+	c->log = options->log;
+	c->log_context = options->log_context;
+	snprintf(c->description, sizeof c->description, "cuda (%.80s, %.0f GB)", properties.name,
+			 (double) properties.totalGlobalMem * 1e-9);
+	if ((error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) != cudaSuccess ||
+		(error = cudaEventCreateWithFlags(&c->uploaded, cudaEventDisableTiming)) != cudaSuccess ||
+		(error = cudaEventRecord(c->uploaded, c->stream)) != cudaSuccess)
+	{
+		cuda_close(&c->base);
+		return m1b_cuda_error(error, "opening the device", err);
+	}
+	*out = &c->base;
+	return M1_OK;
+}

@@ -1,0 +1,165 @@
+/*
+ * cuda_gemm.c - products by cuBLASLt, for many rows of 16- and 32-bit floats.
+ *
+ * cuBLAS counts columns first. A row-major weight [rows, cols] is there a matrix of
+ * cols x rows, taken transposed; x [n, cols] is cols x n, and out [n, rows] is rows x n.
+ * The algorithm that cuBLASLt proposes for a shape is kept: asking takes longer than
+ * launching. Used by the step thread only.
+ */
+#include "backend/cuda_internal.h"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+
+#define CACHE_ENTRIES 256 /* a power of two */
+
+typedef struct shape
+{
+	m1k_type type;
+	int rows, cols, n;
+	size_t row_bytes;
+} shape;
+
+typedef struct cached
+{
+	shape shape;
+	bool valid;
+	cublasLtMatmulAlgo_t algorithm;
+} cached;
+
+struct m1b_cuda_gemm
+{
+	cublasLtHandle_t handle;
+	cublasLtMatmulPreference_t preference;
+	cublasLtMatmulDesc_t operation;
+	void *space; /* M1B_CUDA_GEMM_SPACE bytes of device memory */
+	cached cache[CACHE_ENTRIES];
+};
+
+typedef struct layouts
+{
+	cublasLtMatrixLayout_t w, x, out;
+} layouts;
+
+static m1_status
+failed(cublasStatus_t status, m1_error *err)
+{
+	m1_fail(err, M1_E_DEVICE, "could not start cuBLASLt");
+	m1_error_detail(err, "cuBLAS status %d.", (int) status);
+	return M1_E_DEVICE;
+}
+
+m1_status
+m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err)
+{
+	const cublasOperation_t transpose = CUBLAS_OP_T;
+	const size_t bytes = M1B_CUDA_GEMM_SPACE;
+	struct m1b_cuda_gemm *g = calloc(1, sizeof *g);
+	cublasStatus_t status;
+
+	*out = g;
+	if (g == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
+	g->space = space;
+	if ((status = cublasLtCreate(&g->handle)) != CUBLAS_STATUS_SUCCESS ||
+		(status = cublasLtMatmulPreferenceCreate(&g->preference)) != CUBLAS_STATUS_SUCCESS ||
+		(status = cublasLtMatmulPreferenceSetAttribute(g->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+													   sizeof bytes)) != CUBLAS_STATUS_SUCCESS ||
+		(status = cublasLtMatmulDescCreate(&g->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) != CUBLAS_STATUS_SUCCESS ||
+		(status = cublasLtMatmulDescSetAttribute(g->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+												 sizeof transpose)) != CUBLAS_STATUS_SUCCESS)
+		return failed(status, err);
+	return M1_OK;
+}
+
+void
+m1b_cuda_gemm_free(struct m1b_cuda_gemm *g)
+{
+	if (g == NULL)
+		return;
+	if (g->operation != NULL)
+		cublasLtMatmulDescDestroy(g->operation);
+	if (g->preference != NULL)
+		cublasLtMatmulPreferenceDestroy(g->preference);
+	if (g->handle != NULL)
+		cublasLtDestroy(g->handle);
+	free(g);
+}
+
+static bool
+same_shape(const shape *a, const shape *b)
+{
+	return a->type == b->type && a->rows == b->rows && a->cols == b->cols && a->n == b->n &&
+		   a->row_bytes == b->row_bytes;
+}
+
+static cached *
+entry_of(struct m1b_cuda_gemm *g, const shape *s)
+{
+	uint32_t hash = (uint32_t) s->rows * 2654435761u ^ (uint32_t) s->cols * 40503u ^ (uint32_t) s->n * 2246822519u ^
+					(uint32_t) s->type;
+
+	hash ^= hash >> 15;
+	return &g->cache[hash % CACHE_ENTRIES];
+}
+
+/* The proposed algorithm for the shape, asked for once. */
+static cublasStatus_t
+find_algorithm(struct m1b_cuda_gemm *g, const shape *s, const layouts *l, cached **out)
+{
+	cached *entry = entry_of(g, s);
+	cublasLtMatmulHeuristicResult_t result;
+	cublasStatus_t status;
+	int found = 0;
+
+	*out = entry;
+	if (entry->valid && same_shape(&entry->shape, s))
+		return CUBLAS_STATUS_SUCCESS;
+	status = cublasLtMatmulAlgoGetHeuristic(g->handle, g->operation, l->w, l->x, l->out, l->out, g->preference, 1,
+											&result, &found);
+	if (status == CUBLAS_STATUS_SUCCESS && found == 0)
+		status = CUBLAS_STATUS_NOT_SUPPORTED;
+	if (status != CUBLAS_STATUS_SUCCESS)
+		return status;
+	*entry = (cached){.shape = *s, .valid = true, .algorithm = result.algo};
+	return status;
+}
+
+static void
+destroy_layouts(layouts *l)
+{
+	if (l->w != NULL)
+		cublasLtMatrixLayoutDestroy(l->w);
+	if (l->x != NULL)
+		cublasLtMatrixLayoutDestroy(l->x);
+	if (l->out != NULL)
+		cublasLtMatrixLayoutDestroy(l->out);
+}
+
+cudaError_t
+m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1k_matrix *w, const void *x, int n, bool add, float *out,
+			  cudaStream_t stream)
+{
+	const cudaDataType_t type = w->type == M1K_F32 ? CUDA_R_32F : CUDA_R_16BF;
+	const size_t element = w->type == M1K_F32 ? sizeof(float) : sizeof(uint16_t);
+	const shape s = {w->type, w->rows, w->cols, n, w->row_bytes};
+	const float one = 1.0f;
+	const float beta = add ? 1.0f : 0.0f;
+	layouts l = {NULL, NULL, NULL};
+	cached *entry;
+	cublasStatus_t status;
+
+	if ((status = cublasLtMatrixLayoutCreate(&l.w, type, (uint64_t) w->cols, (uint64_t) w->rows,
+											 (int64_t) (w->row_bytes / element))) == CUBLAS_STATUS_SUCCESS &&
+		(status = cublasLtMatrixLayoutCreate(&l.x, type, (uint64_t) w->cols, (uint64_t) n, w->cols)) ==
+			CUBLAS_STATUS_SUCCESS &&
+		(status = cublasLtMatrixLayoutCreate(&l.out, CUDA_R_32F, (uint64_t) w->rows, (uint64_t) n, w->rows)) ==
+			CUBLAS_STATUS_SUCCESS &&
+		(status = find_algorithm(g, &s, &l, &entry)) == CUBLAS_STATUS_SUCCESS)
+		status = cublasLtMatmul(g->handle, g->operation, &one, w->data, l.w, x, l.x, &beta, out, l.out, out, l.out,
+								&entry->algorithm, g->space, M1B_CUDA_GEMM_SPACE, stream);
+	destroy_layouts(&l);
+	if (status == CUBLAS_STATUS_SUCCESS)
+		return cudaSuccess;
+	return status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorInvalidValue;
+}

@@ -1,0 +1,211 @@
+/*
+ * cuda_internal.h - what the files of the CUDA backend share. Nobody else includes it.
+ *
+ *   cuda.c         life of the backend, the memory plan, small operations
+ *   cuda_memory.c  device memory, and weights on their way into it
+ *   cuda_state.c   sequences' memory: lightning states and KV pages
+ *   cuda_step.c    a step: its batch on the device, recorded steps, errors
+ *   cuda_product.c linear and experts
+ *   cuda_gemm.c    cuBLASLt
+ *   cuda_attention.c lightning and softmax attention
+ *
+ * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
+ * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
+ * launched after it has no effect. The engine process ends then: a device that failed
+ * once is not trusted again.
+ */
+#ifndef M1_BACKEND_CUDA_INTERNAL_H
+#define M1_BACKEND_CUDA_INTERNAL_H
+
+#include <cuda_runtime.h>
+
+#include "../../kernels/m1k.h"
+#include "backend/backend.h"
+#include "backend/pages.h"
+#include "base/pool.h"
+
+#define M1B_CUDA_ALIGNMENT 256
+#define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
+#define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
+#define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
+
+/* How device memory is divided; made before anything is allocated. Bytes. */
+typedef struct m1b_cuda_plan
+{
+	size_t available; /* free on the device, less a reserve for CUDA itself */
+	size_t weights;
+	size_t activations; /* what the model asks for by m1b_ops.scratch */
+	size_t work;		/* the backend's own buffers */
+	size_t states;
+	size_t pages;
+	size_t state_bytes; /* one sequence's lightning states */
+	size_t slot_bytes;	/* K and V of one page and layer */
+	size_t page_bytes;
+	int snapshots;		/* places for snapshots' lightning states */
+	int sequence_pages; /* of n_pages, what sequences may use; the rest is for snapshots */
+	int n_pages;
+} m1b_cuda_plan;
+
+/* Memory handed out from one end, never given back before close. */
+typedef struct m1b_cuda_arena
+{
+	char *base;
+	size_t size;
+	size_t used;
+} m1b_cuda_arena;
+
+struct m1b_state
+{
+	int index;
+	m1b_page_list list; /* its numbers are this state's row of the page table, host copy */
+	int uploaded;		/* pages that the device's table knows */
+	bool used;
+};
+
+struct m1b_snapshot
+{
+	int index;	/* of its copy of a state, after those of the sequences */
+	int *pages; /* NULL = this place is free */
+	int n_pages;
+	bool partial; /* the last page is not full: it belongs to this snapshot alone */
+};
+
+/* The layers of a batch of n single tokens, recorded the second time that one is run. */
+typedef struct m1b_cuda_recording
+{
+	int seen;
+	cudaGraphExec_t graph; /* or NULL */
+} m1b_cuda_recording;
+
+typedef struct m1b_cuda
+{
+	m1b_backend base; /* first, so that the two pointers convert */
+	m1b_geometry g;
+	m1b_cuda_plan plan;
+	char description[128];
+	void (*log)(void *context, const char *line);
+	void *log_context;
+	bool tensor_cores; /* bf16 operands where there are many rows; not for all-F32 checkpoints */
+	cudaStream_t stream;
+
+	/* the first failure, and what was being done */
+	cudaError_t failure;
+	const char *failed_at;
+
+	m1b_cuda_arena arena;			/* weights, activations, work */
+	struct m1b_cuda_loader *loader; /* until the first step */
+	struct m1b_cuda_gemm *gemm;
+
+	/* cuda_state.c */
+	m1b_state *states;		 /* [max_states] */
+	m1b_snapshot *snapshots; /* [plan.snapshots] */
+	m1b_pages pages;
+	float *state_memory; /* [max_states + snapshots][state_bytes] */
+	char *page_memory;
+	int *table; /* [max_states, table_stride], pinned */
+	int table_stride;
+
+	/* the step, on the device and as pinned copies that are rewritten once `uploaded` has happened */
+	int *tokens, *host_tokens;			   /* [max_tokens] */
+	int *segment_of, *host_segment_of;	   /* [max_tokens] */
+	m1k_segment *segments, *host_segments; /* [max_states] */
+	int *device_table;
+	cudaEvent_t uploaded;
+	const m1b_batch *batch;
+	bool one_each; /* all segments are one token long */
+	m1b_cuda_recording recordings[M1B_CUDA_RECORDINGS + 1];
+	bool recording;
+
+	/* work buffers */
+	float *inv_freq;		   /* [rotary_dim / 2] */
+	float *rope;			   /* [max_tokens, rotary_dim / 2, 2] */
+	float *partial;			   /* [max_states, H, splits, D + 2] */
+	uint16_t *rounded;		   /* bf16 copy of the rows that a product reads */
+	const float *rounded_from; /* the rows it is a copy of; NULL = none */
+	uint16_t *head_parts;	   /* [3][max_states, d]: rows of the head in three bf16 parts */
+	float *scores;			   /* [max_tokens, E] */
+	int *choice;			   /* [max_moe_pairs] */
+	float *weight;			   /* [max_moe_pairs] */
+	int *group;				   /* [E + 1] */
+	int *tiles;				   /* [E + 1] */
+	int *place;				   /* [max_moe_pairs] */
+	int *token;				   /* [max_moe_pairs] */
+	float *hidden;			   /* [hidden_rows, F] */
+	size_t hidden_rows;
+	uint16_t *hidden_rounded; /* [max_moe_pairs, F] */
+	float *expert_out;		  /* [max_moe_pairs, d] */
+} m1b_cuda;
+
+static inline m1b_cuda *
+m1b_cuda_of(m1b_backend *b)
+{
+	return (m1b_cuda *) b;
+}
+
+/* Keeps the first failure. */
+void m1b_cuda_note(m1b_cuda *c, cudaError_t error, const char *doing);
+/* Looks whether launching succeeded. */
+void m1b_cuda_launched(m1b_cuda *c, const char *doing);
+/* The kept failure as an error, M1_OK when there is none. */
+m1_status m1b_cuda_status(const m1b_cuda *c, m1_error *err);
+/* Any CUDA error as one of ours. */
+m1_status m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err);
+
+/* cuda_memory.c */
+m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
+void *m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes); /* NULL when it is used up */
+size_t m1b_cuda_round(size_t bytes);
+m1_status m1b_cuda_loader_create(m1b_cuda *c, m1_error *err);
+/* Waits until all weights are there and frees what loading needed. */
+void m1b_cuda_loader_finish(m1b_cuda *c);
+m1_status m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols,
+						  m1b_matrix *out, bool *borrowed, m1_error *err);
+float *m1b_cuda_scratch(m1b_backend *b, size_t n, const float *host);
+/* Bytes of a row of weights on the device. */
+size_t m1b_cuda_row_bytes(m1b_dtype type, int cols);
+m1k_matrix m1b_cuda_kernel_matrix(const m1b_matrix *m);
+
+/* cuda_state.c */
+m1_status m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *plan, m1_error *err);
+m1_status m1b_cuda_states_create(m1b_cuda *c, m1_error *err);
+void m1b_cuda_states_free(m1b_cuda *c);
+m1b_state *m1b_cuda_state_acquire(m1b_backend *b, int n_tokens);
+m1b_state *m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
+void m1b_cuda_state_trim(m1b_backend *b, m1b_state *state, int n_tokens);
+void m1b_cuda_state_release(m1b_backend *b, m1b_state *state);
+m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
+size_t m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
+void m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
+m1b_memory m1b_cuda_memory(const m1b_backend *b);
+/* Makes sure that pages for positions [0, n_tokens) are there, on the device's table too. */
+void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
+
+/* cuda_step.c */
+bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
+void m1b_cuda_end(m1b_backend *b);
+m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+void m1b_cuda_recordings_free(m1b_cuda *c);
+
+/* cuda_product.c */
+void m1b_cuda_linear(m1b_backend *b, const m1b_linear *p);
+void m1b_cuda_moe(m1b_backend *b, const m1b_moe *p);
+/* An operation has written floats there: a bf16 copy of what was there before is no longer one. */
+void m1b_cuda_wrote(m1b_cuda *c, const float *out);
+/* Where an operation that writes n * width floats to `out` should put a bf16 copy, or NULL. */
+uint16_t *m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n);
+
+/* cuda_gemm.c */
+m1_status m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err);
+void m1b_cuda_gemm_free(struct m1b_cuda_gemm *gemm);
+/*
+ * out [n, rows] = x [n, cols] times the transpose of weight [rows, cols], plus out when `add`. Both F32, or both BF16;
+ * sums and results are F32.
+ */
+cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1k_matrix *weight, const void *x, int n, bool add,
+						  float *out, cudaStream_t stream);
+
+/* cuda_attention.c */
+void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
+void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
+
+#endif

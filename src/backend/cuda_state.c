@@ -1,0 +1,310 @@
+/*
+ * cuda_state.c - the memory of sequences on the GPU: fixed-size lightning states, paged
+ * KV, and snapshots of both, all allocated when the backend is configured. pages.c knows
+ * who holds which page.
+ *
+ * What is given back is wiped, in the order of the stream: after the steps that still
+ * read it, before those of its next owner. Which page holds which positions is known on
+ * the host, and in a table on the device that learns of new pages before the step that
+ * uses them.
+ */
+#include "backend/cuda_internal.h"
+
+#include <stdlib.h>
+
+_Static_assert(M1K_PAGE_TOKENS == M1B_PAGE_TOKENS, "kernels and backend agree on pages");
+
+/* A snapshot keeps at most so many pages that no sequence shares, on average: what the pool has room for. */
+#define PAGES_OF_SNAPSHOT 64
+
+static size_t
+smaller(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* ---- the plan ---- */
+
+static m1_status
+does_not_fit(const m1b_geometry *g, const m1b_cuda_plan *plan, m1_error *err)
+{
+	m1_fail(err, M1_E_NO_MEMORY, "the model does not fit the device");
+	m1_error_detail(err,
+					"Bytes: %zu available; %zu weights, %zu activations, %zu work space, %zu states of %d sequences "
+					"and %d snapshots, %zu for each page of %d tokens.",
+					plan->available, plan->weights, plan->activations, plan->work, plan->states, g->max_states,
+					plan->snapshots, plan->page_bytes, M1B_PAGE_TOKENS);
+	m1_error_hint(err, "Lower max_requests, max_context or prefix_cache_size, or use smaller weights.");
+	return M1_E_NO_MEMORY;
+}
+
+/* Divides what the rest of the plan leaves: states for all sequences, room for snapshots, pages from what is left. */
+m1_status
+m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *plan, m1_error *err)
+{
+	const size_t dd = (size_t) g->head_dim * (size_t) g->head_dim;
+	const size_t whole = (size_t) m1b_pages_for(g->max_context) * (size_t) g->max_states;
+	size_t taken, pages, extra;
+
+	plan->state_bytes = (size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float);
+	plan->slot_bytes = (size_t) 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS * (size_t) g->head_dim *
+					   (tensor_cores ? sizeof(uint16_t) : sizeof(float));
+	plan->page_bytes = m1b_cuda_round((size_t) g->softmax_layers * plan->slot_bytes);
+	/* A model without softmax layers still counts pages, so that admission stays one rule. */
+	if (plan->page_bytes == 0)
+		plan->page_bytes = M1B_CUDA_ALIGNMENT;
+	plan->snapshots = (int) smaller(g->snapshot_bytes / (plan->state_bytes + plan->page_bytes), 65536);
+	plan->states = m1b_cuda_round(((size_t) g->max_states + (size_t) plan->snapshots) * plan->state_bytes);
+	taken = plan->weights + plan->activations + plan->work + plan->states;
+	if (taken + plan->page_bytes > plan->available)
+		return does_not_fit(g, plan, err);
+	pages = smaller(smaller((plan->available - taken) / plan->page_bytes, whole), INT32_MAX);
+	if (g->kv_bytes != 0)
+		pages = smaller(pages, g->kv_bytes / plan->page_bytes);
+	if (pages == 0)
+		return does_not_fit(g, plan, err);
+	extra = smaller((plan->available - taken) / plan->page_bytes - pages,
+					smaller((size_t) plan->snapshots * PAGES_OF_SNAPSHOT, g->snapshot_bytes / plan->page_bytes));
+	plan->sequence_pages = (int) pages;
+	plan->n_pages = (int) smaller(pages + extra, INT32_MAX);
+	plan->pages = (size_t) plan->n_pages * plan->page_bytes;
+	return M1_OK;
+}
+
+/* ---- the pools ---- */
+
+static char *
+page_at(const m1b_cuda *c, int page)
+{
+	return c->page_memory + (size_t) page * c->plan.page_bytes;
+}
+
+/* States come first, then snapshots. */
+static char *
+state_at(const m1b_cuda *c, int index)
+{
+	return (char *) c->state_memory + (size_t) index * c->plan.state_bytes;
+}
+
+static void
+copy(m1b_cuda *c, void *to, const void *from, size_t bytes)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream), "copying a state");
+}
+
+static void
+wipe(m1b_cuda *c, void *at, size_t bytes)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), "wiping a state");
+}
+
+static void
+wipe_page(void *backend, int page)
+{
+	m1b_cuda *c = backend;
+
+	wipe(c, page_at(c, page), c->plan.page_bytes);
+}
+
+static m1_status
+allocate(m1b_cuda *c, m1_error *err)
+{
+	const m1b_geometry *g = &c->g;
+	void *states = NULL;
+	void *pages = NULL;
+	void *table = NULL;
+	cudaError_t error;
+
+	error = cudaHostAlloc(&table, (size_t) g->max_states * (size_t) c->table_stride * sizeof *c->table,
+						  cudaHostAllocDefault);
+	c->table = table;
+	if (error == cudaSuccess && c->plan.states > 0)
+		error = cudaMalloc(&states, c->plan.states);
+	c->state_memory = states;
+	if (error == cudaSuccess)
+		error = cudaMalloc(&pages, c->plan.pages);
+	c->page_memory = pages;
+	if (error != cudaSuccess)
+		return m1b_cuda_error(error, "allocating states and KV pages", err);
+	/* zeros: a state starts from them, and attention multiplies unwritten values of a page by zero */
+	wipe(c, states, c->plan.states);
+	wipe(c, pages, c->plan.pages);
+	return m1b_cuda_status(c, err);
+}
+
+m1_status
+m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
+{
+	const m1b_geometry *g = &c->g;
+	m1_status status;
+
+	c->table_stride = m1b_pages_for(g->max_context);
+	c->states = calloc((size_t) g->max_states, sizeof *c->states);
+	c->snapshots = calloc((size_t) c->plan.snapshots + 1, sizeof *c->snapshots);
+	c->pages = (m1b_pages){.n_pages = c->plan.n_pages,
+						   .sequence_pages = c->plan.sequence_pages,
+						   .page_bytes = c->plan.page_bytes,
+						   .state_bytes = c->plan.state_bytes,
+						   .wipe = wipe_page,
+						   .backend = c};
+	if (!m1b_pages_create(&c->pages) || c->states == NULL || c->snapshots == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d page numbers", c->plan.n_pages);
+	if ((status = allocate(c, err)) != M1_OK)
+		return status;
+	for (int i = 0; i < g->max_states; i++)
+	{
+		c->states[i].index = i;
+		c->states[i].list.pages = c->table + (size_t) i * (size_t) c->table_stride;
+	}
+	return M1_OK;
+}
+
+void
+m1b_cuda_states_free(m1b_cuda *c)
+{
+	for (int i = 0; c->snapshots != NULL && i < c->plan.snapshots; i++)
+		free(c->snapshots[i].pages);
+	free(c->snapshots);
+	free(c->states);
+	m1b_pages_free(&c->pages);
+	cudaFreeHost(c->table);
+	cudaFree(c->state_memory);
+	cudaFree(c->page_memory);
+}
+
+m1b_memory
+m1b_cuda_memory(const m1b_backend *b)
+{
+	return m1b_pages_memory(&((const m1b_cuda *) b)->pages);
+}
+
+/* ---- states ---- */
+
+/* A state for n_tokens, of which `shared` pages are there already, or NULL. */
+static m1b_state *
+reserve_state(m1b_cuda *c, int n_tokens, int shared)
+{
+	if (n_tokens > c->g.max_context)
+		return NULL;
+	for (int i = 0; i < c->g.max_states; i++)
+	{
+		m1b_state *s = &c->states[i];
+
+		if (s->used)
+			continue;
+		s->used = m1b_pages_reserve(&c->pages, &s->list, n_tokens, shared);
+		s->uploaded = 0;
+		return s->used ? s : NULL;
+	}
+	return NULL;
+}
+
+m1b_state *
+m1b_cuda_state_acquire(m1b_backend *b, int n_tokens)
+{
+	return reserve_state(m1b_cuda_of(b), n_tokens, 0);
+}
+
+m1b_state *
+m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const int shared = from->n_pages - from->partial;
+	m1b_state *s = reserve_state(c, n_tokens, shared);
+
+	if (s == NULL)
+		return NULL;
+	m1b_pages_share(&c->pages, &s->list, from->pages, shared);
+	if (from->partial)
+	{
+		m1b_pages_extend(&c->pages, &s->list, (shared + 1) * M1B_PAGE_TOKENS);
+		copy(c, page_at(c, s->list.pages[shared]), page_at(c, from->pages[shared]), c->plan.page_bytes);
+	}
+	copy(c, state_at(c, s->index), state_at(c, from->index), c->plan.state_bytes);
+	return s;
+}
+
+void
+m1b_cuda_state_trim(m1b_backend *b, m1b_state *s, int n_tokens)
+{
+	m1b_pages_trim(&m1b_cuda_of(b)->pages, &s->list, n_tokens);
+}
+
+void
+m1b_cuda_state_release(m1b_backend *b, m1b_state *s)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+
+	wipe(c, state_at(c, s->index), c->plan.state_bytes);
+	m1b_pages_release(&c->pages, &s->list);
+	s->used = false;
+}
+
+void
+m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
+{
+	const size_t row = (size_t) s->index * (size_t) c->table_stride;
+
+	m1b_pages_extend(&c->pages, &s->list, n_tokens);
+	if (s->uploaded < s->list.n_pages)
+		m1b_cuda_note(c,
+					  cudaMemcpyAsync(c->device_table + row + s->uploaded, s->list.pages + s->uploaded,
+									  (size_t) (s->list.n_pages - s->uploaded) * sizeof *s->list.pages,
+									  cudaMemcpyHostToDevice, c->stream),
+					  "uploading page numbers");
+	s->uploaded = s->list.n_pages;
+}
+
+/* ---- snapshots ---- */
+
+size_t
+m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *s, int n_tokens)
+{
+	return m1b_pages_snapshot_cost(&((const m1b_cuda *) b)->pages, s != NULL ? &s->list : NULL, n_tokens);
+}
+
+static m1b_snapshot *
+free_snapshot(m1b_cuda *c)
+{
+	for (int i = 0; i < c->plan.snapshots; i++)
+		if (c->snapshots[i].pages == NULL)
+		{
+			c->snapshots[i].index = c->g.max_states + i;
+			return &c->snapshots[i];
+		}
+	return NULL;
+}
+
+m1b_snapshot *
+m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const int held = m1b_pages_held(&s->list, n_tokens);
+	m1b_snapshot *snapshot = free_snapshot(c);
+	int *pages = snapshot != NULL ? calloc((size_t) held + 1, sizeof *pages) : NULL;
+
+	if (pages == NULL || !m1b_pages_snapshot(&c->pages, &s->list, n_tokens, pages, &snapshot->partial))
+	{
+		free(pages);
+		return NULL;
+	}
+	snapshot->pages = pages;
+	snapshot->n_pages = held;
+	if (snapshot->partial)
+		copy(c, page_at(c, pages[held - 1]), page_at(c, s->list.pages[held - 1]), c->plan.page_bytes);
+	copy(c, state_at(c, snapshot->index), state_at(c, s->index), c->plan.state_bytes);
+	return snapshot;
+}
+
+void
+m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+
+	wipe(c, state_at(c, snapshot->index), c->plan.state_bytes);
+	m1b_pages_snapshot_release(&c->pages, snapshot->pages, snapshot->n_pages);
+	free(snapshot->pages);
+	snapshot->pages = NULL;
+}

@@ -1,0 +1,283 @@
+/*
+ * emulated_device.h - CUDA's language for kernels that are compiled as ordinary C++:
+ * thread indexes, shared memory, barriers, warp exchanges, and the instructions of
+ * device.cuh written out from their documentation.
+ *
+ * One block runs at a time, its threads as fibers that change at barriers and warp
+ * exchanges. Which thread goes first is drawn anew for each block, and shared memory
+ * starts as garbage, so that a missing barrier or an unwritten value shows. A barrier
+ * that some threads never reach ends the program.
+ */
+#ifndef EMULATED_DEVICE_H
+#define EMULATED_DEVICE_H
+
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tuple>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(n) __attribute__((aligned(n)))
+/* one block at a time: an ordinary static is the block's own */
+#define __shared__ static
+
+struct uint3
+{
+	unsigned x, y, z;
+};
+
+struct dim3
+{
+	unsigned x, y, z;
+	dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c)
+	{
+	}
+};
+
+struct uint2
+{
+	uint32_t x, y;
+};
+
+struct alignas(16) uint4
+{
+	uint32_t x, y, z, w;
+};
+
+struct alignas(8) float2
+{
+	float x, y;
+};
+
+struct alignas(16) float4
+{
+	float x, y, z, w;
+};
+
+static inline uint4
+make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+	return {x, y, z, w};
+}
+
+static inline float2
+make_float2(float x, float y)
+{
+	return {x, y};
+}
+
+static inline float4
+make_float4(float x, float y, float z, float w)
+{
+	return {x, y, z, w};
+}
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+/* ---- launches ---- */
+
+void emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
+void *emulated_dynamic_shared(void);
+
+#define M1K_LAUNCH(kernel, grid, block, shared, stream, ...)                                                 \
+	do                                                                                                       \
+	{                                                                                                        \
+		auto emulated_grid = dim3(grid);                                                                     \
+		auto emulated_block = dim3(block);                                                                   \
+		size_t emulated_shared = shared;                                                                     \
+		(void) (stream);                                                                                     \
+		emulated_enqueue(                                                                                    \
+			[=, emulated_arguments = std::make_tuple(__VA_ARGS__)]                                           \
+			{                                                                                                \
+				emulated_launch(emulated_grid, emulated_block, emulated_shared,                              \
+								[&] { std::apply([](auto... a) { (kernel)(a...); }, emulated_arguments); }); \
+			});                                                                                              \
+	} while (0)
+
+#define M1K_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(emulated_dynamic_shared())
+
+/* ---- what threads do together ---- */
+
+void __syncthreads(void);
+void __syncwarp(void);
+/* Every lane of the warp gives a value and sees all 32, until its next exchange. */
+const uint32_t *emulated_exchange(const uint32_t *mine, int words);
+
+template <typename T>
+static inline T
+__shfl_xor_sync(unsigned, T x, int lanes)
+{
+	static_assert(sizeof(T) == 4);
+	uint32_t bits;
+
+	memcpy(&bits, &x, 4);
+	bits = emulated_exchange(&bits, 1)[(threadIdx.x % 32) ^ lanes];
+	memcpy(&x, &bits, 4);
+	return x;
+}
+
+static inline unsigned
+__ballot_sync(unsigned, bool vote)
+{
+	const uint32_t mine = vote;
+	const uint32_t *all = emulated_exchange(&mine, 1);
+	unsigned votes = 0;
+
+	for (int i = 0; i < 32; i++)
+		votes |= all[i] << i;
+	return votes;
+}
+
+/* ---- arithmetic ---- */
+
+static inline int
+__popc(unsigned x)
+{
+	return __builtin_popcount(x);
+}
+
+static inline float
+__uint_as_float(uint32_t bits)
+{
+	float x;
+
+	memcpy(&x, &bits, 4);
+	return x;
+}
+
+static inline uint32_t
+__float_as_uint(float x)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &x, 4);
+	return bits;
+}
+
+struct emulated_half
+{
+	uint16_t bits;
+};
+
+static inline emulated_half
+__ushort_as_half(uint16_t bits)
+{
+	return {bits};
+}
+
+static inline float
+__half2float(emulated_half h)
+{
+	const int exponent = h.bits >> 10 & 31;
+	const float fraction = static_cast<float>(h.bits & 1023);
+	const float x = exponent == 31	? (fraction > 0 ? NAN : INFINITY)
+					: exponent == 0 ? ldexpf(fraction, -24)
+									: ldexpf(1024.0f + fraction, exponent - 25);
+
+	return h.bits & 0x8000 ? -x : x;
+}
+
+static inline float
+rsqrtf(float x)
+{
+	return 1.0f / sqrtf(x);
+}
+
+/* ---- instructions ---- */
+
+static inline float
+emulated_bf16(uint32_t pair, int which)
+{
+	return __uint_as_float(which == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
+/*
+ * mma.m16n8k16: with g = lane / 4 and i = lane % 4, a lane holds a[g + 8 (r % 2)][2 i + 8 (r / 2)] and its right
+ * neighbour in register r of a; b[2 i + 8 r][g] and the one below in register r of b; c[g + 8 (r / 2)][2 i + r % 2] in
+ * register r of c.
+ */
+static inline void
+m1k_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+	const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+	const uint32_t *all = emulated_exchange(mine, 6);
+	const int lane = threadIdx.x % 32;
+
+	for (int r = 0; r < 4; r++)
+	{
+		const int row = lane / 4 + r / 2 * 8;
+		const int column = lane % 4 * 2 + r % 2;
+		float sum = 0.0f;
+
+		for (int k = 0; k < 16; k++)
+		{
+			const uint32_t left = all[(row % 8 * 4 + k % 8 / 2) * 6 + row / 8 + k / 8 * 2];
+			const uint32_t right = all[(column * 4 + k % 8 / 2) * 6 + 4 + k / 8];
+
+			sum += emulated_bf16(left, k % 2) * emulated_bf16(right, k % 2);
+		}
+		c[r] += sum;
+	}
+}
+
+/* ldmatrix.x4: lane i addresses row i % 8 of piece i / 8; a lane receives [lane / 4][lane % 4 * 2 ...] of each piece. */
+static inline void
+emulated_rows(const uint16_t *(&rows)[32], const void *row)
+{
+	uint32_t mine[2];
+	const uint32_t *all;
+
+	static_assert(sizeof row == sizeof mine);
+	memcpy(mine, &row, sizeof row);
+	all = emulated_exchange(mine, 2);
+	for (int i = 0; i < 32; i++)
+		memcpy(&rows[i], all + 2 * i, sizeof row);
+}
+
+static inline void
+m1k_load_matrices(uint32_t (&r)[4], const void *row)
+{
+	const uint16_t *rows[32];
+	const int lane = threadIdx.x % 32;
+
+	emulated_rows(rows, row);
+	for (int i = 0; i < 4; i++)
+	{
+		const uint16_t *from = rows[i * 8 + lane / 4] + lane % 4 * 2;
+
+		r[i] = from[0] | static_cast<uint32_t>(from[1]) << 16;
+	}
+}
+
+static inline void
+m1k_load_matrices_transposed(uint32_t (&r)[4], const void *row)
+{
+	const uint16_t *rows[32];
+	const int lane = threadIdx.x % 32;
+
+	emulated_rows(rows, row);
+	for (int i = 0; i < 4; i++)
+		r[i] = rows[i * 8 + lane % 4 * 2][lane / 4] | static_cast<uint32_t>(rows[i * 8 + lane % 4 * 2 + 1][lane / 4])
+														  << 16;
+}
+
+/* Copies take effect at the wait, as late as the device may: what is read before it is garbage. */
+void m1k_copy_async(void *to, const void *from, bool valid);
+void m1k_copy_commit(void);
+void emulated_copy_wait(int pending);
+
+template <int Pending>
+static inline void
+m1k_copy_wait()
+{
+	emulated_copy_wait(Pending);
+}
+
+#endif
