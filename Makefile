@@ -63,7 +63,8 @@ clean:
 endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-unit check-unit-san \
-        check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients check-drain
+        check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients check-drain \
+        cuda cuda-resources gpu-check gpu-bench
 
 setup:
 	@scripts/bootstrap.sh
@@ -113,8 +114,24 @@ bench-peer:
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
 
+# The engine with CUDA; "make install" installs it, too, once it is there.
+cuda: $(CUDA_ENGINE)
+
+# Registers and spills of every kernel, as ptxas reports them; fails if one spills.
+cuda-resources: $(CUDA_OBJ)
+	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
+	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
+
+gpu-check: $(CUDA_ENGINE) $(GPU_TEST)
+	@test/gpu/check.sh $(GPU_TEST) $(CUDA_ENGINE)
+
+gpu-bench: $(GPU_BENCH)
+	@mkdir -p build/bench
+	$(GPU_BENCH) | tee build/bench/gpu.json
+
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c \
-    kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp)
+    kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
+    test/gpu/*.c)
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc
@@ -138,5 +155,8 @@ help:
 	@echo "make check-drain          annotates ROWS=100000 rows while engine, worker, runner and server are killed"
 	@echo "make bench                speeds of the engine and through SQL"
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
+	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
+	@echo "make cuda-resources       registers and spills of its kernels"
+	@echo "make gpu-check            check it on a GPU; gpu-bench times it"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"

@@ -29,7 +29,25 @@ $(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
+# Programs for a machine with a GPU: make gpu-check, gpu-bench.
+GPU_TEST  := $(BUILD)/gpu/test_cuda
+GPU_BENCH := $(BUILD)/gpu/bench
+
+$(GPU_TEST): test/unit/test_cuda.c $(CUDA_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
+
+$(GPU_BENCH): test/gpu/bench.c $(CUDA_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) $(CUDA_LIBS) $(ENGINE_LIBS)
+
 # ---- the same without a GPU ----
+
+EMULATED_BENCH := $(BUILD)/gpu/bench_emulated
+
+$(EMULATED_BENCH): test/gpu/bench.c $(EMULATED_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -o $@ $< $(EMULATED_OBJ) $(CORE_LIB) -lstdc++ $(ENGINE_LIBS)
 
 EMULATED_ENGINE := $(BUILD)/minimax_m1_engine_emulated
 EMULATION_SRC   := $(wildcard test/emulation/*.cpp)

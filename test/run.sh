@@ -3,7 +3,7 @@
 #
 #   unit        cmocka programs over the engine's code
 #   unit-san    the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   golden      every checkpoint's golden numbers and greedy cases, through the command line
+#   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the README's examples
@@ -111,9 +111,10 @@ part_unit_san() {
 
 part_golden() {
     local log=$BUILD/golden.log status
-    build all || { result $? 0 1; return; }
+    build all build/minimax_m1_engine_emulated || { result $? 0 1; return; }
     limited 900 python3 test/golden/golden.py "$BUILD/minimax_m1_engine" > "$log" 2>&1
     status=$?
+    limited 900 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 >> "$log" 2>&1 || status=$?
     grep -vE '^(ok|skip) |^done$' "$log"
     result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")" "$(lines '^skip ' "$log")"
 }
