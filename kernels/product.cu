@@ -98,6 +98,7 @@ write_out(const m1k_product &p, int place, int row, float y)
 /* ---- few rows ---- */
 
 #define FEW_WARPS 4
+#define FEW_ROWS 2 /* of a warp: with more, eight places do not fit the registers */
 
 /* acc[r][t] = this lane's part of row r of w times x[t] */
 template <m1k_type Type, int N, int R>
@@ -109,7 +110,7 @@ stream_rows(const m1k_product &p, const uint8_t *const (&w)[R], const float *con
 #pragma unroll
 		for (int t = 0; t < N; t++)
 			acc[r][t] = 0.0f;
-#pragma unroll 2
+#pragma unroll(N == 1 ? 2 : 1)
 	for (int k = static_cast<int>(threadIdx.x % M1K_WARP) * 8; k < p.cols; k += M1K_WARP * 8)
 	{
 		float weights[R][8];
@@ -184,42 +185,35 @@ few_tile(const m1k_product &p, const m1k_where &where, int row0)
 				write_out(p, where.first + t, row0 + r, p.silu ? m1k_silu_of(acc[r][t]) : acc[r][t]);
 }
 
-/* Single: the tile is one place, which the launcher knows; registers then go to more loads in flight. */
+/* Single: the tile is one place, which the launcher knows; the kernel then needs fewer registers. */
 template <m1k_type Type, bool Single, bool Times>
 __global__ void
 __launch_bounds__(FEW_WARPS *M1K_WARP) few_rows(const __grid_constant__ m1k_product p)
 {
-	constexpr int R = Single ? 2 : 4;
-	const int row_blocks = (p.rows + FEW_WARPS * R - 1) / (FEW_WARPS * R);
+	const int row_blocks = (p.rows + FEW_WARPS * FEW_ROWS - 1) / (FEW_WARPS * FEW_ROWS);
 	m1k_where where;
 	int row0;
 
 	if (!find_work(p, Single ? 1 : M1K_FEW_ROWS, row_blocks, &where))
 		return;
-	row0 = (where.row_block * FEW_WARPS + static_cast<int>(threadIdx.x) / M1K_WARP) * R;
+	row0 = (where.row_block * FEW_WARPS + static_cast<int>(threadIdx.x) / M1K_WARP) * FEW_ROWS;
 	if (row0 >= p.rows) /* a whole warp */
 		return;
 	if (Single || where.n == 1)
-		few_tile<Type, 1, R, Times>(p, where, row0);
+		few_tile<Type, 1, FEW_ROWS, Times>(p, where, row0);
 	else if (where.n == 2)
-		few_tile<Type, 2, R, Times>(p, where, row0);
+		few_tile<Type, 2, FEW_ROWS, Times>(p, where, row0);
 	else if (where.n <= 4)
-		few_tile<Type, 4, R, Times>(p, where, row0);
+		few_tile<Type, 4, FEW_ROWS, Times>(p, where, row0);
 	else
-	{
-		/* half of the rows at a time: all sums at once would not fit the registers */
-#pragma unroll 1
-		for (int r = 0; r < R && row0 + r < p.rows; r += R / 2)
-			few_tile<Type, 8, R / 2, Times>(p, where, row0 + r);
-	}
+		few_tile<Type, 8, FEW_ROWS, Times>(p, where, row0);
 }
 
 template <m1k_type Type, bool Single, bool Times>
 static void
 launch_few(const m1k_product *p, cudaStream_t stream)
 {
-	const int rows_per_block = FEW_WARPS * (Single ? 2 : 4);
-	const int grid = product_grid(p, Single ? 1 : M1K_FEW_ROWS, m1k_pieces(p->rows, rows_per_block));
+	const int grid = product_grid(p, Single ? 1 : M1K_FEW_ROWS, m1k_pieces(p->rows, FEW_WARPS * FEW_ROWS));
 
 	M1K_LAUNCH((few_rows<Type, Single, Times>), grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
 }
