@@ -1,9 +1,9 @@
 -- Jobs: prompts that are answered after the transaction that queues them.
 \set SHOW_CONTEXT never
-CREATE ROLE m1_alice;
-CREATE ROLE m1_bob;
-SELECT minimax_m1.grant_usage(r) FROM unnest('{m1_alice,m1_bob}'::regrole[]) r;
-SET ROLE m1_alice;
+CREATE ROLE m1_carol;
+CREATE ROLE m1_dave;
+SELECT minimax_m1.grant_usage(r) FROM unnest('{m1_carol,m1_dave}'::regrole[]) r;
+SET ROLE m1_carol;
 
 SELECT minimax_m1.submit('What is 47 + 35?', seed => 7) AS job \gset
 CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
@@ -36,7 +36,7 @@ SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') = :first AS same_when_done
 SELECT minimax_m1.submit('Who are you?', dedupe_key => 'a');
 \set VERBOSITY default
 SELECT minimax_m1.submit('Hello.', dedupe_key => 'b') <> :first AS another;
-SET ROLE m1_bob;
+SET ROLE m1_dave;
 SELECT minimax_m1.submit('Hello.', dedupe_key => 'a') <> :first AS of_another_role;
 
 -- jobs are private
@@ -47,12 +47,12 @@ SELECT minimax_m1.cancel_job(:job);
 CALL minimax_m1.wait_for(ARRAY[:job]);
 SELECT minimax_m1.poll(-1);
 SELECT * FROM minimax_m1.job;
-INSERT INTO minimax_m1.job (owner, prompt) VALUES ('m1_alice', 'x');
-SELECT minimax_m1._poll('m1_alice'::regrole, :job);
-SELECT minimax_m1._run_as('m1_alice'::regrole, 'SELECT 1');
+INSERT INTO minimax_m1.job (owner, prompt) VALUES ('m1_carol', 'x');
+SELECT minimax_m1._poll('m1_carol'::regrole, :job);
+SELECT minimax_m1._run_as('m1_carol'::regrole, 'SELECT 1');
 RESET ROLE;
 SELECT state FROM minimax_m1.poll(:job);
-SET ROLE m1_alice;
+SET ROLE m1_carol;
 
 -- what is wrong is told at once
 SELECT minimax_m1.submit('');
@@ -106,17 +106,17 @@ SELECT state, content FROM minimax_m1.poll(:job);
 
 -- nothing of the caller's search_path is looked at
 RESET ROLE;
-CREATE SCHEMA m1_alice AUTHORIZATION m1_alice;
-SET ROLE m1_alice;
-CREATE FUNCTION m1_alice.equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% in %'', current_user, current_schema; END';
-CREATE OPERATOR m1_alice.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = m1_alice.equal);
-SET search_path = m1_alice, pg_catalog;
+CREATE SCHEMA m1_carol AUTHORIZATION m1_carol;
+SET ROLE m1_carol;
+CREATE FUNCTION m1_carol.equal(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% in %'', current_user, current_schema; END';
+CREATE OPERATOR m1_carol.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = m1_carol.equal);
+SET search_path = m1_carol, pg_catalog;
 SELECT minimax_m1.submit('What is 47 + 35?') AS job \gset
 CALL minimax_m1.wait_for(ARRAY[:job]);
 SELECT content FROM minimax_m1.poll(:job);
 RESET search_path;
 RESET ROLE;
-DROP SCHEMA m1_alice CASCADE;
-DROP OWNED BY m1_alice, m1_bob;
+DROP SCHEMA m1_carol CASCADE;
+DROP OWNED BY m1_carol, m1_dave;
 DO $$ BEGIN DELETE FROM minimax_m1.job; END $$;
-DROP ROLE m1_alice, m1_bob;
+DROP ROLE m1_carol, m1_dave;

@@ -222,6 +222,24 @@ m1pg_is_passing(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 }
 
+/* Says in job_errors why the job waits. */
+static void
+note_refusal(const M1Job *job, const ErrorData *error)
+{
+	Oid			types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[5];
+	char		nulls[5] = "     ";
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[1]);
+	values[2] = text_or_null(error->message, &nulls[2]);
+	values[3] = text_or_null(error->detail, &nulls[3]);
+	values[4] = text_or_null(error->hint, &nulls[4]);
+	(void) m1pg_query("UPDATE minimax_m1.job SET sqlstate = $2, error = $3, detail = $4, hint = $5, "
+					  "failed_at = clock_timestamp() WHERE id IN (SELECT id FROM minimax_m1.job "
+					  "WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED)", 5, types, values, nulls, false);
+}
+
 static M1Outcome
 finish_failed(M1Job *job)
 {
@@ -229,6 +247,7 @@ finish_failed(M1Job *job)
 	{
 		/* its role's share may be used up: others go first */
 		m1pg_release(job, false, m1pg_job_retry_delay);
+		note_refusal(job, m1pg_try(job, raise_error, NULL));
 		return M1_OUTCOME_OVERLOAD;
 	}
 	if (is_outage(&job->error))

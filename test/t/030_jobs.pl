@@ -228,7 +228,8 @@ wait_for('two requests take all places', sub { sql('SELECT count(*) FROM minimax
 my $rejected = sql('SELECT rejected FROM minimax_m1.stats');
 $job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
 wait_for('the job was refused twice', sub { sql('SELECT rejected FROM minimax_m1.stats') >= $rejected + 2 });
-is(sql("SELECT attempts, error IS NULL FROM minimax_m1.poll($job)"), '0|t', 'a full queue is not held against a job');
+is(sql("SELECT state, attempts, sqlstate, error ~ 'queue is full' FROM minimax_m1.job_errors WHERE id = $job"), 'pending|0|53400|t',
+	'a full queue is not held against a job, which says why it waits');
 kill 'CONT', $engine;
 finish_query($_) for @busy;
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
