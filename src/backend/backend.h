@@ -3,12 +3,13 @@
  * one forward.c drives every device and the CPU is the oracle of the others.
  *
  * Called only from the engine's step thread. Operations take params structs and
- * may be asynchronous; m1b_sync() ends a step. Activations are float32 arrays in
+ * may be asynchronous; read() ends a step. Activations are float32 arrays in
  * device memory, row-major, obtained from `scratch`; on the CPU they are ordinary
  * pointers. No operation allocates.
  *
- * A row's result depends only on that row and its sequence's state, bit for bit:
- * not on which other rows share the batch, nor on the number of threads.
+ * On the CPU a row's result depends only on that row and its sequence's state, bit
+ * for bit: not on which other rows share the batch, nor on the number of threads. On
+ * a GPU that holds for up to 8 rows, and to rounding beyond.
  *
  * Shapes: T tokens in the batch, d hidden size, H heads, KV key/value heads,
  * D head size, E experts, F expert width.

@@ -27,9 +27,10 @@
 #define M1B_SERIAL_WORK 100000.0
 
 /*
- * A page, which is also the key block of softmax attention, holds M1B_PAGE_TOKENS tokens of one sequence for all softmax layers, float32:
- * [layer][K, V][kv head], of K [D][token], of V [token][D]. That way scores and outputs
- * are both products whose right side is read along its rows.
+ * A page, which is also the key block of softmax attention, holds M1B_PAGE_TOKENS tokens
+ * of one sequence for all softmax layers, float32: [layer][K, V][kv head], of K [D][token],
+ * of V [token][D]. That way scores and outputs are both products whose right side is read
+ * along its rows.
  */
 struct m1b_state
 {

@@ -108,6 +108,18 @@ tokenizer_of(const server *s, m1_error *err)
 	return model->tokenizer;
 }
 
+/* An answer that no frame can hold is the asker's to know; it must not end the engine for everybody. */
+static m1_status
+fit_frame(size_t bytes, m1_error *err)
+{
+	if (bytes <= M1W_MAX_PAYLOAD)
+		return M1_OK;
+	m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the answer is too long");
+	m1_error_detail(err, "It has %zu bytes; %u can be sent at once.", bytes, M1W_MAX_PAYLOAD);
+	m1_error_hint(err, "Ask in parts.");
+	return M1_E_CONTEXT_OVERFLOW;
+}
+
 static m1_status
 tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 {
@@ -122,6 +134,8 @@ tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 	status = m1w_decode_text(payload.data, payload.len, &text, err);
 	if (status == M1_OK)
 		status = m1_tokenizer_encode(t, text.text, M1_ADDED_NONE, &ids, &ends, err);
+	if (status == M1_OK)
+		status = fit_frame(2 * sizeof(uint32_t) + (ids.len + ends.len) * sizeof(int32_t), err);
 	if (status == M1_OK)
 	{
 		m1w_tokens tokens = {.ids = {ids.data, ids.len}, .ends = {ends.data, ends.len}};
@@ -151,6 +165,8 @@ detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu token ids", tokens.ids.len);
 	if (status == M1_OK)
 		status = m1_tokenizer_decode(t, ids.data, ids.len, &text, err);
+	if (status == M1_OK)
+		status = fit_frame(sizeof(uint32_t) + text.len, err);
 	if (status == M1_OK)
 	{
 		m1w_text answer = {.text = {text.data, text.len}};

@@ -139,6 +139,8 @@ fit_context(const m1_model *model, m1_request *r, int reply_tokens, m1_error *er
 	r->max_tokens = reply_tokens;
 	if (reply_tokens > model->max_context - r->prompt_tokens - r->scoring_tokens)
 		r->max_tokens = model->max_context - r->prompt_tokens - r->scoring_tokens;
+	if (r->max_tokens < 0) /* what scoring needs is left out: it says so itself */
+		r->max_tokens = 0;
 	if (!m1_ids_reserve(&r->tokens, (size_t) r->max_tokens))
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a reply of %d tokens", r->max_tokens);
 	return M1_OK;

@@ -41,7 +41,7 @@ integer(reader *r, const char *name, int low, int high, int fallback)
 
 	if (value == NULL)
 	{
-		if (fallback < low)
+		if (fallback < low || fallback > high)
 			refuse(r, M1_E_CORRUPT, name, "is missing");
 		return fallback;
 	}

@@ -6,7 +6,8 @@
 
 #include "model/jsonschema_internal.h"
 
-#define MAX_REFERENCES 16 /* followed one after the other */
+#define MAX_REFERENCES 16	 /* followed one after the other */
+#define MAX_ALTERNATIVES 256 /* of one oneOf */
 
 /* What a schema refers to, or itself. */
 static const json_t *
@@ -133,6 +134,9 @@ apart(const m1_schema_compiler *c, const json_t *a, const json_t *b)
 const char *
 m1_schema_overlap(const m1_schema_compiler *c, const json_t *alternatives)
 {
+	/* all pairs are compared, while the process that reads everybody's requests waits */
+	if (json_array_size(alternatives) > MAX_ALTERNATIVES)
+		return "Say anyOf: so many alternatives are not compared with each other.";
 	for (size_t i = 0; i < json_array_size(alternatives); i++)
 		for (size_t j = 0; j < i; j++)
 			if (!apart(c, json_array_get(alternatives, i), json_array_get(alternatives, j)))

@@ -7,6 +7,7 @@
 #include "model/utf8.h"
 
 #define MAX_GROUPS 200 /* inside each other */
+#define MAX_STACKED 8  /* repetitions of a repetition: like groups, each is a level of the writer's recursion */
 #define MAX_COUNT 65535
 #define UNBOUNDED (-1)
 #define LAST_CHARACTER 0x10FFFF
@@ -509,6 +510,7 @@ static int
 parse_repeated(parser *p)
 {
 	int it = parse_atom(p);
+	int stacked = 0;
 
 	while (more(p))
 	{
@@ -524,6 +526,8 @@ parse_repeated(parser *p)
 		/* lazy or not, the texts are the same */
 		if (!take(p, "?") && peek(p) == '+')
 			return fail(p, M1_E_UNSUPPORTED, "possessive repetitions are not supported");
+		if (++stacked > MAX_STACKED)
+			return fail(p, M1_E_UNSUPPORTED, "too many repetitions of one part");
 		it = add_item(p, (item){.kind = ITEM_REPEATED, .left = it, .min = min, .max = max});
 	}
 	return it;

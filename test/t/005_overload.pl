@@ -66,7 +66,7 @@ for my $call ("generate('Hello.')", "generate_stream('Hello.')", "summarize('Hel
 	is($state, '53400', "$call: a third request is refused");
 	like($message, qr/HINT: .*minimax_m1\.max_queue/, "$call: with a hint");
 }
-is($node->safe_psql('postgres', "SELECT string_agg(state || coalesce(queue_position::text, ''), ' ' ORDER BY request) FROM minimax_m1.activity"),
+is($node->safe_psql('postgres', "SELECT string_agg(state || coalesce(queue_position::text, ''), ' ' ORDER BY state) FROM minimax_m1.activity"),
 	'decode queued1', 'the others go on: one runs, one waits');
 is($node->safe_psql('postgres', 'SELECT rejected FROM minimax_m1.stats'), '5', 'the refusals are counted');
 $node->safe_psql('postgres', 'SELECT minimax_m1.cancel(request) FROM minimax_m1.activity');

@@ -21,6 +21,7 @@ my %calls = (
 	activity_rows => 'activity_rows()',
 	model_row => 'model_row()',
 	stats_row => 'stats_row()',
+	prefix_cache_row => 'prefix_cache_row()',
 	stats_by_function_rows => 'stats_by_function_rows()',
 	last_statement_rows => 'last_statement_rows()',
 	usage_rows => 'usage_rows()',

@@ -18,7 +18,7 @@ for my $round (1 .. 3)
 	my @running = map { start_query($node, long_query()) } 1 .. 4;
 
 	wait_for('two requests run and two wait', sub {
-			$node->safe_psql('postgres', q{SELECT string_agg(state, ' ' ORDER BY request) FROM minimax_m1.activity})
+			$node->safe_psql('postgres', q{SELECT string_agg(state, ' ' ORDER BY state) FROM minimax_m1.activity})
 			  eq 'decode decode queued queued' });
 	# pg_terminate_backend() does not know processes without a database, so the signal that it would send.
 	kill 'TERM', $worker;

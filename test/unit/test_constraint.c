@@ -301,6 +301,7 @@ test_regex_refusals(void **state)
 		{"\\bword", M1_E_UNSUPPORTED, "word boundaries", ""},
 		{"\\p{L}", M1_E_UNSUPPORTED, "character properties", ""},
 		{"a++", M1_E_UNSUPPORTED, "possessive", ""},
+		{"a**********", M1_E_UNSUPPORTED, "too many repetitions", ""},
 		{"a^b", M1_E_UNSUPPORTED, "at the ends", "character 2"},
 		{"a{70000}", M1_E_UNSUPPORTED, "65535", ""},
 		{"(a?){60000}", M1_E_UNSUPPORTED, "too complex", ""},

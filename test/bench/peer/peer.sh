@@ -33,7 +33,7 @@ fetch_peer() {
             mkdir -p "$package"
             tar xzf "$package.tgz" -C "$package"
         done
-        git clone -q "node-llama-cpp-$VERSION/package/llama/gitRelease.bundle" headers
+        git -c advice.detachedHead=false clone -q "node-llama-cpp-$VERSION/package/llama/gitRelease.bundle" headers
     )
 }
 
