@@ -14,6 +14,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -60,10 +61,15 @@ m1pg_extension_owner(void)
 {
 	Oid			nsp = get_namespace_oid("minimax_m1", true);
 	Oid			rel = OidIsValid(nsp) ? get_relname_relid("job", nsp) : InvalidOid;
+	Oid			extension;
 	HeapTuple	tuple;
 	Oid			owner;
 
 	if (!OidIsValid(rel))
+		return InvalidOid;
+	/* whoever may create schemas can make a table of that name */
+	extension = get_extension_oid("minimax_m1", true);
+	if (!OidIsValid(extension) || getExtensionOfObject(RelationRelationId, rel) != extension)
 		return InvalidOid;
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(rel));
 	if (!HeapTupleIsValid(tuple))
