@@ -15,23 +15,6 @@ LANGUAGE C VOLATILE PARALLEL SAFE ROWS 1;
 CREATE OR REPLACE VIEW stats AS
 SELECT s.*, c.* FROM @extschema@.stats_row() s CROSS JOIN @extschema@.prefix_cache_row() c;
 
-REVOKE ALL ON FUNCTION prefix_cache_row() FROM PUBLIC;
-
--- Whoever could read the view still can: functions of a view are called with its reader's rights.
-DO $$
-DECLARE
-    reader regrole;
-BEGIN
-    FOR reader IN
-        SELECT a.grantee
-        FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-        WHERE p.oid = '@extschema@.stats_row()'::pg_catalog.regprocedure AND a.grantee <> p.proowner
-    LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION @extschema@.prefix_cache_row() TO %s', reader);
-    END LOOP;
-END
-$$;
-
 -- ---- Operators over tables: batches, aggregates, constrained answers ----
 
 CREATE FUNCTION generate_batch(
@@ -1349,16 +1332,55 @@ COMMENT ON VIEW job_errors IS 'one''s jobs whose last attempt has failed, and wh
 
 -- ---- permissions ----
 
--- What is new is for nobody yet; what was granted before the update stays granted.
+-- What is new is for nobody yet, whatever default privileges say; what was granted before the update stays granted. New
+-- is what became a member of the extension together with this script's first function.
 DO $$
 DECLARE
-    fn regprocedure;
+    r record;
 BEGIN
-    FOR fn IN
-        SELECT p.oid FROM pg_catalog.pg_proc p
-        WHERE p.pronamespace = '@extschema@'::pg_catalog.regnamespace AND p.proacl IS NULL
+    FOR r IN
+        WITH member AS (
+            SELECT d.classid, d.objid, d.xmin AS since
+            FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+            WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
+              AND e.extname = 'minimax_m1'),
+        granted AS (
+            SELECT m.since, pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure) AS object, a.grantee
+            FROM member m
+            JOIN pg_catalog.pg_proc p ON p.oid = m.objid
+            CROSS JOIN LATERAL
+                pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+            WHERE m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND a.grantee <> p.proowner
+            UNION
+            SELECT m.since, pg_catalog.format('%s %s', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                                              c.oid::pg_catalog.regclass), a.grantee
+            FROM member m
+            JOIN pg_catalog.pg_class c ON c.oid = m.objid
+            CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+            WHERE m.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.grantee <> c.relowner)
+        SELECT g.object, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::text END AS grantee
+        FROM granted g
+        WHERE g.since = (SELECT m.since FROM member m
+                         WHERE m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                           AND m.objid = '@extschema@.prefix_cache_row()'::pg_catalog.regprocedure)
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', fn);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', r.object, r.grantee);
+    END LOOP;
+END
+$$;
+
+-- Whoever could read the stats view still can: functions of a view are called with its reader's rights.
+DO $$
+DECLARE
+    reader text;
+BEGIN
+    FOR reader IN
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
+        FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+        WHERE p.oid = '@extschema@.stats_row()'::pg_catalog.regprocedure AND a.grantee <> p.proowner
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.prefix_cache_row() TO %s', reader);
     END LOOP;
 END
 $$;

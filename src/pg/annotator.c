@@ -310,6 +310,7 @@ m1pg_unannotated(PG_FUNCTION_ARGS)
 	ArrayType  *found;
 	Datum		result;
 
+	m1pg_require_owner(fcinfo);
 	SPI_connect();
 	a = m1pg_annotator_load(NULL, id, CurrentMemoryContext);
 	if (a == NULL)

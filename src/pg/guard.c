@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -181,6 +182,13 @@ m1pg_gate(PG_FUNCTION_ARGS)
 
 /* ---- for the SQL side of annotators ---- */
 
+void
+m1pg_require_owner(FunctionCallInfo fcinfo)
+{
+	if (GetUserId() != m1pg_extension_owner() && !superuser())
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(fcinfo->flinfo->fn_oid));
+}
+
 /* _run_as(role, statement) */
 Datum
 m1pg_run_as(PG_FUNCTION_ARGS)
@@ -188,6 +196,7 @@ m1pg_run_as(PG_FUNCTION_ARGS)
 	const char *sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	M1Guard		guard;
 
+	m1pg_require_owner(fcinfo);
 	SPI_connect();
 	guard = m1pg_become(PG_GETARG_OID(0), true);
 	if (SPI_execute(sql, false, 0) < 0)
@@ -207,6 +216,7 @@ m1pg_depend(PG_FUNCTION_ARGS)
 	Datum	   *numbers;
 	int			n;
 
+	m1pg_require_owner(fcinfo);
 	ObjectAddressSet(trigger, TriggerRelationId, PG_GETARG_OID(0));
 	deleteDependencyRecordsForClass(TriggerRelationId, trigger.objectId, PG_GETARG_OID(1), DEPENDENCY_NORMAL);
 	deconstruct_array(columns, INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &numbers, NULL, &n);

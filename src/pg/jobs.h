@@ -50,6 +50,8 @@ extern M1Guard m1pg_become(Oid role, bool restricted);
 extern void m1pg_unbecome(const M1Guard *guard);
 /* Who owns the extension's tables; InvalidOid when they are not there. */
 extern Oid	m1pg_extension_owner(void);
+/* For internal functions that act as others: an error unless the current user is the extension's owner, or a superuser. */
+extern void m1pg_require_owner(FunctionCallInfo fcinfo);
 /* SPI_execute_with_args, or an error. Returns the number of rows. */
 extern uint64 m1pg_query(const char *sql, int n, Oid *types, Datum *values, const char *nulls, bool read_only);
 /* A column of row i of the last query as a string in `context`, or NULL. */
