@@ -149,6 +149,9 @@ SELECT day, no, code, topic, tableoid::regclass FROM shop.ticket ORDER BY day;
 SET ROLE m1_owner;
 UPDATE shop.ticket SET day = '2026-02-02', body = :'parcel' WHERE no = 3;
 UPDATE shop.ticket SET topic = NULL WHERE no = 1.5;
+\set VERBOSITY sqlstate
+UPDATE shop.ticket SET no = NULL WHERE no = 1.5;
+\set VERBOSITY default
 CALL minimax_m1.backfill('ticket', 1);
 RESET ROLE;
 CALL drained('ticket');

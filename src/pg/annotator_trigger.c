@@ -173,6 +173,15 @@ row_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	return construct_array(values, s->annotator->n_keys, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
+static bool
+has_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	for (int i = 0; i < s->annotator->n_keys; i++)
+		if (is_null(row, tupdesc, s->keys[i]))
+			return false;
+	return true;
+}
+
 static void
 enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 {
@@ -180,8 +189,12 @@ enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	const M1Annotator *a = s->annotator;
 	Oid			types[5] = {OIDOID, INT4OID, TEXTARRAYOID, TEXTOID, INT4OID};
 	Datum		values[5];
-	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	M1Guard		guard;
 
+	/* seen before it is written: the primary key will refuse it */
+	if (!has_key(s, row, tupdesc))
+		return;
+	guard = m1pg_become(m1pg_extension_owner(), false);
 	if (plan == NULL)
 	{
 		plan = SPI_prepare("INSERT INTO minimax_m1.job (owner, annotator_id, key, state, max_attempts) "
