@@ -53,6 +53,8 @@ read_options(M1Annotator *a, int first, MemoryContext context)
 	a->request.template_len = m1pg_template_shared_len(&t);
 	if (system != NULL)
 		a->request.system = m1pg_to_utf8(system, strlen(system));
+	else
+		a->request.system = m1pg_keep(a->request.system);	/* a SET frees the setting's value */
 	value = m1pg_result(0, first + 1, &isnull);
 	if (!isnull)
 		a->request.max_tokens = DatumGetInt32(value);

@@ -225,6 +225,7 @@ prepare_row(M1Job *job, void *arg)
 	Prepared   *p = arg;
 	M1Definition *d = p->definition = m1pg_definition(job->annotator_id);
 	MemoryContext old;
+	m1w_generate request;
 	bool		target_is_null;
 	char	   *prompt;
 
@@ -255,13 +256,14 @@ prepare_row(M1Job *job, void *arg)
 		return;
 	}
 	old = MemoryContextSwitchTo(job->context);
-	job->request = d->annotator->request;	/* its texts are copied: a definition lasts for a turn */
-	job->request.seed = m1pg_new_seed();
-	job->request.prompt.data = pstrdup(prompt);
-	job->request.prompt = m1pg_to_utf8(job->request.prompt.data, strlen(prompt));
-	job->request.system = m1pg_keep(job->request.system);
-	job->request.constraint_text = m1pg_keep(job->request.constraint_text);
+	request = d->annotator->request;
+	request.seed = m1pg_new_seed();
+	request.prompt = m1pg_to_utf8(pstrdup(prompt), strlen(prompt));
+	/* a definition lasts for a turn */
+	request.system = m1pg_keep(request.system);
+	request.constraint_text = m1pg_keep(request.constraint_text);
 	job->hash = m1pg_hash_prompt(prompt);
+	job->request = request;		/* once nothing can fail: whoever frees the job wipes its texts */
 	MemoryContextSwitchTo(old);
 	p->wanted = true;
 }
