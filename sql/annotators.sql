@@ -157,6 +157,17 @@ RESET ROLE;
 CALL drained('ticket');
 SELECT day, no, code, topic, tableoid::regclass FROM shop.ticket ORDER BY no;
 SET ROLE m1_owner;
+-- one row is one key, whatever the session's time zone
+CREATE TABLE shop.moment (at timestamptz PRIMARY KEY, body text, topic text);
+SELECT minimax_m1.create_annotator('moment', 'shop.moment', 'topic', '{body}');
+SELECT minimax_m1.alter_annotator('moment', enabled => false);
+SET timezone = 'Asia/Tokyo';
+INSERT INTO shop.moment VALUES ('2026-01-02 03:04:05+00', 'x');
+SET timezone = 'America/Lima';
+UPDATE shop.moment SET body = 'y';
+RESET timezone;
+SELECT count(DISTINCT key) FROM minimax_m1.jobs WHERE annotator = 'moment';
+DROP TABLE shop.moment;
 ALTER TABLE shop.ticket DETACH PARTITION shop.ticket_1;
 INSERT INTO shop.ticket_1 VALUES ('2026-01-03', 9, 'z', 'x');
 SELECT name, pending FROM minimax_m1.annotators;

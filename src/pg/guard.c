@@ -26,8 +26,8 @@ PG_FUNCTION_INFO_V1(m1pg_gate);
 PG_FUNCTION_INFO_V1(m1pg_run_as);
 PG_FUNCTION_INFO_V1(m1pg_depend);
 
-static void
-set_for_now(const char *name, const char *value)
+void
+m1pg_set_for_now(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
@@ -41,12 +41,13 @@ m1pg_become(Oid role, bool restricted)
 	SetUserIdAndSecContext(role, guard.context | SECURITY_LOCAL_USERID_CHANGE |
 						   (restricted ? SECURITY_RESTRICTED_OPERATION : 0));
 	guard.nest = NewGUCNestLevel();
-	set_for_now("search_path", "pg_catalog, pg_temp");
+	m1pg_set_for_now("search_path", "pg_catalog, pg_temp");
 	/* as postgres_fdw does, so that a key is read as what was written */
-	set_for_now("datestyle", "ISO");
-	set_for_now("intervalstyle", "postgres");
-	set_for_now("extra_float_digits", "3");
-	set_for_now("bytea_output", "hex");
+	m1pg_set_for_now("datestyle", "ISO");
+	m1pg_set_for_now("intervalstyle", "postgres");
+	m1pg_set_for_now("extra_float_digits", "3");
+	m1pg_set_for_now("bytea_output", "hex");
+	m1pg_set_for_now("timezone", "GMT");
 	return guard;
 }
 

@@ -302,12 +302,6 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 	}
 }
 
-static void
-set_for_now(const char *name, const char *value)
-{
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
 static int
 claim(const char *sql, int n, dlist_head *jobs)
 {
@@ -318,11 +312,11 @@ claim(const char *sql, int n, dlist_head *jobs)
 	int			nest = NewGUCNestLevel();
 
 	/* in the order of the index, and no further than needed, however little is known of the table */
-	set_for_now("enable_sort", "off");
-	set_for_now("enable_bitmapscan", "off");
-	set_for_now("enable_seqscan", "off");
-	set_for_now("enable_hashjoin", "off");
-	set_for_now("enable_mergejoin", "off");
+	m1pg_set_for_now("enable_sort", "off");
+	m1pg_set_for_now("enable_bitmapscan", "off");
+	m1pg_set_for_now("enable_seqscan", "off");
+	m1pg_set_for_now("enable_hashjoin", "off");
+	m1pg_set_for_now("enable_mergejoin", "off");
 	values[0] = Int64GetDatum(n);
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);

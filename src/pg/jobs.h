@@ -48,6 +48,8 @@ typedef struct M1Guard
  */
 extern M1Guard m1pg_become(Oid role, bool restricted);
 extern void m1pg_unbecome(const M1Guard *guard);
+/* Sets a setting up to the end of the GUC nest level. */
+extern void m1pg_set_for_now(const char *name, const char *value);
 /* Who owns the extension's tables; InvalidOid when they are not there. */
 extern Oid	m1pg_extension_owner(void);
 /* For internal functions that act as others: an error unless the current user is the extension's owner, or a superuser. */
