@@ -1295,7 +1295,9 @@ COMMENT ON FUNCTION coverage IS 'share of a table''s rows whose column is filled
 CREATE VIEW annotators WITH (security_barrier) AS
 SELECT a.name, a.source, a.target_column, a.reasoning_column, a.status_column, a.template, a.mode, a.fire, a.enabled,
        a.max_attempts, a.system_prompt, a.max_tokens, a.thinking_budget, a.temperature, a.top_p, a.json_schema,
-       a.owner, q.pending, q.running, q.failed, q.oldest_age, @extschema@.coverage(a.source, a.target_column) AS coverage,
+       a.owner, q.pending, q.running, q.failed, q.oldest_age,
+       -- others would run the policies of the table with their own rights
+       CASE WHEN pg_get_userbyid(a.owner) = current_user THEN @extschema@.coverage(a.source, a.target_column) END AS coverage,
        coalesce(p.done, 0) AS done,
        coalesce(p.rate * exp(- extract(epoch FROM clock_timestamp() - p.last_done) / 60), 0)::float8 AS rate
 FROM @extschema@.annotator a
