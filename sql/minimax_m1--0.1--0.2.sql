@@ -2,6 +2,18 @@
 
 \echo Use "ALTER EXTENSION minimax_m1 UPDATE TO '0.2'" to load this file. \quit
 
+-- A schema of this name that was there before is used; its owner could replace what is made in it.
+DO $$
+BEGIN
+    IF NOT (SELECT r.rolsuper FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+            WHERE n.oid = '@extschema@'::pg_catalog.regnamespace) THEN
+        RAISE EXCEPTION 'minimax_m1: the owner of schema "@extschema@" is not a superuser'
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Drop the schema, or give it another owner when you know what is in it.';
+    END IF;
+END
+$$;
+
 -- ---- Prefix cache: what the stats view tells of it ----
 
 CREATE FUNCTION prefix_cache_row(

@@ -31,6 +31,8 @@ wait_ready($node);
 wait_for('a runner has looked at the database', sub {
 		sql($commits) > $before || sql(q{SELECT pg_postmaster_start_time() < clock_timestamp() - interval '5 s'}) eq 't' });
 is(sql('SELECT is_called FROM minimax_m1.fired', 'hostile'), 'f', 'a table with the queue\'s name is not the queue');
+my ($refused) = sqlstate($node, 'CREATE EXTENSION minimax_m1', connstr => $node->connstr('hostile'));
+is($refused, '42501', 'nor is a schema of another role the extension\'s');
 
 # Default privileges of whoever installs the extension. Grants on what 0.1 has stay.
 sql('CREATE ROLE someone');
