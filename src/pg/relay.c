@@ -208,7 +208,18 @@ attach(Relay *r, dsm_handle handle)
 	shm_toc    *toc;
 	shm_mq	   *mq;
 
-	r->segment = dsm_attach(handle);
+	PG_TRY();
+	{
+		r->segment = dsm_attach(handle);
+	}
+	PG_CATCH();
+	{
+		/* this worker ends; the next one takes the request up, and counts it */
+		set_slot_state(r, M1_SLOT_SUBMITTED);
+		hash_search(relays, &r->request, HASH_REMOVE, NULL);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	if (r->segment == NULL)
 		return;					/* the client has gone in between */
 	dsm_pin_mapping(r->segment);
@@ -238,8 +249,8 @@ take_up(int index, const M1Slot *slot)
 	r->state = RELAY_WAITING;
 	r->submitted_at = slot->submitted_at;
 	r->deadline = slot->deadline;
-	m1pg_account_open(&r->account, index, slot);
 	attach(r, slot->handle);
+	m1pg_account_open(&r->account, index, slot);
 	MemoryContextSwitchTo(old);
 	if (r->segment == NULL)
 		abandon(r);
