@@ -344,18 +344,6 @@ m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 	return c;
 }
 
-M1Channel *
-m1pg_channel_open(m1w_type type, const char *payload, Size len,
-				  const char *function, const char *excerpt)
-{
-	m1_error	error;
-	M1Channel  *c = m1pg_channel_try_open(type, payload, len, function, excerpt, &error);
-
-	if (c == NULL)
-		m1pg_report(&error);
-	return c;
-}
-
 void
 m1pg_channel_pin(M1Channel *c)
 {

@@ -216,9 +216,6 @@ typedef struct M1Channel M1Channel;
  */
 extern M1Channel *m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 										const char *function, const char *excerpt, m1_error *error);
-/* The same, where a refusal is raised. */
-extern M1Channel *m1pg_channel_open(m1w_type type, const char *payload, Size len,
-									const char *function, const char *excerpt);
 
 #define M1PG_NO_EVENT	((m1w_type) 0)
 

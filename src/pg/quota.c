@@ -20,7 +20,6 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -65,14 +64,16 @@ read_settings(ArrayType *settings, M1Quota *quota)
 	}
 }
 
-static void
-read_catalog(Oid role, M1Quota *quota)
+void
+m1pg_quota_of(Oid role, M1Quota *quota)
 {
 	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	quota->tokens_per_hour = quota->max_concurrent = -1;
+	quota->role_name[0] = '\0';
 	ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(InvalidOid));
 	ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole, BTEqualStrategyNumber, F_OIDEQ,
@@ -94,34 +95,6 @@ read_catalog(Oid role, M1Quota *quota)
 
 		strlcpy(quota->role_name, name != NULL ? name : "", sizeof quota->role_name);
 	}
-}
-
-void
-m1pg_quota_of(Oid role, M1Quota *quota)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	bool		alone = !IsTransactionState();
-	Oid			userid;
-	int			context;
-
-	quota->tokens_per_hour = quota->max_concurrent = -1;
-	quota->role_name[0] = '\0';
-	/* Background processes ask between their transactions. One without a database asks for nobody's prompt. */
-	if (!OidIsValid(MyDatabaseId))
-		return;
-	if (!alone)
-	{
-		read_catalog(role, quota);
-		return;
-	}
-	/* a transaction does not begin under a borrowed identity */
-	GetUserIdAndSecContext(&userid, &context);
-	SetUserIdAndSecContext(userid, 0);
-	StartTransactionCommand();
-	read_catalog(role, quota);
-	CommitTransactionCommand();
-	SetUserIdAndSecContext(userid, context);
-	MemoryContextSwitchTo(caller);
 }
 
 /* ---- what a request may take ---- */
