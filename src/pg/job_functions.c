@@ -252,6 +252,8 @@ count_unfinished(Oid caller, Datum jobs)
 				 errdetail("It starts when the transaction has committed."),
 				 errhint("Commit, then wait.")));
 	m1pg_unbecome(&guard);
+	/* the caller looks again and again in one SPI connection */
+	SPI_freetuptable(SPI_tuptable);
 	return n;
 }
 
