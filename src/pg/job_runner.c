@@ -345,10 +345,10 @@ take_jobs(bool making_room)
 			more_may_be_due = false;
 			return;
 		}
-		(void) m1pg_claim_suspect(&jobs);
-		alone = true;
+		alone = m1pg_claim_suspect(&jobs) > 0;
 	}
-	else
+	/* one that somebody has locked holds up no other */
+	if (!alone)
 		more_may_be_due = m1pg_claim(n, &jobs) == n;
 	n_jobs = count_jobs();
 	if (n_jobs == 0)

@@ -159,6 +159,19 @@ kill 'CONT', $engine;
 is(sql("SELECT state FROM minimax_m1.poll($job)"), 'cancelled', 'and stays so');
 is(sql("SELECT minimax_m1.cancel_job($job)"), 'f', 'once');
 
+# A job under which the engine was lost is run alone; while somebody has it locked, the others go on.
+$job = sql(q{BEGIN; SELECT minimax_m1.submit('Hello.'); UPDATE minimax_m1.job SET losses = 3, run_at = now() + '1 s' WHERE state = 'pending'; COMMIT});
+$holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT 1 FROM minimax_m1.job WHERE id = $job FOR UPDATE");
+$node->safe_psql('postgres', 'SELECT pg_sleep(1)');
+$other = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+sql("CALL minimax_m1.wait_for(ARRAY[$other], '30 s')");
+is(sql("SELECT state FROM minimax_m1.poll($other)"), 'done', 'a locked suspect holds up no other job');
+$holder->query_safe('COMMIT');
+$holder->quit;
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
+is(sql("SELECT state FROM minimax_m1.poll($job)"), 'done', 'and runs when it is free');
+
 # Failures: attempts with pauses in between, then a dead letter; others go on.
 sql(qq{ALTER TABLE message ADD CHECK (topic <> 'hardware' OR id <> 10);
 	SELECT minimax_m1.alter_annotator('topic', max_attempts => 3);
