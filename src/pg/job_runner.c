@@ -39,6 +39,7 @@ static int	n_jobs = 0;
 static bool more_may_be_due = true;
 static bool alone = false;		/* the one job in flight is a suspect */
 static TimestampTz renewed_at;
+static TimestampTz tidied_at;
 static TimestampTz paused_until = 0;
 static int	pause_ms = FIRST_PAUSE_MS;
 static bool paused_for_engine = false;
@@ -279,9 +280,9 @@ finish_jobs(void)
 }
 
 static bool
-leases_need_a_look(void)
+is_time_again(TimestampTz last)
 {
-	return TimestampDifferenceExceeds(renewed_at, GetCurrentTimestamp(), m1pg_job_lease * 1000 / 3);
+	return TimestampDifferenceExceeds(last, GetCurrentTimestamp(), m1pg_job_lease * 1000 / 3);
 }
 
 /* Renews, and stops working on what was cancelled. */
@@ -364,7 +365,16 @@ turn_is_due(void)
 	dlist_foreach(iter, &jobs)
 		if (can_write(dlist_container(M1Job, node, iter.cur), now))
 			return true;
-	return (more_may_be_due && !alone && places_free() > 0 && !is_paused()) || (n_jobs > 0 && leases_need_a_look());
+	return (more_may_be_due && !alone && places_free() > 0 && !is_paused()) || (n_jobs > 0 && is_time_again(renewed_at));
+}
+
+/* What is done once in a while, however busy the queue is. */
+static void
+tidy_up(void)
+{
+	m1pg_claim_orphans();
+	m1pg_forget_old();
+	tidied_at = GetCurrentTimestamp();
 }
 
 /* false when the extension is gone. */
@@ -378,8 +388,13 @@ turn(bool look_at_leases, bool making_room)
 	if (installed)
 	{
 		finish_jobs();
-		if (look_at_leases || leases_need_a_look())
+		if (look_at_leases || is_time_again(renewed_at))
 			renew_leases();
+		if (is_time_again(tidied_at))
+		{
+			tidy_up();
+			more_may_be_due = true;
+		}
 		take_jobs(making_room);
 	}
 	end_turn();
@@ -409,7 +424,7 @@ set_up(Oid database)
 	SetConfigOption("lock_timeout", "200ms", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* When this database's next runner is to be started; also does what is done once in a while. */
+/* When this database's next runner is to be started. */
 static TimestampTz
 look_ahead(void)
 {
@@ -418,8 +433,7 @@ look_ahead(void)
 	begin_turn();
 	if (OidIsValid(m1pg_extension_owner()))
 	{
-		m1pg_claim_orphans();
-		m1pg_forget_old();
+		tidy_up();
 		next = m1pg_next_due();
 	}
 	end_turn();

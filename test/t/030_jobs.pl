@@ -140,10 +140,15 @@ $other = sql(q{SELECT minimax_m1.submit('Hello.')});
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
 is(sql("SELECT state, content, attempts FROM minimax_m1.poll($job)"), 'done|82|0', 'one that has ended is taken up');
 $holder->quit;
-# a long job's lease is renewed: three times over it would have ended
+# a long job's lease is renewed: three times over it would have ended; one that was let slip meanwhile is taken up
 stop_engine();
 $job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
 wait_running(1);
+$other = sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_running(2);
+sql("UPDATE minimax_m1.job SET leased_at = clock_timestamp(), lease_until = clock_timestamp() WHERE id = $other");
+wait_for('a busy runner has taken up the lost job', sub { sql("SELECT losses FROM minimax_m1.job WHERE id = $other") eq '1' });
+pass('a runner that is never idle takes up lost jobs, too');
 wait_for('the lease was renewed', sub { sql("SELECT lease_until > leased_at + '7 s' FROM minimax_m1.job WHERE id = $job") eq 't' });
 kill 'CONT', $engine;
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
