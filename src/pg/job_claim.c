@@ -189,17 +189,6 @@ drop_superfluous(M1Job *job)
 					  "FOR UPDATE SKIP LOCKED)", 3, types, values, NULL, false);
 }
 
-static bool
-same_row(const M1Job *a, const M1Job *b)
-{
-	if (a->annotator_id == 0 || a->annotator_id != b->annotator_id || a->n_keys != b->n_keys)
-		return false;
-	for (int i = 0; i < a->n_keys; i++)
-		if (strcmp(a->key[i], b->key[i]) != 0)
-			return false;
-	return true;
-}
-
 /* ---- from a row to a prompt ---- */
 
 typedef struct Prepared
@@ -277,12 +266,10 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 		M1Job	   *job = claimed[i];
 		Prepared	p = {.wanted = job->annotator_id == 0};
 		ErrorData  *error = NULL;
-		bool		twice = false;
+		/* not when the drop_superfluous of an earlier one, which may be over, has removed it */
+		bool		there = m1pg_lock_lease(job);
 
-		for (int k = 0; k < i && !twice; k++)
-			twice = claimed[k] != NULL && same_row(claimed[k], job);
-		/* the first one's drop_superfluous has removed it */
-		if (!twice && job->annotator_id != 0)
+		if (there && job->annotator_id != 0)
 			error = m1pg_try(job, prepare_row, &p);
 		if (error != NULL && m1pg_is_passing(error))
 		{
@@ -292,11 +279,8 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 		}
 		else if (error != NULL)
 			m1pg_fail_job(job, error, false);
-		if (twice || error != NULL || !p.wanted)
-		{
+		if (!there || error != NULL || !p.wanted)
 			m1pg_free_job(job);
-			claimed[i] = NULL;
-		}
 		else
 			dlist_push_tail(jobs, &job->node);
 	}

@@ -107,6 +107,17 @@ is(sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s'); SELECT content FROM minim
 	'a locked table holds up no other job');
 $locker->query_safe('ROLLBACK');
 
+# Two entries of a row that is locked: one of them stays.
+sql(q{SELECT minimax_m1.alter_annotator('topic', enabled => false)});
+sql(qq{UPDATE message SET body = '$parcel' WHERE id = 3; UPDATE message SET body = NULL WHERE id = 3});
+is(sql('SELECT count(*) FROM minimax_m1.job WHERE annotator_id IS NOT NULL'), '2', 'each change of a row is an entry');
+$locker->query_safe('BEGIN; SELECT 1 FROM message WHERE id = 3 FOR UPDATE');
+sql(q{SELECT minimax_m1.alter_annotator('topic', enabled => true)});
+wait_for('one of two entries is left', sub { sql('SELECT count(*) FROM minimax_m1.job WHERE annotator_id IS NOT NULL') eq '1' });
+$locker->query_safe('COMMIT');
+wait_drained();
+is(topic(3), 'none', 'a locked row with two entries keeps one');
+
 # A statement that is rolled back leaves no job; a row and its job go together.
 sql(qq{BEGIN; INSERT INTO message VALUES (5, '$leak'); SELECT minimax_m1.submit('Hello.'); ROLLBACK});
 is(sql(q{SELECT count(*) FROM minimax_m1.jobs WHERE state <> 'done'}), '0', 'a rolled-back transaction leaves no job');
