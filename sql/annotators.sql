@@ -202,6 +202,18 @@ RESET ROLE;
 CALL drained('form');
 SET ROLE m1_owner;
 SELECT id, facts->>'topic' IN ('hardware', 'delivery') AS follows FROM form ORDER BY id;
+-- one that is cut off is none
+SELECT minimax_m1.alter_annotator('form', max_tokens => 1);
+INSERT INTO form VALUES (3, :'leak');
+RESET ROLE;
+CALL drained('form');
+SET ROLE m1_owner;
+SELECT key, state, attempts, sqlstate FROM minimax_m1.job_errors WHERE annotator = 'form';
+SELECT minimax_m1.alter_annotator('form', mode => 'sync');
+\set VERBOSITY sqlstate
+INSERT INTO form VALUES (4, :'leak');
+\set VERBOSITY default
+SELECT id, facts IS NULL AS empty FROM form WHERE id > 2 ORDER BY id;
 DROP TABLE form;
 
 -- an annotation that feeds another, and what would never end

@@ -67,6 +67,10 @@ SELECT minimax_m1.submit('x', dedupe_key => repeat('x', 1001));
 SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}') AS job \gset
 CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
 SELECT state, content IN ('"yes"', '"no"') AS follows FROM minimax_m1.poll(:job);
+-- one that is cut off is none
+SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}', max_tokens => 1) AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
+SELECT state, content, attempts, sqlstate, error FROM minimax_m1.poll(:job);
 \set VERBOSITY sqlstate
 SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}', stop => '{x}');
 SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": []}');

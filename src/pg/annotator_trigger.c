@@ -12,6 +12,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "constrained.h"
 #include "template.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -239,6 +240,7 @@ annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	char	   *prompt = m1pg_template_render_row(&s->template, row, tupdesc);
 	m1w_generate g = s->annotator->request;
 	M1Result	result;
+	m1_error	error;
 	char	   *content = NULL;
 	char	   *reasoning = NULL;
 
@@ -248,6 +250,8 @@ annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	{
 		g.prompt = m1pg_to_utf8(prompt, strlen(prompt));
 		m1pg_run(&g, "annotate", &result);
+		if (g.constraint != M1W_CONSTRAINT_NONE && !m1pg_check_complete(&result.done, &error))
+			m1pg_report(&error);
 		content = text_to_cstring(m1pg_text_from_utf8(result.done.content));
 		if (result.done.reasoning.len > 0)
 			reasoning = text_to_cstring(m1pg_text_from_utf8(result.done.reasoning));

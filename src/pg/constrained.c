@@ -33,14 +33,14 @@ m1pg_constrain(m1w_generate *g, m1w_constraint kind, const char *constraint)
 }
 
 /* The mask lets an answer end only where it is complete; without an end it was cut off, or never begun. */
-static bool
-check_complete(const M1Result *result, m1_error *error)
+bool
+m1pg_check_complete(const m1w_done *done, m1_error *error)
 {
-	if (result->done.finish == M1W_FINISH_STOP || result->done.finish == M1W_FINISH_THINKING_BUDGET)
+	if (done->finish == M1W_FINISH_STOP || done->finish == M1W_FINISH_THINKING_BUDGET)
 		return true;
 	m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the answer was cut off before its end");
 	m1_error_detail(error, "It finished with \"%s\" after %d tokens, of which %d are reasoning.",
-					m1w_finish_name(result->done.finish), result->done.completion_tokens, result->done.reasoning_tokens);
+					m1w_finish_name(done->finish), done->completion_tokens, done->reasoning_tokens);
 	m1_error_hint(error, "Raise max_tokens or minimax_m1.max_context, or set a thinking budget.");
 	return false;
 }
@@ -51,7 +51,7 @@ m1pg_run_constrained(const m1w_generate *g, const char *function, char **answer,
 	M1Result	result;
 	text	   *converted;
 
-	if (!m1pg_try_run(g, function, &result, error) || !check_complete(&result, error))
+	if (!m1pg_try_run(g, function, &result, error) || !m1pg_check_complete(&result.done, error))
 		return false;
 	if ((converted = m1pg_scalar_text(result.done.content)) == NULL)
 	{

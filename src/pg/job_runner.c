@@ -12,6 +12,7 @@
 #include "runner.h"
 
 #include "access/xact.h"
+#include "constrained.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -158,6 +159,8 @@ poll_request(M1Job *job)
 	{
 		job->done.content = m1pg_keep(job->done.content);
 		job->done.reasoning = m1pg_keep(job->done.reasoning);
+		if (job->request.constraint != M1W_CONSTRAINT_NONE)
+			(void) m1pg_check_complete(&job->done, &job->error);
 	}
 	else if (type != M1W_ERROR && type != M1W_DONE && type != M1PG_NO_EVENT)
 		m1_fail(&job->error, M1_E_INTERNAL, "unexpected event %d", (int) type);
