@@ -214,6 +214,17 @@ SELECT minimax_m1.alter_annotator('form', mode => 'sync');
 INSERT INTO form VALUES (4, :'leak');
 \set VERBOSITY default
 SELECT id, facts IS NULL AS empty FROM form WHERE id > 2 ORDER BY id;
+-- a schema is checked at the cost of who gives it
+RESET ROLE;
+SELECT minimax_m1.set_quota('m1_owner', 0);
+SET ROLE m1_owner;
+\set VERBOSITY sqlstate
+SELECT minimax_m1.create_annotator('other', 'form', 'facts', '{body}', json_schema => '{"enum": ["yes"]}');
+SELECT minimax_m1.alter_annotator('form', json_schema => '{"enum": ["yes"]}');
+\set VERBOSITY default
+RESET ROLE;
+SELECT minimax_m1.set_quota('m1_owner');
+SET ROLE m1_owner;
 DROP TABLE form;
 
 -- an annotation that feeds another, and what would never end

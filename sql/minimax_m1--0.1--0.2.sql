@@ -482,7 +482,7 @@ CREATE FUNCTION _check_options(system_prompt text, max_tokens int, thinking_budg
 AS 'MODULE_PATHNAME', 'm1pg_check_options' LANGUAGE C;
 
 -- Raises the engine's error for a schema that it cannot follow.
-CREATE FUNCTION _check_json_schema(json_schema jsonb) RETURNS void
+CREATE FUNCTION _check_json_schema(caller oid, json_schema jsonb) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
 
 -- Runs a statement as a role, with nothing allowed that would outlive it.
@@ -864,6 +864,8 @@ BEGIN
             MESSAGE = 'minimax_m1: annotators cannot be created on a standby',
             HINT = 'Create them on the primary.';
     END IF;
+    -- asks the engine: nothing is locked yet
+    PERFORM @extschema@._check_json_schema(caller, json_schema);
     a.id := nextval('@extschema@.annotator_id_seq');
     a.name := name;
     a.owner := caller;
@@ -888,7 +890,7 @@ BEGIN
     a.thinking_budget := thinking_budget;
     a.temperature := temperature;
     a.top_p := top_p;
-    PERFORM @extschema@._annotator_check(a), @extschema@._check_json_schema(a.json_schema);
+    PERFORM @extschema@._annotator_check(a);
     BEGIN
         INSERT INTO @extschema@.annotator VALUES (a.*);
     EXCEPTION WHEN unique_violation THEN
@@ -944,7 +946,7 @@ BEGIN
     a.top_p := coalesce(top_p, o.top_p);
     PERFORM @extschema@._annotator_check(a);
     IF a.json_schema IS DISTINCT FROM o.json_schema THEN
-        PERFORM @extschema@._check_json_schema(a.json_schema);
+        PERFORM @extschema@._check_json_schema(caller, a.json_schema);
     END IF;
     UPDATE @extschema@.annotator u
     SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =

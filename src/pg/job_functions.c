@@ -64,11 +64,14 @@ check_json_schema(Jsonb *schema)
 	m1pg_run(&g, "check_json_schema", &result);
 }
 
-/* _check_json_schema(schema) */
+/* _check_json_schema(role, schema): the request is the role's. */
 Datum
 m1pg_check_json_schema(PG_FUNCTION_ARGS)
 {
-	check_json_schema(PG_GETARG_JSONB_P(0));
+	M1Guard		guard = m1pg_become(PG_GETARG_OID(0), false);
+
+	check_json_schema(PG_GETARG_JSONB_P(1));
+	m1pg_unbecome(&guard);
 	PG_RETURN_VOID();
 }
 
