@@ -76,6 +76,17 @@ SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}', sto
 SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": []}');
 \set VERBOSITY default
 
+-- one that its role's quota never admits
+RESET ROLE;
+SELECT minimax_m1.set_quota('m1_carol', 10);
+SET ROLE m1_carol;
+SELECT minimax_m1.submit('Hello.') AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job], '30 s');
+SELECT state, attempts, sqlstate FROM minimax_m1.poll(:job);
+RESET ROLE;
+SELECT minimax_m1.set_quota('m1_carol');
+SET ROLE m1_carol;
+
 -- no waiting for one's own transaction, nor where the end would not be seen
 BEGIN;
 SELECT minimax_m1.submit('Hello.') AS own \gset

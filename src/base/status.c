@@ -63,6 +63,7 @@ m1_status_name(m1_status code)
 		[M1_E_UNAVAILABLE] = "unavailable",
 		[M1_E_DEVICE] = "device",
 		[M1_E_INTERNAL] = "internal",
+		[M1_E_OVER_QUOTA] = "over_quota",
 	};
 
 	return (unsigned) code < M1_STATUS_COUNT ? names[code] : "unknown";

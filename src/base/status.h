@@ -24,6 +24,7 @@ typedef enum m1_status
 	M1_E_UNAVAILABLE,	   /* engine or worker went away: retry later */
 	M1_E_DEVICE,		   /* the device is missing or failed */
 	M1_E_INTERNAL,		   /* a bug */
+	M1_E_OVER_QUOTA,	   /* more than the role's quota ever admits */
 	M1_STATUS_COUNT
 } m1_status;
 

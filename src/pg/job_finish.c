@@ -211,7 +211,7 @@ static bool
 is_for_good(const m1_error *error)
 {
 	return error->code == M1_E_INVALID_ARGUMENT || error->code == M1_E_UNSUPPORTED ||
-		error->code == M1_E_CONTEXT_OVERFLOW || error->code == M1_E_CANCELLED;
+		error->code == M1_E_CONTEXT_OVERFLOW || error->code == M1_E_OVER_QUOTA || error->code == M1_E_CANCELLED;
 }
 
 /* A lock, a deadlock, a serialization failure or a cancelled query: the answer is as good as before. */

@@ -186,7 +186,9 @@ admits_tokens(const M1Quota *quota, Oid role, int64 tokens, int64 reserved, m1_e
 	r->limited = 1;
 	if (used + reserved + tokens <= quota->tokens_per_hour)
 		return true;
-	m1_fail(error, M1_E_OVERLOADED, "the token quota of role \"%s\" has no room for this request", quota->role_name);
+	/* without a model's context, what the request may take is not known yet */
+	m1_fail(error, tokens > quota->tokens_per_hour && m1pg_shared->model.context > 0 ? M1_E_OVER_QUOTA : M1_E_OVERLOADED,
+			"the token quota of role \"%s\" has no room for this request", quota->role_name);
 	m1_error_detail(error, INT64_FORMAT " of " INT64_FORMAT " tokens were used within the hour, running requests may take "
 					INT64_FORMAT " more, and this one up to " INT64_FORMAT ".",
 					used, quota->tokens_per_hour, reserved, tokens);

@@ -41,6 +41,7 @@ sqlstate_of(m1_status code)
 		case M1_E_CONTEXT_OVERFLOW:
 			return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 		case M1_E_OVERLOADED:
+		case M1_E_OVER_QUOTA:
 			return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 		case M1_E_CANCELLED:
 		case M1_E_TIMEOUT:
