@@ -70,6 +70,49 @@ m1pg_try(M1Job *job, M1Step step, void *arg)
 	return error;
 }
 
+/* ---- owners who were refused ---- */
+
+typedef struct Refused
+{
+	Oid			owner;
+	TimestampTz until;
+} Refused;
+
+static Refused *refused = NULL;
+static int	n_refused = 0;
+
+void
+m1pg_admit_owner(Oid owner)
+{
+	for (int i = 0; i < n_refused; i++)
+		if (refused[i].owner == owner)
+			refused[i--] = refused[--n_refused];
+}
+
+void
+m1pg_refuse_owner(Oid owner)
+{
+	Size		size = (n_refused + 1) * sizeof *refused;
+
+	m1pg_admit_owner(owner);
+	refused = refused == NULL ? MemoryContextAlloc(TopMemoryContext, size) : repalloc(refused, size);
+	refused[n_refused].owner = owner;
+	refused[n_refused++].until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), m1pg_job_retry_delay);
+}
+
+static Datum
+refused_owners(void)
+{
+	Datum	   *owners = palloc(Max(n_refused, 1) * sizeof *owners);
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int i = 0; i < n_refused; i++)
+		if (now < refused[i].until)
+			owners[n++] = ObjectIdGetDatum(refused[i].owner);
+	return PointerGetDatum(construct_array(owners, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
 /* ---- claiming ---- */
 
 #define CLAIM_COLUMNS \
@@ -87,7 +130,7 @@ enum
 #define CLAIM_SQL \
 	"WITH due AS MATERIALIZED (" \
 	" SELECT j.id FROM minimax_m1.job j" \
-	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s" \
+	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s AND j.owner::oid <> ALL ($4)" \
 	"  AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
 	"   WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))" \
 	" ORDER BY j.priority DESC, j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) " \
@@ -289,8 +332,8 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 static int
 claim(const char *sql, int n, dlist_head *jobs)
 {
-	Oid			types[3] = {INT8OID, INT4OID, FLOAT8OID};
-	Datum		values[3];
+	Oid			types[4] = {INT8OID, INT4OID, FLOAT8OID, OIDARRAYOID};
+	Datum		values[4];
 	M1Job	  **claimed;
 	int			taken;
 	int			nest = NewGUCNestLevel();
@@ -304,7 +347,8 @@ claim(const char *sql, int n, dlist_head *jobs)
 	values[0] = Int64GetDatum(n);
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);
-	taken = (int) m1pg_query(sql, 3, types, values, NULL, false);
+	values[3] = refused_owners();
+	taken = (int) m1pg_query(sql, 4, types, values, NULL, false);
 	AtEOXact_GUC(false, nest);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)

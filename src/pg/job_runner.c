@@ -275,7 +275,13 @@ finish_jobs(void)
 		else if (outcome == M1_OUTCOME_OVERLOAD && queue_is_full())
 			pause_taking(false);
 		else
+		{
 			pause_ms = FIRST_PAUSE_MS;
+			if (outcome == M1_OUTCOME_OVERLOAD)
+				m1pg_refuse_owner(job->owner);
+			else
+				m1pg_admit_owner(job->owner);
+		}
 		/* a row that waited for this one may be taken now */
 		more_may_be_due = true;
 		forget_job(job);

@@ -67,6 +67,9 @@ extern int	m1pg_claim(int n, dlist_head *jobs);
 /* One job under which things have broken. To be called only when nothing is in flight. */
 extern int	m1pg_claim_suspect(dlist_head *jobs);
 extern bool m1pg_suspect_is_due(void);
+/* An owner's quota has no room: none of its jobs is taken for job_retry_delay, or until one has ended. */
+extern void m1pg_refuse_owner(Oid owner);
+extern void m1pg_admit_owner(Oid owner);
 /* Jobs whose runner is gone are due again. */
 extern void m1pg_claim_orphans(void);
 /* Extends the leases of these. mine[i] is false when the job has been cancelled, or is another runner's. */

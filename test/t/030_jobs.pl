@@ -264,6 +264,19 @@ finish_query($_) for @busy;
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
 is(sql("SELECT state, content, attempts FROM minimax_m1.poll($job)"), 'done|82|0', 'which is done when there is room');
 
+# A role that has no room for more: its backlog waits, and others go on.
+$node->append_conf('postgresql.conf', "minimax_m1.max_queue = 100\nminimax_m1.job_retry_delay = 60000");
+$node->restart;
+wait_ready($node);
+sql(q{CREATE ROLE poor; SELECT minimax_m1.grant_usage('poor'), minimax_m1.set_quota('poor', max_concurrent => 0);
+	SET ROLE poor; SELECT count(minimax_m1.submit('Hello.', priority => 1)) FROM generate_series(1, 30)});
+$job = sql(q{SELECT minimax_m1.submit('What is 47 + 35?')});
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
+is(sql(q{SELECT count(*) <= 2 FROM minimax_m1.job_errors WHERE error ~ 'as its quota allows'}), 't', 'a refused role\'s other jobs are left alone');
+sql(q{SELECT count(minimax_m1.cancel_job(id)) FROM minimax_m1.jobs WHERE state = 'pending'});
+$node->append_conf('postgresql.conf', 'minimax_m1.job_retry_delay = 100');
+$node->reload;
+
 # A prepared transaction's job runs once that is committed.
 sql(qq{BEGIN; INSERT INTO message VALUES (40, '$parcel'); PREPARE TRANSACTION 'later'});
 is(topic(40), '', 'a prepared row is not there');
