@@ -1,7 +1,12 @@
 /*
  * pool.c - see pool.h.
  *
- * The open loop is described by fn, arg and pieces. A helper announces itself in
+ * A loop's pieces are dealt out in equal runs, one to each worker, who takes them in
+ * order; who is done with its own run takes from the others'. So each worker reads
+ * one stretch of memory, the same one whenever a loop over the same number of pieces
+ * comes again, and a worker that was not scheduled delays nothing.
+ *
+ * The open loop is described by fn, arg and runs. A helper announces itself in
  * `inside` before it looks at `open`; the caller clears `open` before it waits for
  * `inside` to reach zero. Both use sequentially consistent operations, so either the
  * helper sees the loop closed or the caller sees the helper inside: the description
@@ -18,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -32,14 +38,21 @@ typedef struct helper
 	int worker;
 } helper;
 
+/* Pieces [next, end) of a loop are still to be taken. */
+typedef struct run
+{
+	_Alignas(64) atomic_int next; /* may go beyond end */
+	int end;
+} run;
+
 struct m1_pool
 {
 	m1_pool_fn fn;
 	void *arg;
-	atomic_int pieces; /* atomic because idle helpers peek at it */
+	run *runs; /* [n_helpers + 1] */
+	unsigned loops;
 
-	_Alignas(64) atomic_int open;	/* 1 while a loop takes helpers */
-	_Alignas(64) atomic_int next;	/* the next piece to take */
+	_Alignas(64) atomic_uint open;	/* the number of the loop that takes helpers, or 0 */
 	_Alignas(64) atomic_int inside; /* helpers that may be looking at the loop */
 	_Alignas(64) atomic_uint bell;	/* futex word: rung for each loop while someone sleeps */
 	atomic_int sleepers;
@@ -72,33 +85,43 @@ futex_wake_all(atomic_uint *word)
 static void
 take_pieces(m1_pool *pool, int worker)
 {
-	int pieces = atomic_load_explicit(&pool->pieces, memory_order_relaxed);
-	int piece;
+	const int n = pool->n_helpers + 1;
 
-	while ((piece = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed)) < pieces)
-		pool->fn(pool->arg, piece, worker);
+	for (int i = 0; i < n; i++)
+	{
+		run *r = &pool->runs[(worker + i) % n];
+		int piece;
+
+		while ((piece = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
+			pool->fn(pool->arg, piece, worker);
+	}
 }
 
-/* Joins the open loop, if there is one. */
-static void
+/* Joins the open loop, if there is one; returns its number. Afterwards all its pieces are taken. */
+static unsigned
 visit(m1_pool *pool, int worker)
 {
+	unsigned loop;
+
 	atomic_fetch_add(&pool->inside, 1);
-	if (atomic_load(&pool->open))
+	loop = atomic_load(&pool->open);
+	if (loop != 0)
 		take_pieces(pool, worker);
 	atomic_fetch_sub(&pool->inside, 1);
+	return loop;
 }
 
+/* Waits for a loop other than the one that was visited last; false when the pool ends. */
 static bool
-wait_for_loop(m1_pool *pool)
+wait_for_loop(m1_pool *pool, unsigned last)
 {
 	for (int spin = 0; spin < SPINS_BEFORE_SLEEP; spin++)
 	{
+		unsigned loop = atomic_load_explicit(&pool->open, memory_order_relaxed);
+
 		if (atomic_load_explicit(&pool->quit, memory_order_relaxed))
 			return false;
-		if (atomic_load_explicit(&pool->open, memory_order_relaxed) &&
-			atomic_load_explicit(&pool->next, memory_order_relaxed) <
-				atomic_load_explicit(&pool->pieces, memory_order_relaxed))
+		if (loop != 0 && loop != last)
 			return true;
 		relax();
 	}
@@ -116,9 +139,10 @@ static void *
 helper_main(void *arg)
 {
 	helper *self = arg;
+	unsigned last = 0;
 
-	while (wait_for_loop(self->pool))
-		visit(self->pool, self->worker);
+	while (wait_for_loop(self->pool, last))
+		last = visit(self->pool, self->worker);
 	return NULL;
 }
 
@@ -129,6 +153,18 @@ ring(m1_pool *pool)
 	{
 		atomic_fetch_add(&pool->bell, 1);
 		futex_wake_all(&pool->bell);
+	}
+}
+
+static void
+deal_out(m1_pool *pool, int pieces)
+{
+	const int64_t n = pool->n_helpers + 1;
+
+	for (int64_t i = 0; i < n; i++)
+	{
+		atomic_store_explicit(&pool->runs[i].next, (int) (i * pieces / n), memory_order_relaxed);
+		pool->runs[i].end = (int) ((i + 1) * pieces / n);
 	}
 }
 
@@ -143,9 +179,10 @@ m1_pool_run(m1_pool *pool, int pieces, m1_pool_fn fn, void *arg)
 	}
 	pool->fn = fn;
 	pool->arg = arg;
-	atomic_store_explicit(&pool->pieces, pieces, memory_order_relaxed);
-	atomic_store(&pool->next, 0);
-	atomic_store(&pool->open, 1);
+	deal_out(pool, pieces);
+	if (++pool->loops == 0)
+		pool->loops = 1;
+	atomic_store(&pool->open, pool->loops);
 	ring(pool);
 	take_pieces(pool, 0);
 	atomic_store(&pool->open, 0);
@@ -183,11 +220,15 @@ m1_pool_create(int threads, m1_pool **out, m1_error *err)
 	if ((pool = aligned_alloc(64, sizeof *pool)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the thread pool");
 	*pool = (m1_pool){0};
-	if (threads > 1 && (pool->helpers = calloc((size_t) threads - 1, sizeof *pool->helpers)) == NULL)
+	pool->runs = aligned_alloc(64, (size_t) threads * sizeof *pool->runs);
+	if (pool->runs == NULL ||
+		(threads > 1 && (pool->helpers = calloc((size_t) threads - 1, sizeof *pool->helpers)) == NULL))
 	{
+		free(pool->runs);
 		free(pool);
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the thread pool");
 	}
+	memset(pool->runs, 0, (size_t) threads * sizeof *pool->runs);
 	for (int i = 0; i < threads - 1; i++)
 	{
 		helper *h = &pool->helpers[i];
@@ -216,5 +257,6 @@ m1_pool_free(m1_pool *pool)
 	for (int i = 0; i < pool->n_helpers; i++)
 		pthread_join(pool->helpers[i].thread, NULL);
 	free(pool->helpers);
+	free(pool->runs);
 	free(pool);
 }
