@@ -34,12 +34,6 @@ m1_weight_format_parse(const char *name, m1_weight_format *format)
 	return false;
 }
 
-const char *
-m1_weight_format_name(m1_weight_format format)
-{
-	return format_names[format];
-}
-
 m1b_dtype
 m1_weight_format_type(m1_weight_format format, m1_role role, const m1_weight *w)
 {

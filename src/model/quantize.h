@@ -20,7 +20,6 @@ typedef enum m1_weight_format
 
 /* "stored", "q8_0", "q4"; false when there is no such format */
 bool m1_weight_format_parse(const char *name, m1_weight_format *format);
-const char *m1_weight_format_name(m1_weight_format format);
 
 /*
  * The type that a weight gets. Norms, router, embedding and head keep theirs; so do weights that are quantized

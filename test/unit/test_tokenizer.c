@@ -69,34 +69,6 @@ test_reference_cases(void **state)
 	m1_tokenizer_close(t);
 }
 
-static size_t
-put_character(unsigned c, char *out)
-{
-	if (c < 0x80)
-	{
-		out[0] = (char) c;
-		return 1;
-	}
-	if (c < 0x800)
-	{
-		out[0] = (char) (0xC0 | c >> 6);
-		out[1] = (char) (0x80 | (c & 63));
-		return 2;
-	}
-	if (c < 0x10000)
-	{
-		out[0] = (char) (0xE0 | c >> 12);
-		out[1] = (char) (0x80 | (c >> 6 & 63));
-		out[2] = (char) (0x80 | (c & 63));
-		return 3;
-	}
-	out[0] = (char) (0xF0 | c >> 18);
-	out[1] = (char) (0x80 | (c >> 12 & 63));
-	out[2] = (char) (0x80 | (c >> 6 & 63));
-	out[3] = (char) (0x80 | (c & 63));
-	return 4;
-}
-
 static bool
 count_piece(void *context, m1_slice piece)
 {
@@ -146,7 +118,7 @@ test_white_space(void **state)
 	for (unsigned c = 1; c <= 0x10FFFF; c += c < 0x3100 ? 1 : 997)
 	{
 		char text[8] = "<";
-		size_t len = 1 + put_character(c, text + 1);
+		size_t len = 1 + test_put_character(c, text + 1);
 
 		if (c >= 0xD800 && c <= 0xDFFF)
 			continue;
@@ -174,7 +146,7 @@ random_text(uint64_t *seed, m1_buf *text, int n)
 	{
 		char bytes[4];
 
-		m1_buf_append(text, bytes, put_character(1 + test_random(seed) % limits[test_random(seed) % 5], bytes));
+		m1_buf_append(text, bytes, test_put_character(1 + test_random(seed) % limits[test_random(seed) % 5], bytes));
 	}
 }
 

@@ -11,34 +11,6 @@
 
 #define REPLACEMENT "\xEF\xBF\xBD"
 
-static size_t
-put_character(unsigned c, char *out)
-{
-	if (c < 0x80)
-	{
-		out[0] = (char) c;
-		return 1;
-	}
-	if (c < 0x800)
-	{
-		out[0] = (char) (0xC0 | c >> 6);
-		out[1] = (char) (0x80 | (c & 63));
-		return 2;
-	}
-	if (c < 0x10000)
-	{
-		out[0] = (char) (0xE0 | c >> 12);
-		out[1] = (char) (0x80 | (c >> 6 & 63));
-		out[2] = (char) (0x80 | (c & 63));
-		return 3;
-	}
-	out[0] = (char) (0xF0 | c >> 18);
-	out[1] = (char) (0x80 | (c >> 12 & 63));
-	out[2] = (char) (0x80 | (c >> 6 & 63));
-	out[3] = (char) (0x80 | (c & 63));
-	return 4;
-}
-
 static bool
 is_surrogate(unsigned c)
 {
@@ -83,7 +55,7 @@ test_every_character(void **state)
 	for (unsigned c = 1; c <= 0x10FFFF; c++)
 	{
 		char bytes[4];
-		size_t len = put_character(c, bytes);
+		size_t len = test_put_character(c, bytes);
 		m1_utf8 u = {0};
 
 		if (is_surrogate(c))
@@ -110,7 +82,7 @@ test_surrogates_are_refused(void **state)
 	for (unsigned c = 0xD800; c <= 0xDFFF; c++)
 	{
 		char bytes[4];
-		m1_slice text = {bytes, put_character(c, bytes)};
+		m1_slice text = {bytes, test_put_character(c, bytes)};
 
 		assert_false(m1_utf8_valid(text));
 		assert_becomes(text, REPLACEMENT REPLACEMENT REPLACEMENT, 9);

@@ -31,6 +31,35 @@ test_random_float(uint64_t *state)
 	return (float) ((double) test_random(state) / 2147483648.0 - 1.0);
 }
 
+/* A character as UTF-8, surrogates too; returns its bytes, at most 4. */
+static inline size_t
+test_put_character(unsigned c, char *out)
+{
+	if (c < 0x80)
+	{
+		out[0] = (char) c;
+		return 1;
+	}
+	if (c < 0x800)
+	{
+		out[0] = (char) (0xC0 | c >> 6);
+		out[1] = (char) (0x80 | (c & 63));
+		return 2;
+	}
+	if (c < 0x10000)
+	{
+		out[0] = (char) (0xE0 | c >> 12);
+		out[1] = (char) (0x80 | (c >> 6 & 63));
+		out[2] = (char) (0x80 | (c & 63));
+		return 3;
+	}
+	out[0] = (char) (0xF0 | c >> 18);
+	out[1] = (char) (0x80 | (c >> 12 & 63));
+	out[2] = (char) (0x80 | (c >> 6 & 63));
+	out[3] = (char) (0x80 | (c & 63));
+	return 4;
+}
+
 #define assert_ok(call)                                              \
 	do                                                               \
 	{                                                                \
