@@ -86,15 +86,50 @@ unpack(const panel_view *v, int group, vi w[FOURS], const m1b_dtype type)
 	}
 }
 
+/*
+ * Asks for the part of the next panel that lies where this group does in its own, and a little more. A panel is several
+ * streams, too short for the processor to notice what comes next.
+ */
+INLINE void
+prefetch_next(const panel_view *v, int group, const m1b_dtype type)
+{
+	const int lines = type == M1B_Q8_0	 ? 9
+					  : type == M1B_Q6_K ? 7
+					  : type == M1B_Q5_K ? 6
+										 : 5; /* of a group, scales and all */
+	const uint8_t *at = v->base + v->at.bytes + (size_t) (group * lines) * M1B_LINE;
+
+	UNROLL
+	for (int i = 0; i < lines; i++)
+		__builtin_prefetch(at + i * M1B_LINE);
+}
+
+/* What a block of a panel scales its weights by: 32 columns, or the 256 of the K formats. */
+typedef struct block_scales
+{
+	vf scale;
+	vf min; /* Q4_K, Q5_K */
+} block_scales;
+
+INLINE block_scales
+scales_of(const panel_view *v, int block, const m1b_dtype type)
+{
+	block_scales s;
+
+	s.scale = half_scales(v, v->at.scales, block);
+	s.min = type == M1B_Q4_K || type == M1B_Q5_K ? half_scales(v, v->at.mins, block) : s.scale;
+	return s;
+}
+
 /* Adds one group of a Q6_K panel: two halves of 16 columns with a scale each; weights stand for 32 less. */
 INLINE void
-add_q6_k(const panel_view *v, int group, const vi w[FOURS], const m1b_qrow x[], const int rows, vf acc[])
+add_q6_k(const panel_view *v, const block_scales *block, int group, const vi w[FOURS], const m1b_qrow x[],
+		 const int rows, vf acc[])
 {
-	const vf d = half_scales(v, v->at.scales, group / 8);
 	vf scale[2];
 
-	scale[0] = vf_mul(d, vf_load_i8((const int8_t *) group_bytes(v, v->at.group_scales, 2 * group)));
-	scale[1] = vf_mul(d, vf_load_i8((const int8_t *) group_bytes(v, v->at.group_scales, 2 * group + 1)));
+	scale[0] = vf_mul(block->scale, vf_load_i8((const int8_t *) group_bytes(v, v->at.group_scales, 2 * group)));
+	scale[1] = vf_mul(block->scale, vf_load_i8((const int8_t *) group_bytes(v, v->at.group_scales, 2 * group + 1)));
 	UNROLL
 	for (int a = 0; a < rows; a++)
 	{
@@ -117,17 +152,17 @@ add_q6_k(const panel_view *v, int group, const vi w[FOURS], const m1b_qrow x[], 
 
 /* Adds one group of the other formats: one scale; weights stand for 128 (Q8_0) or 8 (Q4_0) less, or for a minimum. */
 INLINE void
-add_group(const panel_view *v, int group, const vi w[FOURS], const m1b_qrow x[], const int rows, vf acc[],
-		  const m1b_dtype type)
+add_group(const panel_view *v, const block_scales *block, int group, const vi w[FOURS], const m1b_qrow x[],
+		  const int rows, vf acc[], const m1b_dtype type)
 {
 	const bool has_min = type == M1B_Q4_K || type == M1B_Q5_K;
-	vf scale = half_scales(v, v->at.scales, has_min ? group / 8 : group);
-	vf min = scale;
+	vf scale = block->scale;
+	vf min = block->min;
 
 	if (has_min)
 	{
 		scale = vf_mul(scale, vf_load_u8(group_bytes(v, v->at.group_scales, group)));
-		min = vf_mul(half_scales(v, v->at.mins, group / 8), vf_load_u8(group_bytes(v, v->at.group_mins, group)));
+		min = vf_mul(min, vf_load_u8(group_bytes(v, v->at.group_mins, group)));
 	}
 	UNROLL
 	for (int a = 0; a < rows; a++)
@@ -150,6 +185,7 @@ add_group(const panel_view *v, int group, const vi w[FOURS], const m1b_qrow x[],
 INLINE void
 tile(const m1b_qdot *p, const panel_view *v, int t, const int rows, int row, int left, const m1b_dtype type)
 {
+	const int groups = type == M1B_Q8_0 || type == M1B_Q4_0 ? 1 : 8; /* of a block */
 	vf acc[VF_QDOT_ROWS];
 	m1b_qrow x[VF_QDOT_ROWS];
 
@@ -159,15 +195,22 @@ tile(const m1b_qdot *p, const panel_view *v, int t, const int rows, int row, int
 		x[a] = m1b_qrow_at(p->x[t + a], p->k);
 		acc[a] = vf_set(0.0f);
 	}
-	for (int group = 0; group < p->k / M1B_GROUP; group++)
+	for (int block = 0; block < p->k / (M1B_GROUP * groups); block++)
 	{
-		vi w[FOURS];
+		const block_scales scales = scales_of(v, block, type);
 
-		unpack(v, group, w, type);
-		if (type == M1B_Q6_K)
-			add_q6_k(v, group, w, x, rows, acc);
-		else
-			add_group(v, group, w, x, rows, acc, type);
+		for (int group = block * groups; group < (block + 1) * groups; group++)
+		{
+			vi w[FOURS];
+
+			if (t == 0)
+				prefetch_next(v, group, type);
+			unpack(v, group, w, type);
+			if (type == M1B_Q6_K)
+				add_q6_k(v, &scales, group, w, x, rows, acc);
+			else
+				add_group(v, &scales, group, w, x, rows, acc, type);
+		}
 	}
 	UNROLL
 	for (int a = 0; a < rows; a++)
