@@ -10,16 +10,18 @@
 
 typedef struct merge
 {
-	int32_t left, right; /* left < 0: empty */
-	int32_t rank;
+	int32_t left, right;
 	int32_t id;
 } merge;
 
+#define NO_MERGE (-1)
+
 struct m1_bpe
 {
-	size_t mask; /* capacity - 1, a power of two */
-	size_t n;	 /* merges */
-	merge table[];
+	size_t mask;	/* of the table: its capacity, a power of two, less 1 */
+	int32_t *table; /* ranks by the hash of the pair, or NO_MERGE */
+	size_t n;
+	merge merges[]; /* by rank */
 };
 
 typedef struct symbol
@@ -28,13 +30,14 @@ typedef struct symbol
 	int32_t prev, next; /* -1 at the ends */
 } symbol;
 
-typedef struct candidate
+/* The rank of a merge, then its left symbol: the lower number goes first. A long word has many, so they are small. */
+typedef uint64_t candidate;
+
+static candidate
+candidate_of(int32_t rank, int32_t at)
 {
-	int32_t rank;
-	int32_t at;			 /* left symbol */
-	int32_t left, right; /* the ids it was pushed for */
-	int32_t id;
-} candidate;
+	return (uint64_t) (uint32_t) rank << 32 | (uint32_t) at;
+}
 
 m1_bpe *
 m1_bpe_create(size_t n)
@@ -44,20 +47,33 @@ m1_bpe_create(size_t n)
 
 	while (cap < 2 * n)
 		cap *= 2;
-	bpe = malloc(sizeof *bpe + cap * sizeof *bpe->table);
+	bpe = malloc(sizeof *bpe + n * sizeof *bpe->merges);
 	if (bpe == NULL)
 		return NULL;
 	bpe->mask = cap - 1;
 	bpe->n = 0;
+	if ((bpe->table = malloc(cap * sizeof *bpe->table)) == NULL)
+	{
+		free(bpe);
+		return NULL;
+	}
 	for (size_t i = 0; i < cap; i++)
-		bpe->table[i].left = -1;
+		bpe->table[i] = NO_MERGE;
 	return bpe;
 }
 
 void
 m1_bpe_free(m1_bpe *bpe)
 {
+	if (bpe != NULL)
+		free(bpe->table);
 	free(bpe);
+}
+
+static bool
+joins(const merge *m, int32_t left, int32_t right)
+{
+	return m->left == left && m->right == right;
 }
 
 /* The slot of a pair, or the empty slot where it would go. */
@@ -67,7 +83,7 @@ slot_of(const m1_bpe *bpe, int32_t left, int32_t right)
 	uint64_t h = ((uint64_t) (uint32_t) left << 32 | (uint32_t) right) * 0x9e3779b97f4a7c15u;
 	size_t i = (size_t) (h >> 32) & bpe->mask;
 
-	while (bpe->table[i].left >= 0 && (bpe->table[i].left != left || bpe->table[i].right != right))
+	while (bpe->table[i] != NO_MERGE && !joins(&bpe->merges[bpe->table[i]], left, right))
 		i = (i + 1) & bpe->mask;
 	return i;
 }
@@ -75,11 +91,12 @@ slot_of(const m1_bpe *bpe, int32_t left, int32_t right)
 bool
 m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id)
 {
-	merge *m = &bpe->table[slot_of(bpe, left, right)];
+	const size_t slot = slot_of(bpe, left, right);
 
-	if (m->left >= 0)
+	if (bpe->table[slot] != NO_MERGE)
 		return false;
-	*m = (merge){left, right, rank, id};
+	bpe->table[slot] = rank;
+	bpe->merges[rank] = (merge){left, right, id};
 	bpe->n++;
 	return true;
 }
@@ -93,12 +110,11 @@ m1_bpe_count(const m1_bpe *bpe)
 void
 m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2])
 {
-	for (size_t i = 0; i <= bpe->mask; i++)
-		if (bpe->table[i].left >= 0)
-		{
-			pairs[bpe->table[i].rank][0] = bpe->table[i].left;
-			pairs[bpe->table[i].rank][1] = bpe->table[i].right;
-		}
+	for (size_t i = 0; i < bpe->n; i++)
+	{
+		pairs[i][0] = bpe->merges[i].left;
+		pairs[i][1] = bpe->merges[i].right;
+	}
 }
 
 /* n - 1 candidates at first, and at most two more for each of n - 1 merges */
@@ -139,18 +155,12 @@ reserve_work(m1_bpe_work *work, size_t n)
 	return true;
 }
 
-static bool
-before(const candidate *a, const candidate *b)
-{
-	return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
 static void
 heap_push(candidate *heap, size_t *n, candidate c)
 {
 	size_t i = (*n)++;
 
-	while (i > 0 && before(&c, &heap[(i - 1) / 2]))
+	while (i > 0 && c < heap[(i - 1) / 2])
 	{
 		heap[i] = heap[(i - 1) / 2];
 		i = (i - 1) / 2;
@@ -171,9 +181,9 @@ heap_pop(candidate *heap, size_t *n)
 
 		if (child >= *n)
 			break;
-		if (child + 1 < *n && before(&heap[child + 1], &heap[child]))
+		if (child + 1 < *n && heap[child + 1] < heap[child])
 			child++;
-		if (!before(&heap[child], &last))
+		if (heap[child] >= last)
 			break;
 		heap[i] = heap[child];
 		i = child;
@@ -186,13 +196,13 @@ heap_pop(candidate *heap, size_t *n)
 static void
 consider(const m1_bpe *bpe, const symbol *s, int32_t at, candidate *heap, size_t *n)
 {
-	const merge *m;
+	int32_t rank;
 
 	if (at < 0 || s[at].next < 0)
 		return;
-	m = &bpe->table[slot_of(bpe, s[at].id, s[s[at].next].id)];
-	if (m->left >= 0)
-		heap_push(heap, n, (candidate){m->rank, at, m->left, m->right, m->id});
+	rank = bpe->table[slot_of(bpe, s[at].id, s[s[at].next].id)];
+	if (rank != NO_MERGE)
+		heap_push(heap, n, candidate_of(rank, at));
 }
 
 bool
@@ -212,19 +222,21 @@ m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_work *work,
 		consider(bpe, s, (int32_t) i, heap, &n_heap);
 	while (n_heap > 0)
 	{
-		candidate c = heap_pop(heap, &n_heap);
-		symbol *left = &s[c.at];
+		const candidate c = heap_pop(heap, &n_heap);
+		const merge *m = &bpe->merges[c >> 32];
+		const int32_t at = (int32_t) (c & UINT32_MAX);
+		symbol *left = &s[at];
 		int32_t gone = left->next;
 
-		if (left->id != c.left || gone < 0 || s[gone].id != c.right)
+		if (gone < 0 || !joins(m, left->id, s[gone].id))
 			continue;
-		left->id = c.id;
+		left->id = m->id;
 		left->next = s[gone].next;
 		s[gone].id = -1;
 		if (left->next >= 0)
-			s[left->next].prev = c.at;
+			s[left->next].prev = at;
 		consider(bpe, s, left->prev, heap, &n_heap);
-		consider(bpe, s, c.at, heap, &n_heap);
+		consider(bpe, s, at, heap, &n_heap);
 	}
 	for (int32_t i = n > 0 ? 0 : -1; i >= 0; i = s[i].next)
 		if (!m1_ids_push(out, s[i].id))
