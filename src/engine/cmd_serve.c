@@ -353,19 +353,15 @@ step_main(void *arg)
 	m1_error err;
 	bool busy;
 
-	do
-	{
-		if (m1_engine_step(s->engine, &busy, &err) != M1_OK)
-		{
-			m1_cli_report(&err);
-			pthread_mutex_lock(&s->lock);
-			s->broken = true;
-			pthread_mutex_unlock(&s->lock);
-			while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
-				;
-			break;
-		}
-	} while (busy || m1_engine_wait(s->engine));
+	while (m1_engine_step(s->engine, &busy, &err) == M1_OK)
+		if (!busy)
+			m1_engine_wait(s->engine);
+	m1_cli_report(&err);
+	pthread_mutex_lock(&s->lock);
+	s->broken = true;
+	pthread_mutex_unlock(&s->lock);
+	while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
+		;
 	return NULL;
 }
 

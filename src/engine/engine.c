@@ -1,21 +1,21 @@
 /*
- * engine.c - see engine.h: the mailbox, and one step of continuous batching.
+ * engine.c - see engine.h: one step of continuous batching.
  *
  * Requests wait in order of arrival for a state (see admission.h); with one, they are active. A step
  * takes one token of every active request that is decoding, and as many whole
  * prefill chunks as fit beside them, starting with a different request each time,
  * so that neither a long prompt nor many of them stall a running answer.
  */
-#define _POSIX_C_SOURCE 200809L /* pthread */
 #include "engine/engine.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "engine/admission.h"
+#include "engine/mailbox.h"
 #include "engine/masker.h"
+#include "engine/report.h"
 #include "engine/request.h"
 #include "engine/scoring.h"
 #include "model/forward.h"
@@ -23,22 +23,6 @@
 
 #define DEFAULT_LOOP_GUARD 3000 /* as in M1's training */
 #define PROGRESS_TOKENS 16		/* decoded tokens between two progress events */
-
-typedef enum mail_kind
-{
-	MAIL_REQUEST,
-	MAIL_CANCEL,
-	MAIL_PAUSE,
-	MAIL_RESUME,
-} mail_kind;
-
-typedef struct mail
-{
-	mail_kind kind;
-	uint64_t id;
-	m1_request *request;
-	struct mail *next;
-} mail;
 
 struct m1_engine
 {
@@ -50,12 +34,7 @@ struct m1_engine
 	int prefill_chunk;
 	int loop_guard;
 
-	/* the mailbox: the only part that several threads touch */
-	pthread_mutex_t lock;
-	pthread_cond_t arrived;
-	mail *first_mail;
-	mail **last_mail;
-	bool stopped;
+	m1_mailbox mailbox; /* the only part that several threads touch */
 
 	/* the step thread's own */
 	m1_prefix_cache *cache;
@@ -160,9 +139,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	e->events = *events;
 	e->prefill_chunk = chunk;
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
-	e->last_mail = &e->first_mail;
-	pthread_mutex_init(&e->lock, NULL);
-	pthread_cond_init(&e->arrived, NULL);
+	m1_mailbox_init(&e->mailbox);
 	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_sampler(e, err)) != M1_OK ||
 		(status = open_constraints(e, err)) != M1_OK ||
 		(status = allocate_batch(e, o->prefix_cache_bytes, err)) != M1_OK)
@@ -191,14 +168,7 @@ m1_engine_close(m1_engine *e)
 {
 	if (e == NULL)
 		return;
-	while (e->first_mail != NULL)
-	{
-		mail *m = e->first_mail;
-
-		e->first_mail = m->next;
-		m1_request_free(m->request);
-		free(m);
-	}
+	m1_mailbox_free(&e->mailbox);
 	free_list(e->waiting);
 	for (int i = 0; i < e->n_active; i++)
 		m1_request_free(e->active[i]);
@@ -214,8 +184,6 @@ m1_engine_close(m1_engine *e)
 	free(e->rows);
 	free(e->samplers);
 	free(e->logits);
-	pthread_cond_destroy(&e->arrived);
-	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
 
@@ -247,27 +215,11 @@ m1_engine_info(const m1_engine *e)
 
 /* ---- the mailbox ---- */
 
-static bool
-post(m1_engine *e, mail_kind kind, uint64_t id, m1_request *request)
-{
-	mail *m = calloc(1, sizeof *m);
-
-	if (m == NULL)
-		return false;
-	*m = (mail){.kind = kind, .id = id, .request = request};
-	pthread_mutex_lock(&e->lock);
-	*e->last_mail = m;
-	e->last_mail = &m->next;
-	pthread_cond_signal(&e->arrived);
-	pthread_mutex_unlock(&e->lock);
-	return true;
-}
-
 static m1_status
 post_request(m1_engine *e, m1_request *r, m1_error *err)
 {
 	r->submitted_ms = m1_now_ms();
-	if (m1_request_cut(r, e->prefill_chunk) && post(e, MAIL_REQUEST, r->id, r))
+	if (m1_request_cut(r, e->prefill_chunk) && m1_mailbox_post(&e->mailbox, M1_MAIL_REQUEST, r->id, r))
 		return M1_OK;
 	m1_request_free(r);
 	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
@@ -294,41 +246,25 @@ m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error *err)
 void
 m1_engine_cancel(m1_engine *e, uint64_t id)
 {
-	post(e, MAIL_CANCEL, id, NULL);
+	m1_mailbox_post(&e->mailbox, M1_MAIL_CANCEL, id, NULL);
 }
 
 void
 m1_engine_pause(m1_engine *e, uint64_t id)
 {
-	post(e, MAIL_PAUSE, id, NULL);
+	m1_mailbox_post(&e->mailbox, M1_MAIL_PAUSE, id, NULL);
 }
 
 void
 m1_engine_resume(m1_engine *e, uint64_t id)
 {
-	post(e, MAIL_RESUME, id, NULL);
-}
-
-bool
-m1_engine_wait(m1_engine *e)
-{
-	bool stopped;
-
-	pthread_mutex_lock(&e->lock);
-	while (e->first_mail == NULL && !e->stopped)
-		pthread_cond_wait(&e->arrived, &e->lock);
-	stopped = e->stopped;
-	pthread_mutex_unlock(&e->lock);
-	return !stopped;
+	m1_mailbox_post(&e->mailbox, M1_MAIL_RESUME, id, NULL);
 }
 
 void
-m1_engine_stop(m1_engine *e)
+m1_engine_wait(m1_engine *e)
 {
-	pthread_mutex_lock(&e->lock);
-	e->stopped = true;
-	pthread_cond_signal(&e->arrived);
-	pthread_mutex_unlock(&e->lock);
+	m1_mailbox_wait(&e->mailbox);
 }
 
 static m1_request *
@@ -365,67 +301,24 @@ enqueue(m1_engine *e, m1_request *r)
 static void
 read_mail(m1_engine *e)
 {
-	mail *m;
+	m1_mail *next;
 
-	pthread_mutex_lock(&e->lock);
-	m = e->first_mail;
-	e->first_mail = NULL;
-	e->last_mail = &e->first_mail;
-	pthread_mutex_unlock(&e->lock);
-	while (m != NULL)
+	for (m1_mail *m = m1_mailbox_take(&e->mailbox); m != NULL; m = next)
 	{
-		mail *next = m->next;
-		m1_request *r = m->kind == MAIL_REQUEST ? NULL : find_request(e, m->id);
+		m1_request *r = m->kind == M1_MAIL_REQUEST ? NULL : find_request(e, m->id);
 
-		if (m->kind == MAIL_REQUEST)
+		next = m->next;
+		if (m->kind == M1_MAIL_REQUEST)
 			enqueue(e, m->request);
-		else if (r != NULL && m->kind == MAIL_CANCEL)
+		else if (r != NULL && m->kind == M1_MAIL_CANCEL)
 			r->cancelled = true;
 		else if (r != NULL)
-			r->paused = m->kind == MAIL_PAUSE;
+			r->paused = m->kind == M1_MAIL_PAUSE;
 		free(m);
-		m = next;
 	}
 }
 
 /* ---- events ---- */
-
-static void
-report_progress(m1_engine *e, m1_request *r)
-{
-	m1w_progress p = {
-		.phase = r->fed < r->prompt_tokens ? M1W_PHASE_PREFILL : M1W_PHASE_DECODE,
-		.prompt_tokens = r->prompt_tokens,
-		.prefilled = r->fed < r->prompt_tokens ? r->fed : r->prompt_tokens,
-		.generated = r->completion_tokens,
-	};
-
-	r->reported = r->completion_tokens;
-	e->events.progress(e->events.context, r->id, &p);
-}
-
-static void
-send_deltas(m1_engine *e, m1_request *r)
-{
-	/* reasoning comes first when one step ends it and begins the content */
-	static const m1w_channel order[] = {M1W_REASONING, M1W_CONTENT};
-
-	if (!r->stream)
-		return;
-	for (int i = 0; i < M1W_CHANNEL_COUNT; i++)
-	{
-		m1_slice text = m1_reply_text(r->reply, order[i]);
-		size_t *sent = &r->sent[order[i]];
-
-		if (text.len > *sent)
-		{
-			m1w_delta delta = {.channel = (uint8_t) order[i], .text = {text.data + *sent, text.len - *sent}};
-
-			e->events.delta(e->events.context, r->id, &delta);
-			*sent = text.len;
-		}
-	}
-}
 
 /* The request is over, and not done. */
 static void
@@ -433,56 +326,6 @@ fail_request(m1_engine *e, m1_request *r, const m1_error *error)
 {
 	e->events.failed(e->events.context, r->id, error);
 	r->cancelled = r->ended = true;
-}
-
-static void
-send_failure(m1_engine *e, const m1_request *r, m1_status code, const char *why)
-{
-	m1_error error;
-
-	m1_fail(&error, code, "%s", why);
-	e->events.failed(e->events.context, r->id, &error);
-}
-
-static void
-send_done(m1_engine *e, m1_request *r)
-{
-	const double now = m1_now_ms();
-	m1_buf calls = {0};
-	m1w_done done = {
-		.finish = (uint8_t) r->finish,
-		.prompt_tokens = r->prompt_tokens,
-		.cached_tokens = r->cached_tokens,
-		.reasoning_tokens = r->reasoning_tokens,
-		.completion_tokens = r->completion_tokens,
-		.seed = r->sampling.seed,
-		.queue_ms = r->started_ms - r->submitted_ms,
-		.prefill_ms = r->prefilled_ms - r->started_ms,
-		.decode_ms = now - r->prefilled_ms,
-	};
-
-	if (r->kind == M1_REQUEST_IDS)
-		done.ids = (m1w_id_slice){r->tokens.data + r->prompt_tokens, r->tokens.len - (size_t) r->prompt_tokens};
-	else
-	{
-		if (!m1_reply_finish(r->reply) || !m1_reply_tool_calls(r->reply, &calls))
-		{
-			send_failure(e, r, M1_E_NO_MEMORY, "out of memory for the reply");
-			m1_buf_free(&calls);
-			return;
-		}
-		send_deltas(e, r);
-		if (r->answer_start > 0)
-			done.choice_logprobs = m1_scorer_logprobs(r->scorer);
-		done.tool_calls = (m1_slice){calls.data, calls.len};
-		if (!r->stream)
-		{
-			done.content = m1_reply_text(r->reply, M1W_CONTENT);
-			done.reasoning = m1_reply_text(r->reply, M1W_REASONING);
-		}
-	}
-	e->events.done(e->events.context, r->id, &done);
-	m1_buf_free(&calls);
 }
 
 static void
@@ -519,7 +362,7 @@ drop_cancelled(m1_engine *e)
 	for (int i = e->n_active - 1; i >= 0; i--)
 		if (e->active[i]->cancelled)
 		{
-			send_failure(e, e->active[i], M1_E_CANCELLED, "the request was cancelled");
+			m1_report_failure(&e->events, e->active[i], M1_E_CANCELLED, "the request was cancelled");
 			leave(e, i);
 		}
 	for (m1_request **at = &e->waiting; *at != NULL;)
@@ -532,7 +375,7 @@ drop_cancelled(m1_engine *e)
 			continue;
 		}
 		*at = r->next;
-		send_failure(e, r, M1_E_CANCELLED, "the request was cancelled");
+		m1_report_failure(&e->events, r, M1_E_CANCELLED, "the request was cancelled");
 		m1_request_free(r);
 	}
 }
@@ -563,7 +406,7 @@ admit(m1_engine *e)
 		r->next = NULL;
 		r->started_ms = m1_now_ms();
 		e->active[e->n_active++] = r;
-		report_progress(e, r);
+		m1_report_progress(&e->events, r);
 	}
 }
 
@@ -636,7 +479,7 @@ advance_fed(m1_engine *e)
 			const m1_crowd others = crowd(e);
 
 			m1_admission_fed(e->cache, &others, r);
-			report_progress(e, r);
+			m1_report_progress(&e->events, r);
 		}
 	}
 }
@@ -681,9 +524,9 @@ use_logits(m1_engine *e, m1_request *r, const float *logits)
 	if (r->ended)
 		return;
 	if (r->completion_tokens == 1 || r->completion_tokens - r->reported >= PROGRESS_TOKENS)
-		report_progress(e, r);
+		m1_report_progress(&e->events, r);
 	if (r->kind == M1_REQUEST_CHAT)
-		send_deltas(e, r);
+		m1_report_deltas(&e->events, r);
 }
 
 static void
@@ -696,7 +539,7 @@ remove_ended(m1_engine *e)
 		if (!r->ended)
 			continue;
 		if (r->kind != M1_REQUEST_LOGITS && !r->cancelled)
-			send_done(e, r);
+			m1_report_done(&e->events, r);
 		leave(e, i);
 	}
 }

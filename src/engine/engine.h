@@ -78,9 +78,7 @@ void m1_engine_resume(m1_engine *e, uint64_t id);
  * A failure is the device's: every live request has been failed, and the engine is of no more use.
  */
 m1_status m1_engine_step(m1_engine *e, bool *busy, m1_error *err);
-/* Blocks until there is mail, or m1_engine_stop. false when stopped. */
-bool m1_engine_wait(m1_engine *e);
-/* Any thread: makes m1_engine_wait return false from now on. */
-void m1_engine_stop(m1_engine *e);
+/* Blocks until there is mail. */
+void m1_engine_wait(m1_engine *e);
 
 #endif

@@ -1,0 +1,67 @@
+/* mailbox.c - see mailbox.h. */
+#define _POSIX_C_SOURCE 200809L /* pthread */
+#include "engine/mailbox.h"
+
+#include <stdlib.h>
+
+void
+m1_mailbox_init(m1_mailbox *b)
+{
+	b->first = NULL;
+	b->last = &b->first;
+	pthread_mutex_init(&b->lock, NULL);
+	pthread_cond_init(&b->arrived, NULL);
+}
+
+void
+m1_mailbox_free(m1_mailbox *b)
+{
+	m1_mail *next;
+
+	for (m1_mail *m = b->first; m != NULL; m = next)
+	{
+		next = m->next;
+		m1_request_free(m->request);
+		free(m);
+	}
+	pthread_cond_destroy(&b->arrived);
+	pthread_mutex_destroy(&b->lock);
+}
+
+bool
+m1_mailbox_post(m1_mailbox *b, m1_mail_kind kind, uint64_t id, m1_request *request)
+{
+	m1_mail *m = calloc(1, sizeof *m);
+
+	if (m == NULL)
+		return false;
+	*m = (m1_mail){.kind = kind, .id = id, .request = request};
+	pthread_mutex_lock(&b->lock);
+	*b->last = m;
+	b->last = &m->next;
+	pthread_cond_signal(&b->arrived);
+	pthread_mutex_unlock(&b->lock);
+	return true;
+}
+
+void
+m1_mailbox_wait(m1_mailbox *b)
+{
+	pthread_mutex_lock(&b->lock);
+	while (b->first == NULL)
+		pthread_cond_wait(&b->arrived, &b->lock);
+	pthread_mutex_unlock(&b->lock);
+}
+
+m1_mail *
+m1_mailbox_take(m1_mailbox *b)
+{
+	m1_mail *first;
+
+	pthread_mutex_lock(&b->lock);
+	first = b->first;
+	b->first = NULL;
+	b->last = &b->first;
+	pthread_mutex_unlock(&b->lock);
+	return first;
+}

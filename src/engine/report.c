@@ -1,0 +1,92 @@
+/* report.c - see report.h. */
+#include "engine/report.h"
+
+#include "base/clock.h"
+#include "engine/scorer.h"
+
+void
+m1_report_progress(const m1_engine_events *events, m1_request *r)
+{
+	m1w_progress p = {
+		.phase = r->fed < r->prompt_tokens ? M1W_PHASE_PREFILL : M1W_PHASE_DECODE,
+		.prompt_tokens = r->prompt_tokens,
+		.prefilled = r->fed < r->prompt_tokens ? r->fed : r->prompt_tokens,
+		.generated = r->completion_tokens,
+	};
+
+	r->reported = r->completion_tokens;
+	events->progress(events->context, r->id, &p);
+}
+
+void
+m1_report_deltas(const m1_engine_events *events, m1_request *r)
+{
+	/* reasoning comes first when one step ends it and begins the content */
+	static const m1w_channel order[] = {M1W_REASONING, M1W_CONTENT};
+
+	if (!r->stream)
+		return;
+	for (int i = 0; i < M1W_CHANNEL_COUNT; i++)
+	{
+		m1_slice text = m1_reply_text(r->reply, order[i]);
+		size_t *sent = &r->sent[order[i]];
+
+		if (text.len > *sent)
+		{
+			m1w_delta delta = {.channel = (uint8_t) order[i], .text = {text.data + *sent, text.len - *sent}};
+
+			events->delta(events->context, r->id, &delta);
+			*sent = text.len;
+		}
+	}
+}
+
+void
+m1_report_failure(const m1_engine_events *events, const m1_request *r, m1_status code, const char *why)
+{
+	m1_error error;
+
+	m1_fail(&error, code, "%s", why);
+	events->failed(events->context, r->id, &error);
+}
+
+void
+m1_report_done(const m1_engine_events *events, m1_request *r)
+{
+	const double now = m1_now_ms();
+	m1_buf calls = {0};
+	m1w_done done = {
+		.finish = (uint8_t) r->finish,
+		.prompt_tokens = r->prompt_tokens,
+		.cached_tokens = r->cached_tokens,
+		.reasoning_tokens = r->reasoning_tokens,
+		.completion_tokens = r->completion_tokens,
+		.seed = r->sampling.seed,
+		.queue_ms = r->started_ms - r->submitted_ms,
+		.prefill_ms = r->prefilled_ms - r->started_ms,
+		.decode_ms = now - r->prefilled_ms,
+	};
+
+	if (r->kind == M1_REQUEST_IDS)
+		done.ids = (m1w_id_slice){r->tokens.data + r->prompt_tokens, r->tokens.len - (size_t) r->prompt_tokens};
+	else
+	{
+		if (!m1_reply_finish(r->reply) || !m1_reply_tool_calls(r->reply, &calls))
+		{
+			m1_report_failure(events, r, M1_E_NO_MEMORY, "out of memory for the reply");
+			m1_buf_free(&calls);
+			return;
+		}
+		m1_report_deltas(events, r);
+		if (r->answer_start > 0)
+			done.choice_logprobs = m1_scorer_logprobs(r->scorer);
+		done.tool_calls = (m1_slice){calls.data, calls.len};
+		if (!r->stream)
+		{
+			done.content = m1_reply_text(r->reply, M1W_CONTENT);
+			done.reasoning = m1_reply_text(r->reply, M1W_REASONING);
+		}
+	}
+	events->done(events->context, r->id, &done);
+	m1_buf_free(&calls);
+}
