@@ -1,8 +1,10 @@
 /* main.c - the engine's command line: options, and which command to run. */
-#define _GNU_SOURCE /* getopt_long */
+#define _GNU_SOURCE /* getopt_long, explicit_bzero */
 #include <errno.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -376,6 +378,15 @@ find_command(const char *name)
 	return NULL;
 }
 
+/* Trees of JSON hold users' messages and schemas: what they leave in memory is wiped. */
+static void
+free_wiped(void *p)
+{
+	if (p != NULL)
+		explicit_bzero(p, malloc_usable_size(p));
+	free(p);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -394,6 +405,7 @@ main(int argc, char **argv)
 		.fd = -1,
 	};
 
+	json_set_alloc_funcs(malloc, free_wiped);
 	if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
 	{
 		fputs(usage, argc < 2 ? stderr : stdout);
