@@ -317,7 +317,10 @@ intern(m1_automaton *a, size_t first, bool accepting)
 		return M1_AUTOMATON_DEAD;
 	if (a->n_places - first > MAX_PLACES || !grow_states(a) ||
 		(a->state_index.used * 2 >= a->state_index.cap && !table_grow(&a->state_index, hash_state, a)))
+	{
+		a->n_places = first;
 		return M1_AUTOMATON_TOO_LARGE;
+	}
 	qsort(a->places + first, a->n_places - first, sizeof *a->places, by_place);
 	s = &a->states[a->n_states];
 	*s = (m1_state){.first = (uint32_t) first, .n = (uint32_t) (a->n_places - first), .accepting = accepting};
