@@ -93,6 +93,13 @@ m1b_cpu_of(m1b_backend *b)
 	return (m1b_cpu *) b;
 }
 
+/* n, or the next multiple of unit. */
+static inline size_t
+m1b_round_up(size_t n, size_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
 /* Runs the loop on the pool when it is worth it: `work` counts its multiply-adds. */
 void m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg);
 

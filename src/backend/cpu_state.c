@@ -16,12 +16,6 @@
 
 #include "base/memory.h"
 
-static size_t
-round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
 static char *
 reserve_address_space(size_t bytes)
 {
@@ -125,10 +119,11 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 
 	c->pages.wipe = wipe_page;
 	c->pages.backend = c;
-	c->pages.state_bytes = round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
-	c->pages.page_bytes = round_up((size_t) g->softmax_layers * 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS *
-									   (size_t) g->head_dim * sizeof(float),
-								   system_page);
+	c->pages.state_bytes =
+		m1b_round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
+	c->pages.page_bytes = m1b_round_up((size_t) g->softmax_layers * 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS *
+										   (size_t) g->head_dim * sizeof(float),
+									   system_page);
 	/* A model without softmax layers still counts pages, of the smallest size, so that admission stays one rule. */
 	if (c->pages.page_bytes == 0)
 		c->pages.page_bytes = system_page;

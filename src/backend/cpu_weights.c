@@ -32,12 +32,6 @@ typedef struct m1b_chunk
 
 /* ---- memory ---- */
 
-static size_t
-round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
 /* The nodes of this machine as a bit mask; 0 when there is just one or the kernel does not tell. */
 static unsigned long
 memory_nodes(void)
@@ -78,7 +72,7 @@ new_chunk(size_t bytes)
 
 	if (chunk == NULL)
 		return NULL;
-	chunk->bytes = round_up(bytes, HUGE_PAGE);
+	chunk->bytes = m1b_round_up(bytes, HUGE_PAGE);
 	chunk->memory = mmap(NULL, chunk->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (chunk->memory == MAP_FAILED)
 	{
@@ -95,7 +89,7 @@ allocate(m1b_cpu *c, size_t bytes)
 {
 	m1b_chunk *chunk = c->chunks;
 
-	bytes = round_up(bytes, M1B_LINE);
+	bytes = m1b_round_up(bytes, M1B_LINE);
 	if (chunk == NULL || chunk->bytes - chunk->used < bytes)
 	{
 		if ((chunk = new_chunk(bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES)) == NULL)

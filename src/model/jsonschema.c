@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "model/jsonschema_internal.h"
+#include "model/utf8.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */
 
@@ -194,15 +195,6 @@ m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, in
 
 /* ---- references ---- */
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 32;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* One step of a JSON pointer in a URI fragment: %XX, ~1 and ~0 stand for other bytes. */
 static bool
 decode_step(const char *from, size_t len, m1_buf *out)
@@ -214,9 +206,9 @@ decode_step(const char *from, size_t len, m1_buf *out)
 
 		if (byte == '%')
 		{
-			if (i + 2 >= len || hex_digit(from[i + 1]) < 0 || hex_digit(from[i + 2]) < 0)
+			if (i + 2 >= len || m1_hex_digit(from[i + 1]) < 0 || m1_hex_digit(from[i + 2]) < 0)
 				return false;
-			byte = (char) (hex_digit(from[i + 1]) * 16 + hex_digit(from[i + 2]));
+			byte = (char) (m1_hex_digit(from[i + 1]) * 16 + m1_hex_digit(from[i + 2]));
 			i += 2;
 		}
 		else if (byte == '~')

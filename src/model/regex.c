@@ -260,15 +260,6 @@ take_character(parser *p)
 	return c;
 }
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 32;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* {H...} or exactly n hexadecimal digits. */
 static uint32_t
 take_code(parser *p, int n)
@@ -277,9 +268,9 @@ take_code(parser *p, int n)
 	uint32_t code = 0;
 	int digits = 0;
 
-	while (hex_digit(peek(p)) >= 0 && digits < (braces ? 6 : n))
+	while (m1_hex_digit(peek(p)) >= 0 && digits < (braces ? 6 : n))
 	{
-		code = code * 16 + (uint32_t) hex_digit(peek(p));
+		code = code * 16 + (uint32_t) m1_hex_digit(peek(p));
 		p->at++;
 		digits++;
 	}

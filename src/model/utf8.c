@@ -108,3 +108,12 @@ m1_utf8_valid(m1_slice text)
 	}
 	return true;
 }
+
+int
+m1_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 32;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}

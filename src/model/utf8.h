@@ -22,5 +22,7 @@ bool m1_utf8_push(m1_utf8 *u, m1_slice bytes, m1_buf *out);
 bool m1_utf8_finish(m1_utf8 *u, m1_buf *out);
 /* True when text is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF). */
 bool m1_utf8_valid(m1_slice text);
+/* 0 to 15, or -1 when c is no hexadecimal digit. */
+int m1_hex_digit(char c);
 
 #endif
