@@ -220,21 +220,19 @@ find_row(const M1Rows *rows, const char *sql, char *const *key)
 }
 
 M1RowState
-m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, bool *target_is_null, char **prompt)
+m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
 {
 	MemoryContext context = CurrentMemoryContext;
 	M1Guard		guard = m1pg_become(rows->owner, true);
 	M1RowState	state = M1_ROW_FOUND;
 	char	   *values[M1PG_MAX_PLACEHOLDERS];
-	bool		isnull;
 
 	if (!find_row(rows, lock ? rows->lock_sql : rows->read_sql, key))
 		state = lock && find_row(rows, rows->read_sql, key) ? M1_ROW_LOCKED : M1_ROW_GONE;
 	if (state == M1_ROW_FOUND)
 	{
-		*target_is_null = DatumGetBool(m1pg_result(0, 1, &isnull));
 		for (int i = 0; i < rows->template.n; i++)
-			values[i] = m1pg_result_text(context, 0, i + 2);
+			values[i] = m1pg_result_text(context, 0, i + 1);
 		*prompt = m1pg_template_render(&rows->template, values);
 	}
 	m1pg_unbecome(&guard);

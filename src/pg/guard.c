@@ -125,6 +125,16 @@ m1pg_text_array(ArrayType *array, int *n)
 	return strings;
 }
 
+ArrayType *
+m1pg_array_of_texts(char *const *strings, int n)
+{
+	Datum	   *texts = palloc(Max(n, 1) * sizeof *texts);
+
+	for (int i = 0; i < n; i++)
+		texts[i] = CStringGetTextDatum(strings[i]);
+	return construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
 /* ---- the gate ---- */
 
 /* The internal function behind a public one: the same name with an underscore, and the caller before the arguments. */

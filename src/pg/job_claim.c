@@ -220,13 +220,10 @@ drop_superfluous(M1Job *job)
 {
 	Oid			types[3] = {INT8OID, INT4OID, TEXTARRAYOID};
 	Datum		values[3];
-	Datum	   *key = palloc(job->n_keys * sizeof *key);
 
-	for (int i = 0; i < job->n_keys; i++)
-		key[i] = CStringGetTextDatum(job->key[i]);
 	values[0] = Int64GetDatum(job->id);
 	values[1] = Int32GetDatum(job->annotator_id);
-	values[2] = PointerGetDatum(construct_array(key, job->n_keys, TEXTOID, -1, false, TYPALIGN_INT));
+	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
 	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job "
 					  "WHERE annotator_id = $2 AND key = $3 AND id <> $1 AND state IN ('pending', 'running') "
 					  "FOR UPDATE SKIP LOCKED)", 3, types, values, NULL, false);
@@ -258,7 +255,6 @@ prepare_row(M1Job *job, void *arg)
 	M1Definition *d = p->definition = m1pg_definition(job->annotator_id);
 	MemoryContext old;
 	m1w_generate request;
-	bool		target_is_null;
 	char	   *prompt;
 
 	if (d->blocked)
@@ -277,7 +273,7 @@ prepare_row(M1Job *job, void *arg)
 		hold(job);
 		return;
 	}
-	if (m1pg_row_read(d->rows, job->key, false, &target_is_null, &prompt) == M1_ROW_GONE)
+	if (m1pg_row_read(d->rows, job->key, false, &prompt) == M1_ROW_GONE)
 	{
 		drop_job_row(job->id);
 		return;

@@ -113,13 +113,10 @@ end_row_job(const M1Job *job, bool annotated)
 {
 	Oid			types[3] = {INT8OID, INT4OID, TEXTARRAYOID};
 	Datum		values[3];
-	Datum	   *key = palloc(job->n_keys * sizeof *key);
 
-	for (int i = 0; i < job->n_keys; i++)
-		key[i] = CStringGetTextDatum(job->key[i]);
 	values[0] = Int64GetDatum(job->id);
 	values[1] = Int32GetDatum(job->annotator_id);
-	values[2] = PointerGetDatum(construct_array(key, job->n_keys, TEXTOID, -1, false, TYPALIGN_INT));
+	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
 	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id = $1 OR annotator_id = $2 AND key = $3 AND state = 'failed'",
 					  3, types, values, NULL, false);
 	if (!annotated)
@@ -134,11 +131,10 @@ end_row_job(const M1Job *job, bool annotated)
 void
 m1pg_finish_empty(M1Job *job, const M1Rows *rows)
 {
-	bool		target_is_null;
 	char	   *prompt;
 
 	/* whoever has the row locked is changing it, or this is tried again */
-	if (m1pg_row_read(rows, job->key, true, &target_is_null, &prompt) != M1_ROW_FOUND || prompt != NULL)
+	if (m1pg_row_read(rows, job->key, true, &prompt) != M1_ROW_FOUND || prompt != NULL)
 	{
 		m1pg_release(job, false, m1pg_job_retry_delay);
 		return;
@@ -151,13 +147,12 @@ static void
 write_row(M1Job *job, M1Outcome *outcome)
 {
 	const M1Definition *d = m1pg_definition(job->annotator_id);
-	bool		target_is_null;
 	char	   *prompt;
 	M1RowState	state;
 
 	if (d->annotator == NULL)
 		return;					/* and its jobs with it */
-	state = m1pg_row_read(d->rows, job->key, true, &target_is_null, &prompt);
+	state = m1pg_row_read(d->rows, job->key, true, &prompt);
 	if (state == M1_ROW_LOCKED)
 	{
 		if (++job->write_tries >= LOCKED_TRIES)

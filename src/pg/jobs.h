@@ -61,6 +61,8 @@ extern char *m1pg_result_text(MemoryContext context, uint64 i, int column);
 extern Datum m1pg_result(uint64 i, int column, bool *isnull);
 /* A text[] without NULLs as strings. */
 extern char **m1pg_text_array(ArrayType *array, int *n);
+/* And back. */
+extern ArrayType *m1pg_array_of_texts(char *const *strings, int n);
 
 /* ---- who has work (job_shared.c) ---- */
 
@@ -141,7 +143,7 @@ typedef enum M1RowState
  * All run as the annotator's owner. Read gives the prompt, or NULL when a column
  * of it is NULL, and with `lock` keeps others from changing the row.
  */
-extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, bool *target_is_null, char **prompt);
+extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt);
 extern void m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status);
 extern void m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status);
 
