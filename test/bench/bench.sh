@@ -33,6 +33,20 @@ echo "Measuring the engine ..."
     --context 1024,8192,65536 > "$OUT/$PRESET-q8_0.json"
 "$ENGINE" bench --model "$OUT/$PRESET-q4.gguf" --prefill 512,4096 --batch 1,4,16 --tokens 32 > "$OUT/$PRESET-q4.json"
 
+# How long the q8_0 file takes to be a model when no page of it is in memory, beside just reading it, in turns.
+cold() {
+    "$PYTHON" -c 'import os, sys; os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)' "$1"
+}
+echo "Measuring a cold start ..."
+for _ in 1 2 3; do
+    cold "$OUT/$PRESET-q8_0.gguf"
+    start=$(date +%s%3N)
+    cat "$OUT/$PRESET-q8_0.gguf" > /dev/null
+    read_ms=$(($(date +%s%3N) - start))
+    cold "$OUT/$PRESET-q8_0.gguf"
+    echo "{\"read_ms\": $read_ms, \"engine\": $("$ENGINE" bench --model "$OUT/$PRESET-q8_0.gguf" --prefill 16 --batch 1 --tokens 1)}"
+done > "$OUT/cold.jsonl"
+
 # rows_per_second CLIENTS ROWS: each client summarizes rows of a table, one after the other.
 rows_per_second() {
     local start end
@@ -60,22 +74,30 @@ stop_server
 # The random checkpoint speaks as m1-nano does, that is, nonsense in the same tokens.
 cp models/m1-nano/tokenizer.json models/m1-nano/tokenizer_config.json "$OUT/$PRESET/"
 
-# What SQL adds to a long reply: its time through SQL beside the time that the engine's command line tells, in turns.
+# What SQL adds to a long reply: its time through SQL beside the engine's own in the same call, and beside the time that
+# the command line tells. The two take turns at being first, as a processor's clock sinks while it works.
 PROMPT="What is 47 + 35?"
 REPLY_TOKENS=400
-sql_ms() {
-    psql -XAt -c '\timing on' -c "SELECT completion_tokens
-        FROM minimax_m1.complete('$PROMPT', temperature => 0, max_tokens => $REPLY_TOKENS)" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+by_sql() {
+    psql -XAt -c '\timing on' -c "SELECT '\"engine_ms\": ' || prefill_ms + decode_ms
+        FROM minimax_m1.complete('$PROMPT', temperature => 0, max_tokens => $REPLY_TOKENS)" |
+        sed -n 's/^Time: \([0-9.]*\) ms.*/, "sql_ms": \1/p; /engine_ms/p' | tr -d '\n'
+}
+by_command_line() {
+    "$ENGINE" generate --model "$OUT/$PRESET" --weight-format q8_0 --max-context 2048 --prompt "$PROMPT" \
+        --temperature 0 --max-tokens $REPLY_TOKENS --json
 }
 echo "Measuring SQL beside the command line ..."
 start_server "$OUT/server" "minimax_m1.model = '$OUT/$PRESET'" "minimax_m1.weight_format = q8_0" \
     "minimax_m1.prefix_cache_size = 0" "minimax_m1.max_context = 2048"
 psql -X -q -c 'CREATE EXTENSION minimax_m1'
 wait_for_model
-for _ in 1 2 3; do
-    "$ENGINE" generate --model "$OUT/$PRESET" --weight-format q8_0 --max-context 2048 --prompt "$PROMPT" \
-        --temperature 0 --max-tokens $REPLY_TOKENS --json > "$OUT/cli.json"
-    echo "{\"sql_ms\": $(sql_ms), \"cli\": $(cat "$OUT/cli.json")}"
+by_sql > /dev/null # the first call touches the memory of a sequence for the first time
+for turn in 1 2 3 4 5 6; do
+    [ $((turn % 2)) = 0 ] || sql=$(by_sql)
+    cli=$(by_command_line)
+    [ $((turn % 2)) = 1 ] || sql=$(by_sql)
+    echo "{$sql, \"cli\": $cli}"
 done > "$OUT/overhead.jsonl"
 stop_server
 

@@ -30,11 +30,20 @@ def engine(out, name, model):
 
 
 def overhead(out):
-    """Medians of a reply's time through SQL and as the command line tells it."""
+    """Medians of a reply's time through SQL, of the engine's part of that time, and as the command line tells it."""
     runs = [json.loads(line) for line in open(f"{out}/overhead.jsonl")]
     cli = [run["cli"]["prefill_ms"] + run["cli"]["decode_ms"] for run in runs]
     return {"sql_ms": statistics.median(run["sql_ms"] for run in runs), "cli_ms": statistics.median(cli),
+            "added_ms": statistics.median(run["sql_ms"] - run["engine_ms"] for run in runs),
+            "sql_to_cli": statistics.median(run["sql_ms"] / ms for run, ms in zip(runs, cli)),
             "tokens": runs[0]["cli"]["completion_tokens"]}
+
+
+def cold_start(out):
+    """Medians: from a file of which no page is in memory to a model, and just reading that file."""
+    runs = [json.loads(line) for line in open(f"{out}/cold.jsonl")]
+    return {"load_ms": statistics.median(run["engine"]["load_ms"] for run in runs),
+            "read_ms": statistics.median(run["read_ms"] for run in runs)}
 
 
 def print_engine(r):
@@ -61,17 +70,20 @@ def main():
     lines = lambda name: [json.loads(line) for line in open(f"{out}/{name}.jsonl")]
     results = {"engine": [engine(out, "m1-nano", "models/m1-nano"), engine(out, preset, f"{out}/{preset}")] +
                          [engine(out, f"{preset}-{f}", f"{out}/{preset}-{f}.gguf") for f in ("q8_0", "q4")],
-               "sql": lines("sql"), "overhead": overhead(out), "template_rows": lines("template_rows")}
+               "cold_start": cold_start(out), "sql": lines("sql"), "overhead": overhead(out), "template_rows": lines("template_rows")}
     json.dump(results, open(f"{out}/results.json", "w"), indent=2)
     print()
     for r in results["engine"]:
         print_engine(r)
+    c = results["cold_start"]
+    print(f"{preset}-q8_0, cold: loaded in {c['load_ms'] / 1e3:.1f} s; reading the file alone {c['read_ms'] / 1e3:.1f} s")
     print("m1-nano through SQL, one summary a row:")
     for r in results["sql"]:
         print(f"  {r['clients']:>3} clients            {r['rows_per_s']:10.1f} rows/s")
     o = results["overhead"]
-    print(f"a reply of {o['tokens']} tokens ({preset}, q8_0): {o['sql_ms']:.0f} ms through SQL, {o['cli_ms']:.0f} ms by "
-          f"the command line ({100 * (o['sql_ms'] / o['cli_ms'] - 1):+.1f} %)")
+    print(f"a reply of {o['tokens']} tokens ({preset}, q8_0): {o['sql_ms']:.0f} ms through SQL, of which the engine did "
+          f"not spend {o['added_ms']:.1f} ({100 * o['added_ms'] / o['sql_ms']:.1f} %); {o['cli_ms']:.0f} ms by the "
+          f"command line (median of the turns' ratios {100 * (o['sql_to_cli'] - 1):+.1f} %)")
     print("through SQL, rows of 30 tokens over a template of 300:")
     for r in results["template_rows"]:
         print(f"  {r['model']:>8}, {r['clients']:>2} clients {r['rows_per_s_without']:8.1f} rows/s, with snapshots "
