@@ -64,6 +64,9 @@ extern "C"
 	/* out[t] = row tokens[t] of table */
 	void m1k_embed(const m1k_matrix *table, const int *tokens, int n, float *out, cudaStream_t stream);
 
+	/* Rows row0 ... of a matrix in bf16: out [rows, cols] */
+	void m1k_expand(const m1k_matrix *m, int row0, int rows, uint16_t *out, cudaStream_t stream);
+
 	/* sum = alpha residual + beta branch (branch NULL: sum = residual); out = RMS(sum) weight. See m1b_norm. */
 	typedef struct m1k_norm
 	{
@@ -95,6 +98,9 @@ extern "C"
 	void m1k_gated_norm(const m1k_gate *p, cudaStream_t stream);
 
 	void m1k_silu(float *x, size_t n, cudaStream_t stream);
+
+	/* out = silu(x) * y, rounded to bf16 */
+	void m1k_silu_mul(const float *x, const float *y, size_t n, uint16_t *out, cudaStream_t stream);
 
 	/* Splits x into up to three bf16 parts that add up to it, to 8, 16 or 24 bits; low and lowest may be NULL. */
 	void m1k_to_bf16(const float *x, size_t n, uint16_t *high, uint16_t *low, uint16_t *lowest, cudaStream_t stream);
@@ -146,6 +152,9 @@ extern "C"
 	} m1k_route;
 
 	void m1k_route_tokens(const m1k_route *p, cudaStream_t stream);
+
+	/* out[place] = x[token[place]], rows of `width` bf16 values, a multiple of 8 */
+	void m1k_gather(const uint16_t *x, const int *token, int n, int width, uint16_t *out, cudaStream_t stream);
 
 	/* out[t] = sum over ranks of weight[t, rank] * y[place[t, rank]], in rank order */
 	void m1k_combine(const float *y, const int *place, const float *weight, int n, int top_k, int width, float *out,

@@ -137,6 +137,22 @@ m1k_route_tokens(const m1k_route *p, cudaStream_t stream)
 }
 
 __global__ void
+gather_rows(const uint16_t *x, const int *token, int width, uint16_t *out)
+{
+	const uint4 *from = reinterpret_cast<const uint4 *>(x + static_cast<size_t>(token[blockIdx.x]) * width);
+	uint4 *to = reinterpret_cast<uint4 *>(out + static_cast<size_t>(blockIdx.x) * width);
+
+	for (int i = threadIdx.x; i < width / 8; i += blockDim.x)
+		to[i] = from[i];
+}
+
+void
+m1k_gather(const uint16_t *x, const int *token, int n, int width, uint16_t *out, cudaStream_t stream)
+{
+	M1K_LAUNCH(gather_rows, n, 256, 0, stream, x, token, width, out);
+}
+
+__global__ void
 combine_rows(const float *y, const int *place, const float *weight, int top_k, int width, float *out)
 {
 	const int t = blockIdx.x;

@@ -39,6 +39,35 @@ m1k_embed(const m1k_matrix *table, const int *tokens, int n, float *out, cudaStr
 				  });
 }
 
+template <m1k_type Type>
+__global__ void
+expand_rows(const uint8_t *rows, size_t row_bytes, int cols, uint16_t *out)
+{
+	const uint8_t *row = rows + blockIdx.x * row_bytes;
+	uint16_t *to = out + static_cast<size_t>(blockIdx.x) * cols;
+
+	for (int k = threadIdx.x * 8; k < cols; k += blockDim.x * 8)
+	{
+		float w[8];
+
+		m1k_weights<Type>::load(row, cols, k, w);
+		*reinterpret_cast<uint4 *>(to + k) = make_uint4(m1k_bf16_pair(w[0], w[1]), m1k_bf16_pair(w[2], w[3]),
+														m1k_bf16_pair(w[4], w[5]), m1k_bf16_pair(w[6], w[7]));
+	}
+}
+
+void
+m1k_expand(const m1k_matrix *m, int row0, int rows, uint16_t *out, cudaStream_t stream)
+{
+	m1k_with_type(m->type,
+				  [&](auto tag)
+				  {
+					  M1K_LAUNCH(expand_rows<decltype(tag)::value>, rows, ROW_THREADS, 0, stream,
+								 static_cast<const uint8_t *>(m->data) + static_cast<size_t>(row0) * m->row_bytes,
+								 m->row_bytes, m->cols, out);
+				  });
+}
+
 /* ---- norms ---- */
 
 /* Writes out = kept * scale * weight (* sigmoid(gate)), and rounds a copy. */
@@ -126,6 +155,21 @@ void
 m1k_silu(float *x, size_t n, cudaStream_t stream)
 {
 	M1K_LAUNCH(silu_all, m1k_pieces(n, ROW_THREADS), ROW_THREADS, 0, stream, x, n);
+}
+
+__global__ void
+silu_mul_all(const float *x, const float *y, size_t n, uint16_t *out)
+{
+	const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+
+	if (i < n)
+		out[i] = m1k_bf16_of(m1k_silu_of(x[i]) * y[i]);
+}
+
+void
+m1k_silu_mul(const float *x, const float *y, size_t n, uint16_t *out, cudaStream_t stream)
+{
+	M1K_LAUNCH(silu_mul_all, m1k_pieces(n, ROW_THREADS), ROW_THREADS, 0, stream, x, y, n, out);
 }
 
 __global__ void

@@ -77,7 +77,7 @@ typedef struct buffer
 	size_t bytes;
 } buffer;
 
-#define MAX_BUFFERS 32
+#define MAX_BUFFERS 48
 
 typedef struct buffers
 {
@@ -111,7 +111,7 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	buffers all = {.n = 0};
 
 	c->hidden_rows = c->tensor_cores ? M1K_FEW_ROWS * top_k : pairs;
-	want(&all, gemm_space, 1, M1B_CUDA_GEMM_SPACE);
+	want(&all, gemm_space, m1b_cuda_experts_planned(g) ? 1 + M1B_CUDA_LANES : 1, M1B_CUDA_GEMM_SPACE);
 	want(&all, &c->tokens, tokens, sizeof *c->tokens);
 	want(&all, &c->segment_of, tokens, sizeof *c->segment_of);
 	want(&all, &c->segments, states, sizeof *c->segments);
@@ -123,6 +123,8 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 		 sizeof *c->partial);
 	if (c->tensor_cores)
 		want(&all, &c->rounded, tokens * larger(d, width), sizeof *c->rounded);
+	if (c->tensor_cores && !g->bf16_experts)
+		want(&all, &c->expanded, M1B_CUDA_EXPANDED_ROWS * larger(d, width), sizeof *c->expanded);
 	want(&all, &c->head_parts, 3 * states * d, sizeof *c->head_parts);
 	want(&all, &c->scores, tokens * (size_t) g->experts, sizeof *c->scores);
 	want(&all, &c->choice, pairs, sizeof *c->choice);
@@ -135,6 +137,17 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	if (c->tensor_cores)
 		want(&all, &c->hidden_rounded, pairs * (size_t) g->expert_width, sizeof *c->hidden_rounded);
 	want(&all, &c->expert_out, pairs * d, sizeof *c->expert_out);
+	if (m1b_cuda_experts_planned(g))
+	{
+		const size_t lane = m1b_cuda_expert_rows(g) * (size_t) g->expert_width;
+
+		want(&all, &c->gathered, pairs * d, sizeof *c->gathered);
+		for (int i = 0; i < M1B_CUDA_LANES; i++)
+		{
+			want(&all, &c->lanes[i].gate, lane, sizeof *c->lanes[i].gate);
+			want(&all, &c->lanes[i].up, lane, sizeof *c->lanes[i].up);
+		}
+	}
 	return all;
 }
 
@@ -270,7 +283,8 @@ configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 		(status = pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
 		(status = pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) != M1_OK ||
 		(status = pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) != M1_OK ||
-		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
+		(status = m1b_cuda_experts_create(c, err)) != M1_OK || (status = prepare_kernels(c, err)) != M1_OK ||
+		(status = upload_frequencies(c, err)) != M1_OK ||
 		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
 	return m1b_cuda_loader_create(c, err);
@@ -291,6 +305,7 @@ cuda_close(m1b_backend *b)
 		cudaStreamSynchronize(c->stream);
 	m1b_cuda_loader_finish(c);
 	m1b_cuda_recordings_free(c);
+	m1b_cuda_experts_free(c);
 	m1b_cuda_gemm_free(c->gemm);
 	m1b_cuda_states_free(c);
 	cudaFreeHost(c->host_tokens);

@@ -4,20 +4,21 @@
  * cuBLAS counts columns first. A row-major weight [rows, cols] is there a matrix of
  * cols x rows, taken transposed; x [n, cols] is cols x n, and out [n, rows] is rows x n.
  * The algorithm that cuBLASLt proposes for a shape is kept: asking takes longer than
- * launching. Used by the step thread only.
+ * launching. Used by the step thread only; products on different streams use different work spaces.
  */
 #include "backend/cuda_internal.h"
 
 #include <cublasLt.h>
 #include <stdlib.h>
 
-#define CACHE_ENTRIES 256 /* a power of two */
+#define CACHE_ENTRIES 4096 /* the numbers of tokens that come to experts are many */
 
 typedef struct shape
 {
 	m1k_type type;
 	int rows, cols, n;
 	size_t row_bytes;
+	int out_stride;
 } shape;
 
 typedef struct cached
@@ -32,7 +33,7 @@ struct m1b_cuda_gemm
 	cublasLtHandle_t handle;
 	cublasLtMatmulPreference_t preference;
 	cublasLtMatmulDesc_t operation;
-	void *space; /* M1B_CUDA_GEMM_SPACE bytes of device memory */
+	char *space; /* device memory, M1B_CUDA_GEMM_SPACE bytes for each space number */
 	cached cache[CACHE_ENTRIES];
 };
 
@@ -90,7 +91,7 @@ static bool
 same_shape(const shape *a, const shape *b)
 {
 	return a->type == b->type && a->rows == b->rows && a->cols == b->cols && a->n == b->n &&
-		   a->row_bytes == b->row_bytes;
+		   a->row_bytes == b->row_bytes && a->out_stride == b->out_stride;
 }
 
 static cached *
@@ -137,27 +138,28 @@ destroy_layouts(layouts *l)
 }
 
 cudaError_t
-m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1k_matrix *w, const void *x, int n, bool add, float *out,
-			  cudaStream_t stream)
+m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p)
 {
+	const m1k_matrix *w = &p->weight;
 	const cudaDataType_t type = w->type == M1K_F32 ? CUDA_R_32F : CUDA_R_16BF;
 	const size_t element = w->type == M1K_F32 ? sizeof(float) : sizeof(uint16_t);
-	const shape s = {w->type, w->rows, w->cols, n, w->row_bytes};
+	const shape s = {w->type, w->rows, w->cols, p->n, w->row_bytes, p->out_stride};
 	const float one = 1.0f;
-	const float beta = add ? 1.0f : 0.0f;
+	const float beta = p->add ? 1.0f : 0.0f;
+	char *space = g->space + (size_t) p->space * M1B_CUDA_GEMM_SPACE;
 	layouts l = {NULL, NULL, NULL};
 	cached *entry;
 	cublasStatus_t status;
 
 	if ((status = cublasLtMatrixLayoutCreate(&l.w, type, (uint64_t) w->cols, (uint64_t) w->rows,
 											 (int64_t) (w->row_bytes / element))) == CUBLAS_STATUS_SUCCESS &&
-		(status = cublasLtMatrixLayoutCreate(&l.x, type, (uint64_t) w->cols, (uint64_t) n, w->cols)) ==
+		(status = cublasLtMatrixLayoutCreate(&l.x, type, (uint64_t) w->cols, (uint64_t) p->n, w->cols)) ==
 			CUBLAS_STATUS_SUCCESS &&
-		(status = cublasLtMatrixLayoutCreate(&l.out, CUDA_R_32F, (uint64_t) w->rows, (uint64_t) n, w->rows)) ==
+		(status = cublasLtMatrixLayoutCreate(&l.out, CUDA_R_32F, (uint64_t) w->rows, (uint64_t) p->n, p->out_stride)) ==
 			CUBLAS_STATUS_SUCCESS &&
 		(status = find_algorithm(g, &s, &l, &entry)) == CUBLAS_STATUS_SUCCESS)
-		status = cublasLtMatmul(g->handle, g->operation, &one, w->data, l.w, x, l.x, &beta, out, l.out, out, l.out,
-								&entry->algorithm, g->space, M1B_CUDA_GEMM_SPACE, stream);
+		status = cublasLtMatmul(g->handle, g->operation, &one, w->data, l.w, p->x, l.x, &beta, p->out, l.out, p->out,
+								l.out, &entry->algorithm, space, M1B_CUDA_GEMM_SPACE, p->stream);
 	destroy_layouts(&l);
 	if (status == CUBLAS_STATUS_SUCCESS)
 		return cudaSuccess;

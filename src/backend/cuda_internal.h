@@ -6,6 +6,7 @@
  *   cuda_state.c   sequences' memory: lightning states and KV pages
  *   cuda_step.c    a step: its batch on the device, recorded steps, errors
  *   cuda_product.c linear and experts
+ *   cuda_experts.c experts with many tokens each
  *   cuda_gemm.c    cuBLASLt
  *   cuda_attention.c lightning and softmax attention
  *
@@ -28,6 +29,8 @@
 #define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
 #define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
+#define M1B_CUDA_EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
+#define M1B_CUDA_LANES 4			/* experts that are multiplied side by side */
 
 /* How device memory is divided; made before anything is allocated. Bytes. */
 typedef struct m1b_cuda_plan
@@ -77,6 +80,14 @@ typedef struct m1b_cuda_recording
 	cudaGraphExec_t graph; /* or NULL */
 } m1b_cuda_recording;
 
+/* A stream for some of the experts, with work space of its own. */
+typedef struct m1b_cuda_lane
+{
+	cudaStream_t stream;
+	cudaEvent_t done;
+	float *gate, *up; /* [m1b_cuda_expert_rows(), F] */
+} m1b_cuda_lane;
+
 typedef struct m1b_cuda
 {
 	m1b_backend base; /* first, so that the two pointers convert */
@@ -122,6 +133,7 @@ typedef struct m1b_cuda
 	float *partial;			   /* [max_states, H, splits, D + 2] */
 	uint16_t *rounded;		   /* bf16 copy of the rows that a product reads */
 	const float *rounded_from; /* the rows it is a copy of; NULL = none */
+	uint16_t *expanded;		   /* [M1B_CUDA_EXPANDED_ROWS, the longer of d and H * D] */
 	uint16_t *head_parts;	   /* [3][max_states, d]: rows of the head in three bf16 parts */
 	float *scores;			   /* [max_tokens, E] */
 	int *choice;			   /* [max_moe_pairs] */
@@ -134,6 +146,12 @@ typedef struct m1b_cuda
 	size_t hidden_rows;
 	uint16_t *hidden_rounded; /* [max_moe_pairs, F] */
 	float *expert_out;		  /* [max_moe_pairs, d] */
+
+	/* cuda_experts.c; nothing of it where no batch has tokens enough */
+	m1b_cuda_lane lanes[M1B_CUDA_LANES];
+	uint16_t *gathered;				 /* [max_moe_pairs, d] rows of x by place */
+	int *host_group;				 /* [E + 1], pinned */
+	cudaEvent_t routed, is_gathered; /* host_group, and gathered, are there */
 } m1b_cuda;
 
 static inline m1b_cuda *
@@ -194,15 +212,38 @@ void m1b_cuda_wrote(m1b_cuda *c, const float *out);
 /* Where an operation that writes n * width floats to `out` should put a bf16 copy, or NULL. */
 uint16_t *m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n);
 
+/* x in bf16: as the operation that wrote it left it, or made now. */
+const uint16_t *m1b_cuda_rounded(m1b_cuda *c, const float *x, int n, int width);
+
+/* cuda_experts.c */
+/* Whether batches of this size and these weights can come that cuda_experts.c is for. */
+bool m1b_cuda_experts_planned(const m1b_geometry *g);
+/* Rows of a lane's buffers. */
+size_t m1b_cuda_expert_rows(const m1b_geometry *g);
+m1_status m1b_cuda_experts_create(m1b_cuda *c, m1_error *err);
+void m1b_cuda_experts_free(m1b_cuda *c);
+bool m1b_cuda_experts_suit(const m1b_cuda *c, const m1b_moe *p);
+/* c->expert_out = w2 (silu(w1 x) * w3 x) for all places, once the tokens are routed. */
+void m1b_cuda_experts(m1b_cuda *c, const m1b_moe *p);
+
 /* cuda_gemm.c */
 m1_status m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err);
 void m1b_cuda_gemm_free(struct m1b_cuda_gemm *gemm);
-/*
- * out [n, rows] = x [n, cols] times the transpose of weight [rows, cols], plus out when `add`. Both F32, or both BF16;
- * sums and results are F32.
- */
-cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1k_matrix *weight, const void *x, int n, bool add,
-						  float *out, cudaStream_t stream);
+
+/* out = x times the transpose of weight, plus out when `add`. */
+typedef struct m1b_cuda_multiply
+{
+	m1k_matrix weight; /* [rows, cols], F32 or BF16 */
+	const void *x;	   /* [n, cols], of the weight's type */
+	int n;
+	bool add;
+	float *out;		/* n rows of `rows` floats */
+	int out_stride; /* floats from one row to the next */
+	int space;		/* number of a work space that no other stream uses: 0 for m1b_cuda.stream */
+	cudaStream_t stream;
+} m1b_cuda_multiply;
+
+cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1b_cuda_multiply *p);
 
 /* cuda_attention.c */
 void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);

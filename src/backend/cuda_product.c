@@ -3,11 +3,14 @@
  *
  * Up to M1K_FEW_ROWS rows, weights are streamed past fp32 activations. With more,
  * activations are rounded to bf16 and tensor cores multiply: cuBLASLt for bf16
- * weights, our own kernel for the other types and for experts. F32 weights stay
- * exact: cuBLASLt in fp32, and streaming for experts. The head stays exact too: its
- * activations go through bf16 in three parts, which together have fp32's precision.
+ * weights and for very many rows, our own kernel else and for experts (many tokens
+ * to each: see cuda_experts.c). F32 weights stay exact: cuBLASLt in fp32, and streaming for
+ * experts. The head stays exact too: its activations go through bf16 in three parts,
+ * which together have fp32's precision.
  */
 #include "backend/cuda_internal.h"
+
+#define EXPAND_ROWS 512 /* rows of x from which on quantized weights go to cuBLASLt, too */
 
 /* ---- the bf16 copy of the rows that products read ---- */
 
@@ -28,9 +31,8 @@ m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n)
 	return c->rounded;
 }
 
-/* x in bf16: as the operation that wrote it left it, or made now. */
-static const uint16_t *
-rounded(m1b_cuda *c, const float *x, int n, int width)
+const uint16_t *
+m1b_cuda_rounded(m1b_cuda *c, const float *x, int n, int width)
 {
 	if (c->rounded_from != x)
 	{
@@ -71,13 +73,14 @@ few(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1k_product_few(&product, c->stream);
 }
 
+/* n rows of x, which are of the weight's type, by cuBLASLt. */
 static void
-many_quantized(m1b_cuda *c, const m1b_product *p, const float *x, int n)
+library(m1b_cuda *c, const m1k_matrix *weight, const void *x, int n, bool add, float *out, int out_stride)
 {
-	m1k_product product = plain_product(p, x, n);
+	const m1b_cuda_multiply p = {
+		.weight = *weight, .x = x, .n = n, .add = add, .out = out, .out_stride = out_stride, .stream = c->stream};
 
-	product.x_bf16 = rounded(c, x, n, p->weight->cols);
-	m1k_product_many(&product, c->stream);
+	m1b_cuda_note(c, m1b_cuda_gemm(c->gemm, &p), "multiplying by cuBLASLt");
 }
 
 static void
@@ -85,7 +88,34 @@ many_by_library(m1b_cuda *c, const m1b_product *p, const void *x, int n)
 {
 	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
 
-	m1b_cuda_note(c, m1b_cuda_gemm(c->gemm, &w, x, n, false, p->out, c->stream), "multiplying by cuBLASLt");
+	library(c, &w, x, n, false, p->out, w.rows);
+	if (p->activation == M1B_SILU)
+		m1k_silu(p->out, (size_t) n * (size_t) w.rows, c->stream);
+}
+
+static void
+many_quantized(m1b_cuda *c, const m1b_product *p, const float *x, int n)
+{
+	m1k_product product = plain_product(p, x, n);
+
+	product.x_bf16 = m1b_cuda_rounded(c, x, n, p->weight->cols);
+	m1k_product_many(&product, c->stream);
+}
+
+/* With so many rows, the library is faster even if weights are made bf16 for it each time, some of their rows at once. */
+static void
+expanded_by_library(m1b_cuda *c, const m1b_product *p, const uint16_t *x, int n)
+{
+	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
+	m1k_matrix part = {
+		.data = c->expanded, .type = M1K_BF16, .cols = w.cols, .row_bytes = (size_t) w.cols * sizeof *c->expanded};
+
+	for (int row = 0; row < w.rows; row += part.rows)
+	{
+		part.rows = w.rows - row < M1B_CUDA_EXPANDED_ROWS ? w.rows - row : M1B_CUDA_EXPANDED_ROWS;
+		m1k_expand(&w, row, part.rows, c->expanded, c->stream);
+		library(c, &part, x, n, false, p->out + row, w.rows);
+	}
 	if (p->activation == M1B_SILU)
 		m1k_silu(p->out, (size_t) n * (size_t) w.rows, c->stream);
 }
@@ -99,9 +129,7 @@ head_by_library(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1k_to_bf16(x, all, c->head_parts, c->head_parts + all, c->head_parts + 2 * all, c->stream);
 	/* the smallest part first */
 	for (int part = 2; part >= 0; part--)
-		m1b_cuda_note(c,
-					  m1b_cuda_gemm(c->gemm, &w, c->head_parts + (size_t) part * all, n, part < 2, p->out, c->stream),
-					  "multiplying by cuBLASLt");
+		library(c, &w, c->head_parts + (size_t) part * all, n, part < 2, p->out, w.rows);
 }
 
 static void
@@ -116,7 +144,9 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	else if (p->weight->use != M1B_USE_HEAD)
 	{
 		if (type == M1B_BF16)
-			many_by_library(c, p, rounded(c, x, n, p->weight->cols), n);
+			many_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
+		else if (n >= EXPAND_ROWS && c->expanded != NULL)
+			expanded_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
 		else
 			many_quantized(c, p, x, n);
 	}
@@ -223,22 +253,27 @@ m1b_cuda_moe(m1b_backend *b, const m1b_moe *p)
 		return;
 	}
 	route(c, p, few_up ? (p->n == 1 ? 1 : M1K_FEW_ROWS) : m1k_product_tile(pairs, p->experts));
-	up.x_row = c->token;
-	if (few_up)
-	{
-		up.x = p->x;
-		up.out = c->hidden;
-		down.x = c->hidden;
-	}
+	if (m1b_cuda_experts_suit(c, p))
+		m1b_cuda_experts(c, p);
 	else
 	{
-		up.x_bf16 = rounded(c, p->x, p->n, p->w1->cols);
-		up.out_bf16 = c->hidden_rounded;
-		down.x_bf16 = c->hidden_rounded;
+		up.x_row = c->token;
+		if (few_up)
+		{
+			up.x = p->x;
+			up.out = c->hidden;
+			down.x = c->hidden;
+		}
+		else
+		{
+			up.x_bf16 = m1b_cuda_rounded(c, p->x, p->n, p->w1->cols);
+			up.out_bf16 = c->hidden_rounded;
+			down.x_bf16 = c->hidden_rounded;
+		}
+		down.out = c->expert_out;
+		multiply(c, &up, few_up);
+		multiply(c, &down, few_down);
 	}
-	down.out = c->expert_out;
-	multiply(c, &up, few_up);
-	multiply(c, &down, few_down);
 	m1k_combine(c->expert_out, c->place, c->weight, p->n, p->top_k, p->w2->rows, p->out, c->stream);
 	m1b_cuda_wrote(c, p->out);
 	m1b_cuda_launched(c, "running experts");

@@ -438,7 +438,7 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 								.log = m1_cli_log};
 	m1_status status;
 
-	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : M1_DEFAULT_PREFILL_CHUNK;
+	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : m1_model_prefill_chunk(cli->device);
 	options.max_sequences = largest(&r->decode);
 	options.max_batch_tokens = b->chunk > options.max_sequences ? b->chunk : options.max_sequences;
 	if ((status = m1_model_open(&options, &b->model, err)) != M1_OK)

@@ -72,7 +72,9 @@ run(const m1_cli *cli, m1_model *model, const m1_ids *ids, int chunk, m1_error *
 int
 m1_cmd_logits(const m1_cli *cli)
 {
-	const int chunk = cli->decode ? 1 : cli->prefill_chunk > 0 ? cli->prefill_chunk : 256;
+	const int chunk = cli->decode			   ? 1
+					  : cli->prefill_chunk > 0 ? cli->prefill_chunk
+											   : m1_model_prefill_chunk(cli->device);
 	m1_model_options options = {
 		.path = cli->model,
 		.device = cli->device,

@@ -113,7 +113,7 @@ allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 m1_status
 m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_engine **out, m1_error *err)
 {
-	const int chunk = o->prefill_chunk > 0 ? o->prefill_chunk : M1_DEFAULT_PREFILL_CHUNK;
+	const int chunk = o->prefill_chunk > 0 ? o->prefill_chunk : m1_model_prefill_chunk(o->device);
 	m1_model_options model = {
 		.path = o->model_path,
 		.device = o->device,

@@ -16,8 +16,6 @@
 #include "model/model.h"
 #include "wire/message.h"
 
-#define M1_DEFAULT_PREFILL_CHUNK 256
-
 typedef struct m1_engine m1_engine;
 
 /* What happens to requests. Messages and their slices live only during the call. No callback may call back. */
@@ -43,7 +41,7 @@ typedef struct m1_engine_options
 	int threads;								  /* 0 = all cores */
 	int max_requests;							  /* sequences in the batch */
 	int max_context;							  /* 0 = the model's own */
-	int prefill_chunk;							  /* prompt tokens of one step; 0 = M1_DEFAULT_PREFILL_CHUNK */
+	int prefill_chunk;							  /* prompt tokens of one step; 0 = what suits the device */
 	int loop_guard;								  /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
 	size_t kv_bytes;							  /* of KV pages; 0 = a safe share of the memory */
 	size_t prefix_cache_bytes;					  /* of prefix snapshots; 0 = none are kept */

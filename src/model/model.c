@@ -6,16 +6,28 @@
 
 #include "model/forward.h"
 
-/* auto is the GPU where there is one. A device that was asked for by name is never replaced by another. */
+/* auto is the GPU where there is one. */
+static bool
+is_gpu(const char *device)
+{
+	return strcmp(device, "cuda") == 0 || (strcmp(device, "auto") == 0 && m1b_cuda_present());
+}
+
+int
+m1_model_prefill_chunk(const char *device)
+{
+	return is_gpu(device) ? 4096 : 256;
+}
+
+/* A device that was asked for by name is never replaced by another. */
 static m1_status
 open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 {
 	const m1b_cuda_options cuda = {.log = o->log, .log_context = o->log_context};
-	const bool automatic = strcmp(o->device, "auto") == 0;
 
-	if (strcmp(o->device, "cuda") == 0 || (automatic && m1b_cuda_present()))
+	if (is_gpu(o->device))
 		return m1b_cuda_open(&cuda, out, err);
-	if (strcmp(o->device, "cpu") != 0 && !automatic)
+	if (strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "unknown device \"%.40s\": it must be auto, cpu or cuda", o->device);
 	return m1b_cpu_open(o->threads, o->isa, out, err);
 }
@@ -56,6 +68,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 	g.weight_matrices = weights.matrices;
 	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
 	g.f32_weights = weights.f32_experts;
+	g.bf16_experts = weights.bf16_experts;
 	if ((status = m->backend->ops->configure(m->backend, &g, err)) != M1_OK)
 		return status;
 	/* what could never be held is refused as too long for the context, at once */

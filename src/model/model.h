@@ -43,6 +43,12 @@ typedef struct m1_model
 	struct m1_activations *activations; /* forward.c */
 } m1_model;
 
+/*
+ * Prompt tokens of one step that suit a device ("auto", "cpu" or "cuda"): enough that weights are read for many tokens at
+ * a time, and few enough that replies do not wait long beside a prefill.
+ */
+int m1_model_prefill_chunk(const char *device);
+
 m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
 

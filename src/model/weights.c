@@ -268,6 +268,8 @@ measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 		size->matrix_bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
 		size->matrices++;
 		size->f32_experts = size->f32_experts && (role != M1_ROLE_W1 || type == M1B_F32);
+		if (role == M1_ROLE_W1 || role == M1_ROLE_W2 || role == M1_ROLE_W3)
+			size->bf16_experts = size->bf16_experts && type == M1B_BF16;
 	}
 	return M1_OK;
 }
@@ -280,7 +282,7 @@ m1_weights_measure(const m1_checkpoint *checkpoint, const m1_config *c, m1_weigh
 	uint64_t bytes;
 	m1_status status;
 
-	*size = (m1_weights_size){.f32_experts = true};
+	*size = (m1_weights_size){.f32_experts = true, .bf16_experts = true};
 	if ((status = measure_role(M1_ROLE_EMBED, checkpoint, c, format, 0, size, err)) != M1_OK ||
 		(status = measure_role(M1_ROLE_FINAL_NORM, checkpoint, c, format, 0, size, err)) != M1_OK)
 		return status;

@@ -192,6 +192,7 @@ make_model(slice *s, bool small)
 								.expert_width = c->expert_width,
 								.hidden = c->hidden_size,
 								.experts = c->experts,
+								.bf16_experts = true,
 								.weight_bytes = 2 * ((size_t) c->layers * layer_matrices(c, c->experts) + 2 * vocab),
 								.weight_matrices = (size_t) (c->layers * (8 + 3 * c->experts)) + 2,
 								.scratch_bytes = m1_forward_bytes(m) + (size_t) c->layers * 4 * ((size_t) 64 << 10)},
@@ -319,7 +320,13 @@ measure_ceilings(slice *s, bool small, double *bandwidth, double *rate)
 			copies[i] = 2.0 * (double) bytes / seconds;
 		cudaEventRecord(start, c->stream);
 		/* right side: rows of the embedding, random as well */
-		m1b_cuda_note(c, m1b_cuda_gemm(c->gemm, &w, s->model.weights.embed.data, n, false, out, c->stream),
+		m1b_cuda_note(c,
+					  m1b_cuda_gemm(c->gemm, &(m1b_cuda_multiply){.weight = w,
+																  .x = s->model.weights.embed.data,
+																  .n = n,
+																  .out = out,
+																  .out_stride = side,
+																  .stream = c->stream}),
 					  "multiplying");
 		seconds = elapsed(c, start, end);
 		if (i >= 0)

@@ -229,23 +229,29 @@ silu(float x)
 
 /* ---- products ---- */
 
+/* n rows of x times [rows, cols]. */
 static void
 check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation, double tolerance)
 {
-	const m1b_geometry g = geometry(2, 1, 16, type == M1B_F32);
+	m1b_geometry g = geometry(2, 1, 16, type == M1B_F32);
 	const size_t outs = (size_t) n * (size_t) rows;
-	m1b_backend *b = open_cuda(&g);
+	m1b_backend *b;
 	uint8_t *w = random_weights(type, (size_t) rows * (size_t) cols);
 	float *x = random_floats((size_t) n * (size_t) cols, 1.0f);
 	float *want = not_numbers(outs);
 	float *got;
-	m1b_matrix m = load(b, w, type, use, rows, cols);
-	m1b_linear p = {.x = put(b, x, (size_t) n * (size_t) cols),
-					.n = n,
-					.products = {{&m, activation, poisoned(b, outs)}, {&m, activation, poisoned(b, outs)}},
-					.n_products = 2};
+	m1b_matrix m;
+	m1b_linear p;
 	char what[100];
 
+	g.max_tokens = n > g.max_tokens ? n : g.max_tokens;
+	g.scratch_bytes += 2 * outs * sizeof(float);
+	b = open_cuda(&g);
+	m = load(b, w, type, use, rows, cols);
+	p = (m1b_linear){.x = put(b, x, (size_t) n * (size_t) cols),
+					 .n = n,
+					 .products = {{&m, activation, poisoned(b, outs)}, {&m, activation, poisoned(b, outs)}},
+					 .n_products = 2};
 	snprintf(what, sizeof what, "%d rows times %s [%d, %d]", n, m1b_dtype_name(type), rows, cols);
 	multiply(w, type, rows, cols, x, n, want);
 	if (activation == M1B_SILU)
@@ -283,6 +289,9 @@ test_linear(void **state)
 	}
 	check_linear(M1B_BF16, M1B_USE_PRODUCT, 1, 3, 2048 + 8, M1B_NONE, EXACT);
 	check_linear(M1B_Q8_0, M1B_USE_PRODUCT, 20, 3, 256 + 32, M1B_NONE, ROUNDED);
+	/* quantized weights that the library takes as bf16, in one go and in two */
+	check_linear(M1B_Q4_K, M1B_USE_PRODUCT, 513, 33, 256, M1B_SILU, ROUNDED);
+	check_linear(M1B_Q8_0, M1B_USE_PRODUCT, 512, 4096 + 40, 32, M1B_NONE, ROUNDED);
 }
 
 /* A row's result, up to the number of rows that go together, is the same bits whatever its neighbours are. */
@@ -565,7 +574,9 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 	g.hidden = d;
 	g.expert_width = width;
 	g.experts = experts;
+	g.max_tokens = n > g.max_tokens ? n : g.max_tokens;
 	g.max_moe_pairs = g.max_tokens * top_k;
+	g.bf16_experts = up == M1B_BF16 && down == M1B_BF16;
 	b = open_cuda(&g);
 	router = load(b, gate, M1B_F32, M1B_USE_PRODUCT, experts, d);
 	for (int e = 0; e < experts; e++)
@@ -648,8 +659,10 @@ test_moe(void **state)
 	check_moe(M1B_BF16, M1B_BF16, 7, 5, 3, EXACT);
 	check_moe(M1B_BF16, M1B_BF16, 9, 8, 2, ROUNDED);   /* tiles of 16 places */
 	check_moe(M1B_BF16, M1B_BF16, 100, 5, 2, ROUNDED); /* 64 */
-	check_moe(M1B_BF16, M1B_BF16, 200, 3, 2, ROUNDED); /* 128 */
+	check_moe(M1B_BF16, M1B_BF16, 150, 3, 2, ROUNDED); /* 128 */
 	check_moe(M1B_BF16, M1B_BF16, 40, 1, 1, ROUNDED);
+	check_moe(M1B_BF16, M1B_BF16, 300, 4, 2, ROUNDED);	/* by the library */
+	check_moe(M1B_BF16, M1B_BF16, 1200, 2, 2, ROUNDED); /* in two pieces */
 	check_moe(M1B_Q4_K, M1B_Q6_K, 3, 4, 2, EXACT);
 	check_moe(M1B_Q4_K, M1B_Q6_K, 21, 4, 2, ROUNDED);
 	check_moe(M1B_Q8_0, M1B_Q8_0, 33, 4, 2, ROUNDED);

@@ -1,0 +1,168 @@
+/*
+ * cuda_experts.c - experts with many tokens each, by cuBLASLt.
+ *
+ * A long prefill brings every expert enough rows to be bound by arithmetic, and there
+ * the library's kernels are faster than ours. It must know how many rows there are, so
+ * the groups are copied to the host, the one place in a step where it waits; meanwhile
+ * the device gathers the rows by expert. One expert's product is too small to fill the
+ * device to its last wave: several streams, the lanes, take experts in turns.
+ *
+ * What an expert's first two products give is used at once and in pieces of at most
+ * PIECE_ROWS rows, so that it need not leave the cache.
+ */
+#include "backend/cuda_internal.h"
+
+#define ENOUGH_PLACES 128 /* of an expert, on average */
+#define PIECE_ROWS 1024
+
+bool
+m1b_cuda_experts_planned(const m1b_geometry *g)
+{
+	return g->bf16_experts && g->experts > 1 && g->max_moe_pairs / g->experts >= ENOUGH_PLACES;
+}
+
+size_t
+m1b_cuda_expert_rows(const m1b_geometry *g)
+{
+	return (size_t) (g->max_moe_pairs < PIECE_ROWS ? g->max_moe_pairs : PIECE_ROWS);
+}
+
+bool
+m1b_cuda_experts_suit(const m1b_cuda *c, const m1b_moe *p)
+{
+	return c->gathered != NULL && p->n * p->top_k / p->experts >= ENOUGH_PLACES;
+}
+
+/* ---- life ---- */
+
+static cudaError_t
+create_event(cudaEvent_t *event)
+{
+	return cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+}
+
+m1_status
+m1b_cuda_experts_create(m1b_cuda *c, m1_error *err)
+{
+	void *group = NULL;
+	cudaError_t error;
+
+	if (c->gathered == NULL)
+		return M1_OK;
+	error = cudaHostAlloc(&group, ((size_t) c->g.experts + 1) * sizeof *c->host_group, cudaHostAllocDefault);
+	c->host_group = group;
+	if (error == cudaSuccess && (error = create_event(&c->routed)) == cudaSuccess)
+		error = create_event(&c->is_gathered);
+	for (int i = 0; i < M1B_CUDA_LANES && error == cudaSuccess; i++)
+		if ((error = cudaStreamCreateWithFlags(&c->lanes[i].stream, cudaStreamNonBlocking)) == cudaSuccess)
+			error = create_event(&c->lanes[i].done);
+	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing for experts", err);
+}
+
+static void
+destroy_event(cudaEvent_t event)
+{
+	if (event != NULL)
+		cudaEventDestroy(event);
+}
+
+void
+m1b_cuda_experts_free(m1b_cuda *c)
+{
+	for (int i = 0; i < M1B_CUDA_LANES; i++)
+	{
+		destroy_event(c->lanes[i].done);
+		if (c->lanes[i].stream != NULL)
+			cudaStreamDestroy(c->lanes[i].stream);
+	}
+	destroy_event(c->routed);
+	destroy_event(c->is_gathered);
+	cudaFreeHost(c->host_group);
+}
+
+/* ---- products ---- */
+
+static void
+product(m1b_cuda *c, int lane, const m1b_matrix *weight, const uint16_t *x, int n, float *out)
+{
+	const m1b_cuda_multiply p = {.weight = m1b_cuda_kernel_matrix(weight),
+								 .x = x,
+								 .n = n,
+								 .out = out,
+								 .out_stride = weight->rows,
+								 .space = 1 + lane,
+								 .stream = c->lanes[lane].stream};
+
+	m1b_cuda_note(c, m1b_cuda_gemm(c->gemm, &p), "multiplying by cuBLASLt");
+}
+
+/* n places of one expert, from place `first` on. */
+static void
+multiply_piece(m1b_cuda *c, const m1b_moe *p, int expert, int lane, size_t first, int n)
+{
+	const m1b_cuda_lane *l = &c->lanes[lane];
+	const size_t d = (size_t) p->w1[expert].cols;
+	const size_t width = (size_t) p->w1[expert].rows;
+	uint16_t *hidden = c->hidden_rounded + first * width;
+
+	product(c, lane, &p->w1[expert], c->gathered + first * d, n, l->gate);
+	product(c, lane, &p->w3[expert], c->gathered + first * d, n, l->up);
+	m1k_silu_mul(l->gate, l->up, (size_t) n * width, hidden, l->stream);
+	product(c, lane, &p->w2[expert], hidden, n, c->expert_out + first * d);
+}
+
+static void
+multiply_expert(m1b_cuda *c, const m1b_moe *p, int expert, int lane)
+{
+	const int first = c->host_group[expert];
+	const int n = c->host_group[expert + 1] - first;
+	const int rows = (int) m1b_cuda_expert_rows(&c->g);
+	const int pieces = (n + rows - 1) / rows;
+
+	/* of one size, as near as can be: a short rest would cost almost as much as a whole piece */
+	for (int i = 0; i < pieces; i++)
+	{
+		const int from = (int) ((int64_t) n * i / pieces);
+		const int to = (int) ((int64_t) n * (i + 1) / pieces);
+
+		multiply_piece(c, p, expert, lane, (size_t) (first + from), to - from);
+	}
+}
+
+/* Every lane goes on where c->stream was at `event`. */
+static void
+fork(m1b_cuda *c, cudaEvent_t event)
+{
+	for (int i = 0; i < M1B_CUDA_LANES; i++)
+		m1b_cuda_note(c, cudaStreamWaitEvent(c->lanes[i].stream, event, 0), "starting experts");
+}
+
+static void
+join(m1b_cuda *c)
+{
+	for (int i = 0; i < M1B_CUDA_LANES; i++)
+	{
+		m1b_cuda_note(c, cudaEventRecord(c->lanes[i].done, c->lanes[i].stream), "ending experts");
+		m1b_cuda_note(c, cudaStreamWaitEvent(c->stream, c->lanes[i].done, 0), "ending experts");
+	}
+}
+
+void
+m1b_cuda_experts(m1b_cuda *c, const m1b_moe *p)
+{
+	const int d = p->w1->cols;
+	const size_t bytes = ((size_t) p->experts + 1) * sizeof *c->host_group;
+
+	m1b_cuda_note(c, cudaMemcpyAsync(c->host_group, c->group, bytes, cudaMemcpyDeviceToHost, c->stream),
+				  "reading the router's choices");
+	m1b_cuda_note(c, cudaEventRecord(c->routed, c->stream), "reading the router's choices");
+	m1k_gather(m1b_cuda_rounded(c, p->x, p->n, d), c->token, p->n * p->top_k, d, c->gathered, c->stream);
+	m1b_cuda_note(c, cudaEventRecord(c->is_gathered, c->stream), "gathering rows");
+	m1b_cuda_note(c, cudaEventSynchronize(c->routed), "reading the router's choices");
+	if (c->failure != cudaSuccess)
+		return; /* the groups are not there */
+	fork(c, c->is_gathered);
+	for (int e = 0; e < p->experts; e++)
+		multiply_expert(c, p, e, e % M1B_CUDA_LANES);
+	join(c);
+}
