@@ -37,6 +37,7 @@ extern "C"
  *   Q8_0  n bytes of quants, then n / 32 half scales
  *   Q4_0  n / 2 bytes of nibbles, then n / 32 half scales
  *   Q6_K  n / 2 bytes of low bits, n / 4 of high bits, n / 16 scales, n / 256 half factors
+ *   F8_E4M3  n bytes, then n / 128 fp32 scales
  */
 	typedef enum m1k_type
 	{
@@ -48,6 +49,7 @@ extern "C"
 		M1K_Q4_K,
 		M1K_Q5_K,
 		M1K_Q6_K,
+		M1K_F8_E4M3,
 	} m1k_type;
 
 	typedef struct m1k_matrix

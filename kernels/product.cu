@@ -499,6 +499,6 @@ m1k_product_prepare(void)
 
 	(void) (allow_type<M1K_F16>(&status) && allow_type<M1K_BF16>(&status) && allow_type<M1K_Q8_0>(&status) &&
 			allow_type<M1K_Q4_0>(&status) && allow_type<M1K_Q4_K>(&status) && allow_type<M1K_Q5_K>(&status) &&
-			allow_type<M1K_Q6_K>(&status));
+			allow_type<M1K_Q6_K>(&status) && allow_type<M1K_F8_E4M3>(&status));
 	return status;
 }

@@ -172,6 +172,45 @@ template <> struct m1k_weights<M1K_Q6_K>
 	}
 };
 
+/* Four e4m3 numbers, which are never NaN, times scale. */
+__device__ __forceinline__ void
+m1k_from_e4m3(uint32_t four, float scale, float *w)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+	uint32_t pairs[2];
+
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pairs[0]) : "h"(static_cast<uint16_t>(four)));
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pairs[1]) : "h"(static_cast<uint16_t>(four >> 16)));
+	w[0] = scale * m1k_from_half(static_cast<uint16_t>(pairs[0]));
+	w[1] = scale * m1k_from_half(static_cast<uint16_t>(pairs[0] >> 16));
+	w[2] = scale * m1k_from_half(static_cast<uint16_t>(pairs[1]));
+	w[3] = scale * m1k_from_half(static_cast<uint16_t>(pairs[1] >> 16));
+#else
+	/* with its bits in a half's place, a number is 256 times too small; two at a time, with a byte between them */
+#pragma unroll
+	for (int odd = 0; odd < 2; odd++)
+	{
+		const uint32_t two = four >> 8 * odd;
+		const uint32_t halves = (two & 0x00800080u) << 8 | (two & 0x007f007fu) << 7;
+
+		w[odd] = 256.0f * scale * m1k_from_half(static_cast<uint16_t>(halves));
+		w[odd + 2] = 256.0f * scale * m1k_from_half(static_cast<uint16_t>(halves >> 16));
+	}
+#endif
+}
+
+template <> struct m1k_weights<M1K_F8_E4M3>
+{
+	static __device__ __forceinline__ void load(const uint8_t *row, int cols, int k, float (&w)[8])
+	{
+		const uint2 q = *reinterpret_cast<const uint2 *>(row + k);
+		const float scale = *reinterpret_cast<const float *>(row + cols + k / 128 * 4);
+
+		m1k_from_e4m3(q.x, scale, w);
+		m1k_from_e4m3(q.y, scale, w + 4);
+	}
+};
+
 template <m1k_type Type> struct m1k_type_tag
 {
 	static constexpr m1k_type value = Type;
@@ -200,6 +239,8 @@ m1k_with_type(m1k_type type, F f)
 			return f(m1k_type_tag<M1K_Q5_K>());
 		case M1K_Q6_K:
 			return f(m1k_type_tag<M1K_Q6_K>());
+		case M1K_F8_E4M3:
+			return f(m1k_type_tag<M1K_F8_E4M3>());
 	}
 }
 

@@ -178,6 +178,14 @@ random_weights(m1b_dtype type, size_t n)
 			memcpy(w + at, (uint8_t *) &bits + 2, 2);
 		else if (type == M1B_F16)
 			memcpy(w + at, &(uint16_t){m1b_float_to_half(x)}, 2);
+		else if (type == M1B_F8_E4M3)
+		{
+			const float small = 0.01f * x;
+
+			memcpy(w + at, &small, 4);
+			for (size_t i = 4; i < block; i++)
+				w[at + i] ^= (w[at + i] & 0x7f) == 0x7f; /* no NaN */
+		}
 		else if (type == M1B_Q6_K)
 			memcpy(w + at + 208, &scale, 2);
 		else
@@ -269,7 +277,7 @@ test_linear(void **state)
 	static const int many[] = {9, 40, 97, 130};
 
 	(void) state;
-	for (int type = M1B_F32; type <= M1B_Q6_K; type++)
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
 	{
 		const int cols = m1b_block_weights((m1b_dtype) type) > 32 ? 512 : 96;
 
@@ -378,7 +386,7 @@ test_embed(void **state)
 	m1b_batch batch = {.tokens = tokens, .n_tokens = 5, .segments = &segment, .n_segments = 1};
 
 	(void) state;
-	for (int type = M1B_F32; type <= M1B_Q6_K; type++)
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
 	{
 		const m1b_geometry g = geometry(2, 1, 16, false);
 		m1b_backend *b = open_cuda(&g);
@@ -653,6 +661,8 @@ test_moe(void **state)
 	check_moe(M1B_Q4_K, M1B_Q6_K, 3, 4, 2, EXACT);
 	check_moe(M1B_Q4_K, M1B_Q6_K, 21, 4, 2, ROUNDED);
 	check_moe(M1B_Q8_0, M1B_Q8_0, 33, 4, 2, ROUNDED);
+	check_moe(M1B_F8_E4M3, M1B_F8_E4M3, 5, 4, 2, EXACT);
+	check_moe(M1B_F8_E4M3, M1B_F8_E4M3, 33, 4, 2, ROUNDED);
 }
 
 /* ---- memory and errors ---- */
