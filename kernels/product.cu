@@ -89,6 +89,8 @@ write_out(const m1k_product &p, int place, int row, float y)
 {
 	const size_t at = static_cast<size_t>(place) * p.rows + row;
 
+	if (p.scale_out)
+		y *= p.out != nullptr ? p.out[at] : m1k_from_bf16(p.out_bf16[at]);
 	if (p.out != nullptr)
 		p.out[at] = y;
 	if (p.out_bf16 != nullptr)
@@ -465,10 +467,7 @@ m1k_product_many(const m1k_product *p, cudaStream_t stream)
 	m1k_with_type(p->type,
 				  [&](auto tag)
 				  {
-					  constexpr m1k_type type = decltype(tag)::value;
-
-					  if constexpr (type != M1K_F32)
-						  launch_many<type>(p, stream);
+					  launch_many<decltype(tag)::value>(p, stream);
 				  });
 }
 
@@ -497,7 +496,7 @@ m1k_product_prepare(void)
 {
 	cudaError_t status;
 
-	(void) (allow_type<M1K_F16>(&status) && allow_type<M1K_BF16>(&status) && allow_type<M1K_Q8_0>(&status) &&
+	(void) (allow_type<M1K_F32>(&status) && allow_type<M1K_F16>(&status) && allow_type<M1K_BF16>(&status) && allow_type<M1K_Q8_0>(&status) &&
 			allow_type<M1K_Q4_0>(&status) && allow_type<M1K_Q4_K>(&status) && allow_type<M1K_Q5_K>(&status) &&
 			allow_type<M1K_Q6_K>(&status) && allow_type<M1K_F8_E4M3>(&status));
 	return status;

@@ -238,9 +238,10 @@ silu(float x)
 /* ---- products ---- */
 
 static void
-check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation, double tolerance)
+check_linear_in(bool f32, m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation,
+				double tolerance)
 {
-	const m1b_geometry g = geometry(2, 1, 16, type == M1B_F32);
+	const m1b_geometry g = geometry(2, 1, 16, f32);
 	const size_t outs = (size_t) n * (size_t) rows;
 	m1b_backend *b = open_cuda(&g);
 	uint8_t *w = random_weights(type, (size_t) rows * (size_t) cols);
@@ -268,6 +269,21 @@ check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activat
 	free(x);
 	free(w);
 	b->ops->close(b);
+}
+
+static void
+check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation, double tolerance)
+{
+	check_linear_in(type == M1B_F32, type, use, n, rows, cols, activation, tolerance);
+}
+
+/* Where the experts are F32, other matrices keep activations in fp32, too. */
+static void
+test_fp32_throughout(void **state)
+{
+	(void) state;
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
+		check_linear_in(true, (m1b_dtype) type, M1B_USE_PRODUCT, 21, 37, 256, M1B_SILU, EXACT);
 }
 
 static void
@@ -549,12 +565,13 @@ test_softmax(void **state)
 
 /* ---- experts ---- */
 
+/* w1, w3 and w2 of any types. f32: the backend computes in fp32 throughout. */
 static void
-check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double tolerance)
+check_mixed_moe(const m1b_dtype types[3], bool f32, int n, int experts, int top_k, double tolerance)
 {
-	m1b_geometry g = geometry(2, 1, 16, up == M1B_F32);
-	const int d = m1b_block_weights(up) > 32 ? 256 : 64;
-	const int width = m1b_block_weights(down) > 32 ? 256 : 96;
+	m1b_geometry g = geometry(2, 1, 16, f32);
+	const int d = m1b_block_weights(types[0]) > 32 || m1b_block_weights(types[1]) > 32 ? 256 : 64;
+	const int width = m1b_block_weights(types[2]) > 32 ? 256 : 96;
 	const size_t outs = (size_t) n * (size_t) d;
 	m1b_backend *b;
 	uint8_t *w[3][8];
@@ -568,8 +585,8 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 	m1b_moe p;
 	char what[100];
 
-	snprintf(what, sizeof what, "%d rows through %d of %d experts, %s and %s", n, top_k, experts, m1b_dtype_name(up),
-			 m1b_dtype_name(down));
+	snprintf(what, sizeof what, "%d rows through %d of %d experts, %s, %s and %s", n, top_k, experts,
+			 m1b_dtype_name(types[0]), m1b_dtype_name(types[1]), m1b_dtype_name(types[2]));
 	g.hidden = d;
 	g.expert_width = width;
 	g.experts = experts;
@@ -582,8 +599,8 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 			const int rows = i == 2 ? d : width;
 			const int cols = i == 2 ? width : d;
 
-			w[i][e] = random_weights(i == 2 ? down : up, (size_t) rows * (size_t) cols);
-			m[i][e] = load(b, w[i][e], i == 2 ? down : up, M1B_USE_PRODUCT, rows, cols);
+			w[i][e] = random_weights(types[i], (size_t) rows * (size_t) cols);
+			m[i][e] = load(b, w[i][e], types[i], M1B_USE_PRODUCT, rows, cols);
 		}
 	multiply(gate, M1B_F32, experts, d, x, n, scores);
 	for (int t = 0; t < n; t++)
@@ -607,11 +624,11 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 		{
 			float hidden[256], factor[256], y[256];
 
-			multiply(w[0][pick[k]], up, width, d, x + t * d, 1, hidden);
-			multiply(w[1][pick[k]], up, width, d, x + t * d, 1, factor);
+			multiply(w[0][pick[k]], types[0], width, d, x + t * d, 1, hidden);
+			multiply(w[1][pick[k]], types[1], width, d, x + t * d, 1, factor);
 			for (int i = 0; i < width; i++)
 				hidden[i] = silu(hidden[i]) * factor[i];
-			multiply(w[2][pick[k]], down, d, width, hidden, 1, y);
+			multiply(w[2][pick[k]], types[2], d, width, hidden, 1, y);
 			for (int i = 0; i < d; i++)
 				want[t * d + i] += weight[k] / total * y[i];
 		}
@@ -644,6 +661,31 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 	free(want);
 	free(got);
 	b->ops->close(b);
+}
+
+static void
+check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double tolerance)
+{
+	check_mixed_moe((const m1b_dtype[]){up, up, down}, up == M1B_F32, n, experts, top_k, tolerance);
+}
+
+/* Types may differ within a layer, and from those of the layers that decide whether all is computed in fp32. */
+static void
+test_mixed_moe(void **state)
+{
+	static const m1b_dtype mixed[][3] = {
+		{M1B_Q8_0, M1B_BF16, M1B_Q4_0}, {M1B_F8_E4M3, M1B_Q4_K, M1B_F16}, {M1B_F32, M1B_Q8_0, M1B_BF16},
+		{M1B_BF16, M1B_BF16, M1B_F32},	{M1B_F32, M1B_F32, M1B_F32},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof mixed / sizeof *mixed; i++)
+	{
+		check_mixed_moe(mixed[i], false, 1, 4, 2, EXACT);
+		check_mixed_moe(mixed[i], false, 6, 4, 2, EXACT);
+		check_mixed_moe(mixed[i], false, 23, 4, 2, ROUNDED);
+		check_mixed_moe(mixed[i], true, 23, 4, 2, EXACT);
+	}
 }
 
 static void
@@ -825,13 +867,20 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_linear),		  cmocka_unit_test(test_rows_are_independent),
-		cmocka_unit_test(test_norm_and_gate), cmocka_unit_test(test_embed),
-		cmocka_unit_test(test_lightning),	  cmocka_unit_test(test_softmax),
-		cmocka_unit_test(test_moe),			  cmocka_unit_test(test_released_state_is_zero),
+		cmocka_unit_test(test_linear),
+		cmocka_unit_test(test_rows_are_independent),
+		cmocka_unit_test(test_norm_and_gate),
+		cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_lightning),
+		cmocka_unit_test(test_softmax),
+		cmocka_unit_test(test_moe),
+		cmocka_unit_test(test_mixed_moe),
+		cmocka_unit_test(test_fp32_throughout),
+		cmocka_unit_test(test_released_state_is_zero),
 		cmocka_unit_test(test_snapshot),
 #ifdef M1K_EMULATED
-		cmocka_unit_test(test_plan),		  cmocka_unit_test(test_device_failure),
+		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_device_failure),
 		cmocka_unit_test(test_no_device),
 #endif
 	};
