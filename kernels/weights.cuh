@@ -140,14 +140,15 @@ template <> struct m1k_weights<M1K_Q5_K>
 		const uint8_t *block = row + static_cast<size_t>(k / 256) * 176;
 		const int g = k % 256 / 32;
 		const uint2 high = *reinterpret_cast<const uint2 *>(block + 16 + k % 32);
-		const uint2 q = *reinterpret_cast<const uint2 *>(block + 48 + g / 2 * 32 + k % 32);
+		uint2 q = *reinterpret_cast<const uint2 *>(block + 48 + g / 2 * 32 + k % 32);
 		float scale, minimum;
 
 		m1k_k_group(block, g, &scale, &minimum);
+		q.x = (q.x >> g % 2 * 4 & 0x0f0f0f0fu) | (high.x >> g & 0x01010101u) << 4;
+		q.y = (q.y >> g % 2 * 4 & 0x0f0f0f0fu) | (high.y >> g & 0x01010101u) << 4;
 #pragma unroll
 		for (int i = 0; i < 8; i++)
-			w[i] = scale * static_cast<float>((m1k_byte(q, i) >> g % 2 * 4 & 15) | (m1k_byte(high, i) >> g & 1) << 4) -
-				   minimum;
+			w[i] = scale * static_cast<float>(m1k_byte(q, i)) - minimum;
 	}
 };
 
