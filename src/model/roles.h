@@ -48,8 +48,8 @@ typedef struct m1_weight
 	char name[128]; /* of the tensor that it is, or is a part of */
 } m1_weight;
 
-#define M1_SCALE_SUFFIX \
-	"_scale_inv" /* of the name of the tensor with an F8_E4M3 tensor's scales, which are multiplied by */
+/* The tensor with the scales of an F8_E4M3 tensor is called as that one, and this. Numbers are multiplied by them. */
+#define M1_SCALE_SUFFIX "_scale_inv"
 
 void m1_role_shape(m1_role role, const m1_config *config, int *rows, int *cols);
 /* Whether every expert of a layer has one of its own. */
