@@ -64,7 +64,7 @@ endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-unit check-unit-san \
         check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients check-drain \
-        cuda cuda-resources gpu-check gpu-bench
+        cuda cuda-resources gpu-check gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -126,12 +126,15 @@ gpu-check: $(CUDA_ENGINE) $(GPU_TEST)
 	@test/gpu/check.sh $(GPU_TEST) $(CUDA_ENGINE)
 
 gpu-bench: $(GPU_BENCH)
-	@mkdir -p build/bench
-	$(GPU_BENCH) | tee build/bench/gpu.json
+	@test/gpu/bench.sh $(GPU_BENCH)
+
+# The same program on a toy, where the GPU is emulated: it shows that everything runs.
+gpu-bench-emulated: $(EMULATED_BENCH)
+	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
-    test/gpu/*.c)
+    test/gpu/*.[ch])
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc
@@ -157,6 +160,6 @@ help:
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
 	@echo "make cuda-resources       registers and spills of its kernels"
-	@echo "make gpu-check            check it on a GPU; gpu-bench times it"
+	@echo "make gpu-check            check it on a GPU; gpu-bench times it, gpu-bench-emulated tries that on a toy"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"

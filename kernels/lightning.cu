@@ -206,28 +206,28 @@ typedef struct lightning_shared
 	float decay[TOKENS + 1];
 } lightning_shared;
 
+/* Starts copying Width floats of each of m tokens. */
+template <int Width>
+__device__ __forceinline__ void
+copy_rows(float *to, const float *from, size_t stride, int m)
+{
+	for (int i = threadIdx.x; i < TOKENS * (Width / 4); i += THREADS)
+	{
+		const int t = i / (Width / 4);
+		const int at = i % (Width / 4) * 4;
+
+		m1k_copy_async(to + t * Width + at, from + (t < m ? t * stride : 0) + at, t < m);
+	}
+}
+
 __device__ __forceinline__ void
 copy_block(const m1k_lightning &p, lightning_shared *s, const float *from, int column0, int m)
 {
 	const size_t stride = static_cast<size_t>(p.heads) * 3 * D;
 
-	for (int i = threadIdx.x; i < TOKENS * (D / 4); i += THREADS)
-	{
-		const int t = i / (D / 4);
-		const int at = i % (D / 4) * 4;
-		const float *row = from + (t < m ? t * stride : 0);
-
-		m1k_copy_async(s->raw_q + t * D + at, row + at, t < m);
-		m1k_copy_async(s->raw_k + t * D + at, row + D + at, t < m);
-	}
-	for (int i = threadIdx.x; i < TOKENS * (COLUMNS / 4); i += THREADS)
-	{
-		const int t = i / (COLUMNS / 4);
-		const int at = i % (COLUMNS / 4) * 4;
-		const float *row = from + (t < m ? t * stride : 0);
-
-		m1k_copy_async(s->raw_v + t * COLUMNS + at, row + 2 * D + column0 + at, t < m);
-	}
+	copy_rows<D>(s->raw_q, from, stride, m);
+	copy_rows<D>(s->raw_k, from + D, stride, m);
+	copy_rows<COLUMNS>(s->raw_v, from + 2 * D + column0, stride, m);
 }
 
 __device__ __forceinline__ uint4
@@ -298,6 +298,29 @@ score_block(lightning_shared *s, int row0, int half)
 		}
 }
 
+/* acc += 16 rows of one tile times 32 columns, from chunk0 * 8 on, of another; sums run along 16 * Steps of its rows. */
+template <int Steps>
+__device__ __forceinline__ void
+add_product(float (&acc)[4][4], uint16_t *left, int row0, uint16_t *right, int chunk0)
+{
+#pragma unroll
+	for (int step = 0; step < Steps; step++)
+	{
+		uint32_t a[4];
+
+		m1k_left<Steps * 2>(a, left, row0, step * 2);
+#pragma unroll
+		for (int j = 0; j < 4; j += 2)
+		{
+			uint32_t b[4];
+
+			m1k_right_transposed<COLUMNS / 8>(b, right, step * 16, chunk0 + j);
+			m1k_mma(acc[j], a, b[0], b[1]);
+			m1k_mma(acc[j + 1], a, b[2], b[3]);
+		}
+	}
+}
+
 /* Outputs of 16 tokens x 32 columns a warp. */
 __device__ __forceinline__ void
 output_block(const m1k_lightning &p, lightning_shared *s, int row0, int half, int m, float *out)
@@ -305,43 +328,13 @@ output_block(const m1k_lightning &p, lightning_shared *s, int row0, int half, in
 	const int lane = threadIdx.x % M1K_WARP;
 	float acc[4][4] = {};
 
-#pragma unroll
-	for (int step = 0; step < D / 16; step++)
-	{
-		uint32_t a[4];
-
-		m1k_left<D / 8>(a, s->q, row0, step * 2);
-#pragma unroll
-		for (int j = 0; j < 4; j += 2)
-		{
-			uint32_t b[4];
-
-			m1k_right_transposed<COLUMNS / 8>(b, s->state, step * 16, half * 4 + j);
-			m1k_mma(acc[j], a, b[0], b[1]);
-			m1k_mma(acc[j + 1], a, b[2], b[3]);
-		}
-	}
+	add_product<D / 16>(acc, s->q, row0, s->state, half * 4);
 #pragma unroll
 	for (int j = 0; j < 4; j++)
 #pragma unroll
 		for (int c = 0; c < 4; c++)
 			acc[j][c] *= s->decay[row0 + lane / 4 + c / 2 * 8 + 1];
-#pragma unroll
-	for (int step = 0; step < TOKENS / 16; step++)
-	{
-		uint32_t a[4];
-
-		m1k_left<TOKENS / 8>(a, s->scores, row0, step * 2);
-#pragma unroll
-		for (int j = 0; j < 4; j += 2)
-		{
-			uint32_t b[4];
-
-			m1k_right_transposed<COLUMNS / 8>(b, s->v, step * 16, half * 4 + j);
-			m1k_mma(acc[j], a, b[0], b[1]);
-			m1k_mma(acc[j + 1], a, b[2], b[3]);
-		}
-	}
+	add_product<TOKENS / 16>(acc, s->scores, row0, s->v, half * 4);
 #pragma unroll
 	for (int j = 0; j < 4; j++)
 #pragma unroll

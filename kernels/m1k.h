@@ -37,6 +37,7 @@ extern "C"
  *   Q8_0  n bytes of quants, then n / 32 half scales
  *   Q4_0  n / 2 bytes of nibbles, then n / 32 half scales
  *   Q6_K  n / 2 bytes of low bits, n / 4 of high bits, n / 16 scales, n / 256 half factors
+ *   F8_E4M3  n bytes, then n / 128 fp32 scales
  */
 	typedef enum m1k_type
 	{
@@ -48,6 +49,7 @@ extern "C"
 		M1K_Q4_K,
 		M1K_Q5_K,
 		M1K_Q6_K,
+		M1K_F8_E4M3,
 	} m1k_type;
 
 	typedef struct m1k_matrix
@@ -120,16 +122,17 @@ extern "C"
 		const int *x_row;		/* [n] row of x of each place; NULL: the place itself */
 		int n;					/* places: tokens, or pairs of token and expert */
 		int one_each;			/* no matrix has more than one place */
-		const float *x;			/* for at most M1K_FEW_ROWS tokens, or F32 */
-		const uint16_t *x_bf16; /* for more */
+		const float *x;			/* for m1k_product_few */
+		const uint16_t *x_bf16; /* for m1k_product_many */
 		int silu;				/* out = silu(w x), when there is no `times` */
+		int scale_out;			/* out is what is there times that */
 		float *out;				/* [n, rows], or NULL */
 		uint16_t *out_bf16;		/* [n, rows], or NULL */
 	} m1k_product;
 
 	/* Memory-bound: fp32 activations, each weight read once per M1K_FEW_ROWS places, accumulated in fp32. */
 	void m1k_product_few(const m1k_product *p, cudaStream_t stream);
-	/* Tensor cores: bf16 activations, weights rounded to bf16, accumulated in fp32. Not for F32. */
+	/* Tensor cores: bf16 activations, weights rounded to bf16, accumulated in fp32. */
 	void m1k_product_many(const m1k_product *p, cudaStream_t stream);
 	/* Places of one tile of m1k_product_many for n places over so many experts; that of m1k_product_few is M1K_FEW_ROWS. */
 	int m1k_product_tile(int n, int experts);

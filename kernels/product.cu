@@ -89,6 +89,8 @@ write_out(const m1k_product &p, int place, int row, float y)
 {
 	const size_t at = static_cast<size_t>(place) * p.rows + row;
 
+	if (p.scale_out)
+		y *= p.out != nullptr ? p.out[at] : m1k_from_bf16(p.out_bf16[at]);
 	if (p.out != nullptr)
 		p.out[at] = y;
 	if (p.out_bf16 != nullptr)
@@ -185,10 +187,14 @@ few_tile(const m1k_product &p, const m1k_where &where, int row0)
 				write_out(p, where.first + t, row0 + r, p.silu ? m1k_silu_of(acc[r][t]) : acc[r][t]);
 }
 
-/* Single: the tile is one place, which the launcher knows; the kernel then needs fewer registers. */
+/*
+ * Single: the tile is one place, which the launcher knows; the kernel then needs fewer registers. With more places, the
+ * compiler would rather spill some of Q5_K's than have less than five blocks on a multiprocessor.
+ */
 template <m1k_type Type, bool Single, bool Times>
 __global__ void
-__launch_bounds__(FEW_WARPS *M1K_WARP) few_rows(const __grid_constant__ m1k_product p)
+__launch_bounds__(FEW_WARPS *M1K_WARP, Type == M1K_Q5_K && !Single ? 4 : 0)
+	few_rows(const __grid_constant__ m1k_product p)
 {
 	const int row_blocks = (p.rows + FEW_WARPS * FEW_ROWS - 1) / (FEW_WARPS * FEW_ROWS);
 	m1k_where where;
@@ -366,7 +372,7 @@ write_tile(const m1k_product &p, const m1k_where &where, const float (&acc)[2][T
 
 template <m1k_type Type, int Tile, bool Times>
 __global__ void
-__launch_bounds__(MANY_THREADS) many_rows(const __grid_constant__ m1k_product p)
+__launch_bounds__(MANY_THREADS, 1) many_rows(const __grid_constant__ m1k_product p)
 {
 	M1K_DYNAMIC_SHARED(uint16_t, shared);
 	constexpr int stage_size = (MANY_ROWS + Tile) * MANY_DEPTH;
@@ -462,14 +468,7 @@ launch_many(const m1k_product *p, cudaStream_t stream)
 void
 m1k_product_many(const m1k_product *p, cudaStream_t stream)
 {
-	m1k_with_type(p->type,
-				  [&](auto tag)
-				  {
-					  constexpr m1k_type type = decltype(tag)::value;
-
-					  if constexpr (type != M1K_F32)
-						  launch_many<type>(p, stream);
-				  });
+	m1k_with_type(p->type, [&](auto tag) { launch_many<decltype(tag)::value>(p, stream); });
 }
 
 template <m1k_type Type, int Tile>
@@ -497,8 +496,8 @@ m1k_product_prepare(void)
 {
 	cudaError_t status;
 
-	(void) (allow_type<M1K_F16>(&status) && allow_type<M1K_BF16>(&status) && allow_type<M1K_Q8_0>(&status) &&
-			allow_type<M1K_Q4_0>(&status) && allow_type<M1K_Q4_K>(&status) && allow_type<M1K_Q5_K>(&status) &&
-			allow_type<M1K_Q6_K>(&status));
+	(void) (allow_type<M1K_F32>(&status) && allow_type<M1K_F16>(&status) && allow_type<M1K_BF16>(&status) &&
+			allow_type<M1K_Q8_0>(&status) && allow_type<M1K_Q4_0>(&status) && allow_type<M1K_Q4_K>(&status) &&
+			allow_type<M1K_Q5_K>(&status) && allow_type<M1K_Q6_K>(&status) && allow_type<M1K_F8_E4M3>(&status));
 	return status;
 }

@@ -140,14 +140,15 @@ template <> struct m1k_weights<M1K_Q5_K>
 		const uint8_t *block = row + static_cast<size_t>(k / 256) * 176;
 		const int g = k % 256 / 32;
 		const uint2 high = *reinterpret_cast<const uint2 *>(block + 16 + k % 32);
-		const uint2 q = *reinterpret_cast<const uint2 *>(block + 48 + g / 2 * 32 + k % 32);
+		uint2 q = *reinterpret_cast<const uint2 *>(block + 48 + g / 2 * 32 + k % 32);
 		float scale, minimum;
 
 		m1k_k_group(block, g, &scale, &minimum);
+		q.x = (q.x >> g % 2 * 4 & 0x0f0f0f0fu) | (high.x >> g & 0x01010101u) << 4;
+		q.y = (q.y >> g % 2 * 4 & 0x0f0f0f0fu) | (high.y >> g & 0x01010101u) << 4;
 #pragma unroll
 		for (int i = 0; i < 8; i++)
-			w[i] = scale * static_cast<float>((m1k_byte(q, i) >> g % 2 * 4 & 15) | (m1k_byte(high, i) >> g & 1) << 4) -
-				   minimum;
+			w[i] = scale * static_cast<float>(m1k_byte(q, i)) - minimum;
 	}
 };
 
@@ -169,6 +170,45 @@ template <> struct m1k_weights<M1K_Q6_K>
 			w[i] = d *
 				   static_cast<float>(
 					   ((m1k_byte(low, i) >> quarter / 2 * 4 & 15) | (m1k_byte(high, i) >> 2 * quarter & 3) << 4) - 32);
+	}
+};
+
+/* Four e4m3 numbers, which are never NaN, times scale. */
+__device__ __forceinline__ void
+m1k_from_e4m3(uint32_t four, float scale, float *w)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+	uint32_t pairs[2];
+
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pairs[0]) : "h"(static_cast<uint16_t>(four)));
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pairs[1]) : "h"(static_cast<uint16_t>(four >> 16)));
+	w[0] = scale * m1k_from_half(static_cast<uint16_t>(pairs[0]));
+	w[1] = scale * m1k_from_half(static_cast<uint16_t>(pairs[0] >> 16));
+	w[2] = scale * m1k_from_half(static_cast<uint16_t>(pairs[1]));
+	w[3] = scale * m1k_from_half(static_cast<uint16_t>(pairs[1] >> 16));
+#else
+	/* with its bits in a half's place, a number is 256 times too small; two at a time, with a byte between them */
+#pragma unroll
+	for (int odd = 0; odd < 2; odd++)
+	{
+		const uint32_t two = four >> 8 * odd;
+		const uint32_t halves = (two & 0x00800080u) << 8 | (two & 0x007f007fu) << 7;
+
+		w[odd] = 256.0f * scale * m1k_from_half(static_cast<uint16_t>(halves));
+		w[odd + 2] = 256.0f * scale * m1k_from_half(static_cast<uint16_t>(halves >> 16));
+	}
+#endif
+}
+
+template <> struct m1k_weights<M1K_F8_E4M3>
+{
+	static __device__ __forceinline__ void load(const uint8_t *row, int cols, int k, float (&w)[8])
+	{
+		const uint2 q = *reinterpret_cast<const uint2 *>(row + k);
+		const float scale = *reinterpret_cast<const float *>(row + cols + k / 128 * 4);
+
+		m1k_from_e4m3(q.x, scale, w);
+		m1k_from_e4m3(q.y, scale, w + 4);
 	}
 };
 
@@ -200,6 +240,8 @@ m1k_with_type(m1k_type type, F f)
 			return f(m1k_type_tag<M1K_Q5_K>());
 		case M1K_Q6_K:
 			return f(m1k_type_tag<M1K_Q6_K>());
+		case M1K_F8_E4M3:
+			return f(m1k_type_tag<M1K_F8_E4M3>());
 	}
 }
 

@@ -32,24 +32,20 @@ $(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
 # Programs for a machine with a GPU: make gpu-check, gpu-bench.
 GPU_TEST  := $(BUILD)/gpu/test_cuda
 GPU_BENCH := $(BUILD)/gpu/bench
+GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
 
 $(GPU_TEST): test/unit/test_cuda.c $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
 
-$(GPU_BENCH): test/gpu/bench.c $(CUDA_OBJ) $(CORE_LIB)
+$(GPU_BENCH): $(GPU_BENCH_SRC) $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) $(CUDA_LIBS) $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $(filter %.c,$^) $(CUDA_OBJ) $(CORE_LIB) $(CUDA_LIBS) $(ENGINE_LIBS)
 
 # ---- the same without a GPU ----
 
-EMULATED_BENCH := $(BUILD)/gpu/bench_emulated
-
-$(EMULATED_BENCH): test/gpu/bench.c $(EMULATED_OBJ) $(CORE_LIB)
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -o $@ $< $(EMULATED_OBJ) $(CORE_LIB) -lstdc++ $(ENGINE_LIBS)
-
 EMULATED_ENGINE := $(BUILD)/minimax_m1_engine_emulated
+EMULATED_BENCH  := $(BUILD)/gpu/bench_emulated
 EMULATION_SRC   := $(wildcard test/emulation/*.cpp)
 EMULATED_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) \
                    $(EMULATION_SRC:%.cpp=$(BUILD)/emulated/%.o)
@@ -58,6 +54,10 @@ EMULATED_CXX    := $(CXX) -std=c++17 -O2 -g -Itest/emulation -MMD -MP -Wall -Wex
 
 $(EMULATED_ENGINE): $(BUILD)/obj/src/engine/main.o $(EMULATED_OBJ) $(CORE_LIB)
 	$(ENGINE_CC) $(SANITIZE) -o $@ $^ -lstdc++ $(ENGINE_LIBS)
+
+$(EMULATED_BENCH): $(GPU_BENCH_SRC) $(EMULATED_OBJ) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -o $@ $(filter %.c,$^) $(EMULATED_OBJ) $(CORE_LIB) -lstdc++ $(ENGINE_LIBS)
 
 $(BUILD)/emulated/%.o: %.c
 	@mkdir -p $(@D)

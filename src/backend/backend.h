@@ -34,6 +34,7 @@ typedef enum m1b_dtype
 	M1B_Q4_K,
 	M1B_Q5_K,
 	M1B_Q6_K,
+	M1B_F8_E4M3,
 } m1b_dtype;
 
 /* What a matrix is for. */

@@ -1,9 +1,12 @@
 /* blocks.c - see blocks.h. */
 #include "backend/blocks.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
-#define SUPER 256 /* weights of a superblock, the K formats */
+#define SUPER 256  /* weights of a superblock, the K formats */
+#define EIGHTS 128 /* weights of a block of F8_E4M3 */
 
 typedef struct format
 {
@@ -21,6 +24,7 @@ static const format formats[] = {
 	[M1B_Q4_K] = {"Q4_K", SUPER, 2 + 2 + 12 + 128},
 	[M1B_Q5_K] = {"Q5_K", SUPER, 2 + 2 + 12 + 32 + 128},
 	[M1B_Q6_K] = {"Q6_K", SUPER, 128 + 64 + 16 + 2},
+	[M1B_F8_E4M3] = {"F8_E4M3", EIGHTS, 4 + EIGHTS},
 };
 
 int
@@ -111,6 +115,18 @@ m1b_float_to_half(float x)
 	/* round to nearest even; a carry into the exponent is right, up to infinity */
 	bits += 0xfff + (bits >> 13 & 1);
 	return sign | (uint16_t) ((bits - 0x38000000u) >> 13);
+}
+
+float
+m1b_e4m3_to_float(uint8_t e4m3)
+{
+	const uint32_t sign = (uint32_t) (e4m3 & 0x80) << 24;
+	const uint32_t magnitude = e4m3 & 0x7f;
+
+	if (magnitude == 0x7f)
+		return NAN;
+	/* as in m1b_half_to_float */
+	return float_of_bits(sign | magnitude << 20) * 0x1p120f;
 }
 
 static float
@@ -214,11 +230,22 @@ q6_k(const uint8_t *from, float *to)
 		to[i] = d * (float) (int8_t) from[192 + i / 16] * (float) (values[i] - 32);
 }
 
+static void
+f8_e4m3(const uint8_t *from, float *to)
+{
+	float scale;
+
+	memcpy(&scale, from, sizeof scale);
+	for (int i = 0; i < EIGHTS; i++)
+		to[i] = scale * m1b_e4m3_to_float(from[4 + i]);
+}
+
 void
 m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to)
 {
 	static void (*const block[])(const uint8_t *from, float *to) = {
-		[M1B_Q8_0] = q8_0, [M1B_Q4_0] = q4_0, [M1B_Q4_K] = q4_k, [M1B_Q5_K] = q5_k, [M1B_Q6_K] = q6_k,
+		[M1B_Q8_0] = q8_0, [M1B_Q4_0] = q4_0, [M1B_Q4_K] = q4_k,
+		[M1B_Q5_K] = q5_k, [M1B_Q6_K] = q6_k, [M1B_F8_E4M3] = f8_e4m3,
 	};
 	const uint8_t *at = from;
 
@@ -240,4 +267,35 @@ m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to)
 				block[type](at, to + i);
 			break;
 	}
+}
+
+/* ---- e4m3 numbers and their scales, from two tensors ---- */
+
+static bool
+any_nan(const uint8_t *e4m3, int n)
+{
+	bool found = false;
+
+	for (int i = 0; i < n; i++)
+		found |= (e4m3[i] & 0x7f) == 0x7f;
+	return found;
+}
+
+bool
+m1b_e4m3_row(const uint8_t *from, m1b_dtype scale_type, const void *scales, size_t n, void *to, bool *bad_scale)
+{
+	uint8_t *at = to;
+
+	for (size_t b = 0; b < n / EIGHTS; b++, from += EIGHTS, at += 4 + EIGHTS)
+	{
+		float scale;
+
+		m1b_dequantize(scale_type, (const uint8_t *) scales + m1b_bytes(scale_type, b), 1, &scale);
+		*bad_scale = !(scale >= 0.0f && scale <= FLT_MAX / M1B_E4M3_MOST);
+		if (*bad_scale || any_nan(from, EIGHTS))
+			return false;
+		memcpy(at, &scale, 4);
+		memcpy(at + 4, from, EIGHTS);
+	}
+	return true;
 }

@@ -4,6 +4,11 @@
  * The block formats are those of GGUF files: a row is a sequence of blocks, each a
  * scale or two and small integers. Float types are blocks of one. This is what is
  * on disk and the reference for every kernel; nothing here is fast.
+ *
+ * F8_E4M3 is our own: a block is a float32 scale, then 128 numbers of a sign, four
+ * exponent and three mantissa bits. Checkpoints keep such numbers in one tensor and a
+ * scale for each 128 x 128 of them in another; a row of ours repeats the scales of the
+ * rows around it. Neither scales nor numbers are ever NaN.
  */
 #ifndef M1_BACKEND_BLOCKS_H
 #define M1_BACKEND_BLOCKS_H
@@ -26,9 +31,9 @@ const char *m1b_dtype_name(m1b_dtype type);
 /* n weights to float32; from may be unaligned. */
 void m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to);
 
-/* Whether m1b_quantize makes this type: Q8_0, Q4_0 and Q4_K. */
+/* Whether m1b_quantize makes this type: Q8_0, Q4_0, Q4_K and F8_E4M3. */
 bool m1b_can_quantize(m1b_dtype type);
-/* n floats to blocks. false when one is not a number, or beyond 65504, which a scale could not hold. */
+/* n floats to blocks. false when one is not a number, or beyond 65504, which most formats' scales could not hold. */
 bool m1b_quantize(m1b_dtype type, const float *from, size_t n, void *to);
 
 /* The 6-bit scales and minimums of the eight groups of a Q4_K or Q5_K block. */
@@ -39,5 +44,17 @@ void m1b_q6_k_values(const uint8_t *block, uint8_t values[256]);
 float m1b_half_to_float(uint16_t half);
 /* Rounds to nearest even; overflows to infinity. */
 uint16_t m1b_float_to_half(float x);
+
+#define M1B_E4M3_MOST 448.0f /* the largest e4m3 number; there is no infinity */
+
+float m1b_e4m3_to_float(uint8_t e4m3);
+/* Rounds to nearest even; what is too large becomes the largest. NaN stays NaN. */
+uint8_t m1b_float_to_e4m3(float x);
+
+/*
+ * A row of F8_E4M3 from n numbers, n a multiple of 128, and their scales, of type F32 or BF16, one for each 128 columns.
+ * false when one is NaN, or a scale is negative or so large that a weight would be infinite: *bad_scale tells which.
+ */
+bool m1b_e4m3_row(const uint8_t *from, m1b_dtype scale_type, const void *scales, size_t n, void *to, bool *bad_scale);
 
 #endif

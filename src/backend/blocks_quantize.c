@@ -8,6 +8,7 @@
  */
 #include "backend/blocks.h"
 
+#include <float.h>
 #include <string.h>
 
 #define SUPER 256 /* weights of a superblock, the K formats */
@@ -289,16 +290,70 @@ q4_k(const float *x, uint8_t *to)
 	}
 }
 
+/* ---- F8_E4M3: a scale that makes the largest weight the largest number, and 128 numbers ---- */
+
+#define EIGHTS 128
+
+/* Without branches, so that the compiler may use vectors. */
+static inline uint8_t
+e4m3_of(float x)
+{
+	uint32_t bits, magnitude, code, subnormal;
+	float shifted;
+
+	memcpy(&bits, &x, sizeof bits);
+	magnitude = bits & 0x7fffffffu;
+	/* to nearest even; a carry into the exponent is right */
+	code = (magnitude + 0x7ffffu + (magnitude >> 20 & 1) - (120u << 23)) >> 20;
+	/* below 2^-6, numbers are multiples of 2^-9: adding 2^14 lets the FPU round to them */
+	memcpy(&shifted, &magnitude, sizeof shifted);
+	shifted += 16384.0f;
+	memcpy(&subnormal, &shifted, sizeof subnormal);
+	code = magnitude < 0x3c800000u ? subnormal - 0x46800000u : code;
+	code = code > 0x7e ? 0x7e : code;
+	code = magnitude > 0x7f800000u ? 0x7f : code;
+	return (uint8_t) (code | (bits >> 24 & 0x80));
+}
+
+uint8_t
+m1b_float_to_e4m3(float x)
+{
+	return e4m3_of(x);
+}
+
+static void
+f8_e4m3(const float *x, uint8_t *to)
+{
+	float most = 0.0f;
+	float scale, inv;
+
+	for (int i = 0; i < EIGHTS; i++)
+		most = magnitude(x[i]) > most ? magnitude(x[i]) : most;
+	scale = most / M1B_E4M3_MOST;
+	/* what is too small for a scale with an inverse is zero */
+	scale = scale < FLT_MIN ? 0.0f : scale;
+	inv = inverse(scale);
+	memcpy(to, &scale, sizeof scale);
+	for (int i = 0; i < EIGHTS; i++)
+		to[4 + i] = e4m3_of(x[i] * inv);
+}
+
 bool
 m1b_can_quantize(m1b_dtype type)
 {
-	return type == M1B_Q8_0 || type == M1B_Q4_0 || type == M1B_Q4_K;
+	return type == M1B_Q8_0 || type == M1B_Q4_0 || type == M1B_Q4_K || type == M1B_F8_E4M3;
 }
 
 bool
 m1b_quantize(m1b_dtype type, const float *from, size_t n, void *to)
 {
-	void (*const block)(const float *x, uint8_t *to) = type == M1B_Q8_0 ? q8_0 : type == M1B_Q4_0 ? q4_0 : q4_k;
+	static void (*const makers[])(const float *x, uint8_t *to) = {
+		[M1B_Q8_0] = q8_0,
+		[M1B_Q4_0] = q4_0,
+		[M1B_Q4_K] = q4_k,
+		[M1B_F8_E4M3] = f8_e4m3,
+	};
+	void (*const block)(const float *x, uint8_t *to) = makers[type];
 	const size_t weights = (size_t) m1b_block_weights(type);
 	const size_t bytes = m1b_block_bytes(type);
 	uint8_t *at = to;

@@ -4,6 +4,7 @@
 #include "backend/cpu_kernels.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu_isa.h"
 
@@ -71,6 +72,52 @@ load_w_n(const void *w, size_t at, m1b_dtype type, int n)
 	}
 }
 
+#define E4M3_BLOCK 128 /* numbers of F8_E4M3 after a scale */
+
+/* Adds rows of x times weight rows [j, j + cols) of F8_E4M3, which are whole blocks. */
+INLINE void
+add_e4m3(const m1b_dot *p, const float *const x[VF_DOT_ROWS], int j, const int rows, const int cols,
+		 vf acc[VF_DOT_ROWS][2 * DOT_COLS])
+{
+	const size_t block_bytes = sizeof(float) + E4M3_BLOCK;
+	const size_t row_bytes = p->w_stride / E4M3_BLOCK * block_bytes;
+
+	for (int k0 = 0; k0 < p->k; k0 += E4M3_BLOCK)
+	{
+		const uint8_t *numbers[2 * DOT_COLS];
+		vf scale[2 * DOT_COLS];
+
+		UNROLL
+		for (int b = 0; b < cols; b++)
+		{
+			const uint8_t *block =
+				(const uint8_t *) p->w + (size_t) (j + b) * row_bytes + (size_t) (k0 / E4M3_BLOCK) * block_bytes;
+			float stored;
+
+			memcpy(&stored, block, sizeof stored);
+			scale[b] = vf_set(256.0f * stored);
+			numbers[b] = block + sizeof stored;
+		}
+		for (int k = 0; k < E4M3_BLOCK; k += VF_WIDTH)
+		{
+			vf wv[2 * DOT_COLS];
+
+			UNROLL
+			for (int b = 0; b < cols; b++)
+				wv[b] = vf_mul(scale[b], vf_load_e4m3(numbers[b] + k));
+			UNROLL
+			for (int a = 0; a < rows; a++)
+			{
+				vf xv = vf_load(x[a] + k0 + k);
+
+				UNROLL
+				for (int b = 0; b < cols; b++)
+					acc[a][b] = vf_fma(xv, wv[b], acc[a][b]);
+			}
+		}
+	}
+}
+
 /*
  * Asks for the part of the next cols weight rows that lies where column k does in these. Rows are too short for the
  * processor to notice by itself what comes next.
@@ -78,9 +125,11 @@ load_w_n(const void *w, size_t at, m1b_dtype type, int n)
 INLINE void
 prefetch_next(const m1b_dot *p, int j, int k, const int cols, const m1b_dtype type)
 {
-	const int element = type == M1B_F32 ? 4 : 2;
-	const int lines = cols * VF_WIDTH * element / 64;
-	const char *at = (const char *) p->w + ((size_t) (j + cols) * p->w_stride + (size_t) (k * cols)) * (size_t) element;
+	const int lines = cols * VF_WIDTH * (type == M1B_F32 ? 4 : type == M1B_F8_E4M3 ? 1 : 2) / 64;
+	const size_t weights = (size_t) (j + cols) * p->w_stride + (size_t) (k * cols);
+	const char *at = (const char *) p->w + (type == M1B_F32		  ? weights * 4
+											: type == M1B_F8_E4M3 ? weights / 128 * 132 + weights % 128
+																  : weights * 2);
 
 	UNROLL
 	for (int i = 0; i < lines; i++)
@@ -97,8 +146,8 @@ dot_tile(const m1b_dot *p, int t, int j, const int rows, const int cols, const m
 	vf acc[VF_DOT_ROWS][2 * DOT_COLS];
 	const float *x[VF_DOT_ROWS];
 	size_t w[2 * DOT_COLS];
-	const int whole = p->k - p->k % VF_WIDTH;
-	const int rest = p->k % VF_WIDTH;
+	const int whole = type == M1B_F8_E4M3 ? 0 : p->k - p->k % VF_WIDTH;
+	const int rest = p->k % VF_WIDTH; /* none with F8_E4M3 */
 
 	UNROLL
 	for (int a = 0; a < rows; a++)
@@ -111,6 +160,8 @@ dot_tile(const m1b_dot *p, int t, int j, const int rows, const int cols, const m
 	UNROLL
 	for (int b = 0; b < cols; b++)
 		w[b] = (size_t) (j + b) * p->w_stride;
+	if (type == M1B_F8_E4M3)
+		add_e4m3(p, x, j, rows, cols, acc);
 	for (int k = 0; k < whole; k += VF_WIDTH)
 	{
 		vf wv[2 * DOT_COLS];
@@ -216,6 +267,8 @@ dot(const m1b_dot *p)
 		dot_typed(p, M1B_F32);
 	else if (p->w_type == M1B_F16)
 		dot_typed(p, M1B_F16);
+	else if (p->w_type == M1B_F8_E4M3)
+		dot_typed(p, M1B_F8_E4M3);
 	else
 		dot_typed(p, M1B_BF16);
 }

@@ -17,7 +17,7 @@ typedef struct m1b_dot
 {
 	const float *const *x; /* n pointers to rows of k floats */
 	int n;
-	const void *w; /* [*, k] of the float type w_type, rows w_stride elements apart */
+	const void *w; /* [*, k] of w_type, a float type or F8_E4M3 (with whole blocks); rows w_stride elements apart */
 	m1b_dtype w_type;
 	size_t w_stride;
 	int k;

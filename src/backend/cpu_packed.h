@@ -1,5 +1,5 @@
 /*
- * cpu_packed.h - how the CPU backend keeps quantized matrices and multiplies them.
+ * cpu_packed.h - how the CPU backend keeps matrices of small integers and multiplies them.
  *
  * A matrix is cut into panels of 16 rows. Inside a panel, the four bytes that belong
  * to four neighbouring columns of one row stand side by side, 16 rows to a 64-byte
@@ -43,6 +43,9 @@ typedef struct m1b_panel
 } m1b_panel;
 
 m1b_panel m1b_panel_of(m1b_dtype type, int cols);
+
+/* Whether matrices of this type are packed: those of small integers. F8_E4M3 is widened to floats, like F16. */
+bool m1b_is_packed(m1b_dtype type);
 
 /* Packs rows [16 * panel, + 16) of a stored matrix of `rows` rows; rows beyond the last become zeros. */
 void m1b_pack_panel(m1b_dtype type, const void *stored, int rows, int cols, int panel, uint8_t *to);

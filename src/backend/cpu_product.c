@@ -2,13 +2,12 @@
  * cpu_product.c - products of activations with weights of any type: the linear layer,
  * and what the experts share with it.
  *
- * With quantized weights the activations are quantized first, each row once for all
+ * With packed weights the activations are quantized first, each row once for all
  * weights that it meets. For the head, what quantizing left over is multiplied too, so
  * that logits are as exact as the weights.
  */
 #include <stdlib.h>
 
-#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #define HEAD_TOKENS 8 /* rows whose second product is held at a time */
@@ -75,15 +74,15 @@ m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *cons
 {
 	m1b_operand in = {.x = x, .n = n, .q = c->q_rows};
 	quantize_job job = {.c = c, .in = &in, .columns = weights[0]->cols};
-	bool quantized = false;
+	bool packed = false;
 	int rows;
 
 	for (int i = 0; i < n_weights; i++)
 	{
-		quantized = quantized || m1b_is_quantized(weights[i]->type);
+		packed = packed || m1b_is_packed(weights[i]->type);
 		job.rest = job.rest || weights[i]->use == M1B_USE_HEAD;
 	}
-	if (!quantized)
+	if (!packed)
 		return in;
 	rows = job.rest ? 2 * n : n;
 	for (int i = 0; i < rows; i++)
@@ -98,7 +97,7 @@ void
 m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
 				float *const *out)
 {
-	if (m1b_is_quantized(weight->type))
+	if (m1b_is_packed(weight->type))
 		c->k->packed->qdot(&(m1b_qdot){.x = in->q,
 									   .n = in->n,
 									   .w = weight->data,
@@ -168,7 +167,7 @@ linear_piece(void *arg, int piece, int worker)
 	row0 = (piece - job->first_piece[product - job->p->products]) * job->rows_per_piece;
 	row1 = row0 + job->rows_per_piece < weight->rows ? row0 + job->rows_per_piece : weight->rows;
 	m1b_cpu_product(job->c, weight, &job->in, row0, row1, out);
-	if (weight->use == M1B_USE_HEAD && m1b_is_quantized(weight->type))
+	if (weight->use == M1B_USE_HEAD && m1b_is_packed(weight->type))
 		add_rest(job->c, weight, &job->in, row0, row1, out);
 	if (product->activation == M1B_SILU)
 		for (int t = 0; t < job->p->n; t++)

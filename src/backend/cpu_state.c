@@ -74,6 +74,14 @@ wipe_page(void *backend, int page)
 		memset(page_at(c, page), 0, c->pages.page_bytes);
 }
 
+static void
+copy_page(void *backend, int to, int from)
+{
+	const m1b_cpu *c = backend;
+
+	memcpy(page_at(c, to), page_at(c, from), c->pages.page_bytes);
+}
+
 static m1_status
 reserve_pools(m1b_cpu *c, m1_error *err)
 {
@@ -118,6 +126,7 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 	m1_status status;
 
 	c->pages.wipe = wipe_page;
+	c->pages.copy = copy_page;
 	c->pages.backend = c;
 	c->pages.state_bytes =
 		m1b_round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
@@ -163,47 +172,39 @@ m1b_cpu_memory(const m1b_backend *b)
 
 /* ---- states ---- */
 
-/* A state for n_tokens, of which `shared` pages are there already, or NULL. */
+/* One that nobody uses, for n_tokens; NULL when there is none. */
 static m1b_state *
-reserve_state(m1b_cpu *c, int n_tokens, int shared)
+free_state(m1b_cpu *c, int n_tokens)
 {
-	if (n_tokens > c->g.max_context)
-		return NULL;
-	for (int i = 0; i < c->g.max_states; i++)
-	{
-		m1b_state *s = &c->states[i];
-
-		if (s->used)
-			continue;
-		s->used = m1b_pages_reserve(&c->pages, &s->list, n_tokens, shared);
-		return s->used ? s : NULL;
-	}
+	for (int i = 0; i < c->g.max_states && n_tokens <= c->g.max_context; i++)
+		if (!c->states[i].used)
+			return &c->states[i];
 	return NULL;
 }
 
 m1b_state *
 m1b_cpu_state_acquire(m1b_backend *b, int n_tokens)
 {
-	return reserve_state(m1b_cpu_of(b), n_tokens, 0);
+	m1b_cpu *c = m1b_cpu_of(b);
+	m1b_state *s = free_state(c, n_tokens);
+
+	if (s == NULL || !m1b_pages_reserve(&c->pages, &s->list, n_tokens))
+		return NULL;
+	s->used = true;
+	return s;
 }
 
 m1b_state *
 m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	const int shared = from->n_pages - from->partial;
-	m1b_state *s = reserve_state(c, n_tokens, shared);
+	m1b_state *s = free_state(c, n_tokens);
 
-	if (s == NULL)
+	if (s == NULL || !m1b_pages_reserve_from(&c->pages, &s->list, n_tokens, from->pages, from->n_pages, from->partial))
 		return NULL;
-	m1b_pages_share(&c->pages, &s->list, from->pages, shared);
-	if (from->partial)
-	{
-		m1b_cpu_state_extend(c, s, (shared + 1) * M1B_PAGE_TOKENS);
-		memcpy(page_at(c, s->list.pages[shared]), page_at(c, from->pages[shared]), c->pages.page_bytes);
-	}
 	if (c->pages.state_bytes > 0)
 		memcpy(s->lightning, from->lightning, c->pages.state_bytes);
+	s->used = true;
 	return s;
 }
 
@@ -284,8 +285,6 @@ m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
 		return NULL;
 	}
 	snapshot->n_pages = held;
-	if (snapshot->partial)
-		memcpy(page_at(c, snapshot->pages[held - 1]), page_at(c, s->list.pages[held - 1]), c->pages.page_bytes);
 	return snapshot;
 }
 

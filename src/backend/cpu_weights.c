@@ -1,7 +1,7 @@
 /*
- * cpu_weights.c - matrices as the CPU backend keeps them: float types stay where the
- * checkpoint is mapped; quantized types are packed (cpu_packed.h) into memory of our
- * own, so that the caller may let go of the stored bytes.
+ * cpu_weights.c - matrices as the CPU backend keeps them: float types, F8_E4M3 among
+ * them, stay where the caller has them; types of small integers are packed (cpu_packed.h)
+ * into memory of our own, so that the caller may let go of the stored bytes.
  *
  * Packed matrices live in large chunks of address space with huge pages, freed as a
  * whole by close. Where the machine has several memory nodes, the chunks' pages are
@@ -144,7 +144,7 @@ m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, in
 	pack_job job = {.type = type, .stored = host, .rows = rows, .cols = cols};
 
 	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
-	*borrowed = !m1b_is_quantized(type) || use == M1B_USE_ROWS;
+	*borrowed = !m1b_is_packed(type) || use == M1B_USE_ROWS;
 	if (cols % m1b_block_weights(type) != 0)
 		return m1_fail(err, M1_E_CORRUPT, "a %s matrix cannot have %d columns", m1b_dtype_name(type), cols);
 	if (*borrowed)

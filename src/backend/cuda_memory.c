@@ -25,7 +25,7 @@
 _Static_assert((int) M1B_F32 == (int) M1K_F32 && (int) M1B_F16 == (int) M1K_F16 && (int) M1B_BF16 == (int) M1K_BF16 &&
 				   (int) M1B_Q8_0 == (int) M1K_Q8_0 && (int) M1B_Q4_0 == (int) M1K_Q4_0 &&
 				   (int) M1B_Q4_K == (int) M1K_Q4_K && (int) M1B_Q5_K == (int) M1K_Q5_K &&
-				   (int) M1B_Q6_K == (int) M1K_Q6_K,
+				   (int) M1B_Q6_K == (int) M1K_Q6_K && (int) M1B_F8_E4M3 == (int) M1K_F8_E4M3,
 			   "kernels and backend number the weight types alike");
 
 typedef struct m1b_cuda_loader
@@ -152,12 +152,12 @@ m1b_cuda_row_bytes(m1b_dtype type, int cols)
 
 /* Quants of all blocks first, then their scales: block = scale, then `bytes` of quants. */
 static void
-split_scales(const uint8_t *from, size_t blocks, size_t bytes, uint8_t *to)
+split_scales(const uint8_t *from, size_t blocks, size_t scale, size_t bytes, uint8_t *to)
 {
-	for (size_t i = 0; i < blocks; i++, from += 2 + bytes)
+	for (size_t i = 0; i < blocks; i++, from += scale + bytes)
 	{
-		memcpy(to + blocks * bytes + 2 * i, from, 2);
-		memcpy(to + i * bytes, from + 2, bytes);
+		memcpy(to + blocks * bytes + scale * i, from, scale);
+		memcpy(to + i * bytes, from + scale, bytes);
 	}
 }
 
@@ -186,13 +186,16 @@ convert_row(m1b_dtype type, const uint8_t *from, size_t cols, size_t row_bytes, 
 	switch (type)
 	{
 		case M1B_Q8_0:
-			split_scales(from, cols / 32, 32, to);
+			split_scales(from, cols / 32, 2, 32, to);
 			break;
 		case M1B_Q4_0:
-			split_scales(from, cols / 32, 16, to);
+			split_scales(from, cols / 32, 2, 16, to);
 			break;
 		case M1B_Q6_K:
 			split_q6_k(from, cols / 256, to);
+			break;
+		case M1B_F8_E4M3:
+			split_scales(from, cols / 128, 4, 128, to);
 			break;
 		default:
 			memcpy(to, from, bytes);

@@ -4,9 +4,10 @@
  * Up to M1K_FEW_ROWS rows, weights are streamed past fp32 activations. With more,
  * activations are rounded to bf16 and tensor cores multiply: cuBLASLt for bf16
  * weights and for very many rows, our own kernel else and for experts (many tokens
- * to each: see cuda_experts.c). F32 weights stay exact: cuBLASLt in fp32, and streaming for
- * experts. The head stays exact too: its activations go through bf16 in three parts,
- * which together have fp32's precision.
+ * to each: see cuda_experts.c). F32 weights stay exact: cuBLASLt in fp32. So does
+ * everything in a checkpoint whose experts are F32, which are streamed then, however
+ * many rows there are. The head stays exact too: its activations go through bf16 in
+ * three parts, which together have fp32's precision.
  */
 #include "backend/cuda_internal.h"
 
@@ -141,7 +142,7 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 		few(c, p, x, n);
 	else if (type == M1B_F32)
 		many_by_library(c, p, x, n);
-	else if (p->weight->use != M1B_USE_HEAD)
+	else if (p->weight->use != M1B_USE_HEAD && c->tensor_cores)
 	{
 		if (type == M1B_BF16)
 			many_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
@@ -150,7 +151,7 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 		else
 			many_quantized(c, p, x, n);
 	}
-	else if (type == M1B_BF16 && p->activation == M1B_NONE && n <= c->g.max_states)
+	else if (p->weight->use == M1B_USE_HEAD && type == M1B_BF16 && p->activation == M1B_NONE && n <= c->g.max_states)
 		head_by_library(c, p, x, n);
 	else
 		few(c, p, x, n); /* a pass over the weights for every M1K_FEW_ROWS rows */
@@ -168,12 +169,6 @@ m1b_cuda_linear(m1b_backend *b, const m1b_linear *p)
 }
 
 /* ---- experts ---- */
-
-static bool
-takes_few(const m1b_moe *p, const m1b_matrix *w)
-{
-	return p->n <= M1K_FEW_ROWS || w->type == M1B_F32;
-}
 
 static void
 route(m1b_cuda *c, const m1b_moe *p, int tile)
@@ -198,16 +193,24 @@ route(m1b_cuda *c, const m1b_moe *p, int tile)
 	m1k_route_tokens(&r, c->stream);
 }
 
-/* One matrix per expert; places are sorted by expert. */
-static m1k_product
-expert_product(const m1b_cuda *c, const m1b_moe *p, const m1b_matrix *w, const m1b_matrix *times)
+static void
+set_matrices(m1k_product *product, const m1b_matrix *w, int experts)
 {
 	const m1k_matrix first = m1b_cuda_kernel_matrix(&w[0]);
+
+	product->type = first.type;
+	product->rows = first.rows;
+	product->cols = first.cols;
+	product->row_bytes = first.row_bytes;
+	for (int e = 0; e < experts; e++)
+		product->w[e] = w[e].data;
+}
+
+/* One matrix per expert; places are sorted by expert. */
+static m1k_product
+expert_product(const m1b_cuda *c, const m1b_moe *p, const m1b_matrix *w)
+{
 	m1k_product product = {
-		.type = first.type,
-		.rows = first.rows,
-		.cols = first.cols,
-		.row_bytes = first.row_bytes,
 		.experts = p->experts,
 		.group = c->group,
 		.tiles = c->tiles,
@@ -215,12 +218,7 @@ expert_product(const m1b_cuda *c, const m1b_moe *p, const m1b_matrix *w, const m
 		.one_each = p->n == 1,
 	};
 
-	for (int e = 0; e < p->experts; e++)
-	{
-		product.w[e] = w[e].data;
-		if (times != NULL)
-			product.times[e] = times[e].data;
-	}
+	set_matrices(&product, w, p->experts);
 	/* with one expert there is nothing to look up */
 	if (p->experts == 1)
 		product.group = product.tiles = NULL;
@@ -236,43 +234,57 @@ multiply(m1b_cuda *c, const m1k_product *p, bool by_few)
 		m1k_product_many(p, c->stream);
 }
 
+/* hidden = silu(w1 x) * (w3 x): in one pass where w1 and w3 are of one type, else one after the other. */
+static void
+multiply_up(m1b_cuda *c, const m1b_moe *p, bool by_few)
+{
+	m1k_product up = expert_product(c, p, p->w1);
+
+	up.x_row = c->token;
+	if (by_few)
+	{
+		up.x = p->x;
+		up.out = c->hidden;
+	}
+	else
+	{
+		up.x_bf16 = m1b_cuda_rounded(c, p->x, p->n, p->w1->cols);
+		up.out_bf16 = c->hidden_rounded;
+	}
+	if (p->w1->type == p->w3->type)
+		for (int e = 0; e < p->experts; e++)
+			up.times[e] = p->w3[e].data;
+	else
+	{
+		m1k_product factor = up;
+
+		set_matrices(&factor, p->w3, p->experts);
+		multiply(c, &factor, by_few);
+		up.silu = up.scale_out = true;
+	}
+	multiply(c, &up, by_few);
+}
+
 void
 m1b_cuda_moe(m1b_backend *b, const m1b_moe *p)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
 	const int pairs = p->n * p->top_k;
-	const bool few_up = takes_few(p, p->w1);
-	const bool few_down = takes_few(p, p->w2);
-	m1k_product up = expert_product(c, p, p->w1, p->w3);
-	m1k_product down = expert_product(c, p, p->w2, NULL);
+	const bool by_few = p->n <= M1K_FEW_ROWS || !c->tensor_cores;
+	m1k_product down = expert_product(c, p, p->w2);
 
-	if (p->w1->type != p->w3->type || few_up != few_down || (few_down && (size_t) pairs > c->hidden_rows))
-	{
-		/* F32 beside other types in one expert: nobody makes such a checkpoint */
-		m1b_cuda_note(c, cudaErrorInvalidValue, "multiplying with experts of mixed types");
-		return;
-	}
-	route(c, p, few_up ? (p->n == 1 ? 1 : M1K_FEW_ROWS) : m1k_product_tile(pairs, p->experts));
+	route(c, p, !by_few ? m1k_product_tile(pairs, p->experts) : p->n == 1 ? 1 : M1K_FEW_ROWS);
 	if (m1b_cuda_experts_suit(c, p))
 		m1b_cuda_experts(c, p);
 	else
 	{
-		up.x_row = c->token;
-		if (few_up)
-		{
-			up.x = p->x;
-			up.out = c->hidden;
+		multiply_up(c, p, by_few);
+		if (by_few)
 			down.x = c->hidden;
-		}
 		else
-		{
-			up.x_bf16 = m1b_cuda_rounded(c, p->x, p->n, p->w1->cols);
-			up.out_bf16 = c->hidden_rounded;
 			down.x_bf16 = c->hidden_rounded;
-		}
 		down.out = c->expert_out;
-		multiply(c, &up, few_up);
-		multiply(c, &down, few_down);
+		multiply(c, &down, by_few);
 	}
 	m1k_combine(c->expert_out, c->place, c->weight, p->n, p->top_k, p->w2->rows, p->out, c->stream);
 	m1b_cuda_wrote(c, p->out);

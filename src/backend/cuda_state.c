@@ -108,6 +108,14 @@ wipe_page(void *backend, int page)
 	wipe(c, page_at(c, page), c->plan.page_bytes);
 }
 
+static void
+copy_page(void *backend, int to, int from)
+{
+	m1b_cuda *c = backend;
+
+	copy(c, page_at(c, to), page_at(c, from), c->plan.page_bytes);
+}
+
 static m1_status
 allocate(m1b_cuda *c, m1_error *err)
 {
@@ -148,6 +156,7 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 						   .page_bytes = c->plan.page_bytes,
 						   .state_bytes = c->plan.state_bytes,
 						   .wipe = wipe_page,
+						   .copy = copy_page,
 						   .backend = c};
 	if (!m1b_pages_create(&c->pages) || c->states == NULL || c->snapshots == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d page numbers", c->plan.n_pages);
@@ -182,47 +191,40 @@ m1b_cuda_memory(const m1b_backend *b)
 
 /* ---- states ---- */
 
-/* A state for n_tokens, of which `shared` pages are there already, or NULL. */
+/* One that nobody uses, for n_tokens; NULL when there is none. */
 static m1b_state *
-reserve_state(m1b_cuda *c, int n_tokens, int shared)
+free_state(m1b_cuda *c, int n_tokens)
 {
-	if (n_tokens > c->g.max_context)
-		return NULL;
-	for (int i = 0; i < c->g.max_states; i++)
-	{
-		m1b_state *s = &c->states[i];
-
-		if (s->used)
-			continue;
-		s->used = m1b_pages_reserve(&c->pages, &s->list, n_tokens, shared);
-		s->uploaded = 0;
-		return s->used ? s : NULL;
-	}
+	for (int i = 0; i < c->g.max_states && n_tokens <= c->g.max_context; i++)
+		if (!c->states[i].used)
+			return &c->states[i];
 	return NULL;
 }
 
 m1b_state *
 m1b_cuda_state_acquire(m1b_backend *b, int n_tokens)
 {
-	return reserve_state(m1b_cuda_of(b), n_tokens, 0);
+	m1b_cuda *c = m1b_cuda_of(b);
+	m1b_state *s = free_state(c, n_tokens);
+
+	if (s == NULL || !m1b_pages_reserve(&c->pages, &s->list, n_tokens))
+		return NULL;
+	s->used = true;
+	s->uploaded = 0;
+	return s;
 }
 
 m1b_state *
 m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
-	const int shared = from->n_pages - from->partial;
-	m1b_state *s = reserve_state(c, n_tokens, shared);
+	m1b_state *s = free_state(c, n_tokens);
 
-	if (s == NULL)
+	if (s == NULL || !m1b_pages_reserve_from(&c->pages, &s->list, n_tokens, from->pages, from->n_pages, from->partial))
 		return NULL;
-	m1b_pages_share(&c->pages, &s->list, from->pages, shared);
-	if (from->partial)
-	{
-		m1b_pages_extend(&c->pages, &s->list, (shared + 1) * M1B_PAGE_TOKENS);
-		copy(c, page_at(c, s->list.pages[shared]), page_at(c, from->pages[shared]), c->plan.page_bytes);
-	}
 	copy(c, state_at(c, s->index), state_at(c, from->index), c->plan.state_bytes);
+	s->used = true;
+	s->uploaded = 0;
 	return s;
 }
 
@@ -292,8 +294,6 @@ m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
 	}
 	snapshot->pages = pages;
 	snapshot->n_pages = held;
-	if (snapshot->partial)
-		copy(c, page_at(c, pages[held - 1]), page_at(c, s->list.pages[held - 1]), c->plan.page_bytes);
 	copy(c, state_at(c, snapshot->index), state_at(c, s->index), c->plan.state_bytes);
 	return snapshot;
 }

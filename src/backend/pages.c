@@ -84,8 +84,9 @@ leave_page(m1b_pages *p, int page, bool is_snapshot)
 
 /* ---- states ---- */
 
-bool
-m1b_pages_reserve(m1b_pages *p, m1b_page_list *list, int n_tokens, int shared)
+/* Pages for n_tokens, but for `shared` ones that the list will be given. */
+static bool
+reserve(m1b_pages *p, m1b_page_list *list, int n_tokens, int shared)
 {
 	const int pages = m1b_pages_for(n_tokens) - shared;
 
@@ -94,6 +95,32 @@ m1b_pages_reserve(m1b_pages *p, m1b_page_list *list, int n_tokens, int shared)
 	list->n_pages = 0;
 	list->reserved = pages;
 	p->n_unreserved -= pages;
+	return true;
+}
+
+bool
+m1b_pages_reserve(m1b_pages *p, m1b_page_list *list, int n_tokens)
+{
+	return reserve(p, list, n_tokens, 0);
+}
+
+bool
+m1b_pages_reserve_from(m1b_pages *p, m1b_page_list *list, int n_tokens, const int *pages, int n_pages, bool partial)
+{
+	const int full = n_pages - partial;
+
+	if (!reserve(p, list, n_tokens, full))
+		return false;
+	for (; list->n_pages < full; list->n_pages++)
+	{
+		list->pages[list->n_pages] = pages[list->n_pages];
+		count_holder(p, pages[list->n_pages], 1, false);
+	}
+	if (partial)
+	{
+		m1b_pages_extend(p, list, n_pages * M1B_PAGE_TOKENS);
+		p->copy(p->backend, list->pages[full], pages[full]);
+	}
 	return true;
 }
 
@@ -116,16 +143,6 @@ m1b_pages_trim(m1b_pages *p, m1b_page_list *list, int n_tokens)
 		return;
 	p->n_unreserved += list->reserved - needed;
 	list->reserved = needed;
-}
-
-void
-m1b_pages_share(m1b_pages *p, m1b_page_list *list, const int *pages, int n)
-{
-	for (; list->n_pages < n; list->n_pages++)
-	{
-		list->pages[list->n_pages] = pages[list->n_pages];
-		count_holder(p, pages[list->n_pages], 1, false);
-	}
 }
 
 void
@@ -179,6 +196,7 @@ m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, int *p
 		/* the sequence goes on writing to its last page: the snapshot has a copy */
 		pages[full] = take_page(p, true);
 		p->n_unreserved--;
+		p->copy(p->backend, pages[full], list->pages[full]);
 	}
 	p->n_snapshots++;
 	p->snapshot_bytes += p->state_bytes;

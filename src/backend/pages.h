@@ -36,6 +36,7 @@ typedef struct m1b_pages
 	int n_snapshots;
 	size_t snapshot_bytes;				   /* of all snapshots; a page that several share counts once */
 	void (*wipe)(void *backend, int page); /* makes a page zeros: it has no holder any more */
+	void (*copy)(void *backend, int to, int from);
 	void *backend;
 } m1b_pages;
 
@@ -53,19 +54,20 @@ m1b_pages_for(int n_tokens)
 	return (n_tokens + M1B_PAGE_TOKENS - 1) / M1B_PAGE_TOKENS;
 }
 
-/* p's sizes, wipe and backend are set; allocates the rest. false when memory runs out. m1b_pages_free is safe then. */
+/* p's sizes, functions and backend are set; allocates the rest. false when memory runs out. m1b_pages_free is safe then. */
 bool m1b_pages_create(m1b_pages *p);
 void m1b_pages_free(m1b_pages *p);
 m1b_memory m1b_pages_memory(const m1b_pages *p);
 
-/* Reserves pages for n_tokens, but for `shared` ones that the list will be given. false when there are too few. */
-bool m1b_pages_reserve(m1b_pages *p, m1b_page_list *list, int n_tokens, int shared);
+/* Reserves pages for n_tokens. false when there are too few. */
+bool m1b_pages_reserve(m1b_pages *p, m1b_page_list *list, int n_tokens);
+/* The same, beginning with the pages of a snapshot: the list shares the full ones, and has a copy of a partial one. */
+bool m1b_pages_reserve_from(m1b_pages *p, m1b_page_list *list, int n_tokens, const int *pages, int n_pages,
+							bool partial);
 /* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
 void m1b_pages_extend(m1b_pages *p, m1b_page_list *list, int n_tokens);
 /* Gives back what is reserved beyond n_tokens. */
 void m1b_pages_trim(m1b_pages *p, m1b_page_list *list, int n_tokens);
-/* Adds the first n pages of a snapshot to the list of a state that has none yet. */
-void m1b_pages_share(m1b_pages *p, m1b_page_list *list, const int *pages, int n);
 void m1b_pages_release(m1b_pages *p, m1b_page_list *list);
 
 /* A state has pages only as far as softmax layers have filled them. */
@@ -73,8 +75,8 @@ int m1b_pages_held(const m1b_page_list *list, int n_tokens);
 /* See m1b_ops.snapshot_cost. */
 size_t m1b_pages_snapshot_cost(const m1b_pages *p, const m1b_page_list *list, int n_tokens);
 /*
- * The pages of a snapshot: the list's full ones, shared, and a new one for the last when *partial, whose contents the
- * caller copies. false when there is no page for that. pages has room for m1b_pages_held().
+ * The pages of a snapshot: the list's full ones, shared, and a copy of the last when *partial. false when there is no
+ * page for that. pages has room for m1b_pages_held().
  */
 bool m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, int *pages, bool *partial);
 void m1b_pages_snapshot_release(m1b_pages *p, const int *pages, int n);

@@ -44,8 +44,9 @@ static const char usage[] =
 	"      --force                 replace OUT.gguf if it exists\n"
 	"  minimax_m1_engine serve --model DIR --fd N                       frames on an inherited socket\n"
 	"\n"
-	"DIR is a checkpoint folder or a GGUF file. Common options: --weight-format stored|q8_0|q4 (what a checkpoint of\n"
-	"floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --threads N (0 = all cores), "
+	"DIR is a checkpoint folder or a GGUF file. Common options: --weight-format stored|q8_0|fp8|q4 (what a checkpoint\n"
+	"of floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --threads N (0 = all "
+	"cores),\n"
 	"--max-context N (0 = the model's own),\n"
 	"--max-requests N (sequences in one batch), --prefill-chunk N (prompt tokens of one step),\n"
 	"--kv-cache MB (0 = a safe share of the memory), --prefix-cache MB (0 = no snapshots of prompts' beginnings),\n"
@@ -205,7 +206,7 @@ set_weight_format(m1_cli *cli, values *v, const char *text)
 	cli->weight_format_given = true;
 	if (m1_weight_format_parse(text, &cli->weight_format))
 		return;
-	fprintf(stderr, "minimax_m1_engine: --%s takes stored, q8_0 or q4, not \"%s\"\n", v->option, text);
+	fprintf(stderr, "minimax_m1_engine: --%s takes stored, q8_0, fp8 or q4, not \"%s\"\n", v->option, text);
 	v->bad = true;
 }
 

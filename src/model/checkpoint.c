@@ -49,7 +49,7 @@ element_size(m1_tensor *t)
 		{.name = "F64", .size = 8},	 {.name = "I64", .size = 8},	 {.name = "I32", .size = 4},
 		{.name = "I16", .size = 2},	 {.name = "I8", .size = 1},		 {.name = "U64", .size = 8},
 		{.name = "U32", .size = 4},	 {.name = "U16", .size = 2},	 {.name = "U8", .size = 1},
-		{.name = "BOOL", .size = 1}, {.name = "F8_E4M3", .size = 1}, {.name = "F8_E5M2", .size = 1},
+		{.name = "BOOL", .size = 1}, {.name = "F8_E5M2", .size = 1}, {"F8_E4M3", 1, true, M1B_F8_E4M3},
 	};
 
 	for (size_t i = 0; t->type_name != NULL && i < sizeof types / sizeof *types; i++)

@@ -142,8 +142,8 @@ static void
 refuse_unsupported(reader *r)
 {
 	static const char *const must_be_absent[] = {
-		"sliding_window",		   "rope_scaling",	   "quantization_config", "attention_logit_cap",
-		"final_logit_softcapping", "linear_attn_bias", "logits_scaling",	  "embedding_multiplier",
+		"sliding_window",	"rope_scaling",	  "attention_logit_cap",  "final_logit_softcapping",
+		"linear_attn_bias", "logits_scaling", "embedding_multiplier",
 	};
 	static const char *const must_be_false[] = {
 		"attention_bias", "qkv_bias", "mlp_bias", "use_bias", "use_qk_norm", "lm_head_bias",
@@ -161,6 +161,41 @@ refuse_unsupported(reader *r)
 		refuse(r, M1_E_UNSUPPORTED, "hidden_act", "must be \"silu\"");
 	if (shared != NULL && !(json_is_integer(shared) && json_integer_value(shared) == 0))
 		refuse(r, M1_E_UNSUPPORTED, "shared_intermediate_size", "must be 0: shared experts are not supported");
+}
+
+/* Whether a field of quantization_config is that text; absent passes where `optional`. */
+static bool
+is_text(const json_t *quantization, const char *name, const char *text, bool optional)
+{
+	const json_t *value = json_object_get(quantization, name);
+
+	if (value == NULL || json_is_null(value))
+		return optional;
+	return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+/*
+ * fp8 with a scale for each 128 x 128 weights. Its activation_scheme says how others round activations, to multiply in 8
+ * bits; ours keep their precision, but a static scheme would bring scales of its own.
+ */
+static void
+read_quantization(reader *r, m1_config *c)
+{
+	const json_t *q = field(r, "quantization_config");
+	const json_t *block = json_object_get(q, "weight_block_size");
+
+	if (q == NULL)
+		return;
+	if (!is_text(q, "quant_method", "fp8", false))
+		refuse(r, M1_E_UNSUPPORTED, "quantization_config.quant_method", "must be \"fp8\"");
+	if (!is_text(q, "fmt", "e4m3", true))
+		refuse(r, M1_E_UNSUPPORTED, "quantization_config.fmt", "must be \"e4m3\"");
+	if (!is_text(q, "activation_scheme", "dynamic", true))
+		refuse(r, M1_E_UNSUPPORTED, "quantization_config.activation_scheme", "must be \"dynamic\"");
+	if (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != M1_FP8_BLOCK ||
+		json_integer_value(json_array_get(block, 1)) != M1_FP8_BLOCK)
+		refuse(r, M1_E_UNSUPPORTED, "quantization_config.weight_block_size", "must be [128, 128]");
+	c->fp8 = true;
 }
 
 static void
@@ -195,6 +230,7 @@ m1_config_read(const json_t *fields, const char *file, const char *(*spell)(cons
 	memset(c, 0, sizeof *c);
 	read_architecture(&r, c);
 	refuse_unsupported(&r);
+	read_quantization(&r, c);
 	read_shape(&r, c);
 	if (r.status == M1_OK)
 		read_attention_types(&r, c);

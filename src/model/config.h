@@ -11,6 +11,7 @@
 #include "model/gguf.h"
 
 #define M1_MAX_LAYERS 1024
+#define M1_FP8_BLOCK 128				  /* rows and columns that share a scale */
 #define M1_GGUF_ARCHITECTURE "minimax-01" /* as GGUF files call M1 and Text-01 */
 
 typedef enum m1_attention_type
@@ -41,6 +42,7 @@ typedef struct m1_config
 	float alpha_lightning, beta_lightning;
 	float alpha_mlp, beta_mlp;
 	int max_context; /* max_position_embeddings */
+	bool fp8;		 /* quantization_config: matrices may be F8_E4M3, with a scale for each 128 x 128 */
 } m1_config;
 
 /* Reads dir/config.json. The error names the field. */

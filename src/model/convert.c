@@ -51,6 +51,20 @@ type_of(const converter *c, m1_role role, const m1_weight *w)
 	return m1_weight_format_type(c->o->format, role, w);
 }
 
+/* tensor: one that is of that type already, or NULL */
+static m1_status
+refuse_fp8(const char *tensor, m1_error *err)
+{
+	m1_fail(err, M1_E_UNSUPPORTED, "a GGUF file cannot hold fp8 weights");
+	if (tensor != NULL)
+		m1_error_detail(err, "The format has no such type; tensor \"%s\" is F8_E4M3.", tensor);
+	else
+		m1_error_detail(err, "The format has no such type.");
+	m1_error_hint(err,
+				  "Convert the original to q8_0 or q4. fp8 is for folders: as stored, or by minimax_m1.weight_format.");
+	return M1_E_UNSUPPORTED;
+}
+
 static m1_status
 plan_tensor(converter *c, m1_role role, int layer, m1_error *err)
 {
@@ -65,6 +79,8 @@ plan_tensor(converter *c, m1_role role, int layer, m1_error *err)
 
 		if (status != M1_OK)
 			return status;
+		if (type == M1B_F8_E4M3)
+			return refuse_fp8(w.name, err);
 		if (m1b_is_quantized(w.type) && m1_role_is_large(role) && c->o->format != M1_WEIGHTS_STORED)
 		{
 			m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%s\" is quantized already", w.name);
@@ -86,6 +102,8 @@ plan(converter *c, m1_error *err)
 	m1_role roles[M1_ROLES];
 	m1_status status;
 
+	if (c->o->format == M1_WEIGHTS_FP8)
+		return refuse_fp8(NULL, err);
 	if ((c->items = calloc((size_t) c->config.layers * M1_ROLES + 3, sizeof *c->items)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the list of tensors");
 	if ((status = m1_role_refuse_others(c->checkpoint, &c->config, err)) != M1_OK ||

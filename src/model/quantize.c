@@ -20,7 +20,7 @@ struct m1_quantizer
 /* ---- formats ---- */
 
 static const char *const format_names[M1_WEIGHT_FORMATS] = {
-	[M1_WEIGHTS_STORED] = "stored", [M1_WEIGHTS_Q8_0] = "q8_0", [M1_WEIGHTS_Q4] = "q4"};
+	[M1_WEIGHTS_STORED] = "stored", [M1_WEIGHTS_Q8_0] = "q8_0", [M1_WEIGHTS_FP8] = "fp8", [M1_WEIGHTS_Q4] = "q4"};
 
 bool
 m1_weight_format_parse(const char *name, m1_weight_format *format)
@@ -41,6 +41,8 @@ m1_weight_format_type(m1_weight_format format, m1_role role, const m1_weight *w)
 
 	if (format == M1_WEIGHTS_STORED || !m1_role_is_large(role) || m1b_is_quantized(w->type))
 		return w->type;
+	if (format == M1_WEIGHTS_FP8)
+		type = M1B_F8_E4M3;
 	if (format == M1_WEIGHTS_Q4)
 		type = w->cols % m1b_block_weights(M1B_Q4_K) == 0 ? M1B_Q4_K : M1B_Q4_0;
 	return w->cols % m1b_block_weights(type) == 0 ? type : w->type;
@@ -102,56 +104,96 @@ reserve_rows(m1_quantizer *q, size_t width, m1_error *err)
 	return M1_OK;
 }
 
+typedef enum fault
+{
+	FAULT_NONE,
+	FAULT_VALUE,
+	FAULT_SCALE
+} fault;
+
 typedef struct job
 {
 	m1_quantizer *q;
-	const char *from;
-	m1b_dtype from_type;
+	const m1_weight *w;
+	int first; /* row of w */
 	char *to;
 	m1b_dtype to_type;
 	size_t width; /* weights of a row */
 	int rows;
 	int rows_per_piece;
-	atomic_bool bad; /* some value cannot be quantized */
+	atomic_int fault; /* that some value has */
 } job;
+
+/* By way of floats. */
+static fault
+convert_row(const job *j, int row, int worker, char *to)
+{
+	float *x = j->q->rows[worker];
+
+	m1b_dequantize(j->w->type, (const char *) j->w->data + (size_t) row * m1b_bytes(j->w->type, j->width), j->width, x);
+	if (j->to_type == M1B_F32)
+		memcpy(to, x, j->width * sizeof *x);
+	else if (!m1b_quantize(j->to_type, x, j->width, to))
+		return FAULT_VALUE;
+	return FAULT_NONE;
+}
+
+/* From numbers and scales that are apart. */
+static fault
+join_row(const job *j, int row, char *to)
+{
+	const size_t row_of_scales = (size_t) (row / M1_FP8_BLOCK) * (j->width / M1_FP8_BLOCK);
+	const char *scales = (const char *) j->w->scales + m1b_bytes(j->w->scale_type, row_of_scales);
+	bool bad_scale;
+
+	if (m1b_e4m3_row((const uint8_t *) j->w->data + (size_t) row * j->width, j->w->scale_type, scales, j->width, to,
+					 &bad_scale))
+		return FAULT_NONE;
+	return bad_scale ? FAULT_SCALE : FAULT_VALUE;
+}
 
 static void
 convert_piece(void *arg, int piece, int worker)
 {
 	job *j = arg;
-	const size_t from_bytes = m1b_bytes(j->from_type, j->width);
-	const size_t to_bytes = m1b_bytes(j->to_type, j->width);
 	const int first = piece * j->rows_per_piece;
 
 	for (int r = first; r < first + j->rows_per_piece && r < j->rows; r++)
 	{
-		const char *from = j->from + (size_t) r * from_bytes;
-		char *to = j->to + (size_t) r * to_bytes;
-		float *row = j->q->rows[worker];
+		char *to = j->to + (size_t) r * m1b_bytes(j->to_type, j->width);
+		const int row = j->first + r;
+		const fault found = j->w->scales != NULL ? join_row(j, row, to) : convert_row(j, row, worker, to);
 
-		m1b_dequantize(j->from_type, from, j->width, row);
-		if (j->to_type == M1B_F32)
-			memcpy(to, row, to_bytes);
-		else if (!m1b_quantize(j->to_type, row, j->width, to))
-			atomic_store(&j->bad, true);
+		if (found != FAULT_NONE)
+			atomic_store(&j->fault, found);
 	}
+}
+
+static m1_status
+refuse(const job *j, fault found, m1_error *err)
+{
+	if (found == FAULT_SCALE)
+	{
+		m1_fail(err, M1_E_CORRUPT, "tensor \"%s" M1_SCALE_SUFFIX "\" cannot be used", j->w->name);
+		m1_error_detail(err, "It holds a scale that is not a number, negative, or so large that weights are infinite.");
+		return M1_E_CORRUPT;
+	}
+	m1_fail(err, M1_E_CORRUPT, "tensor \"%s\" cannot be %s", j->w->name, j->w->scales != NULL ? "used" : "quantized");
+	m1_error_detail(err, j->w->scales != NULL ? "It holds a value that is not a number."
+											  : "It holds a value that is not a number, or beyond 65504.");
+	return M1_E_CORRUPT;
 }
 
 m1_status
 m1_quantizer_run(m1_quantizer *q, const m1_weight *w, int first, int n, m1b_dtype to, void *out, m1_error *err)
 {
 	const size_t width = (size_t) (w->cols > 0 ? w->cols : w->rows);
-	job j = {.q = q, .from_type = w->type, .to = out, .to_type = to, .width = width, .rows = n};
+	job j = {.q = q, .w = w, .first = first, .to = out, .to_type = to, .width = width, .rows = n};
 	m1_status status = reserve_rows(q, width, err);
 
 	if (status != M1_OK)
 		return status;
-	j.from = (const char *) w->data + (size_t) first * m1b_bytes(w->type, width);
 	j.rows_per_piece = width >= PIECE_WEIGHTS ? 1 : (int) (PIECE_WEIGHTS / width);
 	m1_pool_run(q->pool, (n + j.rows_per_piece - 1) / j.rows_per_piece, convert_piece, &j);
-	if (!atomic_load(&j.bad))
-		return M1_OK;
-	m1_fail(err, M1_E_CORRUPT, "tensor \"%s\" cannot be quantized", w->name);
-	m1_error_detail(err, "It holds a value that is not a number, or beyond 65504.");
-	return M1_E_CORRUPT;
+	return atomic_load(&j.fault) == FAULT_NONE ? M1_OK : refuse(&j, (fault) atomic_load(&j.fault), err);
 }

@@ -14,11 +14,12 @@ typedef enum m1_weight_format
 {
 	M1_WEIGHTS_STORED, /* as they are */
 	M1_WEIGHTS_Q8_0,
-	M1_WEIGHTS_Q4, /* Q4_K where rows are whole superblocks of 256, else Q4_0 */
+	M1_WEIGHTS_FP8, /* F8_E4M3 */
+	M1_WEIGHTS_Q4,	/* Q4_K where rows are whole superblocks of 256, else Q4_0 */
 	M1_WEIGHT_FORMATS
 } m1_weight_format;
 
-/* "stored", "q8_0", "q4"; false when there is no such format */
+/* "stored", "q8_0", "fp8", "q4"; false when there is no such format */
 bool m1_weight_format_parse(const char *name, m1_weight_format *format);
 
 /*
@@ -34,7 +35,7 @@ void m1_quantizer_free(m1_quantizer *q);
 
 /*
  * Writes rows [first, first + n) of the weight (a vector has one row) as type `to`: F32 or one that m1b_can_quantize.
- * M1_E_CORRUPT names the weight when a value cannot be quantized.
+ * One whose scales are apart only gets them into its blocks. M1_E_CORRUPT names the tensor with a value that cannot be.
  */
 m1_status m1_quantizer_run(m1_quantizer *q, const m1_weight *weight, int first, int n, m1b_dtype to, void *out,
 						   m1_error *err);

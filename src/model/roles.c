@@ -130,10 +130,78 @@ check_tensor(const m1_tensor *t, const int64_t *wanted, int dims, m1_naming nami
 	if (!t->usable)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%.120s\" has a type that is not supported", t->name);
-		m1_error_detail(err, "It is %s in %s; supported are F32, F16 and BF16.", t->type_name, t->file);
+		m1_error_detail(err, "It is %s in %s; supported are F32, F16, BF16 and F8_E4M3.", t->type_name, t->file);
 		return M1_E_UNSUPPORTED;
 	}
 	return M1_OK;
+}
+
+/* Whether a matrix may be F8_E4M3 here. */
+static m1_status
+check_fp8(m1_role role, const m1_tensor *t, const m1_config *c, m1_error *err)
+{
+	if (!m1_role_is_large(role))
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%.120s\" has a type that is not supported", t->name);
+		m1_error_detail(err, "It is F8_E4M3 in %s; only the projections of attention and the experts may be.", t->file);
+		return M1_E_UNSUPPORTED;
+	}
+	if (!c->fp8)
+	{
+		m1_fail(err, M1_E_CORRUPT, "config.json: quantization_config is missing");
+		m1_error_detail(err, "Tensor \"%.120s\" is F8_E4M3 in %s.", t->name, t->file);
+		return M1_E_CORRUPT;
+	}
+	if (t->shape[1] % M1_FP8_BLOCK != 0)
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%.120s\" has a width that is not supported", t->name);
+		m1_error_detail(err, "It is F8_E4M3 in %s with rows of %lld, which are no multiple of %d.", t->file,
+						(long long) t->shape[1], M1_FP8_BLOCK);
+		return M1_E_UNSUPPORTED;
+	}
+	return M1_OK;
+}
+
+/* Finds the scales of an F8_E4M3 tensor. Scales without one are refused: they would change the results. */
+static m1_status
+find_scales(m1_role role, const m1_checkpoint *checkpoint, const m1_tensor *t, const m1_config *c, m1_weight *out,
+			m1_error *err)
+{
+	const m1_tensor *scales;
+	char name[sizeof out->name + sizeof M1_SCALE_SUFFIX];
+	m1_status status;
+
+	out->scales = NULL;
+	snprintf(name, sizeof name, "%s" M1_SCALE_SUFFIX, out->name);
+	scales = m1_checkpoint_find(checkpoint, name);
+	if (t->type != M1B_F8_E4M3)
+	{
+		if (scales == NULL)
+			return M1_OK;
+		m1_fail(err, M1_E_CORRUPT, "tensor \"%.120s\" has scales that it has no use for", t->name);
+		m1_error_detail(err, "It is %s in %s; \"%.140s\" is there as well.", t->type_name, t->file, name);
+		return M1_E_CORRUPT;
+	}
+	if ((status = check_fp8(role, t, c, err)) != M1_OK)
+		return status;
+	if (scales == NULL)
+	{
+		m1_fail(err, M1_E_NOT_FOUND, "tensor \"%.140s\" is missing from the checkpoint", name);
+		m1_error_detail(err, "It would hold the scales of \"%.120s\", which is F8_E4M3 in %s.", t->name, t->file);
+		return M1_E_NOT_FOUND;
+	}
+	status =
+		check_tensor(scales, (const int64_t[]){(out->rows + M1_FP8_BLOCK - 1) / M1_FP8_BLOCK, out->cols / M1_FP8_BLOCK},
+					 2, M1_NAMES_SAFETENSORS, err);
+	if (status == M1_OK && scales->type != M1B_F32 && scales->type != M1B_BF16)
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%.140s\" has a type that is not supported", name);
+		m1_error_detail(err, "It is %s in %s; scales may be F32 or BF16.", scales->type_name, scales->file);
+		status = M1_E_UNSUPPORTED;
+	}
+	out->scales = scales->data;
+	out->scale_type = scales->type;
+	return status;
 }
 
 m1_status
@@ -163,7 +231,7 @@ m1_role_find(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 	out->type = t->type;
 	out->bytes = stacked ? t->bytes / (size_t) c->experts : t->bytes;
 	out->data = (const char *) t->data + (stacked ? (size_t) expert * out->bytes : 0);
-	return M1_OK;
+	return find_scales(role, checkpoint, t, c, out, err);
 }
 
 /* Whether the config asks for a tensor of that name in a GGUF file. */

@@ -42,8 +42,14 @@ typedef struct m1_weight
 	size_t bytes;
 	m1b_dtype type;
 	int rows, cols;
+	/* of F8_E4M3, which a checkpoint has in two parts: [rows / 128, cols / 128], of F32 or BF16; else NULL */
+	const void *scales;
+	m1b_dtype scale_type;
 	char name[128]; /* of the tensor that it is, or is a part of */
 } m1_weight;
+
+/* The tensor with the scales of an F8_E4M3 tensor is called as that one, and this. Numbers are multiplied by them. */
+#define M1_SCALE_SUFFIX "_scale_inv"
 
 void m1_role_shape(m1_role role, const m1_config *config, int *rows, int *cols);
 /* Whether every expert of a layer has one of its own. */
@@ -57,7 +63,10 @@ void m1_role_name(m1_role role, m1_naming naming, int layer, int expert, char *t
 /* The roles of one layer, in the order that files have them; returns their number. */
 int m1_roles_of_layer(const m1_config *config, int layer, m1_role roles[M1_ROLES]);
 
-/* Finds one weight. The error names a tensor that is missing, has another shape or a type that is not supported. */
+/*
+ * Finds one weight, and the scales that belong to it. The error names a tensor that is missing, has another shape or a
+ * type that is not supported.
+ */
 m1_status m1_role_find(m1_role role, const m1_checkpoint *checkpoint, const m1_config *config, int layer, int expert,
 					   m1_weight *out, m1_error *err);
 

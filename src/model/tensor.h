@@ -17,9 +17,9 @@
 typedef struct m1_tensor
 {
 	const char *name;
-	const char *file; /* name of the file it is in */
-	bool usable;	  /* false: of a type that weights cannot have, see type_name */
-	m1b_dtype type;
+	const char *file;	   /* name of the file it is in */
+	bool usable;		   /* false: of a type that weights cannot have, see type_name */
+	m1b_dtype type;		   /* F8_E4M3: only the numbers, their scales are in another tensor */
 	const char *type_name; /* as the file spells it */
 	int dims;
 	int64_t shape[M1_MAX_DIMS]; /* row-major: the last changes fastest */

@@ -13,7 +13,7 @@ typedef struct loader
 	const m1_config *config;
 	m1_weight_format format;
 	m1_quantizer *quantizer; /* NULL when everything stays as stored */
-	void *staging;			 /* room for one quantized matrix, unless the backend has borrowed it */
+	void *staging;			 /* room for one matrix that does not, unless the backend has borrowed it */
 	size_t staging_bytes;
 	m1b_backend *backend;
 	m1_weights *weights;
@@ -35,7 +35,7 @@ fail_memory(loader *l, const m1_weight *w)
 	l->status = m1_fail(l->err, M1_E_NO_MEMORY, "out of memory for tensor \"%s\"", w->name);
 }
 
-/* ---- quantizing on load ---- */
+/* ---- quantizing on load, and joining numbers with their scales ---- */
 
 /* Makes sure that staging has room, and that a place is free to own it. */
 static bool
@@ -60,7 +60,7 @@ reserve_staging(loader *l, size_t bytes)
 	return (l->staging = aligned_alloc(64, l->staging_bytes)) != NULL;
 }
 
-/* The weight in the type that it is to be used in: itself, or a quantized copy in staging. */
+/* The weight in the type that it is to be used in: itself, or a copy in staging. */
 static m1_weight
 prepare(loader *l, m1_role role, const m1_weight *stored)
 {
@@ -68,7 +68,7 @@ prepare(loader *l, m1_role role, const m1_weight *stored)
 
 	w.type = m1_weight_format_type(l->format, role, stored);
 	w.bytes = m1b_bytes(w.type, (size_t) w.rows * (size_t) w.cols);
-	if (w.type == stored->type)
+	if (w.type == stored->type && w.scales == NULL)
 		return w;
 	if (!reserve_staging(l, w.bytes))
 	{
@@ -312,7 +312,7 @@ m1_weights_load(const m1_checkpoint *checkpoint, const m1_config *c, m1_weight_f
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", c->layers);
 	w->n_layers = c->layers;
 	l.status = m1_role_refuse_others(checkpoint, c, err);
-	if (l.status == M1_OK && format != M1_WEIGHTS_STORED)
+	if (l.status == M1_OK && (format != M1_WEIGHTS_STORED || c->fp8))
 		l.status = m1_quantizer_create(threads, &l.quantizer, err);
 	if (l.status == M1_OK)
 		load_all(&l);

@@ -43,7 +43,7 @@ typedef struct m1_weights
 	int n_layers;
 	uint64_t parameters;
 
-	void **owned; /* quantized on load, and used by the backend in place */
+	void **owned; /* made on load, and used by the backend in place */
 	size_t n_owned;
 	size_t cap_owned;
 } m1_weights;

@@ -63,6 +63,7 @@ typedef enum M1WeightFormat
 {
 	M1_FORMAT_STORED,
 	M1_FORMAT_Q8_0,
+	M1_FORMAT_FP8,
 	M1_FORMAT_Q4
 } M1WeightFormat;
 

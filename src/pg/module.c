@@ -65,6 +65,7 @@ static const struct config_enum_entry sharing_options[] = {
 static const struct config_enum_entry weight_format_options[] = {
 	{"stored", M1_FORMAT_STORED, false},
 	{"q8_0", M1_FORMAT_Q8_0, false},
+	{"fp8", M1_FORMAT_FP8, false},
 	{"q4", M1_FORMAT_Q4, false},
 	{NULL, 0, false}
 };

@@ -1,220 +1,27 @@
 /*
- * bench.c - the CUDA backend on a slice of the real model with random weights: the copy bandwidth and the rate of bf16
- * products of this GPU first, then prefill and decode beside them, as one JSON object.
+ * bench.c - the CUDA backend on a slice of the real model with random weights, as one JSON object: the copy bandwidth and
+ * the rate of bf16 products of this GPU; both kinds of attention alone; decode at growing context; then prefill and
+ * decode with weights of each type, one after the other.
  *
- * bench [small]: the slice is 8 layers (7 lightning, 1 softmax) of MiniMax-M1 in bf16, about 91 GB with embedding and
- * head; small is a toy of the same shape, for trying the program where the GPU is emulated.
+ * bench [small]: small is a toy of the same shape (slice.h).
  */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda_internal.h"
+#include "backend/blocks.h"
 #include "base/clock.h"
 #include "model/forward.h"
+#include "slice.h"
 
 #define REPEATS 5
-#define MAX_BATCH 64
+#define WARM_UP 3		   /* steps: the first ones load, and record */
+#define ATTENTION_CHUNKS 4 /* of slice.prefill tokens: 32,768 */
 #define REAL_LAYERS 80
-
-typedef struct slice
-{
-	m1_model model;
-	uint16_t *random; /* bf16, as many as the largest matrix has */
-	size_t bytes;	  /* of one layer's weights that a token reads, and of the head's */
-	size_t head_bytes;
-	int prefill;
-	m1_error err;
-} slice;
-
-static void
-must(slice *s, m1_status status)
-{
-	if (status == M1_OK)
-		return;
-	fprintf(stderr, "bench: %s\nDETAIL: %s\nHINT: %s\n", s->err.message, s->err.detail, s->err.hint);
-	exit(1);
-}
-
-/* ---- the model ---- */
-
-static void
-choose_sizes(m1_config *c, int *prefill, bool small)
-{
-	*c = (m1_config){.vocab_size = small ? 512 : 200064,
-					 .hidden_size = small ? 64 : 6144,
-					 .layers = 8,
-					 .heads = small ? 4 : 64,
-					 .kv_heads = small ? 2 : 8,
-					 .head_dim = small ? 16 : 128,
-					 .rotary_dim = small ? 8 : 64,
-					 .rope_theta = 1e7f,
-					 .expert_width = small ? 64 : 9216,
-					 .experts = small ? 4 : 32,
-					 .experts_per_token = 2,
-					 .rms_norm_eps = 1e-5f,
-					 .postnorm = true,
-					 .alpha_softmax = 3.55f,
-					 .beta_softmax = 1.0f,
-					 .alpha_lightning = 3.55f,
-					 .beta_lightning = 1.0f,
-					 .alpha_mlp = 3.55f,
-					 .beta_mlp = 1.0f,
-					 .max_context = small ? 256 : 16384};
-	c->attention[7] = M1_SOFTMAX;
-	*prefill = small ? 40 : 8192;
-}
-
-/* Small values of both signs, whose products neither vanish nor overflow. Never zeros: those would run faster. */
-static uint16_t *
-random_weights(size_t n)
-{
-	const size_t period = n < (1 << 24) ? n : 1 << 24;
-	uint16_t *w = malloc(n * sizeof *w);
-	uint32_t x = 1;
-
-	for (size_t i = 0; w != NULL && i < period; i++)
-	{
-		x = x * 1664525u + 1013904223u;
-		w[i] = (uint16_t) ((x >> 16 & 0x8000) | 0x3c00 | (x >> 8 & 0xff));
-	}
-	for (size_t at = period; w != NULL && at < n; at += period)
-		memcpy(w + at, w, (n - at < period ? n - at : period) * sizeof *w);
-	return w;
-}
-
-static m1b_matrix
-matrix(slice *s, m1b_use use, int rows, int cols)
-{
-	m1b_backend *b = s->model.backend;
-	m1b_matrix m;
-	bool borrowed;
-
-	must(s, b->ops->matrix(b, s->random, M1B_BF16, use, rows, cols, &m, &borrowed, &s->err));
-	return m;
-}
-
-static const float *
-vector(slice *s, int n, float value)
-{
-	float *host = malloc((size_t) n * sizeof *host);
-	const float *device;
-
-	for (int i = 0; host != NULL && i < n; i++)
-		host[i] = value;
-	device = s->model.backend->ops->scratch(s->model.backend, (size_t) n, host);
-	free(host);
-	return device;
-}
-
-static void
-make_layer(slice *s, int i, int slot)
-{
-	const m1_config *c = &s->model.config;
-	m1_layer *l = &s->model.weights.layers[i];
-	const int width = c->heads * c->head_dim;
-	const int d = c->hidden_size;
-
-	l->slot = slot;
-	l->input_norm = vector(s, d, 1.0f);
-	l->post_norm = vector(s, d, 1.0f);
-	if (c->attention[i] == M1_LIGHTNING)
-	{
-		l->qkv = matrix(s, M1B_USE_PRODUCT, 3 * width, d);
-		l->output_gate = matrix(s, M1B_USE_PRODUCT, width, d);
-		l->inner_norm = vector(s, width, 1.0f);
-		l->decay = vector(s, c->heads, 0.01f);
-	}
-	else
-	{
-		l->q = matrix(s, M1B_USE_PRODUCT, width, d);
-		l->k = matrix(s, M1B_USE_PRODUCT, c->kv_heads * c->head_dim, d);
-		l->v = matrix(s, M1B_USE_PRODUCT, c->kv_heads * c->head_dim, d);
-	}
-	l->out = matrix(s, M1B_USE_PRODUCT, d, width);
-	l->router = matrix(s, M1B_USE_PRODUCT, c->experts, d);
-	l->w1 = calloc((size_t) c->experts, sizeof *l->w1);
-	l->w2 = calloc((size_t) c->experts, sizeof *l->w2);
-	l->w3 = calloc((size_t) c->experts, sizeof *l->w3);
-	for (int e = 0; e < c->experts; e++)
-	{
-		l->w1[e] = matrix(s, M1B_USE_PRODUCT, c->expert_width, d);
-		l->w2[e] = matrix(s, M1B_USE_PRODUCT, d, c->expert_width);
-		l->w3[e] = matrix(s, M1B_USE_PRODUCT, c->expert_width, d);
-	}
-}
-
-static void
-log_line(void *context, const char *line)
-{
-	(void) context;
-	fprintf(stderr, "bench: %s\n", line);
-}
-
-static size_t
-layer_matrices(const m1_config *c, int experts)
-{
-	const size_t width = (size_t) c->heads * (size_t) c->head_dim;
-
-	/* a lightning layer; a softmax layer has a little less */
-	return (5 * width + (size_t) c->experts + 3 * (size_t) experts * (size_t) c->expert_width) *
-		   (size_t) c->hidden_size;
-}
-
-static void
-make_model(slice *s, bool small)
-{
-	const m1b_cuda_options options = {.log = log_line};
-	m1_model *m = &s->model;
-	m1_config *c = &m->config;
-	size_t vocab;
-
-	choose_sizes(c, &s->prefill, small);
-	vocab = (size_t) c->vocab_size * (size_t) c->hidden_size;
-	m->max_context = c->max_context;
-	m->max_sequences = MAX_BATCH;
-	m->max_batch_tokens = s->prefill > MAX_BATCH ? s->prefill : MAX_BATCH;
-	must(s, m1b_cuda_open(&options, &m->backend, &s->err));
-	must(s, m->backend->ops->configure(
-				m->backend,
-				&(m1b_geometry){.heads = c->heads,
-								.kv_heads = c->kv_heads,
-								.head_dim = c->head_dim,
-								.rotary_dim = c->rotary_dim,
-								.rope_theta = c->rope_theta,
-								.lightning_layers = c->layers - 1,
-								.softmax_layers = 1,
-								.max_context = c->max_context,
-								.max_states = MAX_BATCH,
-								.max_tokens = m->max_batch_tokens,
-								.max_moe_pairs = m->max_batch_tokens * c->experts_per_token,
-								.expert_width = c->expert_width,
-								.hidden = c->hidden_size,
-								.experts = c->experts,
-								.bf16_experts = true,
-								.weight_bytes = 2 * ((size_t) c->layers * layer_matrices(c, c->experts) + 2 * vocab),
-								.weight_matrices = (size_t) (c->layers * (8 + 3 * c->experts)) + 2,
-								.scratch_bytes = m1_forward_bytes(m) + (size_t) c->layers * 4 * ((size_t) 64 << 10)},
-				&s->err));
-	s->random = random_weights(vocab > layer_matrices(c, 1) ? vocab : layer_matrices(c, 1));
-	if (s->random == NULL)
-	{
-		fputs("bench: out of memory\n", stderr);
-		exit(1);
-	}
-	m->weights.n_layers = c->layers;
-	m->weights.layers = calloc((size_t) c->layers, sizeof *m->weights.layers);
-	m->weights.embed = matrix(s, M1B_USE_ROWS, c->vocab_size, c->hidden_size);
-	m->weights.head = matrix(s, M1B_USE_HEAD, c->vocab_size, c->hidden_size);
-	m->weights.final_norm = vector(s, c->hidden_size, 1.0f);
-	for (int i = 0; i < c->layers; i++)
-		make_layer(s, i, c->attention[i] == M1_LIGHTNING ? i : 0);
-	must(s, m1_forward_prepare(m, &s->err));
-	s->head_bytes = 2 * vocab;
-}
-
-/* ---- timings ---- */
+#define REAL_SOFTMAX_LAYERS 10
+#define GPUS 8
+#define SUM_SECONDS 10e-6 /* of a sum over several GPUs: a latency, since the data are small */
 
 static int
 by_value(const void *a, const void *b)
@@ -232,185 +39,432 @@ median(double *values, int n)
 	return values[n / 2];
 }
 
+/* ---- time on the device ---- */
+
+typedef struct stopwatch
+{
+	m1b_cuda *c;
+	cudaEvent_t start, end;
+} stopwatch;
+
+static stopwatch
+make_stopwatch(slice *s)
+{
+	stopwatch w = {.c = slice_cuda(s)};
+
+	m1b_cuda_note(w.c, cudaEventCreateWithFlags(&w.start, 0), "timing");
+	m1b_cuda_note(w.c, cudaEventCreateWithFlags(&w.end, 0), "timing");
+	return w;
+}
+
+static void
+free_stopwatch(slice *s, const stopwatch *w)
+{
+	cudaEventDestroy(w->start);
+	cudaEventDestroy(w->end);
+	slice_must(s, m1b_cuda_status(w->c, &s->err));
+}
+
+static void
+begin_timing(const stopwatch *w)
+{
+	m1b_cuda_note(w->c, cudaEventRecord(w->start, w->c->stream), "timing");
+}
+
+/* Seconds since begin_timing, once everything is done. */
+static double
+end_timing(const stopwatch *w)
+{
+	float ms = 0;
+
+	m1b_cuda_note(w->c, cudaEventRecord(w->end, w->c->stream), "timing");
+	m1b_cuda_note(w->c, cudaEventSynchronize(w->end), "timing");
+	m1b_cuda_note(w->c, cudaEventElapsedTime(&ms, w->start, w->end), "timing");
+	return ms * 1e-3;
+}
+
+/* ---- what the device can do ---- */
+
+typedef struct ceilings
+{
+	double bandwidth; /* bytes a second, read plus written */
+	double rate;	  /* operations a second of a bf16 product */
+} ceilings;
+
+/* Random bits in all KV pages: what a sequence gives back is zeros, which would be faster to read. */
+static void
+fill_pages(slice *s)
+{
+	m1b_cuda *c = slice_cuda(s);
+	const void *head = s->model.weights.head.data;
+	const size_t bytes = slice_head_bytes(s);
+
+	for (size_t at = 0; at < c->plan.pages; at += bytes)
+		m1b_cuda_note(c,
+					  cudaMemcpyAsync(c->page_memory + at, head,
+									  c->plan.pages - at < bytes ? c->plan.pages - at : bytes, cudaMemcpyDeviceToDevice,
+									  c->stream),
+					  "filling pages");
+}
+
+/* A copy from the head to KV pages, and a product of a piece of the head and one of the embedding. */
+static ceilings
+measure_ceilings(slice *s)
+{
+	m1b_cuda *c = slice_cuda(s);
+	const stopwatch watch = make_stopwatch(s);
+	const m1k_matrix head = m1b_cuda_kernel_matrix(&s->model.weights.head);
+	const int side = s->model.config.hidden_size;
+	const m1k_matrix w = {
+		.data = head.data, .type = M1K_BF16, .rows = side, .cols = side, .row_bytes = (size_t) side * sizeof(uint16_t)};
+	const size_t bytes = slice_head_bytes(s) < c->plan.pages ? slice_head_bytes(s) : c->plan.pages;
+	double copies[REPEATS], products[REPEATS];
+
+	for (int i = -2; i < REPEATS; i++)
+	{
+		double seconds;
+
+		begin_timing(&watch);
+		m1b_cuda_note(c, cudaMemcpyAsync(c->page_memory, head.data, bytes, cudaMemcpyDeviceToDevice, c->stream),
+					  "copying");
+		seconds = end_timing(&watch);
+		if (i >= 0)
+			copies[i] = 2.0 * (double) bytes / seconds;
+		begin_timing(&watch);
+		/* the experts' rows are free for the result */
+		m1b_cuda_note(c,
+					  m1b_cuda_gemm(c->gemm, &(m1b_cuda_multiply){.weight = w,
+																  .x = s->model.weights.embed.data,
+																  .n = s->prefill,
+																  .out = c->expert_out,
+																  .out_stride = side,
+																  .stream = c->stream}),
+					  "multiplying");
+		seconds = end_timing(&watch);
+		if (i >= 0)
+			products[i] = 2.0 * s->prefill * side * side / seconds;
+	}
+	free_stopwatch(s, &watch);
+	return (ceilings){.bandwidth = median(copies, REPEATS), .rate = median(products, REPEATS)};
+}
+
+/* ---- attention alone ---- */
+
+static void
+attend(slice *s, bool lightning, const m1b_batch *batch)
+{
+	const m1_config *c = &s->model.config;
+	const size_t n = (size_t) batch->n_tokens;
+	const size_t head_dim = (size_t) c->head_dim;
+	float *k = s->qkv + n * (size_t) c->heads * head_dim;
+
+	if (lightning)
+		s->model.backend->ops->lightning(s->model.backend, &(m1b_lightning){.batch = batch,
+																			.decay = s->model.weights.layers[0].decay,
+																			.qkv = s->qkv,
+																			.out = s->attention});
+	else
+		s->model.backend->ops->attention(s->model.backend,
+										 &(m1b_attention){.batch = batch,
+														  .q = s->qkv,
+														  .k = k,
+														  .v = k + n * (size_t) c->kv_heads * head_dim,
+														  .out = s->attention});
+}
+
 /*
- * Seconds of a step of `batch` sequences with n tokens each, median of several. Single tokens follow each other; longer
- * ones begin anew each time.
+ * Seconds of one layer's attention for n tokens of one sequence at position `start`, once or the median of several. The
+ * batch is made known to the device by a step of nothing else, which must not be recorded.
  */
 static double
-time_steps(slice *s, int batch, int n, int steps)
+time_attention(slice *s, const stopwatch *watch, bool lightning, m1b_state *state, int start, int n, int repeats)
+{
+	m1b_segment segment = {.state = state, .start = start, .n_tokens = n};
+	const m1b_batch batch = {.n_tokens = n, .segments = &segment, .n_segments = 1};
+	double seconds[REPEATS];
+
+	watch->c->recordings[1].seen = 0;
+	if (s->model.backend->ops->begin(s->model.backend, &batch))
+	{
+		fputs("bench: a step was recorded too early\n", stderr);
+		exit(1);
+	}
+	for (int i = repeats > 1 ? -2 : 0; i < repeats; i++)
+	{
+		begin_timing(watch);
+		attend(s, lightning, &batch);
+		if (i >= 0)
+			seconds[i] = end_timing(watch);
+	}
+	s->model.backend->ops->end(s->model.backend);
+	watch->c->recordings[1].seen = 0;
+	return median(seconds, repeats);
+}
+
+/* One layer, chunk after chunk, as long prompts are fed. */
+static double
+time_attention_prefill(slice *s, const stopwatch *watch, bool lightning)
 {
 	const m1b_ops *ops = s->model.backend->ops;
-	m1b_segment segments[MAX_BATCH];
-	int rows[MAX_BATCH];
-	double seconds[64];
+	m1b_state *state = ops->state_acquire(s->model.backend, ATTENTION_CHUNKS * s->prefill);
+	double seconds = 0.0;
+
+	slice_must(s, state != NULL ? M1_OK : m1_fail(&s->err, M1_E_NO_MEMORY, "no room for the attention's tokens"));
+	for (int warm = 0; warm < 2; warm++)
+	{
+		seconds = 0.0;
+		for (int i = 0; i < ATTENTION_CHUNKS; i++)
+			seconds += time_attention(s, watch, lightning, state, i * s->prefill, s->prefill, 1);
+	}
+	ops->state_release(s->model.backend, state);
+	return seconds;
+}
+
+static json_t *
+measure_attention(slice *s, const ceilings *top)
+{
+	const m1_config *c = &s->model.config;
+	const stopwatch watch = make_stopwatch(s);
+	const double tokens = ATTENTION_CHUNKS * (double) s->prefill;
+	const double width = (double) c->heads * c->head_dim;
+	const double lightning = time_attention_prefill(s, &watch, true);
+	const double softmax = time_attention_prefill(s, &watch, false);
+
+	free_stopwatch(s, &watch);
+	return json_pack("{s:i, s:i, s:f, s:f, s:f, s:f}", "tokens", (int) tokens, "tokens_of_a_step", s->prefill,
+					 "lightning_ms", lightning * 1e3, "lightning_share_of_copy_bandwidth",
+					 tokens * 4.0 * width * sizeof(float) / lightning / top->bandwidth, "softmax_ms", softmax * 1e3,
+					 "softmax_share_of_product_rate", 2.0 * tokens * tokens * width / softmax / top->rate);
+}
+
+/* ---- steps ---- */
+
+/* What read() does, and when it was called: until then a step is only launched. */
+static struct
+{
+	const m1b_ops *ops;
+	double called;
+} reading;
+
+static m1_status
+note_and_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
+{
+	reading.called = m1_now_ms();
+	return reading.ops->read(b, device, n, host, err);
+}
+
+typedef struct step_time
+{
+	double seconds;
+	double launching; /* seconds of them until the last launch returned */
+} step_time;
+
+/*
+ * A step of `batch` sequences with n tokens each, from position `start` on, median of several. Single tokens follow each
+ * other; longer ones begin anew each time.
+ */
+static step_time
+time_steps(slice *s, int batch, int n, int start, int steps)
+{
+	m1b_backend *b = s->model.backend;
+	const m1b_ops *ops = b->ops;
+	m1b_ops noting = *ops;
+	m1b_segment segments[SLICE_BATCH];
+	int rows[SLICE_BATCH];
+	double seconds[64], launching[64];
 	int32_t *tokens = malloc((size_t) (batch * n) * sizeof *tokens);
 	float *logits = malloc((size_t) batch * (size_t) s->model.config.vocab_size * sizeof *logits);
 
 	for (int i = 0; i < batch; i++)
 	{
-		segments[i] = (m1b_segment){
-			.state = ops->state_acquire(s->model.backend, n > 1 ? n : steps + 3), .n_tokens = n, .row = i * n};
+		segments[i] = (m1b_segment){.state = ops->state_acquire(b, start + (n > 1 ? n : steps + WARM_UP)),
+									.start = start,
+									.n_tokens = n,
+									.row = i * n};
 		rows[i] = i * n + n - 1;
 		if (segments[i].state == NULL || tokens == NULL || logits == NULL)
-		{
-			fprintf(stderr, "bench: no room for %d sequences\n", batch);
-			exit(1);
-		}
+			slice_must(s, m1_fail(&s->err, M1_E_NO_MEMORY, "no room for %d sequences", batch));
 	}
-	for (int step = -3; step < steps; step++)
+	reading.ops = ops;
+	noting.read = note_and_read;
+	b->ops = &noting;
+	for (int step = -WARM_UP; step < steps; step++)
 	{
-		m1b_batch b = {.tokens = tokens, .n_tokens = batch * n, .segments = segments, .n_segments = batch};
-		double start;
+		m1b_batch step_batch = {.tokens = tokens, .n_tokens = batch * n, .segments = segments, .n_segments = batch};
+		double began;
 
 		for (int i = 0; i < batch * n; i++)
 			tokens[i] = (int32_t) (((unsigned) rand()) % (unsigned) s->model.config.vocab_size);
-		start = m1_now_ms();
-		must(s, m1_forward(&s->model, &b, rows, batch, logits, &s->err));
-		/* the first steps load, and record */
+		began = m1_now_ms();
+		slice_must(s, m1_forward(&s->model, &step_batch, rows, batch, logits, &s->err));
 		if (step >= 0)
-			seconds[step] = (m1_now_ms() - start) * 1e-3;
+		{
+			seconds[step] = (m1_now_ms() - began) * 1e-3;
+			launching[step] = (reading.called - began) * 1e-3;
+		}
 		for (int i = 0; i < batch; i++)
 			segments[i].start += n == 1;
 	}
+	b->ops = ops;
 	for (int i = 0; i < batch; i++)
-		ops->state_release(s->model.backend, segments[i].state);
+		ops->state_release(b, segments[i].state);
 	free(tokens);
 	free(logits);
-	return median(seconds, steps);
+	return (step_time){.seconds = median(seconds, steps), .launching = median(launching, steps)};
 }
-
-static double
-elapsed(const m1b_cuda *c, cudaEvent_t start, cudaEvent_t end)
-{
-	float ms = 0;
-
-	cudaEventRecord(end, c->stream);
-	cudaEventSynchronize(end);
-	cudaEventElapsedTime(&ms, start, end);
-	return ms * 1e-3;
-}
-
-/* Bytes a second, read plus written, of a copy from weights to the KV pages, and operations a second of a product. */
-static void
-measure_ceilings(slice *s, bool small, double *bandwidth, double *rate)
-{
-	m1b_cuda *c = m1b_cuda_of(s->model.backend);
-	const m1k_matrix head = m1b_cuda_kernel_matrix(&s->model.weights.head);
-	const int side = small ? 64 : 6144;
-	const m1k_matrix w = {
-		.data = head.data, .type = M1K_BF16, .rows = side, .cols = side, .row_bytes = (size_t) side * 2};
-	const int n = s->prefill;
-	size_t bytes = s->head_bytes < c->plan.pages ? s->head_bytes : c->plan.pages;
-	/* the experts' rows are free for the product's result */
-	float *out = c->expert_out;
-	cudaEvent_t start, end;
-	double copies[REPEATS], products[REPEATS];
-
-	cudaEventCreateWithFlags(&start, 0);
-	cudaEventCreateWithFlags(&end, 0);
-	for (int i = -2; i < REPEATS; i++)
-	{
-		double seconds;
-
-		cudaEventRecord(start, c->stream);
-		m1b_cuda_note(c, cudaMemcpyAsync(c->page_memory, head.data, bytes, cudaMemcpyDeviceToDevice, c->stream),
-					  "copying");
-		seconds = elapsed(c, start, end);
-		if (i >= 0)
-			copies[i] = 2.0 * (double) bytes / seconds;
-		cudaEventRecord(start, c->stream);
-		/* right side: rows of the embedding, random as well */
-		m1b_cuda_note(c,
-					  m1b_cuda_gemm(c->gemm, &(m1b_cuda_multiply){.weight = w,
-																  .x = s->model.weights.embed.data,
-																  .n = n,
-																  .out = out,
-																  .out_stride = side,
-																  .stream = c->stream}),
-					  "multiplying");
-		seconds = elapsed(c, start, end);
-		if (i >= 0)
-			products[i] = 2.0 * n * side * side / seconds;
-	}
-	cudaEventDestroy(start);
-	cudaEventDestroy(end);
-	m1b_cuda_note(c, cudaMemsetAsync(c->page_memory, 0, bytes, c->stream), "wiping");
-	must(s, m1b_cuda_status(c, &s->err));
-	*bandwidth = median(copies, REPEATS);
-	*rate = median(products, REPEATS);
-}
-
-/* ---- the table ---- */
 
 /* Bytes a decode step must read and write: weights of the experts that are expected to be chosen, states, the head. */
 static double
 step_bytes(const slice *s, int batch)
 {
 	const m1_config *c = &s->model.config;
+	const double bytes_of_weight = (double) m1b_block_bytes(s->type) / m1b_block_weights(s->type);
+	const double state = 2.0 * (c->layers - 1) * c->heads * c->head_dim * c->head_dim * (double) sizeof(float);
 	double untouched = 1.0;
-	double state = 2.0 * (c->layers - 1) * c->heads * c->head_dim * c->head_dim * (double) sizeof(float);
 
 	for (int i = 0; i < batch; i++)
 		untouched *= 1.0 - (double) c->experts_per_token / c->experts;
-	return 2.0 * c->layers * (double) layer_matrices(c, 0) +
-		   2.0 * c->layers * (1.0 - untouched) * c->experts * 3.0 * c->expert_width * (double) c->hidden_size +
-		   (double) s->head_bytes + batch * state;
+	return bytes_of_weight * c->layers * slice_layer_weights(c, (1.0 - untouched) * c->experts) +
+		   (double) slice_head_bytes(s) + batch * state;
 }
+
+/* ---- decode at growing context ---- */
+
+typedef struct context_time
+{
+	int tokens;
+	double step, lightning, softmax; /* seconds of a step, and of one layer's attention in it */
+} context_time;
+
+/* The attention of one token after so many others, which are whatever the pages hold. */
+static context_time
+time_context(slice *s, const stopwatch *watch, int tokens)
+{
+	const m1b_ops *ops = s->model.backend->ops;
+	m1b_state *state = ops->state_acquire(s->model.backend, tokens);
+	context_time t = {.tokens = tokens};
+
+	slice_must(s, state != NULL ? M1_OK : m1_fail(&s->err, M1_E_NO_MEMORY, "no room for %d tokens", tokens));
+	fill_pages(s);
+	t.lightning = time_attention(s, watch, true, state, tokens - 1, 1, REPEATS);
+	t.softmax = time_attention(s, watch, false, state, tokens - 1, 1, REPEATS);
+	ops->state_release(s->model.backend, state);
+	return t;
+}
+
+#define MAX_CONTEXTS 5
+
+static json_t *
+measure_contexts(slice *s, const ceilings *top)
+{
+	static const int large[MAX_CONTEXTS] = {4096, 32768, 131072, 524288, 1048576};
+	static const int small[MAX_CONTEXTS] = {64, 96, 128, 192, 256};
+	const int *contexts = s->small ? small : large;
+	const int steps = s->small ? 2 : 16;
+	const m1_config *c = &s->model.config;
+	const double token_bytes = 2.0 * c->kv_heads * c->head_dim * (double) sizeof(uint16_t);
+	const stopwatch watch = make_stopwatch(s);
+	context_time times[MAX_CONTEXTS];
+	json_t *list = json_array();
+
+	/* before steps are recorded, which run as a whole then */
+	for (int i = 0; i < MAX_CONTEXTS; i++)
+		times[i] = time_context(s, &watch, contexts[i]);
+	free_stopwatch(s, &watch);
+	for (int i = 0; i < MAX_CONTEXTS; i++)
+	{
+		const double added = (times[i].softmax - times[0].softmax) * REAL_SOFTMAX_LAYERS;
+
+		fill_pages(s);
+		times[i].step = time_steps(s, 1, 1, contexts[i] - steps - WARM_UP, steps).seconds;
+		json_array_append_new(list,
+							  json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "tokens", contexts[i], "step_ms",
+										times[i].step * 1e3, "lightning_layer_ms", times[i].lightning * 1e3,
+										"softmax_layer_ms", times[i].softmax * 1e3, "softmax_share_of_copy_bandwidth",
+										contexts[i] * token_bytes / times[i].softmax / top->bandwidth,
+										"added_ms_80_layers", added * 1e3));
+	}
+	return list;
+}
+
+/* ---- weights of one type ---- */
 
 static json_t *
 project(const slice *s, double seconds, int batch, double bandwidth)
 {
-	const double head = (double) s->head_bytes / bandwidth;
+	const double head = (double) slice_head_bytes(s) / bandwidth;
 	const double layers = (seconds - head) * REAL_LAYERS / s->model.config.layers;
-	/* two sums a layer over eight GPUs, each a fixed latency: the data are small */
-	const double sums = REAL_LAYERS * 2 * 10e-6;
+	const double sums = REAL_LAYERS * 2 * SUM_SECONDS;
 
-	return json_pack("{s:i, s:f, s:f}", "batch", batch, "ms_80_layers_one_gpu", (layers + head) * 1e3,
-					 "ms_80_layers_eight_gpus", ((layers + head) / 8 + sums) * 1e3);
+	return json_pack("{s:i, s:f, s:f}", "batch", batch, "ms_one_gpu", (layers + head) * 1e3, "ms_eight_gpus",
+					 ((layers + head) / GPUS + sums) * 1e3);
 }
+
+static json_t *
+measure_weights(slice *s, const ceilings *top)
+{
+	static const int batches[] = {1, 8, 64};
+	const m1_config *c = &s->model.config;
+	const int tokens = s->prefill;
+	const double prefill = time_steps(s, 1, tokens, 0, s->small ? 1 : 3).seconds;
+	const double operations = 2.0 * tokens * c->layers * slice_layer_weights(c, c->experts_per_token);
+	json_t *decode = json_array();
+	json_t *projected = json_array();
+
+	for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
+	{
+		const int batch = batches[i];
+		const step_time t = time_steps(s, batch, 1, 0, s->small ? 2 : 32);
+
+		json_array_append_new(decode,
+							  json_pack("{s:i, s:f, s:f, s:f, s:f}", "batch", batch, "ms", t.seconds * 1e3,
+										"launching_ms", t.launching * 1e3, "bytes", step_bytes(s, batch),
+										"share_of_copy_bandwidth", step_bytes(s, batch) / top->bandwidth / t.seconds));
+		json_array_append_new(projected, project(s, t.seconds, batch, top->bandwidth));
+	}
+	return json_pack("{s:s, s:i, s:f, s:i, s:f, s:f, s:o, s:o}", "weights", m1b_dtype_name(s->type), "layers",
+					 c->layers, "weight_bytes", (double) slice_cuda(s)->g.weight_bytes, "prefill_tokens", tokens,
+					 "prefill_ms", prefill * 1e3, "prefill_share_of_product_rate", operations / prefill / top->rate,
+					 "decode", decode, "projected_80_layers", projected);
+}
+
+static const char assumptions[] =
+	"random weights and tokens, so all experts are chosen alike; the layers of the slice stand for 80, whatever its "
+	"proportion of the two kinds, and the head is read once at the copy bandwidth; eight GPUs share every matrix "
+	"evenly "
+	"and sum twice a layer at 10 microseconds each; host time and the copy of the logits are in the measured steps; "
+	"context adds the time of ten softmax layers; 80 layers take 912 GB in BF16, 487 in Q8_0, 473 in F8_E4M3 and 260 "
+	"in "
+	"Q4_0, which no single GPU has";
 
 int
 main(int argc, char **argv)
 {
-	static const int batches[] = {1, 8, 64};
+	static const m1b_dtype types[] = {M1B_BF16, M1B_Q8_0, M1B_F8_E4M3, M1B_Q4_0};
 	const bool small = argc > 1 && strcmp(argv[1], "small") == 0;
 	static slice s;
 	json_t *result = json_object();
-	json_t *decode = json_array();
-	json_t *projected = json_array();
-	double bandwidth, rate, prefill, operations;
+	json_t *weights = json_array();
+	ceilings top = {0};
 
-	make_model(&s, small);
-	/* ends loading */
-	time_steps(&s, 1, 1, 1);
-	measure_ceilings(&s, small, &bandwidth, &rate);
-	json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
-	json_object_set_new(result, "copy_bytes_per_s", json_real(bandwidth));
-	json_object_set_new(result, "bf16_product_operations_per_s", json_real(rate));
-	prefill = time_steps(&s, 1, s.prefill / (small ? 4 : 1), small ? 2 : 1);
-	operations = 2.0 * s.prefill / (small ? 4 : 1) * s.model.config.layers *
-				 (double) layer_matrices(&s.model.config, s.model.config.experts_per_token);
-	json_object_set_new(result, "prefill_tokens", json_integer(s.prefill / (small ? 4 : 1)));
-	json_object_set_new(result, "prefill_ms", json_real(prefill * 1e3));
-	json_object_set_new(result, "prefill_share_of_product_rate", json_real(operations / prefill / rate));
-	for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
 	{
-		const double seconds = time_steps(&s, batches[i], 1, small ? 2 : 32);
-
-		json_array_append_new(decode, json_pack("{s:i, s:f, s:f, s:f}", "batch", batches[i], "ms", seconds * 1e3,
-												"bytes", step_bytes(&s, batches[i]), "share_of_copy_bandwidth",
-												step_bytes(&s, batches[i]) / bandwidth / seconds));
-		json_array_append_new(projected, project(&s, seconds, batches[i], bandwidth));
+		slice_open(&s, types[i], small);
+		if (i == 0)
+		{
+			top = measure_ceilings(&s);
+			json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
+			json_object_set_new(result, "copy_bytes_per_s", json_real(top.bandwidth));
+			json_object_set_new(result, "bf16_product_operations_per_s", json_real(top.rate));
+			json_object_set_new(result, "attention", measure_attention(&s, &top));
+			json_object_set_new(result, "contexts", measure_contexts(&s, &top));
+		}
+		json_array_append_new(weights, measure_weights(&s, &top));
+		slice_close(&s);
 	}
-	json_object_set_new(result, "decode", decode);
-	json_object_set_new(result, "projected", projected);
-	json_object_set_new(
-		result, "assumptions",
-		json_string(
-			"bf16; random weights and tokens, so all experts are chosen alike; the 80 layers are ten times this "
-			"slice and the head once, read at the copy bandwidth; one GPU would need 0.92 TB of memory; eight "
-			"GPUs share every matrix evenly and sum twice a layer at 10 microseconds each; host time and "
-			"the copy of the logits are in the measured steps"));
+	json_object_set_new(result, "layers_wanted", json_integer(SLICE_LAYERS));
+	json_object_set_new(result, "weights", weights);
+	json_object_set_new(result, "assumptions", json_string(assumptions));
 	json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
 	fputc('\n', stdout);
 	json_decref(result);

@@ -38,10 +38,15 @@ set('weight_format', 'q4');
 my $four = after_restart($pid, 'bytes');
 is($node->safe_psql('postgres', $sum), '82', 'with 4 bits');
 $pid = engine_pid($node);
+set('weight_format', 'fp8');
+my $fp8 = after_restart($pid, 'bytes');
+is($node->safe_psql('postgres', $sum), '82', 'with fp8');
+$pid = engine_pid($node);
 set('weight_format', 'stored');
 my $stored = after_restart($pid, 'bytes');
 is($node->safe_psql('postgres', $sum), '82', 'as stored');
 cmp_ok($eight, '<', 0.65 * $stored, '8 bits are smaller than 16');
+cmp_ok($fp8, '<', $eight, 'fp8 has fewer scales');
 cmp_ok($four, '<', 0.65 * $eight, '4 bits are smaller than 8');
 my ($state) = sqlstate($node, "ALTER SYSTEM SET minimax_m1.weight_format = 'q5'");
 is($state, '22023', 'no other format is known');
@@ -50,6 +55,8 @@ is($state, '22023', 'no other format is known');
 my $folder = PostgreSQL::Test::Utils::tempdir();
 my $file = "$folder/small.gguf";
 command_ok([ $engine, 'quantize', root() . '/models/m1-nano', $file, '--weight-format', 'q8_0' ], 'quantize');
+command_fails_like([ $engine, 'quantize', root() . '/models/m1-nano', "$folder/other.gguf", '--weight-format', 'fp8' ],
+	qr/a GGUF file cannot hold fp8 weights.*q8_0/s, 'fp8 has no file format');
 command_fails_like([ $engine, 'quantize', root() . '/models/m1-nano', $file ], qr/exists already.*--force/s,
 	'nothing is replaced unless asked for');
 $pid = engine_pid($node);

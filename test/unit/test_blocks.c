@@ -17,6 +17,7 @@ test_sizes(void **state)
 	assert_int_equal(m1b_bytes(M1B_Q4_K, 512), 288);
 	assert_int_equal(m1b_bytes(M1B_Q5_K, 256), 176);
 	assert_int_equal(m1b_bytes(M1B_Q6_K, 256), 210);
+	assert_int_equal(m1b_bytes(M1B_F8_E4M3, 256), 264);
 	assert_true(m1b_is_quantized(M1B_Q6_K) && !m1b_is_quantized(M1B_BF16));
 }
 
@@ -40,6 +41,91 @@ test_halves(void **state)
 	assert_int_equal(m1b_float_to_half(1.0f + 0x1.8p-10f), 0x3c02);
 	assert_int_equal(m1b_float_to_half(65520.0f), 0x7c00);
 	assert_int_equal(m1b_float_to_half(0x1p-26f), 0);
+}
+
+/* The number of that code, by the definition of the format. */
+static float
+e4m3(int code)
+{
+	const int exponent = code >> 3 & 15;
+	const int mantissa = code & 7;
+	const float x = exponent == 0 ? ldexpf((float) mantissa, -9) : ldexpf((float) (8 + mantissa), exponent - 10);
+
+	return code & 0x80 ? -x : x;
+}
+
+static void
+test_eights(void **state)
+{
+	(void) state;
+	for (int code = 0; code < 256; code++)
+	{
+		if ((code & 0x7f) == 0x7f)
+			assert_true(isnan(m1b_e4m3_to_float((uint8_t) code)));
+		else
+		{
+			assert_true(m1b_e4m3_to_float((uint8_t) code) == e4m3(code));
+			assert_int_equal(m1b_float_to_e4m3(e4m3(code)), code);
+		}
+	}
+	/* what lies between two numbers goes to the nearer one, and from the middle to the even one */
+	for (int code = 0; code < 0x7e; code++)
+	{
+		const float low = e4m3(code);
+		const float high = e4m3(code + 1);
+		const float middle = 0.5f * (low + high);
+
+		assert_int_equal(m1b_float_to_e4m3(middle), code + code % 2);
+		assert_int_equal(m1b_float_to_e4m3(nextafterf(middle, low)), code);
+		assert_int_equal(m1b_float_to_e4m3(nextafterf(middle, high)), code + 1);
+		assert_int_equal(m1b_float_to_e4m3(-middle), 0x80 | (code + code % 2));
+	}
+	/* too large, and no number */
+	assert_int_equal(m1b_float_to_e4m3(449.0f), 0x7e);
+	assert_int_equal(m1b_float_to_e4m3(-1e30f), 0xfe);
+	assert_int_equal(m1b_float_to_e4m3(INFINITY), 0x7e);
+	assert_int_equal(m1b_float_to_e4m3(NAN) & 0x7f, 0x7f);
+	assert_int_equal(m1b_float_to_e4m3(1e-40f), 0);
+}
+
+/* Numbers and scales from two tensors become a row of blocks. */
+static void
+test_joined_eights(void **state)
+{
+	const uint16_t halves[2] = {0x3f00, 0xbf00}; /* bf16 0.5, -0.5 */
+	float scales[2] = {0.25f, 3.0f};
+	uint8_t numbers[256];
+	uint8_t row[264];
+	float x[256];
+	bool bad_scale;
+
+	(void) state;
+	for (int i = 0; i < 256; i++)
+		numbers[i] = (uint8_t) (i % 0x7f);
+	assert_true(m1b_e4m3_row(numbers, M1B_F32, scales, 256, row, &bad_scale));
+	m1b_dequantize(M1B_F8_E4M3, row, 256, x);
+	for (int i = 0; i < 256; i++)
+		assert_true(x[i] == scales[i / 128] * e4m3(numbers[i]));
+	assert_true(m1b_e4m3_row(numbers, M1B_BF16, halves, 128, row, &bad_scale));
+	m1b_dequantize(M1B_F8_E4M3, row, 128, x);
+	assert_true(x[3] == 0.5f * e4m3(3));
+
+	assert_false(m1b_e4m3_row(numbers, M1B_BF16, halves, 256, row, &bad_scale));
+	assert_true(bad_scale);
+	for (int i = 0; i < 4; i++)
+	{
+		scales[1] = (const float[]){NAN, INFINITY, -1.0f, 1e36f}[i];
+		assert_false(m1b_e4m3_row(numbers, M1B_F32, scales, 256, row, &bad_scale));
+		assert_true(bad_scale);
+	}
+	scales[1] = 7e35f;
+	assert_true(m1b_e4m3_row(numbers, M1B_F32, scales, 256, row, &bad_scale));
+	for (int sign = 0; sign < 2; sign++)
+	{
+		numbers[200] = sign ? 0xff : 0x7f;
+		assert_false(m1b_e4m3_row(numbers, M1B_F32, scales, 256, row, &bad_scale));
+		assert_false(bad_scale);
+	}
 }
 
 static void
@@ -103,7 +189,7 @@ test_k_blocks(void **state)
 
 #define N 4096
 
-static const m1b_dtype made[] = {M1B_Q8_0, M1B_Q4_0, M1B_Q4_K};
+static const m1b_dtype made[] = {M1B_Q8_0, M1B_Q4_0, M1B_Q4_K, M1B_F8_E4M3};
 #define N_MADE (sizeof made / sizeof *made)
 
 /* Quantizes and comes back. */
@@ -146,7 +232,7 @@ fill_normal(float *x, size_t n, float scale, uint64_t *seed)
 static void
 test_quantized_error(void **state)
 {
-	static const double most[N_MADE] = {0.006, 0.085, 0.075}; /* of the weights' own root mean square */
+	static const double most[N_MADE] = {0.006, 0.085, 0.075, 0.028}; /* of the weights' own root mean square */
 	static const float zero[N];
 	float x[N];
 	float back[N];
@@ -219,6 +305,10 @@ test_quantized_exact(void **state)
 	round_trip(M1B_Q4_0, x, 32, back);
 	assert_memory_equal(back, x, 32 * sizeof *x);
 	for (int i = 0; i < 256; i++)
+		x[i] = e4m3(i % 0x7f) * (i < 128 ? 0.5f : -4.0f);
+	round_trip(M1B_F8_E4M3, x, 256, back);
+	assert_memory_equal(back, x, sizeof x);
+	for (int i = 0; i < 256; i++)
 		x[i] = (float) (i * 7 % 16) * 63.0f / 64.0f - 63.0f / 32.0f;
 	round_trip(M1B_Q4_K, x, 256, back);
 	for (int i = 0; i < 256; i++)
@@ -228,8 +318,8 @@ test_quantized_exact(void **state)
 static void
 test_quantized_extremes(void **state)
 {
-	/* 1e-30 is below every scale; each fills all weights, then only one */
-	static const float values[] = {0.0f, 1e-30f, -1e-30f, 1e-6f, 1.0f, -1.0f, 65504.0f, -65504.0f};
+	/* 1e-30 is below most scales, 1e-38 below all; each fills all weights, then only one */
+	static const float values[] = {0.0f, 1e-38f, 1e-30f, -1e-30f, 1e-6f, 1.0f, -1.0f, 65504.0f, -65504.0f};
 	static const float refused[] = {INFINITY, -INFINITY, NAN, 65536.0f, -1e30f};
 	float x[256];
 	float back[256];
@@ -263,6 +353,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),			cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_eights),			cmocka_unit_test(test_joined_eights),
 		cmocka_unit_test(test_simple_blocks),	cmocka_unit_test(test_k_blocks),
 		cmocka_unit_test(test_quantized_error), cmocka_unit_test(test_quantized_search),
 		cmocka_unit_test(test_quantized_exact), cmocka_unit_test(test_quantized_extremes),

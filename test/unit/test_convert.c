@@ -281,7 +281,10 @@ test_types(void **state)
 	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_Q4, M1_ROLE_ROUTER, &w), M1B_BF16);
 	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_Q4, M1_ROLE_HEAD, &w), M1B_BF16);
 	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_Q4, M1_ROLE_EMBED, &w), M1B_BF16);
+	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_FP8, M1_ROLE_W1, &w), M1B_F8_E4M3);
+	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_FP8, M1_ROLE_ROUTER, &w), M1B_BF16);
 	w.cols = 96;
+	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_FP8, M1_ROLE_W1, &w), M1B_BF16);
 	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_Q4, M1_ROLE_W1, &w), M1B_Q4_0);
 	w.cols = 40; /* no block divides it */
 	assert_int_equal(m1_weight_format_type(M1_WEIGHTS_Q4, M1_ROLE_W1, &w), M1B_BF16);

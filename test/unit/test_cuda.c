@@ -178,6 +178,14 @@ random_weights(m1b_dtype type, size_t n)
 			memcpy(w + at, (uint8_t *) &bits + 2, 2);
 		else if (type == M1B_F16)
 			memcpy(w + at, &(uint16_t){m1b_float_to_half(x)}, 2);
+		else if (type == M1B_F8_E4M3)
+		{
+			const float small = 0.01f * x;
+
+			memcpy(w + at, &small, 4);
+			for (size_t i = 4; i < block; i++)
+				w[at + i] ^= (w[at + i] & 0x7f) == 0x7f; /* no NaN */
+		}
 		else if (type == M1B_Q6_K)
 			memcpy(w + at + 208, &scale, 2);
 		else
@@ -231,9 +239,10 @@ silu(float x)
 
 /* n rows of x times [rows, cols]. */
 static void
-check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation, double tolerance)
+check_linear_in(bool f32, m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation,
+				double tolerance)
 {
-	m1b_geometry g = geometry(2, 1, 16, type == M1B_F32);
+	m1b_geometry g = geometry(2, 1, 16, f32);
 	const size_t outs = (size_t) n * (size_t) rows;
 	m1b_backend *b;
 	uint8_t *w = random_weights(type, (size_t) rows * (size_t) cols);
@@ -269,13 +278,28 @@ check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activat
 }
 
 static void
+check_linear(m1b_dtype type, m1b_use use, int n, int rows, int cols, m1b_activation activation, double tolerance)
+{
+	check_linear_in(type == M1B_F32, type, use, n, rows, cols, activation, tolerance);
+}
+
+/* Where the experts are F32, other matrices keep activations in fp32, too. */
+static void
+test_fp32_throughout(void **state)
+{
+	(void) state;
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
+		check_linear_in(true, (m1b_dtype) type, M1B_USE_PRODUCT, 21, 37, 256, M1B_SILU, EXACT);
+}
+
+static void
 test_linear(void **state)
 {
 	static const int few[] = {1, 2, 3, 7, 8};
 	static const int many[] = {9, 40, 97, 130};
 
 	(void) state;
-	for (int type = M1B_F32; type <= M1B_Q6_K; type++)
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
 	{
 		const int cols = m1b_block_weights((m1b_dtype) type) > 32 ? 512 : 96;
 
@@ -387,7 +411,7 @@ test_embed(void **state)
 	m1b_batch batch = {.tokens = tokens, .n_tokens = 5, .segments = &segment, .n_segments = 1};
 
 	(void) state;
-	for (int type = M1B_F32; type <= M1B_Q6_K; type++)
+	for (int type = M1B_F32; type <= M1B_F8_E4M3; type++)
 	{
 		const m1b_geometry g = geometry(2, 1, 16, false);
 		m1b_backend *b = open_cuda(&g);
@@ -550,12 +574,13 @@ test_softmax(void **state)
 
 /* ---- experts ---- */
 
+/* w1, w3 and w2 of any types. f32: the backend computes in fp32 throughout. */
 static void
-check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double tolerance)
+check_mixed_moe(const m1b_dtype types[3], bool f32, int n, int experts, int top_k, double tolerance)
 {
-	m1b_geometry g = geometry(2, 1, 16, up == M1B_F32);
-	const int d = m1b_block_weights(up) > 32 ? 256 : 64;
-	const int width = m1b_block_weights(down) > 32 ? 256 : 96;
+	m1b_geometry g = geometry(2, 1, 16, f32);
+	const int d = m1b_block_weights(types[0]) > 32 || m1b_block_weights(types[1]) > 32 ? 256 : 64;
+	const int width = m1b_block_weights(types[2]) > 32 ? 256 : 96;
 	const size_t outs = (size_t) n * (size_t) d;
 	m1b_backend *b;
 	uint8_t *w[3][8];
@@ -569,14 +594,14 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 	m1b_moe p;
 	char what[100];
 
-	snprintf(what, sizeof what, "%d rows through %d of %d experts, %s and %s", n, top_k, experts, m1b_dtype_name(up),
-			 m1b_dtype_name(down));
+	snprintf(what, sizeof what, "%d rows through %d of %d experts, %s, %s and %s", n, top_k, experts,
+			 m1b_dtype_name(types[0]), m1b_dtype_name(types[1]), m1b_dtype_name(types[2]));
 	g.hidden = d;
 	g.expert_width = width;
 	g.experts = experts;
 	g.max_tokens = n > g.max_tokens ? n : g.max_tokens;
 	g.max_moe_pairs = g.max_tokens * top_k;
-	g.bf16_experts = up == M1B_BF16 && down == M1B_BF16;
+	g.bf16_experts = types[0] == M1B_BF16 && types[1] == M1B_BF16 && types[2] == M1B_BF16;
 	b = open_cuda(&g);
 	router = load(b, gate, M1B_F32, M1B_USE_PRODUCT, experts, d);
 	for (int e = 0; e < experts; e++)
@@ -585,8 +610,8 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 			const int rows = i == 2 ? d : width;
 			const int cols = i == 2 ? width : d;
 
-			w[i][e] = random_weights(i == 2 ? down : up, (size_t) rows * (size_t) cols);
-			m[i][e] = load(b, w[i][e], i == 2 ? down : up, M1B_USE_PRODUCT, rows, cols);
+			w[i][e] = random_weights(types[i], (size_t) rows * (size_t) cols);
+			m[i][e] = load(b, w[i][e], types[i], M1B_USE_PRODUCT, rows, cols);
 		}
 	multiply(gate, M1B_F32, experts, d, x, n, scores);
 	for (int t = 0; t < n; t++)
@@ -610,11 +635,11 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 		{
 			float hidden[256], factor[256], y[256];
 
-			multiply(w[0][pick[k]], up, width, d, x + t * d, 1, hidden);
-			multiply(w[1][pick[k]], up, width, d, x + t * d, 1, factor);
+			multiply(w[0][pick[k]], types[0], width, d, x + t * d, 1, hidden);
+			multiply(w[1][pick[k]], types[1], width, d, x + t * d, 1, factor);
 			for (int i = 0; i < width; i++)
 				hidden[i] = silu(hidden[i]) * factor[i];
-			multiply(w[2][pick[k]], down, d, width, hidden, 1, y);
+			multiply(w[2][pick[k]], types[2], d, width, hidden, 1, y);
 			for (int i = 0; i < d; i++)
 				want[t * d + i] += weight[k] / total * y[i];
 		}
@@ -650,6 +675,31 @@ check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double to
 }
 
 static void
+check_moe(m1b_dtype up, m1b_dtype down, int n, int experts, int top_k, double tolerance)
+{
+	check_mixed_moe((const m1b_dtype[]){up, up, down}, up == M1B_F32, n, experts, top_k, tolerance);
+}
+
+/* Types may differ within a layer, and from those of the layers that decide whether all is computed in fp32. */
+static void
+test_mixed_moe(void **state)
+{
+	static const m1b_dtype mixed[][3] = {
+		{M1B_Q8_0, M1B_BF16, M1B_Q4_0}, {M1B_F8_E4M3, M1B_Q4_K, M1B_F16}, {M1B_F32, M1B_Q8_0, M1B_BF16},
+		{M1B_BF16, M1B_BF16, M1B_F32},	{M1B_F32, M1B_F32, M1B_F32},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof mixed / sizeof *mixed; i++)
+	{
+		check_mixed_moe(mixed[i], false, 1, 4, 2, EXACT);
+		check_mixed_moe(mixed[i], false, 6, 4, 2, EXACT);
+		check_mixed_moe(mixed[i], false, 23, 4, 2, ROUNDED);
+		check_mixed_moe(mixed[i], true, 23, 4, 2, EXACT);
+	}
+}
+
+static void
 test_moe(void **state)
 {
 	(void) state;
@@ -666,6 +716,8 @@ test_moe(void **state)
 	check_moe(M1B_Q4_K, M1B_Q6_K, 3, 4, 2, EXACT);
 	check_moe(M1B_Q4_K, M1B_Q6_K, 21, 4, 2, ROUNDED);
 	check_moe(M1B_Q8_0, M1B_Q8_0, 33, 4, 2, ROUNDED);
+	check_moe(M1B_F8_E4M3, M1B_F8_E4M3, 5, 4, 2, EXACT);
+	check_moe(M1B_F8_E4M3, M1B_F8_E4M3, 33, 4, 2, ROUNDED);
 }
 
 /* ---- memory and errors ---- */
@@ -828,13 +880,20 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_linear),		  cmocka_unit_test(test_rows_are_independent),
-		cmocka_unit_test(test_norm_and_gate), cmocka_unit_test(test_embed),
-		cmocka_unit_test(test_lightning),	  cmocka_unit_test(test_softmax),
-		cmocka_unit_test(test_moe),			  cmocka_unit_test(test_released_state_is_zero),
+		cmocka_unit_test(test_linear),
+		cmocka_unit_test(test_rows_are_independent),
+		cmocka_unit_test(test_norm_and_gate),
+		cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_lightning),
+		cmocka_unit_test(test_softmax),
+		cmocka_unit_test(test_moe),
+		cmocka_unit_test(test_mixed_moe),
+		cmocka_unit_test(test_fp32_throughout),
+		cmocka_unit_test(test_released_state_is_zero),
 		cmocka_unit_test(test_snapshot),
 #ifdef M1K_EMULATED
-		cmocka_unit_test(test_plan),		  cmocka_unit_test(test_device_failure),
+		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_device_failure),
 		cmocka_unit_test(test_no_device),
 #endif
 	};

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/blocks.h"
 #include "backend/cpu_kernels.h"
 
 static const m1b_kernels *sets[3];
@@ -78,6 +79,23 @@ store_weight(void *w, m1b_dtype type, size_t i, float value, float *stored)
 	memcpy(stored, &bits, sizeof bits);
 }
 
+/* Blocks of any numbers but NaN, with scales of any size from 2^-8. */
+static void
+store_e4m3(uint8_t *w, size_t n, uint64_t *seed, float *stored)
+{
+	for (size_t at = 0; at < n / 128 * 132; at += 132)
+	{
+		const float scale = ldexpf(1.0f + fabsf(test_random_float(seed)), -(int) (test_random(seed) % 8) - 1);
+
+		memcpy(w + at, &scale, 4);
+		for (size_t i = 4; i < 132; i++)
+			do
+				w[at + i] = (uint8_t) test_random(seed);
+			while ((w[at + i] & 0x7f) == 0x7f);
+	}
+	m1b_dequantize(M1B_F8_E4M3, w, n, stored);
+}
+
 static void
 check_dot(const m1b_kernels *k, m1b_dtype type, int n, int rows, int cols)
 {
@@ -97,8 +115,11 @@ check_dot(const m1b_kernels *k, m1b_dtype type, int n, int rows, int cols)
 				 .row1 = rows,
 				 .out = out_rows};
 
-	for (size_t i = 0; i < (size_t) rows * (size_t) cols; i++)
-		store_weight(w + 1, type, i, test_random_float(&seed), &stored[i]);
+	if (type == M1B_F8_E4M3)
+		store_e4m3((uint8_t *) w + 1, (size_t) rows * (size_t) cols, &seed, stored);
+	else
+		for (size_t i = 0; i < (size_t) rows * (size_t) cols; i++)
+			store_weight(w + 1, type, i, test_random_float(&seed), &stored[i]);
 	for (int t = 0; t < n; t++)
 	{
 		x_rows[t] = x + (size_t) t * (size_t) cols;
@@ -113,7 +134,8 @@ check_dot(const m1b_kernels *k, m1b_dtype type, int n, int rows, int cols)
 
 			for (int i = 0; i < cols; i++)
 				want += (double) x_rows[t][i] * stored[(size_t) j * (size_t) cols + (size_t) i];
-			assert_near(out_rows[t][j], want, 1e-5 * sqrt(cols) + 1e-6, k->name);
+			/* numbers of F8_E4M3 are up to 448 */
+			assert_near(out_rows[t][j], want, (type == M1B_F8_E4M3 ? 448 : 1) * (1e-5 * sqrt(cols) + 1e-6), k->name);
 		}
 
 	/* each row alone, and any cut of the outputs, gives the same bits */
@@ -151,6 +173,10 @@ test_dot(void **state)
 			for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
 				for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
 					check_dot(sets[s], (m1b_dtype) type, ns[i], sizes[j][0], sizes[j][1]);
+	for (int s = 0; s < n_sets; s++)
+		for (size_t i = 0; i < sizeof ns / sizeof *ns; i++)
+			for (int rows = 1; rows < 40; rows += 6)
+				check_dot(sets[s], M1B_F8_E4M3, ns[i], rows, 128 * (1 + rows % 4));
 }
 
 static void

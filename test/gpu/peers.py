@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""peers.py [small]: what others take for the attention that bench.c times, as one JSON object.
+
+One layer's prefill of 32,768 tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads), and
+linear attention with decay by flash-linear-attention's Triton kernel; and the attention of one token after so many
+others. Both in bf16, as they are used. What is not installed is reported by name; what fails, with its reason.
+"""
+import importlib
+import json
+import statistics
+import sys
+
+HEADS, KV_HEADS, HEAD_DIM = 64, 8, 128
+REPEATS = 5
+LAYERS = 80
+
+
+def milliseconds(torch, run):
+    """Median of several runs after two that are not counted."""
+    times = []
+    for i in range(-2, REPEATS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        if i >= 0:
+            times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def sdpa_ms(torch, queries, keys):
+    """Queries are the last tokens of as many keys."""
+    shape = lambda heads, n: torch.randn(1, heads, n, HEAD_DIM, device="cuda", dtype=torch.bfloat16)
+    q, k, v = shape(HEADS, queries), shape(KV_HEADS, keys), shape(KV_HEADS, keys)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return milliseconds(torch, lambda: attend(q, k, v, is_causal=queries > 1, enable_gqa=True))
+
+
+def linear_ms(torch, tokens):
+    attend = importlib.import_module("fla.ops.lightning_attn").chunk_lightning_attn
+    q, k, v = (torch.randn(1, tokens, HEADS, HEAD_DIM, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    return milliseconds(torch, lambda: attend(q, k, v, layer_idx=0, num_layers=LAYERS, output_final_state=True))
+
+
+def attempt(what, run):
+    """{"ms": ...}, or {"why": ...} where it could not be run."""
+    try:
+        return {"ms": run()}
+    except Exception as error:  # whatever a foreign kernel raises is a result
+        return {"why": f"{what} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+
+
+def missing(*names):
+    """Of these modules, those that cannot be imported."""
+    absent = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            absent.append(name)
+    return absent
+
+
+def measure(small):
+    tokens = 128 if small else 32768
+    contexts = [64, 256] if small else [4096, 32768, 131072, 524288, 1048576]
+    absent = missing("torch")
+    if absent:
+        return {name: {"why": "torch is not installed"} for name in ("softmax", "lightning", "decode")}
+    import torch
+    if not torch.cuda.is_available():
+        return {name: {"why": "torch sees no GPU"} for name in ("softmax", "lightning", "decode")}
+    absent = missing("triton", "fla")
+    with torch.no_grad():
+        return {
+            "torch": torch.__version__,
+            "softmax": attempt("scaled_dot_product_attention", lambda: sdpa_ms(torch, tokens, tokens)),
+            "lightning": {"why": ", ".join(absent) + (" is" if len(absent) == 1 else " are") + " not installed"}
+            if absent else attempt("chunk_lightning_attn", lambda: linear_ms(torch, tokens)),
+            "decode": [dict(tokens=n, **attempt("scaled_dot_product_attention", lambda: sdpa_ms(torch, 1, n)))
+                       for n in contexts],
+        }
+
+
+def main():
+    json.dump(measure("small" in sys.argv[1:]), sys.stdout, indent=2)
+    print()
+
+
+main()

@@ -1,0 +1,45 @@
+/*
+ * slice.h - some layers of MiniMax-M1 with random weights of any type, for bench.c.
+ *
+ * The slice is up to 8 layers (the last one softmax, the others lightning), embedding and head; fewer where the device's
+ * memory is short. A toy of the same shape is there for trying the programs where the GPU is emulated. Whatever fails
+ * ends the program with a message.
+ */
+#ifndef M1_TEST_SLICE_H
+#define M1_TEST_SLICE_H
+
+#include "backend/cuda_internal.h"
+#include "model/model.h"
+
+#define SLICE_LAYERS 8
+#define SLICE_BATCH 64 /* sequences at most */
+
+typedef struct slice
+{
+	m1_model model;
+	m1b_dtype type; /* of attention's projections and the experts; the rest is BF16 */
+	bool small;
+	int prefill;	  /* tokens of one step at most */
+	float *qkv;		  /* [prefill, H, 3, D] random values, for attention alone */
+	float *attention; /* [prefill, H, D] */
+	m1_error err;
+} slice;
+
+void slice_open(slice *s, m1b_dtype type, bool small);
+void slice_close(slice *s);
+
+static inline m1b_cuda *
+slice_cuda(slice *s)
+{
+	return m1b_cuda_of(s->model.backend);
+}
+
+/* Ends the program unless the status is M1_OK. */
+void slice_must(slice *s, m1_status status);
+
+/* Weights of one layer's matrices, router apart, with so many experts; a softmax layer has a little fewer. */
+double slice_layer_weights(const m1_config *c, double experts);
+/* Bytes of the head, and of the embedding. */
+size_t slice_head_bytes(const slice *s);
+
+#endif
