@@ -122,8 +122,8 @@ cuda-resources: $(CUDA_OBJ)
 	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
 	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
 
-gpu-check: $(CUDA_ENGINE) $(GPU_TEST)
-	@test/gpu/check.sh $(GPU_TEST) $(CUDA_ENGINE)
+gpu-check: $(CUDA_ENGINE) $(GPU_TESTS)
+	@test/gpu/check.sh $(CUDA_ENGINE) $(GPU_TESTS)
 
 gpu-bench: $(GPU_BENCH)
 	@mkdir -p build/bench

@@ -71,6 +71,7 @@ typedef struct m1b_geometry
 	int expert_width;	 /* F */
 	int hidden;			 /* d */
 	int experts;		 /* E */
+	int vocab;			 /* tokens that m1b_ops.sample chooses from */
 	size_t weight_bytes; /* of all matrices: memory that kv_bytes = 0 leaves alone */
 	/*
 	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
@@ -218,6 +219,32 @@ typedef struct m1b_moe
 	float *out; /* [n, d] */
 } m1b_moe;
 
+/* How one row's next token is chosen: model/sampler.h has the rules. */
+typedef struct m1b_draw
+{
+	int row;				 /* of the logits */
+	float temperature;		 /* 0 = the likeliest token */
+	float top_p;			 /* (0, 1] */
+	int top_k;				 /* 0 = off */
+	double uniform;			 /* the random number, in [0, 1) */
+	const uint64_t *allowed; /* host; a bit for each token that may come, 64 a word; NULL = all. Rows may share one */
+} m1b_draw;
+
+typedef struct m1b_pick
+{
+	int32_t id;
+	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
+} m1b_pick;
+
+/* Chooses the next tokens where the logits are. */
+typedef struct m1b_sample
+{
+	const float *logits;   /* [rows, vocab] */
+	const m1b_draw *draws; /* [n] on the host, n at most max_states */
+	int n;
+	m1b_pick *picks; /* [n] on the host, out */
+} m1b_sample;
+
 typedef struct m1b_backend m1b_backend;
 
 typedef struct m1b_ops
@@ -276,6 +303,11 @@ typedef struct m1b_ops
 
 	/* Waits for the step and copies n floats to the host; out may alias device memory on the CPU. */
 	m1_status (*read)(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+	/*
+	 * Waits for the step, as read does, and copies only the picks to the host. NULL, or M1_E_UNSUPPORTED with nothing
+	 * done, where the caller is to read the logits and choose by itself.
+	 */
+	m1_status (*sample)(m1b_backend *b, const m1b_sample *p, m1_error *err);
 } m1b_ops;
 
 struct m1b_backend

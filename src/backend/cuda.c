@@ -135,6 +135,15 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	if (c->tensor_cores)
 		want(&all, &c->hidden_rounded, pairs * (size_t) g->expert_width, sizeof *c->hidden_rounded);
 	want(&all, &c->expert_out, pairs * d, sizeof *c->expert_out);
+	if (m1b_cuda_samples(g))
+	{
+		c->mask_words = (g->vocab + 63) / 64;
+		want(&all, &c->draws, states, sizeof *c->draws);
+		want(&all, &c->picks, states, sizeof *c->picks);
+		want(&all, &c->masks, states * (size_t) c->mask_words, sizeof *c->masks);
+		want(&all, &c->found, states, sizeof *c->found);
+		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);
+	}
 	return all;
 }
 
@@ -152,9 +161,8 @@ take_buffers(m1b_cuda *c, const buffers *all, m1_error *err)
 	return M1_OK;
 }
 
-/* Sets the pointer at `to`, of whatever type. */
-static m1_status
-pinned(void *to, size_t bytes, m1_error *err)
+m1_status
+m1b_cuda_pinned(void *to, size_t bytes, m1_error *err)
 {
 	void *block = NULL;
 	cudaError_t error = cudaHostAlloc(&block, bytes, cudaHostAllocDefault);
@@ -267,10 +275,13 @@ configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 	if ((status = make_plan(c, &work, err)) != M1_OK ||
 		(status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
 		(status = take_buffers(c, &work, err)) != M1_OK || (status = m1b_cuda_states_create(c, err)) != M1_OK ||
-		(status = pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
-		(status = pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) != M1_OK ||
-		(status = pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) != M1_OK ||
-		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) !=
+			M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) !=
+			M1_OK ||
+		(status = m1b_cuda_sample_create(c, err)) != M1_OK || (status = prepare_kernels(c, err)) != M1_OK ||
+		(status = upload_frequencies(c, err)) != M1_OK ||
 		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
 	return m1b_cuda_loader_create(c, err);
@@ -296,6 +307,7 @@ cuda_close(m1b_backend *b)
 	cudaFreeHost(c->host_tokens);
 	cudaFreeHost(c->host_segment_of);
 	cudaFreeHost(c->host_segments);
+	m1b_cuda_sample_free(c);
 	cudaFree(c->arena.base);
 	if (c->uploaded != NULL)
 		cudaEventDestroy(c->uploaded);
@@ -328,6 +340,7 @@ static const m1b_ops cuda_ops = {
 	.moe = m1b_cuda_moe,
 	.end = m1b_cuda_end,
 	.read = m1b_cuda_read,
+	.sample = m1b_cuda_sample,
 };
 
 static m1_status

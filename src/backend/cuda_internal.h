@@ -8,6 +8,7 @@
  *   cuda_product.c linear and experts
  *   cuda_gemm.c    cuBLASLt
  *   cuda_attention.c lightning and softmax attention
+ *   cuda_sample.c  the next tokens, from logits that stay on the device
  *
  * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
  * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
@@ -134,6 +135,15 @@ typedef struct m1b_cuda
 	size_t hidden_rows;
 	uint16_t *hidden_rounded; /* [max_moe_pairs, F] */
 	float *expert_out;		  /* [max_moe_pairs, d] */
+
+	/* cuda_sample.c: see m1k_sample; what is copied to and from the host has a pinned copy, wiped after each use */
+	m1k_draw *draws, *host_draws; /* [max_states] */
+	m1k_pick *picks, *host_picks; /* [max_states] */
+	uint64_t *masks, *host_masks; /* [max_states, mask_words] */
+	int mask_words;
+	/* zeros between two uses */
+	m1k_found *found; /* [max_states] */
+	m1k_tally *bins;  /* [max_states, M1K_SAMPLE_BINS] */
 } m1b_cuda;
 
 static inline m1b_cuda *
@@ -150,6 +160,9 @@ void m1b_cuda_launched(m1b_cuda *c, const char *doing);
 m1_status m1b_cuda_status(const m1b_cuda *c, m1_error *err);
 /* Any CUDA error as one of ours. */
 m1_status m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err);
+
+/* cuda.c: pinned memory of the host; sets the pointer at `to`, of whatever type. */
+m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
 
 /* cuda_memory.c */
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
@@ -207,5 +220,12 @@ cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1k_matrix *weight, 
 /* cuda_attention.c */
 void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
+
+/* cuda_sample.c */
+/* Whether logits of so many tokens can be sampled on the device. */
+bool m1b_cuda_samples(const m1b_geometry *g);
+m1_status m1b_cuda_sample_create(m1b_cuda *c, m1_error *err);
+void m1b_cuda_sample_free(m1b_cuda *c);
+m1_status m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 
 #endif
