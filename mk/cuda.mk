@@ -30,7 +30,7 @@ $(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
 	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 # Programs for a machine with a GPU: make gpu-check, gpu-bench.
-CUDA_TESTS := test_cuda test_cuda_sample
+CUDA_TESTS := test_cuda test_cuda_sample test_cuda_engine
 GPU_TESTS  := $(CUDA_TESTS:%=$(BUILD)/gpu/%)
 GPU_BENCH  := $(BUILD)/gpu/bench
 
