@@ -95,16 +95,29 @@ typedef struct m1b_state m1b_state;
  */
 typedef struct m1b_snapshot m1b_snapshot;
 
-/* The pool of KV pages. */
+/* Whose memory a snapshot is. */
+typedef enum m1b_account
+{
+	/* Others may start from it: geometry.snapshot_bytes pays, and m1b_memory counts it among the snapshots. */
+	M1B_SHARED,
+	/*
+	 * The sequence itself goes back to it: one of m1b_memory.own_places, and of the sequence's pages, which it has
+	 * trimmed by one at least.
+	 */
+	M1B_OWN,
+} m1b_account;
+
+/* The pool of KV pages, and places for snapshots. */
 typedef struct m1b_memory
 {
 	int page_tokens;	   /* tokens of one page */
 	size_t page_bytes;	   /* of one page, all softmax layers */
 	int pages;			   /* what one sequence can have at most: kv_bytes in pages */
 	int free_pages;		   /* neither in use nor reserved */
-	int snapshot_pages;	   /* in use by snapshots alone: free once those are released */
-	int snapshots;		   /* how many there are */
-	size_t snapshot_bytes; /* of all snapshots; a page that several share counts once */
+	int snapshot_pages;	   /* in use by M1B_SHARED snapshots alone: free once those are released */
+	int snapshots;		   /* how many of them there are */
+	size_t snapshot_bytes; /* of all of them; a page that several share counts once */
+	int own_places;		   /* M1B_OWN snapshots that there may be at once: one at least */
 } m1b_memory;
 
 /* n_tokens consecutive tokens of one sequence, at rows row .. of the batch. */
@@ -277,11 +290,11 @@ typedef struct m1b_ops
 	void (*state_release)(m1b_backend *b, m1b_state *state);
 
 	/*
-	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page or no
+	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page, place or
 	 * memory for it. Not a part of a step: it may allocate.
 	 */
-	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens);
-	/* What snapshot_take would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
+	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
+	/* What snapshot_take of an M1B_SHARED one would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
 	size_t (*snapshot_cost)(const m1b_backend *b, const m1b_state *state, int n_tokens);
 	/* Gives back and wipes what nobody shares. */
 	void (*snapshot_release)(m1b_backend *b, m1b_snapshot *snapshot);

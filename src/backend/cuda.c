@@ -197,10 +197,10 @@ log_plan(const m1b_cuda *c)
 		return;
 	snprintf(line, sizeof line,
 			 "device memory: %.2f GB available; weights %.2f, activations %.2f, work space %.2f, states of "
-			 "%d sequences and %d snapshots %.2f, %d KV pages of %d tokens %.2f; %.2f left",
+			 "%d sequences, %d snapshots and %d choices being scored %.2f, %d KV pages of %d tokens %.2f; %.2f left",
 			 (double) p->available * 1e-9, (double) p->weights * 1e-9, (double) p->activations * 1e-9,
-			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, (double) p->states * 1e-9, p->n_pages,
-			 M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
+			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, p->own_places, (double) p->states * 1e-9,
+			 p->n_pages, M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
 			 ((double) p->available - (double) (p->weights + p->activations + p->work + p->states + p->pages)) * 1e-9);
 	c->log(c->log_context, line);
 }

@@ -42,7 +42,8 @@ typedef struct m1b_cuda_plan
 	size_t state_bytes; /* one sequence's lightning states */
 	size_t slot_bytes;	/* K and V of one page and layer */
 	size_t page_bytes;
-	int snapshots;		/* places for snapshots' lightning states */
+	int snapshots;		/* places for M1B_SHARED snapshots' lightning states */
+	int own_places;		/* and for M1B_OWN ones' */
 	int sequence_pages; /* of n_pages, what sequences may use; the rest is for snapshots */
 	int n_pages;
 } m1b_cuda_plan;
@@ -65,7 +66,8 @@ struct m1b_state
 
 struct m1b_snapshot
 {
-	int index;	/* of its copy of a state, after those of the sequences */
+	int index; /* of its copy of a state, after those of the sequences */
+	m1b_account account;
 	int *pages; /* NULL = this place is free */
 	int n_pages;
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
@@ -99,9 +101,9 @@ typedef struct m1b_cuda
 
 	/* cuda_state.c */
 	m1b_state *states;		 /* [max_states] */
-	m1b_snapshot *snapshots; /* [plan.snapshots] */
+	m1b_snapshot *snapshots; /* [plan.snapshots + own_places], the M1B_SHARED ones first */
 	m1b_pages pages;
-	float *state_memory; /* [max_states + snapshots][state_bytes] */
+	float *state_memory; /* [max_states + snapshots + own_places][state_bytes] */
 	char *page_memory;
 	int *table; /* [max_states, table_stride], pinned */
 	int table_stride;
@@ -186,7 +188,7 @@ m1b_state *m1b_cuda_state_acquire(m1b_backend *b, int n_tokens);
 m1b_state *m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
 void m1b_cuda_state_trim(m1b_backend *b, m1b_state *state, int n_tokens);
 void m1b_cuda_state_release(m1b_backend *b, m1b_state *state);
-m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
+m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
 size_t m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cuda_memory(const m1b_backend *b);

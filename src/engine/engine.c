@@ -502,7 +502,7 @@ drop_cancelled(m1_engine *e)
 
 /*
  * In order of arrival: a large request that does not fit yet is not overtaken forever by small ones. One that waits for
- * a snapshot is next as soon as that is there.
+ * a snapshot, or for a place to score at, is next as soon as that is there.
  */
 static void
 admit(m1_engine *e)
@@ -517,7 +517,7 @@ admit(m1_engine *e)
 
 		if (what == M1_WAITS_FOR_MEMORY)
 			return;
-		if (what == M1_WAITS_FOR_PREFIX)
+		if (what == M1_WAITS_FOR_OTHERS)
 		{
 			at = &r->next;
 			continue;

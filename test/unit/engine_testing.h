@@ -118,10 +118,13 @@ forget_outcomes(void)
 	cache_now = (m1w_cache){0};
 }
 
+static const m1_engine_events engine_events = {
+	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache,
+};
+
 static inline m1_engine *
 open_engine(m1_engine_options options)
 {
-	static const m1_engine_events events = {NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
 	m1_engine *e;
 	m1_error err;
 
@@ -131,7 +134,7 @@ open_engine(m1_engine_options options)
 	if (options.model_path == NULL)
 		options.model_path = MODEL;
 	forget_outcomes();
-	assert_ok(m1_engine_open(&options, &events, &e, &err));
+	assert_ok(m1_engine_open(&options, &engine_events, &e, &err));
 	return e;
 }
 

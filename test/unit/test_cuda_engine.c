@@ -6,6 +6,10 @@
 
 #include <math.h>
 
+#ifdef M1K_EMULATED
+#include <cuda_runtime.h>
+#endif
+
 #define TINY "test/checkpoints/tiny-f32" /* computed in fp32 throughout: logits are the CPU's to rounding */
 #define TINY_VOCAB 320
 #define REPLIES 12
@@ -98,7 +102,7 @@ open_counted(const char *model)
 {
 	m1b_backend *b;
 
-	counted = open_on("cuda", (m1_engine_options){.model_path = model, .prefix_cache_bytes = (size_t) 1 << 20});
+	counted = open_on("cuda", (m1_engine_options){.model_path = model});
 	b = m1_engine_model(counted)->backend;
 	real = b->ops;
 	hooked = *real;
@@ -185,6 +189,90 @@ test_masks_and_scores(void **state)
 	m1_engine_close(e);
 }
 
+/* Scoring has memory of its own, however little the prefix cache has. */
+static void
+test_scores_without_a_prefix_cache(void **state)
+{
+	static const size_t budgets[] = {0, 100 << 10}; /* the second is less than one snapshot of this model */
+	m1w_generate g = constrained(M1W_CONSTRAINT_CHOICES, "[\"yes\", \"no\"]");
+	m1_engine *e = open_on("cpu", (m1_engine_options){0});
+	double want;
+
+	(void) state;
+	g.score_choices = 1;
+	g.cache_owner = 1;
+	submit(e, 1, &g);
+	run_all(e);
+	want = logprob(1, 0);
+	m1_engine_close(e);
+	for (int i = 0; i < 2; i++)
+	{
+		e = open_on("cuda", (m1_engine_options){.prefix_cache_bytes = budgets[i]});
+		for (uint64_t id = 1; id <= 2; id++)
+			submit(e, id, &g);
+		run_all(e);
+		for (uint64_t id = 1; id <= 2; id++)
+		{
+			assert_text(&outcomes[id].content, "yes");
+			assert_true(fabs(logprob(id, 0) - want) < 0.02);
+		}
+		assert_int_equal(cache_now.snapshots, 0);
+		m1_engine_close(e);
+	}
+}
+
+#ifdef M1K_EMULATED
+
+#define KB ((size_t) 1 << 10)
+
+/*
+ * Where there is memory for one place only, requests that score wait for it, are overtaken by one that does not need
+ * it, and none of them fails.
+ */
+static void
+test_scoring_waits_for_a_place(void **state)
+{
+	m1w_generate g = constrained(M1W_CONSTRAINT_CHOICES, "[\"yes\", \"no\"]");
+	const m1w_generate plain = prompt("Hello.");
+	m1_engine_options options = {.model_path = MODEL, .device = "cuda", .max_requests = 3, .max_context = 192};
+	m1_engine *e = NULL;
+	m1_error err;
+
+	(void) state;
+	/* the smallest device that holds the context */
+	for (size_t memory = (size_t) 513 << 20; e == NULL || m1_engine_info(e).context < 192; memory += 64 * KB)
+	{
+		m1_engine_close(e);
+		emulated_set_memory(memory);
+		if (m1_engine_open(&options, &engine_events, &e, &err) != M1_OK)
+			e = NULL;
+		assert_true(memory < (size_t) 1 << 30);
+	}
+	forget_outcomes();
+	assert_int_equal(m1_engine_model(e)->backend->ops->memory(m1_engine_model(e)->backend).own_places, 1);
+	g.score_choices = 1;
+	g.max_tokens = 8;
+	for (uint64_t id = 1; id <= 3; id++)
+		submit(e, id, &g);
+	{
+		m1w_generate last = plain;
+
+		last.max_tokens = 1;
+		last.thinking_budget = 0;
+		submit(e, 4, &last);
+	}
+	run_all(e);
+	for (uint64_t id = 1; id <= 4; id++)
+		assert_true(outcomes[id].done);
+	for (uint64_t id = 1; id <= 3; id++)
+		assert_int_equal(outcomes[id].logprobs.len, 2 * sizeof(double));
+	assert_true(outcomes[2].first_progress > outcomes[4].first_progress);
+	assert_true(outcomes[3].first_progress > outcomes[2].first_progress);
+	m1_engine_close(e);
+	emulated_set_memory((size_t) 4 << 30);
+}
+#endif
+
 /* The probability of what was chosen comes from the device, too. */
 static void
 test_loop_guard(void **state)
@@ -214,6 +302,10 @@ main(void)
 		cmocka_unit_test(test_tokens_are_those_of_the_cpu),
 		cmocka_unit_test(test_logits_stay_on_the_device),
 		cmocka_unit_test(test_masks_and_scores),
+		cmocka_unit_test(test_scores_without_a_prefix_cache),
+#ifdef M1K_EMULATED
+		cmocka_unit_test(test_scoring_waits_for_a_place),
+#endif
 		cmocka_unit_test(test_loop_guard),
 	};
 
