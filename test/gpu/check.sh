@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# check.sh ENGINE TEST... - everything that only a GPU can show: kernels and backend against plain arithmetic and the CPU,
-# the golden numbers, and the sanitizers' view of the kernels. Ends with the line "N passed, M failed".
+# check.sh ENGINE TEST... - everything that only a GPU can show: kernels and backend against plain arithmetic and the
+# CPU, the golden numbers, the bundled model through SQL, and the sanitizers' view of the kernels. Ends with the line
+# "N passed, M failed".
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 ENGINE=$1
@@ -32,6 +33,7 @@ for test; do
     step "${test##*/}" "$test"
 done
 step golden python3 test/golden/cuda.py "$ENGINE"
+step sql test/gpu/sql.sh "$ENGINE"
 if command -v compute-sanitizer > /dev/null; then
     for test; do
         for tool in memcheck racecheck; do
