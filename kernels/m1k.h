@@ -233,7 +233,7 @@ extern "C"
 	typedef struct m1k_tally
 	{
 		unsigned long long weight;
-		unsigned tokens;
+		unsigned long long tokens; /* of 64 bits, too: no padding, which nobody would wipe */
 	} m1k_tally;
 
 	/* What the kernels know of a row so far; zeros at first. */

@@ -192,7 +192,7 @@ takes_part(const m1k_draw &draw, const m1k_found &found, int stage, int digit)
 	if (draw.temperature <= 0.0f || found.kept.tokens == 0 || digit < first_digit(draw, stage))
 		return false;
 	if (stage == M1K_TOP_K)
-		return draw.top_k > 0 && static_cast<unsigned>(draw.top_k) < found.kept.tokens;
+		return draw.top_k > 0 && static_cast<unsigned long long>(draw.top_k) < found.kept.tokens;
 	return stage == M1K_DRAW || draw.top_p < 1.0f;
 }
 
@@ -243,7 +243,7 @@ count_digit(m1k_sample p, int stage, int digit)
 		{
 			m1k_tally *all = &p.bins[static_cast<size_t>(blockIdx.y) * M1K_SAMPLE_BINS + bin];
 
-			atomicAdd(&all->tokens, tokens[bin]);
+			atomicAdd(&all->tokens, static_cast<unsigned long long>(tokens[bin]));
 			atomicAdd(&all->weight, parts[0][bin] + (static_cast<unsigned long long>(parts[1][bin]) << 16) +
 										(static_cast<unsigned long long>(parts[2][bin]) << 32));
 		}
