@@ -47,6 +47,7 @@ use_unpacked() {
         return 1
     fi
     STAGE=$GPU/root
+    # shellcheck disable=SC2034 # for lib.sh
     EXTENSION_ROOT=
     PG_LIB=/usr/lib/postgresql/15/lib
     PG_BIN=$GPU/bin
