@@ -64,7 +64,7 @@ endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-unit check-unit-san \
         check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients check-drain \
-        cuda cuda-resources gpu-check gpu-bench gpu-bench-emulated
+        cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -122,8 +122,12 @@ cuda-resources: $(CUDA_OBJ)
 	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
 	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
 
-gpu-check: $(CUDA_ENGINE) $(GPU_TEST)
-	@test/gpu/check.sh $(GPU_TEST) $(CUDA_ENGINE)
+gpu-check: $(CUDA_ENGINE) $(GPU_TESTS) $(if $(PGXS),stage)
+	@test/gpu/check.sh $(CUDA_ENGINE) $(GPU_TESTS)
+
+# What gpu-check's SQL needs on a machine that has neither PostgreSQL nor a network.
+gpu-packages: stage
+	@test/gpu/packages.sh
 
 gpu-bench: $(GPU_BENCH)
 	@test/gpu/bench.sh $(GPU_BENCH)
@@ -161,5 +165,6 @@ help:
 	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
 	@echo "make cuda-resources       registers and spills of its kernels"
 	@echo "make gpu-check            check it on a GPU; gpu-bench times it, gpu-bench-emulated tries that on a toy"
+	@echo "make gpu-packages         PostgreSQL for a GPU machine that has none, see the README"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"

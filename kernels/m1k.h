@@ -226,6 +226,71 @@ extern "C"
 	void m1k_softmax_attention(const m1k_attention *p, cudaStream_t stream);
 	cudaError_t m1k_attention_prepare(int head_dim);
 
+	/* ---- sample.cu: the next token of each row of logits ---- */
+
+#define M1K_MAX_VOCAB (1 << 18)
+#define M1K_SAMPLE_BINS 1024
+
+	/* What is asked of a row; see m1b_draw. */
+	typedef struct m1k_draw
+	{
+		double uniform;
+		float temperature;
+		float top_p;
+		int top_k;
+		int row;  /* of the logits */
+		int mask; /* of the masks; -1 = all tokens may come */
+	} m1k_draw;
+
+	typedef struct m1k_tally
+	{
+		unsigned long long weight;
+		unsigned long long tokens; /* of 64 bits, too: no padding, which nobody would wipe */
+	} m1k_tally;
+
+	/* What the kernels know of a row so far; zeros at first. */
+	typedef struct m1k_found
+	{
+		unsigned long long best; /* of the tokens that may come: its value, then its id */
+		unsigned long long all;	 /* weight of all tokens in the model's own distribution */
+		m1k_tally kept;			 /* what may still be drawn, at the row's temperature */
+		/* the search */
+		unsigned long long place;
+		unsigned long long target;
+		m1k_tally before;	/* what comes before the tokens of that place */
+		unsigned likeliest; /* of all tokens */
+	} m1k_found;
+
+	typedef struct m1k_pick
+	{
+		int id;
+		float probability;
+	} m1k_pick;
+
+	typedef struct m1k_sample
+	{
+		const float *logits; /* [rows, vocab], vocab at most M1K_MAX_VOCAB */
+		int vocab;
+		const uint64_t *masks; /* [masks, mask_words]: bit id % 64 of word id / 64 */
+		int mask_words;
+		const m1k_draw *draws; /* [n] */
+		int n;
+		m1k_found *found; /* [n] */
+		m1k_tally *bins;  /* [n, M1K_SAMPLE_BINS], zeros before and afterwards */
+		m1k_pick *picks;  /* [n] out */
+	} m1k_sample;
+
+	/* The searches one after the other. */
+	enum m1k_stage
+	{
+		M1K_TOP_K,
+		M1K_TOP_P,
+		M1K_DRAW,
+	};
+
+	/* stages: a bit for each that some row needs. */
+	void m1k_sample_tokens(const m1k_sample *p, unsigned stages, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -30,11 +30,12 @@ $(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
 	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 # Programs for a machine with a GPU: make gpu-check, gpu-bench.
-GPU_TEST  := $(BUILD)/gpu/test_cuda
-GPU_BENCH := $(BUILD)/gpu/bench
+CUDA_TESTS := test_cuda test_cuda_sample test_cuda_engine
+GPU_TESTS  := $(CUDA_TESTS:%=$(BUILD)/gpu/%)
+GPU_BENCH  := $(BUILD)/gpu/bench
 GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
 
-$(GPU_TEST): test/unit/test_cuda.c $(CUDA_OBJ) $(CORE_LIB)
+$(GPU_TESTS): $(BUILD)/gpu/%: test/unit/%.c $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
 

@@ -2,21 +2,23 @@
 # lib.sh - sourced by the other scripts: a user that may run PostgreSQL, and private servers.
 #
 # Servers listen on a socket in their own folder, never on TCP, and use the staged installation in
-# build/stage, so that nothing is installed into the system.
+# build/stage, so that nothing is installed into the system. A script may choose PG_BIN, PG_LIB, STAGE and
+# EXTENSION_ROOT beforehand.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$ROOT/build
-STAGE=$BUILD/stage
+STAGE=${STAGE:-$BUILD/stage}
+EXTENSION_ROOT=${EXTENSION_ROOT-$STAGE} # where a server looks for extensions' files; empty when STAGE is its own root
 PG_CONFIG=${PG_CONFIG:-pg_config}
-PG_BIN=$("$PG_CONFIG" --bindir)
-PG_LIB=$("$PG_CONFIG" --pkglibdir)
+PG_BIN=${PG_BIN:-$("$PG_CONFIG" --bindir)}
+PG_LIB=${PG_LIB:-$("$PG_CONFIG" --pkglibdir)}
 PG_USER=${M1_TEST_USER:-postgres}
 
 # PostgreSQL refuses to run as root. As root, commands run as $PG_USER; where that user cannot reach the checkout
 # (a clone below /root, say), they keep one capability of root: to pass by file permissions.
 AS_USER=()
 if [ "$(id -u)" = 0 ]; then
-    AS_USER=(setpriv "--reuid=$PG_USER" "--regid=$PG_USER" --clear-groups)
+    AS_USER=(setpriv "--reuid=$PG_USER" "--regid=$(id -g "$PG_USER")" --clear-groups)
     "${AS_USER[@]}" test -x "$ROOT" -a -r "$ROOT/Makefile" ||
         AS_USER+=(--inh-caps +dac_override --ambient-caps +dac_override)
 fi
@@ -53,7 +55,7 @@ remove_temporary() {
 # staged_settings: lines for postgresql.conf that load the extension from the stage.
 staged_settings() {
     cat <<EOF
-extension_destdir = '$STAGE'
+extension_destdir = '$EXTENSION_ROOT'
 dynamic_library_path = '$STAGE$PG_LIB:\$libdir'
 shared_preload_libraries = 'minimax_m1'
 EOF

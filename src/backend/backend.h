@@ -72,6 +72,7 @@ typedef struct m1b_geometry
 	int expert_width;	 /* F */
 	int hidden;			 /* d */
 	int experts;		 /* E */
+	int vocab;			 /* tokens that m1b_ops.sample chooses from */
 	size_t weight_bytes; /* of all matrices: memory that kv_bytes = 0 leaves alone */
 	/*
 	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
@@ -96,16 +97,29 @@ typedef struct m1b_state m1b_state;
  */
 typedef struct m1b_snapshot m1b_snapshot;
 
-/* The pool of KV pages. */
+/* Whose memory a snapshot is. */
+typedef enum m1b_account
+{
+	/* Others may start from it: geometry.snapshot_bytes pays, and m1b_memory counts it among the snapshots. */
+	M1B_SHARED,
+	/*
+	 * The sequence itself goes back to it: one of m1b_memory.own_places, and of the sequence's pages, which it has
+	 * trimmed by one at least.
+	 */
+	M1B_OWN,
+} m1b_account;
+
+/* The pool of KV pages, and places for snapshots. */
 typedef struct m1b_memory
 {
 	int page_tokens;	   /* tokens of one page */
 	size_t page_bytes;	   /* of one page, all softmax layers */
 	int pages;			   /* what one sequence can have at most: kv_bytes in pages */
 	int free_pages;		   /* neither in use nor reserved */
-	int snapshot_pages;	   /* in use by snapshots alone: free once those are released */
-	int snapshots;		   /* how many there are */
-	size_t snapshot_bytes; /* of all snapshots; a page that several share counts once */
+	int snapshot_pages;	   /* in use by M1B_SHARED snapshots alone: free once those are released */
+	int snapshots;		   /* how many of them there are */
+	size_t snapshot_bytes; /* of all of them; a page that several share counts once */
+	int own_places;		   /* M1B_OWN snapshots that there may be at once: one at least */
 } m1b_memory;
 
 /* n_tokens consecutive tokens of one sequence, at rows row .. of the batch. */
@@ -220,6 +234,32 @@ typedef struct m1b_moe
 	float *out; /* [n, d] */
 } m1b_moe;
 
+/* How one row's next token is chosen: model/sampler.h has the rules. */
+typedef struct m1b_draw
+{
+	int row;				 /* of the logits */
+	float temperature;		 /* 0 = the likeliest token */
+	float top_p;			 /* (0, 1] */
+	int top_k;				 /* 0 = off */
+	double uniform;			 /* the random number, in [0, 1) */
+	const uint64_t *allowed; /* host; a bit for each token that may come, 64 a word; NULL = all. Rows may share one */
+} m1b_draw;
+
+typedef struct m1b_pick
+{
+	int32_t id;
+	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
+} m1b_pick;
+
+/* Chooses the next tokens where the logits are. */
+typedef struct m1b_sample
+{
+	const float *logits;   /* [rows, vocab] */
+	const m1b_draw *draws; /* [n] on the host, n at most max_states */
+	int n;
+	m1b_pick *picks; /* [n] on the host, out */
+} m1b_sample;
+
 typedef struct m1b_backend m1b_backend;
 
 typedef struct m1b_ops
@@ -252,11 +292,11 @@ typedef struct m1b_ops
 	void (*state_release)(m1b_backend *b, m1b_state *state);
 
 	/*
-	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page or no
+	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page, place or
 	 * memory for it. Not a part of a step: it may allocate.
 	 */
-	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens);
-	/* What snapshot_take would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
+	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
+	/* What snapshot_take of an M1B_SHARED one would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
 	size_t (*snapshot_cost)(const m1b_backend *b, const m1b_state *state, int n_tokens);
 	/* Gives back and wipes what nobody shares. */
 	void (*snapshot_release)(m1b_backend *b, m1b_snapshot *snapshot);
@@ -278,6 +318,11 @@ typedef struct m1b_ops
 
 	/* Waits for the step and copies n floats to the host; out may alias device memory on the CPU. */
 	m1_status (*read)(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+	/*
+	 * Waits for the step, as read does, and copies only the picks to the host. NULL, or M1_E_UNSUPPORTED with nothing
+	 * done, where the caller is to read the logits and choose by itself.
+	 */
+	m1_status (*sample)(m1b_backend *b, const m1b_sample *p, m1_error *err);
 } m1b_ops;
 
 struct m1b_backend

@@ -42,6 +42,7 @@ struct m1b_state
 struct m1b_snapshot
 {
 	float *lightning; /* a mapping of its own, state_bytes long; NULL when a state has none */
+	m1b_account account;
 	int n_pages;
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
 	int pages[];  /* as in m1b_page_list */
@@ -137,7 +138,7 @@ m1b_state *m1b_cpu_state_acquire(m1b_backend *b, int n_tokens);
 m1b_state *m1b_cpu_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
 void m1b_cpu_state_release(m1b_backend *b, m1b_state *state);
 void m1b_cpu_state_trim(m1b_backend *b, m1b_state *state, int n_tokens);
-m1b_snapshot *m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
+m1b_snapshot *m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
 size_t m1b_cpu_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cpu_memory(const m1b_backend *b);

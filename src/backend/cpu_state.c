@@ -167,7 +167,12 @@ m1b_cpu_states_free(m1b_cpu *c)
 m1b_memory
 m1b_cpu_memory(const m1b_backend *b)
 {
-	return m1b_pages_memory(&((const m1b_cpu *) b)->pages);
+	const m1b_cpu *c = (const m1b_cpu *) b;
+	m1b_memory memory = m1b_pages_memory(&c->pages);
+
+	/* their states are mapped when they are taken, as a sequence's own */
+	memory.own_places = c->g.max_states;
+	return memory;
 }
 
 /* ---- states ---- */
@@ -272,18 +277,19 @@ free_snapshot(const m1b_cpu *c, m1b_snapshot *snapshot)
 }
 
 m1b_snapshot *
-m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
+m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens, m1b_account account)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	const int held = m1b_pages_held(&s->list, n_tokens);
 	m1b_snapshot *snapshot = calloc(1, sizeof *snapshot + (size_t) held * sizeof *snapshot->pages);
 
 	if (snapshot == NULL || !copy_lightning(c, s, snapshot) ||
-		!m1b_pages_snapshot(&c->pages, &s->list, n_tokens, snapshot->pages, &snapshot->partial))
+		!m1b_pages_snapshot(&c->pages, &s->list, n_tokens, account, snapshot->pages, &snapshot->partial))
 	{
 		free_snapshot(c, snapshot);
 		return NULL;
 	}
+	snapshot->account = account;
 	snapshot->n_pages = held;
 	return snapshot;
 }
@@ -293,6 +299,6 @@ m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 
-	m1b_pages_snapshot_release(&c->pages, snapshot->pages, snapshot->n_pages);
+	m1b_pages_snapshot_release(&c->pages, snapshot->account, snapshot->pages, snapshot->n_pages);
 	free_snapshot(c, snapshot);
 }

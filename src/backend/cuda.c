@@ -148,6 +148,15 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 			want(&all, &c->lanes[i].up, lane, sizeof *c->lanes[i].up);
 		}
 	}
+	if (m1b_cuda_samples(g))
+	{
+		c->mask_words = (g->vocab + 63) / 64;
+		want(&all, &c->draws, states, sizeof *c->draws);
+		want(&all, &c->picks, states, sizeof *c->picks);
+		want(&all, &c->masks, states * (size_t) c->mask_words, sizeof *c->masks);
+		want(&all, &c->found, states, sizeof *c->found);
+		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);
+	}
 	return all;
 }
 
@@ -165,9 +174,8 @@ take_buffers(m1b_cuda *c, const buffers *all, m1_error *err)
 	return M1_OK;
 }
 
-/* Sets the pointer at `to`, of whatever type. */
-static m1_status
-pinned(void *to, size_t bytes, m1_error *err)
+m1_status
+m1b_cuda_pinned(void *to, size_t bytes, m1_error *err)
 {
 	void *block = NULL;
 	cudaError_t error = cudaHostAlloc(&block, bytes, cudaHostAllocDefault);
@@ -202,10 +210,10 @@ log_plan(const m1b_cuda *c)
 		return;
 	snprintf(line, sizeof line,
 			 "device memory: %.2f GB available; weights %.2f, activations %.2f, work space %.2f, states of "
-			 "%d sequences and %d snapshots %.2f, %d KV pages of %d tokens %.2f; %.2f left",
+			 "%d sequences, %d snapshots and %d choices being scored %.2f, %d KV pages of %d tokens %.2f; %.2f left",
 			 (double) p->available * 1e-9, (double) p->weights * 1e-9, (double) p->activations * 1e-9,
-			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, (double) p->states * 1e-9, p->n_pages,
-			 M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
+			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, p->own_places, (double) p->states * 1e-9,
+			 p->n_pages, M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
 			 ((double) p->available - (double) (p->weights + p->activations + p->work + p->states + p->pages)) * 1e-9);
 	c->log(c->log_context, line);
 }
@@ -280,11 +288,13 @@ configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 	if ((status = make_plan(c, &work, err)) != M1_OK ||
 		(status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
 		(status = take_buffers(c, &work, err)) != M1_OK || (status = m1b_cuda_states_create(c, err)) != M1_OK ||
-		(status = pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
-		(status = pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) != M1_OK ||
-		(status = pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) != M1_OK ||
-		(status = m1b_cuda_experts_create(c, err)) != M1_OK || (status = prepare_kernels(c, err)) != M1_OK ||
-		(status = upload_frequencies(c, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) !=
+			M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) !=
+			M1_OK ||
+		(status = m1b_cuda_experts_create(c, err)) != M1_OK || (status = m1b_cuda_sample_create(c, err)) != M1_OK ||
+		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
 		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
 	return m1b_cuda_loader_create(c, err);
@@ -311,6 +321,7 @@ cuda_close(m1b_backend *b)
 	cudaFreeHost(c->host_tokens);
 	cudaFreeHost(c->host_segment_of);
 	cudaFreeHost(c->host_segments);
+	m1b_cuda_sample_free(c);
 	cudaFree(c->arena.base);
 	if (c->uploaded != NULL)
 		cudaEventDestroy(c->uploaded);
@@ -343,6 +354,7 @@ static const m1b_ops cuda_ops = {
 	.moe = m1b_cuda_moe,
 	.end = m1b_cuda_end,
 	.read = m1b_cuda_read,
+	.sample = m1b_cuda_sample,
 };
 
 static m1_status

@@ -44,14 +44,14 @@ create_event(cudaEvent_t *event)
 m1_status
 m1b_cuda_experts_create(m1b_cuda *c, m1_error *err)
 {
-	void *group = NULL;
 	cudaError_t error;
+	m1_status status;
 
 	if (c->gathered == NULL)
 		return M1_OK;
-	error = cudaHostAlloc(&group, ((size_t) c->g.experts + 1) * sizeof *c->host_group, cudaHostAllocDefault);
-	c->host_group = group;
-	if (error == cudaSuccess && (error = create_event(&c->routed)) == cudaSuccess)
+	if ((status = m1b_cuda_pinned(&c->host_group, ((size_t) c->g.experts + 1) * sizeof *c->host_group, err)) != M1_OK)
+		return status;
+	if ((error = create_event(&c->routed)) == cudaSuccess)
 		error = create_event(&c->is_gathered);
 	for (int i = 0; i < M1B_CUDA_LANES && error == cudaSuccess; i++)
 		if ((error = cudaStreamCreateWithFlags(&c->lanes[i].stream, cudaStreamNonBlocking)) == cudaSuccess)

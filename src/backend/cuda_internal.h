@@ -9,6 +9,7 @@
  *   cuda_experts.c experts with many tokens each
  *   cuda_gemm.c    cuBLASLt
  *   cuda_attention.c lightning and softmax attention
+ *   cuda_sample.c  the next tokens, from logits that stay on the device
  *
  * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
  * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
@@ -44,7 +45,8 @@ typedef struct m1b_cuda_plan
 	size_t state_bytes; /* one sequence's lightning states */
 	size_t slot_bytes;	/* K and V of one page and layer */
 	size_t page_bytes;
-	int snapshots;		/* places for snapshots' lightning states */
+	int snapshots;		/* places for M1B_SHARED snapshots' lightning states */
+	int own_places;		/* and for M1B_OWN ones' */
 	int sequence_pages; /* of n_pages, what sequences may use; the rest is for snapshots */
 	int n_pages;
 } m1b_cuda_plan;
@@ -67,7 +69,8 @@ struct m1b_state
 
 struct m1b_snapshot
 {
-	int index;	/* of its copy of a state, after those of the sequences */
+	int index; /* of its copy of a state, after those of the sequences */
+	m1b_account account;
 	int *pages; /* NULL = this place is free */
 	int n_pages;
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
@@ -109,9 +112,9 @@ typedef struct m1b_cuda
 
 	/* cuda_state.c */
 	m1b_state *states;		 /* [max_states] */
-	m1b_snapshot *snapshots; /* [plan.snapshots] */
+	m1b_snapshot *snapshots; /* [plan.snapshots + own_places], the M1B_SHARED ones first */
 	m1b_pages pages;
-	float *state_memory; /* [max_states + snapshots][state_bytes] */
+	float *state_memory; /* [max_states + snapshots + own_places][state_bytes] */
 	char *page_memory;
 	int *table; /* [max_states, table_stride], pinned */
 	int table_stride;
@@ -152,6 +155,15 @@ typedef struct m1b_cuda
 	uint16_t *gathered;				 /* [max_moe_pairs, d] rows of x by place */
 	int *host_group;				 /* [E + 1], pinned */
 	cudaEvent_t routed, is_gathered; /* host_group, and gathered, are there */
+
+	/* cuda_sample.c: see m1k_sample; what is copied to and from the host has a pinned copy, wiped after each use */
+	m1k_draw *draws, *host_draws; /* [max_states] */
+	m1k_pick *picks, *host_picks; /* [max_states] */
+	uint64_t *masks, *host_masks; /* [max_states, mask_words] */
+	int mask_words;
+	/* zeros between two uses */
+	m1k_found *found; /* [max_states] */
+	m1k_tally *bins;  /* [max_states, M1K_SAMPLE_BINS] */
 } m1b_cuda;
 
 static inline m1b_cuda *
@@ -168,6 +180,9 @@ void m1b_cuda_launched(m1b_cuda *c, const char *doing);
 m1_status m1b_cuda_status(const m1b_cuda *c, m1_error *err);
 /* Any CUDA error as one of ours. */
 m1_status m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err);
+
+/* cuda.c: pinned memory of the host; sets the pointer at `to`, of whatever type. */
+m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
 
 /* cuda_memory.c */
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
@@ -191,7 +206,7 @@ m1b_state *m1b_cuda_state_acquire(m1b_backend *b, int n_tokens);
 m1b_state *m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *from);
 void m1b_cuda_state_trim(m1b_backend *b, m1b_state *state, int n_tokens);
 void m1b_cuda_state_release(m1b_backend *b, m1b_state *state);
-m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens);
+m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
 size_t m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cuda_memory(const m1b_backend *b);
@@ -248,5 +263,12 @@ cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1b_cuda_multiply *p
 /* cuda_attention.c */
 void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
+
+/* cuda_sample.c */
+/* Whether logits of so many tokens can be sampled on the device. */
+bool m1b_cuda_samples(const m1b_geometry *g);
+m1_status m1b_cuda_sample_create(m1b_cuda *c, m1_error *err);
+void m1b_cuda_sample_free(m1b_cuda *c);
+m1_status m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 
 #endif

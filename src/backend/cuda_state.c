@@ -30,12 +30,24 @@ does_not_fit(const m1b_geometry *g, const m1b_cuda_plan *plan, m1_error *err)
 {
 	m1_fail(err, M1_E_NO_MEMORY, "the model does not fit the device");
 	m1_error_detail(err,
-					"Bytes: %zu available; %zu weights, %zu activations, %zu work space, %zu states of %d sequences "
-					"and %d snapshots, %zu for each page of %d tokens.",
+					"Bytes: %zu available; %zu weights, %zu activations, %zu work space, %zu states of %d sequences, "
+					"%d snapshots and %d choices being scored, %zu for each page of %d tokens.",
 					plan->available, plan->weights, plan->activations, plan->work, plan->states, g->max_states,
-					plan->snapshots, plan->page_bytes, M1B_PAGE_TOKENS);
+					plan->snapshots, plan->own_places, plan->page_bytes, M1B_PAGE_TOKENS);
 	m1_error_hint(err, "Lower max_requests, max_context or prefix_cache_size, or use smaller weights.");
 	return M1_E_NO_MEMORY;
+}
+
+/* As many as there are sequences, unless that takes more than this share of what pages could have. */
+#define OWN_PLACES_SHARE 4
+
+static int
+own_places(const m1b_geometry *g, const m1b_cuda_plan *plan, size_t taken)
+{
+	const size_t left = plan->available > taken ? plan->available - taken : 0;
+	const size_t fit = left / OWN_PLACES_SHARE / (plan->state_bytes + 1);
+
+	return fit < 1 ? 1 : (int) smaller(fit, (size_t) g->max_states);
 }
 
 /* Divides what the rest of the plan leaves: states for all sequences, room for snapshots, pages from what is left. */
@@ -44,7 +56,7 @@ m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *pl
 {
 	const size_t dd = (size_t) g->head_dim * (size_t) g->head_dim;
 	const size_t whole = (size_t) m1b_pages_for(g->max_context) * (size_t) g->max_states;
-	size_t taken, pages, extra;
+	size_t taken, states, pages, extra;
 
 	plan->state_bytes = (size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float);
 	plan->slot_bytes = (size_t) 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS * (size_t) g->head_dim *
@@ -54,8 +66,11 @@ m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *pl
 	if (plan->page_bytes == 0)
 		plan->page_bytes = M1B_CUDA_ALIGNMENT;
 	plan->snapshots = (int) smaller(g->snapshot_bytes / (plan->state_bytes + plan->page_bytes), 65536);
-	plan->states = m1b_cuda_round(((size_t) g->max_states + (size_t) plan->snapshots) * plan->state_bytes);
-	taken = plan->weights + plan->activations + plan->work + plan->states;
+	taken = plan->weights + plan->activations + plan->work;
+	states = (size_t) g->max_states + (size_t) plan->snapshots;
+	plan->own_places = own_places(g, plan, taken + states * plan->state_bytes);
+	plan->states = m1b_cuda_round((states + (size_t) plan->own_places) * plan->state_bytes);
+	taken += plan->states;
 	if (taken + plan->page_bytes > plan->available)
 		return does_not_fit(g, plan, err);
 	pages = smaller(smaller((plan->available - taken) / plan->page_bytes, whole), INT32_MAX);
@@ -150,7 +165,7 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 
 	c->table_stride = m1b_pages_for(g->max_context);
 	c->states = calloc((size_t) g->max_states, sizeof *c->states);
-	c->snapshots = calloc((size_t) c->plan.snapshots + 1, sizeof *c->snapshots);
+	c->snapshots = calloc((size_t) (c->plan.snapshots + c->plan.own_places), sizeof *c->snapshots);
 	c->pages = (m1b_pages){.n_pages = c->plan.n_pages,
 						   .sequence_pages = c->plan.sequence_pages,
 						   .page_bytes = c->plan.page_bytes,
@@ -173,7 +188,7 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 void
 m1b_cuda_states_free(m1b_cuda *c)
 {
-	for (int i = 0; c->snapshots != NULL && i < c->plan.snapshots; i++)
+	for (int i = 0; c->snapshots != NULL && i < c->plan.snapshots + c->plan.own_places; i++)
 		free(c->snapshots[i].pages);
 	free(c->snapshots);
 	free(c->states);
@@ -186,7 +201,11 @@ m1b_cuda_states_free(m1b_cuda *c)
 m1b_memory
 m1b_cuda_memory(const m1b_backend *b)
 {
-	return m1b_pages_memory(&((const m1b_cuda *) b)->pages);
+	const m1b_cuda *c = (const m1b_cuda *) b;
+	m1b_memory memory = m1b_pages_memory(&c->pages);
+
+	memory.own_places = c->plan.own_places;
+	return memory;
 }
 
 /* ---- states ---- */
@@ -268,26 +287,30 @@ m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *s, int n_tokens)
 }
 
 static m1b_snapshot *
-free_snapshot(m1b_cuda *c)
+free_place(m1b_cuda *c, m1b_account account)
 {
-	for (int i = 0; i < c->plan.snapshots; i++)
+	const int first = account == M1B_SHARED ? 0 : c->plan.snapshots;
+	const int end = account == M1B_SHARED ? c->plan.snapshots : c->plan.snapshots + c->plan.own_places;
+
+	for (int i = first; i < end; i++)
 		if (c->snapshots[i].pages == NULL)
 		{
 			c->snapshots[i].index = c->g.max_states + i;
+			c->snapshots[i].account = account;
 			return &c->snapshots[i];
 		}
 	return NULL;
 }
 
 m1b_snapshot *
-m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens)
+m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens, m1b_account account)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
 	const int held = m1b_pages_held(&s->list, n_tokens);
-	m1b_snapshot *snapshot = free_snapshot(c);
+	m1b_snapshot *snapshot = free_place(c, account);
 	int *pages = snapshot != NULL ? calloc((size_t) held + 1, sizeof *pages) : NULL;
 
-	if (pages == NULL || !m1b_pages_snapshot(&c->pages, &s->list, n_tokens, pages, &snapshot->partial))
+	if (pages == NULL || !m1b_pages_snapshot(&c->pages, &s->list, n_tokens, account, pages, &snapshot->partial))
 	{
 		free(pages);
 		return NULL;
@@ -304,7 +327,7 @@ m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
 	m1b_cuda *c = m1b_cuda_of(b);
 
 	wipe(c, state_at(c, snapshot->index), c->plan.state_bytes);
-	m1b_pages_snapshot_release(&c->pages, snapshot->pages, snapshot->n_pages);
+	m1b_pages_snapshot_release(&c->pages, snapshot->account, snapshot->pages, snapshot->n_pages);
 	free(snapshot->pages);
 	snapshot->pages = NULL;
 }

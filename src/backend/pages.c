@@ -177,8 +177,18 @@ m1b_pages_snapshot_cost(const m1b_pages *p, const m1b_page_list *list, int n_tok
 	return p->state_bytes + pages * p->page_bytes;
 }
 
+static void
+count_snapshot(m1b_pages *p, m1b_account account, int n)
+{
+	if (account != M1B_SHARED)
+		return;
+	p->n_snapshots += n;
+	p->snapshot_bytes += n > 0 ? p->state_bytes : -p->state_bytes;
+}
+
 bool
-m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, int *pages, bool *partial)
+m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, m1b_account account, int *pages,
+				   bool *partial)
 {
 	const int held = m1b_pages_held(list, n_tokens);
 	const int full = n_tokens / M1B_PAGE_TOKENS < held ? n_tokens / M1B_PAGE_TOKENS : held;
@@ -188,26 +198,24 @@ m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, int *p
 	for (int i = 0; i < full; i++)
 	{
 		pages[i] = list->pages[i];
-		count_holder(p, pages[i], 1, true);
+		count_holder(p, pages[i], 1, account == M1B_SHARED);
 	}
 	*partial = held > full;
 	if (*partial)
 	{
 		/* the sequence goes on writing to its last page: the snapshot has a copy */
-		pages[full] = take_page(p, true);
+		pages[full] = take_page(p, account == M1B_SHARED);
 		p->n_unreserved--;
 		p->copy(p->backend, pages[full], list->pages[full]);
 	}
-	p->n_snapshots++;
-	p->snapshot_bytes += p->state_bytes;
+	count_snapshot(p, account, 1);
 	return true;
 }
 
 void
-m1b_pages_snapshot_release(m1b_pages *p, const int *pages, int n)
+m1b_pages_snapshot_release(m1b_pages *p, m1b_account account, const int *pages, int n)
 {
 	for (int i = 0; i < n; i++)
-		leave_page(p, pages[i], true);
-	p->n_snapshots--;
-	p->snapshot_bytes -= p->state_bytes;
+		leave_page(p, pages[i], account == M1B_SHARED);
+	count_snapshot(p, account, -1);
 }

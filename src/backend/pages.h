@@ -19,7 +19,7 @@
 typedef struct m1b_page_use
 {
 	int holders;   /* states and snapshots; 0 = free */
-	int snapshots; /* of the holders */
+	int snapshots; /* of the holders, M1B_SHARED ones: others count like the states that they belong to */
 } m1b_page_use;
 
 typedef struct m1b_pages
@@ -31,10 +31,11 @@ typedef struct m1b_pages
 	m1b_page_use *use;	/* [n_pages] */
 	int *free_pages;	/* stack */
 	int n_free;
-	int n_unreserved;	  /* free pages that no state has a claim on: n_free less what states have reserved */
-	int n_snapshot_pages; /* pages that only snapshots hold */
+	int n_unreserved; /* free pages that no state has a claim on: n_free less what states have reserved */
+	/* M1B_SHARED snapshots */
+	int n_snapshot_pages; /* pages that only they hold */
 	int n_snapshots;
-	size_t snapshot_bytes;				   /* of all snapshots; a page that several share counts once */
+	size_t snapshot_bytes;				   /* of all; a page that several share counts once */
 	void (*wipe)(void *backend, int page); /* makes a page zeros: it has no holder any more */
 	void (*copy)(void *backend, int to, int from);
 	void *backend;
@@ -78,7 +79,8 @@ size_t m1b_pages_snapshot_cost(const m1b_pages *p, const m1b_page_list *list, in
  * The pages of a snapshot: the list's full ones, shared, and a copy of the last when *partial. false when there is no
  * page for that. pages has room for m1b_pages_held().
  */
-bool m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, int *pages, bool *partial);
-void m1b_pages_snapshot_release(m1b_pages *p, const int *pages, int n);
+bool m1b_pages_snapshot(m1b_pages *p, const m1b_page_list *list, int n_tokens, m1b_account account, int *pages,
+						bool *partial);
+void m1b_pages_snapshot_release(m1b_pages *p, m1b_account account, const int *pages, int n);
 
 #endif

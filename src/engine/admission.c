@@ -177,13 +177,26 @@ find_memory(m1_prefix_cache *cache, m1b_backend *backend, m1_request *r, m1_pref
 	}
 }
 
+/* Those who score hold their places from the start: they are on the way to it. */
+static bool
+can_score(const m1b_backend *backend, const m1_crowd *crowd)
+{
+	int places = backend->ops->memory(backend).own_places;
+
+	for (int i = 0; i < crowd->n_active; i++)
+		places -= crowd->active[i]->scorer != NULL;
+	return places > 0;
+}
+
 m1_admission
 m1_admission_try(m1_prefix_cache *cache, m1b_backend *backend, const m1_crowd *crowd, m1_request *r)
 {
 	m1_prefix *prefix = longest_prefix(cache, r);
 
 	if (!r->alone && is_being_prefilled(crowd, r, prefix != NULL ? m1_prefix_tokens(prefix) : 0))
-		return M1_WAITS_FOR_PREFIX;
+		return M1_WAITS_FOR_OTHERS;
+	if (r->scorer != NULL && !can_score(backend, crowd))
+		return M1_WAITS_FOR_OTHERS;
 	find_memory(cache, backend, r, &prefix);
 	if (r->state == NULL)
 		return M1_WAITS_FOR_MEMORY;

@@ -4,7 +4,9 @@
  *
  * Called by the step thread only. A request that finds another one prefilling what
  * they have in common waits for that snapshot; snapshots are given up before a
- * request has to wait for memory.
+ * request has to wait for memory. What scoring choices takes is none of the cache's:
+ * a request that does so starts when there is a place for the snapshot that it will
+ * go back to, and has that place to its end.
  */
 #ifndef M1_ENGINE_ADMISSION_H
 #define M1_ENGINE_ADMISSION_H
@@ -26,7 +28,7 @@ void m1_admission_arrived(m1_prefix_cache *cache, const m1_crowd *crowd, m1_requ
 typedef enum m1_admission
 {
 	M1_STARTED,			 /* it has a state, and its first `fed` tokens in it */
-	M1_WAITS_FOR_PREFIX, /* others may go first */
+	M1_WAITS_FOR_OTHERS, /* for a prefix, or for a place to score at: those behind it may go first */
 	M1_WAITS_FOR_MEMORY, /* nobody may: a large request would never start */
 } m1_admission;
 

@@ -15,11 +15,10 @@
 #include "engine/admission.h"
 #include "engine/mailbox.h"
 #include "engine/masker.h"
+#include "engine/outcome.h"
 #include "engine/report.h"
 #include "engine/request.h"
 #include "engine/scoring.h"
-#include "model/forward.h"
-#include "model/sampler.h"
 
 #define DEFAULT_LOOP_GUARD 3000 /* as in M1's training */
 #define PROGRESS_TOKENS 16		/* decoded tokens between two progress events */
@@ -27,7 +26,6 @@
 struct m1_engine
 {
 	m1_model *model;
-	m1_sampler *sampler;
 	m1_constraints *constraints; /* NULL without a tokenizer */
 	m1_masker *masker;
 	m1_engine_events events;
@@ -48,39 +46,11 @@ struct m1_engine
 	int32_t *tokens;	   /* [max_batch_tokens] */
 	m1b_segment *segments; /* [max_sequences] */
 	m1_request **owners;   /* [max_sequences] of the segments */
-	int *rows;			   /* [max_sequences] whose logits are wanted */
-	m1_request **samplers; /* [max_sequences] of the rows */
-	float *logits;		   /* [max_sequences, vocab] */
-	int n_rows;
 	m1b_batch batch;
+	m1_outcome *outcome;
 };
 
 /* ---- life ---- */
-
-static bool *
-alive_tokens(const m1_model *model)
-{
-	bool *alive = calloc((size_t) model->config.vocab_size, sizeof *alive);
-
-	if (alive != NULL)
-		for (int32_t i = 0; i < model->config.vocab_size; i++)
-			alive[i] = m1_tokenizer_piece(model->tokenizer, i).data != NULL;
-	return alive;
-}
-
-/* Rows of the table that no token uses are never sampled; without a tokenizer, all may be. */
-static m1_status
-open_sampler(m1_engine *e, m1_error *err)
-{
-	bool *alive = NULL;
-	m1_status status;
-
-	if (e->model->tokenizer != NULL && (alive = alive_tokens(e->model)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the sampler");
-	status = m1_sampler_create(e->model->config.vocab_size, alive, &e->sampler, err);
-	free(alive);
-	return status;
-}
 
 static m1_status
 open_constraints(m1_engine *e, m1_error *err)
@@ -101,13 +71,10 @@ allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 	e->tokens = calloc((size_t) e->model->max_batch_tokens, sizeof *e->tokens);
 	e->segments = calloc(n, sizeof *e->segments);
 	e->owners = calloc(n, sizeof *e->owners);
-	e->rows = calloc(n, sizeof *e->rows);
-	e->samplers = calloc(n, sizeof *e->samplers);
-	e->logits = calloc(n * (size_t) e->model->config.vocab_size, sizeof *e->logits);
 	e->cache = m1_prefix_cache_create(e->model->backend, prefix_cache_bytes, 64);
-	if (!e->cache || !e->active || !e->tokens || !e->segments || !e->owners || !e->rows || !e->samplers || !e->logits)
+	if (!e->cache || !e->active || !e->tokens || !e->segments || !e->owners)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %zu requests", n);
-	return M1_OK;
+	return m1_outcome_create(e->model, &e->outcome, err);
 }
 
 m1_status
@@ -140,8 +107,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	e->prefill_chunk = chunk;
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
 	m1_mailbox_init(&e->mailbox);
-	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_sampler(e, err)) != M1_OK ||
-		(status = open_constraints(e, err)) != M1_OK ||
+	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_constraints(e, err)) != M1_OK ||
 		(status = allocate_batch(e, o->prefix_cache_bytes, err)) != M1_OK)
 	{
 		m1_engine_close(e);
@@ -175,15 +141,12 @@ m1_engine_close(m1_engine *e)
 	m1_prefix_cache_free(e->cache);
 	m1_masker_free(e->masker);
 	m1_constraints_free(e->constraints);
-	m1_sampler_free(e->sampler);
+	m1_outcome_free(e->outcome);
 	m1_model_close(e->model);
 	free(e->active);
 	free(e->tokens);
 	free(e->segments);
 	free(e->owners);
-	free(e->rows);
-	free(e->samplers);
-	free(e->logits);
 	free(e);
 }
 
@@ -382,7 +345,7 @@ drop_cancelled(m1_engine *e)
 
 /*
  * In order of arrival: a large request that does not fit yet is not overtaken forever by small ones. One that waits for
- * a snapshot is next as soon as that is there.
+ * a snapshot, or for a place to score at, is next as soon as that is there.
  */
 static void
 admit(m1_engine *e)
@@ -397,7 +360,7 @@ admit(m1_engine *e)
 
 		if (what == M1_WAITS_FOR_MEMORY)
 			return;
-		if (what == M1_WAITS_FOR_PREFIX)
+		if (what == M1_WAITS_FOR_OTHERS)
 		{
 			at = &r->next;
 			continue;
@@ -422,10 +385,7 @@ add_segment(m1_engine *e, m1_request *r, int n)
 	e->owners[b->n_segments++] = r;
 	b->n_tokens += n;
 	if (n == m1_request_pending(r))
-	{
-		e->rows[e->n_rows] = b->n_tokens - 1;
-		e->samplers[e->n_rows++] = r;
-	}
+		m1_outcome_want(e->outcome, r, b->n_tokens - 1);
 }
 
 static void
@@ -434,7 +394,7 @@ build_batch(m1_engine *e)
 	int room = e->prefill_chunk;
 
 	e->batch = (m1b_batch){.tokens = e->tokens, .segments = e->segments};
-	e->n_rows = 0;
+	m1_outcome_clear(e->outcome);
 	for (int i = 0; i < e->n_active; i++)
 		if (!e->active[i]->paused && m1_request_pending(e->active[i]) == 1)
 			add_segment(e, e->active[i], 1);
@@ -484,25 +444,11 @@ advance_fed(m1_engine *e)
 	}
 }
 
-/* The next token of a reply, from what its constraint allows. */
+/* What the step's i-th outcome means for its request. */
 static m1_status
-sample(m1_engine *e, m1_request *r, const float *logits, m1_error *err)
+use_outcome(m1_engine *e, m1_request *r, int i, m1_error *err)
 {
-	if (r->cursor != NULL && r->mask_error.code != M1_OK)
-	{
-		*err = r->mask_error;
-		return err->code;
-	}
-	return m1_request_accept(
-		r, m1_sampler_pick(e->sampler, &r->sampling, (uint64_t) r->completion_tokens, r->mask, logits), err);
-}
-
-/* What the logits of one row mean for the request that asked for them. */
-static void
-use_logits(m1_engine *e, m1_request *r, const float *logits)
-{
-	m1_status status;
-	m1_error error;
+	const float *logits = m1_outcome_logits(e->outcome, i);
 
 	if (r->kind == M1_REQUEST_LOGITS)
 	{
@@ -510,23 +456,42 @@ use_logits(m1_engine *e, m1_request *r, const float *logits)
 
 		e->events.vector(e->events.context, r->id, &vector);
 		r->ended = true;
-		return;
+		return M1_OK;
 	}
-	if (m1_scoring_goes_on(r))
-		status = m1_scoring_step(e->model->backend, r, logits, &error);
-	else
-		status = sample(e, r, logits, &error);
-	if (status != M1_OK)
+	if (logits != NULL)
+		return m1_scoring_step(e->model->backend, r, logits, err);
+	if (r->cursor != NULL && r->mask_error.code != M1_OK)
 	{
-		fail_request(e, r, &error);
-		return;
+		*err = r->mask_error;
+		return err->code;
 	}
+	return m1_request_accept(r, m1_outcome_pick(e->outcome, i), err);
+}
+
+static void
+report_outcome(m1_engine *e, m1_request *r)
+{
 	if (r->ended)
 		return;
 	if (r->completion_tokens == 1 || r->completion_tokens - r->reported >= PROGRESS_TOKENS)
 		m1_report_progress(&e->events, r);
 	if (r->kind == M1_REQUEST_CHAT)
 		m1_report_deltas(&e->events, r);
+}
+
+static void
+use_outcomes(m1_engine *e)
+{
+	for (int i = 0; i < m1_outcome_count(e->outcome); i++)
+	{
+		m1_request *r = m1_outcome_request(e->outcome, i);
+		m1_error error;
+
+		if (use_outcome(e, r, i, &error) == M1_OK)
+			report_outcome(e, r);
+		else
+			fail_request(e, r, &error);
+	}
 }
 
 static void
@@ -547,7 +512,6 @@ remove_ended(m1_engine *e)
 m1_status
 m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 {
-	const size_t vocab = (size_t) e->model->config.vocab_size;
 	m1_status status;
 
 	read_mail(e);
@@ -557,20 +521,14 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	*busy = e->batch.n_segments > 0;
 	if (!*busy)
 		return M1_OK;
-	if (e->masker != NULL)
-		m1_masker_start(e->masker, e->samplers, e->n_rows);
-	status = m1_forward(e->model, &e->batch, e->rows, e->n_rows, e->logits, err);
-	if (e->masker != NULL)
-		m1_masker_wait(e->masker);
-	if (status != M1_OK)
+	if ((status = m1_outcome_run(e->outcome, &e->batch, e->masker, err)) != M1_OK)
 	{
 		fail_all(e, err);
 		return status;
 	}
 	advance_fed(e);
 	report_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
-	for (int i = 0; i < e->n_rows; i++)
-		use_logits(e, e->samplers[i], e->logits + (size_t) i * vocab);
+	use_outcomes(e);
 	remove_ended(e);
 	return M1_OK;
 }

@@ -85,7 +85,7 @@ m1_masker_start(m1_masker *m, m1_request *const *requests, int n)
 	int unknown = 0;
 
 	for (int i = 0; i < n; i++)
-		if (requests[i]->cursor != NULL && requests[i]->answer_start == 0 && !m1_request_known_mask(requests[i]))
+		if (requests[i]->cursor != NULL && !m1_request_known_mask(requests[i]))
 			m->requests[unknown++] = requests[i];
 	if (unknown == 0)
 		return;

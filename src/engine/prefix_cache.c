@@ -163,7 +163,7 @@ m1_prefix_cache_add(m1_prefix_cache *c, const m1_prefix_name *name, const m1b_st
 
 	if (!make_room(c, state, n) || (p = calloc(1, own_bytes(n))) == NULL)
 		return false;
-	while ((p->snapshot = c->backend->ops->snapshot_take(c->backend, state, n)) == NULL)
+	while ((p->snapshot = c->backend->ops->snapshot_take(c->backend, state, n, M1B_SHARED)) == NULL)
 		if (!m1_prefix_cache_evict(c))
 		{
 			free(p);

@@ -446,18 +446,18 @@ accept_chat(m1_request *r, int32_t id, m1_error *err)
 }
 
 m1_status
-m1_request_accept(m1_request *r, m1_sample sample, m1_error *err)
+m1_request_accept(m1_request *r, m1b_pick pick, m1_error *err)
 {
-	r->sure_tokens = sample.probability > SURE_PROBABILITY ? r->sure_tokens + 1 : 0;
+	r->sure_tokens = pick.probability > SURE_PROBABILITY ? r->sure_tokens + 1 : 0;
 	if (r->kind == M1_REQUEST_CHAT)
 	{
-		const m1_status status = accept_chat(r, sample.id, err);
+		const m1_status status = accept_chat(r, pick.id, err);
 
 		if (!r->ended && m1_request_at_scored_answer(r) && r->max_tokens - r->completion_tokens < r->room)
 			end(r, M1W_FINISH_LENGTH);
 		return status;
 	}
-	if (!append(r, sample.id))
+	if (!append(r, pick.id))
 		return no_memory(err);
 	if (r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);

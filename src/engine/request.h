@@ -102,6 +102,6 @@ void m1_request_fill_mask(m1_request *r);
 bool m1_request_known_mask(m1_request *r);
 
 /* A token was sampled after the last pending one, from those of the mask if there is one. */
-m1_status m1_request_accept(m1_request *r, m1_sample sample, m1_error *err);
+m1_status m1_request_accept(m1_request *r, m1b_pick pick, m1_error *err);
 
 #endif

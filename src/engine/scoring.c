@@ -16,7 +16,8 @@ scored_tokens(const m1_request *r)
 
 /*
  * Takes the sequence to the place where its answer begins; it is there the first time. There is memory for it: what was
- * reserved for more reasoning is given up, and that is a page at least (m1_request.scoring_tokens). Later, the state
+ * reserved for more reasoning is given up, and that is a page at least (m1_request.scoring_tokens); and no more requests
+ * that score were admitted than there are places for their snapshots. Later, the state
  * makes room for the next one, which starts from the snapshot; nobody comes in between.
  */
 static m1_status
@@ -25,7 +26,7 @@ back_to_answer(m1b_backend *b, m1_request *r, m1_error *err)
 	if (r->snapshot == NULL)
 	{
 		b->ops->state_trim(b, r->state, scored_tokens(r));
-		r->snapshot = b->ops->snapshot_take(b, r->state, r->answer_start);
+		r->snapshot = b->ops->snapshot_take(b, r->state, r->answer_start, M1B_OWN);
 		return r->snapshot != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for scoring choices");
 	}
 	m1_request_rewind(r);

@@ -198,43 +198,33 @@ experts(m1_model *m, const m1_layer *layer, int n)
 	m->backend->ops->moe(m->backend, &moe);
 }
 
-/* Ends the last layer for the wanted rows only, and gives their logits, max_sequences rows at a time. */
-static m1_status
-head(m1_model *m, const int *rows, int n_rows, float *logits, m1_error *err)
+/* Ends the last layer for up to max_sequences wanted rows, and puts their logits into a->logits, in that order. */
+static void
+head(m1_model *m, const int *rows, int n)
 {
 	m1_activations *a = m->activations;
 	const size_t d = (size_t) m->config.hidden_size;
-	const size_t vocab = (size_t) m->config.vocab_size;
 
-	for (int first = 0; first < n_rows; first += m->max_sequences)
+	for (int i = 0, run; i < n; i += run)
 	{
-		int n = n_rows - first < m->max_sequences ? n_rows - first : m->max_sequences;
-		m1_status status;
+		size_t at = (size_t) rows[i] * d;
+		m1b_norm last = {.residual = (m->config.postnorm ? a->normed : a->x) + at,
+						 .branch = a->branch + at,
+						 .alpha = m->config.alpha_mlp,
+						 .beta = m->config.beta_mlp,
+						 .weight = m->weights.final_norm,
+						 .eps = m->config.rms_norm_eps,
+						 .width = m->config.hidden_size,
+						 .out = a->head_in + (size_t) i * d};
 
-		for (int i = 0, run; i < n; i += run)
-		{
-			size_t at = (size_t) rows[first + i] * d;
-			m1b_norm last = {.residual = (m->config.postnorm ? a->normed : a->x) + at,
-							 .branch = a->branch + at,
-							 .alpha = m->config.alpha_mlp,
-							 .beta = m->config.beta_mlp,
-							 .weight = m->weights.final_norm,
-							 .eps = m->config.rms_norm_eps,
-							 .width = m->config.hidden_size,
-							 .out = a->head_in + (size_t) i * d};
-
-			/* rows that follow each other in one go */
-			for (run = 1; i + run < n && rows[first + i + run] == rows[first + i] + run; run++)
-				;
-			last.n = run;
-			m->backend->ops->norm(m->backend, &last);
-		}
-		linear(m, &m->weights.head, a->head_in, n, a->logits);
-		status = m->backend->ops->read(m->backend, a->logits, (size_t) n * vocab, logits + (size_t) first * vocab, err);
-		if (status != M1_OK)
-			return status;
+		/* rows that follow each other in one go */
+		for (run = 1; i + run < n && rows[i + run] == rows[i] + run; run++)
+			;
+		last.n = run;
+		m->backend->ops->norm(m->backend, &last);
 	}
-	return M1_OK;
+	if (n > 0)
+		linear(m, &m->weights.head, a->head_in, n, a->logits);
 }
 
 /* All layers but the end of the last one, which the head does for the rows that are wanted. */
@@ -265,8 +255,8 @@ layers(m1_model *m, const m1b_batch *batch)
 	}
 }
 
-m1_status
-m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, float *logits, m1_error *err)
+static void
+all_layers(m1_model *m, const m1b_batch *batch)
 {
 	/* Two norms a layer swap the two arrays an even number of times: recorded layers use the same ones every time. */
 	if (!m->backend->ops->begin(m->backend, batch))
@@ -274,5 +264,46 @@ m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, flo
 		layers(m, batch);
 		m->backend->ops->end(m->backend);
 	}
-	return head(m, rows, n_rows, logits, err);
+}
+
+void
+m1_forward_start(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows)
+{
+	all_layers(m, batch);
+	head(m, rows, n_rows);
+}
+
+m1_status
+m1_forward_logits(m1_model *m, int first, int n, float *logits, m1_error *err)
+{
+	const size_t vocab = (size_t) m->config.vocab_size;
+
+	return m->backend->ops->read(m->backend, m->activations->logits + (size_t) first * vocab, (size_t) n * vocab,
+								 logits, err);
+}
+
+m1_status
+m1_forward_sample(m1_model *m, const m1b_draw *draws, int n, m1b_pick *picks, m1_error *err)
+{
+	const m1b_sample p = {.logits = m->activations->logits, .draws = draws, .n = n, .picks = picks};
+
+	if (m->backend->ops->sample == NULL)
+		return m1_fail(err, M1_E_UNSUPPORTED, "the device does not sample");
+	return m->backend->ops->sample(m->backend, &p, err);
+}
+
+m1_status
+m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, float *logits, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	all_layers(m, batch);
+	for (int first = 0; first < n_rows && status == M1_OK; first += m->max_sequences)
+	{
+		const int n = n_rows - first < m->max_sequences ? n_rows - first : m->max_sequences;
+
+		head(m, rows + first, n);
+		status = m1_forward_logits(m, 0, n, logits + (size_t) first * (size_t) m->config.vocab_size, err);
+	}
+	return status;
 }

@@ -20,4 +20,14 @@ void m1_forward_free(m1_model *model);
 m1_status m1_forward(m1_model *model, const m1b_batch *batch, const int *rows, int n_rows, float *logits,
 					 m1_error *err);
 
+/*
+ * The same in two parts, for n_rows of at most max_sequences: the first starts the step, whose logits stay on the device
+ * until the next one; the others wait for it. Failures of the step are theirs to report.
+ */
+void m1_forward_start(m1_model *model, const m1b_batch *batch, const int *rows, int n_rows);
+/* logits [n, vocab] of the wanted rows first .. first + n */
+m1_status m1_forward_logits(m1_model *model, int first, int n, float *logits, m1_error *err);
+/* Chooses tokens on the device; draws' rows count among the wanted ones. M1_E_UNSUPPORTED: it does not do that. */
+m1_status m1_forward_sample(m1_model *model, const m1b_draw *draws, int n, m1b_pick *picks, m1_error *err);
+
 #endif

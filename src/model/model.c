@@ -50,6 +50,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		.expert_width = c->expert_width,
 		.hidden = c->hidden_size,
 		.experts = c->experts,
+		.vocab = c->vocab_size,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->snapshot_bytes,
 	};

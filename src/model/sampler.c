@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct candidate
 {
@@ -14,7 +13,7 @@ typedef struct candidate
 struct m1_sampler
 {
 	int vocab;
-	bool *alive;		   /* NULL = all */
+	uint64_t *alive;	   /* a bit for each token; NULL = all */
 	candidate *candidates; /* [vocab] */
 };
 
@@ -25,14 +24,14 @@ m1_sampler_create(int vocab, const bool *alive, m1_sampler **out, m1_error *err)
 
 	*out = NULL;
 	if (s == NULL || (s->candidates = calloc((size_t) vocab, sizeof *s->candidates)) == NULL ||
-		(alive != NULL && (s->alive = malloc((size_t) vocab * sizeof *s->alive)) == NULL))
+		(alive != NULL && (s->alive = calloc(((size_t) vocab + 63) / 64, sizeof *s->alive)) == NULL))
 	{
 		m1_sampler_free(s);
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the sampler");
 	}
 	s->vocab = vocab;
-	if (alive != NULL)
-		memcpy(s->alive, alive, (size_t) vocab * sizeof *s->alive);
+	for (int32_t i = 0; i < vocab && alive != NULL; i++)
+		s->alive[i >> 6] |= (uint64_t) alive[i] << (i & 63);
 	*out = s;
 	return M1_OK;
 }
@@ -95,9 +94,22 @@ by_weight(const void *a, const void *b)
 }
 
 static bool
+has(const uint64_t *set, int32_t id)
+{
+	return set == NULL || (set[id >> 6] >> (id & 63) & 1) != 0;
+}
+
+static bool
 may_come(const m1_sampler *s, const uint64_t *allowed, int32_t id)
 {
-	return (s->alive == NULL || s->alive[id]) && (allowed == NULL || (allowed[id >> 6] >> (id & 63) & 1) != 0);
+	return has(s->alive, id) && has(allowed, id);
+}
+
+/* NaN is below every number. */
+static bool
+is_greater(float x, float y)
+{
+	return x > y || (isnan(y) && !isnan(x));
 }
 
 static int32_t
@@ -106,9 +118,18 @@ best_token(const m1_sampler *s, const uint64_t *allowed, const float *logits)
 	int32_t best = -1;
 
 	for (int32_t i = 0; i < s->vocab; i++)
-		if (may_come(s, allowed, i) && (best < 0 || logits[i] > logits[best]))
+		if (may_come(s, allowed, i) && (best < 0 || is_greater(logits[i], logits[best])))
 			best = i;
 	return best < 0 ? 0 : best;
+}
+
+/* Of max, which no other is greater than, it is 1 even where that is infinite. */
+static float
+weight_of(float logit, float max, float temperature)
+{
+	if (logit == max)
+		return 1.0f;
+	return logit < max ? expf((logit - max) / temperature) : 0.0f;
 }
 
 static double
@@ -189,40 +210,62 @@ draw(const candidate *c, int n, double u)
 	return c[n - 1].id;
 }
 
+/* best: the likeliest that may come */
 static int32_t
 sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits,
-			 float max)
+			 int32_t best)
 {
 	candidate *c = s->candidates;
 	const double u = uniform(p->seed, step);
-	double needed;
+	double total;
 	int n = 0;
 
 	for (int32_t i = 0; i < s->vocab; i++)
 		if (may_come(s, allowed, i))
-			c[n++] = (candidate){.weight = expf((logits[i] - max) / p->temperature), .id = i};
+			c[n++] = (candidate){.weight = weight_of(logits[i], logits[best], p->temperature), .id = i};
+	total = total_weight(c, n);
+	if (!(total > 0.0)) /* nothing but NaN, or nothing at all */
+		return best;
 	/* With the whole distribution there is nothing to cut, and id order serves as well as any. */
 	if (p->top_p >= 1.0f && p->top_k == 0)
 		return draw(c, n, u);
-	needed = (double) p->top_p * total_weight(c, n);
-	n = sort_head(c, n, 1.0f, needed, p->top_k);
-	return draw(c, nucleus(c, n, needed, p), u);
+	n = sort_head(c, n, 1.0f, (double) p->top_p * total, p->top_k);
+	return draw(c, nucleus(c, n, (double) p->top_p * total, p), u);
 }
 
-m1_sample
+/* In the model's own distribution, whatever may come. */
+static float
+probability_of(const m1_sampler *s, const float *logits, int32_t id)
+{
+	float max = logits[0];
+	double sum = 0.0;
+
+	for (int32_t i = 1; i < s->vocab; i++)
+		max = is_greater(logits[i], max) ? logits[i] : max;
+	for (int32_t i = 0; i < s->vocab; i++)
+		sum += weight_of(logits[i], max, 1.0f);
+	return sum > 0.0 ? (float) (weight_of(logits[id], max, 1.0f) / sum) : 0.0f;
+}
+
+m1b_pick
 m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits)
 {
-	const int32_t best = best_token(s, allowed, logits);
-	float max = logits[best];
-	double sum = 0.0;
-	m1_sample sample = {.id = best};
+	int32_t id = best_token(s, allowed, logits);
 
 	if (p->temperature > 0.0f)
-		sample.id = sample_token(s, p, step, allowed, logits, max);
-	for (int32_t i = 0; i < s->vocab && allowed != NULL; i++)
-		max = logits[i] > max ? logits[i] : max;
-	for (int32_t i = 0; i < s->vocab; i++)
-		sum += expf(logits[i] - max);
-	sample.probability = (float) (expf(logits[sample.id] - max) / sum);
-	return sample;
+		id = sample_token(s, p, step, allowed, logits, id);
+	return (m1b_pick){.id = id, .probability = probability_of(s, logits, id)};
+}
+
+m1b_draw
+m1_sampler_draw(const m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, int row)
+{
+	return (m1b_draw){
+		.row = row,
+		.temperature = p->temperature,
+		.top_p = p->top_p,
+		.top_k = p->top_k,
+		.uniform = uniform(p->seed, step),
+		.allowed = allowed != NULL ? allowed : s->alive,
+	};
 }

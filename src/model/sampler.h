@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/backend.h"
 #include "base/status.h"
 
 typedef struct m1_sampling
@@ -30,17 +31,23 @@ void m1_sampler_free(m1_sampler *s);
 /* M1_E_INVALID_ARGUMENT names the value that is out of range. */
 m1_status m1_sampling_check(const m1_sampling *sampling, m1_error *err);
 
-typedef struct m1_sample
-{
-	int32_t id;
-	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
-} m1_sample;
+/*
+ * Picks a token from the logits [vocab]. allowed: NULL, or a bit for each token (token id is bit id % 64 of word
+ * id / 64): the others are left out before anything else is looked at, as are those that are not alive.
+ *
+ * A token's weight is exp((logit - best) / temperature); NaN has none. Tokens are taken in the order of their weights,
+ * the lower id first among equals: the first top_k; of these, as few as have top_p of their weight together; of these,
+ * the first one at which the sum of weights exceeds the uniform random number's share of it. With neither top_k nor
+ * top_p they are taken in the order of ids. At temperature 0 the first of all comes.
+ */
+m1b_pick m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
+						 const float *logits);
 
 /*
- * Picks a token from the logits [vocab]. Ties go to the lower id. allowed: NULL, or a bit for each token (token id is
- * bit id % 64 of word id / 64): the others are left out before anything else is looked at.
+ * The same question to a backend, which gives the same answer but for rounding: about row `row` of its logits. allowed,
+ * when not NULL, has only tokens that are alive. The draw points into it, or into the sampler.
  */
-m1_sample m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
-						  const float *logits);
+m1b_draw m1_sampler_draw(const m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
+						 int row);
 
 #endif

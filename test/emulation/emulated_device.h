@@ -114,12 +114,12 @@ template <typename T>
 static inline T
 __shfl_xor_sync(unsigned, T x, int lanes)
 {
-	static_assert(sizeof(T) == 4);
-	uint32_t bits;
+	static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+	constexpr int words = sizeof(T) / 4;
+	uint32_t bits[words];
 
-	memcpy(&bits, &x, 4);
-	bits = emulated_exchange(&bits, 1)[(threadIdx.x % 32) ^ lanes];
-	memcpy(&x, &bits, 4);
+	memcpy(bits, &x, sizeof x);
+	memcpy(&x, emulated_exchange(bits, words) + ((threadIdx.x % 32) ^ lanes) * words, sizeof x);
 	return x;
 }
 
@@ -133,6 +133,27 @@ __ballot_sync(unsigned, bool vote)
 	for (int i = 0; i < 32; i++)
 		votes |= all[i] << i;
 	return votes;
+}
+
+/* Fibers change nowhere else: nothing comes between reading and writing. */
+template <typename T>
+static inline T
+atomicAdd(T *at, T x)
+{
+	const T before = *at;
+
+	*at += x;
+	return before;
+}
+
+template <typename T>
+static inline T
+atomicMax(T *at, T x)
+{
+	const T before = *at;
+
+	*at = x > before ? x : before;
+	return before;
 }
 
 /* ---- arithmetic ---- */

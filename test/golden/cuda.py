@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Golden numbers of every test checkpoint through the CUDA backend.
 
-cuda.py ENGINE [N]: the first N ids only, for an engine whose GPU is emulated. Prints lines as golden.py does. F32
-checkpoints are held to the CPU's tolerance; where weights have 16 bits, activations are rounded to bf16.
+cuda.py ENGINE [N]: the first N ids only, and of the greedy cases those of at most 2 N tokens, for an engine whose GPU
+is emulated. Prints lines as golden.py does. F32 checkpoints are held to the CPU's tolerance; where weights have 16
+bits, activations are rounded to bf16.
 """
 import array
+import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
 
-from golden import MODELS, load, report
+from golden import MODELS, check_case, load, report
 
 ROUNDED = ["models/m1-nano", "test/checkpoints/tiny-bf16-sharded"]
 VARIANTS = [[], ["--decode"], ["--prefill-chunk", "37"]]
@@ -50,6 +52,14 @@ def check(engine, model, n, variant, folder):
         report(compared > 0 and worst <= 1, name, f"{worst:.3g} times the tolerance")
 
 
+def check_cases(engine, n, folder):
+    """Replies whose tokens are chosen on the device."""
+    with open("models/m1-nano/greedy_cases.json") as f:
+        for number, case in enumerate(json.load(f)):
+            if case["prompt_tokens"] + case["completion_tokens"] <= 2 * n:
+                check_case(engine, "models/m1-nano", number, case, folder, ["--device", "cuda"])
+
+
 def main():
     engine = sys.argv[1]
     n = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
@@ -57,6 +67,7 @@ def main():
         for model in MODELS:
             for variant in VARIANTS:
                 check(engine, model, n, variant, folder)
+        check_cases(engine, n, folder)
     print("done")
 
 

@@ -83,9 +83,9 @@ def check_greedy_ids(engine, model, golden, ids):
     report(got == list(golden["greedy_ids"]), f"{model} greedy ids", run.stderr.strip() or str(got))
 
 
-def check_case(engine, model, number, case, folder):
+def check_case(engine, model, number, case, folder, options=()):
     command = [engine, "generate", "--model", model, "--prompt", case["user"], "--system", case["system"],
-               "--temperature", "0", "--json"]
+               "--temperature", "0", "--json", *options]
     if case["tools"]:
         tools = os.path.join(folder, "tools.json")
         with open(tools, "w") as f:

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# check.sh TEST ENGINE - everything that only a GPU can show: kernels and backend against plain arithmetic and the CPU,
-# the golden numbers, and the sanitizers' view of the kernels. Ends with the line "N passed, M failed".
+# check.sh ENGINE TEST... - everything that only a GPU can show: kernels and backend against plain arithmetic and the
+# CPU, the golden numbers, the bundled model through SQL, and the sanitizers' view of the kernels. Ends with the line
+# "N passed, M failed".
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
-TEST=$1
-ENGINE=$2
+ENGINE=$1
+shift
 PASSED=0
 FAILED=0
 
@@ -28,11 +29,17 @@ step() {
     fi
 }
 
-step kernels "$TEST"
+for test; do
+    step "${test##*/}" "$test"
+done
 step golden python3 test/golden/cuda.py "$ENGINE"
+step sql test/gpu/sql.sh "$ENGINE"
 if command -v compute-sanitizer > /dev/null; then
-    step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$TEST"
-    step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$TEST"
+    for test; do
+        for tool in memcheck racecheck; do
+            step "$tool-${test##*/}" compute-sanitizer --tool $tool --error-exitcode 1 "$test"
+        done
+    done
 else
     echo "skip memcheck and racecheck: compute-sanitizer is not installed"
 fi

@@ -28,6 +28,7 @@ typedef struct outcome
 	m1_buf reasoning;
 	m1_buf calls;
 	m1_buf ids;
+	m1_buf logprobs;
 	m1_buf streamed[M1W_CHANNEL_COUNT];
 	int progress_events;
 	int first_progress; /* the number of that event among those of all requests; 0 = none yet */
@@ -72,6 +73,7 @@ on_done(void *context, uint64_t id, const m1w_done *d)
 	m1_buf_append(&o->reasoning, d->reasoning.data, d->reasoning.len);
 	m1_buf_append(&o->calls, d->tool_calls.data, d->tool_calls.len);
 	m1_buf_append(&o->ids, d->ids.data, d->ids.len * sizeof(int32_t));
+	m1_buf_append(&o->logprobs, d->choice_logprobs.data, d->choice_logprobs.len);
 }
 
 static inline void
@@ -107,6 +109,7 @@ forget_outcomes(void)
 		m1_buf_free(&outcomes[i].reasoning);
 		m1_buf_free(&outcomes[i].calls);
 		m1_buf_free(&outcomes[i].ids);
+		m1_buf_free(&outcomes[i].logprobs);
 		m1_buf_free(&outcomes[i].streamed[M1W_CONTENT]);
 		m1_buf_free(&outcomes[i].streamed[M1W_REASONING]);
 	}
@@ -115,20 +118,23 @@ forget_outcomes(void)
 	cache_now = (m1w_cache){0};
 }
 
+static const m1_engine_events engine_events = {
+	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache,
+};
+
 static inline m1_engine *
 open_engine(m1_engine_options options)
 {
-	static const m1_engine_events events = {NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
 	m1_engine *e;
 	m1_error err;
 
-	options.device = "cpu";
+	options.device = options.device != NULL ? options.device : "cpu";
 	options.threads = options.threads > 0 ? options.threads : 2;
 	options.max_requests = options.max_requests > 0 ? options.max_requests : MAX_REQUESTS;
 	if (options.model_path == NULL)
 		options.model_path = MODEL;
 	forget_outcomes();
-	assert_ok(m1_engine_open(&options, &events, &e, &err));
+	assert_ok(m1_engine_open(&options, &engine_events, &e, &err));
 	return e;
 }
 

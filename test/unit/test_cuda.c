@@ -787,7 +787,7 @@ test_snapshot(void **test_state)
 	free_pages = b->ops->memory(b).free_pages;
 	assert_non_null(first = b->ops->state_acquire(b, 100));
 	feed(b, first, decay, qkv, 0, 70, skipped);
-	assert_non_null(snapshot = b->ops->snapshot_take(b, first, 70));
+	assert_non_null(snapshot = b->ops->snapshot_take(b, first, 70, M1B_SHARED));
 	assert_int_equal(b->ops->memory(b).snapshots, 1);
 	feed(b, first, decay, qkv, 70, 30, out[0]);
 	b->ops->state_release(b, first);

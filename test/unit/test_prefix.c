@@ -16,6 +16,7 @@ static m1b_ops hooked;
 static const m1b_ops *real;
 static long fed_tokens;
 static uint64_t logits_sum;
+static int own_taken;
 
 static bool
 count_tokens(m1b_backend *b, const m1b_batch *batch)
@@ -195,6 +196,76 @@ test_too_small_a_budget(void **state)
 	run_all(e);
 	assert_int_equal(outcomes[9].facts.cached_tokens, 0);
 	assert_int_equal(cache_now.snapshots, 0);
+	m1_engine_close(e);
+}
+
+static m1b_snapshot *
+count_own(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account)
+{
+	own_taken += account == M1B_OWN;
+	return real->snapshot_take(b, state, n_tokens, account);
+}
+
+static m1w_generate
+row_of(int i, uint64_t owner)
+{
+	m1w_generate g = row(i);
+
+	g.cache_owner = owner;
+	return g;
+}
+
+/*
+ * A request that scores its choices goes back to a snapshot of its own, which is not on the cache's account: with room
+ * for what two owners leave and not a byte more, both still find it, though one comes while choices are being scored.
+ */
+static void
+test_scoring_takes_nothing_from_the_cache(void **state)
+{
+	m1_engine *e = open_hooked((m1_engine_options){.prefix_cache_bytes = 8 * MB});
+	m1w_generate g = row_of(1, 1);
+	size_t budget;
+	int common;
+
+	(void) state;
+	submit(e, 1, &g);
+	run_all(e);
+	budget = 2 * (size_t) cache_now.bytes;
+	m1_engine_close(e);
+
+	e = open_hooked((m1_engine_options){.prefix_cache_bytes = budget});
+	hooked.snapshot_take = count_own;
+	own_taken = 0;
+	submit(e, 1, &g);
+	run_all(e);
+	g = row_of(2, 1);
+	g.max_tokens = 40;
+	g.constraint = M1W_CONSTRAINT_CHOICES;
+	g.constraint_text = m1_slice_of("[\"hardware failure\", \"delivery of a parcel\", \"billing of something\"]");
+	g.score_choices = 1;
+	submit(e, 2, &g);
+	for (int steps = 0; own_taken == 0; steps++)
+	{
+		assert_true(steps < 10);
+		step(e, 1);
+	}
+	g = row_of(3, 2);
+	submit(e, 3, &g);
+	step(e, 3);
+	assert_true(outcomes[3].progress_events > 0 && !outcomes[2].done);
+	run_all(e);
+	assert_true(outcomes[2].done && outcomes[2].logprobs.len == 3 * sizeof(double));
+	assert_int_equal(own_taken, 1);
+	assert_int_equal(cache_now.bytes, budget);
+	common = outcomes[2].facts.cached_tokens;
+	assert_true(common > 80);
+	for (int i = 4; i <= 5; i++)
+	{
+		g = row_of(i, (uint64_t) i - 3);
+		submit(e, (uint64_t) i, &g);
+		run_all(e);
+		assert_int_equal(outcomes[i].facts.cached_tokens, common);
+	}
 	m1_engine_close(e);
 }
 
@@ -672,6 +743,7 @@ main(void)
 		cmocka_unit_test(test_thousand_rows_prefill_the_template_once),
 		cmocka_unit_test(test_no_budget_no_snapshots),
 		cmocka_unit_test(test_too_small_a_budget),
+		cmocka_unit_test(test_scoring_takes_nothing_from_the_cache),
 		cmocka_unit_test(test_owners_never_share),
 		cmocka_unit_test(test_others_go_on_when_the_first_does_not),
 		cmocka_unit_test(test_templates_are_noticed),

@@ -58,7 +58,7 @@ test_greedy(void **state)
 	m1_sampler *s = open_sampler(NULL);
 	m1_sampling greedy = {.temperature = 0, .top_p = 0.5f};
 	float logits[VOCAB] = {0};
-	m1_sample sample;
+	m1b_pick sample;
 
 	(void) state;
 	logits[7] = logits[9] = 2.0f;
@@ -158,7 +158,7 @@ test_masked_tokens_never_come(void **state)
 	const m1_sampling hot = {.temperature = 10.0f, .top_p = 1.0f, .seed = 6};
 	float logits[VOCAB] = {0};
 	int seen[VOCAB] = {0};
-	m1_sample sample;
+	m1b_pick sample;
 
 	(void) state;
 	for (uint64_t step = 0; step < 1000; step++)
@@ -170,6 +170,35 @@ test_masked_tokens_never_come(void **state)
 	sample = m1_sampler_pick(s, &(m1_sampling){.top_p = 1.0f}, 0, allowed, logits);
 	assert_int_equal(sample.id, 48);
 	assert_true(sample.probability >= 0 && sample.probability < 1e-6f);
+	m1_sampler_free(s);
+}
+
+/* A model that computes nonsense still gives tokens, and the same ones: NaN never comes unless there is nothing else. */
+static void
+test_values_that_are_no_numbers(void **state)
+{
+	m1_sampler *s = open_sampler(NULL);
+	const uint64_t nothing[] = {0};
+	const m1_sampling samplings[] = {
+		{.top_p = 1.0f}, {.temperature = 1.0f, .top_p = 1.0f}, {.temperature = 1.0f, .top_p = 0.9f, .top_k = 3}};
+	float logits[VOCAB];
+
+	(void) state;
+	for (size_t i = 0; i < sizeof samplings / sizeof *samplings; i++)
+	{
+		for (int j = 0; j < VOCAB; j++)
+			logits[j] = NAN;
+		assert_int_equal(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).id, 0);
+		assert_true(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).probability == 0.0f);
+		logits[9] = -INFINITY;
+		assert_int_equal(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).id, 9);
+		logits[30] = 2.0f;
+		assert_int_equal(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).id, 30);
+		logits[40] = INFINITY;
+		assert_int_equal(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).id, 40);
+		assert_true(m1_sampler_pick(s, &samplings[i], 0, NULL, logits).probability == 1.0f);
+		assert_int_equal(m1_sampler_pick(s, &samplings[i], 0, nothing, logits).id, 0);
+	}
 	m1_sampler_free(s);
 }
 
@@ -225,6 +254,7 @@ main(void)
 		cmocka_unit_test(test_top_k),
 		cmocka_unit_test(test_dead_tokens_never_come),
 		cmocka_unit_test(test_masked_tokens_never_come),
+		cmocka_unit_test(test_values_that_are_no_numbers),
 		cmocka_unit_test(test_same_seed_same_tokens),
 		cmocka_unit_test(test_bad_values),
 	};

@@ -187,10 +187,13 @@ check_accounts(m1b_cpu *c, const kept *snapshots)
 	for (int i = 0; i < MAX_SNAPSHOTS; i++)
 		if (snapshots[i].snapshot != NULL)
 		{
-			n++;
-			bytes += c->pages.state_bytes;
+			/* a sequence's own counts like the sequence */
+			const bool shared = snapshots[i].snapshot->account == M1B_SHARED;
+
+			n += shared;
+			bytes += shared ? c->pages.state_bytes : 0;
 			for (int p = 0; p < snapshots[i].snapshot->n_pages; p++)
-				of_snapshots[snapshots[i].snapshot->pages[p]]++;
+				(shared ? of_snapshots : holders)[snapshots[i].snapshot->pages[p]]++;
 		}
 	for (int p = 0; p < c->pages.n_pages; p++)
 	{
@@ -279,18 +282,19 @@ take(world *w, const sequence *s)
 	m1b_backend *b = &w->c->base;
 	const m1b_memory before = b->ops->memory(b);
 	const size_t cost = b->ops->snapshot_cost(b, s->state, s->h.n);
+	const m1b_account account = choose(w, 4) == 0 ? M1B_OWN : M1B_SHARED;
 
 	if (k->snapshot != NULL || s->h.n == 0)
 		return;
 	assert_true(cost <= b->ops->snapshot_cost(b, NULL, s->h.n));
-	k->snapshot = b->ops->snapshot_take(b, s->state, s->h.n);
+	k->snapshot = b->ops->snapshot_take(b, s->state, s->h.n, account);
 	assert_true((k->snapshot != NULL) == (s->h.n % PAGE == 0 || before.free_pages > 0));
 	if (k->snapshot == NULL)
 	{
 		w->not_taken++;
 		return;
 	}
-	assert_int_equal(b->ops->memory(b).snapshot_bytes, before.snapshot_bytes + cost);
+	assert_int_equal(b->ops->memory(b).snapshot_bytes, before.snapshot_bytes + (account == M1B_SHARED ? cost : 0));
 	k->h = s->h;
 	k->sum = sum_snapshot(w->c, k->snapshot);
 	w->taken++;
@@ -401,10 +405,10 @@ test_reservations_hold(void **state)
 	assert_non_null(small);
 	assert_null(ops->state_acquire(&c->base, 1));
 	feed(c, large, tokens, 0, PAGE + 1, NULL);
-	assert_null(ops->snapshot_take(&c->base, large, PAGE + 1)); /* its last page would be one more */
+	assert_null(ops->snapshot_take(&c->base, large, PAGE + 1, M1B_SHARED)); /* its last page would be one more */
 	assert_int_equal(ops->memory(&c->base).snapshot_bytes, 0);
 	feed(c, large, tokens, PAGE + 1, 2 * PAGE, NULL);
-	snapshot = ops->snapshot_take(&c->base, large, 2 * PAGE); /* full pages only: nothing more to take */
+	snapshot = ops->snapshot_take(&c->base, large, 2 * PAGE, M1B_SHARED); /* full pages only: nothing more to take */
 	assert_non_null(snapshot);
 	ops->state_release(&c->base, small);
 	feed(c, large, tokens, 2 * PAGE, MAX_TOKENS, NULL);

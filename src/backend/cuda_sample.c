@@ -1,0 +1,148 @@
+/*
+ * cuda_sample.c - the next tokens of a step's rows, chosen on the device: the draws and
+ * masks go there, the picks come back, and the logits stay. Rules: model/sampler.h;
+ * kernels: kernels/sample.cu.
+ *
+ * Choosing follows the step on its stream, and nothing waits but for the picks. What
+ * tells of a reply is wiped afterwards on both sides: draws, masks, and picks.
+ */
+#define _DEFAULT_SOURCE /* explicit_bzero */
+#include "backend/cuda_internal.h"
+
+#include <string.h>
+
+bool
+m1b_cuda_samples(const m1b_geometry *g)
+{
+	return g->vocab > 0 && g->vocab <= M1K_MAX_VOCAB;
+}
+
+static void
+zero(m1b_cuda *c, void *at, size_t bytes)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), "sampling");
+}
+
+m1_status
+m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
+{
+	const size_t n = (size_t) c->g.max_states;
+	m1_status status;
+
+	if (!m1b_cuda_samples(&c->g))
+		return M1_OK;
+	if ((status = m1b_cuda_pinned(&c->host_draws, n * sizeof *c->host_draws, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&c->host_masks, n * (size_t) c->mask_words * sizeof *c->host_masks, err)) != M1_OK)
+		return status;
+	zero(c, c->found, n * sizeof *c->found);
+	zero(c, c->bins, n * M1K_SAMPLE_BINS * sizeof *c->bins);
+	return m1b_cuda_status(c, err);
+}
+
+void
+m1b_cuda_sample_free(m1b_cuda *c)
+{
+	cudaFreeHost(c->host_draws);
+	cudaFreeHost(c->host_picks);
+	cudaFreeHost(c->host_masks);
+}
+
+/* ---- to the device ---- */
+
+/* The number of the mask that draw i has: that of an earlier one where both are the same; `next` when it is new. */
+static int
+mask_of(const m1b_sample *p, const m1k_draw *draws, int i, int next)
+{
+	if (p->draws[i].allowed == NULL)
+		return -1;
+	for (int j = 0; j < i; j++)
+		if (p->draws[j].allowed == p->draws[i].allowed)
+			return draws[j].mask;
+	return next;
+}
+
+/* Fills the pinned copies. Returns how many masks there are; *stages: the searches that some row needs. */
+static int
+fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
+{
+	const size_t words = (size_t) c->mask_words;
+	int masks = 0;
+
+	*stages = 0;
+	for (int i = 0; i < p->n; i++)
+	{
+		const m1b_draw *draw = &p->draws[i];
+		const int mask = mask_of(p, c->host_draws, i, masks);
+
+		c->host_draws[i] = (m1k_draw){.uniform = draw->uniform,
+									  .temperature = draw->temperature,
+									  .top_p = draw->top_p,
+									  .top_k = draw->top_k,
+									  .row = draw->row,
+									  .mask = mask};
+		if (mask == masks)
+			memcpy(c->host_masks + (size_t) masks++ * words, draw->allowed, words * sizeof *draw->allowed);
+		if (draw->temperature > 0.0f)
+			*stages |=
+				1u << M1K_DRAW | (draw->top_p < 1.0f ? 1u << M1K_TOP_P : 0) | (draw->top_k > 0 ? 1u << M1K_TOP_K : 0);
+	}
+	return masks;
+}
+
+static void
+copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), "sampling");
+}
+
+static void
+launch(m1b_cuda *c, const m1b_sample *p, unsigned stages)
+{
+	const m1k_sample k = {
+		.logits = p->logits,
+		.vocab = c->g.vocab,
+		.masks = c->masks,
+		.mask_words = c->mask_words,
+		.draws = c->draws,
+		.n = p->n,
+		.found = c->found,
+		.bins = c->bins,
+		.picks = c->picks,
+	};
+
+	m1k_sample_tokens(&k, stages, c->stream);
+	m1b_cuda_launched(c, "sampling");
+}
+
+m1_status
+m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const size_t n = (size_t) p->n;
+	size_t mask_bytes;
+	unsigned stages;
+
+	if (!m1b_cuda_samples(&c->g))
+		return m1_fail(err, M1_E_UNSUPPORTED, "a vocabulary of %d tokens is not sampled on the device", c->g.vocab);
+	m1b_cuda_loader_finish(c);
+	/* the call before has waited for its picks: its copies have left the pinned memory */
+	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) c->mask_words * sizeof *c->masks;
+	copy(c, c->draws, c->host_draws, n * sizeof *c->draws, cudaMemcpyHostToDevice);
+	copy(c, c->masks, c->host_masks, mask_bytes, cudaMemcpyHostToDevice);
+	launch(c, p, stages);
+	copy(c, c->host_picks, c->picks, n * sizeof *c->picks, cudaMemcpyDeviceToHost);
+	zero(c, c->draws, n * sizeof *c->draws);
+	zero(c, c->masks, mask_bytes);
+	zero(c, c->found, n * sizeof *c->found);
+	zero(c, c->picks, n * sizeof *c->picks);
+	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
+	for (int i = 0; i < p->n; i++)
+		p->picks[i] = (m1b_pick){.id = c->host_picks[i].id, .probability = c->host_picks[i].probability};
+	explicit_bzero(c->host_draws, n * sizeof *c->host_draws);
+	explicit_bzero(c->host_masks, mask_bytes);
+	explicit_bzero(c->host_picks, n * sizeof *c->host_picks);
+	return m1b_cuda_status(c, err);
+}

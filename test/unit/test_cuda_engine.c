@@ -1,0 +1,313 @@
+/*
+ * test_cuda_engine.c - the whole engine on CUDA, or on its emulation, against the same engine on the CPU: tokens that
+ * are chosen on the device, beside requests that want the logits themselves.
+ */
+#include "engine_testing.h"
+
+#include <math.h>
+
+#ifdef M1K_EMULATED
+#include <cuda_runtime.h>
+#endif
+
+#define TINY "test/checkpoints/tiny-f32" /* computed in fp32 throughout: logits are the CPU's to rounding */
+#define TINY_VOCAB 320
+#define REPLIES 12
+#define REPLY_TOKENS 10
+
+static m1_engine *
+open_on(const char *device, m1_engine_options options)
+{
+	options.device = device;
+	options.max_context = options.max_context > 0 ? options.max_context : 256;
+	options.kv_bytes = options.kv_bytes > 0 ? options.kv_bytes : (size_t) 4 << 20;
+	return open_engine(options);
+}
+
+/* ---- ids ---- */
+
+static void
+submit_ids(m1_engine *e)
+{
+	static const float temperatures[] = {0, 0.7f, 1, 3};
+	static const float nuclei[] = {1, 0.95f, 0.5f};
+	static const int tops[] = {0, 5};
+
+	for (int i = 0; i < REPLIES; i++)
+	{
+		const int32_t ids[] = {1 + i, 17, 99, 200 + i};
+		m1w_generate g = {.ids = {ids, 4},
+						  .max_tokens = REPLY_TOKENS,
+						  .temperature = temperatures[i % 4],
+						  .top_p = nuclei[i % 3],
+						  .top_k = tops[i % 2],
+						  .seed = (uint64_t) i + 7};
+
+		submit(e, (uint64_t) i + 1, &g);
+	}
+}
+
+/* The same seed, the same tokens: in a batch that changes its size, and so in recorded steps and others. */
+static void
+test_tokens_are_those_of_the_cpu(void **state)
+{
+	m1_buf want[REPLIES] = {{0}};
+	m1_engine *e = open_on("cpu", (m1_engine_options){.model_path = TINY});
+	int different = 0;
+
+	(void) state;
+	submit_ids(e);
+	run_all(e);
+	for (int i = 0; i < REPLIES; i++)
+	{
+		m1_buf_append(&want[i], outcomes[i + 1].ids.data, outcomes[i + 1].ids.len);
+		different += i > 0 && !same_text(&want[i], &want[0]);
+	}
+	assert_true(different > REPLIES / 2);
+	m1_engine_close(e);
+	e = open_on("cuda", (m1_engine_options){.model_path = TINY});
+	submit_ids(e);
+	run_all(e);
+	for (int i = 0; i < REPLIES; i++)
+	{
+		assert_int_equal(outcomes[i + 1].ids.len, REPLY_TOKENS * sizeof(int32_t));
+		assert_memory_equal(outcomes[i + 1].ids.data, want[i].data, want[i].len);
+		m1_buf_free(&want[i]);
+	}
+	m1_engine_close(e);
+}
+
+static m1_engine *counted;
+static m1b_ops hooked;
+static const m1b_ops *real;
+static size_t floats_read;
+static int rows_sampled;
+
+static m1_status
+count_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
+{
+	floats_read += n;
+	return real->read(b, device, n, host, err);
+}
+
+static m1_status
+count_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
+{
+	rows_sampled += p->n;
+	return real->sample(b, p, err);
+}
+
+static m1_engine *
+open_counted(const char *model)
+{
+	m1b_backend *b;
+
+	counted = open_on("cuda", (m1_engine_options){.model_path = model});
+	b = m1_engine_model(counted)->backend;
+	real = b->ops;
+	hooked = *real;
+	hooked.read = count_read;
+	hooked.sample = count_sample;
+	b->ops = &hooked;
+	floats_read = 0;
+	rows_sampled = 0;
+	return counted;
+}
+
+/* Sampling reads no logits; who wants them gets them, beside others. */
+static void
+test_logits_stay_on_the_device(void **state)
+{
+	const int32_t ids[] = {5, 6, 7};
+	m1_engine *e = open_counted(TINY);
+	m1_error err;
+
+	(void) state;
+	submit_ids(e);
+	run_all(e);
+	assert_int_equal(floats_read, 0);
+	assert_int_equal(rows_sampled, REPLIES * REPLY_TOKENS);
+	submit_ids(e);
+	assert_ok(m1_engine_logits(e, 100, (m1w_id_slice){ids, 3}, &err));
+	for (int i = 1; i <= REPLIES; i++)
+		outcomes[i].done = false;
+	run_all(e);
+	assert_int_equal(floats_read, TINY_VOCAB);
+	assert_int_equal(outcomes[100].content.len, TINY_VOCAB * sizeof(float));
+	m1_engine_close(e);
+}
+
+/* ---- text ---- */
+
+static m1w_generate
+constrained(m1w_constraint kind, const char *text)
+{
+	m1w_generate g = prompt("Answer yes or no: the customer wants a refund.\n\nThe lamp broke. I would like a refund.");
+
+	g.constraint = kind;
+	g.constraint_text = m1_slice_of(text);
+	g.thinking_budget = 0;
+	g.max_tokens = 40;
+	return g;
+}
+
+static double
+logprob(uint64_t id, size_t i)
+{
+	return m1w_double_at((m1_slice){outcomes[id].logprobs.data, outcomes[id].logprobs.len}, i);
+}
+
+/* Masks go to the device; choices that are scored take their logits from it; both in one batch. */
+static void
+test_masks_and_scores(void **state)
+{
+	m1_engine *e = open_counted(MODEL);
+	m1w_generate g = constrained(M1W_CONSTRAINT_REGEX, "[xq]{3}7");
+
+	(void) state;
+	g.temperature = 2.0f;
+	for (uint64_t i = 1; i <= 3; i++)
+	{
+		g.seed = i;
+		submit(e, i, &g);
+	}
+	g = constrained(M1W_CONSTRAINT_CHOICES, "[\"yes\", \"no\", \"hardware\"]");
+	g.score_choices = 1;
+	submit(e, 4, &g);
+	run_all(e);
+	for (uint64_t i = 1; i <= 3; i++)
+	{
+		const m1_buf *text = &outcomes[i].content;
+
+		assert_true(outcomes[i].done && text->len == 4 && text->data[3] == '7');
+		for (int j = 0; j < 3; j++)
+			assert_true(text->data[j] == 'x' || text->data[j] == 'q');
+	}
+	assert_text(&outcomes[4].content, "yes");
+	assert_true(fabs(exp(logprob(4, 0)) + exp(logprob(4, 1)) + exp(logprob(4, 2)) - 1) < 1e-9);
+	assert_true(floats_read > 0 && rows_sampled > 0);
+	m1_engine_close(e);
+}
+
+/* Scoring has memory of its own, however little the prefix cache has. */
+static void
+test_scores_without_a_prefix_cache(void **state)
+{
+	static const size_t budgets[] = {0, 100 << 10}; /* the second is less than one snapshot of this model */
+	m1w_generate g = constrained(M1W_CONSTRAINT_CHOICES, "[\"yes\", \"no\"]");
+	m1_engine *e = open_on("cpu", (m1_engine_options){0});
+	double want;
+
+	(void) state;
+	g.score_choices = 1;
+	g.cache_owner = 1;
+	submit(e, 1, &g);
+	run_all(e);
+	want = logprob(1, 0);
+	m1_engine_close(e);
+	for (int i = 0; i < 2; i++)
+	{
+		e = open_on("cuda", (m1_engine_options){.prefix_cache_bytes = budgets[i]});
+		for (uint64_t id = 1; id <= 2; id++)
+			submit(e, id, &g);
+		run_all(e);
+		for (uint64_t id = 1; id <= 2; id++)
+		{
+			assert_text(&outcomes[id].content, "yes");
+			assert_true(fabs(logprob(id, 0) - want) < 0.02);
+		}
+		assert_int_equal(cache_now.snapshots, 0);
+		m1_engine_close(e);
+	}
+}
+
+#ifdef M1K_EMULATED
+
+#define KB ((size_t) 1 << 10)
+
+/*
+ * Where there is memory for one place only, requests that score wait for it, are overtaken by one that does not need
+ * it, and none of them fails.
+ */
+static void
+test_scoring_waits_for_a_place(void **state)
+{
+	m1w_generate g = constrained(M1W_CONSTRAINT_CHOICES, "[\"yes\", \"no\"]");
+	const m1w_generate plain = prompt("Hello.");
+	m1_engine_options options = {.model_path = MODEL, .device = "cuda", .max_requests = 3, .max_context = 192};
+	m1_engine *e = NULL;
+	m1_error err;
+
+	(void) state;
+	/* the smallest device that holds the context */
+	for (size_t memory = (size_t) 513 << 20; e == NULL || m1_engine_info(e).context < 192; memory += 64 * KB)
+	{
+		m1_engine_close(e);
+		emulated_set_memory(memory);
+		if (m1_engine_open(&options, &engine_events, &e, &err) != M1_OK)
+			e = NULL;
+		assert_true(memory < (size_t) 1 << 30);
+	}
+	forget_outcomes();
+	assert_int_equal(m1_engine_model(e)->backend->ops->memory(m1_engine_model(e)->backend).own_places, 1);
+	g.score_choices = 1;
+	g.max_tokens = 8;
+	for (uint64_t id = 1; id <= 3; id++)
+		submit(e, id, &g);
+	{
+		m1w_generate last = plain;
+
+		last.max_tokens = 1;
+		last.thinking_budget = 0;
+		submit(e, 4, &last);
+	}
+	run_all(e);
+	for (uint64_t id = 1; id <= 4; id++)
+		assert_true(outcomes[id].done);
+	for (uint64_t id = 1; id <= 3; id++)
+		assert_int_equal(outcomes[id].logprobs.len, 2 * sizeof(double));
+	assert_true(outcomes[2].first_progress > outcomes[4].first_progress);
+	assert_true(outcomes[3].first_progress > outcomes[2].first_progress);
+	m1_engine_close(e);
+	emulated_set_memory((size_t) 4 << 30);
+}
+#endif
+
+/* The probability of what was chosen comes from the device, too. */
+static void
+test_loop_guard(void **state)
+{
+	m1_engine *e = open_on("cuda", (m1_engine_options){.loop_guard = 3});
+	m1w_generate g = prompt("What is 2 plus 2?");
+
+	(void) state;
+	submit(e, 1, &g);
+	run_all(e);
+	assert_int_equal(outcomes[1].facts.finish, M1W_FINISH_LOOP);
+	m1_engine_close(e);
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	forget_outcomes();
+	return 0;
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_tokens_are_those_of_the_cpu),
+		cmocka_unit_test(test_logits_stay_on_the_device),
+		cmocka_unit_test(test_masks_and_scores),
+		cmocka_unit_test(test_scores_without_a_prefix_cache),
+#ifdef M1K_EMULATED
+		cmocka_unit_test(test_scoring_waits_for_a_place),
+#endif
+		cmocka_unit_test(test_loop_guard),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}
