@@ -70,7 +70,7 @@ $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 include mk/cuda.mk
 
 # The CUDA backend's kernels and host code, on the CPU.
-$(BUILD)/unit/test_cuda: test/unit/test_cuda.c $(EMULATED_OBJ) $(CORE_LIB)
+$(BUILD)/unit/test_cuda $(BUILD)/unit/test_cuda_group: $(BUILD)/unit/%: test/unit/%.c $(EMULATED_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -DM1K_EMULATED -Itest/unit -Itest/emulation -o $@ $< $(EMULATED_OBJ) $(CORE_LIB) -lcmocka -lstdc++ $(ENGINE_LIBS)
 

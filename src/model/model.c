@@ -10,7 +10,7 @@
 static m1_status
 open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 {
-	const m1b_cuda_options cuda = {.log = o->log, .log_context = o->log_context};
+	const m1b_cuda_options cuda = {.gpus = o->gpus, .log = o->log, .log_context = o->log_context};
 	const bool automatic = strcmp(o->device, "auto") == 0;
 
 	if (strcmp(o->device, "cuda") == 0 || (automatic && m1b_cuda_present()))
@@ -38,6 +38,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		.expert_width = c->expert_width,
 		.hidden = c->hidden_size,
 		.experts = c->experts,
+		.vocab = c->vocab_size,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->snapshot_bytes,
 	};
@@ -53,6 +54,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		return status;
 	m->weight_bytes = weights.bytes;
 	g.weight_bytes = weights.matrix_bytes;
+	g.whole_bytes = weights.whole_bytes;
 	g.weight_matrices = weights.matrices;
 	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
 	g.f32_weights = weights.f32_experts;

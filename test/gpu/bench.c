@@ -2,15 +2,15 @@
  * bench.c - the CUDA backend on a slice of the real model with random weights: the copy bandwidth and the rate of bf16
  * products of this GPU first, then prefill and decode beside them, as one JSON object.
  *
- * bench [small]: the slice is 8 layers (7 lightning, 1 softmax) of MiniMax-M1 in bf16, about 91 GB with embedding and
- * head; small is a toy of the same shape, for trying the program where the GPU is emulated.
+ * bench [GPUS] [small]: the slice is 8 layers (7 lightning, 1 softmax) of MiniMax-M1 in bf16, about 91 GB with embedding
+ * and head, on so many GPUs (1); small is a toy of the same shape, for trying the program where GPUs are emulated.
  */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda_internal.h"
+#include "backend/cuda_group.h"
 #include "base/clock.h"
 #include "model/forward.h"
 
@@ -25,6 +25,7 @@ typedef struct slice
 	size_t bytes;	  /* of one layer's weights that a token reads, and of the head's */
 	size_t head_bytes;
 	int prefill;
+	int gpus;
 	m1_error err;
 } slice;
 
@@ -85,13 +86,13 @@ random_weights(size_t n)
 }
 
 static m1b_matrix
-matrix(slice *s, m1b_use use, int rows, int cols)
+matrix(slice *s, m1b_use use, m1b_split split, int rows, int cols)
 {
 	m1b_backend *b = s->model.backend;
 	m1b_matrix m;
 	bool borrowed;
 
-	must(s, b->ops->matrix(b, s->random, M1B_BF16, use, rows, cols, &m, &borrowed, &s->err));
+	must(s, b->ops->matrix(b, s->random, M1B_BF16, use, split, rows, cols, &m, &borrowed, &s->err));
 	return m;
 }
 
@@ -121,27 +122,27 @@ make_layer(slice *s, int i, int slot)
 	l->post_norm = vector(s, d, 1.0f);
 	if (c->attention[i] == M1_LIGHTNING)
 	{
-		l->qkv = matrix(s, M1B_USE_PRODUCT, 3 * width, d);
-		l->output_gate = matrix(s, M1B_USE_PRODUCT, width, d);
+		l->qkv = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, 3 * width, d);
+		l->output_gate = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, width, d);
 		l->inner_norm = vector(s, width, 1.0f);
 		l->decay = vector(s, c->heads, 0.01f);
 	}
 	else
 	{
-		l->q = matrix(s, M1B_USE_PRODUCT, width, d);
-		l->k = matrix(s, M1B_USE_PRODUCT, c->kv_heads * c->head_dim, d);
-		l->v = matrix(s, M1B_USE_PRODUCT, c->kv_heads * c->head_dim, d);
+		l->q = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, width, d);
+		l->k = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, c->kv_heads * c->head_dim, d);
+		l->v = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, c->kv_heads * c->head_dim, d);
 	}
-	l->out = matrix(s, M1B_USE_PRODUCT, d, width);
-	l->router = matrix(s, M1B_USE_PRODUCT, c->experts, d);
+	l->out = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_COLS, d, width);
+	l->router = matrix(s, M1B_USE_PRODUCT, M1B_WHOLE, c->experts, d);
 	l->w1 = calloc((size_t) c->experts, sizeof *l->w1);
 	l->w2 = calloc((size_t) c->experts, sizeof *l->w2);
 	l->w3 = calloc((size_t) c->experts, sizeof *l->w3);
 	for (int e = 0; e < c->experts; e++)
 	{
-		l->w1[e] = matrix(s, M1B_USE_PRODUCT, c->expert_width, d);
-		l->w2[e] = matrix(s, M1B_USE_PRODUCT, d, c->expert_width);
-		l->w3[e] = matrix(s, M1B_USE_PRODUCT, c->expert_width, d);
+		l->w1[e] = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, c->expert_width, d);
+		l->w2[e] = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_COLS, d, c->expert_width);
+		l->w3[e] = matrix(s, M1B_USE_PRODUCT, M1B_SPLIT_ROWS, c->expert_width, d);
 	}
 }
 
@@ -165,7 +166,7 @@ layer_matrices(const m1_config *c, int experts)
 static void
 make_model(slice *s, bool small)
 {
-	const m1b_cuda_options options = {.log = log_line};
+	const m1b_cuda_options options = {.gpus = s->gpus, .log = log_line};
 	m1_model *m = &s->model;
 	m1_config *c = &m->config;
 	size_t vocab;
@@ -192,6 +193,8 @@ make_model(slice *s, bool small)
 								.expert_width = c->expert_width,
 								.hidden = c->hidden_size,
 								.experts = c->experts,
+								.vocab = c->vocab_size,
+								.whole_bytes = 2 * (vocab + (size_t) (c->layers * c->experts * c->hidden_size)),
 								.weight_bytes = 2 * ((size_t) c->layers * layer_matrices(c, c->experts) + 2 * vocab),
 								.weight_matrices = (size_t) (c->layers * (8 + 3 * c->experts)) + 2,
 								.scratch_bytes = m1_forward_bytes(m) + (size_t) c->layers * 4 * ((size_t) 64 << 10)},
@@ -204,8 +207,8 @@ make_model(slice *s, bool small)
 	}
 	m->weights.n_layers = c->layers;
 	m->weights.layers = calloc((size_t) c->layers, sizeof *m->weights.layers);
-	m->weights.embed = matrix(s, M1B_USE_ROWS, c->vocab_size, c->hidden_size);
-	m->weights.head = matrix(s, M1B_USE_HEAD, c->vocab_size, c->hidden_size);
+	m->weights.embed = matrix(s, M1B_USE_ROWS, M1B_WHOLE, c->vocab_size, c->hidden_size);
+	m->weights.head = matrix(s, M1B_USE_HEAD, M1B_SPLIT_ROWS, c->vocab_size, c->hidden_size);
 	m->weights.final_norm = vector(s, c->hidden_size, 1.0f);
 	for (int i = 0; i < c->layers; i++)
 		make_layer(s, i, c->attention[i] == M1_LIGHTNING ? i : 0);
@@ -289,17 +292,24 @@ elapsed(const m1b_cuda *c, cudaEvent_t start, cudaEvent_t end)
 	return ms * 1e-3;
 }
 
-/* Bytes a second, read plus written, of a copy from weights to the KV pages, and operations a second of a product. */
+static m1b_cuda *
+first_gpu(slice *s)
+{
+	return s->gpus > 1 ? m1b_cuda_group_use(m1b_cuda_group_of(s->model.backend), 0) : m1b_cuda_of(s->model.backend);
+}
+
+/* Of one GPU, times their number: bytes a second, read plus written, of a copy from weights to the KV pages, and operations a second of a product. */
 static void
 measure_ceilings(slice *s, bool small, double *bandwidth, double *rate)
 {
-	m1b_cuda *c = m1b_cuda_of(s->model.backend);
+	m1b_cuda *c = first_gpu(s);
 	const m1k_matrix head = m1b_cuda_kernel_matrix(&s->model.weights.head);
 	const int side = small ? 64 : 6144;
 	const m1k_matrix w = {
 		.data = head.data, .type = M1K_BF16, .rows = side, .cols = side, .row_bytes = (size_t) side * 2};
 	const int n = s->prefill;
-	size_t bytes = s->head_bytes < c->plan.pages ? s->head_bytes : c->plan.pages;
+	const size_t head_bytes = s->head_bytes / (size_t) s->gpus;
+	const size_t bytes = head_bytes < c->plan.pages ? head_bytes : c->plan.pages;
 	/* the experts' rows are free for the product's result */
 	float *out = c->expert_out;
 	cudaEvent_t start, end;
@@ -329,8 +339,8 @@ measure_ceilings(slice *s, bool small, double *bandwidth, double *rate)
 	cudaEventDestroy(end);
 	m1b_cuda_note(c, cudaMemsetAsync(c->page_memory, 0, bytes, c->stream), "wiping");
 	must(s, m1b_cuda_status(c, &s->err));
-	*bandwidth = median(copies, REPEATS);
-	*rate = median(products, REPEATS);
+	*bandwidth = s->gpus * median(copies, REPEATS);
+	*rate = s->gpus * median(products, REPEATS);
 }
 
 /* ---- the table ---- */
@@ -355,8 +365,8 @@ project(const slice *s, double seconds, int batch, double bandwidth)
 {
 	const double head = (double) s->head_bytes / bandwidth;
 	const double layers = (seconds - head) * REAL_LAYERS / s->model.config.layers;
-	/* two sums a layer over eight GPUs, each a fixed latency: the data are small */
-	const double sums = REAL_LAYERS * 2 * 10e-6;
+	/* sums over eight GPUs, two a layer and one more in seven of eight, each a fixed latency: the data are small */
+	const double sums = REAL_LAYERS * (2 + 7.0 / 8) * 10e-6;
 
 	return json_pack("{s:i, s:f, s:f}", "batch", batch, "ms_80_layers_one_gpu", (layers + head) * 1e3,
 					 "ms_80_layers_eight_gpus", ((layers + head) / 8 + sums) * 1e3);
@@ -366,13 +376,15 @@ int
 main(int argc, char **argv)
 {
 	static const int batches[] = {1, 8, 64};
-	const bool small = argc > 1 && strcmp(argv[1], "small") == 0;
-	static slice s;
+	const bool small = strcmp(argv[argc - 1], "small") == 0;
+	static slice s = {.gpus = 1};
 	json_t *result = json_object();
 	json_t *decode = json_array();
 	json_t *projected = json_array();
 	double bandwidth, rate, prefill, operations;
 
+	if (argc > 1 && atoi(argv[1]) > 0)
+		s.gpus = atoi(argv[1]);
 	make_model(&s, small);
 	/* ends loading */
 	time_steps(&s, 1, 1, 1);
@@ -393,7 +405,8 @@ main(int argc, char **argv)
 		json_array_append_new(decode, json_pack("{s:i, s:f, s:f, s:f}", "batch", batches[i], "ms", seconds * 1e3,
 												"bytes", step_bytes(&s, batches[i]), "share_of_copy_bandwidth",
 												step_bytes(&s, batches[i]) / bandwidth / seconds));
-		json_array_append_new(projected, project(&s, seconds, batches[i], bandwidth));
+		if (s.gpus == 1)
+			json_array_append_new(projected, project(&s, seconds, batches[i], bandwidth));
 	}
 	json_object_set_new(result, "decode", decode);
 	json_object_set_new(result, "projected", projected);
@@ -402,7 +415,7 @@ main(int argc, char **argv)
 		json_string(
 			"bf16; random weights and tokens, so all experts are chosen alike; the 80 layers are ten times this "
 			"slice and the head once, read at the copy bandwidth; one GPU would need 0.92 TB of memory; eight "
-			"GPUs share every matrix evenly and sum twice a layer at 10 microseconds each; host time and "
+			"GPUs share every matrix evenly and sum 230 times at 10 microseconds each; host time and "
 			"the copy of the logits are in the measured steps"));
 	json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
 	fputc('\n', stdout);
