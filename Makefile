@@ -122,12 +122,13 @@ cuda-resources: $(CUDA_OBJ)
 	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
 	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
 
-gpu-check: $(CUDA_ENGINE) $(GPU_TEST)
-	@test/gpu/check.sh $(GPU_TEST) $(CUDA_ENGINE)
+gpu-check: $(CUDA_ENGINE) $(GPU_TEST) $(GPU_GROUP_TEST)
+	@test/gpu/check.sh $(GPU_TEST) $(GPU_GROUP_TEST) $(CUDA_ENGINE)
 
+GPUS ?= 1
 gpu-bench: $(GPU_BENCH)
 	@mkdir -p build/bench
-	$(GPU_BENCH) | tee build/bench/gpu.json
+	$(GPU_BENCH) $(GPUS) | tee build/bench/gpu.json
 
 C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
@@ -157,6 +158,6 @@ help:
 	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
 	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
 	@echo "make cuda-resources       registers and spills of its kernels"
-	@echo "make gpu-check            check it on a GPU; gpu-bench times it"
+	@echo "make gpu-check            check it on a GPU; gpu-bench times it, on GPUS=1"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"

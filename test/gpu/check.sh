@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# check.sh TEST ENGINE - everything that only a GPU can show: kernels and backend against plain arithmetic and the CPU,
-# the golden numbers, and the sanitizers' view of the kernels. Ends with the line "N passed, M failed".
+# check.sh TEST GROUP_TEST ENGINE - everything that only a GPU can show: kernels and backend against plain arithmetic and
+# the CPU, the golden numbers, the same on two GPUs where there are, and the sanitizers' view of the kernels. Ends with the
+# line "N passed, M failed".
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 TEST=$1
-ENGINE=$2
+GROUP_TEST=$2
+ENGINE=$3
 PASSED=0
 FAILED=0
 
@@ -30,6 +32,12 @@ step() {
 
 step kernels "$TEST"
 step golden python3 test/golden/cuda.py "$ENGINE"
+if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+    step group "$GROUP_TEST"
+    step group-golden python3 test/golden/cuda.py "$ENGINE" 0 2
+else
+    echo "skip group and group-golden: there is one GPU"
+fi
 if command -v compute-sanitizer > /dev/null; then
     step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$TEST"
     step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$TEST"
