@@ -236,7 +236,11 @@ group_state_trim(m1b_backend *b, m1b_state *state, int n_tokens)
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
 
 	for (int r = 0; r < g->n; r++)
-		m1b_cuda_state_trim(&g->ranks[r]->base, m1b_cuda_group_state(g, g->ranks[r], state), n_tokens);
+	{
+		m1b_cuda *c = m1b_cuda_group_use(g, r);
+
+		m1b_cuda_state_trim(&c->base, m1b_cuda_group_state(g, c, state), n_tokens);
+	}
 }
 
 static void

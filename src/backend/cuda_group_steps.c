@@ -73,11 +73,13 @@ m1b_cuda_group_use(m1b_cuda_group *g, int rank)
 
 /* ---- failures ---- */
 
+/* Graphs go first: a communicator waits for the end of those that use it. */
 static void
 run_abort(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
 {
 	(void) g;
 	(void) command;
+	m1b_cuda_recordings_free(c);
 	m1b_cuda_comm_free(c, true);
 }
 
@@ -451,6 +453,7 @@ run_disconnect(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
 {
 	(void) g;
 	(void) command;
+	m1b_cuda_recordings_free(c);
 	m1b_cuda_comm_free(c, false);
 }
 

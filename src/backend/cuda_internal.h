@@ -182,7 +182,7 @@ m1_status m1b_cuda_group_open(const m1b_cuda_options *options, m1b_backend **out
 
 /* cuda_nccl.c */
 m1_status m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err);
-/* Ends what waits for other ranks when `abort`; each rank is to be called by a thread of its own. */
+/* Ends what waits for other ranks when `abort`. All ranks are to be called; no graph may be left that uses it. */
 void m1b_cuda_comm_free(m1b_cuda *c, bool abort);
 /* A failure of the communicator that is known by now, noted. */
 void m1b_cuda_comm_check(m1b_cuda *c);

@@ -174,8 +174,11 @@ void
 m1b_cuda_recordings_free(m1b_cuda *c)
 {
 	for (int i = 0; i <= M1B_CUDA_RECORDINGS; i++)
+	{
 		if (c->recordings[i].graph != NULL)
 			cudaGraphExecDestroy(c->recordings[i].graph);
+		c->recordings[i].graph = NULL;
+	}
 }
 
 /* ---- the end of a step ---- */

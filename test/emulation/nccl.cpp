@@ -115,17 +115,19 @@ struct ncclComm
 	std::shared_ptr<clique> all;
 	size_t rank;
 	int device;
+	std::shared_ptr<int> used; /* by what is on streams and in graphs */
 };
 
 static ncclResult_t
 enqueue(ncclComm_t comm, cudaStream_t stream, const call &wants)
 {
 	const std::shared_ptr<clique> all = comm->all;
+	const std::shared_ptr<int> used = comm->used;
 	const size_t rank = comm->rank;
 
 	if (emulated_device_of(stream) != comm->device)
 		return ncclInvalidUsage;
-	return emulated_enqueue_meeting(stream, [=] { return meet(all.get(), rank, wants); }) == cudaSuccess
+	return emulated_enqueue_meeting(stream, [=] { return used && meet(all.get(), rank, wants); }) == cudaSuccess
 			   ? ncclSuccess
 			   : ncclUnhandledCudaError;
 }
@@ -149,13 +151,18 @@ extern "C"
 
 		all->members.resize((size_t) n);
 		for (int i = 0; i < n; i++)
-			comms[i] = new ncclComm{all, (size_t) i, devices[i]};
+			comms[i] = new ncclComm{all, (size_t) i, devices[i], std::make_shared<int>()};
 		return ncclSuccess;
 	}
 
 	ncclResult_t ncclCommAbort(ncclComm_t comm)
 	{
 		emulated_locked([=] { comm->all->members[comm->rank].departed = true; });
+		if (comm->used.use_count() > 1)
+		{
+			fprintf(stderr, "emulated NCCL: a communicator waits for the end of graphs that use it\n");
+			abort();
+		}
 		delete comm;
 		return ncclSuccess;
 	}
