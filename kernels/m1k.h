@@ -94,10 +94,17 @@ extern "C"
 		float eps;
 		int n, width;
 		float *out;
-		uint16_t *out_bf16; /* or NULL */
+		uint16_t *out_bf16;	  /* or NULL */
+		const float *squares; /* [n] of whole rows, of which x is a part; NULL: x is whole */
+		int whole_width;	  /* values of a whole row, where there are squares */
 	} m1k_gate;
 
 	void m1k_gated_norm(const m1k_gate *p, cudaStream_t stream);
+	/* out[t] = sum of the squares of row t of x [n, width] */
+	void m1k_row_squares(const float *x, int n, int width, float *out, cudaStream_t stream);
+
+	/* out = the sum of `parts` arrays of n values each, one after the other, in that order */
+	void m1k_add_parts(const float *x, int parts, size_t n, float *out, cudaStream_t stream);
 
 	void m1k_silu(float *x, size_t n, cudaStream_t stream);
 

@@ -130,8 +130,11 @@ gated_norm_rows(m1k_gate p)
 		squares += kept[i] * kept[i];
 	}
 	squares = m1k_block_sum(squares);
-	write_normed<true>(kept, rsqrtf(squares / static_cast<float>(p.width) + p.eps), p.weight, p.gate + at, p.width,
-					   p.out + at, p.out_bf16 != nullptr ? p.out_bf16 + at : nullptr);
+	if (p.squares != nullptr)
+		squares = p.squares[blockIdx.x];
+	write_normed<true>(kept,
+					   rsqrtf(squares / static_cast<float>(p.squares != nullptr ? p.whole_width : p.width) + p.eps),
+					   p.weight, p.gate + at, p.width, p.out + at, p.out_bf16 != nullptr ? p.out_bf16 + at : nullptr);
 }
 
 void
@@ -140,7 +143,45 @@ m1k_gated_norm(const m1k_gate *p, cudaStream_t stream)
 	M1K_LAUNCH(gated_norm_rows, p->n, ROW_THREADS, p->width * sizeof(float), stream, *p);
 }
 
+__global__ void
+square_rows(const float *x, int width, float *out)
+{
+	const size_t at = static_cast<size_t>(blockIdx.x) * width;
+	float squares = 0.0f;
+
+	for (int i = threadIdx.x; i < width; i += blockDim.x)
+		squares += x[at + i] * x[at + i];
+	squares = m1k_block_sum(squares);
+	if (threadIdx.x == 0)
+		out[blockIdx.x] = squares;
+}
+
+void
+m1k_row_squares(const float *x, int n, int width, float *out, cudaStream_t stream)
+{
+	M1K_LAUNCH(square_rows, n, ROW_THREADS, 0, stream, x, width, out);
+}
+
 /* ---- elementwise ---- */
+
+__global__ void
+add_parts(const float *x, int parts, size_t n, float *out)
+{
+	const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+	float sum = 0.0f;
+
+	if (i >= n)
+		return;
+	for (int part = 0; part < parts; part++)
+		sum += x[static_cast<size_t>(part) * n + i];
+	out[i] = sum;
+}
+
+void
+m1k_add_parts(const float *x, int parts, size_t n, float *out, cudaStream_t stream)
+{
+	M1K_LAUNCH(add_parts, m1k_pieces(n, ROW_THREADS), ROW_THREADS, 0, stream, x, parts, n, out);
+}
 
 __global__ void
 silu_all(float *x, size_t n)

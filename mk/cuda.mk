@@ -14,7 +14,7 @@ CUDA_HEADER := $(wildcard kernels/*.h kernels/*.cuh)
 
 CUDA_ENGINE := $(BUILD)/minimax_m1_engine_cuda
 CUDA_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.o)
-CUDA_LIBS   := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -lstdc++ -ldl -lrt
+CUDA_LIBS   := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -lstdc++ -ldl -lrt
 NVCC_FLAGS  := -std=c++17 -O3 -lineinfo -Xptxas -v
 
 $(CUDA_ENGINE): $(BUILD)/obj/src/engine/main.o $(CUDA_OBJ) $(CORE_LIB)
@@ -30,14 +30,14 @@ $(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
 	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 # Programs for a machine with a GPU: make gpu-check, gpu-bench.
-CUDA_TESTS := test_cuda test_cuda_sample test_cuda_engine
+CUDA_TESTS := test_cuda test_cuda_group test_cuda_sample test_cuda_engine
 GPU_TESTS  := $(CUDA_TESTS:%=$(BUILD)/gpu/%)
 GPU_BENCH  := $(BUILD)/gpu/bench
 GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
 
 $(GPU_TESTS): $(BUILD)/gpu/%: test/unit/%.c $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
 
 $(GPU_BENCH): $(GPU_BENCH_SRC) $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)

@@ -45,12 +45,25 @@ typedef enum m1b_use
 	M1B_USE_HEAD,	 /* logits and the router, as exact as the weights are: activations keep fp32's precision */
 } m1b_use;
 
-/* A weight matrix [rows, cols]; y = x W^T has `rows` outputs. */
+/*
+ * How several devices divide a matrix. The rows of x that go into one by columns come out of products with ones by rows,
+ * by way of operations on heads or on elements: each device has its own part of such rows, and the parts of the result are
+ * added up. All other rows are whole on every device.
+ */
+typedef enum m1b_split
+{
+	M1B_WHOLE,
+	M1B_SPLIT_ROWS, /* each device has consecutive rows, and makes their outputs */
+	M1B_SPLIT_COLS, /* each device has consecutive columns */
+} m1b_split;
+
+/* A weight matrix [rows, cols]; y = x W^T has `rows` outputs. On several devices the sizes are those of one's part. */
 typedef struct m1b_matrix
 {
 	const void *data; /* device memory, maybe unaligned, in the backend's own layout; not owned by the operation */
 	m1b_dtype type;
 	m1b_use use;
+	m1b_split split; /* M1B_WHOLE where there is one device */
 	int rows;
 	int cols;
 } m1b_matrix;
@@ -72,10 +85,11 @@ typedef struct m1b_geometry
 	int expert_width;	 /* F */
 	int hidden;			 /* d */
 	int experts;		 /* E */
-	int vocab;			 /* tokens that m1b_ops.sample chooses from */
+	int vocab;			 /* outputs of the head, from which m1b_ops.sample chooses */
 	size_t weight_bytes; /* of all matrices: memory that kv_bytes = 0 leaves alone */
+	size_t whole_bytes;	 /* of those, the ones that every one of several devices has whole */
 	/*
-	 * Budget of sequences' KV pages; 0 = a safe share of the device's memory. Never more is used than max_states full
+	 * Budget of sequences' KV pages, on all devices together; 0 = a safe share of the device's memory. Never more is used than max_states full
 	 * contexts take. It may be less than one: see m1b_memory.pages.
 	 */
 	size_t kv_bytes;
@@ -274,8 +288,8 @@ typedef struct m1b_ops
 	 * Makes a stored matrix, row-major, usable by operations. *borrowed tells whether the host bytes must stay where
 	 * they are until close; if not, the backend has a copy of its own.
 	 */
-	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols,
-						m1b_matrix *out, bool *borrowed, m1_error *err);
+	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows,
+						int cols, m1b_matrix *out, bool *borrowed, m1_error *err);
 	/* n floats of device memory, zeroed, freed by close; filled from host when that is not NULL. */
 	float *(*scratch)(m1b_backend *b, size_t n, const float *host);
 
@@ -342,13 +356,17 @@ m1b_scratch_bytes(size_t n)
 
 typedef struct m1b_cuda_options
 {
+	int gpus;									  /* that share the model, the first ones; 0 is 1 */
 	void (*log)(void *context, const char *line); /* told how device memory is divided; may be NULL */
 	void *log_context;
 } m1b_cuda_options;
 
 /* Whether this engine can run on a GPU of this machine. */
 bool m1b_cuda_present(void);
-/* The first GPU. M1_E_DEVICE when there is none, or when this engine was built without CUDA. */
+/*
+ * The first GPUs. M1_E_DEVICE when there are fewer or they differ, or when this engine was built without CUDA. A model
+ * that cannot be divided among them is refused by configure and by matrix.
+ */
 m1_status m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err);
 
 #endif

@@ -136,13 +136,14 @@ pack_piece(void *arg, int panel, int worker)
 }
 
 m1_status
-m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols, m1b_matrix *out,
-			   bool *borrowed, m1_error *err)
+m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows, int cols,
+			   m1b_matrix *out, bool *borrowed, m1_error *err)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	const int panels = (rows + M1B_PANEL_ROWS - 1) / M1B_PANEL_ROWS;
 	pack_job job = {.type = type, .stored = host, .rows = rows, .cols = cols};
 
+	(void) split;
 	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
 	*borrowed = !m1b_is_packed(type) || use == M1B_USE_ROWS;
 	if (cols % m1b_block_weights(type) != 0)

@@ -11,6 +11,8 @@
 
 /* Left to CUDA itself: kernels, graphs, the library's own memory. */
 #define RESERVE_BYTES ((size_t) 512 << 20)
+/* Left to NCCL, whose connections are made when they are first used. */
+#define NCCL_BYTES ((size_t) 1 << 30)
 /* Alignment and padding of a matrix of weights, generously. */
 #define MATRIX_SLACK ((size_t) 64 << 10)
 
@@ -50,21 +52,30 @@ norm(m1b_backend *b, const m1b_norm *p)
 	m1b_cuda_launched(c, "normalising");
 }
 
+/* The rows are those of all heads: a rank has its part of them, and needs the others' for the norm. */
 static void
 gate(m1b_backend *b, const m1b_gate *p)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
+	const int width = p->width / c->ranks;
 	const m1k_gate k = {
 		.x = p->x,
 		.gate = p->gate,
-		.weight = p->weight,
+		.weight = p->weight + c->rank * width,
 		.eps = p->eps,
 		.n = p->n,
-		.width = p->width,
+		.width = width,
 		.out = p->out,
 		.out_bf16 = m1b_cuda_wrote_rounded(c, p->out, p->n),
+		.squares = c->ranks > 1 ? c->squares : NULL,
+		.whole_width = p->width,
 	};
 
+	if (c->ranks > 1)
+	{
+		m1k_row_squares(p->x, p->n, width, c->squares, c->stream);
+		m1b_cuda_sum(c, c->squares, p->n, 1);
+	}
 	m1k_gated_norm(&k, c->stream);
 	m1b_cuda_launched(c, "gating");
 }
@@ -157,6 +168,11 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 		want(&all, &c->found, states, sizeof *c->found);
 		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);
 	}
+	if (c->ranks > 1)
+	{
+		want(&all, &c->squares, tokens, sizeof *c->squares);
+		want(&all, &c->parts, (size_t) c->ranks * M1K_FEW_ROWS * d, sizeof *c->parts);
+	}
 	return all;
 }
 
@@ -205,13 +221,16 @@ log_plan(const m1b_cuda *c)
 {
 	const m1b_cuda_plan *p = &c->plan;
 	char line[512];
+	char gpu[32] = "";
 
 	if (c->log == NULL)
 		return;
+	if (c->ranks > 1)
+		snprintf(gpu, sizeof gpu, "GPU %d: ", c->device);
 	snprintf(line, sizeof line,
-			 "device memory: %.2f GB available; weights %.2f, activations %.2f, work space %.2f, states of "
+			 "%sdevice memory: %.2f GB available; weights %.2f, activations %.2f, work space %.2f, states of "
 			 "%d sequences, %d snapshots and %d choices being scored %.2f, %d KV pages of %d tokens %.2f; %.2f left",
-			 (double) p->available * 1e-9, (double) p->weights * 1e-9, (double) p->activations * 1e-9,
+			 gpu, (double) p->available * 1e-9, (double) p->weights * 1e-9, (double) p->activations * 1e-9,
 			 (double) p->work * 1e-9, c->g.max_states, p->snapshots, p->own_places, (double) p->states * 1e-9,
 			 p->n_pages, M1K_PAGE_TOKENS, (double) p->pages * 1e-9,
 			 ((double) p->available - (double) (p->weights + p->activations + p->work + p->states + p->pages)) * 1e-9);
@@ -221,20 +240,18 @@ log_plan(const m1b_cuda *c)
 static m1_status
 make_plan(m1b_cuda *c, const buffers *work, m1_error *err)
 {
+	const size_t reserve = RESERVE_BYTES + (c->ranks > 1 ? NCCL_BYTES : 0);
 	size_t free_bytes, total;
 	cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
-	m1_status status;
 
 	if (error != cudaSuccess)
 		return m1b_cuda_error(error, "asking for free memory", err);
-	c->plan.available = free_bytes > RESERVE_BYTES ? free_bytes - RESERVE_BYTES : 0;
+	c->plan.available = free_bytes > reserve ? free_bytes - reserve : 0;
 	c->plan.weights = c->g.weight_bytes + (size_t) c->g.weight_matrices * MATRIX_SLACK;
 	c->plan.activations = c->g.scratch_bytes;
 	for (int i = 0; i < work->n; i++)
 		c->plan.work += m1b_cuda_round(work->list[i].bytes);
-	if ((status = m1b_cuda_states_plan(&c->g, c->tensor_cores, &c->plan, err)) == M1_OK)
-		log_plan(c);
-	return status;
+	return m1b_cuda_states_plan(&c->g, c->tensor_cores, &c->plan, err);
 }
 
 /* ---- life ---- */
@@ -271,11 +288,9 @@ upload_frequencies(m1b_cuda *c, m1_error *err)
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "uploading constants", err);
 }
 
-static m1_status
-configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
+m1_status
+m1b_cuda_plan_memory(m1b_cuda *c, const m1b_geometry *g, m1_error *err)
 {
-	m1b_cuda *c = m1b_cuda_of(b);
-	const m1b_cuda_plan *plan = &c->plan;
 	void *gemm_space;
 	buffers work;
 	m1_status status;
@@ -285,8 +300,20 @@ configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 	c->g = *g;
 	c->tensor_cores = !g->f32_weights;
 	work = work_buffers(c, &gemm_space);
-	if ((status = make_plan(c, &work, err)) != M1_OK ||
-		(status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
+	return make_plan(c, &work, err);
+}
+
+m1_status
+m1b_cuda_allocate(m1b_cuda *c, m1_pool *loading, m1_error *err)
+{
+	const m1b_geometry *g = &c->g;
+	const m1b_cuda_plan *plan = &c->plan;
+	void *gemm_space;
+	const buffers work = work_buffers(c, &gemm_space);
+	m1_status status;
+
+	log_plan(c);
+	if ((status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
 		(status = take_buffers(c, &work, err)) != M1_OK || (status = m1b_cuda_states_create(c, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) !=
@@ -297,7 +324,16 @@ configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
 		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
 		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
-	return m1b_cuda_loader_create(c, err);
+	return m1b_cuda_loader_create(c, loading, err);
+}
+
+static m1_status
+configure(m1b_backend *b, const m1b_geometry *g, m1_error *err)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	const m1_status status = m1b_cuda_plan_memory(c, g, err);
+
+	return status == M1_OK ? m1b_cuda_allocate(c, NULL, err) : status;
 }
 
 static const char *
@@ -306,8 +342,8 @@ describe(const m1b_backend *b)
 	return ((const m1b_cuda *) b)->description;
 }
 
-static void
-cuda_close(m1b_backend *b)
+void
+m1b_cuda_close(m1b_backend *b)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
 
@@ -331,7 +367,7 @@ cuda_close(m1b_backend *b)
 }
 
 static const m1b_ops cuda_ops = {
-	.close = cuda_close,
+	.close = m1b_cuda_close,
 	.describe = describe,
 	.configure = configure,
 	.matrix = m1b_cuda_matrix,
@@ -376,18 +412,15 @@ m1b_cuda_present(void)
 }
 
 m1_status
-m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
+m1b_cuda_open_rank(const m1b_cuda_options *options, int rank, m1b_cuda **out, m1_error *err)
 {
 	struct cudaDeviceProp properties;
 	cudaError_t error;
 	m1b_cuda *c;
-	int count = 0;
 
 	*out = NULL;
-	error = cudaGetDeviceCount(&count);
-	if (error != cudaSuccess || count == 0)
-		return no_device(error, err);
-	if ((error = cudaSetDevice(0)) != cudaSuccess || (error = cudaGetDeviceProperties(&properties, 0)) != cudaSuccess)
+	if ((error = cudaSetDevice(rank)) != cudaSuccess ||
+		(error = cudaGetDeviceProperties(&properties, rank)) != cudaSuccess)
 		return m1b_cuda_error(error, "opening the device", err);
 	if (properties.major < 8)
 	{
@@ -400,17 +433,47 @@ m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
 	if ((c = calloc(1, sizeof *c)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
 	c->base.ops = &cuda_ops;
+	c->device = rank;
+	c->rank = rank;
+	c->ranks = options->gpus > 1 ? options->gpus : 1;
 	c->log = options->log;
 	c->log_context = options->log_context;
-	snprintf(c->description, sizeof c->description, "cuda (%.80s, %.0f GB)", properties.name,
-			 (double) properties.totalGlobalMem * 1e-9);
+	snprintf(c->gpu_name, sizeof c->gpu_name, "%.80s", properties.name);
+	c->gpu_gb = (double) properties.totalGlobalMem * 1e-9;
+	snprintf(c->description, sizeof c->description, "cuda (%s, %.0f GB)", c->gpu_name, c->gpu_gb);
 	if ((error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) != cudaSuccess ||
 		(error = cudaEventCreateWithFlags(&c->uploaded, cudaEventDisableTiming)) != cudaSuccess ||
 		(error = cudaEventRecord(c->uploaded, c->stream)) != cudaSuccess)
 	{
-		cuda_close(&c->base);
+		m1b_cuda_close(&c->base);
 		return m1b_cuda_error(error, "opening the device", err);
 	}
-	*out = &c->base;
+	*out = c;
 	return M1_OK;
+}
+
+m1_status
+m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
+{
+	cudaError_t error;
+	m1b_cuda *c;
+	m1_status status;
+	int count = 0;
+
+	*out = NULL;
+	error = cudaGetDeviceCount(&count);
+	if (error != cudaSuccess || count == 0)
+		return no_device(error, err);
+	if (options->gpus > count)
+	{
+		m1_fail(err, M1_E_DEVICE, "%d GPUs are not available", options->gpus);
+		m1_error_detail(err, "This machine has %d.", count);
+		m1_error_hint(err, "Set minimax_m1.gpus to at most %d, or see what nvidia-smi reports.", count);
+		return M1_E_DEVICE;
+	}
+	if (options->gpus > 1)
+		return m1b_cuda_group_open(options, out, err);
+	if ((status = m1b_cuda_open_rank(options, 0, &c, err)) == M1_OK)
+		*out = &c->base;
+	return status;
 }

@@ -11,7 +11,7 @@ m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p)
 		.n_segments = p->batch->n_segments,
 		.one_each = c->one_each,
 		.tensor_cores = c->tensor_cores,
-		.decay = p->decay,
+		.decay = p->decay + c->rank * c->g.heads,
 		.qkv = p->qkv,
 		.out = p->out,
 		.states = c->state_memory + (size_t) p->slot * layer,

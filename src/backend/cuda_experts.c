@@ -10,7 +10,12 @@
  * What an expert's first two products give is used at once and in pieces of at most
  * PIECE_ROWS rows, so that it need not leave the cache.
  */
+#define _POSIX_C_SOURCE 200809L /* sched_yield */
 #include "backend/cuda_internal.h"
+
+#include <sched.h>
+
+#include "base/clock.h"
 
 #define ENOUGH_PLACES 128 /* of an expert, on average */
 #define PIECE_ROWS 1024
@@ -147,6 +152,28 @@ join(m1b_cuda *c)
 	}
 }
 
+/* Until the host knows the groups. A GPU that others share work with may wait for one that has failed: not for ever. */
+static void
+wait_for_groups(m1b_cuda *c)
+{
+	const double begin = m1_now_ms();
+	cudaError_t state = c->comm == NULL ? cudaEventSynchronize(c->routed) : cudaErrorNotReady;
+
+	while (state == cudaErrorNotReady && c->failure == cudaSuccess)
+	{
+		state = cudaEventQuery(c->routed);
+		if (state != cudaErrorNotReady)
+			break;
+		cudaGetLastError(); /* that it is not ready is no failure of what is launched next */
+		m1b_cuda_comm_check(c);
+		if (m1_now_ms() - begin > M1B_CUDA_PATIENCE_MS)
+			state = cudaErrorLaunchTimeout;
+		sched_yield();
+	}
+	if (c->failure == cudaSuccess)
+		m1b_cuda_note(c, state, "reading the router's choices");
+}
+
 void
 m1b_cuda_experts(m1b_cuda *c, const m1b_moe *p)
 {
@@ -158,7 +185,7 @@ m1b_cuda_experts(m1b_cuda *c, const m1b_moe *p)
 	m1b_cuda_note(c, cudaEventRecord(c->routed, c->stream), "reading the router's choices");
 	m1k_gather(m1b_cuda_rounded(c, p->x, p->n, d), c->token, p->n * p->top_k, d, c->gathered, c->stream);
 	m1b_cuda_note(c, cudaEventRecord(c->is_gathered, c->stream), "gathering rows");
-	m1b_cuda_note(c, cudaEventSynchronize(c->routed), "reading the router's choices");
+	wait_for_groups(c);
 	if (c->failure != cudaSuccess)
 		return; /* the groups are not there */
 	fork(c, c->is_gathered);

@@ -10,11 +10,18 @@
  *   cuda_gemm.c    cuBLASLt
  *   cuda_attention.c lightning and softmax attention
  *   cuda_sample.c  the next tokens, from logits that stay on the device
+ *   cuda_group*.c  several GPUs as one backend
+ *   cuda_nccl.c    sums over them
  *
  * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
  * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
  * launched after it has no effect. The engine process ends then: a device that failed
  * once is not trusted again.
+ *
+ * With several GPUs there is one m1b_cuda for each, a rank: it has its part of the heads,
+ * of every expert's inner width and of the vocabulary, and everything else like the others.
+ * Its operations add up with the others' what each has a part of. All ranks lay out their
+ * arenas alike and count states, pages and snapshots alike.
  */
 #ifndef M1_BACKEND_CUDA_INTERNAL_H
 #define M1_BACKEND_CUDA_INTERNAL_H
@@ -29,6 +36,8 @@
 #define M1B_CUDA_ALIGNMENT 256
 #define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
 #define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
+#define M1B_CUDA_MAX_GPUS 16
+#define M1B_CUDA_PATIENCE_MS 120e3 /* no step takes so long */
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
 #define M1B_CUDA_EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
 #define M1B_CUDA_LANES 4			/* experts that are multiplied side by side */
@@ -97,14 +106,24 @@ typedef struct m1b_cuda
 	m1b_geometry g;
 	m1b_cuda_plan plan;
 	char description[128];
+	char gpu_name[81];
+	double gpu_gb;
 	void (*log)(void *context, const char *line);
 	void *log_context;
 	bool tensor_cores; /* bf16 operands where there are many rows; not for all-F32 checkpoints */
+	int device;
 	cudaStream_t stream;
+
+	/* of several GPUs; one alone is rank 0 of 1, and has no communicator */
+	int rank, ranks;
+	struct ncclComm *comm;
+	float *squares; /* [max_tokens] of the inner norm's rows */
+	float *parts;	/* [ranks][M1K_FEW_ROWS, d]: what few rows are on each rank */
 
 	/* the first failure, and what was being done */
 	cudaError_t failure;
 	const char *failed_at;
+	const char *nccl_says; /* why, when it was NCCL that failed */
 
 	m1b_cuda_arena arena;			/* weights, activations, work */
 	struct m1b_cuda_loader *loader; /* until the first step */
@@ -181,18 +200,41 @@ m1_status m1b_cuda_status(const m1b_cuda *c, m1_error *err);
 /* Any CUDA error as one of ours. */
 m1_status m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err);
 
-/* cuda.c: pinned memory of the host; sets the pointer at `to`, of whatever type. */
+/* cuda.c */
+/* Pinned memory of the host; sets the pointer at `to`, of whatever type. */
 m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
+/* Opens one device as a rank of several. */
+m1_status m1b_cuda_open_rank(const m1b_cuda_options *options, int rank, m1b_cuda **out, m1_error *err);
+/* Configures it in two: the plan, which allocates nothing and may be given fewer pages, and the rest. */
+m1_status m1b_cuda_plan_memory(m1b_cuda *c, const m1b_geometry *g, m1_error *err);
+m1_status m1b_cuda_allocate(m1b_cuda *c, m1_pool *loading, m1_error *err);
+void m1b_cuda_close(m1b_backend *b);
+
+/* cuda_group.c */
+m1_status m1b_cuda_group_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err);
+
+/* cuda_nccl.c */
+m1_status m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err);
+/* Ends what waits for other ranks when `abort`. All ranks are to be called; no graph may be left that uses it. */
+void m1b_cuda_comm_free(m1b_cuda *c, bool abort);
+/* A failure of the communicator that is known by now, noted. */
+void m1b_cuda_comm_check(m1b_cuda *c);
+/*
+ * x [n, width] becomes the sum over all ranks, the same bits on each. Up to M1K_FEW_ROWS rows a row's bits do not depend
+ * on the others. Nothing happens on a GPU that is alone.
+ */
+void m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width);
 
 /* cuda_memory.c */
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
 void *m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes); /* NULL when it is used up */
 size_t m1b_cuda_round(size_t bytes);
-m1_status m1b_cuda_loader_create(m1b_cuda *c, m1_error *err);
+/* With a pool of its own when `pool` is NULL. */
+m1_status m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err);
 /* Waits until all weights are there and frees what loading needed. */
 void m1b_cuda_loader_finish(m1b_cuda *c);
-m1_status m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols,
-						  m1b_matrix *out, bool *borrowed, m1_error *err);
+m1_status m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows,
+						  int cols, m1b_matrix *out, bool *borrowed, m1_error *err);
 float *m1b_cuda_scratch(m1b_backend *b, size_t n, const float *host);
 /* Bytes of a row of weights on the device. */
 size_t m1b_cuda_row_bytes(m1b_dtype type, int cols);
@@ -216,6 +258,9 @@ void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
 /* cuda_step.c */
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_end(m1b_backend *b);
+/* The two halves of end: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
+void m1b_cuda_end_recording(m1b_cuda *c);
+void m1b_cuda_launch_recorded(m1b_cuda *c);
 m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
 void m1b_cuda_recordings_free(m1b_cuda *c);
 

@@ -31,6 +31,7 @@ _Static_assert((int) M1B_F32 == (int) M1K_F32 && (int) M1B_F16 == (int) M1K_F16 
 typedef struct m1b_cuda_loader
 {
 	m1_pool *pool;
+	bool own_pool;
 	cudaStream_t stream;
 	char *buffers[BUFFERS];
 	cudaEvent_t sent[BUFFERS];
@@ -72,7 +73,7 @@ m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes)
 /* ---- the ring ---- */
 
 m1_status
-m1b_cuda_loader_create(m1b_cuda *c, m1_error *err)
+m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err)
 {
 	m1b_cuda_loader *l = calloc(1, sizeof *l);
 	cudaError_t error;
@@ -81,7 +82,9 @@ m1b_cuda_loader_create(m1b_cuda *c, m1_error *err)
 	c->loader = l;
 	if (l == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the loader");
-	if ((status = m1_pool_create(0, &l->pool, err)) != M1_OK)
+	l->own_pool = pool == NULL;
+	l->pool = pool;
+	if (l->own_pool && (status = m1_pool_create(0, &l->pool, err)) != M1_OK)
 		return status;
 	error = cudaStreamCreateWithFlags(&l->stream, cudaStreamNonBlocking);
 	for (int i = 0; i < BUFFERS && error == cudaSuccess; i++)
@@ -116,7 +119,8 @@ m1b_cuda_loader_finish(m1b_cuda *c)
 			cudaEventDestroy(l->sent[i]);
 		cudaFreeHost(l->buffers[i]);
 	}
-	m1_pool_free(l->pool);
+	if (l->own_pool)
+		m1_pool_free(l->pool);
 	free(l);
 	c->loader = NULL;
 }
@@ -239,19 +243,20 @@ read_ahead(const void *from, size_t bytes)
 	madvise((void *) begin, (uintptr_t) from + bytes - begin, MADV_WILLNEED); /* only advice */
 }
 
+/* Rows of `cols` weights each; from one to the next it is stored_bytes in the file. */
 static void
-send_rows(m1b_cuda *c, const void *host, m1b_dtype type, int rows, int cols, char *to)
+send_rows(m1b_cuda *c, const void *host, size_t stored_bytes, m1b_dtype type, int rows, int cols, char *to)
 {
 	rows_job job = {
 		.type = type,
 		.from = host,
-		.stored_bytes = m1b_bytes(type, (size_t) cols),
+		.stored_bytes = stored_bytes,
 		.row_bytes = m1b_cuda_row_bytes(type, cols),
 		.cols = (size_t) cols,
 	};
 	const size_t per_buffer = BUFFER_BYTES / job.row_bytes;
 
-	read_ahead(host, job.stored_bytes * (size_t) rows);
+	read_ahead(host, stored_bytes * (size_t) (rows - 1) + m1b_bytes(type, (size_t) cols));
 	job.rows_per_piece = PIECE_BYTES / job.row_bytes > 0 ? PIECE_BYTES / job.row_bytes : 1;
 	for (size_t row = 0; row < (size_t) rows; row += per_buffer)
 	{
@@ -266,21 +271,41 @@ send_rows(m1b_cuda *c, const void *host, m1b_dtype type, int rows, int cols, cha
 
 /* ---- what the model asks for ---- */
 
-m1_status
-m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols, m1b_matrix *out,
-				bool *borrowed, m1_error *err)
+static m1_status
+refuse(const m1b_cuda *c, m1b_dtype type, m1b_split split, int rows, int cols, m1_error *err)
 {
-	m1b_cuda *c = m1b_cuda_of(b);
-	const size_t row_bytes = m1b_cuda_row_bytes(type, cols);
-	void *to;
-
-	if (cols % 8 != 0 || cols % m1b_block_weights(type) != 0 || row_bytes > BUFFER_BYTES)
+	if (split == M1B_WHOLE || c->ranks == 1)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d columns is not supported on CUDA", cols);
 		m1_error_detail(err, "Rows must be whole blocks of %s, and multiples of 8.", m1b_dtype_name(type));
 		m1_error_hint(err, "Set minimax_m1.device to \"cpu\".");
 		return M1_E_UNSUPPORTED;
 	}
+	m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d rows and %d columns cannot be divided among %d GPUs", rows,
+			cols, c->ranks);
+	m1_error_detail(err, "It is divided by %s; rows must be whole blocks of %s (%d weights), and multiples of 8.",
+					split == M1B_SPLIT_ROWS ? "rows" : "columns", m1b_dtype_name(type), m1b_block_weights(type));
+	m1_error_hint(err, "Lower minimax_m1.gpus, or use weights of another type.");
+	return M1_E_UNSUPPORTED;
+}
+
+m1_status
+m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int all_rows,
+				int all_cols, m1b_matrix *out, bool *borrowed, m1_error *err)
+{
+	m1b_cuda *c = m1b_cuda_of(b);
+	/* the part of this rank */
+	const int rows = split == M1B_SPLIT_ROWS ? all_rows / c->ranks : all_rows;
+	const int cols = split == M1B_SPLIT_COLS ? all_cols / c->ranks : all_cols;
+	const size_t stored_bytes = m1b_bytes(type, (size_t) all_cols);
+	const size_t row_bytes = m1b_cuda_row_bytes(type, cols);
+	const uint8_t *from = host;
+	void *to;
+
+	if (all_cols % m1b_block_weights(type) != 0 || cols % m1b_block_weights(type) != 0 || cols % 8 != 0 ||
+		row_bytes > BUFFER_BYTES || (split == M1B_SPLIT_ROWS && all_rows % c->ranks != 0) ||
+		(split == M1B_SPLIT_COLS && all_cols % c->ranks != 0))
+		return refuse(c, type, split, all_rows, all_cols, err);
 	if ((to = m1b_cuda_take(&c->arena, row_bytes * (size_t) rows)) == NULL)
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "the weights are larger than was planned");
@@ -288,8 +313,13 @@ m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, i
 						row_bytes * (size_t) rows);
 		return M1_E_NO_MEMORY;
 	}
-	send_rows(c, host, type, rows, cols, to);
-	*out = (m1b_matrix){.data = to, .type = type, .use = use, .rows = rows, .cols = cols};
+	if (split == M1B_SPLIT_ROWS)
+		from += stored_bytes * (size_t) rows * (size_t) c->rank;
+	if (split == M1B_SPLIT_COLS)
+		from += m1b_bytes(type, (size_t) cols) * (size_t) c->rank;
+	send_rows(c, from, stored_bytes, type, rows, cols, to);
+	*out = (m1b_matrix){
+		.data = to, .type = type, .use = use, .split = c->ranks > 1 ? split : M1B_WHOLE, .rows = rows, .cols = cols};
 	*borrowed = false;
 	return m1b_cuda_status(c, err);
 }

@@ -166,6 +166,9 @@ m1b_cuda_linear(m1b_backend *b, const m1b_linear *p)
 	for (int i = 0; i < p->n_products; i++)
 		multiply_by(c, &p->products[i], p->x, p->n);
 	m1b_cuda_launched(c, "multiplying");
+	for (int i = 0; i < p->n_products; i++)
+		if (p->products[i].weight->split == M1B_SPLIT_COLS)
+			m1b_cuda_sum(c, p->products[i].out, p->n, p->products[i].weight->rows);
 }
 
 /* ---- experts ---- */
@@ -289,4 +292,6 @@ m1b_cuda_moe(m1b_backend *b, const m1b_moe *p)
 	m1k_combine(c->expert_out, c->place, c->weight, p->n, p->top_k, p->w2->rows, p->out, c->stream);
 	m1b_cuda_wrote(c, p->out);
 	m1b_cuda_launched(c, "running experts");
+	if (p->w2->split == M1B_SPLIT_COLS)
+		m1b_cuda_sum(c, p->out, p->n, p->w2->rows);
 }

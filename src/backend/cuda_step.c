@@ -42,7 +42,13 @@ m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err)
 m1_status
 m1b_cuda_status(const m1b_cuda *c, m1_error *err)
 {
-	return c->failure == cudaSuccess ? M1_OK : m1b_cuda_error(c->failure, c->failed_at, err);
+	if (c->failure == cudaSuccess)
+		return M1_OK;
+	if (c->nccl_says == NULL)
+		return m1b_cuda_error(c->failure, c->failed_at, err);
+	m1_fail(err, M1_E_DEVICE, "NCCL failed while %s", c->failed_at);
+	m1_error_detail(err, "%s.", c->nccl_says);
+	return M1_E_DEVICE;
 }
 
 /* ---- the batch ---- */
@@ -121,10 +127,13 @@ m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch)
 		launch(c, r);
 		return true;
 	}
-	/* The first run of a shape lets libraries load what they need, which cannot be recorded. */
+	/*
+	 * The first run of a shape lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs
+	 * it may be another thread that ends what this one begins.
+	 */
 	if (r != NULL && r->seen++ > 0 && c->failure == cudaSuccess)
 	{
-		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording a step");
+		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
 		c->recording = c->failure == cudaSuccess;
 	}
 	prepare_layers(c);
@@ -132,30 +141,44 @@ m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch)
 }
 
 void
-m1b_cuda_end(m1b_backend *b)
+m1b_cuda_end_recording(m1b_cuda *c)
 {
-	m1b_cuda *c = m1b_cuda_of(b);
 	m1b_cuda_recording *r = recording_of(c);
 	cudaGraph_t graph = NULL;
 
 	if (!c->recording)
 		return;
-	c->recording = false;
 	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
 	if (c->failure == cudaSuccess)
 		m1b_cuda_note(c, cudaGraphInstantiate(&r->graph, graph, 0), "recording a step");
 	if (graph != NULL)
 		cudaGraphDestroy(graph);
-	if (c->failure == cudaSuccess)
-		launch(c, r);
+}
+
+void
+m1b_cuda_launch_recorded(m1b_cuda *c)
+{
+	if (c->recording && c->failure == cudaSuccess)
+		launch(c, recording_of(c));
+	c->recording = false;
+}
+
+void
+m1b_cuda_end(m1b_backend *b)
+{
+	m1b_cuda_end_recording(m1b_cuda_of(b));
+	m1b_cuda_launch_recorded(m1b_cuda_of(b));
 }
 
 void
 m1b_cuda_recordings_free(m1b_cuda *c)
 {
 	for (int i = 0; i <= M1B_CUDA_RECORDINGS; i++)
+	{
 		if (c->recordings[i].graph != NULL)
 			cudaGraphExecDestroy(c->recordings[i].graph);
+		c->recordings[i].graph = NULL;
+	}
 }
 
 /* ---- the end of a step ---- */

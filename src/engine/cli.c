@@ -83,6 +83,7 @@ m1_cli_engine_options(const m1_cli *cli)
 	m1_engine_options options = {
 		.model_path = cli->model,
 		.device = cli->device,
+		.gpus = cli->gpus,
 		.isa = cli->isa,
 		.weight_format = cli->weight_format,
 		.threads = cli->threads,

@@ -18,6 +18,7 @@ typedef struct m1_cli
 {
 	const char *model;
 	const char *device;
+	int gpus;
 	const char *isa;
 	int threads;
 	m1_weight_format weight_format;

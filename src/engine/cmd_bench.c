@@ -431,6 +431,7 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 	const int n_tokens = contexts > prefills ? contexts : prefills;
 	m1_model_options options = {.path = cli->model,
 								.device = cli->device,
+								.gpus = cli->gpus,
 								.isa = cli->isa,
 								.weight_format = cli->weight_format,
 								.threads = cli->threads,

@@ -78,6 +78,7 @@ m1_cmd_logits(const m1_cli *cli)
 	m1_model_options options = {
 		.path = cli->model,
 		.device = cli->device,
+		.gpus = cli->gpus,
 		.isa = cli->isa,
 		.weight_format = cli->weight_format,
 		.threads = cli->threads,

@@ -84,6 +84,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	m1_model_options model = {
 		.path = o->model_path,
 		.device = o->device,
+		.gpus = o->gpus,
 		.isa = o->isa,
 		.weight_format = o->weight_format,
 		.threads = o->threads,

@@ -36,6 +36,7 @@ typedef struct m1_engine_options
 {
 	const char *model_path;
 	const char *device; /* "auto", "cpu" or "cuda" */
+	int gpus;			/* that share the model, where the device is cuda; 0 is 1 */
 	const char *isa;	/* NULL, or a CPU instruction set (for tests) */
 	m1_weight_format weight_format;
 	int threads;								  /* 0 = all cores */

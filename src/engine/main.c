@@ -45,9 +45,8 @@ static const char usage[] =
 	"  minimax_m1_engine serve --model DIR --fd N                       frames on an inherited socket\n"
 	"\n"
 	"DIR is a checkpoint folder or a GGUF file. Common options: --weight-format stored|q8_0|fp8|q4 (what a checkpoint\n"
-	"of floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --threads N (0 = all "
-	"cores),\n"
-	"--max-context N (0 = the model's own),\n"
+	"of floats is quantized to while it is loaded; default stored), --device auto|cpu|cuda, --gpus N (that share the\n"
+	"model), --threads N (0 = all cores), --max-context N (0 = the model's own),\n"
 	"--max-requests N (sequences in one batch), --prefill-chunk N (prompt tokens of one step),\n"
 	"--kv-cache MB (0 = a safe share of the memory), --prefix-cache MB (0 = no snapshots of prompts' beginnings),\n"
 	"--isa portable|avx2|avx512|avx512vnni\n";
@@ -56,6 +55,7 @@ enum option_id
 {
 	OPT_MODEL = 256,
 	OPT_DEVICE,
+	OPT_GPUS,
 	OPT_ISA,
 	OPT_THREADS,
 	OPT_WEIGHT_FORMAT,
@@ -95,6 +95,7 @@ enum option_id
 static const struct option options[] = {
 	{"model", required_argument, NULL, OPT_MODEL},
 	{"device", required_argument, NULL, OPT_DEVICE},
+	{"gpus", required_argument, NULL, OPT_GPUS},
 	{"isa", required_argument, NULL, OPT_ISA},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"weight-format", required_argument, NULL, OPT_WEIGHT_FORMAT},
@@ -222,6 +223,9 @@ set_option(m1_cli *cli, int id, const char *name, const char *value)
 			break;
 		case OPT_DEVICE:
 			cli->device = value;
+			break;
+		case OPT_GPUS:
+			cli->gpus = integer(&v, value, 1);
 			break;
 		case OPT_ISA:
 			cli->isa = value;
@@ -394,6 +398,7 @@ main(int argc, char **argv)
 	const cli_command *command;
 	m1_cli cli = {
 		.device = "auto",
+		.gpus = 1,
 		.max_requests = 1,
 		.system = "You are a helpful assistant.",
 		.max_tokens = INT_MAX,

@@ -23,7 +23,7 @@ m1_model_prefill_chunk(const char *device)
 static m1_status
 open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 {
-	const m1b_cuda_options cuda = {.log = o->log, .log_context = o->log_context};
+	const m1b_cuda_options cuda = {.gpus = o->gpus, .log = o->log, .log_context = o->log_context};
 
 	if (is_gpu(o->device))
 		return m1b_cuda_open(&cuda, out, err);
@@ -66,6 +66,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 		return status;
 	m->weight_bytes = weights.bytes;
 	g.weight_bytes = weights.matrix_bytes;
+	g.whole_bytes = weights.whole_bytes;
 	g.weight_matrices = weights.matrices;
 	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
 	g.f32_weights = weights.f32_experts;

@@ -13,6 +13,7 @@ typedef struct m1_model_options
 {
 	const char *path;	/* checkpoint folder, or GGUF file */
 	const char *device; /* "auto", "cpu" or "cuda" */
+	int gpus;			/* that share the model, where the device is cuda; 0 is 1 */
 	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
 	m1_weight_format weight_format;
 	int threads;								  /* 0 = all cores */

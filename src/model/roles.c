@@ -54,6 +54,29 @@ m1_role_is_large(m1_role role)
 	}
 }
 
+m1b_split
+m1_role_split(m1_role role)
+{
+	switch (role)
+	{
+		case M1_ROLE_HEAD:
+		case M1_ROLE_W1:
+		case M1_ROLE_W3:
+		case M1_ROLE_QKV:
+		case M1_ROLE_OUTPUT_GATE:
+		case M1_ROLE_Q:
+		case M1_ROLE_K:
+		case M1_ROLE_V:
+			return M1B_SPLIT_ROWS;
+		case M1_ROLE_W2:
+		case M1_ROLE_LIGHTNING_OUT:
+		case M1_ROLE_SOFTMAX_OUT:
+			return M1B_SPLIT_COLS;
+		default:
+			return M1B_WHOLE;
+	}
+}
+
 void
 m1_role_shape(m1_role role, const m1_config *c, int *rows, int *cols)
 {

@@ -57,6 +57,9 @@ bool m1_role_of_expert(m1_role role);
 /* Whether it is one of the large matrices that may be quantized: attention projections and experts. */
 bool m1_role_is_large(m1_role role);
 
+/* How several devices divide the matrix among them: by heads, by the experts' inner width, by the head's outputs. */
+m1b_split m1_role_split(m1_role role);
+
 /* Writes the tensor's name. In GGUF files the tensor holds all experts, one after the other. */
 void m1_role_name(m1_role role, m1_naming naming, int layer, int expert, char *to, size_t size);
 

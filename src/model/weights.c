@@ -95,7 +95,8 @@ matrix(loader *l, m1_role role, int layer, int expert, m1b_use use, m1b_matrix *
 	w = prepare(l, role, &stored);
 	if (l->status != M1_OK)
 		return;
-	l->status = l->backend->ops->matrix(l->backend, w.data, w.type, use, w.rows, w.cols, out, &borrowed, l->err);
+	l->status = l->backend->ops->matrix(l->backend, w.data, w.type, use, m1_role_split(role), w.rows, w.cols, out,
+										&borrowed, l->err);
 	if (l->status != M1_OK)
 		return;
 	if (borrowed && w.data == l->staging)
@@ -266,6 +267,8 @@ measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 		type = m1_weight_format_type(format, role, &w);
 		size->bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
 		size->matrix_bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
+		if (m1_role_split(role) == M1B_WHOLE)
+			size->whole_bytes += m1b_bytes(type, (size_t) w.rows * (size_t) w.cols);
 		size->matrices++;
 		size->f32_experts = size->f32_experts && (role != M1_ROLE_W1 || type == M1B_F32);
 		if (role == M1_ROLE_W1 || role == M1_ROLE_W2 || role == M1_ROLE_W3)

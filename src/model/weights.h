@@ -52,6 +52,7 @@ typedef struct m1_weights_size
 {
 	uint64_t bytes;		 /* of all, in the types that they will be used in */
 	size_t matrix_bytes; /* of those that are handed to the backend, a tied head's too */
+	size_t whole_bytes;	 /* of those, the ones that devices do not divide */
 	size_t matrices;
 	size_t vector_bytes; /* of m1b_ops.scratch for norms and decays */
 	bool f32_experts;	 /* of all experts, w1 is F32 */

@@ -202,6 +202,7 @@ start_engine(void)
 {
 	static char program[MAXPGPATH];
 	static char model[MAXPGPATH];
+	char		gpus[16];
 	char		threads[16];
 	char		requests[16];
 	char		context[16];
@@ -210,7 +211,7 @@ start_engine(void)
 	char		fd[16];
 	char	   *argv[] = {
 		program, "serve", "--fd", fd, "--model", model, "--device", NULL, "--weight-format", NULL,
-		"--threads", threads, "--max-requests", requests, "--max-context", context,
+		"--gpus", gpus, "--threads", threads, "--max-requests", requests, "--max-context", context,
 		"--kv-cache", kv_cache, "--prefix-cache", prefix_cache, NULL
 	};
 	int			socks[2];
@@ -220,6 +221,7 @@ start_engine(void)
 	engine_path(program);
 	model_path(model);
 	snprintf(fd, sizeof fd, "%d", ENGINE_FD);
+	snprintf(gpus, sizeof gpus, "%d", m1pg_gpus);
 	snprintf(threads, sizeof threads, "%d", m1pg_threads);
 	snprintf(requests, sizeof requests, "%d", m1pg_max_requests);
 	snprintf(context, sizeof context, "%d", m1pg_max_context);

@@ -70,6 +70,7 @@ typedef enum M1WeightFormat
 extern char *m1pg_model;
 extern int	m1pg_weight_format;
 extern int	m1pg_device;
+extern int	m1pg_gpus;
 extern int	m1pg_threads;
 extern int	m1pg_max_requests;
 extern int	m1pg_max_queue;

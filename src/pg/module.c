@@ -19,6 +19,7 @@ PGDLLEXPORT void _PG_init(void);
 char	   *m1pg_model;
 int			m1pg_weight_format = M1_FORMAT_STORED;
 int			m1pg_device = M1_DEVICE_AUTO;
+int			m1pg_gpus;
 int			m1pg_threads;
 int			m1pg_max_requests;
 int			m1pg_max_queue;
@@ -162,6 +163,10 @@ define_engine_settings(void)
 							 "\"cuda\" fails where there is no GPU; \"auto\" takes the CPU then.",
 							 &m1pg_device, M1_DEVICE_AUTO, device_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("minimax_m1.gpus",
+							"Sets how many GPUs share the model, where the device is a GPU.",
+							NULL, &m1pg_gpus, 1, 1, 16,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("minimax_m1.threads",
 							"Sets the number of threads of the engine; 0 means one per core.",
 							NULL, &m1pg_threads, 0, 0, 1024,

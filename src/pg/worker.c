@@ -28,6 +28,7 @@ typedef struct EngineSettings
 	char	   *path;
 	int			weight_format;
 	int			device;
+	int			gpus;
 	int			threads;
 	int			max_context;
 	int			kv_cache_size;
@@ -70,6 +71,7 @@ copy_settings(void)
 	s.path = MemoryContextStrdup(TopMemoryContext, m1pg_engine_path);
 	s.weight_format = m1pg_weight_format;
 	s.device = m1pg_device;
+	s.gpus = m1pg_gpus;
 	s.threads = m1pg_threads;
 	s.max_context = m1pg_max_context;
 	s.kv_cache_size = m1pg_kv_cache_size;
@@ -82,7 +84,7 @@ settings_changed(const EngineSettings *s)
 {
 	return strcmp(s->model, m1pg_model) != 0 || strcmp(s->path, m1pg_engine_path) != 0 ||
 		s->weight_format != m1pg_weight_format || s->device != m1pg_device ||
-		s->threads != m1pg_threads || s->max_context != m1pg_max_context ||
+		s->gpus != m1pg_gpus || s->threads != m1pg_threads || s->max_context != m1pg_max_context ||
 		s->kv_cache_size != m1pg_kv_cache_size || s->prefix_cache_size != m1pg_prefix_cache_size;
 }
 

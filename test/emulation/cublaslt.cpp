@@ -6,7 +6,7 @@
 
 struct emulated_handle
 {
-	int unused;
+	int device; /* the current one when it was made, as in the library */
 };
 
 struct emulated_preference
@@ -57,6 +57,7 @@ extern "C"
 	cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 	{
 		*handle = new emulated_handle();
+		cudaGetDevice(&(*handle)->device);
 		return CUBLAS_STATUS_SUCCESS;
 	}
 
@@ -141,11 +142,11 @@ extern "C"
 		return CUBLAS_STATUS_SUCCESS;
 	}
 
-	cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void *alpha, const void *a,
-								  cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
-								  const void *beta, const void *c, cublasLtMatrixLayout_t, void *d,
-								  cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *,
-								  size_t, cudaStream_t)
+	cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha,
+								  const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+								  cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+								  cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t d_layout,
+								  const cublasLtMatmulAlgo_t *algorithm, void *, size_t, cudaStream_t stream)
 	{
 		const emulated_layout la = *a_layout;
 		const emulated_layout lb = *b_layout;
@@ -153,30 +154,32 @@ extern "C"
 		const bool transposed = operation->a == CUBLAS_OP_T;
 		const float scale = *static_cast<const float *>(alpha);
 		const float keep = *static_cast<const float *>(beta);
+		int device;
 
-		if (!fits(operation, a_layout, b_layout, d_layout) || c != d || algorithm->data[0] != ld.rows ||
-			algorithm->data[1] != ld.cols || algorithm->data[2] != lb.rows)
+		cudaGetDevice(&device);
+		if (handle->device != device || !fits(operation, a_layout, b_layout, d_layout) || c != d ||
+			algorithm->data[0] != ld.rows || algorithm->data[1] != ld.cols || algorithm->data[2] != lb.rows)
 			return CUBLAS_STATUS_INVALID_VALUE;
-		emulated_enqueue(
-			[=]
-			{
-				std::vector<float> row(lb.rows);
+		emulated_enqueue(stream,
+						 [=]
+						 {
+							 std::vector<float> row(lb.rows);
 
-				for (uint64_t i = 0; i < ld.rows; i++)
-				{
-					for (uint64_t k = 0; k < lb.rows; k++)
-						row[k] = transposed ? element(a, &la, k, i) : element(a, &la, i, k);
-					for (uint64_t j = 0; j < ld.cols; j++)
-					{
-						float *to = static_cast<float *>(d) + j * (size_t) ld.ld + i;
-						float sum = 0.0f;
+							 for (uint64_t i = 0; i < ld.rows; i++)
+							 {
+								 for (uint64_t k = 0; k < lb.rows; k++)
+									 row[k] = transposed ? element(a, &la, k, i) : element(a, &la, i, k);
+								 for (uint64_t j = 0; j < ld.cols; j++)
+								 {
+									 float *to = static_cast<float *>(d) + j * (size_t) ld.ld + i;
+									 float sum = 0.0f;
 
-						for (uint64_t k = 0; k < lb.rows; k++)
-							sum += row[k] * element(b, &lb, k, j);
-						*to = scale * sum + (keep != 0.0f ? keep * *to : 0.0f);
-					}
-				}
-			});
+									 for (uint64_t k = 0; k < lb.rows; k++)
+										 sum += row[k] * element(b, &lb, k, j);
+									 *to = scale * sum + (keep != 0.0f ? keep * *to : 0.0f);
+								 }
+							 }
+						 });
 		return CUBLAS_STATUS_SUCCESS;
 	}
 

@@ -1,11 +1,16 @@
 /*
  * cuda_runtime.h - the part of the CUDA runtime that the CUDA backend uses, on the
- * CPU: device memory is the heap, a stream does everything at once, and a kernel's
- * threads are fibers (emulated_device.h). Found instead of the real header when the
- * backend is built for tests without a GPU. C and C++.
+ * CPU: device memory is the heap, a stream does everything at once unless it waits for
+ * other devices (emulated_streams.h), and a kernel's threads are fibers
+ * (emulated_device.h). Found instead of the real header when the backend is built for
+ * tests without a GPU. C and C++; any number of threads.
  *
  * Graphs: what is launched while recording is kept and run again by each launch of
  * the graph, with the arguments of the recording, as on a device.
+ *
+ * Several devices: a stream belongs to the device that was the thread's current one when
+ * it was made, and takes work only while that is current. While a device works, the
+ * memory of the others cannot be touched: a pointer to it ends the program.
  */
 #ifndef EMULATED_CUDA_RUNTIME_H
 #define EMULATED_CUDA_RUNTIME_H
@@ -26,8 +31,14 @@ extern "C"
 		cudaErrorMemoryAllocation = 2,
 		cudaErrorNoDevice = 100,
 		cudaErrorInsufficientDriver = 35,
+		cudaErrorInvalidDevice = 101,
+		cudaErrorInvalidResourceHandle = 400,
 		cudaErrorNotReady = 600,
 		cudaErrorIllegalAddress = 700,
+		cudaErrorLaunchTimeout = 702,
+		cudaErrorStreamCaptureUnsupported = 900,
+		cudaErrorStreamCaptureWrongThread = 908,
+		cudaErrorUnknown = 999,
 	} cudaError_t;
 
 	typedef struct emulated_stream *cudaStream_t;
@@ -59,6 +70,7 @@ extern "C"
 	enum cudaStreamCaptureMode
 	{
 		cudaStreamCaptureModeThreadLocal = 1,
+		cudaStreamCaptureModeRelaxed = 2,
 	};
 
 #define cudaStreamNonBlocking 1
@@ -67,6 +79,7 @@ extern "C"
 
 	cudaError_t cudaGetDeviceCount(int *count);
 	cudaError_t cudaSetDevice(int device);
+	cudaError_t cudaGetDevice(int *device);
 	cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
 	cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 	const char *cudaGetErrorName(cudaError_t error);
@@ -79,16 +92,20 @@ extern "C"
 	cudaError_t cudaFreeHost(void *p);
 	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
 								cudaStream_t stream);
+	cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+								  size_t height, enum cudaMemcpyKind kind, cudaStream_t stream);
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
 
 	cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 	cudaError_t cudaStreamDestroy(cudaStream_t stream);
 	cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+	cudaError_t cudaStreamQuery(cudaStream_t stream);
 	cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 	cudaError_t cudaEventDestroy(cudaEvent_t event);
+	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 	cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 	cudaError_t cudaEventSynchronize(cudaEvent_t event);
+	cudaError_t cudaEventQuery(cudaEvent_t event);
 	cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
 
 	cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
@@ -98,18 +115,21 @@ extern "C"
 	cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 	cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-	/* The emulation's own: bytes that a device of tests has, and an error that the next launch raises. */
-	void emulated_set_memory(size_t bytes);
+	/* The emulation's own: the devices of tests, what memory one has, and an error that the next launch raises. */
+#define EMULATED_DEVICES 8
 	void emulated_set_devices(int count);
+	void emulated_set_memory(int device, size_t bytes);
 	void emulated_fail_next_launch(cudaError_t error);
+	/* From now on, whatever the device is asked for fails. */
+	void emulated_lose_device(int device);
 
 #ifdef __cplusplus
 }
 
 #include <functional>
 
-/* Puts work on the stream: at once, or into the graph that is being recorded. */
-void emulated_enqueue(std::function<void()> work);
+/* Puts work on the stream, or into the graph that it records. What the launch raises waits for cudaGetLastError. */
+void emulated_enqueue(cudaStream_t stream, std::function<void()> work);
 
 template <typename T>
 static inline cudaError_t

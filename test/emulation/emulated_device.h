@@ -86,19 +86,19 @@ extern dim3 blockDim, gridDim;
 void emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 void *emulated_dynamic_shared(void);
 
-#define M1K_LAUNCH(kernel, grid, block, shared, stream, ...)                                                 \
-	do                                                                                                       \
-	{                                                                                                        \
-		auto emulated_grid = dim3(grid);                                                                     \
-		auto emulated_block = dim3(block);                                                                   \
-		size_t emulated_shared = shared;                                                                     \
-		(void) (stream);                                                                                     \
-		emulated_enqueue(                                                                                    \
-			[=, emulated_arguments = std::make_tuple(__VA_ARGS__)]                                           \
-			{                                                                                                \
-				emulated_launch(emulated_grid, emulated_block, emulated_shared,                              \
-								[&] { std::apply([](auto... a) { (kernel)(a...); }, emulated_arguments); }); \
-			});                                                                                              \
+#define M1K_LAUNCH(kernel, grid, block, shared, stream, ...)                                                          \
+	do                                                                                                                \
+	{                                                                                                                 \
+		auto emulated_grid = dim3(grid);                                                                              \
+		auto emulated_block = dim3(block);                                                                            \
+		size_t emulated_shared = shared;                                                                              \
+		emulated_enqueue(stream,                                                                                      \
+						 [=, emulated_arguments = std::make_tuple(__VA_ARGS__)]                                       \
+						 {                                                                                            \
+							 emulated_launch(emulated_grid, emulated_block, emulated_shared,                          \
+											 [&]                                                                      \
+											 { std::apply([](auto... a) { (kernel)(a...); }, emulated_arguments); }); \
+						 });                                                                                          \
 	} while (0)
 
 #define M1K_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(emulated_dynamic_shared())

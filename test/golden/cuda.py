@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Golden numbers of every test checkpoint through the CUDA backend.
 
-cuda.py ENGINE [N]: the first N ids only, and of the greedy cases those of at most 2 N tokens, for an engine whose GPU
-is emulated. Prints lines as golden.py does. F32 checkpoints are held to the CPU's tolerance; where weights have 16
-bits, activations are rounded to bf16.
+cuda.py ENGINE [N [GPUS]]: the first N ids only, and of the greedy cases those of at most 2 N tokens, for an engine whose
+GPU is emulated (0: all); on so many GPUs. Prints lines as golden.py does. F32 checkpoints are held to the CPU's
+tolerance; where weights have 16 bits, activations are rounded to bf16. What so many GPUs cannot divide must be refused by
+the name of the field.
 """
 import array
 import json
@@ -17,18 +18,32 @@ from golden import MODELS, check_case, load, report
 
 ROUNDED = ["models/m1-nano", "test/checkpoints/tiny-bf16-sharded"]
 VARIANTS = [[], ["--decode"], ["--prefill-chunk", "37"]]
+DIVIDED = ["num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"]
 
 
-def check(engine, model, n, variant, folder):
+def indivisible(model, gpus):
+    """The first field of config.json that so many GPUs cannot divide, or None."""
+    with open(os.path.join(model, "config.json")) as f:
+        config = json.load(f)
+    return next((field for field in DIVIDED if config[field] % gpus != 0), None)
+
+
+def check_refused(engine, model, gpus, field):
+    run = subprocess.run([engine, "generate", "--device", "cuda", "--gpus", str(gpus), "--model", model, "--prompt", ""],
+                         capture_output=True, text=True, timeout=300)
+    report(run.returncode == 1 and field in run.stderr, f"{model} refused on {gpus} GPUs", run.stderr.strip())
+
+
+def check(engine, model, n, gpus, variant, folder):
     golden = load(os.path.join(model, "golden.safetensors"))
-    name = f"{model} on cuda {' '.join(variant)}".strip()
+    name = " ".join([model, "on cuda" if gpus == 1 else f"on {gpus} x cuda"] + variant)
     ids = os.path.join(folder, "ids")
     out = os.path.join(folder, "logits")
     n = min(n, len(golden["input_ids"]))
     with open(ids, "w") as f:
         f.write(" ".join(map(str, golden["input_ids"][:n])))
     run = subprocess.run([engine, "logits", "--device", "cuda", "--model", model, "--ids", ids, "--out", out,
-                          "--max-context", str(n)] + variant, capture_output=True, text=True, timeout=300)
+                          "--gpus", str(gpus), "--max-context", str(n)] + variant, capture_output=True, text=True, timeout=300)
     if run.returncode != 0:
         return report(False, name, run.stderr.strip())
     with open(out, "rb") as f:
@@ -62,12 +77,18 @@ def check_cases(engine, n, folder):
 
 def main():
     engine = sys.argv[1]
-    n = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
+    n = int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] != "0" else 1 << 30
+    gpus = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     with tempfile.TemporaryDirectory() as folder:
         for model in MODELS:
+            field = indivisible(model, gpus)
+            if field:
+                check_refused(engine, model, gpus, field)
+                continue
             for variant in VARIANTS:
-                check(engine, model, n, variant, folder)
-        check_cases(engine, n, folder)
+                check(engine, model, n, gpus, variant, folder)
+        if gpus == 1:
+            check_cases(engine, n, folder)
     print("done")
 
 

@@ -34,6 +34,11 @@ for test; do
 done
 step golden python3 test/golden/cuda.py "$ENGINE"
 step sql test/gpu/sql.sh "$ENGINE"
+if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+    step group-golden python3 test/golden/cuda.py "$ENGINE" 0 2
+else
+    echo "skip group-golden: there is one GPU"
+fi
 if command -v compute-sanitizer > /dev/null; then
     for test; do
         for tool in memcheck racecheck; do

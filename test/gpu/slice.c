@@ -178,7 +178,7 @@ matrix(slice *s, const void *stored, m1b_dtype type, m1b_use use, int rows, int 
 	m1b_matrix m;
 	bool borrowed;
 
-	slice_must(s, b->ops->matrix(b, stored, type, use, rows, cols, &m, &borrowed, &s->err));
+	slice_must(s, b->ops->matrix(b, stored, type, use, M1B_WHOLE, rows, cols, &m, &borrowed, &s->err));
 	return m;
 }
 

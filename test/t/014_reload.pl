@@ -93,6 +93,14 @@ for my $call ("generate('Hello.')", "summarize('Hello.')", "count_tokens('Hello.
 }
 is($node->safe_psql('postgres', 'SELECT array_length(minimax_m1.generate_ids(ARRAY[1], 3), 1)'), '3', 'ids are continued');
 
+# A setting that the engine is started with reaches it.
+set('device', 'cpu');
+set('gpus', 2);
+wait_for('the engine knows the number of GPUs', sub {
+		$node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model') eq 'ready' &&
+			slurp_file('/proc/' . engine_pid($node) . '/cmdline') =~ /--device\0cpu\0.*--gpus\0002\0/ });
+is($node->safe_psql('postgres', 'SELECT array_length(minimax_m1.generate_ids(ARRAY[1], 3), 1)'), '3', 'which means nothing to a CPU');
+
 # Many changes in a row end with the last.
 for my $i (1 .. 10)
 {

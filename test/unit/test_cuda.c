@@ -7,7 +7,7 @@
  * operation is run twice, and must give the same bits: what depends on the order is a race. Outputs
  * start as NaN.
  */
-#include "testing.h"
+#include "cuda_testing.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -20,9 +20,6 @@
 #ifdef M1K_EMULATED
 #include <cuda_runtime.h>
 #endif
-
-#define EXACT 2e-5	 /* relative error of fp32 sums */
-#define ROUNDED 8e-3 /* with bf16 operands */
 
 static uint64_t seed = 20260711;
 
@@ -45,22 +42,6 @@ not_numbers(size_t n)
 	assert_non_null(x);
 	memset(x, 0xff, n * sizeof *x);
 	return x;
-}
-
-/* ||got - want|| / ||want||; NaN is never near */
-static void
-assert_near(const float *got, const float *want, size_t n, double tolerance, const char *what)
-{
-	double difference = 0;
-	double size = 0;
-
-	for (size_t i = 0; i < n; i++)
-	{
-		difference += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
-		size += (double) want[i] * want[i];
-	}
-	if (!(sqrt(difference) <= tolerance * sqrt(size)))
-		fail_msg("%s: off by %.3g of %.3g", what, sqrt(difference), sqrt(size));
 }
 
 /* ---- backends ---- */
@@ -203,7 +184,7 @@ load(m1b_backend *b, const uint8_t *w, m1b_dtype type, m1b_use use, int rows, in
 	m1_error err;
 	bool borrowed;
 
-	assert_ok(b->ops->matrix(b, w, type, use, rows, cols, &m, &borrowed, &err));
+	assert_ok(b->ops->matrix(b, w, type, use, M1B_WHOLE, rows, cols, &m, &borrowed, &err));
 	return m;
 }
 
@@ -871,7 +852,7 @@ test_no_device(void **state)
 	assert_false(m1b_cuda_present());
 	assert_int_equal(m1b_cuda_open(&options, &b, &err), M1_E_DEVICE);
 	assert_non_null(strstr(err.message, "cuda"));
-	emulated_set_devices(1);
+	emulated_set_devices(4);
 	assert_true(m1b_cuda_present());
 }
 #endif

@@ -243,7 +243,7 @@ test_scoring_waits_for_a_place(void **state)
 	for (size_t memory = (size_t) 513 << 20; e == NULL || m1_engine_info(e).context < 192; memory += 64 * KB)
 	{
 		m1_engine_close(e);
-		emulated_set_memory(memory);
+		emulated_set_memory(0, memory);
 		if (m1_engine_open(&options, &engine_events, &e, &err) != M1_OK)
 			e = NULL;
 		assert_true(memory < (size_t) 1 << 30);
@@ -269,7 +269,7 @@ test_scoring_waits_for_a_place(void **state)
 	assert_true(outcomes[2].first_progress > outcomes[4].first_progress);
 	assert_true(outcomes[3].first_progress > outcomes[2].first_progress);
 	m1_engine_close(e);
-	emulated_set_memory((size_t) 4 << 30);
+	emulated_set_memory(0, (size_t) 4 << 30);
 }
 #endif
 

@@ -49,9 +49,9 @@ make_twin(m1b_backend *b, m1b_dtype type, m1b_use use, int rows, int cols, uint6
 			memcpy(w.stored + at + 2, &min, sizeof min);
 	}
 	m1b_dequantize(type, w.stored, n, w.floats);
-	assert_ok(b->ops->matrix(b, w.stored, type, use, rows, cols, &w.quantized, &borrowed, &err));
+	assert_ok(b->ops->matrix(b, w.stored, type, use, M1B_WHOLE, rows, cols, &w.quantized, &borrowed, &err));
 	assert_true(borrowed == (use == M1B_USE_ROWS));
-	assert_ok(b->ops->matrix(b, w.floats, M1B_F32, use, rows, cols, &w.plain, &borrowed, &err));
+	assert_ok(b->ops->matrix(b, w.floats, M1B_F32, use, M1B_WHOLE, rows, cols, &w.plain, &borrowed, &err));
 	assert_true(borrowed);
 	if (use != M1B_USE_ROWS) /* the backend has its own copy */
 		memset(w.stored, 0xee, m1b_bytes(type, n));
@@ -208,7 +208,8 @@ test_experts(void **state)
 		bool borrowed;
 		m1_error err;
 
-		assert_ok(b->ops->matrix(b, router_weights, M1B_F32, M1B_USE_PRODUCT, EXPERTS, COLS, &router, &borrowed, &err));
+		assert_ok(b->ops->matrix(b, router_weights, M1B_F32, M1B_USE_PRODUCT, M1B_WHOLE, EXPERTS, COLS, &router,
+								 &borrowed, &err));
 		for (int e = 0; e < EXPERTS; e++)
 		{
 			w1[e] = make_twin(b, types[i], M1B_USE_PRODUCT, 512, COLS, &seed);
@@ -249,7 +250,8 @@ test_impossible_width(void **state)
 	m1_error err;
 
 	(void) state;
-	assert_int_equal(b->ops->matrix(b, stored, M1B_Q4_K, M1B_USE_PRODUCT, 1, 128, &out, &borrowed, &err), M1_E_CORRUPT);
+	assert_int_equal(b->ops->matrix(b, stored, M1B_Q4_K, M1B_USE_PRODUCT, M1B_WHOLE, 1, 128, &out, &borrowed, &err),
+					 M1_E_CORRUPT);
 	b->ops->close(b);
 }
 

@@ -1,0 +1,86 @@
+/*
+ * cuda_nccl.c - sums over several GPUs, by NCCL.
+ *
+ * Every rank's calls are made by a thread that has no other rank at the same time: NCCL
+ * says that one thread with several GPUs may hang where steps are recorded, because
+ * launching one GPU's graph may wait for another's.
+ *
+ * A router must choose the same experts everywhere, so the sums must be the same bits on
+ * all ranks. NCCL's all-reduce adds each value up in one place. For few rows the parts
+ * are gathered and added by every rank alike, in the order of the ranks: there, a row's
+ * bits do not depend on where it lies in the batch either, as backend.h promises.
+ */
+#include "backend/cuda_internal.h"
+
+#include <nccl.h>
+
+static void
+note(m1b_cuda *c, ncclResult_t result, const char *doing)
+{
+	if (result == ncclSuccess || result == ncclInProgress || c->failure != cudaSuccess)
+		return;
+	c->nccl_says = ncclGetErrorString(result);
+	m1b_cuda_note(c, cudaErrorUnknown, doing);
+}
+
+m1_status
+m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err)
+{
+	ncclComm_t comms[M1B_CUDA_MAX_GPUS];
+	int devices[M1B_CUDA_MAX_GPUS] = {0};
+	ncclResult_t result;
+
+	for (int r = 0; r < n; r++)
+		devices[r] = ranks[r]->device;
+	if ((result = ncclCommInitAll(comms, n, devices)) != ncclSuccess)
+	{
+		m1_fail(err, M1_E_DEVICE, "NCCL could not connect %d GPUs", n);
+		m1_error_detail(err, "%s.", ncclGetErrorString(result));
+		m1_error_hint(err, "NCCL_DEBUG=INFO in the server's environment makes it tell more.");
+		return M1_E_DEVICE;
+	}
+	for (int r = 0; r < n; r++)
+		ranks[r]->comm = comms[r];
+	return M1_OK;
+}
+
+void
+m1b_cuda_comm_free(m1b_cuda *c, bool abort)
+{
+	if (c->comm == NULL)
+		return;
+	if (abort)
+		ncclCommAbort(c->comm);
+	else
+		ncclCommDestroy(c->comm);
+	c->comm = NULL;
+}
+
+void
+m1b_cuda_comm_check(m1b_cuda *c)
+{
+	ncclResult_t result = ncclSuccess;
+
+	if (c->comm == NULL)
+		return;
+	note(c, ncclCommGetAsyncError(c->comm, &result), "asking for the GPUs' state");
+	note(c, result, "adding up over GPUs");
+}
+
+void
+m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width)
+{
+	const size_t count = (size_t) n * (size_t) width;
+
+	if (c->comm == NULL)
+		return;
+	if (n <= M1K_FEW_ROWS)
+	{
+		note(c, ncclAllGather(x, c->parts, count, ncclFloat32, c->comm, c->stream), "gathering from GPUs");
+		m1k_add_parts(c->parts, c->ranks, count, x, c->stream);
+	}
+	else
+		note(c, ncclAllReduce(x, x, count, ncclFloat32, ncclSum, c->comm, c->stream), "adding up over GPUs");
+	m1b_cuda_wrote(c, x);
+	m1b_cuda_launched(c, "adding up over GPUs");
+}
