@@ -44,7 +44,7 @@ for _ in 1 2 3; do
     cat "$OUT/$PRESET-q8_0.gguf" > /dev/null
     read_ms=$(($(date +%s%3N) - start))
     cold "$OUT/$PRESET-q8_0.gguf"
-    echo "{\"read_ms\": $read_ms, \"engine\": $("$ENGINE" bench --model "$OUT/$PRESET-q8_0.gguf" --prefill 16 --batch 1 --tokens 1)}"
+    echo "{\"read_ms\": $read_ms, \"engine\": $("$ENGINE" bench --model "$OUT/$PRESET-q8_0.gguf" --prefill 16 --batch 1 --tokens 1 | tr -d "\n")}"
 done > "$OUT/cold.jsonl"
 
 # rows_per_second CLIENTS ROWS: each client summarizes rows of a table, one after the other.
@@ -102,6 +102,6 @@ done > "$OUT/overhead.jsonl"
 stop_server
 
 . test/bench/template_rows.sh
-{ template_rows "$PWD/models/m1-nano" 16 10; template_rows "$OUT/$PRESET" 4 5; } > "$OUT/template_rows.jsonl"
+{ template_rows "$PWD/models/m1-nano" 16 60; template_rows "$OUT/$PRESET" 4 5; } > "$OUT/template_rows.jsonl"
 
 "$PYTHON" test/bench/report.py "$OUT" "$PRESET"
