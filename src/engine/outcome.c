@@ -142,6 +142,8 @@ sample_there(m1_outcome *o, m1_error *err)
 	int n = 0;
 	m1_status status;
 
+	if (!m1_forward_samples(o->model))
+		return M1_E_UNSUPPORTED;
 	for (int i = 0; i < o->n; i++)
 		if (is_sampled(&o->answers[i]))
 		{

@@ -282,13 +282,17 @@ m1_forward_logits(m1_model *m, int first, int n, float *logits, m1_error *err)
 								 logits, err);
 }
 
+bool
+m1_forward_samples(const m1_model *m)
+{
+	return m->backend->ops->sample != NULL;
+}
+
 m1_status
 m1_forward_sample(m1_model *m, const m1b_draw *draws, int n, m1b_pick *picks, m1_error *err)
 {
 	const m1b_sample p = {.logits = m->activations->logits, .draws = draws, .n = n, .picks = picks};
 
-	if (m->backend->ops->sample == NULL)
-		return m1_fail(err, M1_E_UNSUPPORTED, "the device does not sample");
 	return m->backend->ops->sample(m->backend, &p, err);
 }
 

@@ -27,7 +27,9 @@ m1_status m1_forward(m1_model *model, const m1b_batch *batch, const int *rows, i
 void m1_forward_start(m1_model *model, const m1b_batch *batch, const int *rows, int n_rows);
 /* logits [n, vocab] of the wanted rows first .. first + n */
 m1_status m1_forward_logits(m1_model *model, int first, int n, float *logits, m1_error *err);
-/* Chooses tokens on the device; draws' rows count among the wanted ones. M1_E_UNSUPPORTED: it does not do that. */
+/* Whether the device can choose tokens. */
+bool m1_forward_samples(const m1_model *model);
+/* Chooses them there; draws' rows count among the wanted ones. M1_E_UNSUPPORTED: not with this vocabulary. */
 m1_status m1_forward_sample(m1_model *model, const m1b_draw *draws, int n, m1b_pick *picks, m1_error *err);
 
 #endif
