@@ -159,7 +159,7 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 			want(&all, &c->lanes[i].up, lane, sizeof *c->lanes[i].up);
 		}
 	}
-	if (m1b_cuda_samples(g))
+	if (m1b_cuda_samples(c))
 	{
 		c->mask_words = (g->vocab + 63) / 64;
 		want(&all, &c->draws, states, sizeof *c->draws);

@@ -12,9 +12,9 @@
 #include <string.h>
 
 bool
-m1b_cuda_samples(const m1b_geometry *g)
+m1b_cuda_samples(const m1b_cuda *c)
 {
-	return g->vocab > 0 && g->vocab <= M1K_MAX_VOCAB;
+	return c->ranks == 1 && c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
 }
 
 static void
@@ -30,7 +30,7 @@ m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 	const size_t n = (size_t) c->g.max_states;
 	m1_status status;
 
-	if (!m1b_cuda_samples(&c->g))
+	if (!m1b_cuda_samples(c))
 		return M1_OK;
 	if ((status = m1b_cuda_pinned(&c->host_draws, n * sizeof *c->host_draws, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
@@ -125,7 +125,7 @@ m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 	size_t mask_bytes;
 	unsigned stages;
 
-	if (!m1b_cuda_samples(&c->g))
+	if (!m1b_cuda_samples(c))
 		return m1_fail(err, M1_E_UNSUPPORTED, "a vocabulary of %d tokens is not sampled on the device", c->g.vocab);
 	m1b_cuda_loader_finish(c);
 	/* the call before has waited for its picks: its copies have left the pinned memory */
