@@ -10,10 +10,7 @@
  * What an expert's first two products give is used at once and in pieces of at most
  * PIECE_ROWS rows, so that it need not leave the cache.
  */
-#define _POSIX_C_SOURCE 200809L /* sched_yield */
 #include "backend/cuda_internal.h"
-
-#include <sched.h>
 
 #include "base/clock.h"
 
@@ -152,26 +149,17 @@ join(m1b_cuda *c)
 	}
 }
 
-/* Until the host knows the groups. A GPU that others share work with may wait for one that has failed: not for ever. */
+/* Until the host knows the groups. */
 static void
 wait_for_groups(m1b_cuda *c)
 {
 	const double begin = m1_now_ms();
-	cudaError_t state = c->comm == NULL ? cudaEventSynchronize(c->routed) : cudaErrorNotReady;
 
-	while (state == cudaErrorNotReady && c->failure == cudaSuccess)
-	{
-		state = cudaEventQuery(c->routed);
-		if (state != cudaErrorNotReady)
-			break;
-		cudaGetLastError(); /* that it is not ready is no failure of what is launched next */
-		m1b_cuda_comm_check(c);
-		if (m1_now_ms() - begin > M1B_CUDA_PATIENCE_MS)
-			state = cudaErrorLaunchTimeout;
-		sched_yield();
-	}
-	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, state, "reading the router's choices");
+	if (c->comm == NULL)
+		m1b_cuda_note(c, cudaEventSynchronize(c->routed), "reading the router's choices");
+	else
+		while (m1b_cuda_keep_waiting(c, cudaEventQuery(c->routed), begin))
+			;
 }
 
 void

@@ -11,7 +11,6 @@
  */
 #include "backend/cuda_group.h"
 
-#include <sched.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -137,23 +136,8 @@ wait_for(m1b_cuda_group *g, cudaError_t (*ask)(const m1b_cuda *c))
 	{
 		waiting = false;
 		for (int r = 0; r < g->n; r++)
-		{
-			m1b_cuda *c = g->ranks[r];
-			const cudaError_t state = ask(c);
-
-			if (state != cudaErrorNotReady)
-			{
-				m1b_cuda_note(c, state, "running a step");
-				continue;
-			}
-			cudaGetLastError(); /* that it is not ready is no failure of what is launched next */
-			m1b_cuda_comm_check(c);
-			waiting = true;
-		}
-		if (waiting && m1_now_ms() - begin > M1B_CUDA_PATIENCE_MS)
-			m1b_cuda_note(g->ranks[0], cudaErrorLaunchTimeout, "waiting for the GPUs");
-		if (waiting)
-			sched_yield();
+			if (m1b_cuda_keep_waiting(g->ranks[r], ask(g->ranks[r]), begin))
+				waiting = true;
 	}
 	if (any_failed(g))
 		fail(g);

@@ -37,7 +37,6 @@
 #define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
 #define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
 #define M1B_CUDA_MAX_GPUS 16
-#define M1B_CUDA_PATIENCE_MS 120e3 /* no step takes so long */
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
 #define M1B_CUDA_EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
 #define M1B_CUDA_LANES 4			/* experts that are multiplied side by side */
@@ -217,8 +216,12 @@ m1_status m1b_cuda_group_open(const m1b_cuda_options *options, m1b_backend **out
 m1_status m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err);
 /* Ends what waits for other ranks when `abort`. All ranks are to be called; no graph may be left that uses it. */
 void m1b_cuda_comm_free(m1b_cuda *c, bool abort);
-/* A failure of the communicator that is known by now, noted. */
-void m1b_cuda_comm_check(m1b_cuda *c);
+/*
+ * For whoever waits for a GPU since `begin` (m1_now_ms) by asking again and again, because its peers may have failed:
+ * whether `state`, the answer to a query, means to go on waiting. Failures are noted: the query's, the communicator's, and
+ * that it takes too long.
+ */
+bool m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin);
 /*
  * x [n, width] becomes the sum over all ranks, the same bits on each. Up to M1K_FEW_ROWS rows a row's bits do not depend
  * on the others. Nothing happens on a GPU that is alone.

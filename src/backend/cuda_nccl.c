@@ -10,9 +10,15 @@
  * are gathered and added by every rank alike, in the order of the ranks: there, a row's
  * bits do not depend on where it lies in the batch either, as backend.h promises.
  */
+#define _POSIX_C_SOURCE 200809L /* sched_yield */
 #include "backend/cuda_internal.h"
 
 #include <nccl.h>
+#include <sched.h>
+
+#include "base/clock.h"
+
+#define PATIENCE_MS 120e3 /* no step takes so long */
 
 static void
 note(m1b_cuda *c, ncclResult_t result, const char *doing)
@@ -56,8 +62,9 @@ m1b_cuda_comm_free(m1b_cuda *c, bool abort)
 	c->comm = NULL;
 }
 
-void
-m1b_cuda_comm_check(m1b_cuda *c)
+/* A failure of the communicator that is known by now. */
+static void
+check_comm(m1b_cuda *c)
 {
 	ncclResult_t result = ncclSuccess;
 
@@ -65,6 +72,24 @@ m1b_cuda_comm_check(m1b_cuda *c)
 		return;
 	note(c, ncclCommGetAsyncError(c->comm, &result), "asking for the GPUs' state");
 	note(c, result, "adding up over GPUs");
+}
+
+bool
+m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin)
+{
+	if (state != cudaErrorNotReady)
+	{
+		m1b_cuda_note(c, state, "running a step");
+		return false;
+	}
+	cudaGetLastError(); /* that it is not ready is no failure of what is launched next */
+	check_comm(c);
+	if (m1_now_ms() - begin > PATIENCE_MS)
+		m1b_cuda_note(c, cudaErrorLaunchTimeout, "waiting for the GPUs");
+	if (c->failure != cudaSuccess)
+		return false;
+	sched_yield();
+	return true;
 }
 
 void
