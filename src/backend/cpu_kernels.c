@@ -118,6 +118,15 @@ add_e4m3(const m1b_dot *p, const float *const x[VF_DOT_ROWS], int j, const int r
 	}
 }
 
+/* Where weight number n lies from the first on; a block of F8_E4M3 begins with its scale. */
+INLINE size_t
+offset_of(size_t n, m1b_dtype type)
+{
+	if (type == M1B_F8_E4M3)
+		return n / 128 * (128 + sizeof(float)) + n % 128;
+	return n * (type == M1B_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
 /*
  * Asks for the part of the next cols weight rows that lies where column k does in these. Rows are too short for the
  * processor to notice by itself what comes next.
@@ -125,11 +134,9 @@ add_e4m3(const m1b_dot *p, const float *const x[VF_DOT_ROWS], int j, const int r
 INLINE void
 prefetch_next(const m1b_dot *p, int j, int k, const int cols, const m1b_dtype type)
 {
-	const int lines = cols * VF_WIDTH * (type == M1B_F32 ? 4 : type == M1B_F8_E4M3 ? 1 : 2) / 64;
-	const size_t weights = (size_t) (j + cols) * p->w_stride + (size_t) (k * cols);
-	const char *at = (const char *) p->w + (type == M1B_F32		  ? weights * 4
-											: type == M1B_F8_E4M3 ? weights / 128 * 132 + weights % 128
-																  : weights * 2);
+	const int lines = (int) (offset_of((size_t) (cols * VF_WIDTH), type) / 64);
+	const size_t next = (size_t) (j + cols) * p->w_stride + (size_t) (k * cols);
+	const char *at = (const char *) p->w + offset_of(next, type);
 
 	UNROLL
 	for (int i = 0; i < lines; i++)
