@@ -88,8 +88,9 @@ m1k_pieces(size_t n, int piece)
 	return static_cast<int>((n + piece - 1) / piece);
 }
 
-__device__ __forceinline__ float
-m1k_warp_sum(float x)
+template <typename T>
+__device__ __forceinline__ T
+m1k_warp_sum(T x)
 {
 #pragma unroll
 	for (int lane = M1K_WARP / 2; lane > 0; lane /= 2)

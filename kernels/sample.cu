@@ -75,16 +75,6 @@ warp_max(T x)
 	return x;
 }
 
-template <typename T>
-__device__ __forceinline__ T
-warp_sum(T x)
-{
-#pragma unroll
-	for (int lane = M1K_WARP / 2; lane > 0; lane /= 2)
-		x += __shfl_xor_sync(M1K_ALL, x, lane);
-	return x;
-}
-
 /* ---- what all kernels look at ---- */
 
 __device__ __forceinline__ const float *
@@ -159,9 +149,9 @@ add_up(m1k_sample p)
 			kept.tokens += weight > 0;
 		}
 	}
-	all = warp_sum(all);
-	kept.weight = warp_sum(kept.weight);
-	kept.tokens = warp_sum(kept.tokens);
+	all = m1k_warp_sum(all);
+	kept.weight = m1k_warp_sum(kept.weight);
+	kept.tokens = m1k_warp_sum(kept.tokens);
 	if (threadIdx.x % M1K_WARP == 0)
 	{
 		atomicAdd(&found->all, all);
