@@ -118,6 +118,15 @@ forget_outcomes(void)
 	cache_now = (m1w_cache){0};
 }
 
+/* Of a whole program of tests. */
+static inline int
+teardown(void **state)
+{
+	(void) state;
+	forget_outcomes();
+	return 0;
+}
+
 static const m1_engine_events engine_events = {
 	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache,
 };

@@ -21,21 +21,6 @@
 #define TINY "test/checkpoints/tiny-f32"
 
 static void
-write_file(const char *name, const void *data, size_t len)
-{
-	char path[128];
-	FILE *f;
-
-	mkdir("build", 0777);
-	mkdir(DIR, 0777);
-	snprintf(path, sizeof path, DIR "/%s", name);
-	f = fopen(path, "wb");
-	assert_non_null(f);
-	assert_int_equal(fwrite(data, 1, len, f), len);
-	fclose(f);
-}
-
-static void
 remove_file(const char *name)
 {
 	char path[128];
@@ -55,7 +40,7 @@ write_safetensors(const char *name, const char *header, size_t data_bytes)
 	m1_buf_puts(&file, header);
 	for (size_t i = 0; i < data_bytes; i++)
 		m1_buf_append(&file, "", 1);
-	write_file(name, file.data, file.len);
+	test_write_file(DIR, name, file.data, file.len);
 	m1_buf_free(&file);
 }
 
@@ -138,10 +123,10 @@ test_header_lengths(void **state)
 	{
 		memcpy(file, &lengths[i], 8);
 		memset(file + 8, '{', 8);
-		write_file("model.safetensors", file, sizeof file);
+		test_write_file(DIR, "model.safetensors", file, sizeof file);
 		assert_refused(open_folder(&err), &err, M1_E_CORRUPT, "absurd header length");
 	}
-	write_file("model.safetensors", file, 5);
+	test_write_file(DIR, "model.safetensors", file, 5);
 	assert_refused(open_folder(&err), &err, M1_E_CORRUPT, "too short");
 	remove_file("model.safetensors");
 	assert_refused(open_folder(&err), &err, M1_E_NOT_FOUND, "model.safetensors");
@@ -171,7 +156,7 @@ test_index(void **state)
 					  4);
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 	{
-		write_file("model.safetensors.index.json", bad[i].index, strlen(bad[i].index));
+		test_write_file(DIR, "model.safetensors.index.json", bad[i].index, strlen(bad[i].index));
 		assert_refused(open_folder(&err), &err, bad[i].status, bad[i].says);
 	}
 	remove_file("model.safetensors.index.json");
@@ -199,7 +184,7 @@ edit_file(const char *name, const char *find, const char *put)
 	m1_buf_append(&edited, text.data, (size_t) (at - text.data));
 	m1_buf_puts(&edited, put);
 	m1_buf_puts(&edited, at + strlen(find));
-	write_file(name, edited.data, edited.len);
+	test_write_file(DIR, name, edited.data, edited.len);
 	m1_buf_free(&text);
 	m1_buf_free(&edited);
 }

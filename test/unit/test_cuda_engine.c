@@ -287,14 +287,6 @@ test_loop_guard(void **state)
 	m1_engine_close(e);
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	forget_outcomes();
-	return 0;
-}
-
 int
 main(void)
 {

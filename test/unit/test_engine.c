@@ -303,14 +303,6 @@ test_ids_and_logits(void **state)
 	m1_engine_close(e);
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	forget_outcomes();
-	return 0;
-}
-
 int
 main(void)
 {

@@ -57,21 +57,6 @@ typedef struct writer
 } writer;
 
 static void
-put_file(const char *name, const void *data, size_t len)
-{
-	char path[128];
-	FILE *f;
-
-	mkdir("build", 0777);
-	mkdir(DIR, 0777);
-	snprintf(path, sizeof path, DIR "/%s", name);
-	f = fopen(path, "wb");
-	assert_non_null(f);
-	assert_int_equal(fwrite(data, 1, len, f), len);
-	fclose(f);
-}
-
-static void
 put_tensor(writer *w, const char *name, const char *dtype, const char *shape, const void *data, size_t bytes)
 {
 	char entry[400];
@@ -177,7 +162,7 @@ write_checkpoint(writer *w, const char *config)
 	uint64_t length;
 	m1_error err;
 
-	put_file("config.json", config, strlen(config));
+	test_write_file(DIR, "config.json", config, strlen(config));
 	assert_ok(m1_config_load(DIR, &c, &err));
 	w->seed = 42;
 	put_role(w, M1_ROLE_EMBED, &c, 0, 0);
@@ -192,7 +177,7 @@ write_checkpoint(writer *w, const char *config)
 	m1_buf_append(&file, &length, 8);
 	m1_buf_append(&file, w->header.data, w->header.len);
 	m1_buf_append(&file, w->data.data, w->data.len);
-	put_file("model.safetensors", file.data, file.len);
+	test_write_file(DIR, "model.safetensors", file.data, file.len);
 	m1_buf_free(&w->header);
 	m1_buf_free(&w->data);
 	m1_buf_free(&file);
@@ -363,15 +348,16 @@ test_config(void **state)
 	write_checkpoint(&(writer){.form = FORM_FP8}, CONFIG(BLOCKS));
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 	{
-		put_file("config.json", cases[i].config, strlen(cases[i].config));
+		test_write_file(DIR, "config.json", cases[i].config, strlen(cases[i].config));
 		assert_refused(i == 0 ? M1_E_CORRUPT : M1_E_UNSUPPORTED, cases[i].says, cases[i].detail);
 	}
-	put_file("config.json",
-			 CONFIG(", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", \"activation_scheme\": "
-					"\"dynamic\", \"weight_block_size\": [128, 128], \"modules_to_not_convert\": [\"lm_head\"]}"),
-			 strlen(CONFIG(", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", "
-						   "\"activation_scheme\": \"dynamic\", \"weight_block_size\": [128, 128], "
-						   "\"modules_to_not_convert\": [\"lm_head\"]}")));
+	test_write_file(
+		DIR, "config.json",
+		CONFIG(", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", \"activation_scheme\": "
+			   "\"dynamic\", \"weight_block_size\": [128, 128], \"modules_to_not_convert\": [\"lm_head\"]}"),
+		strlen(CONFIG(", \"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e4m3\", "
+					  "\"activation_scheme\": \"dynamic\", \"weight_block_size\": [128, 128], "
+					  "\"modules_to_not_convert\": [\"lm_head\"]}")));
 	assert_ok(open_model(NULL, M1_WEIGHTS_STORED, &m, &err));
 	m1_model_close(m);
 }

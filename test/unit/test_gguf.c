@@ -20,21 +20,6 @@
 #define PAGE 4096
 
 static void
-write_file(const char *name, const void *data, size_t len)
-{
-	char path[128];
-	FILE *f;
-
-	mkdir("build", 0777);
-	mkdir(DIR, 0777);
-	snprintf(path, sizeof path, DIR "/%s", name);
-	f = fopen(path, "wb");
-	assert_non_null(f);
-	assert_int_equal(fwrite(data, 1, len, f), len);
-	fclose(f);
-}
-
-static void
 read_file(const char *name, m1_buf *out)
 {
 	char path[128];
@@ -197,7 +182,7 @@ test_truncated(void **state)
 
 	(void) state;
 	make_page(&page);
-	write_file("cut.gguf", page.data, page.len);
+	test_write_file(DIR, "cut.gguf", page.data, page.len);
 	assert_ok(open_and_walk("cut.gguf", &err));
 	for (size_t len = page.len; len-- > 0;)
 	{
@@ -220,7 +205,7 @@ test_damaged(void **state)
 
 	(void) state;
 	make_page(&page);
-	write_file("bad.gguf", page.data, page.len);
+	test_write_file(DIR, "bad.gguf", page.data, page.len);
 	fd = open(DIR "/bad.gguf", O_WRONLY);
 	assert_true(fd >= 0);
 	for (header = page.len; page.data[header - 1] == 7 || page.data[header - 1] == 0; header--)
@@ -298,7 +283,7 @@ assert_refused(m1_buf *b, m1_status want, const char *says)
 
 	while (b->len < 2048)
 		m1_buf_append(b, "", 1);
-	write_file("made.gguf", b->data, b->len);
+	test_write_file(DIR, "made.gguf", b->data, b->len);
 	m1_buf_free(b);
 	status = open_and_walk("made.gguf", &err);
 	if (status != want || (says != NULL && strstr(err.message, says) == NULL))
@@ -335,7 +320,7 @@ test_headers(void **state)
 
 		assert_refused(&b, heads[i].status, heads[i].says);
 	}
-	write_file("made.gguf", "GGML", 4);
+	test_write_file(DIR, "made.gguf", "GGML", 4);
 	{
 		m1_error err;
 

@@ -728,14 +728,6 @@ test_bad_templates(void **state)
 	m1_engine_close(e);
 }
 
-static int
-teardown(void **state)
-{
-	(void) state;
-	forget_outcomes();
-	return 0;
-}
-
 int
 main(void)
 {

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -58,6 +60,22 @@ test_put_character(unsigned c, char *out)
 	out[2] = (char) (0x80 | (c >> 6 & 63));
 	out[3] = (char) (0x80 | (c & 63));
 	return 4;
+}
+
+/* Writes a file into a folder of build, which is made if need be. */
+static inline void
+test_write_file(const char *folder, const char *name, const void *data, size_t len)
+{
+	char path[200];
+	FILE *f;
+
+	mkdir("build", 0777);
+	mkdir(folder, 0777);
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(data, 1, len, f), len);
+	assert_int_equal(fclose(f), 0);
 }
 
 #define assert_ok(call)                                              \
