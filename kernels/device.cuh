@@ -1,8 +1,8 @@
 /*
  * device.cuh - what the kernels share: launches, warp and block sums, number
- * formats, and the three instructions that have no C++ name (matrix multiply,
- * matrix load, asynchronous copy). With M1K_EMULATED, test/emulation provides
- * those, and the threads.
+ * formats, and the instructions that have no C++ name (matrix multiply, matrix
+ * load, asynchronous copy, rounding, powers of two). With M1K_EMULATED,
+ * test/emulation provides those, and the threads.
  */
 #ifndef M1K_DEVICE_CUH
 #define M1K_DEVICE_CUH
@@ -77,6 +77,26 @@ m1k_copy_wait()
 {
 	asm volatile("cp.async.wait_group %0;\n" : : "n"(Pending) : "memory");
 }
+
+/* Two floats as bf16, rounded to nearest even; NaN stays NaN. */
+__device__ __forceinline__ uint32_t
+m1k_bf16_pair(float low, float high)
+{
+	uint32_t pair;
+
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+	return pair;
+}
+
+/* 2^x to about two units in the last place; results too small for a normal number are 0. */
+__device__ __forceinline__ float
+m1k_exp2(float x)
+{
+	float y;
+
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
 #endif
 
 #define M1K_WARP 32
@@ -143,21 +163,10 @@ m1k_from_bf16(uint32_t bits)
 	return __uint_as_float(bits << 16);
 }
 
-/* Rounds to nearest even; NaN stays NaN. */
 __device__ __forceinline__ uint16_t
 m1k_bf16_of(float x)
 {
-	uint32_t bits = __float_as_uint(x);
-
-	if ((bits & 0x7fffffffu) > 0x7f800000u)
-		return static_cast<uint16_t>(bits >> 16 | 0x40);
-	return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-__device__ __forceinline__ uint32_t
-m1k_bf16_pair(float low, float high)
-{
-	return m1k_bf16_of(low) | static_cast<uint32_t>(m1k_bf16_of(high)) << 16;
+	return static_cast<uint16_t>(m1k_bf16_pair(x, 0.0f));
 }
 
 __device__ __forceinline__ float

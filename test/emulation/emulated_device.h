@@ -301,4 +301,27 @@ m1k_copy_wait()
 	emulated_copy_wait(Pending);
 }
 
+/* cvt.rn.bf16x2.f32: every NaN becomes the same one. */
+static inline uint32_t
+emulated_rounded(float x)
+{
+	const uint32_t bits = __float_as_uint(x);
+
+	return isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static inline uint32_t
+m1k_bf16_pair(float low, float high)
+{
+	return emulated_rounded(low) | emulated_rounded(high) << 16;
+}
+
+static inline float
+m1k_exp2(float x)
+{
+	const float y = exp2f(x);
+
+	return y < 0x1p-126f ? 0.0f : y;
+}
+
 #endif
