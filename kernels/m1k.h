@@ -27,6 +27,7 @@ extern "C"
 #define M1K_MAX_EXPERTS 128	 /* a product's matrices travel as kernel arguments */
 #define M1K_MAX_GROUP 16	 /* query heads per kv head */
 #define M1K_MAX_HEAD_DIM 128 /* D, a multiple of 8 */
+#define M1K_MAX_SPLITS 128	 /* ranges of a decoding token's keys */
 #define M1K_MAX_WIDTH 12288	 /* floats of a row that a norm keeps in shared memory */
 #define M1K_FEW_ROWS 8		 /* up to so many rows, products are memory-bound and go without tensor cores */
 #define M1K_ROW_ALIGNMENT 16 /* bytes: rows of weights start at multiples of it */
@@ -209,7 +210,6 @@ extern "C"
 		const int *segment_of; /* [T] */
 		int n_tokens;		   /* T */
 		int one_each;		   /* all segments are one token long */
-		int tensor_cores;	   /* bf16 operands for longer segments, where pages are bf16 */
 		float *q;			   /* [T, H, D], rotated in place */
 		const float *k;		   /* [T, KV, D] */
 		const float *v;		   /* [T, KV, D] */
@@ -223,7 +223,7 @@ extern "C"
 		const int *table; /* [max_states, table_stride] page numbers */
 		int table_stride;
 		int heads, kv_heads, head_dim, rotary_dim;
-		int splits;		/* key ranges of a single token that work side by side */
+		int splits;		/* ranges of a single token's keys that work side by side, at most */
 		float *partial; /* [n_segments, H, splits, D + 2] */
 	} m1k_attention;
 
@@ -231,7 +231,7 @@ extern "C"
 	void m1k_rope_table(const m1k_segment *segments, const int *segment_of, int n_tokens, const float *inv_freq,
 						int half, float *rope, cudaStream_t stream);
 	void m1k_softmax_attention(const m1k_attention *p, cudaStream_t stream);
-	cudaError_t m1k_attention_prepare(int head_dim);
+	cudaError_t m1k_attention_prepare(void);
 
 	/* ---- sample.cu: the next token of each row of logits ---- */
 

@@ -130,7 +130,7 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 		 sizeof *c->device_table);
 	want(&all, &c->inv_freq, (size_t) g->rotary_dim / 2 + 1, sizeof *c->inv_freq);
 	want(&all, &c->rope, tokens * (size_t) g->rotary_dim + 1, sizeof *c->rope);
-	want(&all, &c->partial, states * (size_t) g->heads * M1B_CUDA_SPLITS * ((size_t) g->head_dim + 2),
+	want(&all, &c->partial, states * (size_t) (g->heads * m1b_cuda_splits(g)) * ((size_t) g->head_dim + 2),
 		 sizeof *c->partial);
 	if (c->tensor_cores)
 		want(&all, &c->rounded, tokens * larger(d, width), sizeof *c->rounded);
@@ -264,7 +264,7 @@ prepare_kernels(const m1b_cuda *c, m1_error *err)
 	if (error == cudaSuccess)
 		error = m1k_lightning_prepare(c->g.head_dim);
 	if (error == cudaSuccess)
-		error = m1k_attention_prepare(c->g.head_dim);
+		error = m1k_attention_prepare();
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing kernels", err);
 }
 

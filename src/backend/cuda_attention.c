@@ -1,6 +1,16 @@
 /* cuda_attention.c - lightning and softmax attention on the GPU: parameters for the kernels. */
 #include "backend/cuda_internal.h"
 
+#define SPLIT_BLOCKS 264 /* of one decoding token: two for each multiprocessor of an H100 or H200 */
+
+int
+m1b_cuda_splits(const m1b_geometry *g)
+{
+	const int splits = SPLIT_BLOCKS / g->kv_heads;
+
+	return splits < 1 ? 1 : splits > M1K_MAX_SPLITS ? M1K_MAX_SPLITS : splits;
+}
+
 void
 m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p)
 {
@@ -35,7 +45,6 @@ m1b_cuda_attention(m1b_backend *b, const m1b_attention *p)
 		.segment_of = c->segment_of,
 		.n_tokens = p->batch->n_tokens,
 		.one_each = c->one_each,
-		.tensor_cores = c->tensor_cores,
 		.q = p->q,
 		.k = p->k,
 		.v = p->v,
@@ -51,7 +60,7 @@ m1b_cuda_attention(m1b_backend *b, const m1b_attention *p)
 		.kv_heads = c->g.kv_heads,
 		.head_dim = c->g.head_dim,
 		.rotary_dim = c->g.rotary_dim,
-		.splits = M1B_CUDA_SPLITS,
+		.splits = m1b_cuda_splits(&c->g),
 		.partial = c->partial,
 	};
 

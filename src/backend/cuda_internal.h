@@ -34,7 +34,6 @@
 #include "base/pool.h"
 
 #define M1B_CUDA_ALIGNMENT 256
-#define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
 #define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
 #define M1B_CUDA_MAX_GPUS 16
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
@@ -309,6 +308,8 @@ typedef struct m1b_cuda_multiply
 cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1b_cuda_multiply *p);
 
 /* cuda_attention.c */
+/* Into how many ranges, at most, a decoding token's keys are divided: see m1k_attention. */
+int m1b_cuda_splits(const m1b_geometry *g);
 void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
 

@@ -423,10 +423,19 @@ test_embed(void **state)
 #define SEQUENCES 3
 #define STEPS 7
 
-/* Tokens that each sequence is given in each step: chunks of odd sizes, single tokens, and both side by side. */
-static const int schedule[STEPS][SEQUENCES] = {
-	{63, 1, 0}, {1, 1, 130}, {65, 2, 1}, {1, 1, 1}, {1, 129, 0}, {1, 1, 1}, {2, 1, 64},
-};
+/* Tokens that each sequence is given in each step, and positions that it leaves out after them: their keys are zeros. */
+typedef struct schedule
+{
+	int tokens[STEPS][SEQUENCES];
+	int left_out;
+} schedule;
+
+/* chunks of odd sizes, single tokens, and both side by side */
+static const schedule short_steps = {
+	.tokens = {{63, 1, 0}, {1, 1, 130}, {65, 2, 1}, {1, 1, 1}, {1, 129, 0}, {1, 1, 1}, {2, 1, 64}}};
+/* single tokens, and some others, with so many positions before them that their keys are divided */
+static const schedule far_steps = {
+	.tokens = {{1, 1, 70}, {30, 1, 1}, {1, 1, 0}, {1, 1, 1}, {1, 0, 40}, {1, 1, 1}, {1, 0, 0}}, .left_out = 150};
 
 typedef enum attention_kind
 {
@@ -435,19 +444,30 @@ typedef enum attention_kind
 } attention_kind;
 
 static size_t
-step_tokens(int step)
+step_tokens(const schedule *todo, int step)
 {
 	size_t n = 0;
 
 	for (int s = 0; s < SEQUENCES; s++)
-		n += (size_t) schedule[step][s];
+		n += (size_t) todo->tokens[step][s];
+	return n;
+}
+
+static size_t
+all_tokens(const schedule *todo)
+{
+	size_t n = 0;
+
+	for (int step = 0; step < STEPS; step++)
+		n += step_tokens(todo, step);
 	return n;
 }
 
 /* Runs the schedule on one backend, layer 1 of 2; the inputs are the same each time. Returns all outputs. */
 static float *
-run_schedule(m1b_backend *b, const m1b_geometry *g, attention_kind kind, const float *input, size_t total)
+run_schedule(m1b_backend *b, const m1b_geometry *g, attention_kind kind, const schedule *todo, const float *input)
 {
+	const size_t total = all_tokens(todo);
 	const size_t in = (size_t) (kind == LIGHTNING ? 3 * g->heads : g->heads + 2 * g->kv_heads) * (size_t) g->head_dim;
 	const size_t out = (size_t) (g->heads * g->head_dim);
 	const float decays[4] = {0.917f, 0.3f, 0.01f, 1e-6f};
@@ -462,18 +482,19 @@ run_schedule(m1b_backend *b, const m1b_geometry *g, attention_kind kind, const f
 		assert_non_null(states[s] = b->ops->state_acquire(b, g->max_context));
 	for (int step = 0; step < STEPS; step++)
 	{
+		const int *tokens = todo->tokens[step];
 		m1b_segment segments[SEQUENCES];
-		m1b_batch batch = {.segments = segments, .n_tokens = (int) step_tokens(step)};
+		m1b_batch batch = {.segments = segments, .n_tokens = (int) step_tokens(todo, step)};
 		float *x = device_in + at * in;
 		int row = 0;
 
 		for (int s = 0; s < SEQUENCES; s++)
-			if (schedule[step][s] > 0)
+			if (tokens[s] > 0)
 			{
 				segments[batch.n_segments++] =
-					(m1b_segment){.state = states[s], .start = position[s], .n_tokens = schedule[step][s], .row = row};
-				position[s] += schedule[step][s];
-				row += schedule[step][s];
+					(m1b_segment){.state = states[s], .start = position[s], .n_tokens = tokens[s], .row = row};
+				position[s] += tokens[s] + todo->left_out;
+				row += tokens[s];
 			}
 		assert_false(b->ops->begin(b, &batch));
 		if (kind == LIGHTNING)
@@ -498,28 +519,28 @@ run_schedule(m1b_backend *b, const m1b_geometry *g, attention_kind kind, const f
 }
 
 static void
-check_attention(attention_kind kind, int heads, int kv_heads, int head_dim, bool f32, double tolerance)
+check_schedule(attention_kind kind, const schedule *todo, int heads, int kv_heads, int head_dim, bool f32,
+			   double tolerance)
 {
-	const m1b_geometry g = geometry(heads, kv_heads, head_dim, f32);
+	m1b_geometry g = geometry(heads, kv_heads, head_dim, f32);
 	const size_t in = (size_t) (kind == LIGHTNING ? 3 * heads : heads + 2 * kv_heads) * (size_t) head_dim;
 	const size_t out = (size_t) (heads * head_dim);
-	size_t total = 0;
+	const size_t total = all_tokens(todo);
 	float *input, *got[2], *want;
 	char what[100];
 	m1b_backend *b;
 
+	g.max_context = 1200;
 	snprintf(what, sizeof what, "%s attention, %d heads of %d, %d shared%s",
 			 kind == LIGHTNING ? "lightning" : "softmax", heads, head_dim, kv_heads, f32 ? ", fp32" : "");
-	for (int step = 0; step < STEPS; step++)
-		total += step_tokens(step);
 	input = random_floats(total * in, 1.0f);
 	b = open_cpu(&g);
-	want = run_schedule(b, &g, kind, input, total);
+	want = run_schedule(b, &g, kind, todo, input);
 	b->ops->close(b);
 	for (int i = 0; i < 2; i++)
 	{
 		b = open_cuda(&g);
-		got[i] = run_schedule(b, &g, kind, input, total);
+		got[i] = run_schedule(b, &g, kind, todo, input);
 		b->ops->close(b);
 	}
 	assert_near(got[0], want, total * out, tolerance, what);
@@ -529,6 +550,12 @@ check_attention(attention_kind kind, int heads, int kv_heads, int head_dim, bool
 	free(got[0]);
 	free(got[1]);
 	free(want);
+}
+
+static void
+check_attention(attention_kind kind, int heads, int kv_heads, int head_dim, bool f32, double tolerance)
+{
+	check_schedule(kind, &short_steps, heads, kv_heads, head_dim, f32, tolerance);
 }
 
 static void
@@ -551,6 +578,17 @@ test_softmax(void **state)
 	check_attention(SOFTMAX, 4, 2, 128, true, EXACT);
 	check_attention(SOFTMAX, 8, 1, 128, false, ROUNDED);
 	check_attention(SOFTMAX, 3, 1, 128, false, ROUNDED);
+	check_attention(SOFTMAX, 16, 1, 128, false, ROUNDED);
+}
+
+/* As many ranges as the keys suffice for, and as many as there may be: they share a fixed number of blocks. */
+static void
+test_divided_keys(void **state)
+{
+	(void) state;
+	check_schedule(SOFTMAX, &far_steps, 3, 1, 128, false, ROUNDED);
+	check_schedule(SOFTMAX, &far_steps, 2, 1, 16, true, EXACT);
+	check_schedule(SOFTMAX, &far_steps, 132, 132, 8, true, EXACT);
 }
 
 /* ---- experts ---- */
@@ -867,6 +905,7 @@ main(void)
 		cmocka_unit_test(test_embed),
 		cmocka_unit_test(test_lightning),
 		cmocka_unit_test(test_softmax),
+		cmocka_unit_test(test_divided_keys),
 		cmocka_unit_test(test_moe),
 		cmocka_unit_test(test_mixed_moe),
 		cmocka_unit_test(test_fp32_throughout),
