@@ -101,19 +101,24 @@ write_out(const m1k_product &p, int place, int row, float y)
 
 #define FEW_WARPS 4
 #define FEW_ROWS 2 /* of a warp: with more, eight places do not fit the registers */
+/* The warps of a block share the rows of a matrix that has so few: else a few blocks would take long. */
+#define SHARED_ROWS 256
 
-/* acc[r][t] = this lane's part of row r of w times x[t] */
+/* acc[r][t] = row r of w times x[t], as far as the warp has it: it takes every warps-th run of columns, from the `warp`th. */
 template <m1k_type Type, int N, int R>
 __device__ __forceinline__ void
-stream_rows(const m1k_product &p, const uint8_t *const (&w)[R], const float *const (&x)[N], float (&acc)[R][N])
+stream_rows(const m1k_product &p, const uint8_t *const (&w)[R], const float *const (&x)[N], int warp, int warps,
+			float (&acc)[R][N])
 {
 #pragma unroll
 	for (int r = 0; r < R; r++)
 #pragma unroll
 		for (int t = 0; t < N; t++)
 			acc[r][t] = 0.0f;
-#pragma unroll(N == 1 ? 2 : 1)
-	for (int k = static_cast<int>(threadIdx.x % M1K_WARP) * 8; k < p.cols; k += M1K_WARP * 8)
+/* pieces of a row on their way at once: where they are short, and cost few registers, there are more */
+#pragma unroll(N > 1 ? 1 : Type == M1K_Q8_0 || Type == M1K_F8_E4M3 ? 4 : 2)
+	for (int k = (warp * M1K_WARP + static_cast<int>(threadIdx.x % M1K_WARP)) * 8; k < p.cols;
+		 k += warps * M1K_WARP * 8)
 	{
 		float weights[R][8];
 
@@ -141,11 +146,35 @@ stream_rows(const m1k_product &p, const uint8_t *const (&w)[R], const float *con
 			acc[r][t] = m1k_warp_sum(acc[r][t]);
 }
 
-/* R rows of the matrix for the tile's places, of which there are at most N. */
-template <m1k_type Type, int N, int R, bool Times>
+/* Adds up what the block's warps have of the same sums. */
+template <int N, int R>
+__device__ __forceinline__ void
+add_warps(float (&acc)[R][N])
+{
+	__shared__ float parts[FEW_WARPS][R * N];
+	const int warp = threadIdx.x / M1K_WARP;
+
+	if (threadIdx.x % M1K_WARP == 0)
+#pragma unroll
+		for (int i = 0; i < R * N; i++)
+			parts[warp][i] = acc[i / N][i % N];
+	__syncthreads();
+#pragma unroll
+	for (int i = 0; i < R * N; i++)
+	{
+		acc[i / N][i % N] = 0.0f;
+		for (int other = 0; other < FEW_WARPS; other++)
+			acc[i / N][i % N] += parts[other][i];
+	}
+}
+
+/* R rows of the matrix for the tile's places, of which there are at most N. Shared: the block's warps share them. */
+template <m1k_type Type, int N, int R, bool Times, bool Shared = false>
 __device__ __forceinline__ void
 few_tile(const m1k_product &p, const m1k_where &where, int row0)
 {
+	const int warp = Shared ? static_cast<int>(threadIdx.x) / M1K_WARP : 0;
+	const int warps = Shared ? FEW_WARPS : 1;
 	const uint8_t *w = static_cast<const uint8_t *>(p.w[where.expert]);
 	const float *x[N];
 	const uint8_t *rows[R];
@@ -162,7 +191,9 @@ few_tile(const m1k_product &p, const m1k_where &where, int row0)
 #pragma unroll
 	for (int r = 0; r < R; r++)
 		rows[r] = w + static_cast<size_t>(row0 + r < p.rows ? row0 + r : row0) * p.row_bytes;
-	stream_rows<Type, N, R>(p, rows, x, acc);
+	stream_rows<Type, N, R>(p, rows, x, warp, warps, acc);
+	if (Shared)
+		add_warps<N, R>(acc);
 	if (Times)
 	{
 		const uint8_t *times = static_cast<const uint8_t *>(p.times[where.expert]);
@@ -171,7 +202,7 @@ few_tile(const m1k_product &p, const m1k_where &where, int row0)
 #pragma unroll
 		for (int r = 0; r < R; r++)
 			rows[r] = times + static_cast<size_t>(row0 + r < p.rows ? row0 + r : row0) * p.row_bytes;
-		stream_rows<Type, N, R>(p, rows, x, factor);
+		stream_rows<Type, N, R>(p, rows, x, warp, warps, factor);
 #pragma unroll
 		for (int r = 0; r < R; r++)
 #pragma unroll
@@ -183,7 +214,7 @@ few_tile(const m1k_product &p, const m1k_where &where, int row0)
 	for (int r = 0; r < R; r++)
 #pragma unroll
 		for (int t = 0; t < N; t++)
-			if (static_cast<int>(threadIdx.x % M1K_WARP) == r * N + t && t < where.n && row0 + r < p.rows)
+			if (static_cast<int>(threadIdx.x % M1K_WARP) == r * N + t && t < where.n && row0 + r < p.rows && warp == 0)
 				write_out(p, where.first + t, row0 + r, p.silu ? m1k_silu_of(acc[r][t]) : acc[r][t]);
 }
 
@@ -224,12 +255,47 @@ launch_few(const m1k_product *p, cudaStream_t stream)
 	M1K_LAUNCH((few_rows<Type, Single, Times>), grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
 }
 
+/* The same for a plain product with a matrix of few rows. */
+template <m1k_type Type>
+__global__ void
+__launch_bounds__(FEW_WARPS *M1K_WARP) few_shared_rows(const __grid_constant__ m1k_product p)
+{
+	m1k_where where;
+
+	find_work(p, M1K_FEW_ROWS, (p.rows + FEW_ROWS - 1) / FEW_ROWS, &where);
+	if (where.n == 1)
+		few_tile<Type, 1, FEW_ROWS, false, true>(p, where, where.row_block * FEW_ROWS);
+	else
+		few_tile<Type, 8, FEW_ROWS, false, true>(p, where, where.row_block * FEW_ROWS);
+}
+
+template <m1k_type Type>
+static void
+launch_shared(const m1k_product *p, cudaStream_t stream)
+{
+	const int grid = product_grid(p, M1K_FEW_ROWS, m1k_pieces(p->rows, FEW_ROWS));
+
+	M1K_LAUNCH(few_shared_rows<Type>, grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
+}
+
+/* Routers are few rows, and not quantized. */
+static bool
+shares_rows(const m1k_product *p)
+{
+	return p->rows <= SHARED_ROWS && p->experts == 1 && p->times[0] == nullptr &&
+		   (p->type == M1K_F32 || p->type == M1K_F16 || p->type == M1K_BF16);
+}
+
 void
 m1k_product_few(const m1k_product *p, cudaStream_t stream)
 {
 	const bool single = p->one_each;
 	const bool times = p->times[0] != nullptr;
 
+	if (shares_rows(p))
+		return p->type == M1K_F32	? launch_shared<M1K_F32>(p, stream)
+			   : p->type == M1K_F16 ? launch_shared<M1K_F16>(p, stream)
+									: launch_shared<M1K_BF16>(p, stream);
 	m1k_with_type(p->type,
 				  [&](auto tag)
 				  {
