@@ -3,7 +3,8 @@
  * sorted by expert, and the weighted sum of what comes back.
  *
  * Sorting is one block's work: pairs are few. Within an expert they stay in token
- * order, so that every run sorts alike.
+ * order, so that every run sorts alike. Where tokens are few, too, that block chooses
+ * for them first.
  */
 #include "device.cuh"
 
@@ -11,29 +12,30 @@
 
 #define CHOOSE_WARPS 4
 #define MAX_SORT_WARPS 32
+#define FEW_TOKENS 64
+#define READ_AHEAD 8
 
-/* A warp takes one token: the top_k best experts, best first, the lower number winning a tie. */
-__global__ void
-choose_experts(const float *scores, int n, int experts, int top_k, int *choice, float *weight)
+/* A warp's work for one token: the top_k best experts, best first, the lower number winning a tie. */
+__device__ __forceinline__ void
+choose_for(const m1k_route &p, int t)
 {
-	const int t = blockIdx.x * CHOOSE_WARPS + threadIdx.x / M1K_WARP;
 	const int lane = threadIdx.x % M1K_WARP;
-	const float *s = scores + static_cast<size_t>(t) * experts;
+	const float *s = p.scores + static_cast<size_t>(t) * p.experts;
+	int *choice = p.choice + static_cast<size_t>(t) * p.top_k;
+	float *weight = p.weight + static_cast<size_t>(t) * p.top_k;
 	/* bit j: expert lane + 32 j is taken; M1K_MAX_EXPERTS is four bits */
 	unsigned taken = 0;
 	float best = 0.0f;
 	float total = 0.0f;
 
-	if (t >= n) /* a whole warp */
-		return;
-	for (int rank = 0; rank < top_k; rank++)
+	for (int rank = 0; rank < p.top_k; rank++)
 	{
 		float top = -INFINITY;
-		int pick = experts;
+		int pick = p.experts;
 		float w;
 
-		for (int e = lane; e < experts; e += M1K_WARP)
-			if (!(taken >> e / M1K_WARP & 1) && (pick == experts || s[e] > top))
+		for (int e = lane; e < p.experts; e += M1K_WARP)
+			if (!(taken >> e / M1K_WARP & 1) && (pick == p.experts || s[e] > top))
 			{
 				top = s[e];
 				pick = e;
@@ -44,7 +46,8 @@ choose_experts(const float *scores, int n, int experts, int top_k, int *choice, 
 			const float their_top = __shfl_xor_sync(M1K_ALL, top, other);
 			const int their_pick = __shfl_xor_sync(M1K_ALL, pick, other);
 
-			if (their_pick < experts && (pick == experts || their_top > top || (their_top == top && their_pick < pick)))
+			if (their_pick < p.experts &&
+				(pick == p.experts || their_top > top || (their_top == top && their_pick < pick)))
 			{
 				top = their_top;
 				pick = their_pick;
@@ -58,32 +61,66 @@ choose_experts(const float *scores, int n, int experts, int top_k, int *choice, 
 		total += w;
 		if (lane == 0)
 		{
-			choice[static_cast<size_t>(t) * top_k + rank] = pick;
-			weight[static_cast<size_t>(t) * top_k + rank] = w;
+			choice[rank] = pick;
+			weight[rank] = w;
 		}
 	}
 	__syncwarp();
-	for (int rank = lane; rank < top_k; rank += M1K_WARP)
-		weight[static_cast<size_t>(t) * top_k + rank] /= total;
+	for (int rank = lane; rank < p.top_k; rank += M1K_WARP)
+		weight[rank] /= total;
+}
+
+__global__ void
+choose_experts(const __grid_constant__ m1k_route p)
+{
+	const int t = blockIdx.x * CHOOSE_WARPS + threadIdx.x / M1K_WARP;
+
+	if (t < p.n) /* a whole warp */
+		choose_for(p, t);
+}
+
+/*
+ * Calls f(pair, whether it is expert e's, those of the warp's pairs that are) for 32 pairs at a time, a lane each. A few
+ * times 32 are read before the first is looked at: one block alone waits for memory.
+ */
+template <typename F>
+__device__ __forceinline__ void
+each_pair(const m1k_route &p, int pairs, int e, F f)
+{
+	const int lane = threadIdx.x % M1K_WARP;
+
+	for (int i = lane; i - lane < pairs; i += READ_AHEAD * M1K_WARP)
+	{
+		int choice[READ_AHEAD];
+
+#pragma unroll
+		for (int j = 0; j < READ_AHEAD; j++)
+			choice[j] = i + j * M1K_WARP < pairs ? p.choice[i + j * M1K_WARP] : p.experts;
+#pragma unroll
+		for (int j = 0; j < READ_AHEAD; j++)
+			f(i + j * M1K_WARP, choice[j] == e, __ballot_sync(M1K_ALL, choice[j] == e));
+	}
 }
 
 /* One block sorts all pairs; each warp takes some of the experts and looks through all choices twice. */
 __global__ void
-__launch_bounds__(MAX_SORT_WARPS *M1K_WARP) sort_pairs(const int *choice, int pairs, int experts, int top_k, int tile,
-													   int *group, int *tiles, int *place, int *token)
+__launch_bounds__(MAX_SORT_WARPS *M1K_WARP, 1) sort_pairs(const __grid_constant__ m1k_route p, bool choose)
 {
 	__shared__ int count[M1K_MAX_EXPERTS];
 	__shared__ int first[M1K_MAX_EXPERTS];
 	const int warp = threadIdx.x / M1K_WARP;
 	const int warps = blockDim.x / M1K_WARP;
 	const int lane = threadIdx.x % M1K_WARP;
+	const int pairs = p.n * p.top_k;
 
-	for (int e = warp; e < experts; e += warps)
+	for (int t = warp; choose && t < p.n; t += warps)
+		choose_for(p, t);
+	__syncthreads();
+	for (int e = warp; e < p.experts; e += warps)
 	{
 		int n = 0;
 
-		for (int i = 0; i < pairs; i += M1K_WARP)
-			n += __popc(__ballot_sync(M1K_ALL, i + lane < pairs && choice[i + lane] == e));
+		each_pair(p, pairs, e, [&](int, bool, unsigned all) { n += __popc(all); });
 		if (lane == 0)
 			count[e] = n;
 	}
@@ -93,35 +130,33 @@ __launch_bounds__(MAX_SORT_WARPS *M1K_WARP) sort_pairs(const int *choice, int pa
 		int places = 0;
 		int n_tiles = 0;
 
-		for (int e = 0; e < experts; e++)
+		for (int e = 0; e < p.experts; e++)
 		{
-			group[e] = first[e] = places;
-			tiles[e] = n_tiles;
+			p.group[e] = first[e] = places;
+			p.tiles[e] = n_tiles;
 			places += count[e];
-			n_tiles += (count[e] + tile - 1) / tile;
+			n_tiles += (count[e] + p.tile - 1) / p.tile;
 		}
-		group[experts] = places;
-		tiles[experts] = n_tiles;
+		p.group[p.experts] = places;
+		p.tiles[p.experts] = n_tiles;
 	}
 	__syncthreads();
-	for (int e = warp; e < experts; e += warps)
+	for (int e = warp; e < p.experts; e += warps)
 	{
 		int next = first[e];
 
-		for (int i = 0; i < pairs; i += M1K_WARP)
-		{
-			const bool mine = i + lane < pairs && choice[i + lane] == e;
-			const unsigned all = __ballot_sync(M1K_ALL, mine);
+		each_pair(p, pairs, e,
+				  [&](int pair, bool mine, unsigned all)
+				  {
+					  if (mine)
+					  {
+						  const int at = next + __popc(all & ((1u << lane) - 1));
 
-			if (mine)
-			{
-				const int at = next + __popc(all & ((1u << lane) - 1));
-
-				place[i + lane] = at;
-				token[at] = (i + lane) / top_k;
-			}
-			next += __popc(all);
-		}
+						  p.place[pair] = at;
+						  p.token[at] = pair / p.top_k;
+					  }
+					  next += __popc(all);
+				  });
 	}
 }
 
@@ -129,11 +164,11 @@ void
 m1k_route_tokens(const m1k_route *p, cudaStream_t stream)
 {
 	const int warps = p->experts < MAX_SORT_WARPS ? p->experts : MAX_SORT_WARPS;
+	const bool few = p->n <= FEW_TOKENS;
 
-	M1K_LAUNCH(choose_experts, m1k_pieces(p->n, CHOOSE_WARPS), CHOOSE_WARPS * M1K_WARP, 0, stream, p->scores, p->n,
-			   p->experts, p->top_k, p->choice, p->weight);
-	M1K_LAUNCH(sort_pairs, 1, warps * M1K_WARP, 0, stream, p->choice, p->n * p->top_k, p->experts, p->top_k, p->tile,
-			   p->group, p->tiles, p->place, p->token);
+	if (!few)
+		M1K_LAUNCH(choose_experts, m1k_pieces(p->n, CHOOSE_WARPS), CHOOSE_WARPS * M1K_WARP, 0, stream, *p);
+	M1K_LAUNCH(sort_pairs, 1, warps * M1K_WARP, 0, stream, *p, few);
 }
 
 __global__ void
