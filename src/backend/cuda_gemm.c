@@ -11,6 +11,9 @@
 #include <cublasLt.h>
 #include <stdlib.h>
 
+/* Bytes: what cuBLASLt takes for granted unless it is told, and what all our matrices have. */
+#define ALIGNED 256
+#define LESS_ALIGNED M1K_ROW_ALIGNMENT
 #define CACHE_ENTRIES 4096 /* the numbers of tokens that come to experts are many */
 
 typedef struct shape
@@ -19,6 +22,7 @@ typedef struct shape
 	int rows, cols, n;
 	size_t row_bytes;
 	int out_stride;
+	bool aligned; /* all matrices, to ALIGNED */
 } shape;
 
 typedef struct cached
@@ -31,7 +35,7 @@ typedef struct cached
 struct m1b_cuda_gemm
 {
 	cublasLtHandle_t handle;
-	cublasLtMatmulPreference_t preference;
+	cublasLtMatmulPreference_t preferences[2]; /* for matrices that are not aligned, and for those that are */
 	cublasLtMatmulDesc_t operation;
 	char *space; /* device memory, M1B_CUDA_GEMM_SPACE bytes for each space number */
 	cached cache[CACHE_ENTRIES];
@@ -50,11 +54,27 @@ failed(cublasStatus_t status, m1_error *err)
 	return M1_E_DEVICE;
 }
 
+static cublasStatus_t
+create_preference(uint32_t alignment, cublasLtMatmulPreference_t *out)
+{
+	static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+	const size_t bytes = M1B_CUDA_GEMM_SPACE;
+	cublasStatus_t status = cublasLtMatmulPreferenceCreate(out);
+
+	if (status == CUBLAS_STATUS_SUCCESS)
+		status =
+			cublasLtMatmulPreferenceSetAttribute(*out, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
+	for (size_t i = 0; i < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS; i++)
+		status = cublasLtMatmulPreferenceSetAttribute(*out, alignments[i], &alignment, sizeof alignment);
+	return status;
+}
+
 m1_status
 m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err)
 {
 	const cublasOperation_t transpose = CUBLAS_OP_T;
-	const size_t bytes = M1B_CUDA_GEMM_SPACE;
 	struct m1b_cuda_gemm *g = calloc(1, sizeof *g);
 	cublasStatus_t status;
 
@@ -63,9 +83,8 @@ m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
 	g->space = space;
 	if ((status = cublasLtCreate(&g->handle)) != CUBLAS_STATUS_SUCCESS ||
-		(status = cublasLtMatmulPreferenceCreate(&g->preference)) != CUBLAS_STATUS_SUCCESS ||
-		(status = cublasLtMatmulPreferenceSetAttribute(g->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
-													   sizeof bytes)) != CUBLAS_STATUS_SUCCESS ||
+		(status = create_preference(LESS_ALIGNED, &g->preferences[false])) != CUBLAS_STATUS_SUCCESS ||
+		(status = create_preference(ALIGNED, &g->preferences[true])) != CUBLAS_STATUS_SUCCESS ||
 		(status = cublasLtMatmulDescCreate(&g->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) != CUBLAS_STATUS_SUCCESS ||
 		(status = cublasLtMatmulDescSetAttribute(g->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
 												 sizeof transpose)) != CUBLAS_STATUS_SUCCESS)
@@ -80,8 +99,9 @@ m1b_cuda_gemm_free(struct m1b_cuda_gemm *g)
 		return;
 	if (g->operation != NULL)
 		cublasLtMatmulDescDestroy(g->operation);
-	if (g->preference != NULL)
-		cublasLtMatmulPreferenceDestroy(g->preference);
+	for (int i = 0; i < 2; i++)
+		if (g->preferences[i] != NULL)
+			cublasLtMatmulPreferenceDestroy(g->preferences[i]);
 	if (g->handle != NULL)
 		cublasLtDestroy(g->handle);
 	free(g);
@@ -91,7 +111,7 @@ static bool
 same_shape(const shape *a, const shape *b)
 {
 	return a->type == b->type && a->rows == b->rows && a->cols == b->cols && a->n == b->n &&
-		   a->row_bytes == b->row_bytes && a->out_stride == b->out_stride;
+		   a->row_bytes == b->row_bytes && a->out_stride == b->out_stride && a->aligned == b->aligned;
 }
 
 static cached *
@@ -116,8 +136,8 @@ find_algorithm(struct m1b_cuda_gemm *g, const shape *s, const layouts *l, cached
 	*out = entry;
 	if (entry->valid && same_shape(&entry->shape, s))
 		return CUBLAS_STATUS_SUCCESS;
-	status = cublasLtMatmulAlgoGetHeuristic(g->handle, g->operation, l->w, l->x, l->out, l->out, g->preference, 1,
-											&result, &found);
+	status = cublasLtMatmulAlgoGetHeuristic(g->handle, g->operation, l->w, l->x, l->out, l->out,
+											g->preferences[s->aligned], 1, &result, &found);
 	if (status == CUBLAS_STATUS_SUCCESS && found == 0)
 		status = CUBLAS_STATUS_NOT_SUPPORTED;
 	if (status != CUBLAS_STATUS_SUCCESS)
@@ -137,13 +157,25 @@ destroy_layouts(layouts *l)
 		cublasLtMatrixLayoutDestroy(l->out);
 }
 
+static bool
+is_aligned(const void *matrix)
+{
+	return (uintptr_t) matrix % ALIGNED == 0;
+}
+
 cudaError_t
 m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p)
 {
 	const m1k_matrix *w = &p->weight;
 	const cudaDataType_t type = w->type == M1K_F32 ? CUDA_R_32F : CUDA_R_16BF;
 	const size_t element = w->type == M1K_F32 ? sizeof(float) : sizeof(uint16_t);
-	const shape s = {w->type, w->rows, w->cols, p->n, w->row_bytes, p->out_stride};
+	const shape s = {.type = w->type,
+					 .rows = w->rows,
+					 .cols = w->cols,
+					 .n = p->n,
+					 .row_bytes = w->row_bytes,
+					 .out_stride = p->out_stride,
+					 .aligned = is_aligned(w->data) && is_aligned(p->x) && is_aligned(p->out)};
 	const float one = 1.0f;
 	const float beta = p->add ? 1.0f : 0.0f;
 	char *space = g->space + (size_t) p->space * M1B_CUDA_GEMM_SPACE;

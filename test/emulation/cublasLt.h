@@ -41,8 +41,16 @@ extern "C"
 	enum
 	{
 		CUBLASLT_MATMUL_DESC_TRANSA = 3,
-		CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
 	};
+
+	typedef enum cublasLtMatmulPreferenceAttributes_t
+	{
+		CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES = 6,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES = 7,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8,
+	} cublasLtMatmulPreferenceAttributes_t;
 
 	typedef struct emulated_handle *cublasLtHandle_t;
 	typedef struct emulated_preference *cublasLtMatmulPreference_t;
@@ -63,7 +71,8 @@ extern "C"
 	cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
 	cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference);
 	cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference);
-	cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference, int attribute,
+	cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+														cublasLtMatmulPreferenceAttributes_t attribute,
 														const void *value, size_t size);
 	cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *operation, cublasComputeType_t compute,
 											cudaDataType_t scale);

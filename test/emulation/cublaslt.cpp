@@ -11,7 +11,8 @@ struct emulated_handle
 
 struct emulated_preference
 {
-	size_t space;
+	size_t space = 0;
+	uint32_t alignment[4] = {256, 256, 256, 256}; /* of a, b, c and d */
 };
 
 struct emulated_operation
@@ -52,6 +53,12 @@ fits(const emulated_operation *o, const emulated_layout *a, const emulated_layou
 		   (a->type == CUDA_R_32F || (a->ld % 8 == 0 && b->ld % 8 == 0));
 }
 
+static bool
+is_aligned(const void *matrix, uint64_t alignment)
+{
+	return reinterpret_cast<uintptr_t>(matrix) % alignment == 0;
+}
+
 extern "C"
 {
 	cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
@@ -79,12 +86,18 @@ extern "C"
 		return CUBLAS_STATUS_SUCCESS;
 	}
 
-	cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference, int attribute,
+	cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+														cublasLtMatmulPreferenceAttributes_t attribute,
 														const void *value, size_t size)
 	{
-		if (attribute != CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES || size != sizeof preference->space)
+		const bool space = attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+
+		if (size != (space ? sizeof preference->space : sizeof preference->alignment[0]))
 			return CUBLAS_STATUS_INVALID_VALUE;
-		memcpy(&preference->space, value, size);
+		if (space)
+			memcpy(&preference->space, value, size);
+		else
+			memcpy(&preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, size);
 		return CUBLAS_STATUS_SUCCESS;
 	}
 
@@ -138,6 +151,8 @@ extern "C"
 		results[0].algo.data[0] = d->rows;
 		results[0].algo.data[1] = d->cols;
 		results[0].algo.data[2] = b->rows;
+		for (int i = 0; i < 4; i++)
+			results[0].algo.data[3 + i] = preference->alignment[i];
 		*found = 1;
 		return CUBLAS_STATUS_SUCCESS;
 	}
@@ -158,7 +173,9 @@ extern "C"
 
 		cudaGetDevice(&device);
 		if (handle->device != device || !fits(operation, a_layout, b_layout, d_layout) || c != d ||
-			algorithm->data[0] != ld.rows || algorithm->data[1] != ld.cols || algorithm->data[2] != lb.rows)
+			algorithm->data[0] != ld.rows || algorithm->data[1] != ld.cols || algorithm->data[2] != lb.rows ||
+			!is_aligned(a, algorithm->data[3]) || !is_aligned(b, algorithm->data[4]) ||
+			!is_aligned(c, algorithm->data[5]) || !is_aligned(d, algorithm->data[6]))
 			return CUBLAS_STATUS_INVALID_VALUE;
 		emulated_enqueue(stream,
 						 [=]
