@@ -143,6 +143,8 @@ send_buffer(m1b_cuda *c, void *to, size_t bytes)
 	m1b_cuda_note(c, cudaMemcpyAsync(to, l->buffers[l->next], bytes, cudaMemcpyHostToDevice, l->stream),
 				  "loading weights");
 	m1b_cuda_note(c, cudaEventRecord(l->sent[l->next], l->stream), "loading weights");
+	/* what is computed from now on finds it there */
+	m1b_cuda_note(c, cudaStreamWaitEvent(c->stream, l->sent[l->next], 0), "loading weights");
 	l->next = (l->next + 1) % BUFFERS;
 }
 
