@@ -32,6 +32,7 @@ m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err)
 {
 	const m1_status code = error == cudaErrorMemoryAllocation ? M1_E_NO_MEMORY : M1_E_DEVICE;
 
+	cudaGetLastError(); /* it has been told: what is launched next is not to blame */
 	m1_fail(err, code, "CUDA failed while %s", doing);
 	m1_error_detail(err, "%s: %s.", cudaGetErrorName(error), cudaGetErrorString(error));
 	if (code == M1_E_NO_MEMORY)
