@@ -468,10 +468,11 @@ m1k_lightning_attention(const m1k_lightning *p, cudaStream_t stream)
 }
 
 cudaError_t
-m1k_lightning_prepare(int head_dim)
+m1k_lightning_prepare(void)
 {
+	/* for all head sizes: it holds for all backends of the process */
 	cudaError_t status = cudaFuncSetAttribute(lightning_blocks_exact, cudaFuncAttributeMaxDynamicSharedMemorySize,
-											  exact_shared(head_dim));
+											  exact_shared(M1K_MAX_HEAD_DIM));
 
 	if (status == cudaSuccess)
 		status = cudaFuncSetAttribute(lightning_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -28,7 +28,7 @@ extern "C"
 #define M1K_MAX_GROUP 16	 /* query heads per kv head */
 #define M1K_MAX_HEAD_DIM 128 /* D, a multiple of 8 */
 #define M1K_MAX_SPLITS 128	 /* ranges of a decoding token's keys */
-#define M1K_MAX_WIDTH 12288	 /* floats of a row that a norm keeps in shared memory */
+#define M1K_MAX_WIDTH 12256	 /* floats of a row that a norm keeps in shared memory: 48 KB, with what a sum needs */
 #define M1K_FEW_ROWS 8		 /* up to so many rows, products are memory-bound and go without tensor cores */
 #define M1K_ROW_ALIGNMENT 16 /* bytes: rows of weights start at multiples of it */
 
@@ -199,7 +199,7 @@ extern "C"
 	} m1k_lightning;
 
 	void m1k_lightning_attention(const m1k_lightning *p, cudaStream_t stream);
-	cudaError_t m1k_lightning_prepare(int head_dim);
+	cudaError_t m1k_lightning_prepare(void);
 
 	/* ---- attention.cu: softmax attention over paged K and V ---- */
 

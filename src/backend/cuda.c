@@ -257,12 +257,12 @@ make_plan(m1b_cuda *c, const buffers *work, m1_error *err)
 /* ---- life ---- */
 
 static m1_status
-prepare_kernels(const m1b_cuda *c, m1_error *err)
+prepare_kernels(m1_error *err)
 {
 	cudaError_t error = m1k_product_prepare();
 
 	if (error == cudaSuccess)
-		error = m1k_lightning_prepare(c->g.head_dim);
+		error = m1k_lightning_prepare();
 	if (error == cudaSuccess)
 		error = m1k_attention_prepare();
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing kernels", err);
@@ -321,7 +321,7 @@ m1b_cuda_allocate(m1b_cuda *c, m1_pool *loading, m1_error *err)
 		(status = m1b_cuda_pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) !=
 			M1_OK ||
 		(status = m1b_cuda_experts_create(c, err)) != M1_OK || (status = m1b_cuda_sample_create(c, err)) != M1_OK ||
-		(status = prepare_kernels(c, err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
+		(status = prepare_kernels(err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
 		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
 	return m1b_cuda_loader_create(c, loading, err);
