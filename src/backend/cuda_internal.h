@@ -259,6 +259,9 @@ m1b_memory m1b_cuda_memory(const m1b_backend *b);
 void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
 
 /* cuda_step.c */
+/* On the stream; nothing where there are no bytes. */
+void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing);
+void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_end(m1b_backend *b);
 /* The two halves of end: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */

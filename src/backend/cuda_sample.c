@@ -20,8 +20,7 @@ m1b_cuda_samples(const m1b_cuda *c)
 static void
 zero(m1b_cuda *c, void *at, size_t bytes)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), "sampling");
+	m1b_cuda_zero(c, at, bytes, "sampling");
 }
 
 m1_status
@@ -94,8 +93,7 @@ fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 static void
 copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), "sampling");
+	m1b_cuda_copy(c, to, from, bytes, kind, "sampling");
 }
 
 static void

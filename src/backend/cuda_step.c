@@ -51,12 +51,28 @@ m1b_cuda_status(const m1b_cuda *c, m1_error *err)
 	return M1_E_DEVICE;
 }
 
+/* ---- copies ---- */
+
+void
+m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), doing);
+}
+
+void
+m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), doing);
+}
+
 /* ---- the batch ---- */
 
 static void
 upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
 {
-	m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream), "uploading a batch");
+	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "uploading a batch");
 }
 
 static void
@@ -190,8 +206,7 @@ m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_err
 
 	m1b_cuda_loader_finish(c);
 	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, cudaMemcpyAsync(host, device, n * sizeof *host, cudaMemcpyDeviceToHost, c->stream),
-					  "reading results");
+		m1b_cuda_copy(c, host, device, n * sizeof *host, cudaMemcpyDeviceToHost, "reading results");
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	return m1b_cuda_status(c, err);
 }
