@@ -163,7 +163,6 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	{
 		c->mask_words = (g->vocab + 63) / 64;
 		want(&all, &c->draws, states, sizeof *c->draws);
-		want(&all, &c->picks, states, sizeof *c->picks);
 		want(&all, &c->masks, states * (size_t) c->mask_words, sizeof *c->masks);
 		want(&all, &c->found, states, sizeof *c->found);
 		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);

@@ -174,9 +174,9 @@ typedef struct m1b_cuda
 	int *host_group;				 /* [E + 1], pinned */
 	cudaEvent_t routed, is_gathered; /* host_group, and gathered, are there */
 
-	/* cuda_sample.c: see m1k_sample; what is copied to and from the host has a pinned copy, wiped after each use */
+	/* cuda_sample.c: see m1k_sample; host_ is pinned, and all is wiped after each use */
 	m1k_draw *draws, *host_draws; /* [max_states] */
-	m1k_pick *picks, *host_picks; /* [max_states] */
+	m1k_pick *host_picks;		  /* [max_states] */
 	uint64_t *masks, *host_masks; /* [max_states, mask_words] */
 	int mask_words;
 	/* zeros between two uses */

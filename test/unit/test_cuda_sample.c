@@ -441,7 +441,6 @@ test_nothing_is_left(void **state)
 		assert_zeros(c->host_picks, ROWS * sizeof *c->host_picks);
 		assert_zeros(c->host_masks, words * sizeof *c->host_masks);
 		assert_zeros(c->draws, ROWS * sizeof *c->draws);
-		assert_zeros(c->picks, ROWS * sizeof *c->picks);
 		assert_zeros(c->masks, words * sizeof *c->masks);
 		assert_zeros(c->found, ROWS * sizeof *c->found);
 		assert_zeros(c->bins, (size_t) ROWS * M1K_SAMPLE_BINS * sizeof *c->bins);
