@@ -292,6 +292,7 @@ extern "C"
 		M1K_TOP_K,
 		M1K_TOP_P,
 		M1K_DRAW,
+		M1K_STAGES,
 	};
 
 	/* stages: a bit for each that some row needs. */

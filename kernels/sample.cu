@@ -339,7 +339,7 @@ m1k_sample_tokens(const m1k_sample *p, unsigned stages, cudaStream_t stream)
 
 	M1K_LAUNCH(find_best, chunks, THREADS, 0, stream, *p);
 	M1K_LAUNCH(add_up, chunks, THREADS, 0, stream, *p);
-	for (int stage = M1K_TOP_K; stage <= M1K_DRAW; stage++)
+	for (int stage = 0; stage < M1K_STAGES; stage++)
 		for (int digit = 0; digit < DIGITS && (stages >> stage & 1) != 0; digit++)
 		{
 			M1K_LAUNCH(count_digit, chunks, THREADS, 0, stream, *p, stage, digit);

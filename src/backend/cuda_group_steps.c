@@ -384,7 +384,7 @@ m1b_cuda_group_end(m1b_backend *b)
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
 
 	run_now(g, run_end_recording);
-	if (g->ranks[0]->recording)
+	if (g->ranks[0]->recording != NULL)
 		run_now(g, run_launch_recorded);
 }
 

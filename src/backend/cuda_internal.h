@@ -35,7 +35,7 @@
 
 #define M1B_CUDA_ALIGNMENT 256
 #define M1B_CUDA_SPLITS 16	   /* key ranges of one decoding token */
-#define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
+#define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph, and so many draws */
 #define M1B_CUDA_MAX_GPUS 16
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
 #define M1B_CUDA_EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
@@ -84,7 +84,7 @@ struct m1b_snapshot
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
 };
 
-/* The layers of a batch of n single tokens, recorded the second time that one is run. */
+/* Launches that are the same each time, recorded the second time that they come. */
 typedef struct m1b_cuda_recording
 {
 	int seen;
@@ -144,9 +144,9 @@ typedef struct m1b_cuda
 	int *device_table;
 	cudaEvent_t uploaded;
 	const m1b_batch *batch;
-	bool one_each; /* all segments are one token long */
-	m1b_cuda_recording recordings[M1B_CUDA_RECORDINGS + 1];
-	bool recording;
+	bool one_each;											/* all segments are one token long */
+	m1b_cuda_recording recordings[M1B_CUDA_RECORDINGS + 1]; /* of the layers, with n single tokens */
+	m1b_cuda_recording *recording;							/* what is being recorded, or NULL */
 
 	/* work buffers */
 	float *inv_freq;		   /* [rotary_dim / 2] */
@@ -182,6 +182,8 @@ typedef struct m1b_cuda
 	/* zeros between two uses */
 	m1k_found *found; /* [max_states] */
 	m1k_tally *bins;  /* [max_states, M1K_SAMPLE_BINS] */
+	/* of n draws with some of the stages: 5 sets of them come, which have 3 to 33 kernels */
+	m1b_cuda_recording samplings[M1B_CUDA_RECORDINGS + 1][1 << M1K_STAGES];
 } m1b_cuda;
 
 static inline m1b_cuda *
@@ -264,10 +266,15 @@ void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum c
 void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_end(m1b_backend *b);
-/* The two halves of end: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
+m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+/*
+ * true: what r is for has been recorded, and is started. Otherwise, launch it and end the recording, which may have been
+ * begun. r may be NULL: then it never is.
+ */
+bool m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r);
+/* Ends it, in two: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
 void m1b_cuda_end_recording(m1b_cuda *c);
 void m1b_cuda_launch_recorded(m1b_cuda *c);
-m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
 void m1b_cuda_recordings_free(m1b_cuda *c);
 
 /* cuda_product.c */

@@ -5,6 +5,9 @@
  *
  * Choosing follows the step on its stream, and nothing waits but for the picks. What
  * tells of a reply is wiped afterwards on both sides: draws, masks, and picks.
+ *
+ * The searches are many small kernels, always the same for so many draws: from the
+ * second time on, they are one graph. Masks, which few replies have, are not in it.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "backend/cuda_internal.h"
@@ -96,6 +99,13 @@ upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
 	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "sampling");
 }
 
+static m1b_cuda_recording *
+recording_of(m1b_cuda *c, int n, unsigned stages)
+{
+	return n <= M1B_CUDA_RECORDINGS ? &c->samplings[n][stages] : NULL;
+}
+
+/* Everything but the masks' way there. */
 static void
 launch(m1b_cuda *c, int n, unsigned stages)
 {
@@ -110,8 +120,12 @@ launch(m1b_cuda *c, int n, unsigned stages)
 		.picks = c->host_picks,
 	};
 
+	if (m1b_cuda_replay(c, recording_of(c, n, stages)))
+		return;
+	upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws);
 	m1k_sample_tokens(&k, stages, c->stream);
 	m1b_cuda_launched(c, "sampling");
+	m1b_cuda_end(&c->base);
 }
 
 m1_status
@@ -127,7 +141,6 @@ m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 	m1b_cuda_loader_finish(c);
 	/* the call before has waited for its picks: its copies have left the pinned memory */
 	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) c->mask_words * sizeof *c->masks;
-	upload(c, c->draws, c->host_draws, n * sizeof *c->draws);
 	upload(c, c->masks, c->host_masks, mask_bytes);
 	launch(c, p->n, stages);
 	zero(c, c->masks, mask_bytes);

@@ -122,6 +122,8 @@ extern "C"
 	void emulated_fail_next_launch(cudaError_t error);
 	/* From now on, whatever the device is asked for fails. */
 	void emulated_lose_device(int device);
+	/* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
+	size_t emulated_calls(void);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,7 @@
  *
  * The same random number must give the same token, unless it falls within rounding of the boundary between two: those
  * are told apart by sums of their own, and counted. Every draw is made twice, among neighbours and alone, and must give
- * the same bits.
+ * the same bits: most of them are recorded launches, which other draws, masks and logits have been recorded with.
  */
 #include "testing.h"
 
@@ -448,6 +448,55 @@ test_nothing_is_left(void **state)
 	b->ops->close(b);
 }
 
+static size_t
+calls_of(m1b_backend *b, const m1b_sample *p)
+{
+	const size_t before = emulated_calls();
+	m1_error err;
+
+	assert_ok(b->ops->sample(b, p, &err));
+	return emulated_calls() - before;
+}
+
+/* From the second time on, what so many draws need is one call of the host, and two more where there are masks. */
+static void
+test_few_calls(void **state)
+{
+	static const struct
+	{
+		m1b_draw draw;
+		size_t kernels;
+	} kinds[] = {
+		{{.temperature = 0, .top_p = 0.5f, .top_k = 9}, 3},
+		{{.temperature = 1, .top_p = 1}, 13},
+		{{.temperature = 1, .top_p = 0.9f}, 23},
+		{{.temperature = 1, .top_p = 1, .top_k = 9}, 23},
+		{{.temperature = 1, .top_p = 0.9f, .top_k = 9}, 33},
+	};
+	static const uint64_t mask[2] = {1 << 7, 1};
+	m1b_backend *b = open_device(100, 1);
+	m1b_draw draws[3];
+	m1b_pick picks[3];
+	m1b_sample p = {.draws = draws, .picks = picks};
+
+	(void) state;
+	assert_non_null(p.logits = b->ops->scratch(b, 100, NULL));
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+		for (p.n = 1; p.n <= 3; p.n++)
+		{
+			for (int j = 0; j < p.n; j++)
+				draws[j] = kinds[i].draw;
+			assert_int_equal(calls_of(b, &p), 1 + kinds[i].kernels);
+			for (int again = 0; again < 3; again++)
+				assert_int_equal(calls_of(b, &p), 1);
+			draws[p.n - 1].allowed = mask;
+			draws[p.n - 1].uniform = 0.75;
+			assert_int_equal(calls_of(b, &p), 3);
+			assert_int_equal(picks[p.n - 1].id, draws[0].temperature > 0 ? 64 : 7);
+		}
+	b->ops->close(b);
+}
+
 static void
 test_device_failure(void **state)
 {
@@ -477,6 +526,7 @@ main(void)
 		cmocka_unit_test(test_not_on_this_device),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_nothing_is_left),
+		cmocka_unit_test(test_few_calls),
 		cmocka_unit_test(test_device_failure),
 #endif
 	};
