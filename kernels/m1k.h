@@ -105,6 +105,8 @@ extern "C"
 
 	/* out = the sum of `parts` arrays of n values each, one after the other, in that order */
 	void m1k_add_parts(const float *x, int parts, size_t n, float *out, cudaStream_t stream);
+	/* out [n, parts * width] = the rows of x [parts][n, width] side by side */
+	void m1k_join_parts(const float *x, int parts, int n, int width, float *out, cudaStream_t stream);
 
 	void m1k_silu(float *x, size_t n, cudaStream_t stream);
 

@@ -171,6 +171,7 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	{
 		want(&all, &c->squares, tokens, sizeof *c->squares);
 		want(&all, &c->parts, (size_t) c->ranks * M1K_FEW_ROWS * d, sizeof *c->parts);
+		want(&all, &c->slices, states * (size_t) g->vocab, sizeof *c->slices);
 	}
 	return all;
 }

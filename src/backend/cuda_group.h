@@ -20,13 +20,6 @@ typedef struct m1b_cuda_command m1b_cuda_command;
 /* Does one operation on one rank, whose device is the thread's current one. */
 typedef void (*m1b_cuda_command_fn)(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command);
 
-typedef struct m1b_cuda_reading
-{
-	const float *from;
-	size_t n;
-	float *to; /* on the host */
-} m1b_cuda_reading;
-
 struct m1b_cuda_command
 {
 	m1b_cuda_command_fn run;
@@ -39,7 +32,6 @@ struct m1b_cuda_command
 		m1b_gate gate;
 		m1b_attention attention;
 		m1b_moe moe;
-		m1b_cuda_reading read;
 	};
 };
 
@@ -59,10 +51,6 @@ struct m1b_cuda_group
 	m1b_batch batches[M1B_CUDA_MAX_GPUS];
 	m1b_segment *segments[M1B_CUDA_MAX_GPUS]; /* [max_states] */
 	bool recorded;
-
-	/* where the head writes: each rank has its columns of the rows */
-	const float *sliced;
-	int slice;
 };
 
 static inline m1b_cuda_group *

@@ -280,15 +280,7 @@ m1b_cuda_group_norm(m1b_backend *b, const m1b_norm *p)
 void
 m1b_cuda_group_linear(m1b_backend *b, const m1b_linear *p)
 {
-	m1b_cuda_group *g = m1b_cuda_group_of(b);
-
-	add(g, run_linear)->linear = *p;
-	for (int i = 0; i < p->n_products; i++)
-		if (p->products[i].weight->use == M1B_USE_HEAD && p->products[i].weight->split == M1B_SPLIT_ROWS)
-		{
-			g->sliced = p->products[i].out;
-			g->slice = p->products[i].weight->rows;
-		}
+	add(m1b_cuda_group_of(b), run_linear)->linear = *p;
 }
 
 void
@@ -396,24 +388,7 @@ run_finish_loading(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *comma
 	m1b_cuda_loader_finish(c);
 }
 
-/* Rank 0 has everything but the head's rows, of which each rank has its columns. */
-static void
-run_read(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
-{
-	const m1b_cuda_reading *p = &command->read;
-	const bool sliced = p->from == g->sliced;
-	const size_t width = (sliced ? (size_t) g->slice : p->n) * sizeof(float);
-	const size_t pitch = sliced ? width * (size_t) g->n : width;
-
-	if (!sliced && c->rank > 0)
-		return;
-	m1b_cuda_note(c,
-				  cudaMemcpy2DAsync((char *) p->to + (size_t) c->rank * width, pitch, at(g, c, p->from), width, width,
-									p->n * sizeof(float) / pitch, cudaMemcpyDeviceToHost, c->stream),
-				  "reading results");
-	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "reading results");
-}
-
+/* What is read is the same on all ranks. */
 m1_status
 m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
 {
@@ -421,10 +396,7 @@ m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, 
 
 	run_now(g, run_finish_loading);
 	if (wait_for(g, everything_done))
-	{
-		add(g, run_read)->read = (m1b_cuda_reading){.from = device, .n = n, .to = host};
-		flush(g);
-	}
+		m1b_cuda_read(&m1b_cuda_group_use(g, 0)->base, device, n, host, err);
 	if (any_failed(g))
 		fail(g);
 	return group_status(g, err);

@@ -11,7 +11,7 @@
  *   cuda_attention.c lightning and softmax attention
  *   cuda_sample.c  the next tokens, from logits that stay on the device
  *   cuda_group*.c  several GPUs as one backend
- *   cuda_nccl.c    sums over them
+ *   cuda_nccl.c    what they exchange
  *
  * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
  * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
@@ -20,8 +20,9 @@
  *
  * With several GPUs there is one m1b_cuda for each, a rank: it has its part of the heads,
  * of every expert's inner width and of the vocabulary, and everything else like the others.
- * Its operations add up with the others' what each has a part of. All ranks lay out their
- * arenas alike and count states, pages and snapshots alike.
+ * Its operations add up with the others' what each has a part of, and exchange the parts
+ * of the logits, so that all have the same rows. All ranks lay out their arenas alike and
+ * count states, pages and snapshots alike.
  */
 #ifndef M1_BACKEND_CUDA_INTERNAL_H
 #define M1_BACKEND_CUDA_INTERNAL_H
@@ -118,6 +119,7 @@ typedef struct m1b_cuda
 	struct ncclComm *comm;
 	float *squares; /* [max_tokens] of the inner norm's rows */
 	float *parts;	/* [ranks][M1K_FEW_ROWS, d]: what few rows are on each rank */
+	float *slices;	/* [ranks][max_states, vocab / ranks]: each rank's columns of the logits */
 
 	/* the first failure, and what was being done */
 	cudaError_t failure;
@@ -229,6 +231,13 @@ bool m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin);
  * on the others. Nothing happens on a GPU that is alone.
  */
 void m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width);
+/* out [n, ranks * width] = the n rows of `width` columns that each rank has at m1b_cuda_own_slice, side by side. */
+void m1b_cuda_join(m1b_cuda *c, int n, int width, float *out);
+static inline float *
+m1b_cuda_own_slice(const m1b_cuda *c, int n, int width)
+{
+	return c->slices + (size_t) c->rank * (size_t) n * (size_t) width;
+}
 
 /* cuda_memory.c */
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);

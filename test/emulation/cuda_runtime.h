@@ -92,8 +92,6 @@ extern "C"
 	cudaError_t cudaFreeHost(void *p);
 	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
 								cudaStream_t stream);
-	cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-								  size_t height, enum cudaMemcpyKind kind, cudaStream_t stream);
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
 
 	cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);

@@ -397,19 +397,6 @@ extern "C"
 		return submit_work(stream, [=] { memcpy(to, from, bytes); });
 	}
 
-	cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-								  size_t height, cudaMemcpyKind, cudaStream_t stream)
-	{
-		if (width > to_pitch || width > from_pitch)
-			return cudaErrorInvalidValue;
-		return submit_work(stream,
-						   [=]
-						   {
-							   for (size_t i = 0; i < height; i++)
-								   memcpy((char *) to + i * to_pitch, (const char *) from + i * from_pitch, width);
-						   });
-	}
-
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 	{
 		return submit_work(stream, [=] { memset(to, value, bytes); });
