@@ -338,6 +338,7 @@ static const m1b_ops group_ops = {
 	.moe = m1b_cuda_group_moe,
 	.end = m1b_cuda_group_end,
 	.read = m1b_cuda_group_read,
+	.sample = m1b_cuda_group_sample,
 };
 
 /* ---- opening ---- */

@@ -80,6 +80,7 @@ void m1b_cuda_group_moe(m1b_backend *b, const m1b_moe *p);
 bool m1b_cuda_group_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_group_end(m1b_backend *b);
 m1_status m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+m1_status m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 /* The rank, with everything before issued, and its device as this thread's current one. */
 m1b_cuda *m1b_cuda_group_use(m1b_cuda_group *g, int rank);
 /* Waits for all ranks and ends their communicators. */

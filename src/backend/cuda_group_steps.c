@@ -388,18 +388,46 @@ run_finish_loading(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *comma
 	m1b_cuda_loader_finish(c);
 }
 
-/* What is read is the same on all ranks. */
+/*
+ * The first rank, once all are done: it has what the others have, and who asks it does not wait for them any more. NULL
+ * when one has failed.
+ */
+static m1b_backend *
+first_when_done(m1b_cuda_group *g)
+{
+	run_now(g, run_finish_loading);
+	return wait_for(g, everything_done) ? &m1b_cuda_group_use(g, 0)->base : NULL;
+}
+
+/* What one rank alone has done is over: if it failed, so has the group. */
+static m1_status
+settle(m1b_cuda_group *g, m1_error *err)
+{
+	if (any_failed(g))
+		fail(g);
+	return group_status(g, err);
+}
+
 m1_status
 m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
 {
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
+	m1b_backend *first = first_when_done(g);
 
-	run_now(g, run_finish_loading);
-	if (wait_for(g, everything_done))
-		m1b_cuda_read(&m1b_cuda_group_use(g, 0)->base, device, n, host, err);
-	if (any_failed(g))
-		fail(g);
-	return group_status(g, err);
+	if (first != NULL)
+		m1b_cuda_read(first, device, n, host, err);
+	return settle(g, err);
+}
+
+m1_status
+m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
+{
+	m1b_cuda_group *g = m1b_cuda_group_of(b);
+	m1b_backend *first = first_when_done(g);
+
+	if (first != NULL && m1b_cuda_sample(first, p, err) == M1_E_UNSUPPORTED)
+		return M1_E_UNSUPPORTED;
+	return settle(g, err);
 }
 
 static void

@@ -332,7 +332,7 @@ void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
 
 /* cuda_sample.c */
-/* Whether it can sample: one of several GPUs has a part of the logits only, and a vocabulary may be too large. */
+/* Whether it can sample: a vocabulary may be too large. */
 bool m1b_cuda_samples(const m1b_cuda *c);
 m1_status m1b_cuda_sample_create(m1b_cuda *c, m1_error *err);
 void m1b_cuda_sample_free(m1b_cuda *c);

@@ -8,6 +8,8 @@
  *
  * The searches are many small kernels, always the same for so many draws: from the
  * second time on, they are one graph. Masks, which few replies have, are not in it.
+ *
+ * Of several GPUs, which all have the logits then, the first one chooses.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "backend/cuda_internal.h"
@@ -17,7 +19,7 @@
 bool
 m1b_cuda_samples(const m1b_cuda *c)
 {
-	return c->ranks == 1 && c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
+	return c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
 }
 
 static void
@@ -32,7 +34,7 @@ m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 	const size_t n = (size_t) c->g.max_states;
 	m1_status status;
 
-	if (!m1b_cuda_samples(c))
+	if (!m1b_cuda_samples(c) || c->rank > 0)
 		return M1_OK;
 	if ((status = m1b_cuda_pinned(&c->host_draws, n * sizeof *c->host_draws, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
