@@ -106,6 +106,8 @@ extern "C"
 
 	/* out = the sum of `parts` arrays of n values each, one after the other, in that order */
 	void m1k_add_parts(const float *x, int parts, size_t n, float *out, cudaStream_t stream);
+	/* out [n, parts * width] = the rows of x [parts][n, width] side by side */
+	void m1k_join_parts(const float *x, int parts, int n, int width, float *out, cudaStream_t stream);
 
 	void m1k_silu(float *x, size_t n, cudaStream_t stream);
 
@@ -241,11 +243,11 @@ extern "C"
 	/* What is asked of a row; see m1b_draw. */
 	typedef struct m1k_draw
 	{
+		const float *logits; /* [vocab] the row's */
 		double uniform;
 		float temperature;
 		float top_p;
 		int top_k;
-		int row;  /* of the logits */
 		int mask; /* of the masks; -1 = all tokens may come */
 	} m1k_draw;
 
@@ -255,7 +257,7 @@ extern "C"
 		unsigned long long tokens; /* of 64 bits, too: no padding, which nobody would wipe */
 	} m1k_tally;
 
-	/* What the kernels know of a row so far; zeros at first. */
+	/* What the kernels know of a row so far. */
 	typedef struct m1k_found
 	{
 		unsigned long long best; /* of the tokens that may come: its value, then its id */
@@ -276,15 +278,14 @@ extern "C"
 
 	typedef struct m1k_sample
 	{
-		const float *logits; /* [rows, vocab], vocab at most M1K_MAX_VOCAB */
-		int vocab;
+		int vocab;			   /* at most M1K_MAX_VOCAB */
 		const uint64_t *masks; /* [masks, mask_words]: bit id % 64 of word id / 64 */
 		int mask_words;
-		const m1k_draw *draws; /* [n] */
+		m1k_draw *draws; /* [n], zeros afterwards */
 		int n;
-		m1k_found *found; /* [n] */
-		m1k_tally *bins;  /* [n, M1K_SAMPLE_BINS], zeros before and afterwards */
-		m1k_pick *picks;  /* [n] out */
+		m1k_found *found; /* [n], zeros before and afterwards, as are the bins */
+		m1k_tally *bins;  /* [n, M1K_SAMPLE_BINS] */
+		m1k_pick *picks;  /* [n] out, pinned memory of the host */
 	} m1k_sample;
 
 	/* The searches one after the other. */
@@ -293,6 +294,7 @@ extern "C"
 		M1K_TOP_K,
 		M1K_TOP_P,
 		M1K_DRAW,
+		M1K_STAGES,
 	};
 
 	/* stages: a bit for each that some row needs. */

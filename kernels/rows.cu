@@ -184,6 +184,23 @@ m1k_add_parts(const float *x, int parts, size_t n, float *out, cudaStream_t stre
 }
 
 __global__ void
+join_parts(const float *x, int n, int width, float *out)
+{
+	const int i = blockIdx.x * blockDim.x + threadIdx.x;
+	const size_t row = blockIdx.y;
+	const size_t part = blockIdx.z;
+
+	if (i < width)
+		out[(row * gridDim.z + part) * width + i] = x[(part * n + row) * width + i];
+}
+
+void
+m1k_join_parts(const float *x, int parts, int n, int width, float *out, cudaStream_t stream)
+{
+	M1K_LAUNCH(join_parts, dim3(m1k_pieces(width, ROW_THREADS), n, parts), ROW_THREADS, 0, stream, x, n, width, out);
+}
+
+__global__ void
 silu_all(float *x, size_t n)
 {
 	const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;

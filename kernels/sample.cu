@@ -77,12 +77,6 @@ warp_max(T x)
 
 /* ---- what all kernels look at ---- */
 
-__device__ __forceinline__ const float *
-logits_of(const m1k_sample &p, const m1k_draw &draw)
-{
-	return p.logits + static_cast<size_t>(draw.row) * p.vocab;
-}
-
 __device__ __forceinline__ bool
 may_come(const m1k_sample &p, const m1k_draw &draw, int id)
 {
@@ -103,13 +97,12 @@ __global__ void
 find_best(m1k_sample p)
 {
 	const m1k_draw draw = p.draws[blockIdx.y];
-	const float *logits = logits_of(p, draw);
 	unsigned long long best = 0;
 	unsigned likeliest = 0;
 
 	for (int id = blockIdx.x * CHUNK + threadIdx.x; id < chunk_end(p); id += THREADS)
 	{
-		const unsigned rank = rank_of(logits[id]);
+		const unsigned rank = rank_of(draw.logits[id]);
 		/* the lower id wins a tie */
 		const unsigned long long candidate = static_cast<unsigned long long>(rank) << 32 | (0xffffffffu - id);
 
@@ -132,7 +125,6 @@ add_up(m1k_sample p)
 {
 	const m1k_draw draw = p.draws[blockIdx.y];
 	m1k_found *found = &p.found[blockIdx.y];
-	const float *logits = logits_of(p, draw);
 	const float likeliest = value_of(found->likeliest);
 	const float best = value_of(static_cast<unsigned>(found->best >> 32));
 	m1k_tally kept = {0, 0};
@@ -140,10 +132,10 @@ add_up(m1k_sample p)
 
 	for (int id = blockIdx.x * CHUNK + threadIdx.x; id < chunk_end(p); id += THREADS)
 	{
-		all += whole(weight_of(logits[id], likeliest, 1.0f));
+		all += whole(weight_of(draw.logits[id], likeliest, 1.0f));
 		if (draw.temperature > 0.0f && may_come(p, draw, id))
 		{
-			const unsigned long long weight = whole(weight_of(logits[id], best, draw.temperature));
+			const unsigned long long weight = whole(weight_of(draw.logits[id], best, draw.temperature));
 
 			kept.weight += weight;
 			kept.tokens += weight > 0;
@@ -204,7 +196,6 @@ count_digit(m1k_sample p, int stage, int digit)
 	__shared__ uint32_t parts[3][M1K_SAMPLE_BINS]; /* of the weights, 16 bits each: the device adds 32 bits fast */
 	const m1k_draw draw = p.draws[blockIdx.y];
 	const m1k_found found = p.found[blockIdx.y];
-	const float *logits = logits_of(p, draw);
 	const float best = value_of(static_cast<unsigned>(found.best >> 32));
 	const bool ids_only = by_id(draw, stage);
 	const unsigned long long before = digit == first_digit(draw, stage) ? 0 : found.place;
@@ -216,7 +207,7 @@ count_digit(m1k_sample p, int stage, int digit)
 	__syncthreads();
 	for (int id = blockIdx.x * CHUNK + threadIdx.x; id < chunk_end(p); id += THREADS)
 	{
-		const float weight = weight_of(logits[id], best, draw.temperature);
+		const float weight = weight_of(draw.logits[id], best, draw.temperature);
 		const unsigned long long units = whole(weight);
 		const unsigned long long place = place_of(weight, id, ids_only, digit);
 		const int bin = static_cast<int>(place % M1K_SAMPLE_BINS);
@@ -314,6 +305,7 @@ narrow(m1k_sample p, int stage, int digit)
 
 /* ---- the result ---- */
 
+/* To where the host reads it; and wipes what the row was chosen by. */
 __global__ void
 write_picks(m1k_sample p)
 {
@@ -333,9 +325,10 @@ write_picks(m1k_sample p)
 		p.picks[i].probability =
 			found.all == 0
 				? 0.0f
-				: static_cast<float>(
-					  static_cast<double>(weight_of(logits_of(p, draw)[id], value_of(found.likeliest), 1.0f)) *
-					  static_cast<double>(1ull << WEIGHT_BITS) / static_cast<double>(found.all));
+				: static_cast<float>(static_cast<double>(weight_of(draw.logits[id], value_of(found.likeliest), 1.0f)) *
+									 static_cast<double>(1ull << WEIGHT_BITS) / static_cast<double>(found.all));
+		p.draws[i] = {};
+		p.found[i] = {};
 	}
 }
 
@@ -346,7 +339,7 @@ m1k_sample_tokens(const m1k_sample *p, unsigned stages, cudaStream_t stream)
 
 	M1K_LAUNCH(find_best, chunks, THREADS, 0, stream, *p);
 	M1K_LAUNCH(add_up, chunks, THREADS, 0, stream, *p);
-	for (int stage = M1K_TOP_K; stage <= M1K_DRAW; stage++)
+	for (int stage = 0; stage < M1K_STAGES; stage++)
 		for (int digit = 0; digit < DIGITS && (stages >> stage & 1) != 0; digit++)
 		{
 			M1K_LAUNCH(count_digit, chunks, THREADS, 0, stream, *p, stage, digit);

@@ -48,7 +48,7 @@ typedef enum m1b_use
 /*
  * How several devices divide a matrix. The rows of x that go into one by columns come out of products with ones by rows,
  * by way of operations on heads or on elements: each device has its own part of such rows, and the parts of the result are
- * added up. All other rows are whole on every device.
+ * added up. All other rows are whole on every device; logits are, because the parts are put together.
  */
 typedef enum m1b_split
 {

@@ -163,7 +163,6 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	{
 		c->mask_words = (g->vocab + 63) / 64;
 		want(&all, &c->draws, states, sizeof *c->draws);
-		want(&all, &c->picks, states, sizeof *c->picks);
 		want(&all, &c->masks, states * (size_t) c->mask_words, sizeof *c->masks);
 		want(&all, &c->found, states, sizeof *c->found);
 		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);
@@ -172,6 +171,7 @@ work_buffers(m1b_cuda *c, void **gemm_space)
 	{
 		want(&all, &c->squares, tokens, sizeof *c->squares);
 		want(&all, &c->parts, (size_t) c->ranks * M1K_FEW_ROWS * d, sizeof *c->parts);
+		want(&all, &c->slices, states * (size_t) g->vocab, sizeof *c->slices);
 	}
 	return all;
 }

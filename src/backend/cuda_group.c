@@ -64,7 +64,6 @@ part_of(const m1b_geometry *g, int n)
 	part.heads /= n;
 	part.kv_heads /= n;
 	part.expert_width /= n;
-	part.vocab /= n;
 	part.weight_bytes = g->whole_bytes + (g->weight_bytes - g->whole_bytes + parts - 1) / parts;
 	part.kv_bytes = (g->kv_bytes + parts - 1) / parts;
 	part.snapshot_bytes /= parts;
@@ -339,6 +338,7 @@ static const m1b_ops group_ops = {
 	.moe = m1b_cuda_group_moe,
 	.end = m1b_cuda_group_end,
 	.read = m1b_cuda_group_read,
+	.sample = m1b_cuda_group_sample,
 };
 
 /* ---- opening ---- */

@@ -20,13 +20,6 @@ typedef struct m1b_cuda_command m1b_cuda_command;
 /* Does one operation on one rank, whose device is the thread's current one. */
 typedef void (*m1b_cuda_command_fn)(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command);
 
-typedef struct m1b_cuda_reading
-{
-	const float *from;
-	size_t n;
-	float *to; /* on the host */
-} m1b_cuda_reading;
-
 struct m1b_cuda_command
 {
 	m1b_cuda_command_fn run;
@@ -39,7 +32,6 @@ struct m1b_cuda_command
 		m1b_gate gate;
 		m1b_attention attention;
 		m1b_moe moe;
-		m1b_cuda_reading read;
 	};
 };
 
@@ -59,10 +51,6 @@ struct m1b_cuda_group
 	m1b_batch batches[M1B_CUDA_MAX_GPUS];
 	m1b_segment *segments[M1B_CUDA_MAX_GPUS]; /* [max_states] */
 	bool recorded;
-
-	/* where the head writes: each rank has its columns of the rows */
-	const float *sliced;
-	int slice;
 };
 
 static inline m1b_cuda_group *
@@ -92,6 +80,7 @@ void m1b_cuda_group_moe(m1b_backend *b, const m1b_moe *p);
 bool m1b_cuda_group_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_group_end(m1b_backend *b);
 m1_status m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+m1_status m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 /* The rank, with everything before issued, and its device as this thread's current one. */
 m1b_cuda *m1b_cuda_group_use(m1b_cuda_group *g, int rank);
 /* Waits for all ranks and ends their communicators. */

@@ -280,15 +280,7 @@ m1b_cuda_group_norm(m1b_backend *b, const m1b_norm *p)
 void
 m1b_cuda_group_linear(m1b_backend *b, const m1b_linear *p)
 {
-	m1b_cuda_group *g = m1b_cuda_group_of(b);
-
-	add(g, run_linear)->linear = *p;
-	for (int i = 0; i < p->n_products; i++)
-		if (p->products[i].weight->use == M1B_USE_HEAD && p->products[i].weight->split == M1B_SPLIT_ROWS)
-		{
-			g->sliced = p->products[i].out;
-			g->slice = p->products[i].weight->rows;
-		}
+	add(m1b_cuda_group_of(b), run_linear)->linear = *p;
 }
 
 void
@@ -384,7 +376,7 @@ m1b_cuda_group_end(m1b_backend *b)
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
 
 	run_now(g, run_end_recording);
-	if (g->ranks[0]->recording)
+	if (g->ranks[0]->recording != NULL)
 		run_now(g, run_launch_recorded);
 }
 
@@ -396,38 +388,46 @@ run_finish_loading(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *comma
 	m1b_cuda_loader_finish(c);
 }
 
-/* Rank 0 has everything but the head's rows, of which each rank has its columns. */
-static void
-run_read(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
+/*
+ * The first rank, once all are done: it has what the others have, and who asks it does not wait for them any more. NULL
+ * when one has failed.
+ */
+static m1b_backend *
+first_when_done(m1b_cuda_group *g)
 {
-	const m1b_cuda_reading *p = &command->read;
-	const bool sliced = p->from == g->sliced;
-	const size_t width = (sliced ? (size_t) g->slice : p->n) * sizeof(float);
-	const size_t pitch = sliced ? width * (size_t) g->n : width;
+	run_now(g, run_finish_loading);
+	return wait_for(g, everything_done) ? &m1b_cuda_group_use(g, 0)->base : NULL;
+}
 
-	if (!sliced && c->rank > 0)
-		return;
-	m1b_cuda_note(c,
-				  cudaMemcpy2DAsync((char *) p->to + (size_t) c->rank * width, pitch, at(g, c, p->from), width, width,
-									p->n * sizeof(float) / pitch, cudaMemcpyDeviceToHost, c->stream),
-				  "reading results");
-	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "reading results");
+/* What one rank alone has done is over: if it failed, so has the group. */
+static m1_status
+settle(m1b_cuda_group *g, m1_error *err)
+{
+	if (any_failed(g))
+		fail(g);
+	return group_status(g, err);
 }
 
 m1_status
 m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
 {
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
+	m1b_backend *first = first_when_done(g);
 
-	run_now(g, run_finish_loading);
-	if (wait_for(g, everything_done))
-	{
-		add(g, run_read)->read = (m1b_cuda_reading){.from = device, .n = n, .to = host};
-		flush(g);
-	}
-	if (any_failed(g))
-		fail(g);
-	return group_status(g, err);
+	if (first != NULL)
+		m1b_cuda_read(first, device, n, host, err);
+	return settle(g, err);
+}
+
+m1_status
+m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
+{
+	m1b_cuda_group *g = m1b_cuda_group_of(b);
+	m1b_backend *first = first_when_done(g);
+
+	if (first != NULL && m1b_cuda_sample(first, p, err) == M1_E_UNSUPPORTED)
+		return M1_E_UNSUPPORTED;
+	return settle(g, err);
 }
 
 static void

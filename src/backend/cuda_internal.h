@@ -11,7 +11,7 @@
  *   cuda_attention.c lightning and softmax attention
  *   cuda_sample.c  the next tokens, from logits that stay on the device
  *   cuda_group*.c  several GPUs as one backend
- *   cuda_nccl.c    sums over them
+ *   cuda_nccl.c    what they exchange
  *
  * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
  * stream. A CUDA error is kept until m1b_ops.read, which reports the first one; what is
@@ -20,8 +20,9 @@
  *
  * With several GPUs there is one m1b_cuda for each, a rank: it has its part of the heads,
  * of every expert's inner width and of the vocabulary, and everything else like the others.
- * Its operations add up with the others' what each has a part of. All ranks lay out their
- * arenas alike and count states, pages and snapshots alike.
+ * Its operations add up with the others' what each has a part of, and exchange the parts
+ * of the logits, so that all have the same rows. All ranks lay out their arenas alike and
+ * count states, pages and snapshots alike.
  */
 #ifndef M1_BACKEND_CUDA_INTERNAL_H
 #define M1_BACKEND_CUDA_INTERNAL_H
@@ -34,7 +35,7 @@
 #include "base/pool.h"
 
 #define M1B_CUDA_ALIGNMENT 256
-#define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph */
+#define M1B_CUDA_RECORDINGS 64 /* batches of up to so many single tokens have a graph, and so many draws */
 #define M1B_CUDA_MAX_GPUS 16
 #define M1B_CUDA_GEMM_SPACE ((size_t) 32 << 20)
 #define M1B_CUDA_EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
@@ -83,7 +84,7 @@ struct m1b_snapshot
 	bool partial; /* the last page is not full: it belongs to this snapshot alone */
 };
 
-/* The layers of a batch of n single tokens, recorded the second time that one is run. */
+/* Launches that are the same each time, recorded the second time that they come. */
 typedef struct m1b_cuda_recording
 {
 	int seen;
@@ -117,6 +118,7 @@ typedef struct m1b_cuda
 	struct ncclComm *comm;
 	float *squares; /* [max_tokens] of the inner norm's rows */
 	float *parts;	/* [ranks][M1K_FEW_ROWS, d]: what few rows are on each rank */
+	float *slices;	/* [ranks][max_states, vocab / ranks]: each rank's columns of the logits */
 
 	/* the first failure, and what was being done */
 	cudaError_t failure;
@@ -143,9 +145,9 @@ typedef struct m1b_cuda
 	int *device_table;
 	cudaEvent_t uploaded;
 	const m1b_batch *batch;
-	bool one_each; /* all segments are one token long */
-	m1b_cuda_recording recordings[M1B_CUDA_RECORDINGS + 1];
-	bool recording;
+	bool one_each;											/* all segments are one token long */
+	m1b_cuda_recording recordings[M1B_CUDA_RECORDINGS + 1]; /* of the layers, with n single tokens */
+	m1b_cuda_recording *recording;							/* what is being recorded, or NULL */
 
 	/* work buffers */
 	float *inv_freq;		   /* [rotary_dim / 2] */
@@ -173,14 +175,16 @@ typedef struct m1b_cuda
 	int *host_group;				 /* [E + 1], pinned */
 	cudaEvent_t routed, is_gathered; /* host_group, and gathered, are there */
 
-	/* cuda_sample.c: see m1k_sample; what is copied to and from the host has a pinned copy, wiped after each use */
+	/* cuda_sample.c: see m1k_sample; host_ is pinned, and all is wiped after each use */
 	m1k_draw *draws, *host_draws; /* [max_states] */
-	m1k_pick *picks, *host_picks; /* [max_states] */
+	m1k_pick *host_picks;		  /* [max_states] */
 	uint64_t *masks, *host_masks; /* [max_states, mask_words] */
 	int mask_words;
 	/* zeros between two uses */
 	m1k_found *found; /* [max_states] */
 	m1k_tally *bins;  /* [max_states, M1K_SAMPLE_BINS] */
+	/* of n draws with some of the stages: 5 sets of them come, which have 3 to 33 kernels */
+	m1b_cuda_recording samplings[M1B_CUDA_RECORDINGS + 1][1 << M1K_STAGES];
 } m1b_cuda;
 
 static inline m1b_cuda *
@@ -226,6 +230,13 @@ bool m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin);
  * on the others. Nothing happens on a GPU that is alone.
  */
 void m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width);
+/* out [n, ranks * width] = the n rows of `width` columns that each rank has at m1b_cuda_own_slice, side by side. */
+void m1b_cuda_join(m1b_cuda *c, int n, int width, float *out);
+static inline float *
+m1b_cuda_own_slice(const m1b_cuda *c, int n, int width)
+{
+	return c->slices + (size_t) c->rank * (size_t) n * (size_t) width;
+}
 
 /* cuda_memory.c */
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
@@ -258,12 +269,20 @@ m1b_memory m1b_cuda_memory(const m1b_backend *b);
 void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
 
 /* cuda_step.c */
+/* On the stream; nothing where there are no bytes. */
+void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing);
+void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_end(m1b_backend *b);
-/* The two halves of end: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
+m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+/*
+ * true: what r is for has been recorded, and is started. Otherwise, launch it and end the recording, which may have been
+ * begun. r may be NULL: then it never is.
+ */
+bool m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r);
+/* Ends it, in two: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
 void m1b_cuda_end_recording(m1b_cuda *c);
 void m1b_cuda_launch_recorded(m1b_cuda *c);
-m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
 void m1b_cuda_recordings_free(m1b_cuda *c);
 
 /* cuda_product.c */
@@ -314,7 +333,7 @@ void m1b_cuda_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cuda_attention(m1b_backend *b, const m1b_attention *p);
 
 /* cuda_sample.c */
-/* Whether it can sample: one of several GPUs has a part of the logits only, and a vocabulary may be too large. */
+/* Whether it can sample: a vocabulary may be too large. */
 bool m1b_cuda_samples(const m1b_cuda *c);
 m1_status m1b_cuda_sample_create(m1b_cuda *c, m1_error *err);
 void m1b_cuda_sample_free(m1b_cuda *c);

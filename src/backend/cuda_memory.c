@@ -337,7 +337,7 @@ m1b_cuda_scratch(m1b_backend *b, size_t n, const float *host)
 		(to = m1b_cuda_take(&c->arena, n * sizeof(float))) == NULL)
 		return NULL;
 	if (host == NULL)
-		m1b_cuda_note(c, cudaMemsetAsync(to, 0, n * sizeof(float), c->stream), "clearing memory");
+		m1b_cuda_zero(c, to, n * sizeof(float), "clearing memory");
 	for (size_t at = 0; host != NULL && at < n * sizeof(float); at += BUFFER_BYTES)
 	{
 		size_t bytes = n * sizeof(float) - at < BUFFER_BYTES ? n * sizeof(float) - at : BUFFER_BYTES;

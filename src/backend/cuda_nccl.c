@@ -1,5 +1,5 @@
 /*
- * cuda_nccl.c - sums over several GPUs, by NCCL.
+ * cuda_nccl.c - sums over several GPUs, and rows of which each has a part, by NCCL.
  *
  * Every rank's calls are made by a thread that has no other rank at the same time: NCCL
  * says that one thread with several GPUs may hang where steps are recorded, because
@@ -108,4 +108,18 @@ m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width)
 		note(c, ncclAllReduce(x, x, count, ncclFloat32, ncclSum, c->comm, c->stream), "adding up over GPUs");
 	m1b_cuda_wrote(c, x);
 	m1b_cuda_launched(c, "adding up over GPUs");
+}
+
+void
+m1b_cuda_join(m1b_cuda *c, int n, int width, float *out)
+{
+	const float *own = m1b_cuda_own_slice(c, n, width);
+
+	if (c->comm == NULL)
+		return;
+	note(c, ncclAllGather(own, c->slices, (size_t) n * (size_t) width, ncclFloat32, c->comm, c->stream),
+		 "gathering from GPUs");
+	m1k_join_parts(c->slices, c->ranks, n, width, out, c->stream);
+	m1b_cuda_wrote(c, out);
+	m1b_cuda_launched(c, "gathering from GPUs");
 }

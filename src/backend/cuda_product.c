@@ -158,17 +158,29 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1b_cuda_wrote(c, p->out);
 }
 
+/* The product, and what of it is on the other GPUs, where it is needed whole: sums of parts, and logits. */
+static void
+multiply_whole(m1b_cuda *c, const m1b_product *p, const float *x, int n)
+{
+	const m1b_matrix *w = p->weight;
+	const bool logits = w->use == M1B_USE_HEAD && w->split == M1B_SPLIT_ROWS;
+	m1b_product own = *p;
+
+	if (logits)
+		own.out = m1b_cuda_own_slice(c, n, w->rows);
+	multiply_by(c, &own, x, n);
+	m1b_cuda_launched(c, "multiplying");
+	if (logits)
+		m1b_cuda_join(c, n, w->rows, p->out);
+	if (w->split == M1B_SPLIT_COLS)
+		m1b_cuda_sum(c, p->out, n, w->rows);
+}
+
 void
 m1b_cuda_linear(m1b_backend *b, const m1b_linear *p)
 {
-	m1b_cuda *c = m1b_cuda_of(b);
-
 	for (int i = 0; i < p->n_products; i++)
-		multiply_by(c, &p->products[i], p->x, p->n);
-	m1b_cuda_launched(c, "multiplying");
-	for (int i = 0; i < p->n_products; i++)
-		if (p->products[i].weight->split == M1B_SPLIT_COLS)
-			m1b_cuda_sum(c, p->products[i].out, p->n, p->products[i].weight->rows);
+		multiply_whole(m1b_cuda_of(b), &p->products[i], p->x, p->n);
 }
 
 /* ---- experts ---- */

@@ -1,10 +1,15 @@
 /*
  * cuda_sample.c - the next tokens of a step's rows, chosen on the device: the draws and
- * masks go there, the picks come back, and the logits stay. Rules: model/sampler.h;
- * kernels: kernels/sample.cu.
+ * masks go there, the picks are written into the host's memory, and the logits stay.
+ * Rules: model/sampler.h; kernels: kernels/sample.cu.
  *
  * Choosing follows the step on its stream, and nothing waits but for the picks. What
  * tells of a reply is wiped afterwards on both sides: draws, masks, and picks.
+ *
+ * The searches are many small kernels, always the same for so many draws: from the
+ * second time on, they are one graph. Masks, which few replies have, are not in it.
+ *
+ * Of several GPUs, which all have the logits then, the first one chooses.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "backend/cuda_internal.h"
@@ -14,14 +19,13 @@
 bool
 m1b_cuda_samples(const m1b_cuda *c)
 {
-	return c->ranks == 1 && c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
+	return c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
 }
 
 static void
 zero(m1b_cuda *c, void *at, size_t bytes)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), "sampling");
+	m1b_cuda_zero(c, at, bytes, "sampling");
 }
 
 m1_status
@@ -30,7 +34,7 @@ m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 	const size_t n = (size_t) c->g.max_states;
 	m1_status status;
 
-	if (!m1b_cuda_samples(c))
+	if (!m1b_cuda_samples(c) || c->rank > 0)
 		return M1_OK;
 	if ((status = m1b_cuda_pinned(&c->host_draws, n * sizeof *c->host_draws, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
@@ -76,11 +80,11 @@ fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 		const m1b_draw *draw = &p->draws[i];
 		const int mask = mask_of(p, c->host_draws, i, masks);
 
-		c->host_draws[i] = (m1k_draw){.uniform = draw->uniform,
+		c->host_draws[i] = (m1k_draw){.logits = p->logits + (size_t) draw->row * (size_t) c->g.vocab,
+									  .uniform = draw->uniform,
 									  .temperature = draw->temperature,
 									  .top_p = draw->top_p,
 									  .top_k = draw->top_k,
-									  .row = draw->row,
 									  .mask = mask};
 		if (mask == masks)
 			memcpy(c->host_masks + (size_t) masks++ * words, draw->allowed, words * sizeof *draw->allowed);
@@ -92,29 +96,38 @@ fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 }
 
 static void
-copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
+upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), "sampling");
+	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "sampling");
 }
 
+static m1b_cuda_recording *
+recording_of(m1b_cuda *c, int n, unsigned stages)
+{
+	return n <= M1B_CUDA_RECORDINGS ? &c->samplings[n][stages] : NULL;
+}
+
+/* Everything but the masks' way there. */
 static void
-launch(m1b_cuda *c, const m1b_sample *p, unsigned stages)
+launch(m1b_cuda *c, int n, unsigned stages)
 {
 	const m1k_sample k = {
-		.logits = p->logits,
 		.vocab = c->g.vocab,
 		.masks = c->masks,
 		.mask_words = c->mask_words,
 		.draws = c->draws,
-		.n = p->n,
+		.n = n,
 		.found = c->found,
 		.bins = c->bins,
-		.picks = c->picks,
+		.picks = c->host_picks,
 	};
 
+	if (m1b_cuda_replay(c, recording_of(c, n, stages)))
+		return;
+	upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws);
 	m1k_sample_tokens(&k, stages, c->stream);
 	m1b_cuda_launched(c, "sampling");
+	m1b_cuda_end(&c->base);
 }
 
 m1_status
@@ -130,14 +143,9 @@ m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 	m1b_cuda_loader_finish(c);
 	/* the call before has waited for its picks: its copies have left the pinned memory */
 	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) c->mask_words * sizeof *c->masks;
-	copy(c, c->draws, c->host_draws, n * sizeof *c->draws, cudaMemcpyHostToDevice);
-	copy(c, c->masks, c->host_masks, mask_bytes, cudaMemcpyHostToDevice);
-	launch(c, p, stages);
-	copy(c, c->host_picks, c->picks, n * sizeof *c->picks, cudaMemcpyDeviceToHost);
-	zero(c, c->draws, n * sizeof *c->draws);
+	upload(c, c->masks, c->host_masks, mask_bytes);
+	launch(c, p->n, stages);
 	zero(c, c->masks, mask_bytes);
-	zero(c, c->found, n * sizeof *c->found);
-	zero(c, c->picks, n * sizeof *c->picks);
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	for (int i = 0; i < p->n; i++)
 		p->picks[i] = (m1b_pick){.id = c->host_picks[i].id, .probability = c->host_picks[i].probability};

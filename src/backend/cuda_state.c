@@ -104,15 +104,13 @@ state_at(const m1b_cuda *c, int index)
 static void
 copy(m1b_cuda *c, void *to, const void *from, size_t bytes)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream), "copying a state");
+	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyDeviceToDevice, "copying a state");
 }
 
 static void
 wipe(m1b_cuda *c, void *at, size_t bytes)
 {
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), "wiping a state");
+	m1b_cuda_zero(c, at, bytes, "wiping a state");
 }
 
 static void
@@ -269,12 +267,9 @@ m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
 	const size_t row = (size_t) s->index * (size_t) c->table_stride;
 
 	m1b_pages_extend(&c->pages, &s->list, n_tokens);
-	if (s->uploaded < s->list.n_pages)
-		m1b_cuda_note(c,
-					  cudaMemcpyAsync(c->device_table + row + s->uploaded, s->list.pages + s->uploaded,
-									  (size_t) (s->list.n_pages - s->uploaded) * sizeof *s->list.pages,
-									  cudaMemcpyHostToDevice, c->stream),
-					  "uploading page numbers");
+	m1b_cuda_copy(c, c->device_table + row + s->uploaded, s->list.pages + s->uploaded,
+				  (size_t) (s->list.n_pages - s->uploaded) * sizeof *s->list.pages, cudaMemcpyHostToDevice,
+				  "uploading page numbers");
 	s->uploaded = s->list.n_pages;
 }
 

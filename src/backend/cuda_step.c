@@ -1,5 +1,5 @@
 /*
- * cuda_step.c - one step on the device: its batch, recorded steps, and its end.
+ * cuda_step.c - one step on the device: its batch, what is recorded of it, and its end.
  *
  * What differs between two steps of the same shape (tokens, positions, pages) is
  * copied to fixed places in device memory first, so that the layers of a batch of n
@@ -52,12 +52,28 @@ m1b_cuda_status(const m1b_cuda *c, m1_error *err)
 	return M1_E_DEVICE;
 }
 
+/* ---- copies ---- */
+
+void
+m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), doing);
+}
+
+void
+m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing)
+{
+	if (bytes > 0)
+		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), doing);
+}
+
 /* ---- the batch ---- */
 
 static void
 upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
 {
-	m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream), "uploading a batch");
+	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "uploading a batch");
 }
 
 static void
@@ -89,18 +105,81 @@ upload_batch(m1b_cuda *c, const m1b_batch *batch)
 	m1b_cuda_note(c, cudaEventRecord(c->uploaded, c->stream), "uploading a batch");
 }
 
-/* ---- recorded steps ---- */
-
-static m1b_cuda_recording *
-recording_of(m1b_cuda *c)
-{
-	return c->one_each && c->batch->n_tokens <= M1B_CUDA_RECORDINGS ? &c->recordings[c->batch->n_tokens] : NULL;
-}
+/* ---- recordings ---- */
 
 static void
 launch(m1b_cuda *c, const m1b_cuda_recording *r)
 {
 	m1b_cuda_note(c, cudaGraphLaunch(r->graph, c->stream), "running a recorded step");
+}
+
+bool
+m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r)
+{
+	if (r != NULL && r->graph != NULL)
+	{
+		launch(c, r);
+		return true;
+	}
+	/*
+	 * The first run lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs it may be
+	 * another thread that ends what this one begins.
+	 */
+	if (r != NULL && r->seen++ > 0 && c->failure == cudaSuccess)
+	{
+		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
+		c->recording = c->failure == cudaSuccess ? r : NULL;
+	}
+	return false;
+}
+
+void
+m1b_cuda_end_recording(m1b_cuda *c)
+{
+	cudaGraph_t graph = NULL;
+
+	if (c->recording == NULL)
+		return;
+	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
+	if (c->failure == cudaSuccess)
+		m1b_cuda_note(c, cudaGraphInstantiate(&c->recording->graph, graph, 0), "recording a step");
+	if (graph != NULL)
+		cudaGraphDestroy(graph);
+}
+
+void
+m1b_cuda_launch_recorded(m1b_cuda *c)
+{
+	if (c->recording != NULL && c->failure == cudaSuccess)
+		launch(c, c->recording);
+	c->recording = NULL;
+}
+
+static void
+free_recording(m1b_cuda_recording *r)
+{
+	if (r->graph != NULL)
+		cudaGraphExecDestroy(r->graph);
+	r->graph = NULL;
+}
+
+void
+m1b_cuda_recordings_free(m1b_cuda *c)
+{
+	for (int n = 0; n <= M1B_CUDA_RECORDINGS; n++)
+	{
+		free_recording(&c->recordings[n]);
+		for (int stages = 0; stages < 1 << M1K_STAGES; stages++)
+			free_recording(&c->samplings[n][stages]);
+	}
+}
+
+/* ---- the layers ---- */
+
+static m1b_cuda_recording *
+recording_of(m1b_cuda *c)
+{
+	return c->one_each && c->batch->n_tokens <= M1B_CUDA_RECORDINGS ? &c->recordings[c->batch->n_tokens] : NULL;
 }
 
 /* The rotations of the batch's positions, which all softmax layers use. The first launch of every step. */
@@ -116,52 +195,15 @@ bool
 m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
-	m1b_cuda_recording *r;
 
 	m1b_cuda_loader_finish(c);
 	c->batch = batch;
 	c->rounded_from = NULL;
 	upload_batch(c, batch);
-	r = recording_of(c);
-	if (r != NULL && r->graph != NULL)
-	{
-		launch(c, r);
+	if (m1b_cuda_replay(c, recording_of(c)))
 		return true;
-	}
-	/*
-	 * The first run of a shape lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs
-	 * it may be another thread that ends what this one begins.
-	 */
-	if (r != NULL && r->seen++ > 0 && c->failure == cudaSuccess)
-	{
-		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
-		c->recording = c->failure == cudaSuccess;
-	}
 	prepare_layers(c);
 	return false;
-}
-
-void
-m1b_cuda_end_recording(m1b_cuda *c)
-{
-	m1b_cuda_recording *r = recording_of(c);
-	cudaGraph_t graph = NULL;
-
-	if (!c->recording)
-		return;
-	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
-	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, cudaGraphInstantiate(&r->graph, graph, 0), "recording a step");
-	if (graph != NULL)
-		cudaGraphDestroy(graph);
-}
-
-void
-m1b_cuda_launch_recorded(m1b_cuda *c)
-{
-	if (c->recording && c->failure == cudaSuccess)
-		launch(c, recording_of(c));
-	c->recording = false;
 }
 
 void
@@ -169,17 +211,6 @@ m1b_cuda_end(m1b_backend *b)
 {
 	m1b_cuda_end_recording(m1b_cuda_of(b));
 	m1b_cuda_launch_recorded(m1b_cuda_of(b));
-}
-
-void
-m1b_cuda_recordings_free(m1b_cuda *c)
-{
-	for (int i = 0; i <= M1B_CUDA_RECORDINGS; i++)
-	{
-		if (c->recordings[i].graph != NULL)
-			cudaGraphExecDestroy(c->recordings[i].graph);
-		c->recordings[i].graph = NULL;
-	}
 }
 
 /* ---- the end of a step ---- */
@@ -191,8 +222,7 @@ m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_err
 
 	m1b_cuda_loader_finish(c);
 	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, cudaMemcpyAsync(host, device, n * sizeof *host, cudaMemcpyDeviceToHost, c->stream),
-					  "reading results");
+		m1b_cuda_copy(c, host, device, n * sizeof *host, cudaMemcpyDeviceToHost, "reading results");
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	return m1b_cuda_status(c, err);
 }

@@ -92,8 +92,6 @@ extern "C"
 	cudaError_t cudaFreeHost(void *p);
 	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
 								cudaStream_t stream);
-	cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-								  size_t height, enum cudaMemcpyKind kind, cudaStream_t stream);
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
 
 	cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
@@ -122,6 +120,8 @@ extern "C"
 	void emulated_fail_next_launch(cudaError_t error);
 	/* From now on, whatever the device is asked for fails. */
 	void emulated_lose_device(int device);
+	/* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
+	size_t emulated_calls(void);
 
 #ifdef __cplusplus
 }

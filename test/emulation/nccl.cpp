@@ -64,12 +64,13 @@ reduce(const std::vector<member> &all)
 		memcpy(m.wants.receive, sums.data(), count * sizeof(float));
 }
 
+/* A rank may give what is in its place already. */
 void
 gather(const std::vector<member> &all)
 {
 	for (const member &to : all)
 		for (size_t r = 0; r < all.size(); r++)
-			memcpy(to.wants.receive + r * to.wants.count, all[r].wants.send, to.wants.count * sizeof(float));
+			memmove(to.wants.receive + r * to.wants.count, all[r].wants.send, to.wants.count * sizeof(float));
 }
 
 /* What a stream does at a call: true once the call is done. */

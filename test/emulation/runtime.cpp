@@ -56,6 +56,7 @@ std::vector<cudaStream_t> streams;
 std::map<void *, block> blocks;
 int open_device = -1; /* whose memory can be touched; -1 = all devices' */
 cudaError_t next_error;
+size_t calls;
 thread_local int current_device;
 thread_local cudaError_t last_error;
 
@@ -150,6 +151,7 @@ submit(cudaStream_t s, std::function<bool()> step, bool meeting)
 		s->recording->work.push_back({std::move(step), meeting});
 	else
 	{
+		calls++;
 		s->queue.push_back({std::move(step), meeting});
 		pump();
 	}
@@ -253,6 +255,13 @@ extern "C"
 	void emulated_lose_device(int device)
 	{
 		emulated_locked([=] { devices[device].lost = true; });
+	}
+
+	size_t emulated_calls(void)
+	{
+		std::unique_lock<std::mutex> guard(lock);
+
+		return calls;
 	}
 
 	cudaError_t cudaGetDeviceCount(int *count)
@@ -386,19 +395,6 @@ extern "C"
 	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
 	{
 		return submit_work(stream, [=] { memcpy(to, from, bytes); });
-	}
-
-	cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
-								  size_t height, cudaMemcpyKind, cudaStream_t stream)
-	{
-		if (width > to_pitch || width > from_pitch)
-			return cudaErrorInvalidValue;
-		return submit_work(stream,
-						   [=]
-						   {
-							   for (size_t i = 0; i < height; i++)
-								   memcpy((char *) to + i * to_pitch, (const char *) from + i * from_pitch, width);
-						   });
 	}
 
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
@@ -554,6 +550,7 @@ extern "C"
 			return cudaErrorInvalidResourceHandle;
 		if (devices[s->device].lost)
 			return cudaErrorIllegalAddress;
+		calls++;
 		s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
 		pump();
 		return cudaSuccess;

@@ -1,15 +1,24 @@
 /*
- * cuda_testing.h - what the tests of the CUDA backend share: how near results must be.
+ * cuda_testing.h - what the tests of the CUDA backend share: how many devices there are, and how near results must be.
  */
 #ifndef M1_TEST_CUDA_TESTING_H
 #define M1_TEST_CUDA_TESTING_H
 
 #include "testing.h"
 
+#include <cuda_runtime.h>
 #include <math.h>
 
 #define EXACT 2e-5	 /* relative error of fp32 sums */
 #define ROUNDED 8e-3 /* with bf16 operands */
+
+static inline int
+devices(void)
+{
+	int count = 0;
+
+	return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
 
 /* ||got - want|| / ||want||; NaN is never near */
 static inline void

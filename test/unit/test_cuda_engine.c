@@ -2,13 +2,10 @@
  * test_cuda_engine.c - the whole engine on CUDA, or on its emulation, against the same engine on the CPU: tokens that
  * are chosen on the device, beside requests that want the logits themselves.
  */
+#include "cuda_testing.h"
 #include "engine_testing.h"
 
 #include <math.h>
-
-#ifdef M1K_EMULATED
-#include <cuda_runtime.h>
-#endif
 
 #define TINY "test/checkpoints/tiny-f32" /* computed in fp32 throughout: logits are the CPU's to rounding */
 #define TINY_VOCAB 320
@@ -47,6 +44,21 @@ submit_ids(m1_engine *e)
 	}
 }
 
+static void
+check_tokens(int gpus, const m1_buf want[REPLIES])
+{
+	m1_engine *e = open_on("cuda", (m1_engine_options){.model_path = TINY, .gpus = gpus});
+
+	submit_ids(e);
+	run_all(e);
+	for (int i = 0; i < REPLIES; i++)
+	{
+		assert_int_equal(outcomes[i + 1].ids.len, REPLY_TOKENS * sizeof(int32_t));
+		assert_memory_equal(outcomes[i + 1].ids.data, want[i].data, want[i].len);
+	}
+	m1_engine_close(e);
+}
+
 /* The same seed, the same tokens: in a batch that changes its size, and so in recorded steps and others. */
 static void
 test_tokens_are_those_of_the_cpu(void **state)
@@ -65,16 +77,10 @@ test_tokens_are_those_of_the_cpu(void **state)
 	}
 	assert_true(different > REPLIES / 2);
 	m1_engine_close(e);
-	e = open_on("cuda", (m1_engine_options){.model_path = TINY});
-	submit_ids(e);
-	run_all(e);
+	for (int gpus = 1; gpus <= 2 && gpus <= devices(); gpus++)
+		check_tokens(gpus, want);
 	for (int i = 0; i < REPLIES; i++)
-	{
-		assert_int_equal(outcomes[i + 1].ids.len, REPLY_TOKENS * sizeof(int32_t));
-		assert_memory_equal(outcomes[i + 1].ids.data, want[i].data, want[i].len);
 		m1_buf_free(&want[i]);
-	}
-	m1_engine_close(e);
 }
 
 static m1_engine *counted;
@@ -98,11 +104,11 @@ count_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 }
 
 static m1_engine *
-open_counted(const char *model)
+open_counted(const char *model, int gpus)
 {
 	m1b_backend *b;
 
-	counted = open_on("cuda", (m1_engine_options){.model_path = model});
+	counted = open_on("cuda", (m1_engine_options){.model_path = model, .gpus = gpus});
 	b = m1_engine_model(counted)->backend;
 	real = b->ops;
 	hooked = *real;
@@ -116,13 +122,12 @@ open_counted(const char *model)
 
 /* Sampling reads no logits; who wants them gets them, beside others. */
 static void
-test_logits_stay_on_the_device(void **state)
+check_logits_stay(int gpus)
 {
 	const int32_t ids[] = {5, 6, 7};
-	m1_engine *e = open_counted(TINY);
+	m1_engine *e = open_counted(TINY, gpus);
 	m1_error err;
 
-	(void) state;
 	submit_ids(e);
 	run_all(e);
 	assert_int_equal(floats_read, 0);
@@ -135,6 +140,14 @@ test_logits_stay_on_the_device(void **state)
 	assert_int_equal(floats_read, TINY_VOCAB);
 	assert_int_equal(outcomes[100].content.len, TINY_VOCAB * sizeof(float));
 	m1_engine_close(e);
+}
+
+static void
+test_logits_stay_on_the_device(void **state)
+{
+	(void) state;
+	for (int gpus = 1; gpus <= 2 && gpus <= devices(); gpus++)
+		check_logits_stay(gpus);
 }
 
 /* ---- text ---- */
@@ -161,7 +174,7 @@ logprob(uint64_t id, size_t i)
 static void
 test_masks_and_scores(void **state)
 {
-	m1_engine *e = open_counted(MODEL);
+	m1_engine *e = open_counted(MODEL, 1);
 	m1w_generate g = constrained(M1W_CONSTRAINT_REGEX, "[xq]{3}7");
 
 	(void) state;

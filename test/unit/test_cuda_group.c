@@ -352,14 +352,6 @@ check_model(const shape *s, m1_weight_format format, int gpus, double to_one, do
 	finish(&cpu);
 }
 
-static int
-devices(void)
-{
-	int count = 0;
-
-	return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
-
 static void
 need(int gpus)
 {

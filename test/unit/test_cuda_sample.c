@@ -1,25 +1,24 @@
 /*
- * test_cuda_sample.c - tokens chosen on the device against model/sampler.c, which reads all logits.
+ * test_cuda_sample.c - tokens chosen on the device against model/sampler.c, which reads all logits; and by several GPUs,
+ * each of which makes a part of the logits, against one.
  *
  * The same random number must give the same token, unless it falls within rounding of the boundary between two: those
  * are told apart by sums of their own, and counted. Every draw is made twice, among neighbours and alone, and must give
- * the same bits.
+ * the same bits: most of them are recorded launches, which other draws, masks and logits have been recorded with.
  */
-#include "testing.h"
+#include "cuda_testing.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef M1K_EMULATED
-#include "backend/cuda_internal.h"
-#else
-#include "backend/backend.h"
-#endif
+#include "backend/cuda_group.h"
 #include "model/sampler.h"
 
 #define ROWS 12
+#define WIDTH 32	   /* of what a head reads */
+#define ROUNDS 4	   /* with one row of it more each */
 #define LARGEST 200064 /* MiniMax-M1's vocabulary */
 
 /*
@@ -36,10 +35,10 @@ static uint64_t seed = 20261125;
 static int compared, at_boundaries;
 
 static m1b_backend *
-open_device(int vocab, int batches)
+open_device(int gpus, int vocab, int batches)
 {
-	const m1b_geometry g = {.heads = 2,
-							.kv_heads = 1,
+	const m1b_geometry g = {.heads = 8,
+							.kv_heads = 4,
 							.head_dim = 16,
 							.rotary_dim = 8,
 							.rope_theta = 1e4f,
@@ -50,12 +49,15 @@ open_device(int vocab, int batches)
 							.max_tokens = ROWS,
 							.max_moe_pairs = 2 * ROWS,
 							.expert_width = 32,
-							.hidden = 32,
+							.hidden = WIDTH,
 							.experts = 2,
 							.vocab = vocab,
-							.scratch_bytes = (size_t) batches * m1b_scratch_bytes((size_t) ROWS * (size_t) vocab),
+							.weight_bytes = (size_t) vocab * WIDTH * sizeof(float),
+							.weight_matrices = 1,
+							.scratch_bytes = (size_t) batches * m1b_scratch_bytes((size_t) ROWS * (size_t) vocab) +
+											 m1b_scratch_bytes((ROWS + ROUNDS) * WIDTH),
 							.f32_weights = true};
-	const m1b_cuda_options options = {.log = NULL};
+	const m1b_cuda_options options = {.gpus = gpus};
 	m1b_backend *b;
 	m1_error err;
 
@@ -280,12 +282,34 @@ load_batch(m1b_backend *b, int vocab, shape s)
 	return loaded;
 }
 
-/* Draws with the combinations from `first` on, and each kind of mask. */
-static void
-check_batch(m1b_backend *b, int vocab, const batch *rows, int first)
+/* One of each kind. */
+static uint64_t *
+random_masks(int vocab)
 {
 	const size_t words = ((size_t) vocab + 63) / 64;
 	uint64_t *masks = malloc(MASKS * words * sizeof *masks);
+
+	assert_non_null(masks);
+	for (int kind = HALF_MASK; kind < MASKS; kind++)
+		fill_mask((mask_kind) kind, masks + (size_t) kind * words, vocab);
+	return masks;
+}
+
+/* Number i: among the first there is each kind of mask. */
+static m1b_draw
+random_draw(const m1_sampler *sampler, const m1_sampling *sampling, const uint64_t *masks, int vocab, int i, int row)
+{
+	const mask_kind kind = i < MASKS ? (mask_kind) i : (mask_kind) (test_random(&seed) % MASKS);
+	const uint64_t *mask = kind == NO_MASK ? NULL : masks + (size_t) kind * (((size_t) vocab + 63) / 64);
+
+	return m1_sampler_draw(sampler, sampling, (uint64_t) i, mask, row);
+}
+
+/* Draws with the combinations from `first` on. */
+static void
+check_batch(m1b_backend *b, int vocab, const batch *rows, int first)
+{
+	uint64_t *masks = random_masks(vocab);
 	m1b_draw draws[ROWS], alone;
 	m1b_pick want[ROWS], got[2][ROWS], single;
 	m1b_sample p = {.logits = rows->device, .draws = draws, .n = ROWS, .picks = got[0]};
@@ -293,19 +317,14 @@ check_batch(m1b_backend *b, int vocab, const batch *rows, int first)
 	m1_error err;
 	char what[100];
 
-	assert_non_null(masks);
 	assert_ok(m1_sampler_create(vocab, NULL, &sampler, &err));
-	for (int kind = HALF_MASK; kind < MASKS; kind++)
-		fill_mask((mask_kind) kind, masks + (size_t) kind * words, vocab);
 	for (int i = 0; i < ROWS; i++)
 	{
 		const int row = ROWS - 1 - i; /* draws need not be in the order of the rows */
-		const mask_kind kind = i < MASKS ? (mask_kind) i : (mask_kind) (test_random(&seed) % MASKS);
-		const uint64_t *mask = kind == NO_MASK ? NULL : masks + (size_t) kind * words;
 		const m1_sampling sampling = sampling_of((first + i) % COMBINATIONS, vocab);
 
-		draws[i] = m1_sampler_draw(sampler, &sampling, (uint64_t) i, mask, row);
-		want[i] = m1_sampler_pick(sampler, &sampling, (uint64_t) i, mask, rows->logits + row * vocab);
+		draws[i] = random_draw(sampler, &sampling, masks, vocab, i, row);
+		want[i] = m1_sampler_pick(sampler, &sampling, (uint64_t) i, draws[i].allowed, rows->logits + row * vocab);
 	}
 	assert_ok(b->ops->sample(b, &p, &err));
 	p.picks = got[1];
@@ -325,9 +344,9 @@ check_batch(m1b_backend *b, int vocab, const batch *rows, int first)
 }
 
 static void
-check_vocabulary(int vocab, int batches)
+check_vocabulary(int gpus, int vocab, int batches)
 {
-	m1b_backend *b = open_device(vocab, batches);
+	m1b_backend *b = open_device(gpus, vocab, batches);
 	batch *all = calloc((size_t) batches, sizeof *all);
 
 	assert_non_null(all);
@@ -350,8 +369,8 @@ test_tokens_are_the_samplers(void **state)
 	(void) state;
 	compared = at_boundaries = 0;
 	for (size_t i = 0; i < sizeof few / sizeof *few; i++)
-		check_vocabulary(few[i], 3 * SHAPES);
-	check_vocabulary(50001, SHAPES);
+		check_vocabulary(1, few[i], 3 * SHAPES);
+	check_vocabulary(1, 50001, SHAPES);
 	/* one in a thousand falls on a boundary at most */
 	if (compared < 4000 || at_boundaries * 1000 > compared)
 		fail_msg("%d of %d tokens were at a boundary", at_boundaries, compared);
@@ -362,7 +381,7 @@ test_the_whole_vocabulary(void **state)
 {
 	(void) state;
 	compared = at_boundaries = 0;
-	check_vocabulary(LARGEST, BROKEN);
+	check_vocabulary(1, LARGEST, BROKEN);
 	if (compared != BROKEN * ROWS || at_boundaries > 1)
 		fail_msg("%d of %d tokens were at a boundary", at_boundaries, compared);
 }
@@ -374,7 +393,7 @@ test_random_numbers_at_the_ends(void **state)
 	static const float logits[8] = {0, 0, 0, 0, -INFINITY, NAN, -200, -1};
 	static const double numbers[] = {0, 0.2499999, 0.25, 0.2500001, 0.9999999, 1 - 0x1p-53};
 	static const int want[] = {0, 0, 1, 1, 3, 3};
-	m1b_backend *b = open_device(8, 1);
+	m1b_backend *b = open_device(1, 8, 1);
 	m1b_draw draws[6];
 	m1b_pick picks[6];
 	m1b_sample p = {.draws = draws, .n = 6, .picks = picks};
@@ -398,18 +417,129 @@ test_random_numbers_at_the_ends(void **state)
 static void
 test_not_on_this_device(void **state)
 {
-	static const int vocabularies[] = {0, (1 << 18) + 1};
+	static const int vocabularies[] = {0, (1 << 18) + 2, (1 << 18) + 2};
+	static const int gpus[] = {1, 1, 2};
 
 	(void) state;
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3 && gpus[i] <= devices(); i++)
 	{
-		m1b_backend *b = open_device(vocabularies[i], 1);
+		m1b_backend *b = open_device(gpus[i], vocabularies[i], 1);
 		m1b_sample p = {.n = 0};
 		m1_error err;
 
 		assert_int_equal(b->ops->sample(b, &p, &err), M1_E_UNSUPPORTED);
 		b->ops->close(b);
 	}
+}
+
+/* ---- several GPUs ---- */
+
+/* A head that they divide. */
+typedef struct head
+{
+	m1b_backend *b;
+	m1b_matrix weight;
+	const float *x; /* [ROWS + ROUNDS, WIDTH] */
+	float *logits;	/* [ROWS, vocab] */
+	int vocab;
+} head;
+
+static float *
+random_floats(size_t n)
+{
+	float *x = malloc(n * sizeof *x);
+
+	assert_non_null(x);
+	for (size_t i = 0; i < n; i++)
+		x[i] = test_random_float(&seed);
+	return x;
+}
+
+static head
+open_head(int gpus, int vocab, const float *weights, const float *x)
+{
+	head h = {.b = open_device(gpus, vocab, 1), .vocab = vocab};
+	float read[WIDTH];
+	bool borrowed;
+	m1_error err;
+
+	assert_ok(h.b->ops->matrix(h.b, weights, M1B_F32, M1B_USE_HEAD, M1B_SPLIT_ROWS, vocab, WIDTH, &h.weight, &borrowed,
+							   &err));
+	assert_non_null(h.x = h.b->ops->scratch(h.b, (ROWS + ROUNDS) * WIDTH, x));
+	assert_non_null(h.logits = h.b->ops->scratch(h.b, (size_t) ROWS * (size_t) vocab, NULL));
+	/* then everything is there */
+	assert_ok(h.b->ops->read(h.b, h.x, WIDTH, read, &err));
+	return h;
+}
+
+/* The last of n rows of logits, and what is chosen from all of them. */
+static void
+choose(const head *h, int round, const m1b_draw *draws, int n, m1b_pick *picks, float *last)
+{
+	const size_t vocab = (size_t) h->vocab;
+	const m1b_linear linear = {
+		.x = h->x + round * WIDTH, .n = n, .products = {{&h->weight, M1B_NONE, h->logits}}, .n_products = 1};
+	const m1b_sample p = {.logits = h->logits, .draws = draws, .n = n, .picks = picks};
+	m1_error err;
+
+	h->b->ops->linear(h->b, &linear);
+	assert_ok(h->b->ops->sample(h->b, &p, &err));
+	assert_ok(h->b->ops->read(h->b, h->logits + (size_t) (n - 1) * vocab, vocab, last, &err));
+}
+
+/* The same logits and the same tokens, whether choosing is recorded or not. */
+static void
+check_gpus(int gpus, int vocab)
+{
+	static const int rows[] = {1, 5, M1K_FEW_ROWS}; /* with more, logits are equal only but for rounding */
+	float *x = random_floats((ROWS + ROUNDS) * WIDTH);
+	float *weights = random_floats((size_t) vocab * WIDTH);
+	float *logits[2] = {malloc((size_t) vocab * sizeof(float)), malloc((size_t) vocab * sizeof(float))};
+	uint64_t *masks = random_masks(vocab);
+	head one = open_head(1, vocab, weights, x);
+	head several = open_head(gpus, vocab, weights, x);
+	m1_sampler *sampler;
+	m1_error err;
+
+	assert_ok(m1_sampler_create(vocab, NULL, &sampler, &err));
+	for (int i = 0; i < 3; i++)
+		for (int round = 0; round < ROUNDS; round++)
+		{
+			const int n = rows[i];
+			m1b_pick picks[2][ROWS];
+			m1b_draw draws[ROWS];
+
+			for (int j = 0; j < n; j++)
+			{
+				const m1_sampling sampling = sampling_of((int) (test_random(&seed) % COMBINATIONS), vocab);
+
+				draws[j] = random_draw(sampler, &sampling, masks, vocab, j, (j + round) % n);
+			}
+			choose(&one, round, draws, n, picks[0], logits[0]);
+			choose(&several, round, draws, n, picks[1], logits[1]);
+			assert_memory_equal(logits[0], logits[1], (size_t) vocab * sizeof(float));
+			assert_memory_equal(picks[0], picks[1], (size_t) n * sizeof *picks[0]);
+		}
+	m1_sampler_free(sampler);
+	one.b->ops->close(one.b);
+	several.b->ops->close(several.b);
+	free(masks);
+	free(logits[0]);
+	free(logits[1]);
+	free(weights);
+	free(x);
+}
+
+static void
+test_several(void **state)
+{
+	(void) state;
+	if (devices() < 2)
+		skip();
+	check_vocabulary(2, 1600, SHAPES);
+	check_gpus(2, 74);
+	if (devices() >= 4)
+		check_gpus(4, 4 * 2051);
 }
 
 #ifdef M1K_EMULATED
@@ -423,14 +553,13 @@ assert_zeros(const void *at, size_t bytes)
 
 /* What one reply's sampling used is not there for the next. */
 static void
-test_nothing_is_left(void **state)
+check_nothing_is_left(int gpus)
 {
-	m1b_backend *b = open_device(500, SHAPES);
-	m1b_cuda *c = m1b_cuda_of(b);
+	m1b_backend *b = open_device(gpus, 500, SHAPES);
+	m1b_cuda *c = gpus == 1 ? m1b_cuda_of(b) : m1b_cuda_group_of(b)->ranks[0];
 	const size_t words = (MASKS - 1) * 8; /* all kinds of masks are used */
 	batch all[SHAPES];
 
-	(void) state;
 	for (int i = 0; i < SHAPES; i++)
 		all[i] = load_batch(b, 500, (shape) i);
 	for (int i = 0; i < SHAPES; i++)
@@ -441,7 +570,6 @@ test_nothing_is_left(void **state)
 		assert_zeros(c->host_picks, ROWS * sizeof *c->host_picks);
 		assert_zeros(c->host_masks, words * sizeof *c->host_masks);
 		assert_zeros(c->draws, ROWS * sizeof *c->draws);
-		assert_zeros(c->picks, ROWS * sizeof *c->picks);
 		assert_zeros(c->masks, words * sizeof *c->masks);
 		assert_zeros(c->found, ROWS * sizeof *c->found);
 		assert_zeros(c->bins, (size_t) ROWS * M1K_SAMPLE_BINS * sizeof *c->bins);
@@ -450,21 +578,101 @@ test_nothing_is_left(void **state)
 }
 
 static void
-test_device_failure(void **state)
+test_nothing_is_left(void **state)
 {
-	m1b_backend *b = open_device(100, 1);
+	(void) state;
+	check_nothing_is_left(1);
+	check_nothing_is_left(2);
+}
+
+static size_t
+calls_of(m1b_backend *b, const m1b_sample *p)
+{
+	const size_t before = emulated_calls();
+	m1_error err;
+
+	assert_ok(b->ops->sample(b, p, &err));
+	return emulated_calls() - before;
+}
+
+/* From the second time on, what so many draws need is one call of the host, and two more where there are masks. */
+static void
+test_few_calls(void **state)
+{
+	static const struct
+	{
+		m1b_draw draw;
+		size_t kernels;
+	} kinds[] = {
+		{{.temperature = 0, .top_p = 0.5f, .top_k = 9}, 3},
+		{{.temperature = 1, .top_p = 1}, 13},
+		{{.temperature = 1, .top_p = 0.9f}, 23},
+		{{.temperature = 1, .top_p = 1, .top_k = 9}, 23},
+		{{.temperature = 1, .top_p = 0.9f, .top_k = 9}, 33},
+	};
+	static const uint64_t mask[2] = {1 << 7, 1};
+	m1b_backend *b = open_device(1, 100, 1);
+	m1b_draw draws[3];
+	m1b_pick picks[3];
+	m1b_sample p = {.draws = draws, .picks = picks};
+
+	(void) state;
+	assert_non_null(p.logits = b->ops->scratch(b, 100, NULL));
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+		for (p.n = 1; p.n <= 3; p.n++)
+		{
+			for (int j = 0; j < p.n; j++)
+				draws[j] = kinds[i].draw;
+			assert_int_equal(calls_of(b, &p), 1 + kinds[i].kernels);
+			for (int again = 0; again < 3; again++)
+				assert_int_equal(calls_of(b, &p), 1);
+			draws[p.n - 1].allowed = mask;
+			draws[p.n - 1].uniform = 0.75;
+			assert_int_equal(calls_of(b, &p), 3);
+			assert_int_equal(picks[p.n - 1].id, draws[0].temperature > 0 ? 64 : 7);
+		}
+	b->ops->close(b);
+}
+
+/* `break_device` makes the second one fail. */
+static void
+check_failure(int gpus, void (*break_device)(void), const char *says)
+{
+	m1b_backend *b = open_device(gpus, 100, 1);
 	m1b_draw draw = {.top_p = 1};
 	m1b_pick pick;
 	m1b_sample p = {.draws = &draw, .n = 1, .picks = &pick};
 	m1_error err;
 
-	(void) state;
 	p.logits = b->ops->scratch(b, 100, NULL);
 	assert_ok(b->ops->sample(b, &p, &err));
-	emulated_fail_next_launch(cudaErrorIllegalAddress);
+	break_device();
 	assert_int_equal(b->ops->sample(b, &p, &err), M1_E_DEVICE);
+	assert_non_null(strstr(err.detail, says));
 	assert_int_equal(b->ops->sample(b, &p, &err), M1_E_DEVICE);
 	b->ops->close(b);
+	emulated_set_devices(4);
+}
+
+static void
+fail_launch(void)
+{
+	emulated_fail_next_launch(cudaErrorIllegalAddress);
+}
+
+static void
+lose_the_second(void)
+{
+	emulated_lose_device(1);
+}
+
+static void
+test_device_failure(void **state)
+{
+	(void) state;
+	check_failure(1, fail_launch, "cudaErrorIllegalAddress");
+	check_failure(2, fail_launch, "GPU 0: cudaErrorIllegalAddress");
+	check_failure(2, lose_the_second, "GPU 1: cudaErrorIllegalAddress");
 }
 #endif
 
@@ -476,8 +684,10 @@ main(void)
 		cmocka_unit_test(test_the_whole_vocabulary),
 		cmocka_unit_test(test_random_numbers_at_the_ends),
 		cmocka_unit_test(test_not_on_this_device),
+		cmocka_unit_test(test_several),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_nothing_is_left),
+		cmocka_unit_test(test_few_calls),
 		cmocka_unit_test(test_device_failure),
 #endif
 	};
