@@ -11,9 +11,10 @@
 #include <cublasLt.h>
 #include <stdlib.h>
 
-/* Bytes: what cuBLASLt takes for granted unless it is told, and what all our matrices have. */
+/* Bytes: what cuBLASLt takes for granted unless it is told, and what all operands and all results have. */
 #define ALIGNED 256
-#define LESS_ALIGNED M1K_ROW_ALIGNMENT
+#define OPERAND_ALIGNMENT M1K_ROW_ALIGNMENT
+#define RESULT_ALIGNMENT sizeof(float)
 #define CACHE_ENTRIES 4096 /* the numbers of tokens that come to experts are many */
 
 typedef struct shape
@@ -55,11 +56,16 @@ failed(cublasStatus_t status, m1_error *err)
 }
 
 static cublasStatus_t
-create_preference(uint32_t alignment, cublasLtMatmulPreference_t *out)
+create_preference(uint32_t operands, uint32_t result, cublasLtMatmulPreference_t *out)
 {
-	static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
-		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+	const struct
+	{
+		cublasLtMatmulPreferenceAttributes_t name;
+		uint32_t bytes;
+	} alignments[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, operands},
+					  {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, operands},
+					  {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, result},
+					  {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result}};
 	const size_t bytes = M1B_CUDA_GEMM_SPACE;
 	cublasStatus_t status = cublasLtMatmulPreferenceCreate(out);
 
@@ -67,7 +73,8 @@ create_preference(uint32_t alignment, cublasLtMatmulPreference_t *out)
 		status =
 			cublasLtMatmulPreferenceSetAttribute(*out, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
 	for (size_t i = 0; i < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS; i++)
-		status = cublasLtMatmulPreferenceSetAttribute(*out, alignments[i], &alignment, sizeof alignment);
+		status = cublasLtMatmulPreferenceSetAttribute(*out, alignments[i].name, &alignments[i].bytes,
+													  sizeof alignments[i].bytes);
 	return status;
 }
 
@@ -83,8 +90,9 @@ m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
 	g->space = space;
 	if ((status = cublasLtCreate(&g->handle)) != CUBLAS_STATUS_SUCCESS ||
-		(status = create_preference(LESS_ALIGNED, &g->preferences[false])) != CUBLAS_STATUS_SUCCESS ||
-		(status = create_preference(ALIGNED, &g->preferences[true])) != CUBLAS_STATUS_SUCCESS ||
+		(status = create_preference(OPERAND_ALIGNMENT, RESULT_ALIGNMENT, &g->preferences[false])) !=
+			CUBLAS_STATUS_SUCCESS ||
+		(status = create_preference(ALIGNED, ALIGNED, &g->preferences[true])) != CUBLAS_STATUS_SUCCESS ||
 		(status = cublasLtMatmulDescCreate(&g->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) != CUBLAS_STATUS_SUCCESS ||
 		(status = cublasLtMatmulDescSetAttribute(g->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
 												 sizeof transpose)) != CUBLAS_STATUS_SUCCESS)
