@@ -1,9 +1,8 @@
 /*
  * cuda_runtime.h - the part of the CUDA runtime that the CUDA backend uses, on the
- * CPU: device memory is the heap, a stream does everything at once unless it waits for
- * other devices (emulated_streams.h), and a kernel's threads are fibers
- * (emulated_device.h). Found instead of the real header when the backend is built for
- * tests without a GPU. C and C++; any number of threads.
+ * CPU: device memory is the heap, a stream does everything as late as it may (runtime.cpp),
+ * and a kernel's threads are fibers (emulated_device.h). Found instead of the real header
+ * when the backend is built for tests without a GPU. C and C++; any number of threads.
  *
  * Graphs: what is launched while recording is kept and run again by each launch of
  * the graph, with the arguments of the recording, as on a device.

@@ -2,15 +2,17 @@
  * runtime.cpp - the runtime calls of cuda_runtime.h: devices, memory, streams, events and
  * graphs.
  *
- * One lock guards everything. A stream is a queue that is worked off at once, by whoever
- * puts something there, up to a meeting with other devices' streams. A wait that lasts
- * longer than a test may take is a deadlock, and ends the program.
+ * One lock guards everything. A stream is a queue that is worked off as late as a device
+ * may: when somebody waits for it, or asks how far it is. What is read from pinned memory
+ * is what is there then, and two streams that no event puts in order run in the wrong one.
+ * A wait that lasts longer than a test may take is a deadlock, and ends the program.
  */
 #include "emulated_streams.h"
 
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <stdio.h>
@@ -30,6 +32,7 @@ struct item
 {
 	std::function<bool()> step; /* done? */
 	bool meeting;
+	cudaEvent_t event; /* that is waited for, or NULL */
 };
 
 struct device
@@ -54,6 +57,8 @@ device devices[EMULATED_DEVICES];
 int device_count = 4;
 std::vector<cudaStream_t> streams;
 std::map<void *, block> blocks;
+std::map<const char *, size_t> pinned;
+int waiting;		  /* threads that wait */
 int open_device = -1; /* whose memory can be touched; -1 = all devices' */
 cudaError_t next_error;
 size_t calls;
@@ -72,6 +77,7 @@ struct emulated_stream
 {
 	int device;
 	std::deque<item> queue;
+	bool wanted; /* somebody waits for what is in the queue */
 	emulated_graph *recording;
 	cudaStreamCaptureMode mode;
 	std::thread::id recorder;
@@ -80,7 +86,8 @@ struct emulated_stream
 struct emulated_event
 {
 	double at;
-	int pending; /* times that it was recorded and not yet reached */
+	size_t records, reached; /* how often it was recorded, and how often a stream has come there */
+	cudaStream_t stream;	 /* where it was recorded last */
 };
 
 /* ---- memory that only its device can touch ---- */
@@ -115,31 +122,75 @@ emulated_use_all_devices(void)
 
 /* ---- streams ---- */
 
-/* Works off what can be, on all streams. */
+static void
+want(cudaStream_t wanted)
+{
+	for (cudaStream_t s : streams)
+		if (s == wanted || wanted == nullptr)
+			s->wanted = !s->queue.empty();
+}
+
+/* Works off what can be of a stream; false: nothing. */
+static bool
+advance(cudaStream_t s)
+{
+	bool progress = false;
+
+	while (s->wanted)
+	{
+		const item &next = s->queue.front();
+
+		if (!next.meeting)
+			use_device(s->device);
+		if (!next.step())
+		{
+			if (next.meeting)
+				want(nullptr);
+			else
+				want(next.event->stream);
+			break;
+		}
+		s->queue.pop_front();
+		s->wanted = !s->queue.empty();
+		progress = true;
+	}
+	return progress;
+}
+
+/* Works off what can be of the streams that are wanted, and of those that they wait for. */
 static void
 pump(void)
 {
 	bool progress = true;
+	size_t wanted = 0;
 
 	while (progress)
 	{
+		const size_t before = wanted;
+
 		progress = false;
+		wanted = 0;
 		for (cudaStream_t s : streams)
-			while (!s->queue.empty())
-			{
-				if (!s->queue.front().meeting)
-					use_device(s->device);
-				if (!s->queue.front().step())
-					break;
-				s->queue.pop_front();
-				progress = true;
-			}
+		{
+			progress = advance(s) || progress;
+			wanted += s->wanted;
+		}
+		progress = progress || wanted > before;
 	}
 	changed.notify_all();
 }
 
+/* Something has been put on the stream: those who wait may need it. */
+static void
+proceed(cudaStream_t s)
+{
+	if (waiting > 0)
+		want(s);
+	pump();
+}
+
 static cudaError_t
-submit(cudaStream_t s, std::function<bool()> step, bool meeting)
+submit(cudaStream_t s, item work)
 {
 	std::unique_lock<std::mutex> guard(lock);
 
@@ -148,12 +199,12 @@ submit(cudaStream_t s, std::function<bool()> step, bool meeting)
 	if (devices[s->device].lost)
 		return cudaErrorIllegalAddress;
 	if (s->recording != nullptr)
-		s->recording->work.push_back({std::move(step), meeting});
+		s->recording->work.push_back(std::move(work));
 	else
 	{
 		calls++;
-		s->queue.push_back({std::move(step), meeting});
-		pump();
+		s->queue.push_back(std::move(work));
+		proceed(s);
 	}
 	return cudaSuccess;
 }
@@ -161,20 +212,18 @@ submit(cudaStream_t s, std::function<bool()> step, bool meeting)
 static cudaError_t
 submit_work(cudaStream_t s, const std::function<void()> &work)
 {
-	return submit(
-		s,
-		[work]
-		{
-			work();
-			return true;
-		},
-		false);
+	return submit(s, {[work]
+					  {
+						  work();
+						  return true;
+					  },
+					  false, nullptr});
 }
 
 cudaError_t
 emulated_enqueue_meeting(cudaStream_t stream, std::function<bool()> meet)
 {
-	return submit(stream, std::move(meet), true);
+	return submit(stream, {std::move(meet), true, nullptr});
 }
 
 void
@@ -200,6 +249,7 @@ emulated_locked(const std::function<void()> &f)
 	std::unique_lock<std::mutex> guard(lock);
 
 	f();
+	want(nullptr);
 	pump();
 }
 
@@ -219,7 +269,13 @@ emulated_is_lost(int device)
 static void
 wait_until(std::unique_lock<std::mutex> &guard, const std::function<bool()> &done, const char *what)
 {
-	if (changed.wait_for(guard, PATIENCE, done))
+	bool came;
+
+	waiting++;
+	pump();
+	came = changed.wait_for(guard, PATIENCE, done);
+	waiting--;
+	if (came)
 		return;
 	fprintf(stderr, "emulated device: %s waits for what never comes\n", what);
 	abort();
@@ -374,6 +430,8 @@ extern "C"
 			return cudaSuccess;
 		if (entry == blocks.end())
 			return cudaErrorInvalidValue;
+		want(nullptr); /* the device finishes what it has */
+		pump();
 		devices[entry->second.device].used -= entry->second.bytes;
 		munmap(entry->second.pages - PAGE, entry->second.page_bytes + 2 * PAGE);
 		blocks.erase(entry);
@@ -382,19 +440,50 @@ extern "C"
 
 	cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
 	{
+		std::unique_lock<std::mutex> guard(lock);
+
 		*p = aligned_alloc(256, (bytes + 255) / 256 * 256);
-		return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+		if (*p == nullptr)
+			return cudaErrorMemoryAllocation;
+		pinned[static_cast<const char *>(*p)] = bytes;
+		return cudaSuccess;
 	}
 
 	cudaError_t cudaFreeHost(void *p)
 	{
+		std::unique_lock<std::mutex> guard(lock);
+
+		want(nullptr);
+		pump();
+		pinned.erase(static_cast<const char *>(p));
 		free(p);
 		return cudaSuccess;
 	}
 
-	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
+	static bool is_pinned(const void *p)
 	{
-		return submit_work(stream, [=] { memcpy(to, from, bytes); });
+		std::unique_lock<std::mutex> guard(lock);
+		const char *at = static_cast<const char *>(p);
+		auto next = pinned.upper_bound(at);
+
+		return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
+	}
+
+	/* Other memory of the host than pinned is read before the call returns, and is written by then. */
+	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+	{
+		if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
+		{
+			const char *first = static_cast<const char *>(from);
+			const std::vector<char> kept(first, first + bytes);
+
+			return submit_work(stream, [=] { memcpy(to, kept.data(), bytes); });
+		}
+		const cudaError_t error = submit_work(stream, [=] { memcpy(to, from, bytes); });
+
+		if (error == cudaSuccess && kind == cudaMemcpyDeviceToHost && !is_pinned(to))
+			return cudaStreamSynchronize(stream);
+		return error;
 	}
 
 	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
@@ -418,6 +507,8 @@ extern "C"
 	{
 		std::unique_lock<std::mutex> guard(lock);
 
+		want(stream);
+		pump();
 		for (size_t i = 0; i < streams.size(); i++)
 			if (streams[i] == stream)
 				streams.erase(streams.begin() + (ptrdiff_t) i);
@@ -438,6 +529,8 @@ extern "C"
 	{
 		std::unique_lock<std::mutex> guard(lock);
 
+		want(s);
+		pump();
 		return state_of(s);
 	}
 
@@ -445,6 +538,7 @@ extern "C"
 	{
 		std::unique_lock<std::mutex> guard(lock);
 
+		want(s);
 		wait_until(
 			guard, [=] { return state_of(s) != cudaErrorNotReady; }, "a stream");
 		return state_of(s) == cudaSuccess ? cudaGetLastError() : state_of(s);
@@ -462,35 +556,45 @@ extern "C"
 		return cudaSuccess;
 	}
 
-	/* The event is reached once no record of it is pending. */
+	/* What is recorded later does not count. */
 	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 	{
-		return submit(
-			stream, [event] { return event->pending == 0; }, false);
+		const size_t records = event->records;
+
+		return submit(stream, {[=] { return event->reached >= records; }, false, event});
 	}
 
 	cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	{
-		cudaError_t error;
+		const cudaError_t error = submit_work(stream,
+											  [=]
+											  {
+												  event->at = now_ms();
+												  event->reached++;
+											  });
+		std::unique_lock<std::mutex> guard(lock);
 
-		emulated_locked([=] { event->pending++; });
-		error = submit_work(stream,
-							[=]
-							{
-								event->at = now_ms();
-								event->pending--;
-							});
-		if (error != cudaSuccess)
-			emulated_locked([=] { event->pending--; });
+		if (error == cudaSuccess)
+		{
+			event->records++;
+			event->stream = stream;
+		}
 		return error;
+	}
+
+	static bool is_reached(cudaEvent_t event)
+	{
+		return event->reached >= event->records;
 	}
 
 	cudaError_t cudaEventSynchronize(cudaEvent_t event)
 	{
 		std::unique_lock<std::mutex> guard(lock);
 
+		if (!is_reached(event))
+			want(event->stream);
 		wait_until(
-			guard, [=] { return event->pending == 0; }, "an event");
+			guard, [=] { return is_reached(event); }, "an event");
 		return cudaSuccess;
 	}
 
@@ -498,7 +602,10 @@ extern "C"
 	{
 		std::unique_lock<std::mutex> guard(lock);
 
-		return event->pending == 0 ? cudaSuccess : cudaErrorNotReady;
+		if (!is_reached(event))
+			want(event->stream);
+		pump();
+		return is_reached(event) ? cudaSuccess : cudaErrorNotReady;
 	}
 
 	cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
@@ -552,7 +659,7 @@ extern "C"
 			return cudaErrorIllegalAddress;
 		calls++;
 		s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
-		pump();
+		proceed(s);
 		return cudaSuccess;
 	}
 
