@@ -70,7 +70,7 @@ typedef struct m1b_cuda_arena
 struct m1b_state
 {
 	int index;
-	m1b_page_list list; /* its numbers are this state's row of the page table, host copy */
+	m1b_page_list list; /* its numbers are a row of m1b_cuda.page_numbers */
 	int uploaded;		/* pages that the device's table knows */
 	bool used;
 };
@@ -135,7 +135,8 @@ typedef struct m1b_cuda
 	m1b_pages pages;
 	float *state_memory; /* [max_states + snapshots + own_places][state_bytes] */
 	char *page_memory;
-	int *table; /* [max_states, table_stride], pinned */
+	int *page_numbers; /* [max_states, table_stride]: the lists of all states */
+	int *host_table;   /* the same as it was sent, pinned */
 	int table_stride;
 
 	/* the step, on the device and as pinned copies that are rewritten once `uploaded` has happened */
@@ -265,7 +266,7 @@ m1b_snapshot *m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *state, int
 size_t m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cuda_memory(const m1b_backend *b);
-/* Makes sure that pages for positions [0, n_tokens) are there, on the device's table too. */
+/* Makes sure that pages for positions [0, n_tokens) are there, on the device's table too; once `uploaded` has happened. */
 void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
 
 /* cuda_step.c */

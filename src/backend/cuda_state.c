@@ -6,11 +6,14 @@
  * What is given back is wiped, in the order of the stream: after the steps that still
  * read it, before those of its next owner. Which page holds which positions is known on
  * the host, and in a table on the device that learns of new pages before the step that
- * uses them.
+ * uses them. The copy that is sent there is changed only once the one before has gone: a
+ * sequence that starts anew may be given pages while its predecessor's are still on their
+ * way.
  */
 #include "backend/cuda_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 _Static_assert(M1K_PAGE_TOKENS == M1B_PAGE_TOKENS, "kernels and backend agree on pages");
 
@@ -138,9 +141,9 @@ allocate(m1b_cuda *c, m1_error *err)
 	void *table = NULL;
 	cudaError_t error;
 
-	error = cudaHostAlloc(&table, (size_t) g->max_states * (size_t) c->table_stride * sizeof *c->table,
+	error = cudaHostAlloc(&table, (size_t) g->max_states * (size_t) c->table_stride * sizeof *c->host_table,
 						  cudaHostAllocDefault);
-	c->table = table;
+	c->host_table = table;
 	if (error == cudaSuccess && c->plan.states > 0)
 		error = cudaMalloc(&states, c->plan.states);
 	c->state_memory = states;
@@ -162,6 +165,7 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 	m1_status status;
 
 	c->table_stride = m1b_pages_for(g->max_context);
+	c->page_numbers = calloc((size_t) g->max_states * (size_t) c->table_stride, sizeof *c->page_numbers);
 	c->states = calloc((size_t) g->max_states, sizeof *c->states);
 	c->snapshots = calloc((size_t) (c->plan.snapshots + c->plan.own_places), sizeof *c->snapshots);
 	c->pages = (m1b_pages){.n_pages = c->plan.n_pages,
@@ -171,14 +175,14 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 						   .wipe = wipe_page,
 						   .copy = copy_page,
 						   .backend = c};
-	if (!m1b_pages_create(&c->pages) || c->states == NULL || c->snapshots == NULL)
+	if (!m1b_pages_create(&c->pages) || c->page_numbers == NULL || c->states == NULL || c->snapshots == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d page numbers", c->plan.n_pages);
 	if ((status = allocate(c, err)) != M1_OK)
 		return status;
 	for (int i = 0; i < g->max_states; i++)
 	{
 		c->states[i].index = i;
-		c->states[i].list.pages = c->table + (size_t) i * (size_t) c->table_stride;
+		c->states[i].list.pages = c->page_numbers + (size_t) i * (size_t) c->table_stride;
 	}
 	return M1_OK;
 }
@@ -191,7 +195,8 @@ m1b_cuda_states_free(m1b_cuda *c)
 	free(c->snapshots);
 	free(c->states);
 	m1b_pages_free(&c->pages);
-	cudaFreeHost(c->table);
+	free(c->page_numbers);
+	cudaFreeHost(c->host_table);
 	cudaFree(c->state_memory);
 	cudaFree(c->page_memory);
 }
@@ -264,12 +269,14 @@ m1b_cuda_state_release(m1b_backend *b, m1b_state *s)
 void
 m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
 {
-	const size_t row = (size_t) s->index * (size_t) c->table_stride;
+	const int from = s->uploaded;
+	const size_t at = (size_t) s->index * (size_t) c->table_stride + (size_t) from;
+	size_t bytes;
 
 	m1b_pages_extend(&c->pages, &s->list, n_tokens);
-	m1b_cuda_copy(c, c->device_table + row + s->uploaded, s->list.pages + s->uploaded,
-				  (size_t) (s->list.n_pages - s->uploaded) * sizeof *s->list.pages, cudaMemcpyHostToDevice,
-				  "uploading page numbers");
+	bytes = (size_t) (s->list.n_pages - from) * sizeof *s->list.pages;
+	memcpy(c->host_table + at, s->list.pages + from, bytes);
+	m1b_cuda_copy(c, c->device_table + at, c->host_table + at, bytes, cudaMemcpyHostToDevice, "uploading page numbers");
 	s->uploaded = s->list.n_pages;
 }
 

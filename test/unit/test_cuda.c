@@ -17,9 +17,7 @@
 
 #include "backend/backend.h"
 #include "backend/blocks.h"
-#ifdef M1K_EMULATED
-#include <cuda_runtime.h>
-#endif
+#include "../../kernels/m1k.h"
 
 static uint64_t seed = 20260711;
 
@@ -821,6 +819,72 @@ test_snapshot(void **test_state)
 	b->ops->close(b);
 }
 
+/* Softmax attention of one sequence's tokens from `first` on; qkv: [n, H, D] of q, then k, then v. */
+static void
+attend(m1b_backend *b, const m1b_geometry *g, m1b_state *state, int first, int n, float *qkv, float *out)
+{
+	const size_t heads = (size_t) (n * g->heads * g->head_dim);
+	const size_t kv_heads = (size_t) (n * g->kv_heads * g->head_dim);
+	m1b_segment segment = {.state = state, .start = first, .n_tokens = n};
+	m1b_batch batch = {.segments = &segment, .n_segments = 1, .n_tokens = n};
+
+	b->ops->begin(b, &batch);
+	b->ops->attention(
+		b, &(m1b_attention){.batch = &batch, .q = qkv, .k = qkv + heads, .v = qkv + heads + kv_heads, .out = out});
+	b->ops->end(b);
+}
+
+/* A sequence of one token after the snapshot of a page. */
+static void
+attend_after(m1b_backend *b, const m1b_geometry *g, m1b_snapshot *snapshot, float *qkv, float *out)
+{
+	m1b_state *state = b->ops->state_acquire_from(b, M1K_PAGE_TOKENS + 1, snapshot);
+
+	assert_non_null(state);
+	attend(b, g, state, M1K_PAGE_TOKENS, 1, qkv, out);
+	b->ops->state_release(b, state);
+}
+
+/* What a sequence that was given up still does on the device does not touch the pages of the next in its place. */
+static void
+test_given_up(void **test_state)
+{
+	m1b_geometry g = geometry(2, 1, 16, true);
+	const size_t n = (size_t) M1K_PAGE_TOKENS * 4 * 16;
+	m1b_backend *b;
+	m1b_state *state;
+	m1b_snapshot *snapshot;
+	float *x = random_floats(3 * n, 1.0f);
+	float *first, *other, *next[2], *skipped, *out[2];
+
+	(void) test_state;
+	g.max_states = 1;
+	g.snapshot_bytes = (size_t) 1 << 20;
+	b = open_cuda(&g);
+	first = put(b, x, n);
+	other = put(b, x + n, n);
+	for (int i = 0; i < 2; i++)
+	{
+		next[i] = put(b, x + 2 * n, n); /* q is rotated where it is: once each */
+		out[i] = poisoned(b, 2 * 16);
+	}
+	skipped = poisoned(b, n);
+	assert_non_null(state = b->ops->state_acquire(b, M1K_PAGE_TOKENS));
+	attend(b, &g, state, 0, M1K_PAGE_TOKENS, first, skipped);
+	assert_non_null(snapshot = b->ops->snapshot_take(b, state, M1K_PAGE_TOKENS, M1B_SHARED));
+	b->ops->state_release(b, state);
+	attend_after(b, &g, snapshot, next[0], out[0]);
+	free(fetch(b, out[0], 2 * 16)); /* everything is done */
+	assert_non_null(state = b->ops->state_acquire(b, M1K_PAGE_TOKENS));
+	attend(b, &g, state, 0, M1K_PAGE_TOKENS, other, skipped);
+	b->ops->state_release(b, state);
+	attend_after(b, &g, snapshot, next[1], out[1]);
+	assert_same(b, out[0], out[1], 2 * 16, "a sequence after one that was given up");
+	b->ops->snapshot_release(b, snapshot);
+	free(x);
+	b->ops->close(b);
+}
+
 #ifdef M1K_EMULATED
 static char logged[512];
 
@@ -911,6 +975,7 @@ main(void)
 		cmocka_unit_test(test_fp32_throughout),
 		cmocka_unit_test(test_released_state_is_zero),
 		cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_given_up),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_device_failure),
