@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/backend.h"
 
@@ -44,6 +45,18 @@ void m1b_q6_k_values(const uint8_t *block, uint8_t values[256]);
 float m1b_half_to_float(uint16_t half);
 /* Rounds to nearest even; overflows to infinity. */
 uint16_t m1b_float_to_half(float x);
+
+/* Rounds to nearest even; NaN stays NaN. Here, because every number of a KV page goes through it. */
+static inline uint16_t
+m1b_float_to_bf16(float x)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &x, sizeof bits);
+	if ((bits & 0x7fffffffu) > 0x7f800000u) /* without the bits that go, it might be infinity */
+		return (uint16_t) (bits >> 16 | 0x40);
+	return (uint16_t) ((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 #define M1B_E4M3_MOST 448.0f /* the largest e4m3 number; there is no infinity */
 

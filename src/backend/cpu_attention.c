@@ -5,6 +5,7 @@
  * thread's and reads nothing that another piece writes. How a segment is cut into
  * blocks depends on the segment alone, so batch neighbours never change a result.
  */
+#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #include <math.h>
@@ -259,6 +260,18 @@ typedef struct attention_job
 	const m1b_attention *p;
 } attention_job;
 
+/* Puts a head's numbers into its part of a page, `step` places apart from `first` on. */
+static void
+store_head(const m1b_cpu *c, const float *x, void *part, size_t first, size_t step)
+{
+	if (c->kv_type == M1B_BF16)
+		for (int i = 0; i < c->g.head_dim; i++)
+			((uint16_t *) part)[first + (size_t) i * step] = m1b_float_to_bf16(x[i]);
+	else
+		for (int i = 0; i < c->g.head_dim; i++)
+			((float *) part)[first + (size_t) i * step] = x[i];
+}
+
 /* Rotates one token's q and k heads and stores k and v in its page. */
 static void
 append_token(void *arg, int index, int worker)
@@ -280,12 +293,10 @@ append_token(void *arg, int index, int worker)
 		size_t at = ((size_t) row * (size_t) c->g.kv_heads + (size_t) h) * d;
 		size_t place = (size_t) (position % M1B_PAGE_TOKENS);
 		int page = position / M1B_PAGE_TOKENS;
-		float *keys = m1b_cpu_page(c, segment->state, page, p->slot, 0, h);
 
 		rotate(c, p->k + at, row);
-		for (size_t i = 0; i < d; i++)
-			keys[i * M1B_PAGE_TOKENS + place] = p->k[at + i];
-		memcpy(m1b_cpu_page(c, segment->state, page, p->slot, 1, h) + place * d, p->v + at, d * sizeof(float));
+		store_head(c, p->k + at, m1b_cpu_page(c, segment->state, page, p->slot, 0, h), place, M1B_PAGE_TOKENS);
+		store_head(c, p->v + at, m1b_cpu_page(c, segment->state, page, p->slot, 1, h), place * d, 1);
 	}
 }
 
@@ -302,9 +313,13 @@ typedef struct query_tile
 	float *sum;	   /* [rows] */
 } query_tile;
 
-/* Folds one page of n keys [D, page], the first at position `base`, and values [page, D] into the tile. */
+/*
+ * Folds one page of n keys [D, page], the first at position `base`, and values [page, D] into the tile. Few queries take
+ * less time than memory does to bring a page, so what is read next, up to the next page's keys, is always on its way.
+ */
 static void
-attend_page(const m1b_cpu *c, query_tile *tile, const float *keys, const float *values, int base, int n)
+attend_page(const m1b_cpu *c, query_tile *tile, const void *keys, const void *values, const void *next_keys, int base,
+			int n)
 {
 	const int d = c->g.head_dim;
 
@@ -315,7 +330,9 @@ attend_page(const m1b_cpu *c, query_tile *tile, const float *keys, const float *
 						 .a_row = (size_t) d,
 						 .a_col = 1,
 						 .b = keys,
+						 .b_type = c->kv_type,
 						 .b_row = M1B_PAGE_TOKENS,
+						 .next = values,
 						 .c = tile->scores,
 						 .c_row = M1B_PAGE_TOKENS,
 						 .scale = 0.0f});
@@ -342,7 +359,9 @@ attend_page(const m1b_cpu *c, query_tile *tile, const float *keys, const float *
 						 .a_row = M1B_PAGE_TOKENS,
 						 .a_col = 1,
 						 .b = values,
+						 .b_type = c->kv_type,
 						 .b_row = (size_t) d,
+						 .next = next_keys,
 						 .c = tile->out,
 						 .c_row = (size_t) d,
 						 .scale = base == 0 ? 0.0f : 1.0f});
@@ -359,7 +378,8 @@ attention_piece(void *arg, int index, int worker)
 	const size_t d = (size_t) c->g.head_dim;
 	const int group = c->g.heads / c->g.kv_heads;
 	const size_t max_rows = (size_t) M1B_QUERY_TOKENS * (size_t) group;
-	const int keys = segment->start + piece->first + piece->n_tokens;
+	const int n_keys = segment->start + piece->first + piece->n_tokens;
+	const void *keys = m1b_cpu_page(c, segment->state, 0, p->slot, 0, piece->head);
 	float *scratch = c->worker_scratch[worker];
 	query_tile tile = {.rows = piece->n_tokens * group, .group = group, .position = segment->start + piece->first};
 
@@ -378,13 +398,15 @@ attention_piece(void *arg, int index, int worker)
 		tile.max[r] = -INFINITY;
 		tile.sum[r] = 0.0f;
 	}
-	for (int base = 0; base < keys; base += M1B_PAGE_TOKENS)
+	for (int base = 0; base < n_keys; base += M1B_PAGE_TOKENS)
 	{
-		int page = base / M1B_PAGE_TOKENS;
+		const int page = base / M1B_PAGE_TOKENS;
+		const void *values = m1b_cpu_page(c, segment->state, page, p->slot, 1, piece->head);
+		const void *next_keys =
+			base + M1B_PAGE_TOKENS < n_keys ? m1b_cpu_page(c, segment->state, page + 1, p->slot, 0, piece->head) : NULL;
 
-		attend_page(c, &tile, m1b_cpu_page(c, segment->state, page, p->slot, 0, piece->head),
-					m1b_cpu_page(c, segment->state, page, p->slot, 1, piece->head), base,
-					min_int(M1B_PAGE_TOKENS, keys - base));
+		attend_page(c, &tile, keys, values, next_keys, base, min_int(M1B_PAGE_TOKENS, n_keys - base));
+		keys = next_keys;
 	}
 	for (int r = 0; r < tile.rows; r++)
 	{

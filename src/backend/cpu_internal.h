@@ -28,9 +28,9 @@
 
 /*
  * A page, which is also the key block of softmax attention, holds M1B_PAGE_TOKENS tokens
- * of one sequence for all softmax layers, float32: [layer][K, V][kv head], of K [D][token],
- * of V [token][D]. That way scores and outputs are both products whose right side is read
- * along its rows.
+ * of one sequence for all softmax layers, in kv_type: [layer][K, V][kv head], of K
+ * [D][token], of V [token][D]. That way scores and outputs are both products whose right
+ * side is read along its rows.
  */
 struct m1b_state
 {
@@ -58,6 +58,7 @@ typedef struct m1b_cpu
 
 	/* cpu_state.c */
 	m1b_state *states;	/* [max_states] */
+	m1b_dtype kv_type;	/* of pages: F32, or BF16 where experts are quantized anyway */
 	m1b_pages pages;	/* its state_bytes and page_bytes are rounded to pages of the system */
 	char *state_memory; /* [max_states][state_bytes], mapped on first touch */
 	char *page_memory;	/* [n_pages][page_bytes], mapped on first touch */
@@ -144,8 +145,8 @@ void m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cpu_memory(const m1b_backend *b);
 /* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
 void m1b_cpu_state_extend(m1b_cpu *c, m1b_state *state, int n_tokens);
-/* K (which = 0) or V (which = 1) of one kv head in one page: [D, M1B_PAGE_TOKENS] or [M1B_PAGE_TOKENS, D] */
-float *m1b_cpu_page(const m1b_cpu *c, const m1b_state *state, int page, int slot, int which, int kv_head);
+/* K (which = 0) or V (which = 1) of one kv head in one page: [D, M1B_PAGE_TOKENS] or [M1B_PAGE_TOKENS, D] of kv_type */
+void *m1b_cpu_page(const m1b_cpu *c, const m1b_state *state, int page, int slot, int which, int kv_head);
 
 /* cpu_attention.c */
 m1_status m1b_cpu_attention_configure(m1b_cpu *c, m1_error *err);

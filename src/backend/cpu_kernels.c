@@ -42,35 +42,37 @@ vf_sigmoid(vf x)
 	return vf_div(one, vf_add(one, vf_exp(minus)));
 }
 
+/* ---- vectors of any float type ---- */
+
+INLINE vf
+load(const void *p, size_t at, const m1b_dtype type)
+{
+	switch (type)
+	{
+		case M1B_BF16:
+			return vf_load_bf16((const uint16_t *) p + at);
+		case M1B_F16:
+			return vf_load_f16((const uint16_t *) p + at);
+		default:
+			return vf_load((const float *) p + at);
+	}
+}
+
+INLINE vf
+load_n(const void *p, size_t at, const m1b_dtype type, int n)
+{
+	switch (type)
+	{
+		case M1B_BF16:
+			return vf_load_bf16_n((const uint16_t *) p + at, n);
+		case M1B_F16:
+			return vf_load_f16_n((const uint16_t *) p + at, n);
+		default:
+			return vf_load_n((const float *) p + at, n);
+	}
+}
+
 /* ---- dot: the matrix product against row-major weights ---- */
-
-INLINE vf
-load_w(const void *w, size_t at, m1b_dtype type)
-{
-	switch (type)
-	{
-		case M1B_BF16:
-			return vf_load_bf16((const uint16_t *) w + at);
-		case M1B_F16:
-			return vf_load_f16((const uint16_t *) w + at);
-		default:
-			return vf_load((const float *) w + at);
-	}
-}
-
-INLINE vf
-load_w_n(const void *w, size_t at, m1b_dtype type, int n)
-{
-	switch (type)
-	{
-		case M1B_BF16:
-			return vf_load_bf16_n((const uint16_t *) w + at, n);
-		case M1B_F16:
-			return vf_load_f16_n((const uint16_t *) w + at, n);
-		default:
-			return vf_load_n((const float *) w + at, n);
-	}
-}
 
 #define E4M3_BLOCK 128 /* numbers of F8_E4M3 after a scale */
 
@@ -177,7 +179,7 @@ dot_tile(const m1b_dot *p, int t, int j, const int rows, const int cols, const m
 			prefetch_next(p, j, k, cols, type);
 		UNROLL
 		for (int b = 0; b < cols; b++)
-			wv[b] = load_w(p->w, w[b] + (size_t) k, type);
+			wv[b] = load(p->w, w[b] + (size_t) k, type);
 		UNROLL
 		for (int a = 0; a < rows; a++)
 		{
@@ -194,7 +196,7 @@ dot_tile(const m1b_dot *p, int t, int j, const int rows, const int cols, const m
 
 		UNROLL
 		for (int b = 0; b < cols; b++)
-			wv[b] = load_w_n(p->w, w[b] + (size_t) whole, type, rest);
+			wv[b] = load_n(p->w, w[b] + (size_t) whole, type, rest);
 		UNROLL
 		for (int a = 0; a < rows; a++)
 		{
@@ -280,16 +282,26 @@ dot(const m1b_dot *p)
 		dot_typed(p, M1B_BF16);
 }
 
-/* ---- mac: small fp32 products whose right side is read along its rows ---- */
+/* ---- mac: small products whose right side is read along its rows ---- */
+
+/* Asks for the part of the next b that lies where these vectors do. Each ends before the processor notices a pattern. */
+INLINE void
+prefetch_row(const void *next, size_t at, const int vecs, const m1b_dtype type)
+{
+	const char *row = (const char *) next + offset_of(at, type);
+
+	for (size_t i = 0; i < offset_of((size_t) (vecs * VF_WIDTH), type); i += 64)
+		__builtin_prefetch(row + i);
+}
 
 /* rows x (vecs vectors) of c; the last vector holds `last` elements (VF_WIDTH = all). */
 INLINE void
-mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int last)
+mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int last, const m1b_dtype type)
 {
 	vf acc[VF_MAC_ROWS][VF_MAC_VECS];
 	vf scale = vf_set(p->scale);
 	const float *a = p->a + (size_t) i * p->a_row;
-	const float *b = p->b + j;
+	size_t b = (size_t) j;
 
 	UNROLL
 	for (int r = 0; r < rows; r++)
@@ -311,12 +323,15 @@ mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int las
 	{
 		vf bv[VF_MAC_VECS];
 
+		if (i == 0 && p->next != NULL)
+			prefetch_row(p->next, b, vecs, type);
 		UNROLL
 		for (int v = 0; v < vecs; v++)
 		{
 			const bool part = v == vecs - 1 && last != VF_WIDTH;
+			const size_t at = b + (size_t) (v * VF_WIDTH);
 
-			bv[v] = part ? vf_load_n(b + v * VF_WIDTH, last) : vf_load(b + v * VF_WIDTH);
+			bv[v] = part ? load_n(p->b, at, type, last) : load(p->b, at, type);
 		}
 		UNROLL
 		for (int r = 0; r < rows; r++)
@@ -347,29 +362,38 @@ mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int las
 }
 
 INLINE void
-mac_columns(const m1b_mac *p, int j, const int vecs, int last)
+mac_columns(const m1b_mac *p, int j, const int vecs, int last, const m1b_dtype type)
 {
 	int i = 0;
 
 	for (; i + VF_MAC_ROWS <= p->m; i += VF_MAC_ROWS)
-		mac_tile(p, i, j, VF_MAC_ROWS, vecs, last);
+		mac_tile(p, i, j, VF_MAC_ROWS, vecs, last, type);
 	for (; i + 2 <= p->m; i += 2)
-		mac_tile(p, i, j, 2, vecs, last);
+		mac_tile(p, i, j, 2, vecs, last, type);
 	for (; i < p->m; i++)
-		mac_tile(p, i, j, 1, vecs, last);
+		mac_tile(p, i, j, 1, vecs, last, type);
+}
+
+INLINE void
+mac_typed(const m1b_mac *p, const m1b_dtype type)
+{
+	int j = 0;
+
+	for (; j + VF_MAC_VECS * VF_WIDTH <= p->n; j += VF_MAC_VECS * VF_WIDTH)
+		mac_columns(p, j, VF_MAC_VECS, VF_WIDTH, type);
+	for (; j + VF_WIDTH <= p->n; j += VF_WIDTH)
+		mac_columns(p, j, 1, VF_WIDTH, type);
+	if (j < p->n)
+		mac_columns(p, j, 1, p->n - j, type);
 }
 
 static void
 mac(const m1b_mac *p)
 {
-	int j = 0;
-
-	for (; j + VF_MAC_VECS * VF_WIDTH <= p->n; j += VF_MAC_VECS * VF_WIDTH)
-		mac_columns(p, j, VF_MAC_VECS, VF_WIDTH);
-	for (; j + VF_WIDTH <= p->n; j += VF_WIDTH)
-		mac_columns(p, j, 1, VF_WIDTH);
-	if (j < p->n)
-		mac_columns(p, j, 1, p->n - j);
+	if (p->b_type == M1B_F32)
+		mac_typed(p, M1B_F32);
+	else
+		mac_typed(p, M1B_BF16);
 }
 
 /* ---- lightning attention, one token ---- */

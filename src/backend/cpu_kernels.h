@@ -31,8 +31,10 @@ typedef struct m1b_mac
 	int m, n, k;
 	const float *a;
 	size_t a_row, a_col;
-	const float *b;
+	const void *b; /* of b_type, M1B_F32 or M1B_BF16 */
+	m1b_dtype b_type;
 	size_t b_row;
+	const void *next; /* NULL, or where the b of the next product lies, as large as this one: it is fetched meanwhile */
 	float *c;
 	size_t c_row;
 	float scale;

@@ -7,6 +7,7 @@
  * at once, which also wipes it.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_DONTNEED */
+#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #include <stdlib.h>
@@ -56,6 +57,13 @@ sequence_pages(const m1b_cpu *c)
 	const size_t whole = (size_t) m1b_pages_for(g->max_context) * (size_t) g->max_states;
 
 	return smaller(whole, (g->kv_bytes == 0 ? safe_share(g->weight_bytes) : g->kv_bytes) / c->pages.page_bytes);
+}
+
+/* K or V of one kv head in one page. */
+static size_t
+head_bytes(const m1b_cpu *c)
+{
+	return m1b_bytes(c->kv_type, (size_t) M1B_PAGE_TOKENS * (size_t) c->g.head_dim);
 }
 
 static char *
@@ -123,16 +131,16 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 	const m1b_geometry *g = &c->g;
 	size_t system_page = (size_t) sysconf(_SC_PAGESIZE);
 	size_t dd = (size_t) g->head_dim * (size_t) g->head_dim;
+	size_t heads = (size_t) g->softmax_layers * 2 * (size_t) g->kv_heads;
 	m1_status status;
 
+	c->kv_type = g->quantized_experts ? M1B_BF16 : M1B_F32;
 	c->pages.wipe = wipe_page;
 	c->pages.copy = copy_page;
 	c->pages.backend = c;
 	c->pages.state_bytes =
 		m1b_round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
-	c->pages.page_bytes = m1b_round_up((size_t) g->softmax_layers * 2 * (size_t) g->kv_heads * M1B_PAGE_TOKENS *
-										   (size_t) g->head_dim * sizeof(float),
-									   system_page);
+	c->pages.page_bytes = m1b_round_up(heads * head_bytes(c), system_page);
 	/* A model without softmax layers still counts pages, of the smallest size, so that admission stays one rule. */
 	if (c->pages.page_bytes == 0)
 		c->pages.page_bytes = system_page;
@@ -237,13 +245,12 @@ m1b_cpu_state_extend(m1b_cpu *c, m1b_state *s, int n_tokens)
 	m1b_pages_extend(&c->pages, &s->list, n_tokens);
 }
 
-float *
+void *
 m1b_cpu_page(const m1b_cpu *c, const m1b_state *s, int page, int slot, int which, int kv_head)
 {
-	size_t head_floats = (size_t) M1B_PAGE_TOKENS * (size_t) c->g.head_dim;
-	size_t at = (((size_t) slot * 2 + (size_t) which) * (size_t) c->g.kv_heads + (size_t) kv_head) * head_floats;
+	size_t head = ((size_t) slot * 2 + (size_t) which) * (size_t) c->g.kv_heads + (size_t) kv_head;
 
-	return (float *) (void *) page_at(c, s->list.pages[page]) + at;
+	return page_at(c, s->list.pages[page]) + head * head_bytes(c);
 }
 
 /* ---- snapshots ---- */

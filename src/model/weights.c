@@ -273,6 +273,8 @@ measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 		size->f32_experts = size->f32_experts && (role != M1_ROLE_W1 || type == M1B_F32);
 		if (role == M1_ROLE_W1 || role == M1_ROLE_W2 || role == M1_ROLE_W3)
 			size->bf16_experts = size->bf16_experts && type == M1B_BF16;
+		if (role == M1_ROLE_W1)
+			size->quantized_experts = size->quantized_experts || (m1b_is_quantized(type) && type != M1B_F8_E4M3);
 	}
 	return M1_OK;
 }

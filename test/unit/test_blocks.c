@@ -43,6 +43,41 @@ test_halves(void **state)
 	assert_int_equal(m1b_float_to_half(0x1p-26f), 0);
 }
 
+static float
+float_of_bits(uint32_t bits)
+{
+	float x;
+
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+static void
+test_bf16(void **state)
+{
+	(void) state;
+	for (uint32_t h = 0; h < 65536; h++)
+	{
+		const float x = float_of_bits(h << 16);
+
+		if (isnan(x))
+			assert_int_equal(m1b_float_to_bf16(x) & 0xffbf, h & 0xffbf); /* made quiet */
+		else
+		{
+			assert_int_equal(m1b_float_to_bf16(x), h);
+			/* halfway cases go to the even neighbour, others to the nearer one; infinity has none */
+			if (!isinf(x))
+			{
+				assert_int_equal(m1b_float_to_bf16(float_of_bits(h << 16 | 0x7fff)), h);
+				assert_int_equal(m1b_float_to_bf16(float_of_bits(h << 16 | 0x8000)), h + h % 2);
+				assert_int_equal(m1b_float_to_bf16(float_of_bits(h << 16 | 0x8001)), h + 1);
+			}
+		}
+	}
+	assert_int_equal(m1b_float_to_bf16(float_of_bits(0x7f800001)), 0x7fc0);
+	assert_int_equal(m1b_float_to_bf16(float_of_bits(0xffffffff)), 0xffff);
+}
+
 /* The number of that code, by the definition of the format. */
 static float
 e4m3(int code)
@@ -352,11 +387,17 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes),			cmocka_unit_test(test_halves),
-		cmocka_unit_test(test_eights),			cmocka_unit_test(test_joined_eights),
-		cmocka_unit_test(test_simple_blocks),	cmocka_unit_test(test_k_blocks),
-		cmocka_unit_test(test_quantized_error), cmocka_unit_test(test_quantized_search),
-		cmocka_unit_test(test_quantized_exact), cmocka_unit_test(test_quantized_extremes),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_bf16),
+		cmocka_unit_test(test_eights),
+		cmocka_unit_test(test_joined_eights),
+		cmocka_unit_test(test_simple_blocks),
+		cmocka_unit_test(test_k_blocks),
+		cmocka_unit_test(test_quantized_error),
+		cmocka_unit_test(test_quantized_search),
+		cmocka_unit_test(test_quantized_exact),
+		cmocka_unit_test(test_quantized_extremes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

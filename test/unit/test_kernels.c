@@ -180,16 +180,19 @@ test_dot(void **state)
 }
 
 static void
-check_mac(const m1b_kernels *k, int m, int n, int depth, float scale, bool transposed)
+check_mac(const m1b_kernels *k, int m, int n, int depth, m1b_dtype type, float scale, bool transposed)
 {
 	uint64_t seed = 5 + (uint64_t) (m * 100 + n * 10 + depth);
 	float *a = random_floats(&seed, (size_t) m * (size_t) depth);
 	float *b = random_floats(&seed, (size_t) depth * (size_t) n);
+	char *stored = malloc((size_t) depth * (size_t) n * sizeof *b + 1);
 	float *c = random_floats(&seed, (size_t) m * (size_t) n);
 	float *before = malloc((size_t) m * (size_t) n * sizeof *before);
 	size_t a_row = transposed ? 1 : (size_t) depth;
 	size_t a_col = transposed ? (size_t) m : 1;
 
+	for (size_t i = 0; i < (size_t) depth * (size_t) n; i++)
+		store_weight(stored + 1, type, i, b[i], &b[i]);
 	memcpy(before, c, (size_t) m * (size_t) n * sizeof *before);
 	if (scale == 0.0f)
 		memset(c, 0xff, (size_t) m * (size_t) n * sizeof *c);
@@ -199,7 +202,8 @@ check_mac(const m1b_kernels *k, int m, int n, int depth, float scale, bool trans
 					  .a = a,
 					  .a_row = a_row,
 					  .a_col = a_col,
-					  .b = b,
+					  .b = stored + 1,
+					  .b_type = type,
 					  .b_row = (size_t) n,
 					  .c = c,
 					  .c_row = (size_t) n,
@@ -216,6 +220,7 @@ check_mac(const m1b_kernels *k, int m, int n, int depth, float scale, bool trans
 		}
 	free(a);
 	free(b);
+	free(stored);
 	free(c);
 	free(before);
 }
@@ -228,8 +233,9 @@ test_mac(void **state)
 	(void) state;
 	for (int s = 0; s < n_sets; s++)
 		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-			for (int variant = 0; variant < 4; variant++)
-				check_mac(sets[s], sizes[i][0], sizes[i][1], sizes[i][2], variant & 1 ? 0.75f : 0.0f, variant & 2);
+			for (int variant = 0; variant < 8; variant++)
+				check_mac(sets[s], sizes[i][0], sizes[i][1], sizes[i][2], variant & 4 ? M1B_BF16 : M1B_F32,
+						  variant & 1 ? 0.75f : 0.0f, variant & 2);
 }
 
 static void

@@ -21,13 +21,13 @@
 #define EXTRA_PAGES 4 /* for snapshots */
 
 static size_t
-page_bytes(void)
+page_bytes(bool f32)
 {
-	return (size_t) LAYERS * 2 * KV * PAGE * D * sizeof(float);
+	return (size_t) LAYERS * 2 * KV * PAGE * D * (f32 ? sizeof(float) : sizeof(uint16_t));
 }
 
 static m1b_cpu *
-open_cpu(int pool_pages, int extra_pages)
+open_cpu(int pool_pages, int extra_pages, bool f32)
 {
 	m1b_backend *b;
 	m1_error err;
@@ -45,8 +45,9 @@ open_cpu(int pool_pages, int extra_pages)
 					  .expert_width = 1,
 					  .hidden = 1,
 					  .experts = 1,
-					  .kv_bytes = (size_t) pool_pages * page_bytes(),
-					  .snapshot_bytes = (size_t) extra_pages * page_bytes()};
+					  .kv_bytes = (size_t) pool_pages * page_bytes(f32),
+					  .snapshot_bytes = (size_t) extra_pages * page_bytes(f32),
+					  .quantized_experts = !f32};
 
 	assert_ok(m1b_cpu_open(1, NULL, &b, &err));
 	assert_ok(b->ops->configure(b, &g, &err));
@@ -342,14 +343,13 @@ assert_all_wiped(const m1b_cpu *c)
 }
 
 static void
-test_random_life(void **state)
+random_life(bool f32)
 {
 	world *w = calloc(1, sizeof *w);
 	const kept none[MAX_SNAPSHOTS] = {{0}};
 
-	(void) state;
-	w->c = open_cpu(POOL_PAGES, EXTRA_PAGES);
-	w->far = open_cpu(5, 0);
+	w->c = open_cpu(POOL_PAGES, EXTRA_PAGES, f32);
+	w->far = open_cpu(5, 0, f32);
 	w->seed = 2026;
 	for (int step = 0; step < 8000; step++)
 	{
@@ -385,11 +385,25 @@ test_random_life(void **state)
 	free(w);
 }
 
+static void
+test_random_life(void **state)
+{
+	(void) state;
+	random_life(false);
+}
+
+static void
+test_random_life_f32(void **state)
+{
+	(void) state;
+	random_life(true);
+}
+
 /* What is reserved is there, whatever others take meanwhile. */
 static void
 test_reservations_hold(void **state)
 {
-	m1b_cpu *c = open_cpu(POOL_PAGES, 0);
+	m1b_cpu *c = open_cpu(POOL_PAGES, 0, false);
 	const m1b_ops *ops = c->base.ops;
 	int32_t tokens[MAX_TOKENS] = {0};
 	m1b_state *large = ops->state_acquire(&c->base, MAX_TOKENS);
@@ -426,7 +440,7 @@ test_reservations_hold(void **state)
 static void
 test_budgets(void **state)
 {
-	m1b_cpu *c = open_cpu(3, 2);
+	m1b_cpu *c = open_cpu(3, 2, false);
 	m1b_backend *b = &c->base;
 	m1b_geometry g = c->g;
 	m1_error err;
@@ -435,11 +449,11 @@ test_budgets(void **state)
 	assert_int_equal(b->ops->memory(b).pages, 3);
 	assert_null(b->ops->state_acquire(b, 4 * PAGE)); /* two pages are for snapshots */
 	b->ops->close(b);
-	c = open_cpu(1000, 0);
+	c = open_cpu(1000, 0, false);
 	assert_int_equal(c->base.ops->memory(&c->base).pages, MAX_STATES * 5);
 	c->base.ops->close(&c->base);
 
-	g.kv_bytes = page_bytes() - 1;
+	g.kv_bytes = page_bytes(false) - 1;
 	assert_ok(m1b_cpu_open(1, NULL, &b, &err));
 	assert_int_equal(b->ops->configure(b, &g, &err), M1_E_NO_MEMORY);
 	assert_non_null(strstr(err.hint, "kv_cache_size"));
@@ -458,6 +472,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random_life),
+		cmocka_unit_test(test_random_life_f32),
 		cmocka_unit_test(test_reservations_hold),
 		cmocka_unit_test(test_budgets),
 	};
