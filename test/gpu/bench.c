@@ -437,16 +437,35 @@ static const char assumptions[] =
 	"time of ten softmax layers; 80 layers take 912 GB in BF16, 487 in Q8_0, 473 in F8_E4M3 and 260 in "
 	"Q4_0, which no single GPU has";
 
+/* After every type of weights: what has been measured is not lost if a later one fails. */
+static bool
+write_result(const json_t *result, const char *path)
+{
+	if (json_dump_file(result, path, JSON_INDENT(2) | JSON_REAL_PRECISION(5)) == 0)
+		return true;
+	fprintf(stderr, "%s cannot be written\n", path);
+	return false;
+}
+
+/* bench FILE [small] */
 int
 main(int argc, char **argv)
 {
 	static const m1b_dtype types[] = {M1B_BF16, M1B_Q8_0, M1B_F8_E4M3, M1B_Q4_0};
-	const bool small = argc > 1 && strcmp(argv[1], "small") == 0;
+	const bool small = argc > 2 && strcmp(argv[2], "small") == 0;
 	static slice s;
 	json_t *result = json_object();
 	json_t *weights = json_array();
 	ceilings top = {0};
 
+	if (argc < 2)
+	{
+		fprintf(stderr, "usage: bench FILE [small]\n");
+		return 2;
+	}
+	json_object_set_new(result, "layers_wanted", json_integer(SLICE_LAYERS));
+	json_object_set_new(result, "weights", weights);
+	json_object_set_new(result, "assumptions", json_string(assumptions));
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
 	{
 		slice_open(&s, types[i], small);
@@ -461,12 +480,9 @@ main(int argc, char **argv)
 		}
 		json_array_append_new(weights, measure_weights(&s, &top));
 		slice_close(&s);
+		if (!write_result(result, argv[1]))
+			return 1;
 	}
-	json_object_set_new(result, "layers_wanted", json_integer(SLICE_LAYERS));
-	json_object_set_new(result, "weights", weights);
-	json_object_set_new(result, "assumptions", json_string(assumptions));
-	json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
-	fputc('\n', stdout);
 	json_decref(result);
 	return 0;
 }

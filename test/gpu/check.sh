@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # check.sh ENGINE TEST... - everything that only a GPU can show: kernels and backend against plain arithmetic and the
 # CPU, the golden numbers, the bundled model through SQL, and the sanitizers' view of the kernels. Ends with the line
-# "N passed, M failed".
+# "N passed, M failed". A step that takes longer than STEP_SECONDS (600) has failed: a device may hang.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 ENGINE=$1
 shift
+. test/gpu/libraries.sh
 PASSED=0
 FAILED=0
 
@@ -14,12 +15,14 @@ if ! nvidia-smi -L; then
     exit 1
 fi
 
+find_libraries "$ENGINE" "$@" || exit 1
+
 # step NAME COMMAND...
 step() {
     local name=$1 log
     shift
     log=build/gpu-check-$name.log
-    if "$@" > "$log" 2>&1 && ! grep -q '^not ok' "$log"; then
+    if timeout -k 10 "${STEP_SECONDS:-600}" "$@" > "$log" 2>&1 && ! grep -q '^not ok' "$log"; then
         PASSED=$((PASSED + 1))
         echo "ok $name"
     else

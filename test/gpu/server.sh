@@ -5,27 +5,14 @@
 # unpacked into a folder: PostgreSQL finds its other files from where its program is. Its libraries are in that folder,
 # too, and only its own programs are told of them.
 
+. test/gpu/libraries.sh
+
 GPU=$PWD/build/gpu
 
 # has_server: PG_CONFIG names an installation with a server.
 has_server() {
     local bin
     bin=$("${PG_CONFIG:-pg_config}" --bindir 2> /dev/null) && [ -x "$bin/initdb" ]
-}
-
-# unpack FILE FOLDER: a Debian package's files.
-unpack() {
-    local member
-    if command -v dpkg > /dev/null; then
-        dpkg -x "$1" "$2"
-        return
-    fi
-    member=$(ar t "$1" | grep '^data\.tar')
-    case $member in
-        *.xz) ar p "$1" "$member" | tar -xJ -C "$2" ;;
-        *.zst) ar p "$1" "$member" | tar -x --zstd -C "$2" ;;
-        *) ar p "$1" "$member" | tar -xz -C "$2" ;;
-    esac
 }
 
 # wrapper PROGRAM LIBRARIES: a script in $GPU/bin that runs the unpacked program with the unpacked libraries.
