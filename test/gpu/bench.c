@@ -240,41 +240,27 @@ measure_attention(slice *s, const ceilings *top)
 
 /* ---- steps ---- */
 
-/* What read() does, and when it was called: until then a step is only launched. */
-static struct
-{
-	const m1b_ops *ops;
-	double called;
-} reading;
-
-static m1_status
-note_and_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err)
-{
-	reading.called = m1_now_ms();
-	return reading.ops->read(b, device, n, host, err);
-}
-
 typedef struct step_time
 {
 	double seconds;
-	double launching; /* seconds of them until the last launch returned */
+	double launching; /* seconds of them until its last launch but for the choice of tokens returned */
 } step_time;
 
 /*
- * A step of `batch` sequences with n tokens each, from position `start` on, median of several. Single tokens follow each
- * other; longer ones begin anew each time.
+ * A step of `batch` sequences with n tokens each, from position `start` on, and the choice of each one's next token, as
+ * the engine would make it; median of several. Single tokens follow each other; longer ones begin anew each time.
  */
 static step_time
 time_steps(slice *s, int batch, int n, int start, int steps)
 {
 	m1b_backend *b = s->model.backend;
 	const m1b_ops *ops = b->ops;
-	m1b_ops noting = *ops;
 	m1b_segment segments[SLICE_BATCH];
+	m1b_draw draws[SLICE_BATCH];
+	m1b_pick picks[SLICE_BATCH];
 	int rows[SLICE_BATCH];
 	double seconds[64], launching[64];
 	int32_t *tokens = malloc((size_t) (batch * n) * sizeof *tokens);
-	float *logits = malloc((size_t) batch * (size_t) s->model.config.vocab_size * sizeof *logits);
 
 	for (int i = 0; i < batch; i++)
 	{
@@ -283,34 +269,32 @@ time_steps(slice *s, int batch, int n, int start, int steps)
 									.n_tokens = n,
 									.row = i * n};
 		rows[i] = i * n + n - 1;
-		if (segments[i].state == NULL || tokens == NULL || logits == NULL)
+		draws[i] = (m1b_draw){.row = i, .temperature = 1.0f, .top_p = 0.95f, .uniform = (double) i / batch};
+		if (segments[i].state == NULL || tokens == NULL)
 			slice_must(s, m1_fail(&s->err, M1_E_NO_MEMORY, "no room for %d sequences", batch));
 	}
-	reading.ops = ops;
-	noting.read = note_and_read;
-	b->ops = &noting;
 	for (int step = -WARM_UP; step < steps; step++)
 	{
 		m1b_batch step_batch = {.tokens = tokens, .n_tokens = batch * n, .segments = segments, .n_segments = batch};
-		double began;
+		double began, launched;
 
 		for (int i = 0; i < batch * n; i++)
 			tokens[i] = (int32_t) (((unsigned) rand()) % (unsigned) s->model.config.vocab_size);
 		began = m1_now_ms();
-		slice_must(s, m1_forward(&s->model, &step_batch, rows, batch, logits, &s->err));
+		m1_forward_start(&s->model, &step_batch, rows, batch);
+		launched = m1_now_ms();
+		slice_must(s, m1_forward_sample(&s->model, draws, batch, picks, &s->err));
 		if (step >= 0)
 		{
 			seconds[step] = (m1_now_ms() - began) * 1e-3;
-			launching[step] = (reading.called - began) * 1e-3;
+			launching[step] = (launched - began) * 1e-3;
 		}
 		for (int i = 0; i < batch; i++)
 			segments[i].start += n == 1;
 	}
-	b->ops = ops;
 	for (int i = 0; i < batch; i++)
 		ops->state_release(b, segments[i].state);
 	free(tokens);
-	free(logits);
 	return (step_time){.seconds = median(seconds, steps), .launching = median(launching, steps)};
 }
 
@@ -433,7 +417,7 @@ static const char assumptions[] =
 	"random weights and tokens, so all experts are chosen alike; the layers of the slice stand for 80, "
 	"whatever its proportion of the two kinds, and the head is read once at the copy bandwidth; eight "
 	"GPUs share every matrix evenly and add up twice a layer, and once more in a lightning one, at 10 "
-	"microseconds each; host time and the copy of the logits are in the measured steps; context adds the "
+	"microseconds each; host time and the choice of tokens are in the measured steps; context adds the "
 	"time of ten softmax layers; 80 layers take 912 GB in BF16, 487 in Q8_0, 473 in F8_E4M3 and 260 in "
 	"Q4_0, which no single GPU has";
 

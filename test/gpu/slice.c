@@ -115,6 +115,7 @@ geometry(const slice *s)
 		.hidden = c->hidden_size,
 		.experts = c->experts,
 		.bf16_experts = s->type == M1B_BF16,
+		.vocab = c->vocab_size,
 		.weight_bytes = layers * (m1b_bytes(s->type, weights) +
 								  m1b_bytes(M1B_BF16, (size_t) c->experts * (size_t) c->hidden_size)) +
 						2 * slice_head_bytes(s),
