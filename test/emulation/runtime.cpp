@@ -14,6 +14,7 @@
 #include <deque>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,11 +29,18 @@
 namespace
 {
 
+struct mark
+{
+	double at;
+	size_t records, reached; /* how often it was recorded, and how often a stream has come there */
+	cudaStream_t stream;	 /* where it was recorded last */
+};
+
 struct item
 {
 	std::function<bool()> step; /* done? */
 	bool meeting;
-	cudaEvent_t event; /* that is waited for, or NULL */
+	std::shared_ptr<mark> event; /* that is waited for, or none */
 };
 
 struct device
@@ -83,11 +91,10 @@ struct emulated_stream
 	std::thread::id recorder;
 };
 
+/* What waits for an event outlives it. */
 struct emulated_event
 {
-	double at;
-	size_t records, reached; /* how often it was recorded, and how often a stream has come there */
-	cudaStream_t stream;	 /* where it was recorded last */
+	std::shared_ptr<mark> state;
 };
 
 /* ---- memory that only its device can touch ---- */
@@ -546,7 +553,7 @@ extern "C"
 
 	cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 	{
-		*event = new emulated_event();
+		*event = new emulated_event{std::make_shared<mark>()};
 		return cudaSuccess;
 	}
 
@@ -559,32 +566,34 @@ extern "C"
 	/* What is recorded later does not count. */
 	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 	{
-		const size_t records = event->records;
+		const std::shared_ptr<mark> state = event->state;
+		const size_t records = state->records;
 
-		return submit(stream, {[=] { return event->reached >= records; }, false, event});
+		return submit(stream, {[=] { return state->reached >= records; }, false, state});
 	}
 
 	cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	{
+		const std::shared_ptr<mark> state = event->state;
 		const cudaError_t error = submit_work(stream,
 											  [=]
 											  {
-												  event->at = now_ms();
-												  event->reached++;
+												  state->at = now_ms();
+												  state->reached++;
 											  });
 		std::unique_lock<std::mutex> guard(lock);
 
 		if (error == cudaSuccess)
 		{
-			event->records++;
-			event->stream = stream;
+			state->records++;
+			state->stream = stream;
 		}
 		return error;
 	}
 
 	static bool is_reached(cudaEvent_t event)
 	{
-		return event->reached >= event->records;
+		return event->state->reached >= event->state->records;
 	}
 
 	cudaError_t cudaEventSynchronize(cudaEvent_t event)
@@ -592,7 +601,7 @@ extern "C"
 		std::unique_lock<std::mutex> guard(lock);
 
 		if (!is_reached(event))
-			want(event->stream);
+			want(event->state->stream);
 		wait_until(
 			guard, [=] { return is_reached(event); }, "an event");
 		return cudaSuccess;
@@ -603,14 +612,14 @@ extern "C"
 		std::unique_lock<std::mutex> guard(lock);
 
 		if (!is_reached(event))
-			want(event->stream);
+			want(event->state->stream);
 		pump();
 		return is_reached(event) ? cudaSuccess : cudaErrorNotReady;
 	}
 
 	cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 	{
-		*ms = (float) (end->at - start->at);
+		*ms = (float) (end->state->at - start->state->at);
 		return cudaSuccess;
 	}
 
