@@ -262,7 +262,8 @@ __launch_bounds__(FEW_WARPS *M1K_WARP) few_shared_rows(const __grid_constant__ m
 {
 	m1k_where where;
 
-	find_work(p, M1K_FEW_ROWS, (p.rows + FEW_ROWS - 1) / FEW_ROWS, &where);
+	if (!find_work(p, M1K_FEW_ROWS, (p.rows + FEW_ROWS - 1) / FEW_ROWS, &where))
+		return;
 	if (where.n == 1)
 		few_tile<Type, 1, FEW_ROWS, false, true>(p, where, where.row_block * FEW_ROWS);
 	else
