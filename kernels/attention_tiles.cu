@@ -76,9 +76,8 @@ load_queries(const m1k_attention &p, int token, int rows, int all_rows, uint16_t
 		if (row < rows)
 #pragma unroll
 			for (int j = 0; j < 8; j++)
-				x[j] = scale * from[(static_cast<size_t>(row / group) * p.heads + row % group) * D + chunk * 8 + j];
-		*reinterpret_cast<uint4 *>(m1k_piece<CHUNKS>(q, row, chunk)) = make_uint4(
-			m1k_bf16_pair(x[0], x[1]), m1k_bf16_pair(x[2], x[3]), m1k_bf16_pair(x[4], x[5]), m1k_bf16_pair(x[6], x[7]));
+				x[j] = from[(static_cast<size_t>(row / group) * p.heads + row % group) * D + chunk * 8 + j];
+		*reinterpret_cast<uint4 *>(m1k_piece<CHUNKS>(q, row, chunk)) = m1k_bf16_eight(x, scale);
 	}
 }
 

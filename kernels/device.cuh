@@ -169,6 +169,14 @@ m1k_bf16_of(float x)
 	return static_cast<uint16_t>(m1k_bf16_pair(x, 0.0f));
 }
 
+/* Eight floats times scale as bf16. */
+__device__ __forceinline__ uint4
+m1k_bf16_eight(const float *x, float scale)
+{
+	return make_uint4(m1k_bf16_pair(scale * x[0], scale * x[1]), m1k_bf16_pair(scale * x[2], scale * x[3]),
+					  m1k_bf16_pair(scale * x[4], scale * x[5]), m1k_bf16_pair(scale * x[6], scale * x[7]));
+}
+
 __device__ __forceinline__ float
 m1k_from_half(uint16_t bits)
 {

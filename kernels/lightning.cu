@@ -230,13 +230,6 @@ copy_block(const m1k_lightning &p, lightning_shared *s, const float *from, int c
 	copy_rows<COLUMNS>(s->raw_v, from + 2 * D + column0, stride, m);
 }
 
-__device__ __forceinline__ uint4
-round_eight(const float *x, float scale)
-{
-	return make_uint4(m1k_bf16_pair(scale * x[0], scale * x[1]), m1k_bf16_pair(scale * x[2], scale * x[3]),
-					  m1k_bf16_pair(scale * x[4], scale * x[5]), m1k_bf16_pair(scale * x[6], scale * x[7]));
-}
-
 __device__ __forceinline__ void
 round_block(lightning_shared *s, int m)
 {
@@ -245,8 +238,10 @@ round_block(lightning_shared *s, int m)
 		const int t = i / (D / 8);
 		const int chunk = i % (D / 8);
 
-		*reinterpret_cast<uint4 *>(m1k_piece<D / 8>(s->q, t, chunk)) = round_eight(s->raw_q + t * D + chunk * 8, 1.0f);
-		*reinterpret_cast<uint4 *>(m1k_piece<D / 8>(s->k, t, chunk)) = round_eight(s->raw_k + t * D + chunk * 8, 1.0f);
+		*reinterpret_cast<uint4 *>(m1k_piece<D / 8>(s->q, t, chunk)) =
+			m1k_bf16_eight(s->raw_q + t * D + chunk * 8, 1.0f);
+		*reinterpret_cast<uint4 *>(m1k_piece<D / 8>(s->k, t, chunk)) =
+			m1k_bf16_eight(s->raw_k + t * D + chunk * 8, 1.0f);
 	}
 	for (int i = threadIdx.x; i < TOKENS * (COLUMNS / 8); i += THREADS)
 	{
@@ -255,8 +250,8 @@ round_block(lightning_shared *s, int m)
 		const float *from = s->raw_v + t * COLUMNS + chunk * 8;
 		const float weight = t < m ? s->decay[m - 1 - t] : 0.0f;
 
-		*reinterpret_cast<uint4 *>(m1k_piece<COLUMNS / 8>(s->v, t, chunk)) = round_eight(from, 1.0f);
-		*reinterpret_cast<uint4 *>(m1k_piece<COLUMNS / 8>(s->weighted_v, t, chunk)) = round_eight(from, weight);
+		*reinterpret_cast<uint4 *>(m1k_piece<COLUMNS / 8>(s->v, t, chunk)) = m1k_bf16_eight(from, 1.0f);
+		*reinterpret_cast<uint4 *>(m1k_piece<COLUMNS / 8>(s->weighted_v, t, chunk)) = m1k_bf16_eight(from, weight);
 	}
 }
 

@@ -348,8 +348,7 @@ load_weights_stage(const m1k_product &p, const m1k_where &where, int k0, uint16_
 
 			if (valid)
 				m1k_weights<Type>::load(from, p.cols, k, w);
-			*reinterpret_cast<uint4 *>(to) = make_uint4(m1k_bf16_pair(w[0], w[1]), m1k_bf16_pair(w[2], w[3]),
-														m1k_bf16_pair(w[4], w[5]), m1k_bf16_pair(w[6], w[7]));
+			*reinterpret_cast<uint4 *>(to) = m1k_bf16_eight(w, 1.0f);
 		}
 	}
 }

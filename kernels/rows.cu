@@ -51,8 +51,7 @@ expand_rows(const uint8_t *rows, size_t row_bytes, int cols, uint16_t *out)
 		float w[8];
 
 		m1k_weights<Type>::load(row, cols, k, w);
-		*reinterpret_cast<uint4 *>(to + k) = make_uint4(m1k_bf16_pair(w[0], w[1]), m1k_bf16_pair(w[2], w[3]),
-														m1k_bf16_pair(w[4], w[5]), m1k_bf16_pair(w[6], w[7]));
+		*reinterpret_cast<uint4 *>(to + k) = m1k_bf16_eight(w, 1.0f);
 	}
 }
 
