@@ -101,8 +101,9 @@ write_out(const m1k_product &p, int place, int row, float y)
 
 #define FEW_WARPS 4
 #define FEW_ROWS 2 /* of a warp: with more, eight places do not fit the registers */
-/* The warps of a block share the rows of a matrix that has so few: else a few blocks would take long. */
+/* The warps of a block share the rows of a matrix that has so few, and so long ones: else a few blocks would take long. */
 #define SHARED_ROWS 256
+#define SHARED_COLS (FEW_WARPS * M1K_WARP * 8)
 
 /* acc[r][t] = row r of w times x[t], as far as the warp has it: it takes every warps-th run of columns, from the `warp`th. */
 template <m1k_type Type, int N, int R>
@@ -279,11 +280,11 @@ launch_shared(const m1k_product *p, cudaStream_t stream)
 	M1K_LAUNCH(few_shared_rows<Type>, grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
 }
 
-/* Routers are few rows, and not quantized. */
+/* Routers are few rows, long, and not quantized. */
 static bool
 shares_rows(const m1k_product *p)
 {
-	return p->rows <= SHARED_ROWS && p->experts == 1 && p->times[0] == nullptr &&
+	return p->rows <= SHARED_ROWS && p->cols >= SHARED_COLS && p->experts == 1 && p->times[0] == nullptr &&
 		   (p->type == M1K_F32 || p->type == M1K_F16 || p->type == M1K_BF16);
 }
 
