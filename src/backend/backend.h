@@ -99,7 +99,7 @@ typedef struct m1b_geometry
 	size_t scratch_bytes;	/* of all m1b_ops.scratch */
 	bool f32_weights;		/* the experts are F32: a device keeps activations and KV in fp32, too */
 	bool bf16_experts;		/* all of them are BF16 */
-	bool quantized_experts; /* they are of a block type: the CPU keeps KV in bf16, too */
+	bool integer_experts;	/* they are quantized to integers: the CPU keeps KV in bf16, too */
 } m1b_geometry;
 
 /* One sequence's memory: a fp32 state [H, D, D] per lightning layer, paged K and V per softmax layer. */

@@ -51,6 +51,12 @@ m1b_is_quantized(m1b_dtype type)
 	return formats[type].weights > 1;
 }
 
+bool
+m1b_is_integer(m1b_dtype type)
+{
+	return m1b_is_quantized(type) && type != M1B_F8_E4M3;
+}
+
 const char *
 m1b_dtype_name(m1b_dtype type)
 {

@@ -26,6 +26,8 @@ size_t m1b_block_bytes(m1b_dtype type);
 /* Bytes of n weights, n a multiple of the block. */
 size_t m1b_bytes(m1b_dtype type, size_t n);
 bool m1b_is_quantized(m1b_dtype type);
+/* Quantized to small integers: not F8_E4M3, whose numbers are floats. */
+bool m1b_is_integer(m1b_dtype type);
 /* "F32", "BF16", "Q4_K", as GGUF tools spell it */
 const char *m1b_dtype_name(m1b_dtype type);
 

@@ -13,12 +13,6 @@ lines(size_t bytes)
 	return (bytes + M1B_LINE - 1) / M1B_LINE * M1B_LINE;
 }
 
-bool
-m1b_is_packed(m1b_dtype type)
-{
-	return m1b_is_quantized(type) && type != M1B_F8_E4M3;
-}
-
 m1b_panel
 m1b_panel_of(m1b_dtype type, int cols)
 {

@@ -9,7 +9,7 @@
  * which take a byte each.
  *
  * The other side of a product is quantized to 8 bits when it is used: 32 columns
- * share a scale.
+ * share a scale. F8_E4M3 is not packed: it is widened to floats, like F16.
  *
  * Regions of a panel, one after the other; line = 64 bytes, [row] = 16 rows:
  *   scales  f16 [block][row]      block = 32 columns (Q8_0, Q4_0) or 256 (the K formats)
@@ -43,9 +43,6 @@ typedef struct m1b_panel
 } m1b_panel;
 
 m1b_panel m1b_panel_of(m1b_dtype type, int cols);
-
-/* Whether matrices of this type are packed: those of small integers. F8_E4M3 is widened to floats, like F16. */
-bool m1b_is_packed(m1b_dtype type);
 
 /* Packs rows [16 * panel, + 16) of a stored matrix of `rows` rows; rows beyond the last become zeros. */
 void m1b_pack_panel(m1b_dtype type, const void *stored, int rows, int cols, int panel, uint8_t *to);

@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "backend/blocks.h"
 #include "backend/cpu_internal.h"
 
 #define HEAD_TOKENS 8 /* rows whose second product is held at a time */
@@ -79,7 +80,7 @@ m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_matrix *cons
 
 	for (int i = 0; i < n_weights; i++)
 	{
-		packed = packed || m1b_is_packed(weights[i]->type);
+		packed = packed || m1b_is_integer(weights[i]->type);
 		job.rest = job.rest || weights[i]->use == M1B_USE_HEAD;
 	}
 	if (!packed)
@@ -97,7 +98,7 @@ void
 m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
 				float *const *out)
 {
-	if (m1b_is_packed(weight->type))
+	if (m1b_is_integer(weight->type))
 		c->k->packed->qdot(&(m1b_qdot){.x = in->q,
 									   .n = in->n,
 									   .w = weight->data,
@@ -167,7 +168,7 @@ linear_piece(void *arg, int piece, int worker)
 	row0 = (piece - job->first_piece[product - job->p->products]) * job->rows_per_piece;
 	row1 = row0 + job->rows_per_piece < weight->rows ? row0 + job->rows_per_piece : weight->rows;
 	m1b_cpu_product(job->c, weight, &job->in, row0, row1, out);
-	if (weight->use == M1B_USE_HEAD && m1b_is_packed(weight->type))
+	if (weight->use == M1B_USE_HEAD && m1b_is_integer(weight->type))
 		add_rest(job->c, weight, &job->in, row0, row1, out);
 	if (product->activation == M1B_SILU)
 		for (int t = 0; t < job->p->n; t++)

@@ -134,7 +134,7 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 	size_t heads = (size_t) g->softmax_layers * 2 * (size_t) g->kv_heads;
 	m1_status status;
 
-	c->kv_type = g->quantized_experts ? M1B_BF16 : M1B_F32;
+	c->kv_type = g->integer_experts ? M1B_BF16 : M1B_F32;
 	c->pages.wipe = wipe_page;
 	c->pages.copy = copy_page;
 	c->pages.backend = c;

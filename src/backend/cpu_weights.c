@@ -145,7 +145,7 @@ m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1
 
 	(void) split;
 	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
-	*borrowed = !m1b_is_packed(type) || use == M1B_USE_ROWS;
+	*borrowed = !m1b_is_integer(type) || use == M1B_USE_ROWS;
 	if (cols % m1b_block_weights(type) != 0)
 		return m1_fail(err, M1_E_CORRUPT, "a %s matrix cannot have %d columns", m1b_dtype_name(type), cols);
 	if (*borrowed)

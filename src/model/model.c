@@ -71,7 +71,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
 	g.f32_weights = weights.f32_experts;
 	g.bf16_experts = weights.bf16_experts;
-	g.quantized_experts = weights.quantized_experts;
+	g.integer_experts = weights.integer_experts;
 	if ((status = m->backend->ops->configure(m->backend, &g, err)) != M1_OK)
 		return status;
 	/* what could never be held is refused as too long for the context, at once */

@@ -274,7 +274,7 @@ measure_role(m1_role role, const m1_checkpoint *checkpoint, const m1_config *c, 
 		if (role == M1_ROLE_W1 || role == M1_ROLE_W2 || role == M1_ROLE_W3)
 			size->bf16_experts = size->bf16_experts && type == M1B_BF16;
 		if (role == M1_ROLE_W1)
-			size->quantized_experts = size->quantized_experts || (m1b_is_quantized(type) && type != M1B_F8_E4M3);
+			size->integer_experts = size->integer_experts || m1b_is_integer(type);
 	}
 	return M1_OK;
 }

@@ -54,10 +54,10 @@ typedef struct m1_weights_size
 	size_t matrix_bytes; /* of those that are handed to the backend, a tied head's too */
 	size_t whole_bytes;	 /* of those, the ones that devices do not divide */
 	size_t matrices;
-	size_t vector_bytes;	/* of m1b_ops.scratch for norms and decays */
-	bool f32_experts;		/* of all experts, w1 is F32 */
-	bool bf16_experts;		/* all matrices of all experts are BF16 */
-	bool quantized_experts; /* of some experts, w1 is of a GGUF block type */
+	size_t vector_bytes;  /* of m1b_ops.scratch for norms and decays */
+	bool f32_experts;	  /* of all experts, w1 is F32 */
+	bool bf16_experts;	  /* all matrices of all experts are BF16 */
+	bool integer_experts; /* of some experts, w1 is quantized to integers */
 } m1_weights_size;
 
 /*

@@ -89,7 +89,7 @@ open_backend(const char *isa, bool f32_pages)
 					  .hidden = 1,
 					  .experts = 1,
 					  .snapshot_bytes = (size_t) 1 << 20,
-					  .quantized_experts = !f32_pages};
+					  .integer_experts = !f32_pages};
 
 	if (m1b_cpu_open(2, isa, &b, &err) != M1_OK)
 		return NULL; /* this processor lacks the instruction set */

@@ -47,7 +47,7 @@ open_cpu(int pool_pages, int extra_pages, bool f32)
 					  .experts = 1,
 					  .kv_bytes = (size_t) pool_pages * page_bytes(f32),
 					  .snapshot_bytes = (size_t) extra_pages * page_bytes(f32),
-					  .quantized_experts = !f32};
+					  .integer_experts = !f32};
 
 	assert_ok(m1b_cpu_open(1, NULL, &b, &err));
 	assert_ok(b->ops->configure(b, &g, &err));
