@@ -20,6 +20,14 @@ unpack() {
     esac
 }
 
+# unpack_packages FOLDER: those of packages.sh; false if one cannot be unpacked. Nothing where there are none.
+unpack_packages() {
+    local package
+    for package in build/gpu/packages/*.deb; do
+        [ ! -e "$package" ] || unpack "$package" "$1" || return 1
+    done
+}
+
 # missing_libraries PROGRAM...: their names, a line each.
 missing_libraries() {
     ldd "$@" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | sort -u
@@ -27,11 +35,8 @@ missing_libraries() {
 
 # library_folders: where else they may be, a line each.
 library_folders() {
-    local package
     python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2> /dev/null
-    for package in build/gpu/packages/*.deb; do
-        [ ! -e "$package" ] || unpack "$package" build/gpu/libraries
-    done
+    unpack_packages build/gpu/libraries
     [ ! -d build/gpu/libraries ] || echo "$PWD/build/gpu/libraries"
 }
 

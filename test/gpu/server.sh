@@ -27,7 +27,7 @@ END
 }
 
 use_unpacked() {
-    local package program libraries
+    local program libraries
     if ! ls "$GPU"/packages/*.deb > /dev/null 2>&1; then
         echo "PostgreSQL is not installed. Run test/gpu/packages.sh on a machine with a network," >&2
         echo "and copy build/gpu/packages and build/stage here." >&2
@@ -40,9 +40,7 @@ use_unpacked() {
     PG_BIN=$GPU/bin
     rm -rf "$STAGE" "$PG_BIN"
     mkdir -p "$STAGE" "$PG_BIN"
-    for package in "$GPU"/packages/*.deb; do
-        unpack "$package" "$STAGE" || return 1
-    done
+    unpack_packages "$STAGE" || return 1
     libraries=$(find "$STAGE/usr/lib" "$STAGE/lib" -maxdepth 1 -name '*-linux-gnu' | paste -sd :)
     for program in initdb pg_ctl psql; do
         wrapper "$STAGE/usr/lib/postgresql/15/bin/$program" "$libraries"
