@@ -290,7 +290,10 @@ test_linear(void **state)
 		/* the head keeps fp32's precision however many rows there are */
 		check_linear((m1b_dtype) type, M1B_USE_HEAD, 11, 70, cols, M1B_NONE, EXACT);
 	}
-	check_linear(M1B_BF16, M1B_USE_PRODUCT, 1, 3, 2048 + 8, M1B_NONE, EXACT);
+	/* few rows, so long that the warps of a block share them */
+	for (int type = M1B_F32; type <= M1B_BF16; type++)
+		for (size_t i = 0; i < sizeof few / sizeof *few; i++)
+			check_linear((m1b_dtype) type, M1B_USE_PRODUCT, few[i], 3, 2048 + 8, i % 2 ? M1B_SILU : M1B_NONE, EXACT);
 	check_linear(M1B_Q8_0, M1B_USE_PRODUCT, 20, 3, 256 + 32, M1B_NONE, ROUNDED);
 	/* quantized weights that the library takes as bf16, in one go and in two */
 	check_linear(M1B_Q4_K, M1B_USE_PRODUCT, 513, 33, 256, M1B_SILU, ROUNDED);
@@ -299,27 +302,34 @@ test_linear(void **state)
 
 /* A row's result, up to the number of rows that go together, is the same bits whatever its neighbours are. */
 static void
-test_rows_are_independent(void **state)
+check_rows_are_independent(int rows, int cols)
 {
 	const m1b_geometry g = geometry(2, 1, 16, false);
 	m1b_backend *b = open_cuda(&g);
-	uint8_t *w = random_weights(M1B_BF16, 50 * 64);
-	float *x = random_floats(8 * 64, 1.0f);
-	m1b_matrix m = load(b, w, M1B_BF16, M1B_USE_PRODUCT, 50, 64);
-	float *device_x = put(b, x, 8 * 64);
-	float *together = poisoned(b, 8 * 50);
-	float *alone = poisoned(b, 8 * 50);
+	uint8_t *w = random_weights(M1B_BF16, (size_t) (rows * cols));
+	float *x = random_floats((size_t) (8 * cols), 1.0f);
+	m1b_matrix m = load(b, w, M1B_BF16, M1B_USE_PRODUCT, rows, cols);
+	float *device_x = put(b, x, (size_t) (8 * cols));
+	float *together = poisoned(b, (size_t) (8 * rows));
+	float *alone = poisoned(b, (size_t) (8 * rows));
 
-	(void) state;
 	b->ops->linear(b, &(m1b_linear){.x = device_x, .n = 8, .products = {{&m, M1B_NONE, together}}, .n_products = 1});
 	for (int t = 0; t < 8; t++)
 		b->ops->linear(
 			b, &(m1b_linear){
-				   .x = device_x + t * 64, .n = 1, .products = {{&m, M1B_NONE, alone + t * 50}}, .n_products = 1});
-	assert_same(b, together, alone, 8 * 50, "rows alone and together");
+				   .x = device_x + t * cols, .n = 1, .products = {{&m, M1B_NONE, alone + t * rows}}, .n_products = 1});
+	assert_same(b, together, alone, (size_t) (8 * rows), "rows alone and together");
 	free(w);
 	free(x);
 	b->ops->close(b);
+}
+
+static void
+test_rows_are_independent(void **state)
+{
+	(void) state;
+	check_rows_are_independent(50, 64);
+	check_rows_are_independent(5, 1032);
 }
 
 /* ---- rows ---- */
