@@ -144,11 +144,12 @@ score_keys(const KV *key, const float *q, int n, int d, int group, float (&weigh
 
 /*
  * Block (token, kv head, split). Two threads share a key when scores are made; two halves of the threads share the
- * keys when values are summed, each thread two columns. Only single tokens are split.
+ * keys when values are summed, each thread two columns. `single`: the tokens are those of the segments that have one,
+ * and their keys are split; otherwise, those of the others.
  */
 template <typename KV, int Group>
 __global__ void
-__launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p)
+__launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p, bool single)
 {
 	__shared__ __align__(16) KV keys[PAGE * (MAX_D + 16 / sizeof(KV))];
 	__shared__ __align__(16) float q[Group * MAX_D];
@@ -156,14 +157,14 @@ __launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p)
 	__shared__ float running_max[Group];
 	__shared__ float running_sum[Group];
 	__shared__ float rescale[Group];
-	const int t = blockIdx.x;
+	const int t = single ? p.segments[blockIdx.x].row : static_cast<int>(blockIdx.x);
 	const m1k_segment segment = p.segments[p.segment_of[t]];
 	const int group = p.heads / p.kv_heads;
 	const int d = p.head_dim;
 	const int key_stride = d + 16 / static_cast<int>(sizeof(KV)); /* a shift of 16 bytes a key: no bank conflicts */
 	const int n_keys = segment.start + t - segment.row + 1;
 	const int n_pages = pages_for(n_keys);
-	const int range = segment.n_tokens == 1 ? range_pages(p, n_pages) : n_pages;
+	const int range = single ? range_pages(p, n_pages) : n_pages;
 	const int first_page = blockIdx.z * range;
 	const int end_page = first_page + range < n_pages ? first_page + range : n_pages;
 	const int warp = threadIdx.x / M1K_WARP;
@@ -173,7 +174,7 @@ __launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p)
 	const float scale = rsqrtf(static_cast<float>(d)) * LOG2_E;
 	float acc[Group][2] = {};
 
-	if (first_page >= n_pages) /* the whole block */
+	if (single != (segment.n_tokens == 1) || first_page >= n_pages) /* the whole block */
 		return;
 	for (int i = threadIdx.x; i < group * d; i += ROW_THREADS)
 		q[i] = scale * p.q[(static_cast<size_t>(t) * p.heads + blockIdx.y * group) * d + i];
@@ -261,7 +262,7 @@ __launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p)
 			const float x = acc[h][0] + q[h * d + column];
 			const float y = acc[h][1] + q[h * d + column + 1];
 
-			if (segment.n_tokens > 1)
+			if (!single)
 			{
 				float *out = p.out + (static_cast<size_t>(t) * p.heads + head) * d + column;
 
@@ -333,34 +334,32 @@ append(const m1k_attention *p, cudaStream_t stream)
 
 template <typename KV>
 static void
-attend(const m1k_attention *p, cudaStream_t stream)
+attend(const m1k_attention *p, bool single, cudaStream_t stream)
 {
-	const dim3 grid(p->n_tokens, p->kv_heads, p->splits);
+	const dim3 grid = single ? dim3(p->n_segments, p->kv_heads, p->splits) : dim3(p->n_tokens, p->kv_heads);
 
 	if (p->heads / p->kv_heads <= 8)
-		M1K_LAUNCH((attend_tokens<KV, 8>), grid, ROW_THREADS, 0, stream, *p);
+		M1K_LAUNCH((attend_tokens<KV, 8>), grid, ROW_THREADS, 0, stream, *p, single);
 	else
-		M1K_LAUNCH((attend_tokens<KV, M1K_MAX_GROUP>), grid, ROW_THREADS, 0, stream, *p);
+		M1K_LAUNCH((attend_tokens<KV, M1K_MAX_GROUP>), grid, ROW_THREADS, 0, stream, *p, single);
+}
+
+/* In fp32 whatever the pages hold. */
+static void
+attend_exactly(const m1k_attention *p, bool single, cudaStream_t stream)
+{
+	p->kv_bf16 ? attend<uint16_t>(p, single, stream) : attend<float>(p, single, stream);
 }
 
 void
 m1k_softmax_attention(const m1k_attention *p, cudaStream_t stream)
 {
-	p->kv_bf16 ? append<uint16_t>(p, stream) : append<float>(p, stream);
-	if (m1k_tiles_suit(p))
-	{
-		/* each skips the other's segments */
-		m1k_attend_steps(p, stream);
-		if (!p->one_each)
-			m1k_attend_tiles(p, stream);
-	}
-	else
-		p->kv_bf16 ? attend<uint16_t>(p, stream) : attend<float>(p, stream);
-	M1K_LAUNCH(merge_ranges, dim3(p->heads, p->n_segments), 128, 0, stream, *p);
-}
+	const bool tiles = m1k_tiles_suit(p);
 
-cudaError_t
-m1k_attention_prepare(void)
-{
-	return m1k_tiles_prepare();
+	p->kv_bf16 ? append<uint16_t>(p, stream) : append<float>(p, stream);
+	/* single tokens, then the others: each skips the other's segments */
+	tiles ? m1k_attend_steps(p, stream) : attend_exactly(p, true, stream);
+	if (!p->one_each)
+		tiles ? m1k_attend_tiles(p, stream) : attend_exactly(p, false, stream);
+	M1K_LAUNCH(merge_ranges, dim3(p->heads, p->n_segments), 128, 0, stream, *p);
 }

@@ -2,10 +2,9 @@
  * attention.cuh - what the kernels of softmax attention share: where K and V lie, and
  * how the keys of a decoding token are divided.
  *
- * A token after which its sequence goes on one by one has all its keys to itself, and
- * they are read once: ranges of its pages work side by side and are merged afterwards.
- * The ranges follow from the token's position alone, so that it is computed alike
- * whatever else is in the batch.
+ * A decoding token is alone with its keys: for enough to be read at once, ranges of its
+ * pages work side by side and are merged afterwards. They follow from its position alone,
+ * so that it is computed alike whatever else is in the batch.
  */
 #ifndef M1K_ATTENTION_CUH
 #define M1K_ATTENTION_CUH
@@ -13,7 +12,6 @@
 #include "device.cuh"
 
 #define PAGE M1K_PAGE_TOKENS
-#define RANGE_PAGES 4		 /* of a range, at least: fewer would not be worth merging */
 #define LOG2_E 1.44269504f	 /* scores are powers of two, which the device has an instruction for */
 #define PARTIAL(d) ((d) + 2) /* floats of a merged range: maximum, sum, then sums of V */
 
@@ -41,7 +39,7 @@ range_pages(const m1k_attention &p, int n_pages)
 {
 	const int even = (n_pages + p.splits - 1) / p.splits;
 
-	return even > RANGE_PAGES ? even : RANGE_PAGES;
+	return even > M1K_RANGE_PAGES ? even : M1K_RANGE_PAGES;
 }
 
 /* Where range `split` of one query head of a decoding token puts its sums: of each block (segment, head, range). */
@@ -55,6 +53,5 @@ partial_of(const m1k_attention &p, int segment, int head, int split)
 void m1k_attend_tiles(const m1k_attention *p, cudaStream_t stream);
 void m1k_attend_steps(const m1k_attention *p, cudaStream_t stream);
 bool m1k_tiles_suit(const m1k_attention *p);
-cudaError_t m1k_tiles_prepare(void);
 
 #endif

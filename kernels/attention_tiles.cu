@@ -470,7 +470,7 @@ m1k_tiles_suit(const m1k_attention *p)
 }
 
 cudaError_t
-m1k_tiles_prepare(void)
+m1k_attention_prepare(void)
 {
 	const cudaError_t status = cudaFuncSetAttribute(attend_tiles, cudaFuncAttributeMaxDynamicSharedMemorySize,
 													static_cast<int>(sizeof(tile_shared)));

@@ -27,6 +27,7 @@ extern "C"
 #define M1K_MAX_EXPERTS 128	 /* a product's matrices travel as kernel arguments */
 #define M1K_MAX_GROUP 16	 /* query heads per kv head */
 #define M1K_MAX_HEAD_DIM 128 /* D, a multiple of 8 */
+#define M1K_RANGE_PAGES 4	 /* of a range of a decoding token's keys, at least: fewer would not be worth merging */
 #define M1K_MAX_SPLITS 128	 /* ranges of a decoding token's keys */
 #define M1K_MAX_WIDTH 12256	 /* floats of a row that a norm keeps in shared memory: 48 KB, with what a sum needs */
 #define M1K_FEW_ROWS 8		 /* up to so many rows, products are memory-bound and go without tensor cores */

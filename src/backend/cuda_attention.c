@@ -6,9 +6,12 @@
 int
 m1b_cuda_splits(const m1b_geometry *g)
 {
+	/* with as many, the longest context has the shortest ranges */
+	const int enough = (m1b_pages_for(g->max_context) + M1K_RANGE_PAGES - 1) / M1K_RANGE_PAGES;
+	const int most = enough < M1K_MAX_SPLITS ? enough : M1K_MAX_SPLITS;
 	const int splits = SPLIT_BLOCKS / g->kv_heads;
 
-	return splits < 1 ? 1 : splits > M1K_MAX_SPLITS ? M1K_MAX_SPLITS : splits;
+	return splits < 1 ? 1 : splits > most ? most : splits;
 }
 
 void
