@@ -136,17 +136,17 @@ gpu-bench: $(GPU_BENCH)
 gpu-bench-emulated: $(EMULATED_BENCH)
 	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
-C_FILES := $(wildcard src/base/*.[ch] src/wire/*.[ch] src/model/*.[ch] src/backend/*.[ch] src/engine/*.[ch] test/unit/*.[ch] test/schemas/*.c \
+C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) test/unit/*.[ch] test/schemas/*.c \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
     test/gpu/*.[ch])
 
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-    --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc
+    --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc -I.
 
 lint:
 	@scripts/bootstrap.sh clang-format cppcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	$(CPPCHECK) -DM1_ISA=3 src/base src/wire src/model src/backend src/engine
+	$(CPPCHECK) -DM1_ISA=3 $(ENGINE_ROOMS:%=src/%)
 	$(CPPCHECK) src/pg
 
 format:

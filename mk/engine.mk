@@ -1,21 +1,22 @@
 # The engine: an executable without PostgreSQL, and the same code as a library for the unit tests.
 #
-# Every .c file of a layer's folder belongs to it. Sanitized builds use the same rules with another
+# Every .c file of these rooms belongs to it. Sanitized builds use the same rules with another
 # BUILD folder and SANITIZE flags.
+
+ENGINE_ROOMS := base wire model backend backend/cpu backend/cuda engine commands
 
 BUILD     ?= build
 SANITIZE  ?=
 
 ENGINE_CC     ?= cc
-ENGINE_CFLAGS := -std=c11 -O3 -g -fno-math-errno -fno-trapping-math -Isrc -MMD -MP \
+ENGINE_CFLAGS := -std=c11 -O3 -g -fno-math-errno -fno-trapping-math -Isrc -I. -MMD -MP \
                  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
                  -Wwrite-strings $(SANITIZE) $(EXTRA_CFLAGS)
 ENGINE_LIBS   := -lpcre2-8 -ljansson -lpthread -lm
 
-CUDA_SRC   := $(filter-out src/backend/cuda_absent.c,$(wildcard src/backend/cuda*.c))
-KERNEL_SRC := src/backend/cpu_kernels.c src/backend/cpu_qkernels.c
-ENGINE_SRC := $(wildcard src/base/*.c src/wire/*.c src/model/*.c src/engine/*.c) \
-              $(filter-out $(KERNEL_SRC) $(CUDA_SRC),$(wildcard src/backend/*.c))
+CUDA_SRC   := $(filter-out src/backend/cuda/cuda_absent.c,$(wildcard src/backend/cuda/*.c))
+KERNEL_SRC := src/backend/cpu/cpu_kernels.c src/backend/cpu/cpu_qkernels.c
+ENGINE_SRC := $(filter-out $(KERNEL_SRC) $(CUDA_SRC),$(wildcard $(ENGINE_ROOMS:%=src/%/*.c)))
 
 # Compiled once per instruction set; the backend chooses at run time.
 KERNEL_ISAS := portable

@@ -8,7 +8,7 @@
 #ifndef M1_TEST_SLICE_H
 #define M1_TEST_SLICE_H
 
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 #include "model/model.h"
 
 #define SLICE_LAYERS 8

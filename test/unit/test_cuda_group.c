@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 
 #include "backend/blocks.h"
-#include "backend/cuda_group.h"
+#include "backend/cuda/cuda_group.h"
 #include "model/forward.h"
 #include "model/roles.h"
 #ifdef M1K_EMULATED

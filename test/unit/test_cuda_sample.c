@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda_group.h"
+#include "backend/cuda/cuda_group.h"
 #include "model/sampler.h"
 
 #define ROWS 12

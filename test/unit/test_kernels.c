@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "backend/blocks.h"
-#include "backend/cpu_kernels.h"
+#include "backend/cpu/cpu_kernels.h"
 
 static const m1b_kernels *sets[3];
 static int n_sets;

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "backend/blocks.h"
-#include "backend/cpu_kernels.h"
-#include "backend/cpu_packed.h"
+#include "backend/cpu/cpu_kernels.h"
+#include "backend/cpu/cpu_packed.h"
 
 #define K 768 /* three superblocks */
 #define MAX_ROWS 11

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #define HEADS 4
 #define KV 2

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "backend/blocks.h"
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #define CHUNK_BYTES ((size_t) 64 << 20)
 #define HUGE_PAGE ((size_t) 2 << 20)

@@ -1,5 +1,5 @@
 /* cpu_packed.c - see cpu_packed.h: laying out stored blocks as panels. */
-#include "backend/cpu_packed.h"
+#include "backend/cpu/cpu_packed.h"
 
 #include <string.h>
 

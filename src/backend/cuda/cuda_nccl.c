@@ -11,7 +11,7 @@
  * bits do not depend on where it lies in the batch either, as backend.h promises.
  */
 #define _POSIX_C_SOURCE 200809L /* sched_yield */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <nccl.h>
 #include <sched.h>

@@ -10,7 +10,7 @@
  * sequence that starts anew may be given pages while its predecessor's are still on their
  * way.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <stdlib.h>
 #include <string.h>

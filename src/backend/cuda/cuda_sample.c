@@ -12,7 +12,7 @@
  * Of several GPUs, which all have the logits then, the first one chooses.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
  * single tokens are always the same launches. The second time such a batch comes they
  * are recorded, and from then on one graph launch runs them all.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <string.h>
 

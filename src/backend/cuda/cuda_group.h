@@ -7,10 +7,10 @@
  * A pointer that the group hands out is rank 0's. Another rank has the same thing at the
  * same offset of its arena, or at the same index among its states and snapshots.
  */
-#ifndef M1_BACKEND_CUDA_GROUP_H
-#define M1_BACKEND_CUDA_GROUP_H
+#ifndef M1_BACKEND_CUDA_CUDA_GROUP_H
+#define M1_BACKEND_CUDA_CUDA_GROUP_H
 
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #define M1B_CUDA_PROGRAM 64
 

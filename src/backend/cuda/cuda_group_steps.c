@@ -9,7 +9,7 @@
  * A GPU whose peer has failed waits for it for ever. So nobody waits for a GPU blindly:
  * wait_for asks all of them, and the first failure ends the group.
  */
-#include "backend/cuda_group.h"
+#include "backend/cuda/cuda_group.h"
 
 #include <string.h>
 

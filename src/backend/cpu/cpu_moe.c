@@ -5,7 +5,7 @@
  * tokens that chose it. A (token, rank) pair owns a row of each intermediate; the
  * final sum runs in rank order, so that grouping cannot change a token's result.
  */
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,12 +1,12 @@
 /*
  * cpu_kernels.c - see cpu_kernels.h. Compiled once per instruction set, see cpu_isa.h.
  */
-#include "backend/cpu_kernels.h"
+#include "backend/cpu/cpu_kernels.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "backend/cpu_isa.h"
+#include "backend/cpu/cpu_isa.h"
 
 #define DOT_COLS 4 /* weight rows of a tile; vf_sum4 reduces them together */
 

@@ -9,13 +9,13 @@
  *   cpu_attention.c  lightning and softmax attention
  *   cpu_moe.c        router and experts
  */
-#ifndef M1_BACKEND_CPU_INTERNAL_H
-#define M1_BACKEND_CPU_INTERNAL_H
+#ifndef M1_BACKEND_CPU_CPU_INTERNAL_H
+#define M1_BACKEND_CPU_CPU_INTERNAL_H
 
 #include "backend/backend.h"
-#include "backend/cpu_kernels.h"
+#include "backend/cpu/cpu_kernels.h"
 #include "backend/pages.h"
-#include "backend/cpu_packed.h"
+#include "backend/cpu/cpu_packed.h"
 #include "base/pool.h"
 
 #define M1B_LIGHTNING_BLOCK 64 /* tokens of one lightning block */

@@ -3,7 +3,7 @@
  * each operation means.
  */
 #include "backend/blocks.h"
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
  * What an expert's first two products give is used at once and in pieces of at most
  * PIECE_ROWS rows, so that it need not leave the cache.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include "base/clock.h"
 

@@ -7,7 +7,7 @@
  * ring exists until the first step.
  */
 #define _GNU_SOURCE /* madvise */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -8,9 +8,9 @@
  * An output element is accumulated group by group in one vector lane, in the same order
  * in every tile.
  */
-#include "backend/cpu_isa.h"
-#include "backend/cpu_kernels.h"
-#include "backend/cpu_packed.h"
+#include "backend/cpu/cpu_isa.h"
+#include "backend/cpu/cpu_kernels.h"
+#include "backend/cpu/cpu_packed.h"
 
 #define FOURS 8 /* runs of four columns in a group */
 

@@ -21,8 +21,8 @@
  *   high    Q5_K: line [32 columns], bit i of a byte belongs to columns 4i .. 4i+3;
  *           Q6_K: line [32 columns][2], bit pair i of line j to columns 16j+4i .. 16j+4i+3
  */
-#ifndef M1_BACKEND_CPU_PACKED_H
-#define M1_BACKEND_CPU_PACKED_H
+#ifndef M1_BACKEND_CPU_CPU_PACKED_H
+#define M1_BACKEND_CPU_CPU_PACKED_H
 
 #include "backend/backend.h"
 

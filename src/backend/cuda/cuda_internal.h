@@ -24,12 +24,12 @@
  * of the logits, so that all have the same rows. All ranks lay out their arenas alike and
  * count states, pages and snapshots alike.
  */
-#ifndef M1_BACKEND_CUDA_INTERNAL_H
-#define M1_BACKEND_CUDA_INTERNAL_H
+#ifndef M1_BACKEND_CUDA_CUDA_INTERNAL_H
+#define M1_BACKEND_CUDA_CUDA_INTERNAL_H
 
 #include <cuda_runtime.h>
 
-#include "../../kernels/m1k.h"
+#include "kernels/m1k.h"
 #include "backend/backend.h"
 #include "backend/pages.h"
 #include "base/pool.h"

@@ -3,8 +3,8 @@
  * avx512vnni, avx512, avx2 or portable: brings that set's vector vocabulary (vf_* for
  * floats, vi_* for bytes and integers), and names its table of kernels.
  */
-#ifndef M1_BACKEND_CPU_ISA_H
-#define M1_BACKEND_CPU_ISA_H
+#ifndef M1_BACKEND_CPU_CPU_ISA_H
+#define M1_BACKEND_CPU_CPU_ISA_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,11 +14,11 @@
 #define avx2 3
 #define portable 4
 #if M1_ISA == avx512vnni || M1_ISA == avx512
-#include "backend/simd_avx512.h"
+#include "backend/cpu/simd_avx512.h"
 #elif M1_ISA == avx2
-#include "backend/simd_avx2.h"
+#include "backend/cpu/simd_avx2.h"
 #elif M1_ISA == portable
-#include "backend/simd_portable.h"
+#include "backend/cpu/simd_portable.h"
 #else
 #error "M1_ISA must be avx512vnni, avx512, avx2 or portable"
 #endif

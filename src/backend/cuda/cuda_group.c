@@ -6,7 +6,7 @@
  * The ranks count pages, states and snapshots by the same rules and in the same order, so
  * what one has room for, all have.
  */
-#include "backend/cuda_group.h"
+#include "backend/cuda/cuda_group.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  * The algorithm that cuBLASLt proposes for a shape is kept: asking takes longer than
  * launching. Used by the step thread only; products on different streams use different work spaces.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <cublasLt.h>
 #include <stdlib.h>

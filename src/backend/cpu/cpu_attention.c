@@ -6,7 +6,7 @@
  * blocks depends on the segment alone, so batch neighbours never change a result.
  */
 #include "backend/blocks.h"
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #include <math.h>
 #include <stdlib.h>

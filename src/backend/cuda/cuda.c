@@ -2,7 +2,7 @@
  * cuda.c - the CUDA backend: its life, the plan of device memory, and operations on
  * rows. See backend.h for what each operation means, cuda_internal.h for the files.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -8,7 +8,7 @@
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_DONTNEED */
 #include "backend/blocks.h"
-#include "backend/cpu_internal.h"
+#include "backend/cpu/cpu_internal.h"
 
 #include <stdlib.h>
 #include <string.h>

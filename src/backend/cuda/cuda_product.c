@@ -9,7 +9,7 @@
  * many rows there are. The head stays exact too: its activations go through bf16 in
  * three parts, which together have fp32's precision.
  */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #define EXPAND_ROWS 512 /* rows of x from which on quantized weights go to cuBLASLt, too */
 

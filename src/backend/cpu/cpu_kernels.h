@@ -7,8 +7,8 @@
  * set, whatever the tile it falls in: that is what makes a row's result independent
  * of its batch.
  */
-#ifndef M1_BACKEND_CPU_KERNELS_H
-#define M1_BACKEND_CPU_KERNELS_H
+#ifndef M1_BACKEND_CPU_CPU_KERNELS_H
+#define M1_BACKEND_CPU_CPU_KERNELS_H
 
 #include "backend/backend.h"
 

@@ -1,5 +1,5 @@
 /* cuda_attention.c - lightning and softmax attention on the GPU: parameters for the kernels. */
-#include "backend/cuda_internal.h"
+#include "backend/cuda/cuda_internal.h"
 
 #define SPLIT_BLOCKS 264 /* of one decoding token: two for each multiprocessor of an H100 or H200 */
 
