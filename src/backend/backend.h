@@ -22,20 +22,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-
-/* How weights are stored: blocks.h has the layouts. */
-typedef enum m1b_dtype
-{
-	M1B_F32,
-	M1B_F16,
-	M1B_BF16,
-	M1B_Q8_0,
-	M1B_Q4_0,
-	M1B_Q4_K,
-	M1B_Q5_K,
-	M1B_Q6_K,
-	M1B_F8_E4M3,
-} m1b_dtype;
+#include "blocks/blocks.h" /* m1b_dtype */
 
 /* What a matrix is for. */
 typedef enum m1b_use

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "base/clock.h"
 #include "base/pool.h"
 #include "engine/cli.h"

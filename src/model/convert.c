@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "model/config_internal.h"
 #include "model/gguf_writer.h"
 #include "model/jsonfile.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "model/mapped.h"
 #include "model/utf8.h"
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "base/pool.h"
 
 #define PIECE_WEIGHTS 65536 /* of one piece of a loop, about */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 #define LAYER "model.layers.%d."
 #define EXPERT LAYER "block_sparse_moe.experts.%d."

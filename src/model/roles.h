@@ -7,6 +7,7 @@
 #ifndef M1_MODEL_ROLES_H
 #define M1_MODEL_ROLES_H
 
+#include "backend/backend.h" /* m1b_split */
 #include "model/checkpoint.h"
 #include "model/config.h"
 

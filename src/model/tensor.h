@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "backend/backend.h"
+#include "blocks/blocks.h"
 
 #define M1_MAX_DIMS 8
 

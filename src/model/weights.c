@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "model/mapped.h"
 
 typedef struct loader

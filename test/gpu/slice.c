@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "model/forward.h"
 
 #define PERIOD ((size_t) 16 << 20) /* bytes of random weights, which are repeated */

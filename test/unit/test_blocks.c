@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 static void
 test_sizes(void **state)

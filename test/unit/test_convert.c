@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "model/convert.h"
 #include "model/model.h"
 #include "model/tokenizer_internal.h"

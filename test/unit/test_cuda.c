@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "../../kernels/m1k.h"
 
 static uint64_t seed = 20260711;

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cuda/cuda_group.h"
 #include "model/forward.h"
 #include "model/roles.h"

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "base/buf.h"
 #include "model/convert.h"
 #include "model/forward.h"

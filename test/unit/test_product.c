@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "backend/backend.h"
 
 #define COLS 256
 #define ROWS 70

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_kernels.h"
 #include "backend/cpu/cpu_packed.h"
 

@@ -2,7 +2,7 @@
  * cpu.c - the CPU backend: its life and row-wise operations. See backend.h for what
  * each operation means.
  */
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
 
 #include <stdio.h>

@@ -5,7 +5,7 @@
  * thread's and reads nothing that another piece writes. How a segment is cut into
  * blocks depends on the segment alone, so batch neighbours never change a result.
  */
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
 
 #include <math.h>

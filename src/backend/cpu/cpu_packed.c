@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 #define SUPER 256 /* columns of a block of the K formats */
 

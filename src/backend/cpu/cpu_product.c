@@ -8,7 +8,7 @@
  */
 #include <stdlib.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
 
 #define HEAD_TOKENS 8 /* rows whose second product is held at a time */

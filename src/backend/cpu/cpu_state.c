@@ -7,7 +7,7 @@
  * at once, which also wipes it.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_DONTNEED */
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
 
 #include <stdlib.h>

@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
 
 #define CHUNK_BYTES ((size_t) 64 << 20)

@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 #define BUFFERS 4
 #define BUFFER_BYTES ((size_t) 32 << 20)

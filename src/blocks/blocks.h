@@ -10,15 +10,26 @@
  * scale for each 128 x 128 of them in another; a row of ours repeats the scales of the
  * rows around it. Neither scales nor numbers are ever NaN.
  */
-#ifndef M1_BACKEND_BLOCKS_H
-#define M1_BACKEND_BLOCKS_H
+#ifndef M1_BLOCKS_BLOCKS_H
+#define M1_BLOCKS_BLOCKS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "backend/backend.h"
+typedef enum m1b_dtype
+{
+	M1B_F32,
+	M1B_F16,
+	M1B_BF16,
+	M1B_Q8_0,
+	M1B_Q4_0,
+	M1B_Q4_K,
+	M1B_Q5_K,
+	M1B_Q6_K,
+	M1B_F8_E4M3,
+} m1b_dtype;
 
 /* Weights per block and bytes per block; a row's length must be a multiple of the former. */
 int m1b_block_weights(m1b_dtype type);

@@ -6,7 +6,7 @@
  * scale as it is stored. Sums are kept in LANES parts, so that the compiler may use
  * vectors without changing their order: the result is the same on every machine.
  */
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 #include <float.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* blocks.c - see blocks.h. */
-#include "backend/blocks.h"
+#include "blocks/blocks.h"
 
 #include <float.h>
 #include <math.h>
