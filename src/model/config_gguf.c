@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "model/config_internal.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define PREFIX M1_GGUF_ARCHITECTURE "."
 #define RECURRENT PREFIX "attention.recurrent_layers"

@@ -8,7 +8,7 @@
 
 #include "blocks/blocks.h"
 #include "model/mapped.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define MAX_KEYS 65536
 #define MAX_TENSORS ((uint64_t) 1 << 20)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "model/jsonschema_internal.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */
 

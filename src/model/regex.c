@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define MAX_GROUPS 200 /* inside each other */
 #define MAX_STACKED 8  /* repetitions of a repetition: like groups, each is a level of the writer's recursion */

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "model/jsontext.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define THINK_OPEN "<think>"
 #define THINK_CLOSE "</think>"

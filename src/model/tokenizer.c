@@ -7,7 +7,7 @@
 
 #include "model/jsonfile.h"
 #include "model/tokenizer_internal.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define CONFIG_NAME "tokenizer_config.json"
 #define QUOTED_BYTES 80 /* of a token, in an error */

@@ -17,7 +17,7 @@
 #include "model/jsonschema.h"
 #include "model/regex.h"
 #include "model/token_mask.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define THINKING "<think>\nI see.\n</think>\n\n"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "model/reply.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 static m1_tokenizer *tokenizer;
 static int32_t byte_ids[256];

@@ -15,7 +15,7 @@
 
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define RELEASED "test/data" /* merges.txt as released */
 #define RELEASED_ROWS 200064

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #define REPLACEMENT "\xEF\xBF\xBD"
 

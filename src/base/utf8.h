@@ -5,8 +5,8 @@
  * held back until it is complete. Bytes that can never form a character, and
  * NUL (which SQL text cannot hold), become U+FFFD.
  */
-#ifndef M1_MODEL_UTF8_H
-#define M1_MODEL_UTF8_H
+#ifndef M1_BASE_UTF8_H
+#define M1_BASE_UTF8_H
 
 #include "base/buf.h"
 

@@ -1,5 +1,5 @@
 /* utf8.c - see utf8.h. */
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
