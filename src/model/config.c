@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/jsonfile.h"
+#include "files/jsonfile.h"
 
 /* Reads fields one after the other; the first failure is kept and ends the reading. */
 typedef struct reader

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 #include "base/status.h"
-#include "model/gguf.h"
+#include "files/gguf.h"
 
 #define M1_MAX_LAYERS 1024
 #define M1_FP8_BLOCK 128				  /* rows and columns that share a scale */

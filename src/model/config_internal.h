@@ -11,7 +11,7 @@
 #include <jansson.h>
 
 #include "model/config.h"
-#include "model/gguf_writer.h"
+#include "files/gguf_writer.h"
 
 /* Fills config from the fields. Errors name the file, and fields as spell gives them (NULL: as they are). */
 m1_status m1_config_read(const json_t *fields, const char *file, const char *(*spell)(const char *field),

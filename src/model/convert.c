@@ -6,9 +6,9 @@
 
 #include "blocks/blocks.h"
 #include "model/config_internal.h"
-#include "model/gguf_writer.h"
-#include "model/jsonfile.h"
-#include "model/mapped.h"
+#include "files/gguf_writer.h"
+#include "files/jsonfile.h"
+#include "files/mapped.h"
 #include "model/source.h"
 #include "model/tokenizer_internal.h"
 

@@ -8,7 +8,7 @@
 #define M1_MODEL_ROLES_H
 
 #include "backend/backend.h" /* m1b_split */
-#include "model/checkpoint.h"
+#include "files/checkpoint.h"
 #include "model/config.h"
 
 typedef enum m1_role

@@ -8,7 +8,7 @@
 #ifndef M1_MODEL_SOURCE_H
 #define M1_MODEL_SOURCE_H
 
-#include "model/checkpoint.h"
+#include "files/checkpoint.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/jsonfile.h"
+#include "files/jsonfile.h"
 #include "model/tokenizer_internal.h"
 #include "base/utf8.h"
 

@@ -12,7 +12,7 @@
 
 #include "base/buf.h"
 #include "base/status.h"
-#include "model/gguf.h"
+#include "files/gguf.h"
 
 typedef struct m1_tokenizer m1_tokenizer;
 

@@ -11,7 +11,7 @@
 #define M1_MODEL_TOKENIZER_INTERNAL_H
 
 #include "model/bpe.h"
-#include "model/gguf_writer.h"
+#include "files/gguf_writer.h"
 #include "model/pretokenizer.h"
 #include "model/tokenizer.h"
 

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "model/jsonfile.h"
+#include "files/jsonfile.h"
 #include "model/tokenizer_internal.h"
 
 #define FILE_NAME "tokenizer.json"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "blocks/blocks.h"
-#include "model/mapped.h"
+#include "files/mapped.h"
 
 typedef struct loader
 {

@@ -6,7 +6,7 @@
 #define M1_MODEL_WEIGHTS_H
 
 #include "backend/backend.h"
-#include "model/checkpoint.h"
+#include "files/checkpoint.h"
 #include "model/config.h"
 #include "model/quantize.h"
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "model/checkpoint.h"
+#include "files/checkpoint.h"
 #include "model/config.h"
 #include "model/model.h"
 

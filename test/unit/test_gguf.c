@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "model/gguf.h"
-#include "model/gguf_writer.h"
+#include "files/gguf.h"
+#include "files/gguf_writer.h"
 
 #define DIR "build/test_gguf"
 #define PAGE 4096

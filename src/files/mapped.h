@@ -3,8 +3,8 @@
  *
  * A mapping lives until it is closed; nobody may shorten the file meanwhile.
  */
-#ifndef M1_MODEL_MAPPED_H
-#define M1_MODEL_MAPPED_H
+#ifndef M1_FILES_MAPPED_H
+#define M1_FILES_MAPPED_H
 
 #include <stddef.h>
 

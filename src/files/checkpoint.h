@@ -5,15 +5,15 @@
  * Files are mapped read-only and stay mapped until close; tensors point into them
  * (so they may be unaligned). Everything a header says is checked before use.
  */
-#ifndef M1_MODEL_CHECKPOINT_H
-#define M1_MODEL_CHECKPOINT_H
+#ifndef M1_FILES_CHECKPOINT_H
+#define M1_FILES_CHECKPOINT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
-#include "model/gguf.h"
-#include "model/tensor.h"
+#include "files/gguf.h"
+#include "files/tensor.h"
 
 typedef struct m1_checkpoint m1_checkpoint;
 

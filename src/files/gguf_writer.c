@@ -1,6 +1,6 @@
 /* gguf_writer.c - see gguf_writer.h. */
 #define _GNU_SOURCE /* fallocate, O_CLOEXEC, PATH_MAX */
-#include "model/gguf_writer.h"
+#include "files/gguf_writer.h"
 
 #include <errno.h>
 #include <fcntl.h>

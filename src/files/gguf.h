@@ -6,8 +6,8 @@
  * that, nothing that these functions return lies outside the mapped file, which
  * stays mapped until close. What the keys mean is the business of others.
  */
-#ifndef M1_MODEL_GGUF_H
-#define M1_MODEL_GGUF_H
+#ifndef M1_FILES_GGUF_H
+#define M1_FILES_GGUF_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 
 #include "base/buf.h"
 #include "base/status.h"
-#include "model/tensor.h"
+#include "files/tensor.h"
 
 /* Types of values, as the format numbers them. */
 typedef enum m1_gguf_type

@@ -1,6 +1,6 @@
 /* jsonfile.c - see jsonfile.h. */
 #define _GNU_SOURCE /* PATH_MAX, fopen's "e" */
-#include "model/jsonfile.h"
+#include "files/jsonfile.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -5,10 +5,10 @@
  * The file appears under its name only when it is whole: until then it is a temporary
  * file beside it, which m1_gguf_writer_free removes. One thread.
  */
-#ifndef M1_MODEL_GGUF_WRITER_H
-#define M1_MODEL_GGUF_WRITER_H
+#ifndef M1_FILES_GGUF_WRITER_H
+#define M1_FILES_GGUF_WRITER_H
 
-#include "model/gguf.h"
+#include "files/gguf.h"
 
 typedef struct m1_gguf_writer m1_gguf_writer;
 

@@ -3,8 +3,8 @@
  *
  * Owned by whoever opened the file; data points into the mapped file, maybe unaligned.
  */
-#ifndef M1_MODEL_TENSOR_H
-#define M1_MODEL_TENSOR_H
+#ifndef M1_FILES_TENSOR_H
+#define M1_FILES_TENSOR_H
 
 #include <stdbool.h>
 #include <stddef.h>

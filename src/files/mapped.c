@@ -1,6 +1,6 @@
 /* mapped.c - see mapped.h. */
 #define _GNU_SOURCE /* O_CLOEXEC, madvise, PATH_MAX */
-#include "model/mapped.h"
+#include "files/mapped.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* checkpoint.c - see checkpoint.h. */
 #define _GNU_SOURCE /* strdup */
-#include "model/checkpoint.h"
+#include "files/checkpoint.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/jsonfile.h"
-#include "model/mapped.h"
+#include "files/jsonfile.h"
+#include "files/mapped.h"
 
 #define INDEX_FILE "model.safetensors.index.json"
 #define SINGLE_FILE "model.safetensors"

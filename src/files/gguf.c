@@ -1,13 +1,13 @@
 /* gguf.c - see gguf.h. */
 #define _GNU_SOURCE /* strndup */
-#include "model/gguf.h"
+#include "files/gguf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "blocks/blocks.h"
-#include "model/mapped.h"
+#include "files/mapped.h"
 #include "base/utf8.h"
 
 #define MAX_KEYS 65536

@@ -1,8 +1,8 @@
 /*
  * jsonfile.h - reads a JSON file of a checkpoint, with its failures as m1_error.
  */
-#ifndef M1_MODEL_JSONFILE_H
-#define M1_MODEL_JSONFILE_H
+#ifndef M1_FILES_JSONFILE_H
+#define M1_FILES_JSONFILE_H
 
 #include <jansson.h>
 
