@@ -4,6 +4,11 @@
 #include "base/clock.h"
 #include "engine/scorer.h"
 
+/* Numbers of channels and limits of a request pass between the wire and the text as they are. */
+_Static_assert((int) M1_CONTENT == (int) M1W_CONTENT && (int) M1_REASONING == (int) M1W_REASONING &&
+				   (int) M1_CHANNEL_COUNT == (int) M1W_CHANNEL_COUNT && M1_MAX_STOPS == M1W_MAX_STOPS,
+			   "wire and text must agree");
+
 void
 m1_report_progress(const m1_engine_events *events, m1_request *r)
 {
@@ -22,11 +27,11 @@ void
 m1_report_deltas(const m1_engine_events *events, m1_request *r)
 {
 	/* reasoning comes first when one step ends it and begins the content */
-	static const m1w_channel order[] = {M1W_REASONING, M1W_CONTENT};
+	static const m1_channel order[] = {M1_REASONING, M1_CONTENT};
 
 	if (!r->stream)
 		return;
-	for (int i = 0; i < M1W_CHANNEL_COUNT; i++)
+	for (int i = 0; i < M1_CHANNEL_COUNT; i++)
 	{
 		m1_slice text = m1_reply_text(r->reply, order[i]);
 		size_t *sent = &r->sent[order[i]];
@@ -83,8 +88,8 @@ m1_report_done(const m1_engine_events *events, m1_request *r)
 		done.tool_calls = (m1_slice){calls.data, calls.len};
 		if (!r->stream)
 		{
-			done.content = m1_reply_text(r->reply, M1W_CONTENT);
-			done.reasoning = m1_reply_text(r->reply, M1W_REASONING);
+			done.content = m1_reply_text(r->reply, M1_CONTENT);
+			done.reasoning = m1_reply_text(r->reply, M1_REASONING);
 		}
 	}
 	events->done(events->context, r->id, &done);

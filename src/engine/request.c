@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/chat.h"
+#include "text/chat.h"
 
 /* What closes the reasoning when its budget is spent, and what a reply without reasoning starts with. */
 #define THINK_CLOSE "</think>\n\n"

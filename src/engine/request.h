@@ -9,7 +9,7 @@
 #include "engine/cuts.h"
 #include "engine/scorer.h"
 #include "model/model.h"
-#include "model/reply.h"
+#include "text/reply.h"
 #include "model/sampler.h"
 #include "wire/message.h"
 
@@ -61,7 +61,7 @@ typedef struct m1_request
 	m1b_snapshot *snapshot; /* at answer_start, while choices are scored */
 	bool paused;
 	bool cancelled;
-	size_t sent[M1W_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
+	size_t sent[M1_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
 	int reported;					/* completion_tokens at the last progress event */
 	double submitted_ms, started_ms, prefilled_ms;
 	struct m1_request *next;

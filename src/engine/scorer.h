@@ -9,7 +9,7 @@
 #define M1_ENGINE_SCORER_H
 
 #include "model/sampler.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 typedef struct m1_scorer m1_scorer;
 

@@ -10,7 +10,7 @@
 #include "files/jsonfile.h"
 #include "files/mapped.h"
 #include "model/source.h"
-#include "model/tokenizer_internal.h"
+#include "text/tokenizer_internal.h"
 
 #define CHUNK_BYTES ((size_t) 32 << 20) /* read at a time */
 #define TEMPLATE_KEY "tokenizer.chat_template"

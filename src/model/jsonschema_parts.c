@@ -4,7 +4,7 @@
 
 #include "model/jsonschema.h"
 #include "model/jsonschema_internal.h"
-#include "model/jsontext.h"
+#include "text/jsontext.h"
 
 /* ---- objects ---- */
 

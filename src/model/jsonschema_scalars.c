@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "model/jsonschema_internal.h"
-#include "model/jsontext.h"
+#include "text/jsontext.h"
 #include "model/regex.h"
 
 /* ---- strings ---- */

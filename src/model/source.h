@@ -10,7 +10,7 @@
 
 #include "files/checkpoint.h"
 #include "model/config.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 typedef struct m1_source m1_source;
 

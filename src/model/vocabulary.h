@@ -10,7 +10,7 @@
 #ifndef M1_MODEL_VOCABULARY_H
 #define M1_MODEL_VOCABULARY_H
 
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 #define M1_PLAIN_MAX 32		  /* characters of a plain token */
 #define M1_TRIE_MAX_DEPTH 512 /* bytes of a token; longer ones, which only tests have, are left out */

@@ -13,7 +13,7 @@
 
 #include "base/buf.h"
 #include "engine/engine.h"
-#include "model/chat.h"
+#include "text/chat.h"
 
 #define MODEL "models/m1-nano"
 #define MAX_IDS 64

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "model/chat.h"
+#include "text/chat.h"
 
 static m1_tokenizer *tokenizer;
 

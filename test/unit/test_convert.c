@@ -20,7 +20,7 @@
 #include "blocks/blocks.h"
 #include "model/convert.h"
 #include "model/model.h"
-#include "model/tokenizer_internal.h"
+#include "text/tokenizer_internal.h"
 
 #define SCRATCH "build/test_convert"
 #define NANO "models/m1-nano"

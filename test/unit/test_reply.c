@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "model/reply.h"
+#include "text/reply.h"
 #include "base/utf8.h"
 
 static m1_tokenizer *tokenizer;
@@ -55,23 +55,23 @@ push_byte(m1_reply *r, unsigned char c)
 
 	for (int ch = 0; ch < 2; ch++)
 	{
-		before[ch] = m1_reply_text(r, (m1w_channel) ch);
+		before[ch] = m1_reply_text(r, (m1_channel) ch);
 		if (before[ch].len > 0)
 			memcpy(copy[ch], before[ch].data, before[ch].len);
 	}
 	assert_true(m1_reply_push(r, byte_ids[c]));
 	for (int ch = 0; ch < 2; ch++)
-		assert_grows(before[ch], copy[ch], m1_reply_text(r, (m1w_channel) ch));
+		assert_grows(before[ch], copy[ch], m1_reply_text(r, (m1_channel) ch));
 }
 
 static void
-assert_channel(const m1_reply *r, m1w_channel channel, const char *want, const char *raw)
+assert_channel(const m1_reply *r, m1_channel channel, const char *want, const char *raw)
 {
 	m1_slice got = m1_reply_text(r, channel);
 
 	if (got.len != strlen(want) || (got.len > 0 && memcmp(got.data, want, got.len) != 0))
-		fail_msg("\"%s\": %s is \"%.*s\" instead of \"%s\"", raw, m1w_channel_name(channel), (int) got.len, got.data,
-				 want);
+		fail_msg("\"%s\": %s is \"%.*s\" instead of \"%s\"", raw, channel == M1_REASONING ? "reasoning" : "content",
+				 (int) got.len, got.data, want);
 }
 
 static void
@@ -85,8 +85,8 @@ check_stops(const char *raw, const char *reasoning, const char *content, const m
 	for (size_t i = 0; raw[i] != '\0'; i++)
 		push_byte(r, (unsigned char) raw[i]);
 	assert_true(m1_reply_finish(r));
-	assert_channel(r, M1W_REASONING, reasoning, raw);
-	assert_channel(r, M1W_CONTENT, content, raw);
+	assert_channel(r, M1_REASONING, reasoning, raw);
+	assert_channel(r, M1_CONTENT, content, raw);
 	m1_reply_free(r);
 
 	/* and in the tokens a model would write */
@@ -96,8 +96,8 @@ check_stops(const char *raw, const char *reasoning, const char *content, const m
 		assert_true(m1_reply_push(r, ids.data[i]));
 	assert_true(m1_reply_push(r, m1_tokenizer_eos(tokenizer)));
 	assert_true(m1_reply_finish(r));
-	assert_channel(r, M1W_REASONING, reasoning, raw);
-	assert_channel(r, M1W_CONTENT, content, raw);
+	assert_channel(r, M1_REASONING, reasoning, raw);
+	assert_channel(r, M1_CONTENT, content, raw);
 	m1_reply_free(r);
 	m1_ids_free(&ids);
 }
@@ -189,7 +189,7 @@ test_several_stop_strings(void **state)
 			stops[s] = m1_slice_of(cases[i].stops[s]);
 		check_stops(cases[i].raw, "", cases[i].content, stops, 3);
 	}
-	assert_null(m1_reply_create(tokenizer, NULL, M1W_MAX_STOPS + 1));
+	assert_null(m1_reply_create(tokenizer, NULL, M1_MAX_STOPS + 1));
 }
 
 /* The place where `stop` is first complete in text, found the plain way; text's length when nowhere. */
@@ -263,26 +263,26 @@ test_streaming(void **state)
 	push_text(r, "\n");
 	assert_true(m1_reply_at_line_start(r));
 	push_text(r, "a");
-	assert_channel(r, M1W_REASONING, "a", "a");
+	assert_channel(r, M1_REASONING, "a", "a");
 	push_text(r, "\n</x");
-	assert_channel(r, M1W_REASONING, "a\n</x", "</x");
+	assert_channel(r, M1_REASONING, "a\n</x", "</x");
 	push_text(r, "\n</thin");
-	assert_channel(r, M1W_REASONING, "a\n</x", "</thin");
+	assert_channel(r, M1_REASONING, "a\n</x", "</thin");
 	push_text(r, "k>");
 	assert_int_equal(m1_reply_where(r), M1_REPLY_CONTENT);
-	assert_channel(r, M1W_REASONING, "a\n</x", "</think>");
+	assert_channel(r, M1_REASONING, "a\n</x", "</think>");
 	push_text(r, "\n\nb");
-	assert_channel(r, M1W_CONTENT, "b", "b");
+	assert_channel(r, M1_CONTENT, "b", "b");
 	push_text(r, " EN");
-	assert_channel(r, M1W_CONTENT, "b ", "EN");
+	assert_channel(r, M1_CONTENT, "b ", "EN");
 	push_text(r, "EN");
-	assert_channel(r, M1W_CONTENT, "b EN", "ENEN");
+	assert_channel(r, M1_CONTENT, "b EN", "ENEN");
 	assert_true(m1_reply_push(r, m1_tokenizer_eos(tokenizer))); /* no text: the stop string may go on */
 	push_text(r, "D");
 	assert_int_equal(m1_reply_where(r), M1_REPLY_STOPPED);
 	push_text(r, "more");
 	assert_true(m1_reply_finish(r));
-	assert_channel(r, M1W_CONTENT, "b EN", "END");
+	assert_channel(r, M1_CONTENT, "b EN", "END");
 	m1_reply_free(r);
 }
 
@@ -348,8 +348,8 @@ test_exact_content(void **state)
 		for (const char *c = cases[i][0]; *c != '\0'; c++)
 			push_byte(r, (unsigned char) *c);
 		assert_true(m1_reply_finish(r));
-		assert_channel(r, M1W_REASONING, cases[i][1], cases[i][0]);
-		assert_channel(r, M1W_CONTENT, cases[i][2], cases[i][0]);
+		assert_channel(r, M1_REASONING, cases[i][1], cases[i][0]);
+		assert_channel(r, M1_CONTENT, cases[i][2], cases[i][0]);
 		m1_reply_free(r);
 	}
 }

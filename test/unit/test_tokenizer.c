@@ -13,8 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "model/pretokenizer.h"
-#include "model/tokenizer.h"
+#include "text/pretokenizer.h"
+#include "text/tokenizer.h"
 #include "base/utf8.h"
 
 #define RELEASED "test/data" /* merges.txt as released */

@@ -1,7 +1,7 @@
 /* pretokenizer.c - see pretokenizer.h. */
 #define _POSIX_C_SOURCE 200809L /* strdup */
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "model/pretokenizer.h"
+#include "text/pretokenizer.h"
 
 #include <pcre2.h>
 #include <stdlib.h>

@@ -6,13 +6,13 @@
  * out to belong to the markup, are held back there.
  */
 #define _GNU_SOURCE /* memmem */
-#include "model/reply.h"
+#include "text/reply.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/jsontext.h"
+#include "text/jsontext.h"
 #include "base/utf8.h"
 
 #define THINK_OPEN "<think>"
@@ -40,9 +40,9 @@ struct m1_reply
 	char last;		/* last byte of the text so far */
 	m1_utf8 utf8;
 	m1_buf pending;
-	m1_buf out[M1W_CHANNEL_COUNT];
+	m1_buf out[M1_CHANNEL_COUNT];
 	m1_buf stop_text; /* the stop strings, one after the other */
-	stop stops[M1W_MAX_STOPS];
+	stop stops[M1_MAX_STOPS];
 	size_t n_stops;
 	size_t scanned; /* bytes at the beginning of pending that the stops have seen */
 };
@@ -86,7 +86,7 @@ prepare_stops(m1_reply *r, const m1_slice *stops, size_t n_stops)
 m1_reply *
 m1_reply_create(const m1_tokenizer *t, const m1_slice *stops, size_t n_stops)
 {
-	m1_reply *r = n_stops <= M1W_MAX_STOPS ? calloc(1, sizeof *r) : NULL;
+	m1_reply *r = n_stops <= M1_MAX_STOPS ? calloc(1, sizeof *r) : NULL;
 
 	if (r == NULL)
 		return NULL;
@@ -105,8 +105,8 @@ m1_reply_free(m1_reply *r)
 	if (r == NULL)
 		return;
 	m1_buf_free(&r->pending);
-	m1_buf_free(&r->out[M1W_CONTENT]);
-	m1_buf_free(&r->out[M1W_REASONING]);
+	m1_buf_free(&r->out[M1_CONTENT]);
+	m1_buf_free(&r->out[M1_REASONING]);
 	m1_buf_free(&r->stop_text);
 	for (size_t i = 0; i < r->n_stops; i++)
 		free(r->stops[i].border);
@@ -172,7 +172,7 @@ skip_breaks_after_tag(m1_reply *r)
 }
 
 static void
-emit(m1_reply *r, m1w_channel channel, size_t n)
+emit(m1_reply *r, m1_channel channel, size_t n)
 {
 	m1_buf_append(&r->out[channel], r->pending.data, n);
 	m1_buf_consume(&r->pending, n);
@@ -225,14 +225,14 @@ drain_reasoning(m1_reply *r, bool final)
 		size_t before = (size_t) (tag - r->pending.data);
 		size_t breaks = trailing_breaks(r->pending.data, before);
 
-		emit(r, M1W_REASONING, before - breaks);
+		emit(r, M1_REASONING, before - breaks);
 		m1_buf_consume(&r->pending, breaks + tag_len);
 		enter_after_tag(r, M1_REPLY_CONTENT);
 		return true;
 	}
 	keep = final ? 0 : partial_tag(r->pending.data, r->pending.len, THINK_CLOSE, tag_len);
 	keep += trailing_breaks(r->pending.data, r->pending.len - keep);
-	emit(r, M1W_REASONING, r->pending.len - keep);
+	emit(r, M1_REASONING, r->pending.len - keep);
 	return false;
 }
 
@@ -274,7 +274,7 @@ partial_stop(const m1_reply *r)
 static void
 stop_at(m1_reply *r, size_t at)
 {
-	emit(r, M1W_CONTENT, at - trailing_breaks(r->pending.data, at));
+	emit(r, M1_CONTENT, at - trailing_breaks(r->pending.data, at));
 	r->pending.len = 0;
 	r->state = M1_REPLY_STOPPED;
 }
@@ -301,7 +301,7 @@ drain_content(m1_reply *r, bool final)
 	keep = final ? 0 : partial_stop(r);
 	if (!r->exact)
 		keep += trailing_breaks(r->pending.data, r->pending.len - keep);
-	emit(r, M1W_CONTENT, r->pending.len - keep);
+	emit(r, M1_CONTENT, r->pending.len - keep);
 	r->scanned = r->pending.len;
 	return false;
 }
@@ -327,7 +327,7 @@ drain(m1_reply *r, bool final)
 				again = false;
 				break;
 		}
-	return !r->pending.failed && !r->out[M1W_CONTENT].failed && !r->out[M1W_REASONING].failed;
+	return !r->pending.failed && !r->out[M1_CONTENT].failed && !r->out[M1_REASONING].failed;
 }
 
 bool
@@ -363,7 +363,7 @@ m1_reply_at_line_start(const m1_reply *r)
 }
 
 m1_slice
-m1_reply_text(const m1_reply *r, m1w_channel channel)
+m1_reply_text(const m1_reply *r, m1_channel channel)
 {
 	m1_slice text = {r->out[channel].data, r->out[channel].len};
 
@@ -400,8 +400,8 @@ add_calls(json_t *calls, const char *at, const char *end)
 bool
 m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 {
-	const char *at = r->out[M1W_CONTENT].data;
-	const char *end = at + r->out[M1W_CONTENT].len;
+	const char *at = r->out[M1_CONTENT].data;
+	const char *end = at + r->out[M1_CONTENT].len;
 	json_t *calls = json_array();
 	bool ok = calls != NULL;
 

@@ -1,8 +1,8 @@
 /*
  * pretokenizer.h - splits text into pre-tokens by a regular expression (PCRE2).
  */
-#ifndef M1_MODEL_PRETOKENIZER_H
-#define M1_MODEL_PRETOKENIZER_H
+#ifndef M1_TEXT_PRETOKENIZER_H
+#define M1_TEXT_PRETOKENIZER_H
 
 #include "base/buf.h"
 #include "base/status.h"

@@ -1,12 +1,12 @@
 /* tokenizer.c - see tokenizer.h. */
 #define _GNU_SOURCE /* qsort_r */
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "files/jsonfile.h"
-#include "model/tokenizer_internal.h"
+#include "text/tokenizer_internal.h"
 #include "base/utf8.h"
 
 #define CONFIG_NAME "tokenizer_config.json"

@@ -7,13 +7,22 @@
  * reasons only if it begins with <think> (white space before it is allowed).
  * Line breaks around the tags belong to the markup, not to the texts.
  */
-#ifndef M1_MODEL_REPLY_H
-#define M1_MODEL_REPLY_H
+#ifndef M1_TEXT_REPLY_H
+#define M1_TEXT_REPLY_H
 
-#include "model/tokenizer.h"
-#include "wire/message.h" /* m1w_channel */
+#include "text/tokenizer.h"
+
+#define M1_MAX_STOPS 16 /* stop strings of one reply */
 
 typedef struct m1_reply m1_reply;
+
+/* The parts that a reply is taken apart into. */
+typedef enum m1_channel
+{
+	M1_CONTENT = 0,	  /* the answer */
+	M1_REASONING = 1, /* between <think> and </think> */
+	M1_CHANNEL_COUNT
+} m1_channel;
 
 typedef enum m1_reply_state
 {
@@ -44,7 +53,7 @@ m1_reply_state m1_reply_where(const m1_reply *r);
 bool m1_reply_at_line_start(const m1_reply *r);
 
 /* The whole text of a channel so far: final text only, nothing that is still held back. Valid until the next push. */
-m1_slice m1_reply_text(const m1_reply *r, m1w_channel channel);
+m1_slice m1_reply_text(const m1_reply *r, m1_channel channel);
 
 /*
  * The tool calls of finished content as a JSON array text [{"name":…, "arguments":{…}}, …] in *json, left empty

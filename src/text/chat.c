@@ -5,13 +5,13 @@
  * markup and content ("user name=user\n" + text) before it is encoded, because
  * pre-tokens may span the seam; no control token is recognised inside a run.
  */
-#include "model/chat.h"
+#include "text/chat.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "model/jsontext.h"
+#include "text/jsontext.h"
 
 typedef struct renderer
 {

@@ -7,8 +7,8 @@
  * added tokens). A GGUF file holds its own. An open tokenizer is immutable and may be
  * shared by threads.
  */
-#ifndef M1_MODEL_TOKENIZER_H
-#define M1_MODEL_TOKENIZER_H
+#ifndef M1_TEXT_TOKENIZER_H
+#define M1_TEXT_TOKENIZER_H
 
 #include "base/buf.h"
 #include "base/status.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "files/jsonfile.h"
-#include "model/tokenizer_internal.h"
+#include "text/tokenizer_internal.h"
 
 #define FILE_NAME "tokenizer.json"
 

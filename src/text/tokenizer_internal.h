@@ -7,13 +7,13 @@
  *   tokenizer_gguf.c    the keys of a GGUF file
  *   token_index.c       tokens by their bytes, while they are loaded
  */
-#ifndef M1_MODEL_TOKENIZER_INTERNAL_H
-#define M1_MODEL_TOKENIZER_INTERNAL_H
+#ifndef M1_TEXT_TOKENIZER_INTERNAL_H
+#define M1_TEXT_TOKENIZER_INTERNAL_H
 
-#include "model/bpe.h"
+#include "text/bpe.h"
 #include "files/gguf_writer.h"
-#include "model/pretokenizer.h"
-#include "model/tokenizer.h"
+#include "text/pretokenizer.h"
+#include "text/tokenizer.h"
 
 #define M1_GGUF_PRETOKENIZER "minimax-m2" /* how GGUF files call the o200k pattern */
 

@@ -2,8 +2,8 @@
  * jsontext.h - writes JSON the way the model saw it in training: as Python's
  * json.dumps(value, ensure_ascii=False) does, separators and numbers included.
  */
-#ifndef M1_MODEL_JSONTEXT_H
-#define M1_MODEL_JSONTEXT_H
+#ifndef M1_TEXT_JSONTEXT_H
+#define M1_TEXT_JSONTEXT_H
 
 #include <jansson.h>
 

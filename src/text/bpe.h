@@ -1,8 +1,8 @@
 /*
  * bpe.h - the merges of a byte-level BPE, and their application to one pre-token.
  */
-#ifndef M1_MODEL_BPE_H
-#define M1_MODEL_BPE_H
+#ifndef M1_TEXT_BPE_H
+#define M1_TEXT_BPE_H
 
 #include "base/buf.h"
 

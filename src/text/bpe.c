@@ -3,7 +3,7 @@
  * candidate whose symbols have changed since it was pushed is skipped when popped.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
-#include "model/bpe.h"
+#include "text/bpe.h"
 
 #include <stdlib.h>
 #include <string.h>

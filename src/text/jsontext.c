@@ -1,5 +1,5 @@
 /* jsontext.c - see jsontext.h. Nesting is bounded by the parser that made the value. */
-#include "model/jsontext.h"
+#include "text/jsontext.h"
 
 #include <stdio.h>
 #include <stdlib.h>

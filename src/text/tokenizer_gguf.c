@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/tokenizer_internal.h"
+#include "text/tokenizer_internal.h"
 
 #define KEY(name) "tokenizer.ggml." name
 

@@ -4,10 +4,10 @@
  * Only the markup is encoded with control tokens recognised; text from system,
  * user, assistant and tool messages never becomes one.
  */
-#ifndef M1_MODEL_CHAT_H
-#define M1_MODEL_CHAT_H
+#ifndef M1_TEXT_CHAT_H
+#define M1_TEXT_CHAT_H
 
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 typedef struct m1_chat
 {
