@@ -3,7 +3,7 @@
 # Every .c file of these rooms belongs to it. Sanitized builds use the same rules with another
 # BUILD folder and SANITIZE flags.
 
-ENGINE_ROOMS := base blocks files text wire model backend backend/cpu backend/cuda engine commands
+ENGINE_ROOMS := base blocks files text grammar wire model backend backend/cpu backend/cuda engine commands
 
 BUILD     ?= build
 SANITIZE  ?=

@@ -57,10 +57,24 @@ to_front(m1_constraints *cs, int i, m1_constraint *c)
 	cs->kept[0] = c;
 }
 
+static m1_constraint_kind
+kind_of(const m1w_generate *g)
+{
+	switch ((m1w_constraint) g->constraint)
+	{
+		case M1W_CONSTRAINT_CHOICES:
+			return M1_CONSTRAINT_CHOICES;
+		case M1W_CONSTRAINT_REGEX:
+			return M1_CONSTRAINT_REGEX;
+		default:
+			return M1_CONSTRAINT_JSON_SCHEMA;
+	}
+}
+
 static m1_status
 find_or_compile(m1_constraints *cs, const m1w_generate *g, m1_constraint **out, m1_error *err)
 {
-	const m1w_constraint kind = (m1w_constraint) g->constraint;
+	const m1_constraint_kind kind = kind_of(g);
 	const bool scored = g->score_choices != 0;
 	m1_status status;
 

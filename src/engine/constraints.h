@@ -8,7 +8,8 @@
 #ifndef M1_ENGINE_CONSTRAINTS_H
 #define M1_ENGINE_CONSTRAINTS_H
 
-#include "model/constraint.h"
+#include "grammar/constraint.h"
+#include "wire/message.h"
 
 typedef struct m1_constraints m1_constraints;
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "model/constraint.h"
+#include "grammar/constraint.h"
 
 struct m1_scorer
 {

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/constraint.h"
-#include "model/jsonschema.h"
-#include "model/regex.h"
-#include "model/token_mask.h"
+#include "grammar/constraint.h"
+#include "grammar/jsonschema.h"
+#include "grammar/regex.h"
+#include "grammar/token_mask.h"
 #include "base/utf8.h"
 
 #define THINKING "<think>\nI see.\n</think>\n\n"
@@ -26,7 +26,7 @@ static m1_vocabulary *vocabulary;
 static uint64_t *mask;
 
 static m1_constraint *
-compile(m1w_constraint kind, const char *text)
+compile(m1_constraint_kind kind, const char *text)
 {
 	m1_constraint *c;
 	m1_error err;
@@ -37,7 +37,7 @@ compile(m1w_constraint kind, const char *text)
 }
 
 static void
-refuse(m1w_constraint kind, const char *text, m1_status status, const char *message, const char *detail)
+refuse(m1_constraint_kind kind, const char *text, m1_status status, const char *message, const char *detail)
 {
 	m1_constraint *c;
 	m1_error err;
@@ -221,7 +221,7 @@ test_regex_walks(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
 	{
-		m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, regexes[i]);
+		m1_constraint *c = compile(M1_CONSTRAINT_REGEX, regexes[i]);
 
 		for (int round = 0; round < 60; round++)
 		{
@@ -264,7 +264,7 @@ test_regex_texts(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 	{
-		m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, cases[i].pattern);
+		m1_constraint *c = compile(M1_CONSTRAINT_REGEX, cases[i].pattern);
 
 		for (int j = 0; j < 4 && cases[i].possible[j] != NULL; j++)
 			assert_possible(c, cases[i].possible[j], &random);
@@ -313,7 +313,7 @@ test_regex_refusals(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		refuse(M1W_CONSTRAINT_REGEX, cases[i].pattern, cases[i].status, cases[i].message, cases[i].detail);
+		refuse(M1_CONSTRAINT_REGEX, cases[i].pattern, cases[i].status, cases[i].message, cases[i].detail);
 }
 
 /* ---- choices ---- */
@@ -322,7 +322,7 @@ static void
 test_choices(void **state)
 {
 	static const char text[] = "[\"a\", \"ab\", \"b c\", \"\xC3\xA4\", \" x\", \"<think>\", \"line\\n\"]";
-	m1_constraint *c = compile(M1W_CONSTRAINT_CHOICES, text);
+	m1_constraint *c = compile(M1_CONSTRAINT_CHOICES, text);
 	json_t *all = json_loads(text, 0, NULL);
 	uint64_t random = 3;
 	m1_buf answer = {0};
@@ -351,12 +351,12 @@ test_choices(void **state)
 	m1_buf_free(&answer);
 	json_decref(all);
 	m1_constraint_release(c);
-	refuse(M1W_CONSTRAINT_CHOICES, "[]", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
-	refuse(M1W_CONSTRAINT_CHOICES, "{\"a\": 1}", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
-	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\"", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
-	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\", 2]", M1_E_INVALID_ARGUMENT, "choice 2 is not a string", "");
-	refuse(M1W_CONSTRAINT_CHOICES, "[\"\"]", M1_E_INVALID_ARGUMENT, "choice 1 is empty", "");
-	refuse(M1W_CONSTRAINT_CHOICES, "[\"a\", \"b\", \"a\"]", M1_E_INVALID_ARGUMENT, "\"a\" is given twice", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[]", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1_CONSTRAINT_CHOICES, "{\"a\": 1}", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[\"a\"", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[\"a\", 2]", M1_E_INVALID_ARGUMENT, "choice 2 is not a string", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[\"\"]", M1_E_INVALID_ARGUMENT, "choice 1 is empty", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[\"a\", \"b\", \"a\"]", M1_E_INVALID_ARGUMENT, "\"a\" is given twice", "");
 }
 
 /* ---- the judge of JSON ---- */
@@ -614,7 +614,7 @@ test_json_walks(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++)
 	{
-		m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, schemas[i]);
+		m1_constraint *c = compile(M1_CONSTRAINT_JSON_SCHEMA, schemas[i]);
 		json_t *schema = json_loads(schemas[i], JSON_DECODE_ANY, NULL);
 
 		assert_non_null(schema);
@@ -690,7 +690,7 @@ test_json_texts(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 	{
-		m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, cases[i].schema);
+		m1_constraint *c = compile(M1_CONSTRAINT_JSON_SCHEMA, cases[i].schema);
 
 		for (int j = 0; j < 6 && cases[i].possible[j] != NULL; j++)
 			assert_possible(c, cases[i].possible[j], &random);
@@ -748,13 +748,13 @@ test_json_refusals(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		refuse(M1W_CONSTRAINT_JSON_SCHEMA, cases[i].schema, cases[i].status, cases[i].message, cases[i].detail);
+		refuse(M1_CONSTRAINT_JSON_SCHEMA, cases[i].schema, cases[i].status, cases[i].message, cases[i].detail);
 	for (int i = 0; i < 150; i++)
 		m1_buf_puts(&deep, "{\"items\":");
 	m1_buf_puts(&deep, "true");
 	for (int i = 0; i < 150; i++)
 		m1_buf_puts(&deep, "}");
-	refuse(M1W_CONSTRAINT_JSON_SCHEMA, m1_buf_cstr(&deep), M1_E_UNSUPPORTED, "schemas deep", "#/items/items");
+	refuse(M1_CONSTRAINT_JSON_SCHEMA, m1_buf_cstr(&deep), M1_E_UNSUPPORTED, "schemas deep", "#/items/items");
 	m1_buf_free(&deep);
 }
 
@@ -762,7 +762,7 @@ test_json_refusals(void **state)
 static void
 test_nesting_is_bounded(void **state)
 {
-	m1_constraint *c = compile(M1W_CONSTRAINT_JSON_SCHEMA, "true");
+	m1_constraint *c = compile(M1_CONSTRAINT_JSON_SCHEMA, "true");
 	m1_cursor *cursor = m1_cursor_create(c);
 	bool only;
 	int depth = 0;
@@ -802,7 +802,7 @@ allowed(m1_cursor *cursor, const char *token)
 static void
 test_reasoning_is_free(void **state)
 {
-	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "[0-9]+");
+	m1_constraint *c = compile(M1_CONSTRAINT_REGEX, "[0-9]+");
 	m1_cursor *cursor = m1_cursor_create(c);
 	bool only;
 	m1_error err;
@@ -833,7 +833,7 @@ test_reasoning_is_free(void **state)
 static void
 test_answers_that_look_like_reasoning(void **state)
 {
-	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "[<x].*");
+	m1_constraint *c = compile(M1_CONSTRAINT_REGEX, "[<x].*");
 	m1_cursor *cursor = m1_cursor_create(c);
 
 	(void) state;
@@ -936,7 +936,7 @@ test_masks_of_the_released_vocabulary(void **state)
 static void
 test_budgets_keep_cursors(void **state)
 {
-	m1_constraint *c = compile(M1W_CONSTRAINT_REGEX, "([a-z]{1,20000} [0-9]{1,20000}){2}\xC3\xA4");
+	m1_constraint *c = compile(M1_CONSTRAINT_REGEX, "([a-z]{1,20000} [0-9]{1,20000}){2}\xC3\xA4");
 	m1_cursor *behind = m1_cursor_create(c);
 	m1_cursor *ahead = m1_cursor_create(c);
 	bool only;

@@ -7,10 +7,10 @@
  * numbers have at most 18 digits before the point and 17 behind it, objects and arrays
  * are at most M1_NFA_MAX_NESTING deep, and white space is a blank after , and : or none.
  */
-#ifndef M1_MODEL_JSONSCHEMA_H
-#define M1_MODEL_JSONSCHEMA_H
+#ifndef M1_GRAMMAR_JSONSCHEMA_H
+#define M1_GRAMMAR_JSONSCHEMA_H
 
-#include "model/nfa.h"
+#include "grammar/nfa.h"
 
 #define M1_SCHEMA_MAX_BYTES (1 << 20)
 #define M1_SCHEMA_MAX_COUNT 10000 /* of characters or items; greater maxima mean this one */

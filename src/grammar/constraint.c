@@ -6,7 +6,7 @@
  * outgrown their budgets, all are dropped but the states that cursors are in.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero, pthread */
-#include "model/constraint.h"
+#include "grammar/constraint.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/automaton.h"
-#include "model/jsonschema.h"
-#include "model/regex.h"
-#include "model/token_mask.h"
+#include "grammar/automaton.h"
+#include "grammar/jsonschema.h"
+#include "grammar/regex.h"
+#include "grammar/token_mask.h"
 
 #define THINK_OPEN "<think>"
 #define THINK_CLOSE "</think>"
@@ -26,7 +26,7 @@
 
 struct m1_constraint
 {
-	m1w_constraint kind;
+	m1_constraint_kind kind;
 	bool scored;
 	char *text;
 	size_t text_len;
@@ -157,15 +157,12 @@ write_answer(m1_constraint *c, m1_slice text, int32_t *start, m1_error *err)
 		return M1_OK;
 	switch (c->kind)
 	{
-		case M1W_CONSTRAINT_CHOICES:
+		case M1_CONSTRAINT_CHOICES:
 			return write_choices(c, text, M1_NFA_RETURN, start, err);
-		case M1W_CONSTRAINT_JSON_SCHEMA:
+		case M1_CONSTRAINT_JSON_SCHEMA:
 			return m1_jsonschema_compile(&c->nfa, text, M1_NFA_RETURN, start, err);
-		case M1W_CONSTRAINT_REGEX:
+		case M1_CONSTRAINT_REGEX:
 			return m1_regex_compile(&c->nfa, text, M1_REGEX_WHOLE, m1_nfa_characters, M1_NFA_RETURN, start, err);
-		case M1W_CONSTRAINT_NONE:
-		case M1W_CONSTRAINT_COUNT:
-			break;
 	}
 	return m1_fail(err, M1_E_INTERNAL, "there is no constraint of kind %d", (int) c->kind);
 }
@@ -289,7 +286,7 @@ destroy(m1_constraint *c)
 }
 
 m1_status
-m1_constraint_compile(m1w_constraint kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_constraint **out,
+m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_constraint **out,
 					  m1_error *err)
 {
 	m1_constraint *c = calloc(1, sizeof *c);
@@ -331,7 +328,7 @@ m1_constraint_release(m1_constraint *c)
 }
 
 bool
-m1_constraint_is(const m1_constraint *c, m1w_constraint kind, m1_slice text, bool scored)
+m1_constraint_is(const m1_constraint *c, m1_constraint_kind kind, m1_slice text, bool scored)
 {
 	return c->kind == kind && c->scored == scored && c->text_len == text.len &&
 		   memcmp(c->text, text.data, text.len) == 0;
@@ -466,7 +463,7 @@ m1_cursor_at_end(m1_cursor *cursor, bool *only)
 static int32_t
 limit_of(const m1_constraint *c, int tokens_left)
 {
-	if (c->kind == M1W_CONSTRAINT_CHOICES || tokens_left - 2 >= M1_NO_LIMIT)
+	if (c->kind == M1_CONSTRAINT_CHOICES || tokens_left - 2 >= M1_NO_LIMIT)
 		return M1_NO_LIMIT;
 	return tokens_left - 2;
 }

@@ -7,8 +7,8 @@
  * they are all allowed or all too long, and then need not be walked. Immutable once
  * created; shared by all threads.
  */
-#ifndef M1_MODEL_VOCABULARY_H
-#define M1_MODEL_VOCABULARY_H
+#ifndef M1_GRAMMAR_VOCABULARY_H
+#define M1_GRAMMAR_VOCABULARY_H
 
 #include "text/tokenizer.h"
 

@@ -7,8 +7,8 @@
  * (too many nodes, out of memory) is kept until m1_nfa_finish reports it. Built by one
  * thread; immutable afterwards.
  */
-#ifndef M1_MODEL_NFA_H
-#define M1_MODEL_NFA_H
+#ifndef M1_GRAMMAR_NFA_H
+#define M1_GRAMMAR_NFA_H
 
 #include "base/buf.h"
 #include "base/status.h"

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/jsonschema.h"
-#include "model/jsonschema_internal.h"
+#include "grammar/jsonschema.h"
+#include "grammar/jsonschema_internal.h"
 #include "text/jsontext.h"
 
 /* ---- objects ---- */

@@ -2,10 +2,10 @@
  * jsonvalue.h - nfa for JSON's own values: strings, numbers and anything at all, within
  * the bounds that a schema gives. Knows nothing of schemas.
  */
-#ifndef M1_MODEL_JSONVALUE_H
-#define M1_MODEL_JSONVALUE_H
+#ifndef M1_GRAMMAR_JSONVALUE_H
+#define M1_GRAMMAR_JSONVALUE_H
 
-#include "model/nfa.h"
+#include "grammar/nfa.h"
 
 #define M1_JSON_NO_MAX (-1)
 

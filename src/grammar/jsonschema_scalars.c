@@ -2,9 +2,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/jsonschema_internal.h"
+#include "grammar/jsonschema_internal.h"
 #include "text/jsontext.h"
-#include "model/regex.h"
+#include "grammar/regex.h"
 
 /* ---- strings ---- */
 

@@ -1,6 +1,6 @@
 /* vocabulary.c - see vocabulary.h. */
 #define _GNU_SOURCE /* qsort_r */
-#include "model/vocabulary.h"
+#include "grammar/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

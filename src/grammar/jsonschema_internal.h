@@ -7,12 +7,12 @@
  *   jsonschema_scalars.c   strings, numbers, listed values
  *   jsonschema_disjoint.c  whether the alternatives of a oneOf exclude each other
  */
-#ifndef M1_MODEL_JSONSCHEMA_INTERNAL_H
-#define M1_MODEL_JSONSCHEMA_INTERNAL_H
+#ifndef M1_GRAMMAR_JSONSCHEMA_INTERNAL_H
+#define M1_GRAMMAR_JSONSCHEMA_INTERNAL_H
 
 #include <jansson.h>
 
-#include "model/jsonvalue.h"
+#include "grammar/jsonvalue.h"
 
 /* A schema that is referred to, and the rule that it becomes. */
 typedef struct m1_schema_rule

@@ -7,10 +7,10 @@
  * set of texts. Refused by name: back references, look-around, \b, flags, \p. U+0000
  * matches nothing, since SQL texts cannot hold it.
  */
-#ifndef M1_MODEL_REGEX_H
-#define M1_MODEL_REGEX_H
+#ifndef M1_GRAMMAR_REGEX_H
+#define M1_GRAMMAR_REGEX_H
 
-#include "model/nfa.h"
+#include "grammar/nfa.h"
 
 /* How the characters that a regular expression speaks of are written in the answer. */
 typedef int32_t (*m1_write_characters)(m1_nfa *nfa, const m1_range *set, size_t n, int32_t next);

@@ -1,6 +1,6 @@
 /* nfa.c - see nfa.h. */
 #define _DEFAULT_SOURCE /* explicit_bzero */
-#include "model/nfa.h"
+#include "grammar/nfa.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* jsonvalue.c - see jsonvalue.h. */
-#include "model/jsonvalue.h"
+#include "grammar/jsonvalue.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,12 +1,12 @@
 /* jsonschema.c - see jsonschema.h and jsonschema_internal.h. */
-#include "model/jsonschema.h"
+#include "grammar/jsonschema.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/jsonschema_internal.h"
+#include "grammar/jsonschema_internal.h"
 #include "base/utf8.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */

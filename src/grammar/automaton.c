@@ -1,5 +1,5 @@
 /* automaton.c - see automaton.h. Stacks are shared lists: equal stacks have equal numbers, so places compare fast. */
-#include "model/automaton.h"
+#include "grammar/automaton.h"
 
 #include <stdlib.h>
 #include <string.h>

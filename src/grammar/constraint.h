@@ -10,13 +10,20 @@
  * Any thread may compile, create and free. A cursor is used by one thread at a time;
  * cursors of one constraint share its lock.
  */
-#ifndef M1_MODEL_CONSTRAINT_H
-#define M1_MODEL_CONSTRAINT_H
+#ifndef M1_GRAMMAR_CONSTRAINT_H
+#define M1_GRAMMAR_CONSTRAINT_H
 
-#include "model/vocabulary.h"
-#include "wire/message.h" /* m1w_constraint */
+#include "grammar/vocabulary.h"
 
 #define M1_MAX_CHOICES 10000
+
+/* What the text of a constraint is. */
+typedef enum m1_constraint_kind
+{
+	M1_CONSTRAINT_CHOICES,	   /* a JSON array of strings, of which the answer is one */
+	M1_CONSTRAINT_JSON_SCHEMA, /* the schema of a JSON value */
+	M1_CONSTRAINT_REGEX,	   /* a regular expression that all of the answer matches */
+} m1_constraint_kind;
 
 typedef struct m1_constraint m1_constraint;
 typedef struct m1_cursor m1_cursor;
@@ -25,12 +32,12 @@ typedef struct m1_cursor m1_cursor;
  * Compiles the text. Scored choices are not constrained themselves: their constraint ends where the answer begins. The
  * vocabulary must outlive it. M1_E_INVALID_ARGUMENT and M1_E_UNSUPPORTED name the part of the text that is at fault.
  */
-m1_status m1_constraint_compile(m1w_constraint kind, m1_slice text, bool scored, const m1_vocabulary *v,
+m1_status m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v,
 								m1_constraint **out, m1_error *err);
 void m1_constraint_retain(m1_constraint *c);
 /* Forgets the constraint when nobody retains it and no cursor is left. NULL is allowed. */
 void m1_constraint_release(m1_constraint *c);
-bool m1_constraint_is(const m1_constraint *c, m1w_constraint kind, m1_slice text, bool scored);
+bool m1_constraint_is(const m1_constraint *c, m1_constraint_kind kind, m1_slice text, bool scored);
 
 /* Tokens that an answer should have room for. */
 int m1_constraint_room(const m1_constraint *c);

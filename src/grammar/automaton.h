@@ -6,10 +6,10 @@
  * constraint, under whose lock it is used; states are numbers that stay valid until
  * m1_automaton_compact. Memory grows when a state is met for the first time only.
  */
-#ifndef M1_MODEL_AUTOMATON_H
-#define M1_MODEL_AUTOMATON_H
+#ifndef M1_GRAMMAR_AUTOMATON_H
+#define M1_GRAMMAR_AUTOMATON_H
 
-#include "model/nfa.h"
+#include "grammar/nfa.h"
 
 #define M1_AUTOMATON_DEAD (-1)		/* no text goes on like this */
 #define M1_AUTOMATON_TOO_LARGE (-2) /* more states than are worth having, or memory ran out */

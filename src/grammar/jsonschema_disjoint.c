@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "model/jsonschema_internal.h"
+#include "grammar/jsonschema_internal.h"
 
 #define MAX_REFERENCES 16	 /* followed one after the other */
 #define MAX_ALTERNATIVES 256 /* of one oneOf */

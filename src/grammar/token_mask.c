@@ -6,7 +6,7 @@
  * string, that would be nearly the whole vocabulary: there the plain tokens are added as
  * one set, after it has been shown for their lengths, not for each, that they fit.
  */
-#include "model/token_mask.h"
+#include "grammar/token_mask.h"
 
 #include <string.h>
 

@@ -4,11 +4,11 @@
  *
  * Called under the lock of the constraint that the automaton belongs to.
  */
-#ifndef M1_MODEL_TOKEN_MASK_H
-#define M1_MODEL_TOKEN_MASK_H
+#ifndef M1_GRAMMAR_TOKEN_MASK_H
+#define M1_GRAMMAR_TOKEN_MASK_H
 
-#include "model/automaton.h"
-#include "model/vocabulary.h"
+#include "grammar/automaton.h"
+#include "grammar/vocabulary.h"
 
 #define M1_NO_LIMIT M1_NFA_NEVER
 

@@ -1,5 +1,5 @@
 /* regex.c - see regex.h: a parser that makes a tree, and what writes the tree into an nfa from its end. */
-#include "model/regex.h"
+#include "grammar/regex.h"
 
 #include <stdlib.h>
 #include <string.h>
