@@ -17,7 +17,7 @@ CUDA_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/cud
 CUDA_LIBS   := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -lstdc++ -ldl -lrt
 NVCC_FLAGS  := -std=c++17 -O3 -lineinfo -Xptxas -v
 
-$(CUDA_ENGINE): $(BUILD)/obj/src/engine/main.o $(CUDA_OBJ) $(CORE_LIB)
+$(CUDA_ENGINE): $(BUILD)/obj/src/commands/main.o $(CUDA_OBJ) $(CORE_LIB)
 	$(ENGINE_CC) -o $@ $^ $(CUDA_LIBS) $(ENGINE_LIBS)
 
 $(BUILD)/cuda/%.o: %.c
@@ -53,7 +53,7 @@ EMULATED_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) $(CUDA_KERNEL:%.cu=$(BU
 EMULATED_CXX    := $(CXX) -std=c++17 -O2 -g -Itest/emulation -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
                    -DM1K_EMULATED $(SANITIZE) $(EXTRA_CFLAGS)
 
-$(EMULATED_ENGINE): $(BUILD)/obj/src/engine/main.o $(EMULATED_OBJ) $(CORE_LIB)
+$(EMULATED_ENGINE): $(BUILD)/obj/src/commands/main.o $(EMULATED_OBJ) $(CORE_LIB)
 	$(ENGINE_CC) $(SANITIZE) -o $@ $^ -lstdc++ $(ENGINE_LIBS)
 
 $(EMULATED_BENCH): $(GPU_BENCH_SRC) $(EMULATED_OBJ) $(CORE_LIB)

@@ -3,7 +3,7 @@
 # Every .c file of these rooms belongs to it. Sanitized builds use the same rules with another
 # BUILD folder and SANITIZE flags.
 
-ENGINE_ROOMS := base blocks files text grammar wire model backend backend/cpu backend/cuda engine commands
+ENGINE_ROOMS := base blocks files text grammar backend backend/cpu backend/cuda model wire engine commands
 
 BUILD     ?= build
 SANITIZE  ?=
@@ -30,12 +30,12 @@ ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/obj/%.o) \
               $(foreach isa,$(KERNEL_ISAS),$(KERNEL_SRC:%.c=$(BUILD)/obj/%_$(isa).o))
-CORE_OBJ   := $(filter-out $(BUILD)/obj/src/engine/main.o,$(ENGINE_OBJ))
+CORE_OBJ   := $(filter-out $(BUILD)/obj/src/commands/main.o,$(ENGINE_OBJ))
 
 ENGINE   := $(BUILD)/minimax_m1_engine
 CORE_LIB := $(BUILD)/libminimax_m1_core.a
 
-$(ENGINE): $(BUILD)/obj/src/engine/main.o $(CORE_LIB)
+$(ENGINE): $(BUILD)/obj/src/commands/main.o $(CORE_LIB)
 	$(ENGINE_CC) $(SANITIZE) -o $@ $^ $(ENGINE_LIBS)
 
 $(CORE_LIB): $(CORE_OBJ)

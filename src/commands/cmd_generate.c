@@ -5,7 +5,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "engine/cli.h"
+#include "commands/cli.h"
 
 typedef struct result
 {

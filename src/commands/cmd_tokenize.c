@@ -1,5 +1,5 @@
 /* cmd_tokenize.c - `tokenize`: text on stdin, token ids on stdout, one per line. */
-#include "engine/cli.h"
+#include "commands/cli.h"
 #include "model/source.h"
 
 int

@@ -4,8 +4,8 @@
  * Each command is one file with one function; main.c chooses. Commands print their
  * results on stdout and errors on stderr, and return the exit status.
  */
-#ifndef M1_ENGINE_CLI_H
-#define M1_ENGINE_CLI_H
+#ifndef M1_COMMANDS_CLI_H
+#define M1_COMMANDS_CLI_H
 
 #include <stdio.h>
 

@@ -11,7 +11,7 @@
 #include "blocks/blocks.h"
 #include "base/clock.h"
 #include "base/pool.h"
-#include "engine/cli.h"
+#include "commands/cli.h"
 #include "model/forward.h"
 
 #define REPEATS 3		   /* of each timing; the median counts */

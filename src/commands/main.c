@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cli.h"
+#include "commands/cli.h"
 
 static const char usage[] =
 	"minimax_m1_engine - runs MiniMax-M1 checkpoints\n"

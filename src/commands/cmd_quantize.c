@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/cli.h"
+#include "commands/cli.h"
 #include "model/convert.h"
 
 #define BAR_WIDTH 30

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cli.h"
+#include "commands/cli.h"
 #include "model/forward.h"
 
 static m1_status

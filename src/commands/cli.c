@@ -1,5 +1,5 @@
 /* cli.c - see cli.h. */
-#include "engine/cli.h"
+#include "commands/cli.h"
 
 #include <errno.h>
 #include <limits.h>

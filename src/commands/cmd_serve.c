@@ -16,7 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "engine/cli.h"
+#include "commands/cli.h"
 
 typedef struct server
 {
