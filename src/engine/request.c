@@ -5,10 +5,7 @@
 #include <string.h>
 
 #include "text/chat.h"
-
-/* What closes the reasoning when its budget is spent, and what a reply without reasoning starts with. */
-#define THINK_CLOSE "</think>\n\n"
-#define THINK_NOTHING "<think>\n\n</think>\n\n"
+#include "text/markup.h"
 
 #define SURE_PROBABILITY 0.99f
 
@@ -249,7 +246,7 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 		status = constrain(r, model, constraints, g, err);
 	/* Counted as prompt, so that a small max_tokens is all for the answer. */
 	if (status == M1_OK && r->kind == M1_REQUEST_CHAT && r->thinking_budget == 0)
-		status = write_for_model(r, THINK_NOTHING, &n, err);
+		status = write_for_model(r, M1_THINK_NOTHING, &n, err);
 	if (status == M1_OK)
 		status = fit_context(model, r, g->max_tokens, err);
 	if (status == M1_OK)
@@ -400,7 +397,8 @@ static m1_status
 close_reasoning(m1_request *r, m1_error *err)
 {
 	int n;
-	m1_status status = write_for_model(r, m1_reply_at_line_start(r->reply) ? THINK_CLOSE : "\n" THINK_CLOSE, &n, err);
+	const char *tag = m1_reply_at_line_start(r->reply) ? M1_THINK_CLOSED : "\n" M1_THINK_CLOSED;
+	m1_status status = write_for_model(r, tag, &n, err);
 
 	r->reasoning_cut = true;
 	r->completion_tokens += n;

@@ -18,9 +18,8 @@
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
 #include "grammar/token_mask.h"
+#include "text/markup.h"
 
-#define THINK_OPEN "<think>"
-#define THINK_CLOSE "</think>"
 #define MASK_BUDGET ((size_t) 8 << 20)
 #define STATE_BUDGET ((size_t) 2 << 20)
 
@@ -185,7 +184,7 @@ other_bytes(m1_nfa *nfa, unsigned a, unsigned b, int32_t next)
 static int32_t
 write_free_text(m1_nfa *nfa, int32_t next)
 {
-	const char *tag = THINK_CLOSE;
+	const char *tag = M1_THINK_CLOSE;
 	const int32_t nothing = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
 	const int32_t one = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
 	int32_t at = next;
@@ -210,7 +209,7 @@ static int32_t
 write_reasoning(m1_nfa *nfa, int32_t answer)
 {
 	static const m1_range blanks[] = {{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}};
-	const int32_t open = m1_nfa_literal(nfa, m1_slice_of(THINK_OPEN),
+	const int32_t open = m1_nfa_literal(nfa, m1_slice_of(M1_THINK_OPEN),
 										write_free_text(nfa, m1_nfa_literal(nfa, m1_slice_of("\n\n"), answer)));
 	int32_t start = open;
 

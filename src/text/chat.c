@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "text/jsontext.h"
+#include "text/markup.h"
 
 typedef struct renderer
 {
@@ -92,14 +93,14 @@ control(renderer *r, const char *token)
 static void
 open_turn(renderer *r, const char *header)
 {
-	control(r, "<beginning_of_sentence>");
+	control(r, M1_TURN_OPEN);
 	markup(r, header);
 }
 
 static void
 close_turn(renderer *r)
 {
-	control(r, "<end_of_sentence>");
+	control(r, M1_TURN_CLOSE);
 	markup(r, "\n");
 }
 
@@ -163,12 +164,12 @@ tools_turn(renderer *r, const json_t *tools)
 
 	if (json_array_size(tools) == 0)
 		return;
-	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n<tools>\n");
+	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n" M1_TOOLS_OPEN "\n");
 	json_array_foreach ((json_t *) tools, i, definition)
 		tool(r, definition, i);
-	markup(r, "</tools>\n\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and "
-			  "provide tool-name and json-object of arguments, following the format below:\n<tool_calls>\n"
-			  "{\"name\": <tool-name>, \"arguments\": <args-json-object>}\n...\n</tool_calls>");
+	markup(r, M1_TOOLS_CLOSE "\n\nIf you need to call tools, please respond with " M1_CALLS_OPEN M1_CALLS_CLOSE
+							 " XML tags, and provide tool-name and json-object of arguments, following the format below:\n");
+	markup(r, M1_CALLS_OPEN "\n{\"name\": <tool-name>, \"arguments\": <args-json-object>}\n...\n" M1_CALLS_CLOSE);
 	close_turn(r);
 }
 

@@ -13,13 +13,8 @@
 #include <string.h>
 
 #include "text/jsontext.h"
+#include "text/markup.h"
 #include "base/utf8.h"
-
-#define THINK_OPEN "<think>"
-#define THINK_CLOSE "</think>"
-#define MARKUP_BREAKS 2 /* behind </think> */
-#define CALLS_OPEN "<tool_calls>"
-#define CALLS_CLOSE "</tool_calls>"
 
 /* A stop string and how much of it the content so far ends with (Knuth, Morris and Pratt). */
 typedef struct stop
@@ -162,13 +157,13 @@ skip_breaks_after_tag(m1_reply *r)
 
 	if (!r->after_tag)
 		return;
-	while (n < r->pending.len && is_break(r->pending.data[n]) && !(breaks_are_content(r) && r->breaks == MARKUP_BREAKS))
+	while (n < r->pending.len && is_break(r->pending.data[n]) && !(breaks_are_content(r) && r->breaks == M1_THINK_BREAKS))
 	{
 		n++;
 		r->breaks++;
 	}
 	m1_buf_consume(&r->pending, n);
-	r->after_tag = r->pending.len == 0 && !(breaks_are_content(r) && r->breaks == MARKUP_BREAKS);
+	r->after_tag = r->pending.len == 0 && !(breaks_are_content(r) && r->breaks == M1_THINK_BREAKS);
 }
 
 static void
@@ -197,13 +192,13 @@ drain_opening(m1_reply *r, bool final)
 	while (blank < r->pending.len && strchr(" \t\r\n", r->pending.data[blank]) != NULL)
 		blank++;
 	left = r->pending.len - blank;
-	if (left >= strlen(THINK_OPEN) && memcmp(r->pending.data + blank, THINK_OPEN, strlen(THINK_OPEN)) == 0)
+	if (left >= strlen(M1_THINK_OPEN) && memcmp(r->pending.data + blank, M1_THINK_OPEN, strlen(M1_THINK_OPEN)) == 0)
 	{
-		m1_buf_consume(&r->pending, blank + strlen(THINK_OPEN));
+		m1_buf_consume(&r->pending, blank + strlen(M1_THINK_OPEN));
 		enter_after_tag(r, M1_REPLY_REASONING);
 		return true;
 	}
-	if (!final && left < strlen(THINK_OPEN) && (left == 0 || memcmp(r->pending.data + blank, THINK_OPEN, left) == 0))
+	if (!final && left < strlen(M1_THINK_OPEN) && (left == 0 || memcmp(r->pending.data + blank, M1_THINK_OPEN, left) == 0))
 		return false;
 	r->state = M1_REPLY_CONTENT;
 	return true;
@@ -212,14 +207,14 @@ drain_opening(m1_reply *r, bool final)
 static bool
 drain_reasoning(m1_reply *r, bool final)
 {
-	const size_t tag_len = strlen(THINK_CLOSE);
+	const size_t tag_len = strlen(M1_THINK_CLOSE);
 	const char *tag;
 	size_t keep;
 
 	skip_breaks_after_tag(r);
 	if (r->pending.len == 0)
 		return false;
-	tag = memmem(r->pending.data, r->pending.len, THINK_CLOSE, tag_len);
+	tag = memmem(r->pending.data, r->pending.len, M1_THINK_CLOSE, tag_len);
 	if (tag != NULL)
 	{
 		size_t before = (size_t) (tag - r->pending.data);
@@ -230,7 +225,7 @@ drain_reasoning(m1_reply *r, bool final)
 		enter_after_tag(r, M1_REPLY_CONTENT);
 		return true;
 	}
-	keep = final ? 0 : partial_tag(r->pending.data, r->pending.len, THINK_CLOSE, tag_len);
+	keep = final ? 0 : partial_tag(r->pending.data, r->pending.len, M1_THINK_CLOSE, tag_len);
 	keep += trailing_breaks(r->pending.data, r->pending.len - keep);
 	emit(r, M1_REASONING, r->pending.len - keep);
 	return false;
@@ -405,14 +400,14 @@ m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 	json_t *calls = json_array();
 	bool ok = calls != NULL;
 
-	while (ok && at < end && (at = memmem(at, (size_t) (end - at), CALLS_OPEN, strlen(CALLS_OPEN))) != NULL)
+	while (ok && at < end && (at = memmem(at, (size_t) (end - at), M1_CALLS_OPEN, strlen(M1_CALLS_OPEN))) != NULL)
 	{
 		const char *close;
 
-		at += strlen(CALLS_OPEN);
-		close = memmem(at, (size_t) (end - at), CALLS_CLOSE, strlen(CALLS_CLOSE));
+		at += strlen(M1_CALLS_OPEN);
+		close = memmem(at, (size_t) (end - at), M1_CALLS_CLOSE, strlen(M1_CALLS_CLOSE));
 		add_calls(calls, at, close != NULL ? close : end);
-		at = close != NULL ? close + strlen(CALLS_CLOSE) : end;
+		at = close != NULL ? close + strlen(M1_CALLS_CLOSE) : end;
 	}
 	if (ok && json_array_size(calls) > 0)
 		ok = m1_json_write(json, calls, M1_JSON_AS_GIVEN);

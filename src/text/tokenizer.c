@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "files/jsonfile.h"
-#include "text/tokenizer_internal.h"
 #include "base/utf8.h"
+#include "files/jsonfile.h"
+#include "text/markup.h"
+#include "text/tokenizer_internal.h"
 
 #define CONFIG_NAME "tokenizer_config.json"
 #define QUOTED_BYTES 80 /* of a token, in an error */
@@ -172,8 +173,6 @@ index_bytes(m1_tokenizer *t, m1_error *err)
 	return M1_OK;
 }
 
-#define DEFAULT_EOS "<end_of_sentence>" /* the released one */
-
 static m1_status
 set_eos(m1_tokenizer *t, const char *name, m1_error *err)
 {
@@ -188,7 +187,7 @@ find_eos(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	json_t *root;
 	const json_t *eos;
-	const char *name = DEFAULT_EOS;
+	const char *name = M1_TURN_CLOSE;
 	m1_status status = m1_json_load_object(dir, CONFIG_NAME, &root, err);
 
 	if (status != M1_OK && status != M1_E_NOT_FOUND)
@@ -229,7 +228,7 @@ load(m1_tokenizer *t, const char *dir, const m1_gguf *gguf, m1_error *err)
 	if (gguf == NULL)
 		status = find_eos(t, dir, err);
 	else if (t->eos < 0)
-		status = set_eos(t, DEFAULT_EOS, err);
+		status = set_eos(t, M1_TURN_CLOSE, err);
 	if (status == M1_OK)
 		t->tokens[t->eos].special = true; /* what ends a turn is never text, whatever its entry says */
 	return status;

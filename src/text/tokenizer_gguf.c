@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/markup.h"
 #include "text/tokenizer_internal.h"
 
 #define KEY(name) "tokenizer.ggml." name
@@ -322,7 +323,7 @@ m1_tokenizer_write_gguf(const m1_tokenizer *t, m1_gguf_writer *w, m1_error *err)
 	{
 		const char *key;
 		const char *token;
-	} roles[] = {{KEY("bos_token_id"), "<beginning_of_sentence>"}, {KEY("padding_token_id"), "<pad>"}};
+	} roles[] = {{KEY("bos_token_id"), M1_TURN_OPEN}, {KEY("padding_token_id"), "<pad>"}};
 	m1_buf spelled = {0};
 	m1_status status;
 	bool ok;

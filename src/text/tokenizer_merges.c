@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "text/markup.h"
 #include "text/tokenizer_internal.h"
 
 #define FILE_NAME "merges.txt"
@@ -37,8 +38,8 @@ static const char *const released_added[] = {
 	"<commit_before>",
 	"<commit_msg>",
 	"<commit_after>",
-	"<beginning_of_sentence>",
-	"<end_of_sentence>",
+	M1_TURN_OPEN,
+	M1_TURN_CLOSE,
 	"<end_of_document>",
 	"<function_call>",
 	"<code_interpreter>",

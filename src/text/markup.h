@@ -1,0 +1,28 @@
+/*
+ * markup.h - the tags of M1's chat form: the one place that spells them.
+ *
+ * chat.c writes them into prompts, reply.c and grammar/constraint.c find them in replies.
+ * Turns are control tokens; the others are text, which some checkpoints have as one token.
+ */
+#ifndef M1_TEXT_MARKUP_H
+#define M1_TEXT_MARKUP_H
+
+/* A turn of the conversation; the latter is also what ends a reply. */
+#define M1_TURN_OPEN "<beginning_of_sentence>"
+#define M1_TURN_CLOSE "<end_of_sentence>"
+
+#define M1_THINK_OPEN "<think>"
+#define M1_THINK_CLOSE "</think>"
+/* Line breaks behind M1_THINK_CLOSE that belong to the markup, and how they are written. */
+#define M1_THINK_BREAKS 2
+#define M1_THINK_CLOSED M1_THINK_CLOSE "\n\n"
+/* What a reply without reasoning starts with. */
+#define M1_THINK_NOTHING M1_THINK_OPEN "\n\n" M1_THINK_CLOSED
+
+/* Definitions of tools in a prompt, and calls of them in a reply. */
+#define M1_TOOLS_OPEN "<tools>"
+#define M1_TOOLS_CLOSE "</tools>"
+#define M1_CALLS_OPEN "<tool_calls>"
+#define M1_CALLS_CLOSE "</tool_calls>"
+
+#endif
