@@ -17,14 +17,14 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/wire/*.c))) src/base/status.o src/base/buf.o src/base/hour.o
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c))) src/base/status.o src/base/buf.o src/base/hour.o
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
 EXTRA_CLEAN = build
 
 PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
 PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)
-PG_CPPFLAGS = -Isrc -Isrc/pg -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"$(PG_SHAREDIR)"'
+PG_CPPFLAGS = -Isrc -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"$(PG_SHAREDIR)"'
 # Designated initializers and declarations where they are needed are C99; the server's flags warn of the latter.
 PG_CFLAGS = -Wno-declaration-after-statement
 
@@ -50,7 +50,7 @@ uninstall-engine:
 	rm -rf '$(DESTDIR)$(PG_SHAREDIR)/minimax_m1'
 
 # The headers that both sides of the socket share.
-$(OBJS): $(wildcard src/pg/*.h src/wire/*.h src/base/*.h)
+$(OBJS): $(wildcard src/pg/*.h src/pg/*/*.h src/wire/*.h src/base/*.h)
 
 else
 

@@ -2,8 +2,8 @@
  * module.c
  *	  Library load: settings, shared memory and the background worker.
  */
-#include "jobs.h"
-#include "usage.h"
+#include "pg/jobs/jobs.h"
+#include "pg/usage/usage.h"
 
 #include <limits.h>
 

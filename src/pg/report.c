@@ -16,7 +16,7 @@
  *	  device			58000  system_error
  *	  internal			XX000  internal_error
  */
-#include "m1pg.h"
+#include "pg/m1pg.h"
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"

@@ -6,8 +6,8 @@
  *	  waiting. Latches are set after it is released or while it is held; they
  *	  never block.
  */
-#include "jobs.h"
-#include "usage.h"
+#include "pg/jobs/jobs.h"
+#include "pg/usage/usage.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"

@@ -1,0 +1,442 @@
+/*
+ * channel.c
+ *	  A backend's side of one request: a slot in the shared table, and a dynamic
+ *	  shared memory segment with one queue in each direction.
+ *
+ *	  The segment belongs to the current resource owner. Its detach callback
+ *	  frees the slot, so an error, a cancel, a dropped portal or the end of the
+ *	  process all end the request; the worker notices the freed slot and cancels
+ *	  in the engine.
+ */
+#include "pg/usage/usage.h"
+
+#include <limits.h>
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/shm_mq.h"
+#include "storage/shm_toc.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+
+/*
+ * From libpq/libpq.h, which needs the Kerberos headers that Debian's server
+ * headers do not bring.
+ */
+extern bool pq_check_connection(void);
+
+/* How often a waiting backend looks whether client and worker are still there. */
+#define CHECK_INTERVAL_MS 200
+/* How long the worker may be away before a waiting request gives up: its restart takes 2 s. */
+#define WORKER_ABSENCE_MS 10000
+
+struct M1Channel
+{
+	dsm_segment *segment;
+	shm_mq_handle *requests;
+	shm_mq_handle *events;
+	m1w_type	type;
+	char	   *unsent;			/* the payload, while the queue has not taken all of it; else NULL */
+	Size		unsent_len;
+	int			slot;
+	uint64		request;
+	TimestampTz submitted_at;
+	TimestampTz running_since;	/* 0 until the worker has forwarded it */
+	TimestampTz worker_missed;	/* since when there is no worker; 0 = there is one */
+};
+
+/* ---- slots ---- */
+
+static void
+free_slot(int index)
+{
+	M1Slot	   *slot = &m1pg_shared->slots[index];
+
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_statement_end(slot);
+	if (slot->state == M1_SLOT_CLAIMED || slot->state == M1_SLOT_SUBMITTED)
+		m1pg_account_unseen(slot);
+	/* all of it: the excerpt is part of somebody's prompt */
+	memset(slot, 0, sizeof *slot);
+	m1pg_wake_worker();
+	LWLockRelease(m1pg_shared->lock);
+}
+
+static void
+on_detach(dsm_segment *segment, Datum slot)
+{
+	free_slot(DatumGetInt32(slot));
+}
+
+static int
+find_free_slot(void)
+{
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+		if (m1pg_shared->slots[i].state == M1_SLOT_FREE)
+			return i;
+	return -1;
+}
+
+/* Cuts at a character boundary of the server's encoding. */
+static void
+copy_excerpt(char *to, const char *from)
+{
+	int			len = pg_mbcliplen(from, strlen(from), M1PG_EXCERPT - 1);
+
+	memcpy(to, from, len);
+	to[len] = '\0';
+}
+
+/* There are max_requests + max_queue slots: one is free as long as the queue has room. */
+static int
+free_slot_of_queue(m1_error *error)
+{
+	int			index = find_free_slot();
+
+	if (index >= 0)
+		return index;
+	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
+	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
+	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
+	return -1;
+}
+
+/* What a request brings to its admission. */
+typedef struct Claim
+{
+	m1w_type	type;
+	const char *function;
+	const char *excerpt;
+	M1Quota		quota;			/* of the role that makes it */
+	int64		most_tokens;	/* that it may take */
+	int64		most_reply;		/* of these the reply */
+	int64		token_limit;	/* what the statement leaves it; 0 = no limit */
+} Claim;
+
+static void
+fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
+{
+	memset(slot, 0, sizeof *slot);
+	slot->state = M1_SLOT_CLAIMED;
+	slot->request = ++m1pg_shared->last_request;
+	slot->proc = MyProc;
+	slot->pid = MyProcPid;
+	slot->userid = GetUserId();
+	slot->databaseid = MyDatabaseId;
+	slot->type = claim->type;
+	slot->submitted_at = slot->state_since = now;
+	if (m1pg_request_timeout > 0)
+		slot->deadline = TimestampTzPlusMilliseconds(now, m1pg_request_timeout);
+	slot->reserved = claim->most_tokens;
+	slot->most_reply = (int) Min(claim->most_reply, INT_MAX);
+	slot->token_limit = claim->token_limit;
+	strlcpy(slot->function, claim->function, sizeof slot->function);
+	copy_excerpt(slot->excerpt, claim->excerpt);
+}
+
+/* Admission: a free slot and room in the role's quota, in one moment. -1: refused, *error says why. */
+static int
+claim_slot(const Claim *claim, uint64 *request, m1_error *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	M1Stats    *stats;
+	int			index;
+
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	stats = m1pg_function_stats(claim->function);
+	index = free_slot_of_queue(error);
+	if (index >= 0 && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most_tokens, error))
+		index = -1;
+	if (index >= 0)
+	{
+		fill_slot(&m1pg_shared->slots[index], claim, now);
+		*request = m1pg_shared->slots[index].request;
+		stats->requests++;
+	}
+	else
+		stats->rejected++;
+	LWLockRelease(m1pg_shared->lock);
+	return index;
+}
+
+static void
+submit_slot(int index, dsm_handle handle)
+{
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_shared->slots[index].handle = handle;
+	m1pg_shared->slots[index].state = M1_SLOT_SUBMITTED;
+	m1pg_wake_worker();
+	LWLockRelease(m1pg_shared->lock);
+}
+
+/* ---- waiting ---- */
+
+static m1w_type
+unavailable(m1_error *error, const char *why)
+{
+	m1_fail(error, M1_E_UNAVAILABLE, "%s", why);
+	m1_error_hint(error, "The request was not completed. Try again.");
+	return M1W_ERROR;
+}
+
+/* A worker that is restarting is waited for; one that stays away is not. */
+static bool
+worker_stays_away(M1Channel *c)
+{
+	TimestampTz now;
+
+	if (m1pg_shared->worker != NULL)
+	{
+		c->worker_missed = 0;
+		return false;
+	}
+	now = GetCurrentTimestamp();
+	if (c->worker_missed == 0)
+		c->worker_missed = now;
+	return TimestampDifferenceExceeds(c->worker_missed, now, WORKER_ABSENCE_MS);
+}
+
+/* As client_connection_check_interval does: nobody waits for an answer any more. */
+static void
+check_client(void)
+{
+	if (MyProcPort != NULL && whereToSendOutput == DestRemote && !pq_check_connection())
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+}
+
+void
+m1pg_channel_wait(void)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   CHECK_INTERVAL_MS, PG_WAIT_EXTENSION);
+
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	if (events & WL_TIMEOUT)
+		check_client();
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* ---- the request ---- */
+
+/* false: the server has no segment left. */
+static bool
+create_queues(M1Channel *c)
+{
+	shm_toc_estimator e;
+	shm_toc    *toc;
+	shm_mq	   *mq;
+	Size		size;
+
+	shm_toc_initialize_estimator(&e);
+	shm_toc_estimate_chunk(&e, M1PG_REQUEST_QUEUE_BYTES);
+	shm_toc_estimate_chunk(&e, M1PG_EVENT_QUEUE_BYTES);
+	shm_toc_estimate_keys(&e, 2);
+	size = shm_toc_estimate(&e);
+
+	c->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (c->segment == NULL)
+		return false;
+	on_dsm_detach(c->segment, on_detach, Int32GetDatum(c->slot));
+	toc = shm_toc_create(M1PG_CHANNEL_MAGIC, dsm_segment_address(c->segment), size);
+
+	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
+	shm_toc_insert(toc, M1PG_KEY_REQUESTS, mq);
+	shm_mq_set_sender(mq, MyProc);
+	c->requests = shm_mq_attach(mq, c->segment, NULL);
+
+	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_EVENT_QUEUE_BYTES), M1PG_EVENT_QUEUE_BYTES);
+	shm_toc_insert(toc, M1PG_KEY_EVENTS, mq);
+	shm_mq_set_receiver(mq, MyProc);
+	c->events = shm_mq_attach(mq, c->segment, NULL);
+	return true;
+}
+
+/* Gives the queue what it takes. true: nothing is left to send. */
+static bool
+send_request(M1Channel *c, const char *payload, Size len)
+{
+	M1Message	message = {c->type};
+	shm_mq_iovec iov[2];
+	shm_mq_result result;
+
+	iov[0].data = (const char *) &message;
+	iov[0].len = sizeof message;
+	iov[1].data = payload;
+	iov[1].len = len;
+#if PG_VERSION_NUM >= 150000
+	result = shm_mq_sendv(c->requests, iov, 2, true, true);
+#else
+	result = shm_mq_sendv(c->requests, iov, 2, true);
+#endif
+	/* Detached: the worker may have refused the request unread, and its answer says why. */
+	return result != SHM_MQ_WOULD_BLOCK;
+}
+
+/* The worker reads a request only when it is admitted, so a long prompt is sent while its answer is waited for. */
+static void
+send_unsent(M1Channel *c)
+{
+	if (c->unsent == NULL || !send_request(c, c->unsent, c->unsent_len))
+		return;
+	pfree(c->unsent);
+	c->unsent = NULL;
+}
+
+M1Channel *
+m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
+					  const char *function, const char *excerpt, m1_error *error)
+{
+	Claim		claim = {.type = type, .function = function, .excerpt = excerpt};
+	M1Channel  *c;
+	bool		created = false;
+
+	m1pg_require_shared();
+	if (len > M1W_MAX_PAYLOAD)
+	{
+		m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the request is too large");
+		m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
+		return NULL;
+	}
+	claim.token_limit = m1pg_statement_check(function, type);
+	m1pg_quota_of(GetUserId(), &claim.quota);
+	m1pg_most_tokens(type, payload, len, &claim.most_tokens, &claim.most_reply);
+	c = palloc0(sizeof *c);
+	c->type = type;
+	if ((c->slot = claim_slot(&claim, &c->request, error)) < 0)
+	{
+		pfree(c);
+		return NULL;
+	}
+	c->submitted_at = GetCurrentTimestamp();
+	PG_TRY();
+	{
+		created = create_queues(c);
+	}
+	PG_FINALLY();
+	{
+		/* with a segment, its detach callback frees the slot */
+		if (c->segment == NULL)
+			free_slot(c->slot);
+	}
+	PG_END_TRY();
+	if (!created)
+	{
+		pfree(c);
+		m1_fail(error, M1_E_OVERLOADED, "the server has no dynamic shared memory segment left");
+		m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
+		return NULL;
+	}
+	m1pg_statement_call(function, type);
+	submit_slot(c->slot, dsm_segment_handle(c->segment));
+	if (!send_request(c, payload, len))
+	{
+		c->unsent = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
+		memcpy(c->unsent, payload, len);
+		c->unsent_len = len;
+	}
+	return c;
+}
+
+void
+m1pg_channel_pin(M1Channel *c)
+{
+	dsm_pin_mapping(c->segment);
+}
+
+bool
+m1pg_channel_reached_engine(const M1Channel *c)
+{
+	return c->running_since != 0;
+}
+
+double
+m1pg_channel_queue_ms(const M1Channel *c)
+{
+	if (c->running_since == 0)
+		return 0;
+	return Max(0.0, (double) (c->running_since - c->submitted_at) / 1000.0);
+}
+
+/* Notes when the worker handed the request to the engine. */
+static void
+note_running(M1Channel *c)
+{
+	const M1Slot *slot = &m1pg_shared->slots[c->slot];
+
+	if (c->running_since != 0)
+		return;
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	if (slot->request == c->request && slot->state == M1_SLOT_RUNNING)
+		c->running_since = slot->state_since;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+static m1w_type
+read_failure(const char *payload, Size len, m1_error *error)
+{
+	m1w_failure failure;
+
+	if (m1w_decode_failure(payload, len, &failure, error) == M1_OK)
+		m1w_failure_to_error(&failure, error);
+	return M1W_ERROR;
+}
+
+m1w_type
+m1pg_channel_poll(M1Channel *c, const char **payload, Size *len, m1_error *error)
+{
+	void	   *data;
+	Size		size;
+	shm_mq_result result;
+	M1Message	message;
+
+	send_unsent(c);
+	note_running(c);
+	result = shm_mq_receive(c->events, &size, &data, true);
+	if (result == SHM_MQ_WOULD_BLOCK)
+		return worker_stays_away(c) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
+	if (result == SHM_MQ_DETACHED)
+		return unavailable(error, "the background worker went away");
+	if (size < sizeof message)
+		elog(ERROR, "minimax_m1: message of %zu bytes from the worker", size);
+	memcpy(&message, data, sizeof message);
+	*payload = (const char *) data + sizeof message;
+	*len = size - sizeof message;
+	return message.type == M1W_ERROR ? read_failure(*payload, *len, error) : message.type;
+}
+
+m1w_type
+m1pg_channel_try_receive(M1Channel *c, const char **payload, Size *len, m1_error *error)
+{
+	m1w_type	type;
+
+	while ((type = m1pg_channel_poll(c, payload, len, error)) == M1PG_NO_EVENT)
+		m1pg_channel_wait();
+	return type;
+}
+
+m1w_type
+m1pg_channel_receive(M1Channel *c, const char **payload, Size *len)
+{
+	m1_error	error;
+	m1w_type	type = m1pg_channel_try_receive(c, payload, len, &error);
+
+	if (type == M1W_ERROR)
+		m1pg_report(&error);
+	return type;
+}
+
+void
+m1pg_channel_close(M1Channel *c)
+{
+	dsm_detach(c->segment);
+	if (c->unsent != NULL)
+		pfree(c->unsent);
+	pfree(c);
+}

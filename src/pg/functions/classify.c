@@ -1,0 +1,198 @@
+/*
+ * classify.c
+ *	  classify(): one, or several, of a set of labels; the set is an array or an
+ *	  enum type.
+ */
+#include "pg/functions/constrained.h"
+#include "pg/functions/type_schema.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+PG_FUNCTION_INFO_V1(m1pg_classify);
+PG_FUNCTION_INFO_V1(m1pg_classify_enum);
+
+/* ---- labels ---- */
+
+pg_noreturn static void
+bad_categories(const char *why, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("minimax_m1: %s", why), detail != NULL ? errdetail("%s", detail) : 0));
+	pg_unreachable();
+}
+
+static bool
+contains(const List *labels, const char *label)
+{
+	ListCell   *cell;
+
+	foreach(cell, labels)
+		if (strcmp(lfirst(cell), label) == 0)
+			return true;
+	return false;
+}
+
+static List *
+read_categories(ArrayType *array)
+{
+	List	   *labels = NIL;
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	if (n == 0)
+		bad_categories("there are no categories", NULL);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *label;
+
+		if (nulls[i])
+			bad_categories("a category is NULL", psprintf("It is number %d.", i + 1));
+		label = TextDatumGetCString(values[i]);
+		if (label[0] == '\0')
+			bad_categories("a category is empty", psprintf("It is number %d.", i + 1));
+		if (contains(labels, label))
+			bad_categories("a category is there twice", psprintf("It is \"%s\".", label));
+		labels = lappend(labels, label);
+	}
+	return labels;
+}
+
+static char *
+join(const char *before, const List *labels)
+{
+	StringInfoData s;
+	ListCell   *cell;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, before);
+	foreach(cell, labels)
+		appendStringInfo(&s, "%s%s", cell == list_head(labels) ? "" : ", ", (char *) lfirst(cell));
+	appendStringInfoChar(&s, '.');
+	return s.data;
+}
+
+/* ---- requests ---- */
+
+static bool
+choose_one(const text *input, const List *labels, char **label, m1_error *error)
+{
+	m1w_generate g;
+	StringInfoData choices;
+
+	m1pg_default_request(&g);
+	initStringInfo(&choices);
+	m1pg_append_json_strings(&choices, labels);
+	m1pg_constrain(&g, M1W_CONSTRAINT_CHOICES, choices.data);
+	return m1pg_read_task(&g, join("Classify the following text as one of: ", labels), input, error) &&
+		m1pg_run_constrained(&g, "classify", label, error);
+}
+
+/* The answer is a JSON array of labels, the same one perhaps more than once. */
+static List *
+read_chosen(const char *answer, const List *labels)
+{
+	Jsonb	   *array = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));
+	List	   *chosen = NIL;
+	List	   *sorted = NIL;
+	JsonbIterator *it = JsonbIteratorInit(&array->root);
+	JsonbValue	v;
+	JsonbIteratorToken token;
+	ListCell   *cell;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+		if (token == WJB_ELEM && v.type == jbvString)
+			chosen = lappend(chosen, pnstrdup(v.val.string.val, v.val.string.len));
+	foreach(cell, labels)
+		if (contains(chosen, lfirst(cell)))
+			sorted = lappend(sorted, lfirst(cell));
+	return sorted;
+}
+
+static bool
+choose_several(const text *input, const List *labels, List **chosen, m1_error *error)
+{
+	m1w_generate g;
+	StringInfoData schema;
+	char	   *answer;
+
+	m1pg_default_request(&g);
+	initStringInfo(&schema);
+	appendStringInfoString(&schema, "{\"type\": \"array\", \"items\": {\"enum\": ");
+	m1pg_append_json_strings(&schema, labels);
+	appendStringInfo(&schema, "}, \"minItems\": 1, \"maxItems\": %d}", list_length(labels));
+	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, schema.data);
+	if (!m1pg_read_task(&g, join("Classify the following text as one or more of, as a JSON array: ", labels), input, error) ||
+		!m1pg_run_constrained(&g, "classify", &answer, error))
+		return false;
+	*chosen = read_chosen(answer, labels);
+	return true;
+}
+
+static ArrayType *
+array_of_labels(const List *labels)
+{
+	Datum	   *values = palloc(Max(list_length(labels), 1) * sizeof *values);
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, labels)
+		values[n++] = CStringGetTextDatum(lfirst(cell));
+	return construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* ---- SQL ---- */
+
+/* classify(input, categories, multi) */
+Datum
+m1pg_classify(PG_FUNCTION_ARGS)
+{
+	List	   *labels;
+	List	   *chosen = NIL;
+	char	   *label;
+	m1_error	error;
+	bool		done;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	labels = read_categories(PG_GETARG_ARRAYTYPE_P(1));
+	if (!PG_ARGISNULL(2) && PG_GETARG_BOOL(2))
+		done = choose_several(PG_GETARG_TEXT_PP(0), labels, &chosen, &error);
+	else if ((done = choose_one(PG_GETARG_TEXT_PP(0), labels, &label, &error)))
+		chosen = list_make1(label);
+	if (!done)
+	{
+		m1pg_report_or_null(&error);
+		PG_RETURN_NULL();
+	}
+	PG_RETURN_ARRAYTYPE_P(array_of_labels(chosen));
+}
+
+/* classify(input, NULL::some_enum) */
+Datum
+m1pg_classify_enum(PG_FUNCTION_ARGS)
+{
+	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 1);
+	List	   *labels;
+	char	   *label;
+	m1_error	error;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (!OidIsValid(type))
+		elog(ERROR, "minimax_m1: the enum type of classify is not known");
+	labels = m1pg_enum_labels(type);
+	if (labels == NIL)
+		bad_categories("the enum type has no labels", psprintf("It is %s.", format_type_be(type)));
+	if (!choose_one(PG_GETARG_TEXT_PP(0), labels, &label, &error))
+	{
+		m1pg_report_or_null(&error);
+		PG_RETURN_NULL();
+	}
+	return DirectFunctionCall2(enum_in, CStringGetDatum(label), ObjectIdGetDatum(type));
+}

@@ -1,0 +1,87 @@
+/*
+ * constrained.c
+ *	  What the operators share: a prompt that names a task, a constraint on the
+ *	  answer, and an answer that is all there. generate_json() is that alone.
+ */
+#include "pg/functions/constrained.h"
+
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+PG_FUNCTION_INFO_V1(m1pg_generate_json);
+
+bool
+m1pg_read_task(m1w_generate *g, const char *task, const text *document, m1_error *error)
+{
+	m1_slice	words = m1pg_utf8_of_text(document);
+
+	if (words.len == 0)
+	{
+		m1_fail(error, M1_E_INVALID_ARGUMENT, "the text is empty");
+		m1_error_detail(error, "It must have at least one character.");
+		return false;
+	}
+	m1pg_task_prompt(g, m1pg_to_utf8(task, strlen(task)), words);
+	return true;
+}
+
+void
+m1pg_constrain(m1w_generate *g, m1w_constraint kind, const char *constraint)
+{
+	g->constraint = kind;
+	g->constraint_text = m1pg_to_utf8(constraint, strlen(constraint));
+}
+
+/* The mask lets an answer end only where it is complete; without an end it was cut off, or never begun. */
+bool
+m1pg_check_complete(const m1w_done *done, m1_error *error)
+{
+	if (done->finish == M1W_FINISH_STOP || done->finish == M1W_FINISH_THINKING_BUDGET)
+		return true;
+	m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the answer was cut off before its end");
+	m1_error_detail(error, "It finished with \"%s\" after %d tokens, of which %d are reasoning.",
+					m1w_finish_name(done->finish), done->completion_tokens, done->reasoning_tokens);
+	m1_error_hint(error, "Raise max_tokens or minimax_m1.max_context, or set a thinking budget.");
+	return false;
+}
+
+bool
+m1pg_run_constrained(const m1w_generate *g, const char *function, char **answer, m1_error *error)
+{
+	M1Result	result;
+	text	   *converted;
+
+	if (!m1pg_try_run(g, function, &result, error) || !m1pg_check_complete(&result.done, error))
+		return false;
+	if ((converted = m1pg_scalar_text(result.done.content)) == NULL)
+	{
+		m1_fail(error, M1_E_UNSUPPORTED, "the reply has characters that the database's encoding does not have");
+		return false;
+	}
+	*answer = text_to_cstring(converted);
+	return true;
+}
+
+/* generate_json(prompt, json_schema, ...) */
+Datum
+m1pg_generate_json(PG_FUNCTION_ARGS)
+{
+	m1w_generate g;
+	m1_error	error;
+	char	   *answer;
+	Jsonb	   *schema;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	schema = PG_GETARG_JSONB_P(1);
+	m1pg_default_request(&g);
+	m1pg_read_options(fcinfo, 2, &g);
+	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
+	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(0), &g, &error) ||
+		!m1pg_run_constrained(&g, "generate_json", &answer, &error))
+	{
+		m1pg_report_or_null(&error);
+		PG_RETURN_NULL();
+	}
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(answer));
+}

@@ -1,0 +1,338 @@
+/*
+ * annotator.c
+ *	  An annotator's definition, and the rows of its table.
+ *
+ *	  Definitions are read as the extension's owner, rows as the annotator's: the
+ *	  statements come from _annotator_sql(), with the values as parameters. All of
+ *	  it needs an SPI connection of the caller's.
+ */
+#include "pg/jobs/jobs.h"
+
+#include "catalog/pg_type.h"
+#include "pg/client/template.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(m1pg_unannotated);
+
+#define MAX_TARGETS 3			/* content, reasoning, status */
+
+struct M1Rows
+{
+	Oid			owner;
+	int			n_keys;
+	Oid			key_types[INDEX_MAX_KEYS];
+	bool		has_reasoning;
+	bool		has_status;
+	int			n_targets;
+	Oid			target_types[MAX_TARGETS];
+	int32		target_typmods[MAX_TARGETS];
+	M1Template	template;
+	char	   *read_sql;
+	char	   *lock_sql;
+	char	   *write_sql;
+	char	   *status_sql;		/* NULL without a status column */
+	char	   *keys_sql;
+	char	   *keys_after_sql;
+};
+
+/* ---- definitions ---- */
+
+static void
+read_options(M1Annotator *a, int first, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	M1Template	t;
+	char	   *system = m1pg_result_text(context, 0, first);
+	char	   *schema = m1pg_result_text(context, 0, first + 5);
+	bool		isnull;
+	Datum		value;
+
+	m1pg_default_request(&a->request);
+	m1pg_template_parse(&t, a->template);
+	a->request.template_len = m1pg_template_shared_len(&t);
+	if (system != NULL)
+		a->request.system = m1pg_to_utf8(system, strlen(system));
+	else
+		a->request.system = m1pg_keep(a->request.system);	/* a SET frees the setting's value */
+	value = m1pg_result(0, first + 1, &isnull);
+	if (!isnull)
+		a->request.max_tokens = DatumGetInt32(value);
+	value = m1pg_result(0, first + 2, &isnull);
+	if (!isnull)
+		a->request.thinking_budget = DatumGetInt32(value);
+	value = m1pg_result(0, first + 3, &isnull);
+	if (!isnull)
+		a->request.temperature = DatumGetFloat4(value);
+	value = m1pg_result(0, first + 4, &isnull);
+	if (!isnull)
+		a->request.top_p = DatumGetFloat4(value);
+	if (schema != NULL)
+	{
+		a->request.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+		a->request.constraint_text = m1pg_to_utf8(schema, strlen(schema));
+	}
+	MemoryContextSwitchTo(old);
+}
+
+M1Annotator *
+m1pg_annotator_load(const char *name, int id, MemoryContext context)
+{
+	enum
+	{
+		ID = 1, NAME, OWNER, SOURCE, KEY_COLUMNS, TARGET, REASONING, STATUS, TEMPLATE, MODE, MAX_ATTEMPTS, ENABLED,
+		VERSION, SYSTEM_PROMPT
+	};
+	Oid			types[2] = {NAMEOID, INT4OID};
+	Datum		values[2];
+	char		nulls[2] = {name == NULL ? 'n' : ' ', name == NULL ? ' ' : 'n'};
+	Oid			owner = m1pg_extension_owner();
+	M1Guard		guard;
+	M1Annotator *a = NULL;
+	bool		isnull;
+
+	if (!OidIsValid(owner))
+		return NULL;
+	values[0] = name == NULL ? (Datum) 0 : DirectFunctionCall1(namein, CStringGetDatum(name));
+	values[1] = Int32GetDatum(id);
+	guard = m1pg_become(owner, false);
+	if (m1pg_query("SELECT * FROM minimax_m1._annotator_get($1, $2)", 2, types, values, nulls, false) == 1)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Datum	   *columns;
+
+		a = palloc0(sizeof *a);
+		a->id = DatumGetInt32(m1pg_result(0, ID, &isnull));
+		a->version = m1pg_result_text(context, 0, VERSION);
+		a->name = m1pg_result_text(context, 0, NAME);
+		a->owner = DatumGetObjectId(m1pg_result(0, OWNER, &isnull));
+		a->source = DatumGetObjectId(m1pg_result(0, SOURCE, &isnull));
+		deconstruct_array(DatumGetArrayTypeP(m1pg_result(0, KEY_COLUMNS, &isnull)), NAMEOID, NAMEDATALEN, false,
+						  TYPALIGN_CHAR, &columns, NULL, &a->n_keys);
+		a->key_columns = palloc(a->n_keys * sizeof *a->key_columns);
+		for (int i = 0; i < a->n_keys; i++)
+			a->key_columns[i] = pstrdup(NameStr(*DatumGetName(columns[i])));
+		a->target_column = m1pg_result_text(context, 0, TARGET);
+		a->reasoning_column = m1pg_result_text(context, 0, REASONING);
+		a->status_column = m1pg_result_text(context, 0, STATUS);
+		a->template = m1pg_result_text(context, 0, TEMPLATE);
+		a->sync = strcmp(m1pg_result_text(context, 0, MODE), "sync") == 0;
+		a->max_attempts = DatumGetInt32(m1pg_result(0, MAX_ATTEMPTS, &isnull));
+		a->enabled = DatumGetBool(m1pg_result(0, ENABLED, &isnull));
+		MemoryContextSwitchTo(old);
+		read_options(a, SYSTEM_PROMPT, context);
+	}
+	m1pg_unbecome(&guard);
+	return a;
+}
+
+/* ---- rows ---- */
+
+static int
+read_oids(uint64 row, int column, Oid *oids, int most)
+{
+	bool		isnull;
+	ArrayType  *array = DatumGetArrayTypeP(m1pg_result(row, column, &isnull));
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	if (n > most)
+		elog(ERROR, "minimax_m1: too many columns");
+	memcpy(oids, ARR_DATA_PTR(array), n * sizeof(Oid));
+	return n;
+}
+
+M1Rows *
+m1pg_rows_open(const M1Annotator *a, MemoryContext context)
+{
+	enum
+	{
+		READ = 1, LOCK, WRITE, STATUS, KEYS, KEYS_AFTER, KEY_TYPES, TARGET_TYPES, TARGET_TYPMODS
+	};
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(a->id)};
+	M1Rows	   *rows = MemoryContextAllocZero(context, sizeof *rows);
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	MemoryContext old;
+
+	(void) m1pg_query("SELECT * FROM minimax_m1._annotator_sql($1)", 1, types, values, NULL, false);
+	rows->owner = a->owner;
+	rows->has_reasoning = a->reasoning_column != NULL;
+	rows->has_status = a->status_column != NULL;
+	rows->read_sql = m1pg_result_text(context, 0, READ);
+	rows->lock_sql = m1pg_result_text(context, 0, LOCK);
+	rows->write_sql = m1pg_result_text(context, 0, WRITE);
+	rows->status_sql = m1pg_result_text(context, 0, STATUS);
+	rows->keys_sql = m1pg_result_text(context, 0, KEYS);
+	rows->keys_after_sql = m1pg_result_text(context, 0, KEYS_AFTER);
+	rows->n_keys = read_oids(0, KEY_TYPES, rows->key_types, INDEX_MAX_KEYS);
+	rows->n_targets = read_oids(0, TARGET_TYPES, rows->target_types, MAX_TARGETS);
+	(void) read_oids(0, TARGET_TYPMODS, (Oid *) rows->target_typmods, MAX_TARGETS);
+	m1pg_unbecome(&guard);
+	old = MemoryContextSwitchTo(context);
+	m1pg_template_parse(&rows->template, a->template);
+	MemoryContextSwitchTo(old);
+	return rows;
+}
+
+static Datum
+from_text(Oid type, int32 typmod, char *value)
+{
+	Oid			input;
+	Oid			param;
+
+	getTypeInputInfo(type, &input, &param);
+	return OidInputFunctionCall(input, value, param, typmod);
+}
+
+/* Parameters of a statement: the key, and values behind it. */
+typedef struct Parameters
+{
+	int			n;
+	Oid			types[INDEX_MAX_KEYS + MAX_TARGETS];
+	Datum		values[INDEX_MAX_KEYS + MAX_TARGETS];
+	char		nulls[INDEX_MAX_KEYS + MAX_TARGETS];
+} Parameters;
+
+static void
+add_parameter(Parameters *p, Oid type, int32 typmod, char *value)
+{
+	p->types[p->n] = type;
+	p->nulls[p->n] = value == NULL ? 'n' : ' ';
+	p->values[p->n] = value == NULL ? (Datum) 0 : from_text(type, typmod, value);
+	p->n++;
+}
+
+static void
+add_key(Parameters *p, const M1Rows *rows, char *const *key)
+{
+	p->n = 0;
+	for (int i = 0; i < rows->n_keys; i++)
+		add_parameter(p, rows->key_types[i], -1, key[i]);
+}
+
+static bool
+find_row(const M1Rows *rows, const char *sql, char *const *key)
+{
+	Parameters	p;
+
+	add_key(&p, rows, key);
+	return m1pg_query(sql, p.n, p.types, p.values, p.nulls, false) > 0;
+}
+
+M1RowState
+m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
+{
+	MemoryContext context = CurrentMemoryContext;
+	M1Guard		guard = m1pg_become(rows->owner, true);
+	M1RowState	state = M1_ROW_FOUND;
+	char	   *values[M1PG_MAX_PLACEHOLDERS];
+
+	if (!find_row(rows, lock ? rows->lock_sql : rows->read_sql, key))
+		state = lock && find_row(rows, rows->read_sql, key) ? M1_ROW_LOCKED : M1_ROW_GONE;
+	if (state == M1_ROW_FOUND)
+	{
+		for (int i = 0; i < rows->template.n; i++)
+			values[i] = m1pg_result_text(context, 0, i + 1);
+		*prompt = m1pg_template_render(&rows->template, values);
+	}
+	m1pg_unbecome(&guard);
+	return state;
+}
+
+void
+m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status)
+{
+	M1Guard		guard = m1pg_become(rows->owner, true);
+	Parameters	p;
+	int			t = 0;
+
+	add_key(&p, rows, key);
+	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], content);
+	t++;
+	if (rows->has_reasoning)
+	{
+		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], reasoning);
+		t++;
+	}
+	if (rows->has_status)
+		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+	(void) m1pg_query(rows->write_sql, p.n, p.types, p.values, p.nulls, false);
+	m1pg_unbecome(&guard);
+}
+
+void
+m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status)
+{
+	int			t = rows->n_targets - 1;
+	M1Guard		guard;
+	Parameters	p;
+
+	if (!rows->has_status)
+		return;
+	guard = m1pg_become(rows->owner, true);
+	add_key(&p, rows, key);
+	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+	(void) m1pg_query(rows->status_sql, p.n, p.types, p.values, p.nulls, false);
+	m1pg_unbecome(&guard);
+}
+
+/* ---- backfill ---- */
+
+/* The rows of the last query as a two-dimensional array of texts. */
+static ArrayType *
+keys_found(const M1Rows *rows)
+{
+	int			n = (int) SPI_processed;
+	Datum	   *texts = palloc(Max(n, 1) * rows->n_keys * sizeof *texts);
+	int			dims[2] = {n, rows->n_keys};
+	int			lower[2] = {1, 1};
+
+	if (n == 0)
+		return construct_empty_array(TEXTOID);
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < rows->n_keys; k++)
+			texts[i * rows->n_keys + k] = CStringGetTextDatum(m1pg_result_text(CurrentMemoryContext, i, k + 1));
+	return construct_md_array(texts, NULL, 2, dims, lower, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* _unannotated(annotator, after, n) */
+Datum
+m1pg_unannotated(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			id = PG_GETARG_INT32(0);
+	int			n = PG_GETARG_INT32(2);
+	M1Annotator *a;
+	M1Rows	   *rows;
+	M1Guard		guard;
+	Parameters	p = {0};
+	const char *sql;
+	ArrayType  *found;
+	Datum		result;
+
+	m1pg_require_owner(fcinfo);
+	SPI_connect();
+	a = m1pg_annotator_load(NULL, id, CurrentMemoryContext);
+	if (a == NULL)
+		elog(ERROR, "minimax_m1: there is no annotator %d", id);
+	rows = m1pg_rows_open(a, CurrentMemoryContext);
+	guard = m1pg_become(rows->owner, true);
+	if (!PG_ARGISNULL(1))
+	{
+		int			n_keys;
+		char	  **key = m1pg_text_array(PG_GETARG_ARRAYTYPE_P(1), &n_keys);
+
+		if (n_keys != rows->n_keys)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("minimax_m1: the key has %d columns, not %d", n_keys, rows->n_keys)));
+		add_key(&p, rows, key);
+	}
+	sql = psprintf("%s LIMIT %d", PG_ARGISNULL(1) ? rows->keys_sql : rows->keys_after_sql, n);
+	(void) m1pg_query(sql, p.n, p.types, p.values, p.nulls, false);
+	found = keys_found(rows);
+	m1pg_unbecome(&guard);
+	result = PointerGetDatum(MemoryContextAlloc(caller, VARSIZE(found)));
+	memcpy(DatumGetPointer(result), found, VARSIZE(found));
+	SPI_finish();
+	PG_RETURN_DATUM(result);
+}

@@ -1,0 +1,299 @@
+/*
+ * annotator_trigger.c
+ *	  The triggers of annotators. AFTER, of an asynchronous one: queues the row,
+ *	  in the same transaction. BEFORE: a synchronous one fills the row; one with a
+ *	  status column marks it as pending; that of a partitioned table queues what is
+ *	  updated, because an update that moves a row is no update to AFTER triggers.
+ *
+ *	  They run as whoever changes the row, who needs no right on the queue.
+ */
+#include "pg/jobs/jobs.h"
+
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "pg/functions/constrained.h"
+#include "pg/client/template.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(m1pg_enqueue_annotation);
+PG_FUNCTION_INFO_V1(m1pg_annotate_row);
+
+/* What one trigger on one relation needs, made once a statement. */
+typedef struct TriggerState
+{
+	M1Annotator *annotator;		/* NULL: there is none of that name */
+	M1BoundTemplate template;
+	int			target;
+	int			reasoning;		/* 0 = none, as the next */
+	int			status;
+	int			keys[INDEX_MAX_KEYS];
+	bool		partition;		/* the relation is a partition of the annotated table */
+} TriggerState;
+
+/* ---- set-up ---- */
+
+static void
+check_call(FunctionCallInfo fcinfo, bool before)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		!(before ? TRIGGER_FIRED_BEFORE(data->tg_event) : TRIGGER_FIRED_AFTER(data->tg_event)) ||
+		!(TRIGGER_FIRED_BY_INSERT(data->tg_event) || TRIGGER_FIRED_BY_UPDATE(data->tg_event)) ||
+		data->tg_trigger->tgnargs != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("minimax_m1: this function is a trigger that minimax_m1.create_annotator() makes"),
+				 errhint("Call minimax_m1.create_annotator(name, table, column, template).")));
+}
+
+/* A trigger that somebody made by hand must not queue rows of another table. */
+static void
+check_source(const M1Annotator *a, Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+
+	if (a->source == relid ||
+		(rel->rd_rel->relispartition && list_member_oid(get_partition_ancestors(relid), a->source)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("minimax_m1: annotator \"%s\" is not for table \"%s\"", a->name, RelationGetRelationName(rel))));
+}
+
+static void
+bind_columns(TriggerState *s, Relation rel)
+{
+	const M1Annotator *a = s->annotator;
+
+	s->partition = a->source != RelationGetRelid(rel);
+	m1pg_template_bind(&s->template, a->template, rel);
+	s->target = m1pg_column_number(rel, a->target_column);
+	s->reasoning = a->reasoning_column != NULL ? m1pg_column_number(rel, a->reasoning_column) : 0;
+	s->status = a->status_column != NULL ? m1pg_column_number(rel, a->status_column) : 0;
+	for (int i = 0; i < a->n_keys; i++)
+		s->keys[i] = m1pg_column_number(rel, a->key_columns[i]);
+}
+
+/* The state that this trigger keeps for the statement. SPI is connected. */
+static TriggerState *
+trigger_state(FunctionCallInfo fcinfo)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerState *s = fcinfo->flinfo->fn_extra;
+	const char *name = data->tg_trigger->tgargs[0];
+	MemoryContext old;
+
+	if (s != NULL)
+		return s;
+	s = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof *s);
+	s->annotator = m1pg_annotator_load(name, 0, fcinfo->flinfo->fn_mcxt);
+	if (s->annotator == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("minimax_m1: annotator \"%s\" does not exist", name),
+				 errdetail("Rows of table \"%s\" are not annotated.", RelationGetRelationName(data->tg_relation)),
+				 errhint("Create it, or drop the trigger \"%s\".", data->tg_trigger->tgname)));
+	else
+	{
+		check_source(s->annotator, data->tg_relation);
+		old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+		bind_columns(s, data->tg_relation);
+		MemoryContextSwitchTo(old);
+	}
+	fcinfo->flinfo->fn_extra = s;
+	return s;
+}
+
+/* ---- which rows ---- */
+
+static bool
+is_null(HeapTuple row, TupleDesc tupdesc, int number)
+{
+	bool		isnull;
+
+	(void) heap_getattr(row, number, tupdesc, &isnull);
+	return isnull;
+}
+
+static bool
+has_inputs(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	for (int i = 0; i < s->template.text.n; i++)
+		if (is_null(row, tupdesc, s->template.number[i]))
+			return false;
+	return true;
+}
+
+static bool
+same_key(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
+{
+	for (int i = 0; i < s->annotator->n_keys; i++)
+		if (!m1pg_same_value(old, new, tupdesc, s->keys[i]))
+			return false;
+	return true;
+}
+
+/*
+ * Whether the row is to be annotated. What a statement itself writes into the
+ * target is kept, so that a reload of annotated rows runs no model.
+ */
+static bool
+needs_annotation(const TriggerState *s, TriggerData *data)
+{
+	TupleDesc	tupdesc = RelationGetDescr(data->tg_relation);
+	HeapTuple	old = data->tg_trigtuple;
+	HeapTuple	new = data->tg_newtuple;
+
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		return is_null(old, tupdesc, s->target) && has_inputs(s, old, tupdesc);
+	/* a job that waits under the old key will not find the row */
+	if (!same_key(s, old, new, tupdesc))
+		return true;
+	if (m1pg_template_same_inputs(&s->template, old, new, tupdesc))
+		return false;
+	return is_null(new, tupdesc, s->target) || m1pg_same_value(old, new, tupdesc, s->target);
+}
+
+/* ---- AFTER ---- */
+
+static ArrayType *
+row_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	Datum		values[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < s->annotator->n_keys; i++)
+	{
+		char	   *value = SPI_getvalue(row, tupdesc, s->keys[i]);
+
+		values[i] = CStringGetTextDatum(value);
+	}
+	return construct_array(values, s->annotator->n_keys, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+static bool
+has_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	for (int i = 0; i < s->annotator->n_keys; i++)
+		if (is_null(row, tupdesc, s->keys[i]))
+			return false;
+	return true;
+}
+
+static void
+enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	static SPIPlanPtr plan = NULL;
+	const M1Annotator *a = s->annotator;
+	Oid			types[5] = {OIDOID, INT4OID, TEXTARRAYOID, TEXTOID, INT4OID};
+	Datum		values[5];
+	M1Guard		guard;
+
+	/* seen before it is written: the primary key will refuse it */
+	if (!has_key(s, row, tupdesc))
+		return;
+	guard = m1pg_become(m1pg_extension_owner(), false);
+	if (plan == NULL)
+	{
+		plan = SPI_prepare("INSERT INTO minimax_m1.job (owner, annotator_id, key, state, max_attempts) "
+						   "VALUES ($1, $2, $3, $4, $5)", 5, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "minimax_m1: could not prepare the queue's INSERT");
+	}
+	values[0] = ObjectIdGetDatum(a->owner);
+	values[1] = Int32GetDatum(a->id);
+	values[2] = PointerGetDatum(row_key(s, row, tupdesc));
+	values[3] = CStringGetTextDatum(a->enabled ? "pending" : "held");
+	values[4] = Int32GetDatum(a->max_attempts);
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "minimax_m1: could not queue a row");
+	m1pg_unbecome(&guard);
+	m1pg_queue_note();
+}
+
+Datum
+m1pg_enqueue_annotation(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerState *s;
+	bool		update;
+
+	check_call(fcinfo, false);
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	SPI_connect();
+	s = trigger_state(fcinfo);
+	/* a partition's updates were seen by the BEFORE trigger */
+	if (s->annotator != NULL && !(update && s->partition) && needs_annotation(s, data))
+		enqueue(s, update ? data->tg_newtuple : data->tg_trigtuple, RelationGetDescr(data->tg_relation));
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
+
+/* ---- BEFORE ---- */
+
+static HeapTuple
+annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	char	   *prompt = m1pg_template_render_row(&s->template, row, tupdesc);
+	m1w_generate g = s->annotator->request;
+	M1Result	result;
+	m1_error	error;
+	char	   *content = NULL;
+	char	   *reasoning = NULL;
+
+	g.seed = m1pg_new_seed();
+	g.cache_owner = m1pg_cache_owner();
+	if (prompt != NULL)
+	{
+		g.prompt = m1pg_to_utf8(prompt, strlen(prompt));
+		m1pg_run(&g, "annotate", &result);
+		if (g.constraint != M1W_CONSTRAINT_NONE && !m1pg_check_complete(&result.done, &error))
+			m1pg_report(&error);
+		content = text_to_cstring(m1pg_text_from_utf8(result.done.content));
+		if (result.done.reasoning.len > 0)
+			reasoning = text_to_cstring(m1pg_text_from_utf8(result.done.reasoning));
+	}
+	row = m1pg_set_column(row, tupdesc, s->target, content);
+	if (s->reasoning != 0)
+		row = m1pg_set_column(row, tupdesc, s->reasoning, reasoning);
+	if (s->status != 0)
+		row = m1pg_set_column(row, tupdesc, s->status, "done");
+	return row;
+}
+
+Datum
+m1pg_annotate_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	MemoryContext caller = CurrentMemoryContext;
+	TupleDesc	tupdesc;
+	TriggerState *s;
+	HeapTuple	row;
+	bool		update;
+	bool		needed;
+
+	check_call(fcinfo, true);
+	tupdesc = RelationGetDescr(data->tg_relation);
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	row = update ? data->tg_newtuple : data->tg_trigtuple;
+	SPI_connect();
+	s = trigger_state(fcinfo);
+	needed = s->annotator != NULL && needs_annotation(s, data);
+	if (needed && !s->annotator->sync && s->partition && update)
+		enqueue(s, row, tupdesc);
+	SPI_finish();
+	MemoryContextSwitchTo(caller);
+	if (!needed)
+		return PointerGetDatum(row);
+	if (!s->annotator->sync)
+	{
+		if (s->status != 0)
+			row = m1pg_set_column(row, tupdesc, s->status, "pending");
+	}
+	else if (s->annotator->enabled)
+		row = annotate_now(s, row, tupdesc);
+	return PointerGetDatum(row);
+}

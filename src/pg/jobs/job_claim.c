@@ -1,0 +1,520 @@
+/*
+ * job_claim.c
+ *	  The runner takes jobs from the queue, renews its leases, and gives jobs
+ *	  back. Called within a transaction, with SPI connected, as the superuser that
+ *	  background workers are; rows are read as the annotator's owner.
+ */
+#include "pg/jobs/runner.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+/* ---- jobs in memory ---- */
+
+static void
+wipe(const void *data, Size len)
+{
+	if (len > 0)
+		explicit_bzero(unconstify(void *, data), len);
+}
+
+void
+m1pg_free_job(M1Job *job)
+{
+	wipe(job->request.prompt.data, job->request.prompt.len);
+	wipe(job->request.system.data, job->request.system.len);
+	wipe(job->done.content.data, job->done.content.len);
+	wipe(job->done.reasoning.data, job->done.reasoning.len);
+	MemoryContextDelete(job->context);
+}
+
+uint8 *
+m1pg_hash_prompt(const char *prompt)
+{
+	bytea	   *hash = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, CStringGetTextDatum(prompt)));
+	uint8	   *copy = palloc(32);
+
+	memcpy(copy, VARDATA_ANY(hash), 32);
+	return copy;
+}
+
+ErrorData *
+m1pg_try(M1Job *job, M1Step step, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		step(job, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(job->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* ---- owners who were refused ---- */
+
+typedef struct Refused
+{
+	Oid			owner;
+	TimestampTz until;
+} Refused;
+
+static Refused *refused = NULL;
+static int	n_refused = 0;
+
+void
+m1pg_admit_owner(Oid owner)
+{
+	for (int i = 0; i < n_refused; i++)
+		if (refused[i].owner == owner)
+			refused[i--] = refused[--n_refused];
+}
+
+void
+m1pg_refuse_owner(Oid owner)
+{
+	Size		size = (n_refused + 1) * sizeof *refused;
+
+	m1pg_admit_owner(owner);
+	refused = refused == NULL ? MemoryContextAlloc(TopMemoryContext, size) : repalloc(refused, size);
+	refused[n_refused].owner = owner;
+	refused[n_refused++].until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), m1pg_job_retry_delay);
+}
+
+static Datum
+refused_owners(void)
+{
+	Datum	   *owners = palloc(Max(n_refused, 1) * sizeof *owners);
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int i = 0; i < n_refused; i++)
+		if (now < refused[i].until)
+			owners[n++] = ObjectIdGetDatum(refused[i].owner);
+	return PointerGetDatum(construct_array(owners, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* ---- claiming ---- */
+
+#define CLAIM_COLUMNS \
+	"j.id, j.owner::oid, j.annotator_id, j.key, j.prompt, j.system_prompt, j.max_tokens, j.thinking_budget, " \
+	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at, " \
+	"j.json_schema::text"
+
+enum
+{
+	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET, TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS,
+	MAX_ATTEMPTS, LOSSES, LEASED_AT, JSON_SCHEMA
+};
+
+/* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
+#define CLAIM_SQL \
+	"WITH due AS MATERIALIZED (" \
+	" SELECT j.id FROM minimax_m1.job j" \
+	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s AND j.owner::oid <> ALL ($4)" \
+	"  AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
+	"   WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))" \
+	" ORDER BY j.priority DESC, j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) " \
+	"UPDATE minimax_m1.job j SET state = 'running', leased_by = $2, leased_at = clock_timestamp()," \
+	" lease_until = clock_timestamp() + make_interval(secs => $3)," \
+	" started_at = coalesce(j.started_at, clock_timestamp()) " \
+	"FROM due WHERE j.id = due.id RETURNING " CLAIM_COLUMNS
+
+static m1_slice
+slice_of_column(uint64 row, int column)
+{
+	char	   *s = m1pg_result_text(CurrentMemoryContext, row, column);
+
+	return s == NULL ? m1_slice_of(NULL) : m1pg_to_utf8(s, strlen(s));
+}
+
+/* The request of a submitted job. Text is converted later, where an error is the job's own. */
+static void
+read_request(M1Job *job, uint64 row)
+{
+	m1w_generate *g = &job->request;
+	bool		isnull;
+	Datum		stop;
+
+	g->prompt = slice_of_column(row, PROMPT);
+	g->system = slice_of_column(row, SYSTEM);
+	g->constraint_text = slice_of_column(row, JSON_SCHEMA);
+	g->constraint = g->constraint_text.len > 0 ? M1W_CONSTRAINT_JSON_SCHEMA : M1W_CONSTRAINT_NONE;
+	g->max_tokens = DatumGetInt32(m1pg_result(row, MAX_TOKENS, &isnull));
+	g->thinking_budget = DatumGetInt32(m1pg_result(row, THINKING_BUDGET, &isnull));
+	g->temperature = DatumGetFloat4(m1pg_result(row, TEMPERATURE, &isnull));
+	g->top_p = DatumGetFloat4(m1pg_result(row, TOP_P, &isnull));
+	g->seed = (uint64) DatumGetInt64(m1pg_result(row, SEED, &isnull));
+	stop = m1pg_result(row, STOP, &isnull);
+	if (!isnull)
+	{
+		int			n;
+		char	  **stops = m1pg_text_array(DatumGetArrayTypePCopy(stop), &n);
+
+		g->n_stops = Min(n, M1W_MAX_STOPS);
+		for (uint32 i = 0; i < g->n_stops; i++)
+			g->stops[i] = m1pg_to_utf8(stops[i], strlen(stops[i]));
+	}
+}
+
+static M1Job *
+make_job(uint64 row)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "minimax_m1 job", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	M1Job	   *job = palloc0(sizeof *job);
+	bool		isnull;
+	Datum		value;
+
+	job->context = context;
+	job->id = DatumGetInt64(m1pg_result(row, ID, &isnull));
+	job->owner = DatumGetObjectId(m1pg_result(row, OWNER, &isnull));
+	job->attempts = DatumGetInt32(m1pg_result(row, ATTEMPTS, &isnull));
+	job->max_attempts = DatumGetInt32(m1pg_result(row, MAX_ATTEMPTS, &isnull));
+	job->losses = DatumGetInt32(m1pg_result(row, LOSSES, &isnull));
+	job->leased_at = DatumGetTimestampTz(m1pg_result(row, LEASED_AT, &isnull));
+	value = m1pg_result(row, ANNOTATOR, &isnull);
+	if (isnull)
+		read_request(job, row);
+	else
+	{
+		job->annotator_id = DatumGetInt32(value);
+		value = m1pg_result(row, KEY, &isnull);
+		job->key = m1pg_text_array(DatumGetArrayTypePCopy(value), &job->n_keys);
+	}
+	MemoryContextSwitchTo(old);
+	return job;
+}
+
+static void
+drop_job_row(int64 id)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(id)};
+
+	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id = $1", 1, types, values, NULL, false);
+}
+
+/* Other entries of the rows just claimed: the row is read after this, so it is seen as it was when they were made. */
+static void
+drop_superfluous(M1Job *job)
+{
+	Oid			types[3] = {INT8OID, INT4OID, TEXTARRAYOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(job->annotator_id);
+	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
+	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job "
+					  "WHERE annotator_id = $2 AND key = $3 AND id <> $1 AND state IN ('pending', 'running') "
+					  "FOR UPDATE SKIP LOCKED)", 3, types, values, NULL, false);
+}
+
+/* ---- from a row to a prompt ---- */
+
+typedef struct Prepared
+{
+	M1Definition *definition;	/* NULL when it could not be read */
+	bool		wanted;			/* there is something to ask the model */
+} Prepared;
+
+static void
+hold(const M1Job *job)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(job->id)};
+
+	(void) m1pg_query("UPDATE minimax_m1.job SET state = 'held', leased_by = NULL, leased_at = NULL, lease_until = NULL "
+					  "WHERE id = $1", 1, types, values, NULL, false);
+}
+
+/* A step: makes the request of a row's job, or ends the job. */
+static void
+prepare_row(M1Job *job, void *arg)
+{
+	Prepared   *p = arg;
+	M1Definition *d = p->definition = m1pg_definition(job->annotator_id);
+	MemoryContext old;
+	m1w_generate request;
+	char	   *prompt;
+
+	if (d->blocked)
+	{
+		m1pg_release(job, false, m1pg_job_retry_delay);
+		return;
+	}
+	drop_superfluous(job);
+	if (d->annotator == NULL)
+	{
+		drop_job_row(job->id);
+		return;
+	}
+	if (!d->annotator->enabled)
+	{
+		hold(job);
+		return;
+	}
+	if (m1pg_row_read(d->rows, job->key, false, &prompt) == M1_ROW_GONE)
+	{
+		drop_job_row(job->id);
+		return;
+	}
+	if (prompt == NULL)
+	{
+		m1pg_finish_empty(job, d->rows);
+		return;
+	}
+	old = MemoryContextSwitchTo(job->context);
+	request = d->annotator->request;
+	request.seed = m1pg_new_seed();
+	request.prompt = m1pg_to_utf8(pstrdup(prompt), strlen(prompt));
+	/* a definition lasts for a turn */
+	request.system = m1pg_keep(request.system);
+	request.constraint_text = m1pg_keep(request.constraint_text);
+	job->hash = m1pg_hash_prompt(prompt);
+	job->request = request;		/* once nothing can fail: whoever frees the job wipes its texts */
+	MemoryContextSwitchTo(old);
+	p->wanted = true;
+}
+
+/* Makes each job's request. What is over already is freed, the rest is added to the list. */
+static void
+prepare(M1Job **claimed, int n, dlist_head *jobs)
+{
+	for (int i = 0; i < n; i++)
+	{
+		M1Job	   *job = claimed[i];
+		Prepared	p = {.wanted = job->annotator_id == 0};
+		ErrorData  *error = NULL;
+		/* not when the drop_superfluous of an earlier one, which may be over, has removed it */
+		bool		there = m1pg_lock_lease(job);
+
+		if (there && job->annotator_id != 0)
+			error = m1pg_try(job, prepare_row, &p);
+		if (error != NULL && m1pg_is_passing(error))
+		{
+			if (p.definition != NULL)
+				p.definition->blocked = true;
+			m1pg_release(job, false, m1pg_job_retry_delay);
+		}
+		else if (error != NULL)
+			m1pg_fail_job(job, error, false);
+		if (!there || error != NULL || !p.wanted)
+			m1pg_free_job(job);
+		else
+			dlist_push_tail(jobs, &job->node);
+	}
+}
+
+static int
+claim(const char *sql, int n, dlist_head *jobs)
+{
+	Oid			types[4] = {INT8OID, INT4OID, FLOAT8OID, OIDARRAYOID};
+	Datum		values[4];
+	M1Job	  **claimed;
+	int			taken;
+	int			nest = NewGUCNestLevel();
+
+	/* in the order of the index, and no further than needed, however little is known of the table */
+	m1pg_set_for_now("enable_sort", "off");
+	m1pg_set_for_now("enable_bitmapscan", "off");
+	m1pg_set_for_now("enable_seqscan", "off");
+	m1pg_set_for_now("enable_hashjoin", "off");
+	m1pg_set_for_now("enable_mergejoin", "off");
+	values[0] = Int64GetDatum(n);
+	values[1] = Int32GetDatum(MyProcPid);
+	values[2] = Float8GetDatum(m1pg_job_lease);
+	values[3] = refused_owners();
+	taken = (int) m1pg_query(sql, 4, types, values, NULL, false);
+	AtEOXact_GUC(false, nest);
+	claimed = palloc(Max(taken, 1) * sizeof *claimed);
+	for (int i = 0; i < taken; i++)
+		claimed[i] = make_job(i);
+	prepare(claimed, taken, jobs);
+	return taken;
+}
+
+int
+m1pg_claim(int n, dlist_head *jobs)
+{
+	static char *sql = NULL;
+
+	if (sql == NULL)
+		sql = MemoryContextStrdup(TopMemoryContext,
+								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES));
+	return claim(sql, n, jobs);
+}
+
+int
+m1pg_claim_suspect(dlist_head *jobs)
+{
+	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES), 1, jobs);
+}
+
+bool
+m1pg_suspect_is_due(void)
+{
+	return m1pg_query("SELECT 1 FROM minimax_m1.job WHERE state = 'pending' AND losses >= "
+					  M1PG_SUSPECT_LOSSES " AND run_at <= clock_timestamp() LIMIT 1",
+					  0, NULL, NULL, NULL, false) > 0;
+}
+
+/* ---- leases ---- */
+
+/*
+ * A job is due again after its runner was lost. When that happens to a job that
+ * had the engine to itself, it is to blame: it is charged an attempt.
+ */
+#define GIVE_BACK \
+	" attempts = attempts + CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES " THEN 1 ELSE 0 END," \
+	" losses = losses + CASE WHEN %s THEN 1 ELSE 0 END," \
+	" leased_by = NULL, leased_at = NULL, lease_until = NULL," \
+	" state = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
+	" AND attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END," \
+	" finished_at = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
+	" AND attempts + 1 >= max_attempts THEN clock_timestamp() END," \
+	" sqlstate = CASE WHEN %s THEN '57P03' ELSE sqlstate END," \
+	" error = CASE WHEN %s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
+	" failed_at = CASE WHEN %s THEN clock_timestamp() ELSE failed_at END "
+
+static char *
+give_back(const char *lost)
+{
+	return psprintf("UPDATE minimax_m1.job SET" GIVE_BACK, lost, lost, lost, lost, lost, lost, lost);
+}
+
+void
+m1pg_claim_orphans(void)
+{
+	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job "
+							   "WHERE state = 'running' AND (lease_until < clock_timestamp() OR NOT EXISTS ("
+							   "SELECT FROM pg_stat_activity a WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
+							   "FOR UPDATE SKIP LOCKED)", give_back("true")), 0, NULL, NULL, NULL, false);
+}
+
+void
+m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
+{
+	Datum	   *ids = palloc(Max(n, 1) * sizeof *ids);
+	Datum	   *times = palloc(Max(n, 1) * sizeof *times);
+	Oid			types[4] = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, FLOAT8OID};
+	Datum		values[4];
+	uint64		renewed;
+	bool		isnull;
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = Int64GetDatum(jobs[i]->id);
+		times[i] = TimestampTzGetDatum(jobs[i]->leased_at);
+		mine[i] = false;
+	}
+	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[2] = Int32GetDatum(MyProcPid);
+	values[3] = Float8GetDatum(m1pg_job_lease);
+	renewed = m1pg_query("UPDATE minimax_m1.job j SET lease_until = clock_timestamp() + make_interval(secs => $4) "
+						 "WHERE j.id IN (SELECT l.id FROM minimax_m1.job l JOIN unnest($1, $2) u(id, leased_at) "
+						 "ON l.id = u.id AND l.leased_at = u.leased_at WHERE l.state = 'running' AND l.leased_by = $3 "
+						 "FOR UPDATE OF l SKIP LOCKED) RETURNING j.id", 4, types, values, NULL, false);
+	for (uint64 r = 0; r < renewed; r++)
+	{
+		int64		id = DatumGetInt64(m1pg_result(r, 1, &isnull));
+
+		for (int i = 0; i < n; i++)
+			if (jobs[i]->id == id)
+				mine[i] = true;
+	}
+}
+
+#define LEASE_IS_MINE "id = $1 AND state = 'running' AND leased_by = $2 AND leased_at = $3"
+
+static uint64
+query_lease(const M1Job *job, const char *sql)
+{
+	Oid			types[3] = {INT8OID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(MyProcPid);
+	values[2] = TimestampTzGetDatum(job->leased_at);
+	return m1pg_query(sql, 3, types, values, NULL, false);
+}
+
+bool
+m1pg_lock_lease(const M1Job *job)
+{
+	/* who has it locked is about to cancel it; should that not come about, the lease ends and the job is done anew */
+	return query_lease(job, "SELECT 1 FROM minimax_m1.job WHERE " LEASE_IS_MINE " FOR UPDATE SKIP LOCKED") > 0;
+}
+
+void
+m1pg_release(const M1Job *job, bool lost, int delay_ms)
+{
+	if (!m1pg_lock_lease(job))
+		return;
+	(void) query_lease(job, psprintf("%s, run_at = CASE %d WHEN 0 THEN run_at ELSE clock_timestamp() + %d * interval '1 ms' END "
+									 "WHERE " LEASE_IS_MINE, give_back(lost ? "true" : "false"), delay_ms, delay_ms));
+}
+
+/* ---- what comes next ---- */
+
+static TimestampTz
+timestamp_of_query(const char *sql, int n, Oid *types, Datum *values)
+{
+	bool		isnull;
+	Datum		value;
+
+	(void) m1pg_query(sql, n, types, values, NULL, false);
+	value = m1pg_result(0, 1, &isnull);
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/* The failed rows of an annotator stay until they are tried again. */
+#define FORGETTABLE "(state IN ('done', 'failed', 'cancelled') AND (annotator_id IS NULL OR state = 'cancelled'))"
+
+TimestampTz
+m1pg_next_due(void)
+{
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(m1pg_job_retention)};
+
+	/* nobody tells when a prepared transaction is committed */
+	return timestamp_of_query("SELECT least("
+							  "(SELECT min(run_at) FROM minimax_m1.job WHERE state = 'pending'), "
+							  "(SELECT min(lease_until) FROM minimax_m1.job WHERE state = 'running'), "
+							  "(SELECT clock_timestamp() + '1 s' FROM pg_prepared_xacts WHERE database = current_database() LIMIT 1), "
+							  "CASE WHEN $1 >= 0 THEN (SELECT greatest(min(finished_at) + make_interval(mins => $1), clock_timestamp() + '1 min') "
+							  "FROM minimax_m1.job WHERE " FORGETTABLE ") END)",
+							  1, types, values);
+}
+
+void
+m1pg_forget_old(void)
+{
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(m1pg_job_retention)};
+
+	if (m1pg_job_retention < 0)
+		return;
+	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job WHERE " FORGETTABLE
+					  " AND finished_at < clock_timestamp() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)", 1, types, values, NULL, false);
+}

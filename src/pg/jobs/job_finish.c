@@ -1,0 +1,277 @@
+/*
+ * job_finish.c
+ *	  The runner writes what came of a job: the answer, a failure, or that it is
+ *	  to be done again. Called within a transaction, with SPI connected.
+ *
+ *	  A row is written as the annotator's owner, only while this process holds the
+ *	  job's lease, and only if the row still gives the prompt that was answered.
+ *	  Answer and end of the job are one transaction: neither is there without the
+ *	  other.
+ */
+#include "pg/jobs/runner.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+/* A row that somebody else has locked is tried this often, at these intervals; then it is asked for anew, later. */
+#define LOCKED_TRIES	20
+#define LOCKED_MS		250
+#define MOST_BACKOFF_MS	3600000.0
+
+/* ---- failures ---- */
+
+static TimestampTz
+next_attempt(int attempts)
+{
+	double		ms = m1pg_job_retry_delay;
+
+	for (int i = 1; i < attempts && ms < MOST_BACKOFF_MS; i++)
+		ms *= 2;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Min(ms, MOST_BACKOFF_MS));
+}
+
+static Datum
+text_or_null(const char *s, char *null)
+{
+	*null = s == NULL || s[0] == '\0' ? 'n' : ' ';
+	return *null == 'n' ? (Datum) 0 : CStringGetTextDatum(s);
+}
+
+/* A step: the row's status column says that there will be no annotation. */
+static void
+mark_row_failed(M1Job *job, void *arg)
+{
+	const M1Definition *d = m1pg_definition(job->annotator_id);
+
+	if (d->annotator != NULL)
+		m1pg_row_write_status(d->rows, job->key, "failed");
+}
+
+void
+m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good)
+{
+	int			attempts = job->attempts + 1;
+	bool		dead = for_good || attempts >= job->max_attempts;
+	Oid			types[9] = {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[9];
+	char		nulls[9] = "         ";
+
+	if (!m1pg_lock_lease(job))
+		return;
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(attempts);
+	values[2] = TimestampTzGetDatum(next_attempt(attempts));
+	values[3] = Int32GetDatum(dead ? 1 : 0);
+	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[5] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[5]);
+	values[6] = text_or_null(error->message, &nulls[6]);
+	values[7] = text_or_null(error->detail, &nulls[7]);
+	values[8] = text_or_null(error->hint, &nulls[8]);
+	(void) m1pg_query("UPDATE minimax_m1.job SET attempts = $2, run_at = $3, "
+					  "state = CASE $4 WHEN 1 THEN 'failed' ELSE 'pending' END, "
+					  "finished_at = CASE $4 WHEN 1 THEN $5 END, failed_at = $5, sqlstate = $6, error = $7, detail = $8, "
+					  "hint = $9, leased_by = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1",
+					  9, types, values, nulls, false);
+	if (dead && job->annotator_id != 0)
+		(void) m1pg_try(job, mark_row_failed, NULL);
+}
+
+/* ---- results ---- */
+
+static char *
+text_of(m1_slice utf8)
+{
+	return utf8.len == 0 ? NULL : text_to_cstring(m1pg_text_from_utf8(utf8));
+}
+
+static void
+write_submitted(M1Job *job)
+{
+	const m1w_done *done = &job->done;
+	Oid			types[6] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID};
+	Datum		values[6];
+	char		nulls[6] = "      ";
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = PointerGetDatum(m1pg_text_from_utf8(done->content));
+	values[2] = text_or_null(text_of(done->reasoning), &nulls[2]);
+	values[3] = CStringGetTextDatum(m1w_finish_name(done->finish));
+	values[4] = Int32GetDatum(done->prompt_tokens);
+	values[5] = Int32GetDatum(done->completion_tokens);
+	(void) m1pg_query("UPDATE minimax_m1.job SET state = 'done', content = $2, reasoning = $3, finish_reason = $4, "
+					  "prompt_tokens = $5, completion_tokens = $6, finished_at = clock_timestamp(), "
+					  "sqlstate = NULL, error = NULL, detail = NULL, hint = NULL, failed_at = NULL, "
+					  "leased_by = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1",
+					  6, types, values, nulls, false);
+}
+
+/* The row is annotated, or gone: its job is over, and so are earlier failures of the same row. */
+static void
+end_row_job(const M1Job *job, bool annotated)
+{
+	Oid			types[3] = {INT8OID, INT4OID, TEXTARRAYOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(job->annotator_id);
+	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
+	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id = $1 OR annotator_id = $2 AND key = $3 AND state = 'failed'",
+					  3, types, values, NULL, false);
+	if (!annotated)
+		return;
+	/* the rate decays with a time constant of a minute */
+	(void) m1pg_query("INSERT INTO minimax_m1.annotator_progress AS p (annotator_id, done, rate) VALUES ($2, 1, 1 / 60.0) "
+					  "ON CONFLICT (annotator_id) DO UPDATE SET done = p.done + 1, last_done = excluded.last_done, "
+					  "rate = 1 / 60.0 + p.rate * exp(- greatest(extract(epoch FROM excluded.last_done - p.last_done), 0) / 60)",
+					  3, types, values, NULL, false);
+}
+
+void
+m1pg_finish_empty(M1Job *job, const M1Rows *rows)
+{
+	char	   *prompt;
+
+	/* whoever has the row locked is changing it, or this is tried again */
+	if (m1pg_row_read(rows, job->key, true, &prompt) != M1_ROW_FOUND || prompt != NULL)
+	{
+		m1pg_release(job, false, m1pg_job_retry_delay);
+		return;
+	}
+	m1pg_row_write(rows, job->key, NULL, NULL, "done");
+	end_row_job(job, true);
+}
+
+static void
+write_row(M1Job *job, M1Outcome *outcome)
+{
+	const M1Definition *d = m1pg_definition(job->annotator_id);
+	char	   *prompt;
+	M1RowState	state;
+
+	if (d->annotator == NULL)
+		return;					/* and its jobs with it */
+	state = m1pg_row_read(d->rows, job->key, true, &prompt);
+	if (state == M1_ROW_LOCKED)
+	{
+		if (++job->write_tries >= LOCKED_TRIES)
+			m1pg_release(job, false, m1pg_job_retry_delay);
+		else
+			*outcome = M1_OUTCOME_LATER;
+	}
+	else if (state == M1_ROW_GONE)
+		end_row_job(job, false);
+	else if (prompt == NULL || memcmp(m1pg_hash_prompt(prompt), job->hash, 32) != 0)
+		m1pg_release(job, false, 0);	/* what was answered is not asked any more */
+	else
+	{
+		char	   *content = text_of(job->done.content);
+
+		m1pg_row_write(d->rows, job->key, content != NULL ? content : "", text_of(job->done.reasoning), "done");
+		end_row_job(job, true);
+	}
+}
+
+/* A step: writes a result. */
+static void
+write_result(M1Job *job, void *arg)
+{
+	if (!m1pg_lock_lease(job))
+		return;
+	if (job->annotator_id == 0)
+		write_submitted(job);
+	else
+		write_row(job, arg);
+}
+
+/* ---- which end ---- */
+
+/* A step: raises the engine's error, as a function's caller would see it. */
+static void
+raise_error(M1Job *job, void *arg)
+{
+	m1pg_report(&job->error);
+}
+
+/* The engine cannot be reached: that is not the job's fault. */
+static bool
+is_outage(const m1_error *error)
+{
+	return error->code == M1_E_UNAVAILABLE || m1pg_shared->model.state == M1_ENGINE_FAILED;
+}
+
+/* It would fail again. */
+static bool
+is_for_good(const m1_error *error)
+{
+	return error->code == M1_E_INVALID_ARGUMENT || error->code == M1_E_UNSUPPORTED ||
+		error->code == M1_E_CONTEXT_OVERFLOW || error->code == M1_E_OVER_QUOTA || error->code == M1_E_CANCELLED;
+}
+
+/* A lock, a deadlock, a serialization failure or a cancelled query: the answer is as good as before. */
+bool
+m1pg_is_passing(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/* Says in job_errors why the job waits. */
+static void
+note_refusal(const M1Job *job, const ErrorData *error)
+{
+	Oid			types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[5];
+	char		nulls[5] = "     ";
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[1]);
+	values[2] = text_or_null(error->message, &nulls[2]);
+	values[3] = text_or_null(error->detail, &nulls[3]);
+	values[4] = text_or_null(error->hint, &nulls[4]);
+	(void) m1pg_query("UPDATE minimax_m1.job SET sqlstate = $2, error = $3, detail = $4, hint = $5, "
+					  "failed_at = clock_timestamp() WHERE id IN (SELECT id FROM minimax_m1.job "
+					  "WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED)", 5, types, values, nulls, false);
+}
+
+static M1Outcome
+finish_failed(M1Job *job)
+{
+	if (job->error.code == M1_E_OVERLOADED)
+	{
+		/* its role's share may be used up: others go first */
+		m1pg_release(job, false, m1pg_job_retry_delay);
+		note_refusal(job, m1pg_try(job, raise_error, NULL));
+		return M1_OUTCOME_OVERLOAD;
+	}
+	if (is_outage(&job->error))
+	{
+		m1pg_release(job, job->reached_engine && job->error.code == M1_E_UNAVAILABLE, 0);
+		return M1_OUTCOME_OUTAGE;
+	}
+	m1pg_fail_job(job, m1pg_try(job, raise_error, NULL), is_for_good(&job->error));
+	return M1_OUTCOME_OVER;
+}
+
+M1Outcome
+m1pg_finish(M1Job *job)
+{
+	M1Outcome	outcome = M1_OUTCOME_OVER;
+	ErrorData  *error;
+
+	if (job->error.code != M1_OK)
+		return finish_failed(job);
+	error = m1pg_try(job, write_result, &outcome);
+	if (error != NULL)
+	{
+		outcome = M1_OUTCOME_OVER;
+		if (m1pg_is_passing(error) && ++job->write_tries < LOCKED_TRIES)
+			outcome = M1_OUTCOME_LATER;
+		else
+			m1pg_fail_job(job, error, false);
+	}
+	if (outcome == M1_OUTCOME_LATER)
+		job->write_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_MS);
+	return outcome;
+}

@@ -1,0 +1,335 @@
+/*
+ * job_functions.c
+ *	  submit() and wait_for(), and what the SQL functions of jobs need from C.
+ *	  poll(), cancel_job() and the rest are SQL behind the gate (guard.c).
+ */
+#include "pg/jobs/jobs.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(m1pg_submit);
+PG_FUNCTION_INFO_V1(m1pg_check_options);
+PG_FUNCTION_INFO_V1(m1pg_check_json_schema);
+PG_FUNCTION_INFO_V1(m1pg_queue_changed);
+PG_FUNCTION_INFO_V1(m1pg_is_own_job);
+PG_FUNCTION_INFO_V1(m1pg_wait_for);
+
+/* _queue_changed() */
+Datum
+m1pg_queue_changed(PG_FUNCTION_ARGS)
+{
+	m1pg_queue_note();
+	PG_RETURN_VOID();
+}
+
+/* _check_options(system_prompt, max_tokens, ...) */
+Datum
+m1pg_check_options(PG_FUNCTION_ARGS)
+{
+	m1w_generate g;
+
+	m1pg_default_request(&g);
+	m1pg_read_options(fcinfo, 0, &g);
+	m1pg_read_stops(fcinfo, 6, &g);
+	PG_RETURN_VOID();
+}
+
+/*
+ * The engine alone knows which schemas it can follow. It is asked for one token,
+ * so that a schema is refused here and not with each answer.
+ */
+static void
+check_json_schema(Jsonb *schema)
+{
+	StringInfoData s;
+	m1w_generate g;
+	M1Result	result;
+
+	initStringInfo(&s);
+	JsonbToCString(&s, &schema->root, VARSIZE(schema));
+	m1pg_default_request(&g);
+	g.prompt = m1_slice_of("x");
+	g.max_tokens = 1;
+	g.thinking_budget = 0;
+	g.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+	g.constraint_text = m1pg_to_utf8(s.data, s.len);
+	m1pg_run(&g, "check_json_schema", &result);
+}
+
+/* _check_json_schema(role, schema): the request is the role's. */
+Datum
+m1pg_check_json_schema(PG_FUNCTION_ARGS)
+{
+	M1Guard		guard = m1pg_become(PG_GETARG_OID(0), false);
+
+	check_json_schema(PG_GETARG_JSONB_P(1));
+	m1pg_unbecome(&guard);
+	PG_RETURN_VOID();
+}
+
+/* ---- submit ---- */
+
+enum
+{
+	ARG_PROMPT, ARG_SYSTEM, ARG_STOP = 7, ARG_PRIORITY, ARG_DEDUPE_KEY, ARG_MAX_ATTEMPTS, ARG_JSON_SCHEMA
+};
+
+/* The columns that make two submissions the same. */
+#define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop, json_schema"
+#define N_PARAMETERS 13
+
+typedef struct Submission
+{
+	Oid			types[N_PARAMETERS];
+	Datum		values[N_PARAMETERS];
+	char		nulls[N_PARAMETERS];
+} Submission;
+
+static void
+check_submit(FunctionCallInfo fcinfo)
+{
+	int			max_attempts = PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("minimax_m1: jobs cannot be submitted on a standby"),
+				 errdetail("The queue is a table, and the server is in recovery."),
+				 errhint("Submit on the primary, or use generate(), which works here.")));
+	m1pg_require_shared();
+	if (max_attempts < 1 || max_attempts > 100)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("minimax_m1: max_attempts is out of range"),
+				 errdetail("It is %d; it must be between 1 and 100.", max_attempts)));
+	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("minimax_m1: both json_schema and stop are given"),
+				 errdetail("An answer that follows a schema ends by itself.")));
+	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
+		check_json_schema(PG_GETARG_JSONB_P(ARG_JSON_SCHEMA));
+	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("minimax_m1: dedupe_key is too long"),
+				 errdetail("It must have at most 1000 bytes.")));
+}
+
+static void
+set_parameter(Submission *s, int i, Oid type, Datum value, bool isnull)
+{
+	s->types[i] = type;
+	s->values[i] = value;
+	s->nulls[i] = isnull ? 'n' : ' ';
+}
+
+/* What the settings of the session are now is what the job runs with. */
+static void
+read_submission(FunctionCallInfo fcinfo, Submission *s)
+{
+	m1w_generate g;
+	m1_error	error;
+
+	m1pg_default_request(&g);
+	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(ARG_PROMPT), &g, &error))
+		m1pg_report(&error);
+	m1pg_read_options(fcinfo, ARG_SYSTEM, &g);
+	m1pg_read_stops(fcinfo, ARG_STOP, &g);
+	set_parameter(s, 0, OIDOID, ObjectIdGetDatum(GetUserId()), false);
+	set_parameter(s, 1, TEXTOID, PG_GETARG_DATUM(ARG_PROMPT), false);
+	set_parameter(s, 2, TEXTOID, PG_ARGISNULL(ARG_SYSTEM) ? CStringGetTextDatum(m1pg_system_prompt) :
+				  PG_GETARG_DATUM(ARG_SYSTEM), false);
+	set_parameter(s, 3, INT4OID, Int32GetDatum(g.max_tokens), false);
+	set_parameter(s, 4, INT4OID, Int32GetDatum(g.thinking_budget), false);
+	set_parameter(s, 5, FLOAT4OID, Float4GetDatum(g.temperature), false);
+	set_parameter(s, 6, FLOAT4OID, Float4GetDatum(g.top_p), false);
+	set_parameter(s, 7, TEXTARRAYOID, PG_GETARG_DATUM(ARG_STOP), PG_ARGISNULL(ARG_STOP));
+	set_parameter(s, 8, JSONBOID, PG_GETARG_DATUM(ARG_JSON_SCHEMA), PG_ARGISNULL(ARG_JSON_SCHEMA));
+	set_parameter(s, 9, INT8OID, Int64GetDatum((int64) g.seed), false);
+	set_parameter(s, 10, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY)), false);
+	set_parameter(s, 11, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
+	set_parameter(s, 12, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS)),
+				  false);
+}
+
+/* Adds the job, unless there is one with its dedupe_key. */
+static bool
+insert_job(Submission *s, int64 *id)
+{
+	bool		isnull;
+
+	if (m1pg_query("INSERT INTO minimax_m1.job (owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
+				   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
+				   "ON CONFLICT (owner, dedupe_key) WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
+				   "DO NOTHING RETURNING id", N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
+		return false;
+	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));
+	m1pg_queue_note();
+	return true;
+}
+
+/* The job that has the dedupe_key already. It must ask for the same. */
+static bool
+find_job(Submission *s, int64 *id)
+{
+	bool		isnull;
+
+	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS ") IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9) "
+				   "FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 AND state NOT IN ('failed', 'cancelled')",
+				   N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
+		return false;
+	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));
+	if (!DatumGetBool(m1pg_result(0, 2, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("minimax_m1: dedupe_key is that of another request"),
+				 errdetail("Job " INT64_FORMAT " has it, with another prompt or other options.", *id),
+				 errhint("Use another key, or cancel that job.")));
+	return true;
+}
+
+Datum
+m1pg_submit(PG_FUNCTION_ARGS)
+{
+	Submission	s;
+	M1Guard		guard;
+	int64		id;
+
+	if (PG_ARGISNULL(ARG_PROMPT))
+		PG_RETURN_NULL();
+	check_submit(fcinfo);
+	read_submission(fcinfo, &s);
+	SPI_connect();
+	guard = m1pg_become(m1pg_extension_owner(), false);
+	/* the one that was in the way may be gone when it is looked for */
+	while (!insert_job(&s, &id) && !find_job(&s, &id))
+		CHECK_FOR_INTERRUPTS();
+	m1pg_unbecome(&guard);
+	SPI_finish();
+	PG_RETURN_INT64(id);
+}
+
+/* ---- wait_for ---- */
+
+/* _is_own(job): whether this transaction has queued it, or changed it, and not committed yet. */
+Datum
+m1pg_is_own_job(PG_FUNCTION_ARGS)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {PG_GETARG_DATUM(0)};
+	bool		own = false;
+	bool		isnull;
+
+	SPI_connect();
+	if (m1pg_query("SELECT xmin FROM minimax_m1.job WHERE id = $1", 1, types, values, NULL, false) == 1)
+		own = TransactionIdIsCurrentTransactionId(DatumGetTransactionId(m1pg_result(0, 1, &isnull)));
+	SPI_finish();
+	PG_RETURN_BOOL(own);
+}
+
+/* How many of the jobs have not ended. */
+static int64
+count_unfinished(Oid caller, Datum jobs)
+{
+	Oid			types[2] = {OIDOID, INT8ARRAYOID};
+	Datum		values[2] = {ObjectIdGetDatum(caller), jobs};
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	int64		n;
+	bool		isnull;
+
+	(void) m1pg_query("SELECT unfinished, own FROM minimax_m1._unfinished($1, $2)", 2, types, values, NULL, false);
+	n = DatumGetInt64(m1pg_result(0, 1, &isnull));
+	if (DatumGetBool(m1pg_result(0, 2, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("minimax_m1: cannot wait for a job of this transaction"),
+				 errdetail("It starts when the transaction has committed."),
+				 errhint("Commit, then wait.")));
+	m1pg_unbecome(&guard);
+	/* the caller looks again and again in one SPI connection */
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+static TimestampTz
+deadline_of(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1))
+		return 0;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+												   PG_GETARG_DATUM(1)));
+}
+
+static void
+timed_out(int64 unfinished)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("minimax_m1: timed out waiting for jobs"),
+			 errdetail(INT64_FORMAT " of them have not ended.", unfinished),
+			 errhint("They go on; poll() tells their state.")));
+}
+
+/* Until something ends, for at most a minute. */
+static void
+sleep_until(TimestampTz deadline, int64 unfinished)
+{
+	long		ms = 60000;
+
+	if (deadline != 0)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+		if (left <= 0)
+			timed_out(unfinished);
+		ms = Min(ms, left);
+	}
+	(void) m1pg_jobs_sleep(ms);
+}
+
+/* wait_for(jobs, timeout) */
+Datum
+m1pg_wait_for(PG_FUNCTION_ARGS)
+{
+	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic;
+	TimestampTz deadline = deadline_of(fcinfo);
+	Oid			caller = GetUserId();
+	MemoryContext context = CurrentMemoryContext;
+	Datum		jobs;
+	int64		n;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_VOID();
+	m1pg_require_shared();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("minimax_m1: wait_for needs the isolation level READ COMMITTED"),
+				 errdetail("This transaction would never see that a job has ended.")));
+	/* the argument's own memory may end with the transaction */
+	jobs = PointerGetDatum(PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(0)));
+	SPI_connect_ext(atomic ? 0 : SPI_OPT_NONATOMIC);
+	m1pg_jobs_prepare_wait();
+	while ((n = count_unfinished(caller, jobs)) > 0)
+	{
+		/* hold no snapshot, and no transaction where the caller allows */
+		if (!atomic)
+			SPI_commit();
+		sleep_until(deadline, n);
+		CHECK_FOR_INTERRUPTS();
+	}
+	m1pg_jobs_cancel_wait();
+	SPI_finish();
+	MemoryContextSwitchTo(context);
+	PG_RETURN_VOID();
+}

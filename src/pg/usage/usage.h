@@ -1,0 +1,179 @@
+/*
+ * usage.h - who has used the model and how much, and how much each may.
+ *
+ *   usage.c        the counters: per function, per role and month, per role and hour
+ *   usage_file.c   keeps them over restarts
+ *   usage_views.c  shows them
+ *   quota.c        the quota of a role, at admission
+ *   statement.c    what a statement of this backend has used, and its caps
+ *
+ * The counters lie in shared memory and are protected by m1pg_shared->lock,
+ * like the slots. Backends add what they refuse themselves; all else is added
+ * by the worker, which is the only one to see how each request ends.
+ */
+#ifndef M1PG_USAGE_H
+#define M1PG_USAGE_H
+
+#include "pg/m1pg.h"
+
+#include "base/hour.h"
+#include "utils/date.h"
+
+/* ---- counters (usage.c) ---- */
+
+#define M1PG_MAX_FUNCTIONS	64	/* the code has about half as many names */
+#define M1PG_MAX_ROLES		1024	/* that used the model within an hour */
+#define M1PG_MAX_TIERS		8
+
+/* Since the server started or stats_reset(). */
+typedef struct M1Stats
+{
+	char		function[NAMEDATALEN];
+	int64		requests;
+	int64		completed;
+	int64		failed;
+	int64		cancelled;
+	int64		timed_out;
+	int64		rejected;		/* these are none of the requests */
+	int64		prompt_tokens;
+	int64		cached_tokens;
+	int64		cache_hits;		/* requests with cached tokens */
+	int64		reasoning_tokens;
+	int64		completion_tokens;
+	double		queue_ms;
+	double		prefill_ms;
+	double		decode_ms;
+} M1Stats;
+
+/* What a role has used in a month; kept over restarts. Written to the file as it is. */
+typedef struct M1UsageRow
+{
+	Oid			role;			/* with function, month and context_tier the key */
+	DateADT		month;			/* its first day, UTC */
+	int32		context_tier;	/* the least prompt_tokens of the price tier */
+	int32		unused;
+	char		function[NAMEDATALEN];
+	int64		requests;
+	int64		completed;
+	int64		failed;			/* these cost no tokens */
+	int64		cancelled;		/* these as many as were computed */
+	int64		prompt_tokens;
+	int64		cached_tokens;
+	int64		reasoning_tokens;
+	int64		completion_tokens;
+} M1UsageRow;
+
+/* What a role has used within the hour; written to the file as it is. */
+typedef struct M1RoleHour
+{
+	Oid			role;
+	int32		limited;		/* it has a quota: it is not forgotten for the sake of one that has none */
+	m1_hour		tokens;
+} M1RoleHour;
+
+typedef struct M1Usage
+{
+	uint64		changes;		/* grows with each change of roles and rows, over restarts too */
+	TimestampTz stats_since;
+	int			n_functions;
+	int			n_roles;
+	int			n_rows;
+	int			max_rows;
+	M1Stats		functions[M1PG_MAX_FUNCTIONS];
+	M1RoleHour	roles[M1PG_MAX_ROLES];
+	M1UsageRow	rows[FLEXIBLE_ARRAY_MEMBER];
+} M1Usage;
+
+/* NULL when the library was not preloaded. */
+extern M1Usage *m1pg_usage;
+
+extern Size m1pg_usage_size(void);
+extern void m1pg_usage_startup(void);
+
+/* Whether a request of this type runs the model. The others cost no tokens and are no calls. */
+extern bool m1pg_runs_model(m1w_type type);
+extern int64 m1pg_minute(TimestampTz t);
+
+/* These want the lock to be held. */
+extern M1Stats *m1pg_function_stats(const char *function);
+extern M1RoleHour *m1pg_role_hour(Oid role, bool create);
+
+/* ---- one request's account: opened and closed by the worker (usage.c) ---- */
+
+typedef enum M1Outcome
+{
+	M1_COMPLETED,
+	M1_FAILED,
+	M1_CANCELLED,
+	M1_TIMED_OUT
+} M1Outcome;
+
+typedef struct M1Account
+{
+	int			slot;
+	uint64		request;
+	Oid			role;
+	m1w_type	type;
+	bool		closed;			/* how it ended is counted; what it still uses is charged all the same */
+	int			prompt_tokens;
+	int			cached;			/* of prompt_tokens: where the prefill began */
+	int			prefilled;
+	int			generated;
+	char		function[NAMEDATALEN];
+} M1Account;
+
+extern void m1pg_account_open(M1Account *account, int slot_index, const M1Slot *slot);
+/* The engine has computed so much. false when the statement has no more tokens. The lock is to be held. */
+extern bool m1pg_account_progress(M1Account *account, const m1w_progress *progress);
+/* These count the end of the request once and take the lock. */
+extern void m1pg_account_done(M1Account *account, const m1w_done *done, double worker_queue_ms);
+extern void m1pg_account_close(M1Account *account, M1Outcome outcome);
+/* By the backend: it leaves before the worker has taken the request up. The lock is to be held. */
+extern void m1pg_account_unseen(const M1Slot *slot);
+
+/* The lower bounds of minimax_m1.context_tiers; -1 when it is malformed. */
+extern int	m1pg_parse_context_tiers(const char *setting, int32 tiers[M1PG_MAX_TIERS]);
+
+/* ---- the file (usage_file.c) ---- */
+
+/* At the start of the server, before anybody else looks. */
+extern void m1pg_usage_load(void);
+/* By the worker: writes what has changed when it is time to, or at once when the worker ends. */
+extern void m1pg_usage_save(bool last);
+/* Milliseconds until it is time to; -1 = nothing has changed. */
+extern long m1pg_usage_timeout(void);
+
+/* ---- quotas (quota.c) ---- */
+
+#define M1PG_QUOTA_TOKENS		"minimax_m1.quota_tokens_per_hour"
+#define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
+
+typedef struct M1Quota
+{
+	int64		tokens_per_hour;	/* -1 = no limit */
+	int64		max_concurrent; /* -1 = no limit */
+	char		role_name[NAMEDATALEN]; /* filled if there is a limit */
+} M1Quota;
+
+/* Reads the catalog. */
+extern void m1pg_quota_of(Oid role, M1Quota *quota);
+/* The tokens that a request may take at most: all, and of these the reply. */
+extern void m1pg_most_tokens(m1w_type type, const char *payload, Size len, int64 *all, int64 *reply);
+/* What requests of the role may still take, and how many there are. The lock is to be held. */
+extern int64 m1pg_reserved_by(Oid role, int *running);
+/* false: *error says why, and when to try again. The lock is to be held. */
+extern bool m1pg_quota_admits(const M1Quota *quota, Oid role, int64 tokens, m1_error *error);
+
+/* ---- statements (statement.c) ---- */
+
+/*
+ * A request is about to be made: raises an error when a cap of the statement is
+ * reached. Returns the tokens that all requests under way may take; 0 = no limit.
+ */
+extern int64 m1pg_statement_check(const char *function, m1w_type type);
+/* It has been admitted. */
+extern void m1pg_statement_call(const char *function, m1w_type type);
+/* It is over, and this is what its slot says. The lock is to be held. */
+extern void m1pg_statement_end(const M1Slot *slot);
+
+#endif							/* M1PG_USAGE_H */

@@ -1,0 +1,559 @@
+/*
+ * relay.c
+ *	  The worker's side of requests: takes them up from the shared table, admits
+ *	  them in order of arrival, forwards them to the engine and delivers what
+ *	  comes back.
+ *
+ *	  A relay outlives its slot: when the client goes away the slot is free at
+ *	  once, and the relay stays until the engine has confirmed the end. A request
+ *	  is read from its queue only when it is admitted, so the prompts of waiting
+ *	  requests take no memory here.
+ */
+#include "pg/worker/worker.h"
+#include "pg/usage/usage.h"
+
+#include "miscadmin.h"
+#include "storage/dsm.h"
+#include "storage/latch.h"
+#include "storage/shm_mq.h"
+#include "storage/shm_toc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* Undelivered output of one request above which it pauses, and below which it goes on. */
+#define PAUSE_BYTES		(256 * 1024)
+#define RESUME_BYTES	(64 * 1024)
+
+typedef enum RelayState
+{
+	RELAY_WAITING,				/* for a place in the engine */
+	RELAY_READING,				/* admitted; its message is being received */
+	RELAY_RUNNING,				/* in the engine */
+	RELAY_ENDING,				/* the last event is being delivered */
+	RELAY_ABANDONED,			/* the client is gone; the engine has not confirmed yet */
+} RelayState;
+
+typedef struct Relay
+{
+	uint64		request;		/* hash key, and the id the engine knows */
+	int			slot;
+	m1w_type	type;
+	RelayState	state;
+	bool		in_engine;		/* it was forwarded and has not ended there */
+	bool		cancelled;		/* CANCEL was sent to the engine */
+	bool		paused;
+	TimestampTz submitted_at;
+	TimestampTz forwarded_at;
+	TimestampTz deadline;
+	dsm_segment *segment;		/* NULL once the client is gone */
+	shm_mq_handle *requests;
+	shm_mq_handle *events;
+	m1_buf		pending;		/* undelivered messages, each behind its length */
+	M1Account	account;		/* what it uses, and how it ends */
+} Relay;
+
+static HTAB *relays;
+
+/* ---- life ---- */
+
+void
+m1pg_relays_init(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(uint64), .entrysize = sizeof(Relay), .hcxt = TopMemoryContext};
+
+	relays = hash_create("minimax_m1 relays", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+detach(Relay *r)
+{
+	if (r->segment != NULL)
+		dsm_detach(r->segment);
+	r->segment = NULL;
+	r->requests = r->events = NULL;
+	m1_buf_free(&r->pending);
+}
+
+static void
+forget(Relay *r)
+{
+	detach(r);
+	hash_search(relays, &r->request, HASH_REMOVE, NULL);
+}
+
+/* Tokenizer requests are answered at once and take no place in the batch. */
+static bool
+takes_a_place(const Relay *r)
+{
+	return r->type == M1W_GENERATE || r->type == M1W_LOGITS;
+}
+
+static void
+set_slot_state(const Relay *r, M1SlotState state)
+{
+	M1Slot	   *slot = &m1pg_shared->slots[r->slot];
+
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	if (slot->request == r->request)
+	{
+		slot->state = state;
+		slot->state_since = GetCurrentTimestamp();
+	}
+	LWLockRelease(m1pg_shared->lock);
+}
+
+/* ---- delivery ---- */
+
+/* Gives the client's queue what it takes. false when the client is gone. */
+static bool
+deliver(Relay *r)
+{
+	while (r->pending.len > 0)
+	{
+		uint32		len;
+		shm_mq_result result;
+
+		memcpy(&len, r->pending.data, sizeof len);
+#if PG_VERSION_NUM >= 150000
+		result = shm_mq_send(r->events, len, r->pending.data + sizeof len, true, true);
+#else
+		result = shm_mq_send(r->events, len, r->pending.data + sizeof len, true);
+#endif
+		if (result == SHM_MQ_DETACHED)
+			return false;
+		if (result == SHM_MQ_WOULD_BLOCK)
+			break;
+		m1_buf_consume(&r->pending, sizeof len + len);
+	}
+	if (r->pending.len == 0)
+		m1_buf_free(&r->pending);
+	if (r->in_engine && !r->paused && r->pending.len > PAUSE_BYTES)
+	{
+		r->paused = true;
+		m1pg_engine_send(M1W_PAUSE, r->request, NULL, 0);
+	}
+	else if (r->paused && r->pending.len < RESUME_BYTES)
+	{
+		r->paused = false;
+		m1pg_engine_send(M1W_RESUME, r->request, NULL, 0);
+	}
+	return true;
+}
+
+static void
+post(Relay *r, m1w_type type, const char *payload, Size len)
+{
+	M1Message	message = {type};
+	uint32		total = sizeof message + len;
+
+	if (r->segment == NULL)
+		return;
+	m1_buf_append(&r->pending, &total, sizeof total);
+	m1_buf_append(&r->pending, &message, sizeof message);
+	m1_buf_append(&r->pending, payload, len);
+	/* Without memory for its answer, the request is lost but not left hanging: detaching tells the client. */
+	if (r->pending.failed)
+		detach(r);
+}
+
+/* The last event of a request, which has failed unless it was said already how it ended. */
+static void
+post_error(Relay *r, const m1_error *error)
+{
+	m1w_failure failure = m1w_failure_of(error);
+	m1_buf		payload = {0};
+
+	if (m1w_encode_failure(&payload, &failure))
+		post(r, M1W_ERROR, payload.data, payload.len);
+	m1_buf_free(&payload);
+	m1pg_account_close(&r->account, M1_FAILED);
+	r->state = RELAY_ENDING;
+}
+
+static void
+end_with(Relay *r, m1_status code, const char *message, const char *hint)
+{
+	m1_error	error;
+
+	m1_fail(&error, code, "%s", message);
+	if (hint != NULL)
+		m1_error_hint(&error, "%s", hint);
+	post_error(r, &error);
+}
+
+/* ---- leaving ---- */
+
+/* Nobody waits for this request any more. */
+static void
+abandon(Relay *r)
+{
+	m1pg_account_close(&r->account, M1_CANCELLED);
+	detach(r);
+	if (!r->in_engine)
+	{
+		forget(r);
+		return;
+	}
+	r->state = RELAY_ABANDONED;
+	if (!r->cancelled)
+		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
+	r->cancelled = true;
+}
+
+/* ---- taking up ---- */
+
+static void
+attach(Relay *r, dsm_handle handle)
+{
+	shm_toc    *toc;
+	shm_mq	   *mq;
+
+	PG_TRY();
+	{
+		r->segment = dsm_attach(handle);
+	}
+	PG_CATCH();
+	{
+		/* this worker ends; the next one takes the request up, and counts it */
+		set_slot_state(r, M1_SLOT_SUBMITTED);
+		hash_search(relays, &r->request, HASH_REMOVE, NULL);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (r->segment == NULL)
+		return;					/* the client has gone in between */
+	dsm_pin_mapping(r->segment);
+	toc = shm_toc_attach(M1PG_CHANNEL_MAGIC, dsm_segment_address(r->segment));
+	if (toc == NULL)
+	{
+		detach(r);
+		return;
+	}
+	mq = shm_toc_lookup(toc, M1PG_KEY_REQUESTS, false);
+	shm_mq_set_receiver(mq, MyProc);
+	r->requests = shm_mq_attach(mq, r->segment, NULL);
+	mq = shm_toc_lookup(toc, M1PG_KEY_EVENTS, false);
+	shm_mq_set_sender(mq, MyProc);
+	r->events = shm_mq_attach(mq, r->segment, NULL);
+}
+
+static void
+take_up(int index, const M1Slot *slot)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Relay	   *r = hash_search(relays, &slot->request, HASH_ENTER, NULL);
+
+	memset((char *) r + sizeof r->request, 0, sizeof *r - sizeof r->request);
+	r->slot = index;
+	r->type = slot->type;
+	r->state = RELAY_WAITING;
+	r->submitted_at = slot->submitted_at;
+	r->deadline = slot->deadline;
+	attach(r, slot->handle);
+	m1pg_account_open(&r->account, index, slot);
+	MemoryContextSwitchTo(old);
+	if (r->segment == NULL)
+		abandon(r);
+}
+
+static void
+take_up_submitted(void)
+{
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+	{
+		M1Slot		slot;
+
+		/* a peek without the lock: a backend that submits later wakes us */
+		if (m1pg_shared->slots[i].state != M1_SLOT_SUBMITTED)
+			continue;
+		LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+		slot = m1pg_shared->slots[i];
+		/* from here on it is the worker that counts how the request ends */
+		if (slot.state == M1_SLOT_SUBMITTED)
+		{
+			m1pg_shared->slots[i].state = M1_SLOT_QUEUED;
+			m1pg_shared->slots[i].state_since = GetCurrentTimestamp();
+		}
+		LWLockRelease(m1pg_shared->lock);
+		if (slot.state == M1_SLOT_SUBMITTED)
+			take_up(i, &slot);
+	}
+}
+
+/* ---- looking after the client ---- */
+
+/* The client still waits; the request is over for it, and in the engine as soon as that hears of it. */
+static void
+cut_short(Relay *r, M1Outcome outcome, m1_status code, const char *message, const char *hint)
+{
+	m1pg_account_close(&r->account, outcome);
+	if (r->in_engine && !r->cancelled)
+		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
+	r->cancelled = true;
+	end_with(r, code, message, hint);
+}
+
+static void
+look_at_client(Relay *r)
+{
+	const M1Slot *slot = &m1pg_shared->slots[r->slot];
+	bool		gone;
+	bool		cancel;
+
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	gone = slot->request != r->request;
+	cancel = slot->cancel;
+	LWLockRelease(m1pg_shared->lock);
+	if (r->state == RELAY_ABANDONED)
+		return;
+	if (gone || r->segment == NULL)
+		abandon(r);
+	else if (r->state == RELAY_ENDING)
+		return;
+	else if (cancel)
+		cut_short(r, M1_CANCELLED, M1_E_CANCELLED, "the request was cancelled", NULL);
+	else if (r->deadline != 0 && GetCurrentTimestamp() >= r->deadline)
+		cut_short(r, M1_TIMED_OUT, M1_E_TIMEOUT, "canceling request due to request timeout",
+				  "minimax_m1.request_timeout limits how long a request may take, waiting included.");
+}
+
+/* ---- admission and forwarding ---- */
+
+int
+m1pg_relays_running(void)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+	int			n = 0;
+
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (takes_a_place(r) && (r->in_engine || r->state == RELAY_READING))
+			n++;
+	return n;
+}
+
+static Relay *
+first_waiting(bool takes_place)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+	Relay	   *first = NULL;
+
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (r->state == RELAY_WAITING && takes_a_place(r) == takes_place &&
+			(first == NULL || r->request < first->request))
+			first = r;
+	return first;
+}
+
+static void
+admit(void)
+{
+	Relay	   *r;
+	int			places = m1pg_max_requests - m1pg_relays_running();
+
+	while ((r = first_waiting(false)) != NULL)
+		r->state = RELAY_READING;
+	while (places-- > 0 && (r = first_waiting(true)) != NULL)
+		r->state = RELAY_READING;
+}
+
+/* Receives the request's message, if it is all there, and passes it on. */
+static void
+forward(Relay *r)
+{
+	void	   *data;
+	Size		len;
+	M1Message	message;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	shm_mq_result result = shm_mq_receive(r->requests, &len, &data, true);
+
+	MemoryContextSwitchTo(old);
+	if (result == SHM_MQ_DETACHED)
+		abandon(r);
+	if (result != SHM_MQ_SUCCESS)
+		return;
+	if (len < sizeof message || len - sizeof message > M1W_MAX_PAYLOAD)
+	{
+		end_with(r, M1_E_CORRUPT, "malformed request", NULL);
+		return;
+	}
+	memcpy(&message, data, sizeof message);
+	if (message.type != r->type)
+	{
+		end_with(r, M1_E_CORRUPT, "malformed request", NULL);
+		return;
+	}
+	set_slot_state(r, M1_SLOT_RUNNING);
+	r->state = RELAY_RUNNING;
+	r->in_engine = true;
+	r->forwarded_at = GetCurrentTimestamp();
+	m1pg_engine_send(message.type, r->request, (char *) data + sizeof message, len - sizeof message);
+}
+
+static void
+refuse_waiting(const m1_error *refusal)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (r->state == RELAY_WAITING || r->state == RELAY_READING)
+			post_error(r, refusal);
+}
+
+void
+m1pg_relays_pump(M1EnginePhase phase)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+	m1_error	refusal = m1pg_engine_refusal();
+
+	take_up_submitted();
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		look_at_client(r);
+	if (refusal.code != M1_OK)
+		refuse_waiting(&refusal);
+	else if (phase == M1_PROCESS_READY && !m1pg_engine_is_draining())
+		admit();
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+	{
+		if (r->state == RELAY_READING && phase == M1_PROCESS_READY)
+			forward(r);
+		if (r->state == RELAY_ABANDONED || r->segment == NULL)
+			continue;
+		if (!deliver(r))
+			abandon(r);
+		else if (r->state == RELAY_ENDING && r->pending.len == 0 && !r->in_engine)
+			forget(r);
+	}
+}
+
+/* ---- what the engine says ---- */
+
+static void
+note_progress(Relay *r, const char *payload, Size len)
+{
+	M1Slot	   *slot = &m1pg_shared->slots[r->slot];
+	m1w_progress p;
+	m1_error	error;
+	bool		within_limit;
+
+	if (m1w_decode_progress(payload, len, &p, &error) != M1_OK)
+		return;
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	if (slot->request == r->request)
+	{
+		if (slot->phase != p.phase)
+			slot->state_since = GetCurrentTimestamp();
+		slot->phase = p.phase;
+	}
+	within_limit = m1pg_account_progress(&r->account, &p);
+	LWLockRelease(m1pg_shared->lock);
+	if (!within_limit && r->state == RELAY_RUNNING)
+		cut_short(r, M1_CANCELLED, M1_E_OVERLOADED, "the statement has reached minimax_m1.max_tokens_per_statement",
+				  "Raise it, or ask for shorter replies (max_tokens); 0 means no limit.");
+}
+
+static void
+note_done(Relay *r, const char *payload, Size len)
+{
+	m1w_done	done;
+	m1_error	error;
+
+	if (m1w_decode_done(payload, len, &done, &error) == M1_OK)
+		m1pg_account_done(&r->account, &done, (double) (r->forwarded_at - r->submitted_at) / 1000.0);
+}
+
+void
+m1pg_relays_frame(const m1w_header *header, const char *payload)
+{
+	uint64		request = header->request_id;
+	Relay	   *r = hash_search(relays, &request, HASH_FIND, NULL);
+
+	if (r == NULL || !r->in_engine)
+		return;					/* ended here before the engine heard of it */
+	if (header->type == M1W_PROGRESS)
+	{
+		note_progress(r, payload, header->length);
+		return;
+	}
+	if (header->type != M1W_DELTA)
+	{
+		r->in_engine = false;
+		SetLatch(MyLatch);		/* a place is free: the loop goes round once more */
+		if (header->type == M1W_DONE)
+			note_done(r, payload, header->length);
+		else
+			m1pg_account_close(&r->account, header->type == M1W_ERROR ? M1_FAILED : M1_COMPLETED);
+	}
+	if (r->state == RELAY_ABANDONED)
+	{
+		if (!r->in_engine)
+			forget(r);
+		return;
+	}
+	if (r->state != RELAY_RUNNING)
+		return;					/* the client already has its last event */
+	post(r, header->type, payload, header->length);
+	if (!r->in_engine)
+		r->state = RELAY_ENDING;
+	if (r->segment == NULL || !deliver(r))
+		abandon(r);
+}
+
+void
+m1pg_relays_fail_running(const m1_error *error)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+	{
+		if (!r->in_engine)
+			continue;
+		r->in_engine = false;
+		r->paused = false;
+		if (r->state == RELAY_ABANDONED)
+			forget(r);
+		else if (r->state == RELAY_RUNNING)
+			post_error(r, error);
+	}
+	m1pg_wake_worker();			/* the errors are delivered in the next round */
+}
+
+void
+m1pg_relays_end(void)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+
+	if (relays == NULL)
+		return;
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		m1pg_account_close(&r->account, M1_FAILED);
+}
+
+long
+m1pg_relays_timeout(void)
+{
+	HASH_SEQ_STATUS scan;
+	Relay	   *r;
+	TimestampTz next = 0;
+
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (r->deadline != 0 && (r->state == RELAY_WAITING || r->state == RELAY_READING || r->state == RELAY_RUNNING) &&
+			(next == 0 || r->deadline < next))
+			next = r->deadline;
+	if (next == 0)
+		return -1;
+	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next));
+}

@@ -1,0 +1,165 @@
+/*
+ * worker.c
+ *	  The background worker: one loop over its latch, the engine's socket and
+ *	  the clock. It does all PostgreSQL calls and no arithmetic.
+ *
+ *	  Nothing in the loop blocks, but for the fsync of the usage file twice a
+ *	  minute. An error here ends the worker with exit code 1:
+ *	  the postmaster starts a new one, the cluster does not restart, and the
+ *	  backends that were waiting see their queues detached.
+ */
+#include "pg/worker/worker.h"
+#include "pg/usage/usage.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+/* What the engine was started with, to tell whether a reload changed it. */
+typedef struct EngineSettings
+{
+	char	   *model;
+	char	   *path;
+	int			weight_format;
+	int			device;
+	int			gpus;
+	int			threads;
+	int			max_context;
+	int			kv_cache_size;
+	int			prefix_cache_size;
+} EngineSettings;
+
+static void
+leave_shared(int code, Datum arg)
+{
+	m1pg_engine_stop();
+	m1pg_relays_end();
+	m1pg_usage_save(true);
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	if (m1pg_shared->worker == MyProc)
+		m1pg_shared->worker = NULL;
+	m1pg_shared->model.state = M1_ENGINE_STARTING;
+	m1pg_shared->model.engine_pid = 0;
+	/* whoever waits for an answer looks up and sees that there is no worker */
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+		if (m1pg_shared->slots[i].proc != NULL)
+			SetLatch(&m1pg_shared->slots[i].proc->procLatch);
+	LWLockRelease(m1pg_shared->lock);
+}
+
+static void
+join_shared(void)
+{
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_shared->worker = MyProc;
+	LWLockRelease(m1pg_shared->lock);
+	before_shmem_exit(leave_shared, 0);
+}
+
+static EngineSettings
+copy_settings(void)
+{
+	EngineSettings s;
+
+	s.model = MemoryContextStrdup(TopMemoryContext, m1pg_model);
+	s.path = MemoryContextStrdup(TopMemoryContext, m1pg_engine_path);
+	s.weight_format = m1pg_weight_format;
+	s.device = m1pg_device;
+	s.gpus = m1pg_gpus;
+	s.threads = m1pg_threads;
+	s.max_context = m1pg_max_context;
+	s.kv_cache_size = m1pg_kv_cache_size;
+	s.prefix_cache_size = m1pg_prefix_cache_size;
+	return s;
+}
+
+static bool
+settings_changed(const EngineSettings *s)
+{
+	return strcmp(s->model, m1pg_model) != 0 || strcmp(s->path, m1pg_engine_path) != 0 ||
+		s->weight_format != m1pg_weight_format || s->device != m1pg_device ||
+		s->gpus != m1pg_gpus || s->threads != m1pg_threads || s->max_context != m1pg_max_context ||
+		s->kv_cache_size != m1pg_kv_cache_size || s->prefix_cache_size != m1pg_prefix_cache_size;
+}
+
+static void
+reload(EngineSettings *s)
+{
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (!settings_changed(s))
+		return;
+	pfree(s->model);
+	pfree(s->path);
+	*s = copy_settings();
+	m1pg_engine_request_restart();
+}
+
+static long
+earlier(long a, long b)
+{
+	if (a < 0 || b < 0)
+		return Max(a, b);
+	return Min(a, b);
+}
+
+/*
+ * A set is made for each wait: the engine's socket comes and goes, and a set
+ * cannot forget one. One epoll instance a wait costs microseconds.
+ */
+static void
+wait_for_something(void)
+{
+	bool		want_write;
+	pgsocket	sock = m1pg_engine_socket(&want_write);
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	long		timeout = earlier(earlier(m1pg_engine_timeout(), m1pg_relays_timeout()), m1pg_usage_timeout());
+
+	if (timeout >= 0)
+		events |= WL_TIMEOUT;
+	if (sock != PGINVALID_SOCKET)
+		events |= WL_SOCKET_READABLE | (want_write ? WL_SOCKET_WRITEABLE : 0);
+	if (WaitLatchOrSocket(MyLatch, events, sock, timeout, PG_WAIT_EXTENSION) & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+}
+
+void
+m1pg_worker_main(Datum main_arg)
+{
+	EngineSettings settings;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	m1pg_engine_init(m1pg_relays_frame);
+	m1pg_relays_init();
+	join_shared();
+	settings = copy_settings();
+
+	while (!ShutdownRequestPending)
+	{
+		M1EnginePhase phase;
+
+		if (ConfigReloadPending)
+			reload(&settings);
+		m1pg_engine_pump();
+		phase = m1pg_engine_supervise();
+		m1pg_relays_pump(phase);
+		if (m1pg_engine_is_draining() && m1pg_relays_running() == 0)
+		{
+			m1pg_engine_end_drain();
+			continue;
+		}
+		m1pg_engine_pump();
+		m1pg_usage_save(false);
+		wait_for_something();
+	}
+	/* Not 0, which would tell the postmaster never to start the worker again: a lone SIGTERM is a restart. */
+	proc_exit(1);
+}
