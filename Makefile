@@ -144,6 +144,7 @@ CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enabl
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc -I.
 
 lint:
+	@scripts/rooms.py
 	@scripts/bootstrap.sh clang-format cppcheck
 	clang-format --dry-run -Werror $(C_FILES)
 	$(CPPCHECK) -DM1_ISA=3 $(ENGINE_ROOMS:%=src/%)

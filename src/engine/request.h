@@ -62,7 +62,7 @@ typedef struct m1_request
 	bool paused;
 	bool cancelled;
 	size_t sent[M1_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
-	int reported;					/* completion_tokens at the last progress event */
+	int reported;				   /* completion_tokens at the last progress event */
 	double submitted_ms, started_ms, prefilled_ms;
 	struct m1_request *next;
 } m1_request;

@@ -167,8 +167,9 @@ tools_turn(renderer *r, const json_t *tools)
 	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n" M1_TOOLS_OPEN "\n");
 	json_array_foreach ((json_t *) tools, i, definition)
 		tool(r, definition, i);
-	markup(r, M1_TOOLS_CLOSE "\n\nIf you need to call tools, please respond with " M1_CALLS_OPEN M1_CALLS_CLOSE
-							 " XML tags, and provide tool-name and json-object of arguments, following the format below:\n");
+	markup(r, M1_TOOLS_CLOSE
+		   "\n\nIf you need to call tools, please respond with " M1_CALLS_OPEN M1_CALLS_CLOSE
+		   " XML tags, and provide tool-name and json-object of arguments, following the format below:\n");
 	markup(r, M1_CALLS_OPEN "\n{\"name\": <tool-name>, \"arguments\": <args-json-object>}\n...\n" M1_CALLS_CLOSE);
 	close_turn(r);
 }

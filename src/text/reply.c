@@ -157,7 +157,8 @@ skip_breaks_after_tag(m1_reply *r)
 
 	if (!r->after_tag)
 		return;
-	while (n < r->pending.len && is_break(r->pending.data[n]) && !(breaks_are_content(r) && r->breaks == M1_THINK_BREAKS))
+	while (n < r->pending.len && is_break(r->pending.data[n]) &&
+		   !(breaks_are_content(r) && r->breaks == M1_THINK_BREAKS))
 	{
 		n++;
 		r->breaks++;
@@ -198,7 +199,8 @@ drain_opening(m1_reply *r, bool final)
 		enter_after_tag(r, M1_REPLY_REASONING);
 		return true;
 	}
-	if (!final && left < strlen(M1_THINK_OPEN) && (left == 0 || memcmp(r->pending.data + blank, M1_THINK_OPEN, left) == 0))
+	if (!final && left < strlen(M1_THINK_OPEN) &&
+		(left == 0 || memcmp(r->pending.data + blank, M1_THINK_OPEN, left) == 0))
 		return false;
 	r->state = M1_REPLY_CONTENT;
 	return true;
