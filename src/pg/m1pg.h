@@ -13,8 +13,9 @@
  *   batch.c           several requests at once from one backend
  *   usage.h           counters, quotas and caps: see there
  *   planner.c         what calls of the model cost the planner
+ *   constrained.c     requests whose answer is constrained
  *   generate.c, tokens.c, summarize.c, aggregates.c, annotate.c, views.c   SQL functions
- *   constrained.c, classify.c, judge.c, extract.c, type_schema.c   operators: SQL functions with constrained answers
+ *   generate_json.c, classify.c, judge.c, extract.c, type_schema.c   operators: SQL functions with constrained answers
  */
 #ifndef M1PG_H
 #define M1PG_H

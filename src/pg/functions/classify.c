@@ -3,7 +3,7 @@
  *	  classify(): one, or several, of a set of labels; the set is an array or an
  *	  enum type.
  */
-#include "pg/functions/constrained.h"
+#include "pg/client/constrained.h"
 #include "pg/functions/type_schema.h"
 
 #include "catalog/pg_type.h"

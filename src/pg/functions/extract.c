@@ -4,7 +4,7 @@
  *	  that constrains the answer; the answer becomes a row as by
  *	  jsonb_populate_record(), column by column, so that an error names its column.
  */
-#include "pg/functions/constrained.h"
+#include "pg/client/constrained.h"
 #include "pg/functions/type_schema.h"
 
 #include "access/htup_details.h"

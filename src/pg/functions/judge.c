@@ -3,7 +3,7 @@
  *	  is_true(), score() and rank(): what the model thinks of a statement about a
  *	  text, from the probabilities of "yes" and "no" as its answer.
  */
-#include "pg/functions/constrained.h"
+#include "pg/client/constrained.h"
 
 #include <math.h>
 

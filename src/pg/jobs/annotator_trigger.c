@@ -7,13 +7,13 @@
  *
  *	  They run as whoever changes the row, who needs no right on the queue.
  */
+#include "pg/client/constrained.h"
+#include "pg/client/template.h"
 #include "pg/jobs/jobs.h"
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "pg/functions/constrained.h"
-#include "pg/client/template.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"

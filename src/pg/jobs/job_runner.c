@@ -9,10 +9,10 @@
  *	  process; what it had in flight is done again by the next. When there is
  *	  nothing to do it leaves, and tells the launcher when to start the next.
  */
+#include "pg/client/constrained.h"
 #include "pg/jobs/runner.h"
 
 #include "access/xact.h"
-#include "pg/functions/constrained.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"

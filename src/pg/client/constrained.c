@@ -1,14 +1,11 @@
 /*
  * constrained.c
- *	  What the operators share: a prompt that names a task, a constraint on the
- *	  answer, and an answer that is all there. generate_json() is that alone.
+ *	  What the operators and the jobs share: a prompt that names a task, a
+ *	  constraint on the answer, and an answer that is all there.
  */
-#include "pg/functions/constrained.h"
+#include "pg/client/constrained.h"
 
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
-
-PG_FUNCTION_INFO_V1(m1pg_generate_json);
 
 bool
 m1pg_read_task(m1w_generate *g, const char *task, const text *document, m1_error *error)
@@ -60,28 +57,4 @@ m1pg_run_constrained(const m1w_generate *g, const char *function, char **answer,
 	}
 	*answer = text_to_cstring(converted);
 	return true;
-}
-
-/* generate_json(prompt, json_schema, ...) */
-Datum
-m1pg_generate_json(PG_FUNCTION_ARGS)
-{
-	m1w_generate g;
-	m1_error	error;
-	char	   *answer;
-	Jsonb	   *schema;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_NULL();
-	schema = PG_GETARG_JSONB_P(1);
-	m1pg_default_request(&g);
-	m1pg_read_options(fcinfo, 2, &g);
-	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
-	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(0), &g, &error) ||
-		!m1pg_run_constrained(&g, "generate_json", &answer, &error))
-	{
-		m1pg_report_or_null(&error);
-		PG_RETURN_NULL();
-	}
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(answer));
 }
