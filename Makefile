@@ -166,6 +166,6 @@ help:
 	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
 	@echo "make cuda-resources       registers and spills of its kernels"
 	@echo "make gpu-check            check it on a GPU; gpu-bench times it, gpu-bench-emulated tries that on a toy"
-	@echo "make gpu-packages         PostgreSQL for a GPU machine that has none, see the README"
+	@echo "make gpu-packages         PostgreSQL for a GPU machine that has none, see docs/gpu.md"
 	@echo "make lint | make format   check or apply the code style"
 	@echo "make clean                remove what was built"

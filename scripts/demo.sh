@@ -109,4 +109,4 @@ title "That was the demo" \
     "    shared_preload_libraries = 'minimax_m1'     in postgresql.conf, then restart" \
     "    psql -c 'CREATE EXTENSION minimax_m1'" \
     "    psql -c \"SELECT minimax_m1.generate('What is 47 + 35?')\"" \
-    "README.md has every function, setting and error, and how to load MiniMax-M1 itself."
+    "README.md tells how to load MiniMax-M1 itself; docs/ has every function, setting and error."

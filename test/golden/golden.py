@@ -20,7 +20,8 @@ VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "
             ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"],
             ["--isa", "avx512vnni"]]
 # The error of quantized weights on texts of m1-nano: Kullback-Leibler divergence of the next token's probabilities in
-# nats, at most, and share of positions where the likeliest token is the same, at least. README.md has the measured ones.
+# nats, at most, and share of positions where the likeliest token is the same, at least. docs/models.md has what was
+# measured.
 QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (5e-5, 0.97)},
              "fp8": {"replies": (2e-4, 0.995), "prompts": (2e-4, 0.96)},
              "q4": {"replies": (2e-3, 0.99), "prompts": (2e-3, 0.93)}}
