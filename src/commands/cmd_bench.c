@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "blocks/blocks.h"
 #include "base/clock.h"
 #include "base/pool.h"
+#include "blocks/blocks.h"
 #include "commands/cli.h"
 #include "model/forward.h"
+#include "model/state.h"
 
 #define REPEATS 3		   /* of each timing; the median counts */
 #define LONG_PREFILL 16384 /* tokens from which one repeat is long enough */
@@ -192,18 +193,11 @@ prefill(const bench *b, m1b_state *state, int from, int to, m1_error *err)
 static m1b_state *
 acquire(const bench *b, int n_tokens, m1_error *err)
 {
-	m1b_state *state = b->model->backend->ops->state_acquire(b->model->backend, n_tokens);
+	m1b_state *state = m1_state_acquire(b->model, n_tokens, NULL);
 
 	if (state == NULL)
 		m1_fail(err, M1_E_NO_MEMORY, "no room for a sequence of %d tokens", n_tokens);
 	return state;
-}
-
-static void
-release(const bench *b, m1b_state *state)
-{
-	if (state != NULL)
-		b->model->backend->ops->state_release(b->model->backend, state);
 }
 
 static m1_status
@@ -222,7 +216,7 @@ time_prefill(const bench *b, int n, double *rate, m1_error *err)
 			return err->code;
 		status = prefill(b, state, 0, n, err);
 		rates[i] = n / (m1_now_ms() - start) * 1e3;
-		release(b, state);
+		m1_state_release(b->model, state);
 		if (status != M1_OK)
 			return status;
 	}
@@ -280,7 +274,7 @@ time_decode(const bench *b, int batch, int n, double *rate, m1_error *err)
 		rates[i] = (double) batch * n / (m1_now_ms() - start) * 1e3;
 	}
 	for (int i = 0; states != NULL && i < batch; i++)
-		release(b, states[i]);
+		m1_state_release(b->model, states[i]);
 	free(states);
 	if (status == M1_OK)
 		*rate = median(rates, REPEATS);
@@ -306,7 +300,7 @@ time_contexts(const bench *b, const int *contexts, int n, double *ms, m1_error *
 		ms[i] = (m1_now_ms() - start) / CONTEXT_TOKENS;
 		reached = contexts[i] + CONTEXT_TOKENS;
 	}
-	release(b, state);
+	m1_state_release(b->model, state);
 	return status;
 }
 
@@ -384,7 +378,7 @@ print_results(const bench *b, const results *r, double load_ms)
 	json_t *object = json_object();
 
 	json_object_set_new(object, "model", json_string(m->name));
-	json_object_set_new(object, "device", json_string(m->backend->ops->describe(m->backend)));
+	json_object_set_new(object, "device", json_string(m1_model_device(m)));
 	json_object_set_new(object, "parameters", json_integer((json_int_t) m->weights.parameters));
 	json_object_set_new(object, "load_ms", json_real(load_ms));
 	json_object_set_new(object, "prefill_tokens_per_s", series_json(&r->prefill));

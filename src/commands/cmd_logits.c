@@ -8,6 +8,7 @@
 
 #include "commands/cli.h"
 #include "model/forward.h"
+#include "model/state.h"
 
 static m1_status
 check_ids(const m1_model *model, const m1_ids *ids, m1_error *err)
@@ -29,7 +30,7 @@ static m1_status
 write_logits(m1_model *model, const m1_ids *ids, int chunk, FILE *out, m1_error *err)
 {
 	const size_t vocab = (size_t) model->config.vocab_size;
-	m1b_state *state = model->backend->ops->state_acquire(model->backend, (int) ids->len);
+	m1b_state *state = m1_state_acquire(model, (int) ids->len, NULL);
 	float *logits = malloc((size_t) chunk * vocab * sizeof *logits);
 	int *rows = malloc((size_t) chunk * sizeof *rows);
 	m1_status status = M1_OK;
@@ -48,8 +49,7 @@ write_logits(m1_model *model, const m1_ids *ids, int chunk, FILE *out, m1_error 
 		if (status == M1_OK && fwrite(logits, vocab * sizeof *logits, (size_t) n, out) != (size_t) n)
 			status = m1_fail(err, M1_E_IO, "could not write the logits: %s", strerror(errno));
 	}
-	if (state != NULL)
-		model->backend->ops->state_release(model->backend, state);
+	m1_state_release(model, state);
 	free(logits);
 	free(rows);
 	return status;

@@ -1,6 +1,8 @@
 /* admission.c - see admission.h. */
 #include "engine/admission.h"
 
+#include "model/state.h"
+
 /* Logits requests neither use nor leave snapshots: they have no owner. */
 static bool
 takes_part(const m1_request *r)
@@ -130,9 +132,9 @@ longest_prefix(const m1_prefix_cache *cache, const m1_request *r)
  * for another one's end in any case, and the snapshots stay.
  */
 static bool
-snapshots_are_in_the_way(const m1b_backend *backend, int n_tokens, const m1_prefix *prefix)
+snapshots_are_in_the_way(const m1_model *model, int n_tokens, const m1_prefix *prefix)
 {
-	const m1b_memory m = backend->ops->memory(backend);
+	const m1b_memory m = m1_state_memory(model);
 	const int pages = (n_tokens + m.page_tokens - 1) / m.page_tokens;
 
 	if (pages <= m.free_pages + m.snapshot_pages)
@@ -147,21 +149,18 @@ snapshots_are_in_the_way(const m1b_backend *backend, int n_tokens, const m1_pref
 }
 
 static m1b_state *
-acquire(m1b_backend *backend, int n_tokens, const m1_prefix *prefix)
+acquire(const m1_model *model, int n_tokens, const m1_prefix *prefix)
 {
-	if (prefix == NULL)
-		return backend->ops->state_acquire(backend, n_tokens);
-	return backend->ops->state_acquire_from(backend, n_tokens, m1_prefix_snapshot(prefix));
+	return m1_state_acquire(model, n_tokens, prefix != NULL ? m1_prefix_snapshot(prefix) : NULL);
 }
 
 /* Sets r->state when there is memory, and *prefix to NULL when even that had to go. */
 static void
-find_memory(m1_prefix_cache *cache, m1b_backend *backend, m1_request *r, m1_prefix **prefix)
+find_memory(m1_prefix_cache *cache, const m1_model *model, m1_request *r, m1_prefix **prefix)
 {
 	const int n_tokens = m1_request_most_tokens(r);
 
-	while ((r->state = acquire(backend, n_tokens, *prefix)) == NULL &&
-		   snapshots_are_in_the_way(backend, n_tokens, *prefix))
+	while ((r->state = acquire(model, n_tokens, *prefix)) == NULL && snapshots_are_in_the_way(model, n_tokens, *prefix))
 	{
 		bool evicted;
 
@@ -179,9 +178,9 @@ find_memory(m1_prefix_cache *cache, m1b_backend *backend, m1_request *r, m1_pref
 
 /* Those who score hold their places from the start: they are on the way to it. */
 static bool
-can_score(const m1b_backend *backend, const m1_crowd *crowd)
+can_score(const m1_model *model, const m1_crowd *crowd)
 {
-	int places = backend->ops->memory(backend).own_places;
+	int places = m1_state_memory(model).own_places;
 
 	for (int i = 0; i < crowd->n_active; i++)
 		places -= crowd->active[i]->scorer != NULL;
@@ -189,15 +188,15 @@ can_score(const m1b_backend *backend, const m1_crowd *crowd)
 }
 
 m1_admission
-m1_admission_try(m1_prefix_cache *cache, m1b_backend *backend, const m1_crowd *crowd, m1_request *r)
+m1_admission_try(m1_prefix_cache *cache, const m1_model *model, const m1_crowd *crowd, m1_request *r)
 {
 	m1_prefix *prefix = longest_prefix(cache, r);
 
 	if (!r->alone && is_being_prefilled(crowd, r, prefix != NULL ? m1_prefix_tokens(prefix) : 0))
 		return M1_WAITS_FOR_OTHERS;
-	if (r->scorer != NULL && !can_score(backend, crowd))
+	if (r->scorer != NULL && !can_score(model, crowd))
 		return M1_WAITS_FOR_OTHERS;
-	find_memory(cache, backend, r, &prefix);
+	find_memory(cache, model, r, &prefix);
 	if (r->state == NULL)
 		return M1_WAITS_FOR_MEMORY;
 	if (prefix != NULL)

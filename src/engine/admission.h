@@ -32,7 +32,7 @@ typedef enum m1_admission
 	M1_WAITS_FOR_MEMORY, /* nobody may: a large request would never start */
 } m1_admission;
 
-m1_admission m1_admission_try(m1_prefix_cache *cache, m1b_backend *backend, const m1_crowd *crowd, m1_request *r);
+m1_admission m1_admission_try(m1_prefix_cache *cache, const m1_model *model, const m1_crowd *crowd, m1_request *r);
 
 /* The request has been fed up to a cut: keeps a snapshot if one is wanted there. */
 void m1_admission_fed(m1_prefix_cache *cache, const m1_crowd *crowd, m1_request *r);

@@ -19,6 +19,7 @@
 #include "engine/report.h"
 #include "engine/request.h"
 #include "engine/scoring.h"
+#include "model/state.h"
 
 #define DEFAULT_LOOP_GUARD 3000 /* as in M1's training */
 #define PROGRESS_TOKENS 16		/* decoded tokens between two progress events */
@@ -71,7 +72,7 @@ allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 	e->tokens = calloc((size_t) e->model->max_batch_tokens, sizeof *e->tokens);
 	e->segments = calloc(n, sizeof *e->segments);
 	e->owners = calloc(n, sizeof *e->owners);
-	e->cache = m1_prefix_cache_create(e->model->backend, prefix_cache_bytes, 64);
+	e->cache = m1_prefix_cache_create(e->model, prefix_cache_bytes, 64);
 	if (!e->cache || !e->active || !e->tokens || !e->segments || !e->owners)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %zu requests", n);
 	return m1_outcome_create(e->model, &e->outcome, err);
@@ -164,7 +165,7 @@ m1_engine_info(const m1_engine *e)
 	m1w_ready info = {
 		.name = m1_slice_of(m->name),
 		.architecture = m1_slice_of(m->config.architecture),
-		.device = m1_slice_of(m->backend->ops->describe(m->backend)),
+		.device = m1_slice_of(m1_model_device(m)),
 		.parameters = m->weights.parameters,
 		.bytes = m->weight_bytes,
 		.layers = m->config.layers,
@@ -311,9 +312,8 @@ leave(m1_engine *e, int index)
 {
 	m1_request *r = e->active[index];
 
-	m1_scoring_leave(e->model->backend, r);
-	if (r->state != NULL)
-		e->model->backend->ops->state_release(e->model->backend, r->state);
+	m1_scoring_leave(e->model, r);
+	m1_state_release(e->model, r->state);
 	m1_request_free(r);
 	/* keep the order of arrival: turns go by it */
 	memmove(&e->active[index], &e->active[index + 1], (size_t) (e->n_active - index - 1) * sizeof *e->active);
@@ -357,7 +357,7 @@ admit(m1_engine *e)
 	{
 		m1_request *r = *at;
 		const m1_crowd others = crowd(e);
-		m1_admission what = m1_admission_try(e->cache, e->model->backend, &others, r);
+		m1_admission what = m1_admission_try(e->cache, e->model, &others, r);
 
 		if (what == M1_WAITS_FOR_MEMORY)
 			return;
@@ -460,7 +460,7 @@ use_outcome(m1_engine *e, m1_request *r, int i, m1_error *err)
 		return M1_OK;
 	}
 	if (logits != NULL)
-		return m1_scoring_step(e->model->backend, r, logits, err);
+		return m1_scoring_step(e->model, r, logits, err);
 	if (r->cursor != NULL && r->mask_error.code != M1_OK)
 	{
 		*err = r->mask_error;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/state.h"
+
 #define BUCKETS 1024
 #define RECENT 16384 /* hashes of recent prompts: 128 KiB */
 
@@ -23,7 +25,7 @@ struct m1_prefix
 
 struct m1_prefix_cache
 {
-	m1b_backend *backend;
+	const m1_model *model;
 	size_t budget;
 	size_t own_bytes; /* of the prefixes, without their snapshots */
 	uint64_t hash_mask;
@@ -33,13 +35,13 @@ struct m1_prefix_cache
 };
 
 m1_prefix_cache *
-m1_prefix_cache_create(m1b_backend *backend, size_t budget, int hash_bits)
+m1_prefix_cache_create(const m1_model *model, size_t budget, int hash_bits)
 {
 	m1_prefix_cache *c = calloc(1, sizeof *c);
 
 	if (c == NULL)
 		return NULL;
-	c->backend = backend;
+	c->model = model;
 	c->budget = budget;
 	c->hash_mask = UINT64_MAX >> (64 - hash_bits);
 	c->ring.later = c->ring.earlier = &c->ring;
@@ -94,7 +96,7 @@ drop(m1_prefix_cache *c, m1_prefix *p)
 		at = &(*at)->next;
 	*at = p->next;
 	leave_ring(p);
-	c->backend->ops->snapshot_release(c->backend, p->snapshot);
+	m1_snapshot_release(c->model, p->snapshot);
 	c->own_bytes -= own_bytes(p->name.n_tokens);
 	explicit_bzero(p, own_bytes(p->name.n_tokens));
 	free(p);
@@ -126,7 +128,7 @@ m1_prefix_cache_find(const m1_prefix_cache *c, const m1_prefix_name *name)
 bool
 m1_prefix_cache_could_hold(const m1_prefix_cache *c, int n_tokens)
 {
-	return own_bytes(n_tokens) + c->backend->ops->snapshot_cost(c->backend, NULL, n_tokens) <= c->budget;
+	return own_bytes(n_tokens) + m1_snapshot_cost(c->model, NULL, n_tokens) <= c->budget;
 }
 
 bool
@@ -146,9 +148,7 @@ m1_prefix_cache_evict(m1_prefix_cache *c)
 static bool
 make_room(m1_prefix_cache *c, const m1b_state *state, int n_tokens)
 {
-	const m1b_ops *ops = c->backend->ops;
-
-	while (m1_prefix_cache_contents(c).bytes + own_bytes(n_tokens) + ops->snapshot_cost(c->backend, state, n_tokens) >
+	while (m1_prefix_cache_contents(c).bytes + own_bytes(n_tokens) + m1_snapshot_cost(c->model, state, n_tokens) >
 		   c->budget)
 		if (!m1_prefix_cache_evict(c))
 			return false;
@@ -163,7 +163,7 @@ m1_prefix_cache_add(m1_prefix_cache *c, const m1_prefix_name *name, const m1b_st
 
 	if (!make_room(c, state, n) || (p = calloc(1, own_bytes(n))) == NULL)
 		return false;
-	while ((p->snapshot = c->backend->ops->snapshot_take(c->backend, state, n, M1B_SHARED)) == NULL)
+	while ((p->snapshot = m1_snapshot_take(c->model, state, n, M1B_SHARED)) == NULL)
 		if (!m1_prefix_cache_evict(c))
 		{
 			free(p);
@@ -215,7 +215,7 @@ m1_prefix_tokens(const m1_prefix *p)
 m1w_cache
 m1_prefix_cache_contents(const m1_prefix_cache *c)
 {
-	const m1b_memory memory = c->backend->ops->memory(c->backend);
+	const m1b_memory memory = m1_state_memory(c->model);
 
 	return (m1w_cache){.snapshots = (uint32_t) memory.snapshots, .bytes = memory.snapshot_bytes + c->own_bytes};
 }
@@ -223,9 +223,9 @@ m1_prefix_cache_contents(const m1_prefix_cache *c)
 bool
 m1_prefix_cache_seen(m1_prefix_cache *c, uint64_t hash)
 {
-	uint64_t *slot = &c->recent[hash % RECENT];
-	bool seen = *slot == hash;
+	uint64_t *entry = &c->recent[hash % RECENT];
+	bool seen = *entry == hash;
 
-	*slot = hash;
+	*entry = hash;
 	return seen;
 }

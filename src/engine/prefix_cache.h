@@ -9,18 +9,23 @@
 #ifndef M1_ENGINE_PREFIX_CACHE_H
 #define M1_ENGINE_PREFIX_CACHE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "backend/backend.h"
 #include "engine/cuts.h"
+#include "model/model.h"
 #include "wire/message.h"
 
 typedef struct m1_prefix_cache m1_prefix_cache;
 typedef struct m1_prefix m1_prefix; /* one snapshot with its name */
 
 /*
- * budget: of the snapshots' device memory and the cache's own; 0 = keeps nothing. The backend must outlive the cache.
+ * budget: of the snapshots' device memory and the cache's own; 0 = keeps nothing. The model must outlive the cache.
  * hash_bits: how much of a hash is used, 1 to 64 (fewer than 64 for tests). NULL when memory ran out.
  */
-m1_prefix_cache *m1_prefix_cache_create(m1b_backend *backend, size_t budget, int hash_bits);
+m1_prefix_cache *m1_prefix_cache_create(const m1_model *model, size_t budget, int hash_bits);
 void m1_prefix_cache_free(m1_prefix_cache *c);
 
 /* Whether a snapshot after n_tokens can be kept at all. */

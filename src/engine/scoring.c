@@ -1,6 +1,8 @@
 /* scoring.c - see scoring.h. */
 #include "engine/scoring.h"
 
+#include "model/state.h"
+
 bool
 m1_scoring_goes_on(const m1_request *r)
 {
@@ -21,22 +23,22 @@ scored_tokens(const m1_request *r)
  * makes room for the next one, which starts from the snapshot; nobody comes in between.
  */
 static m1_status
-back_to_answer(m1b_backend *b, m1_request *r, m1_error *err)
+back_to_answer(const m1_model *model, m1_request *r, m1_error *err)
 {
 	if (r->snapshot == NULL)
 	{
-		b->ops->state_trim(b, r->state, scored_tokens(r));
-		r->snapshot = b->ops->snapshot_take(b, r->state, r->answer_start, M1B_OWN);
+		m1_state_trim(model, r->state, scored_tokens(r));
+		r->snapshot = m1_snapshot_take(model, r->state, r->answer_start, M1B_OWN);
 		return r->snapshot != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for scoring choices");
 	}
 	m1_request_rewind(r);
-	b->ops->state_release(b, r->state);
-	r->state = b->ops->state_acquire_from(b, scored_tokens(r), r->snapshot);
+	m1_state_release(model, r->state);
+	r->state = m1_state_acquire(model, scored_tokens(r), r->snapshot);
 	return r->state != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for scoring choices");
 }
 
 m1_status
-m1_scoring_step(m1b_backend *backend, m1_request *r, const float *logits, m1_error *err)
+m1_scoring_step(const m1_model *model, m1_request *r, const float *logits, m1_error *err)
 {
 	int32_t token;
 	m1_status status = M1_OK;
@@ -48,7 +50,7 @@ m1_scoring_step(m1b_backend *backend, m1_request *r, const float *logits, m1_err
 		case M1_SCORE_DONE:
 			return m1_request_choose(r, err);
 		case M1_SCORE_BACK:
-			status = back_to_answer(backend, r, err);
+			status = back_to_answer(model, r, err);
 			break;
 		case M1_SCORE_NEXT:
 			break;
@@ -59,9 +61,8 @@ m1_scoring_step(m1b_backend *backend, m1_request *r, const float *logits, m1_err
 }
 
 void
-m1_scoring_leave(m1b_backend *backend, m1_request *r)
+m1_scoring_leave(const m1_model *model, m1_request *r)
 {
-	if (r->snapshot != NULL)
-		backend->ops->snapshot_release(backend, r->snapshot);
+	m1_snapshot_release(model, r->snapshot);
 	r->snapshot = NULL;
 }

@@ -14,9 +14,9 @@
 bool m1_scoring_goes_on(const m1_request *r);
 
 /* Uses the logits after the last token that was fed. The request has a token to be fed next, or has ended. */
-m1_status m1_scoring_step(m1b_backend *backend, m1_request *r, const float *logits, m1_error *err);
+m1_status m1_scoring_step(const m1_model *model, m1_request *r, const float *logits, m1_error *err);
 
 /* The request leaves: gives back what scoring holds beside its state. */
-void m1_scoring_leave(m1b_backend *backend, m1_request *r);
+void m1_scoring_leave(const m1_model *model, m1_request *r);
 
 #endif

@@ -137,6 +137,12 @@ m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err)
 	return M1_OK;
 }
 
+const char *
+m1_model_device(const m1_model *m)
+{
+	return m->backend->ops->describe(m->backend);
+}
+
 void
 m1_model_close(m1_model *m)
 {

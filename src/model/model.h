@@ -53,4 +53,7 @@ int m1_model_prefill_chunk(const char *device);
 m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
 
+/* "cpu (AVX-512, 2 threads)" */
+const char *m1_model_device(const m1_model *model);
+
 #endif

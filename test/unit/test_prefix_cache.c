@@ -123,7 +123,8 @@ test_collisions(void **test_state)
 	};
 	static const int lengths[LENGTHS] = {40, 64, 90};
 	m1b_backend *b = open_backend(8, (size_t) 100 << 20);
-	m1_prefix_cache *cache = m1_prefix_cache_create(b, (size_t) 100 << 20, 1);
+	const m1_model model = {.backend = b};
+	m1_prefix_cache *cache = m1_prefix_cache_create(&model, (size_t) 100 << 20, 1);
 	static int32_t ids[TEXTS][MAX_CONTEXT];
 	m1_prefix *found[N];
 	uint64_t seed = 3;
@@ -185,7 +186,8 @@ test_least_recently_used_go_first(void **test_state)
 	};
 	const size_t each = STATE_BYTES + PAGE_BYTES;
 	m1b_backend *b = open_backend(8, (size_t) 1 << 20);
-	m1_prefix_cache *cache = m1_prefix_cache_create(b, (size_t) 1 << 20, 64);
+	const m1_model model = {.backend = b};
+	m1_prefix_cache *cache = m1_prefix_cache_create(&model, (size_t) 1 << 20, 64);
 	m1b_state *state = fed_state(b, N);
 	int32_t ids[6][MAX_CONTEXT] = {{0}};
 	m1_cuts cuts[6];
@@ -207,7 +209,7 @@ test_least_recently_used_go_first(void **test_state)
 
 	/* room for three and a half */
 	three = 3 * (each + own);
-	cache = m1_prefix_cache_create(b, three + each / 2, 64);
+	cache = m1_prefix_cache_create(&model, three + each / 2, 64);
 	for (int i = 0; i < 3; i++)
 		assert_true(m1_prefix_cache_add(cache, &names[i], state));
 	assert_int_equal(m1_prefix_cache_contents(cache).bytes, three);
@@ -243,8 +245,9 @@ test_what_does_not_fit(void **test_state)
 {
 	const size_t budget = 2 * (STATE_BYTES + PAGE_BYTES) + 2048;
 	m1b_backend *b = open_backend(8, budget);
-	m1_prefix_cache *cache = m1_prefix_cache_create(b, budget, 64);
-	m1_prefix_cache *off = m1_prefix_cache_create(b, 0, 64);
+	const m1_model model = {.backend = b};
+	m1_prefix_cache *cache = m1_prefix_cache_create(&model, budget, 64);
+	m1_prefix_cache *off = m1_prefix_cache_create(&model, 0, 64);
 	m1b_state *small = fed_state(b, 40);
 	int32_t ids[MAX_CONTEXT] = {0};
 	int32_t others[MAX_CONTEXT] = {1};
@@ -280,7 +283,8 @@ static void
 test_shared_pages_count_once(void **test_state)
 {
 	m1b_backend *b = open_backend(8, (size_t) 1 << 20);
-	m1_prefix_cache *cache = m1_prefix_cache_create(b, (size_t) 1 << 20, 64);
+	const m1_model model = {.backend = b};
+	m1_prefix_cache *cache = m1_prefix_cache_create(&model, (size_t) 1 << 20, 64);
 	m1b_state *state = b->ops->state_acquire(b, 256);
 	m1b_segment segments[] = {{.state = state, .n_tokens = 128}, {.state = state, .start = 128, .n_tokens = 64}};
 	int32_t ids[MAX_CONTEXT] = {0};
@@ -309,7 +313,8 @@ static void
 test_recent_prompts(void **state)
 {
 	m1b_backend *b = open_backend(8, 0);
-	m1_prefix_cache *cache = m1_prefix_cache_create(b, 0, 64);
+	const m1_model model = {.backend = b};
+	m1_prefix_cache *cache = m1_prefix_cache_create(&model, 0, 64);
 	uint64_t seed = 1;
 
 	(void) state;
