@@ -3,6 +3,8 @@
  *	  Library load: settings, shared memory and the background worker.
  */
 #include "pg/jobs/jobs.h"
+#include "pg/shared.h"
+#include "pg/usage/quota.h"
 #include "pg/usage/usage.h"
 
 #include <limits.h>

@@ -16,7 +16,7 @@
  *	  device			58000  system_error
  *	  internal			XX000  internal_error
  */
-#include "pg/m1pg.h"
+#include "pg/report.h"
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -69,6 +69,15 @@ displayable(const char *s)
 }
 
 void
+m1pg_bad_argument(const char *message, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("minimax_m1: %s", message), detail != NULL ? errdetail("%s", detail) : 0));
+	pg_unreachable();
+}
+
+void
 m1pg_report(const m1_error *error)
 {
 	ereport(ERROR,
@@ -84,7 +93,8 @@ m1pg_report_or_null(const m1_error *error)
 {
 	if (m1pg_on_error == M1_ON_ERROR_RAISE || error->code == M1_E_CANCELLED)
 		m1pg_report(error);
-	ereport(DEBUG1, (errmsg_internal("minimax_m1: the result is NULL because of an error: %s", displayable(error->message))));
+	ereport(DEBUG1,
+			(errmsg_internal("minimax_m1: the result is NULL because of an error: %s", displayable(error->message))));
 }
 
 text *

@@ -6,6 +6,7 @@
  *	  waiting. Latches are set after it is released or while it is held; they
  *	  never block.
  */
+#include "pg/shared.h"
 #include "pg/jobs/jobs.h"
 #include "pg/usage/usage.h"
 

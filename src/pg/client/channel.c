@@ -8,6 +8,11 @@
  *	  process all end the request; the worker notices the freed slot and cancels
  *	  in the engine.
  */
+#include "pg/client/channel.h"
+#include "pg/report.h"
+#include "pg/shared.h"
+#include "pg/usage/quota.h"
+#include "pg/usage/statement.h"
 #include "pg/usage/usage.h"
 
 #include <limits.h>
@@ -21,6 +26,7 @@
 #include "storage/shm_toc.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
+#include "utils/timestamp.h"
 
 /*
  * From libpq/libpq.h, which needs the Kerberos headers that Debian's server

@@ -4,6 +4,8 @@
  *	  constraint on the answer, and an answer that is all there.
  */
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
 
 #include "utils/builtins.h"
 

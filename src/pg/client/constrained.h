@@ -7,6 +7,8 @@
 
 #include "pg/m1pg.h"
 
+#include "wire/message.h"
+
 /* "{task}\n\n{document}" as the prompt; false: the document is empty. */
 extern bool m1pg_read_task(m1w_generate *g, const char *task, const text *document, m1_error *error);
 /* The text of the constraint is in the server's encoding. */

@@ -4,6 +4,7 @@
  *	  template.h.
  */
 #include "pg/client/template.h"
+#include "pg/client/texts.h"
 
 #include "access/htup_details.h"
 #include "executor/spi.h"

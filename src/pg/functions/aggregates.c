@@ -8,8 +8,11 @@
  *	  logarithm of the rows, so the memory does not depend on their number or
  *	  order. All of it lives in the memory context of the aggregate.
  */
+#include "pg/client/texts.h"
 #include "pg/functions/summary.h"
+#include "pg/report.h"
 
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 

@@ -3,7 +3,9 @@
  *	  annotate(): a BEFORE row trigger that fills a column from a prompt over
  *	  other columns of the row.
  */
+#include "pg/client/request.h"
 #include "pg/client/template.h"
+#include "pg/client/texts.h"
 
 #include "commands/trigger.h"
 #include "utils/builtins.h"
@@ -68,9 +70,8 @@ m1pg_annotate(PG_FUNCTION_ARGS)
 	tupdesc = RelationGetDescr(data->tg_relation);
 	target = m1pg_column_number(data->tg_relation, args[0]);
 	m1pg_template_bind(&template, args[1], data->tg_relation);
-	if (data->tg_trigger->tgnargs == 3 && (max_tokens = pg_strtoint32(args[2])) < 1)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: max_tokens is out of range"),
-						errdetail("It is %d; it must be at least 1.", max_tokens)));
+	if (data->tg_trigger->tgnargs == 3)
+		max_tokens = m1pg_check_max_tokens(pg_strtoint32(args[2]));
 	row = data->tg_trigtuple;
 	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 	{
@@ -80,5 +81,6 @@ m1pg_annotate(PG_FUNCTION_ARGS)
 			return PointerGetDatum(row);
 	}
 	prompt = m1pg_template_render_row(&template, row, tupdesc);
-	return PointerGetDatum(m1pg_set_column(row, tupdesc, target, prompt != NULL ? generate(&template, prompt, max_tokens) : NULL));
+	return PointerGetDatum(m1pg_set_column(row, tupdesc, target,
+										   prompt != NULL ? generate(&template, prompt, max_tokens) : NULL));
 }

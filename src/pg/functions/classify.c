@@ -4,9 +4,12 @@
  *	  enum type.
  */
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
 #include "pg/functions/type_schema.h"
+#include "pg/report.h"
 
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -15,15 +18,6 @@ PG_FUNCTION_INFO_V1(m1pg_classify);
 PG_FUNCTION_INFO_V1(m1pg_classify_enum);
 
 /* ---- labels ---- */
-
-pg_noreturn static void
-bad_categories(const char *why, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("minimax_m1: %s", why), detail != NULL ? errdetail("%s", detail) : 0));
-	pg_unreachable();
-}
 
 static bool
 contains(const List *labels, const char *label)
@@ -46,18 +40,18 @@ read_categories(ArrayType *array)
 
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	if (n == 0)
-		bad_categories("there are no categories", NULL);
+		m1pg_bad_argument("there are no categories", NULL);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *label;
 
 		if (nulls[i])
-			bad_categories("a category is NULL", psprintf("It is number %d.", i + 1));
+			m1pg_bad_argument("a category is NULL", psprintf("It is number %d.", i + 1));
 		label = TextDatumGetCString(values[i]);
 		if (label[0] == '\0')
-			bad_categories("a category is empty", psprintf("It is number %d.", i + 1));
+			m1pg_bad_argument("a category is empty", psprintf("It is number %d.", i + 1));
 		if (contains(labels, label))
-			bad_categories("a category is there twice", psprintf("It is \"%s\".", label));
+			m1pg_bad_argument("a category is there twice", psprintf("It is \"%s\".", label));
 		labels = lappend(labels, label);
 	}
 	return labels;
@@ -188,7 +182,7 @@ m1pg_classify_enum(PG_FUNCTION_ARGS)
 		elog(ERROR, "minimax_m1: the enum type of classify is not known");
 	labels = m1pg_enum_labels(type);
 	if (labels == NIL)
-		bad_categories("the enum type has no labels", psprintf("It is %s.", format_type_be(type)));
+		m1pg_bad_argument("the enum type has no labels", psprintf("It is %s.", format_type_be(type)));
 	if (!choose_one(PG_GETARG_TEXT_PP(0), labels, &label, &error))
 	{
 		m1pg_report_or_null(&error);

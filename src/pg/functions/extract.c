@@ -5,7 +5,9 @@
  *	  jsonb_populate_record(), column by column, so that an error names its column.
  */
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
 #include "pg/functions/type_schema.h"
+#include "pg/report.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"

@@ -3,6 +3,8 @@
  *	  generate_json(): a prompt whose answer is JSON of a schema.
  */
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
+#include "pg/report.h"
 
 #include "utils/builtins.h"
 #include "utils/jsonb.h"

@@ -3,7 +3,11 @@
  *	  is_true(), score() and rank(): what the model thinks of a statement about a
  *	  text, from the probabilities of "yes" and "no" as its answer.
  */
+#include "pg/client/batch.h"
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
+#include "pg/report.h"
+#include "pg/rows.h"
 
 #include <math.h>
 
@@ -40,7 +44,7 @@ question(const text *statement)
 	if (len > 0 && s[len - 1] == '.')
 		len = trimmed_length(s, len - 1);
 	if (len == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: the statement is empty")));
+		m1pg_bad_argument("the statement is empty", NULL);
 	return psprintf("Answer yes or no: %.*s.", len, s);
 }
 
@@ -85,8 +89,8 @@ m1pg_is_true(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	certainty = PG_ARGISNULL(2) ? DEFAULT_CERTAINTY : PG_GETARG_FLOAT8(2);
 	if (!(certainty > 0.5 && certainty <= 1))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: certainty is out of range"),
-						errdetail("It is %g; it must be above 0.5 and at most 1.", certainty)));
+		m1pg_bad_argument("certainty is out of range",
+						  psprintf("It is %g; it must be above 0.5 and at most 1.", certainty));
 	m1pg_default_request(&g);
 	m1pg_read_options(fcinfo, 3, &g);
 	if (!judge(&g, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), "is_true", &yes, &error))
@@ -197,8 +201,7 @@ m1pg_rank(PG_FUNCTION_ARGS)
 
 	m1pg_start_rows(fcinfo);
 	if (k < 1)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: k is out of range"),
-						errdetail("It is %d; it must be at least 1.", k)));
+		m1pg_bad_argument("k is out of range", psprintf("It is %d; it must be at least 1.", k));
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		return (Datum) 0;
 	m1pg_default_request(&call.options);

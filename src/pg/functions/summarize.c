@@ -5,8 +5,14 @@
  *	  until they fit. Nothing is ever cut off: a part whose summary did not come
  *	  to its end is split and done again.
  */
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
 #include "pg/functions/summary.h"
+#include "pg/functions/tokens.h"
+#include "pg/report.h"
+#include "pg/shared.h"
 
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 
@@ -319,16 +325,15 @@ m1pg_summarize(PG_FUNCTION_ARGS)
 	M1Summary	task;
 	m1_slice	instruction;
 	m1_slice	summary;
-	int			max_tokens = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	int			max_tokens = 0;
 	text	   *result = NULL;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	if (!PG_ARGISNULL(1))
 		instruction = m1pg_utf8_of_text(PG_GETARG_TEXT_PP(1));
-	if (!PG_ARGISNULL(2) && max_tokens < 1)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("minimax_m1: max_tokens is out of range"),
-						errdetail("It is %d; it must be at least 1.", max_tokens)));
+	if (!PG_ARGISNULL(2))
+		max_tokens = m1pg_check_max_tokens(PG_GETARG_INT32(2));
 	if (summarize(&task, m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), PG_ARGISNULL(1) ? NULL : &instruction, max_tokens,
 				  &summary))
 		result = m1pg_scalar_text(summary);

@@ -10,6 +10,8 @@
 
 #include "pg/m1pg.h"
 
+#include "wire/message.h"
+
 typedef struct M1Summary
 {
 	const char *function;		/* as the activity view shows it */

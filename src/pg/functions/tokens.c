@@ -3,7 +3,11 @@
  *	  Functions on tokens: count_tokens, tokenize, detokenize, and generate_ids
  *	  and logits, which take raw ids and interpret nothing.
  */
-#include "pg/m1pg.h"
+#include "pg/functions/tokens.h"
+#include "pg/client/channel.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/report.h"
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
@@ -170,19 +174,14 @@ m1pg_detokenize(PG_FUNCTION_ARGS)
 Datum
 m1pg_generate_ids(PG_FUNCTION_ARGS)
 {
-	int			max_tokens = PG_GETARG_INT32(1);
+	int			max_tokens = m1pg_check_max_tokens(PG_GETARG_INT32(1));
 	m1w_generate g;
 	M1Result	result;
 
-	if (max_tokens < 1)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("minimax_m1: max_tokens is out of range"),
-						errdetail("It is %d; it must be at least 1.", max_tokens)));
 	m1pg_default_request(&g);
 	g.ids = ids_of_array(PG_GETARG_ARRAYTYPE_P(0));
 	if (g.ids.len == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("minimax_m1: the array of token ids is empty")));
+		m1pg_bad_argument("the array of token ids is empty", NULL);
 	g.max_tokens = max_tokens;
 	g.temperature = 0;
 	m1pg_run(&g, "generate_ids", &result);

@@ -2,7 +2,8 @@
  * views.c
  *	  What the activity and model views read, and cancel().
  */
-#include "pg/m1pg.h"
+#include "pg/rows.h"
+#include "pg/shared.h"
 
 #include "catalog/pg_authid.h"
 #include "funcapi.h"
@@ -10,42 +11,17 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(m1pg_activity);
 PG_FUNCTION_INFO_V1(m1pg_model_info);
 PG_FUNCTION_INFO_V1(m1pg_cancel);
-
-bool
-m1pg_may_see(Oid owner)
-{
-	return has_privs_of_role(GetUserId(), owner) || has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-}
 
 static Datum
 timestamp_or_null(TimestampTz t, bool *isnull)
 {
 	*isnull = t == 0;
 	return TimestampTzGetDatum(t);
-}
-
-void
-m1pg_start_rows(FunctionCallInfo fcinfo)
-{
-	m1pg_require_shared();
-#if PG_VERSION_NUM >= 150000
-	InitMaterializedSRF(fcinfo, 0);
-#else
-	{
-		ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-
-		if (get_call_result_type(fcinfo, NULL, &rsinfo->setDesc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		rsinfo->returnMode = SFRM_Materialize;
-		rsinfo->setResult = tuplestore_begin_heap(true, false, work_mem);
-		MemoryContextSwitchTo(old);
-	}
-#endif
 }
 
 /* A copy of the table, so that rows are made without the lock. */

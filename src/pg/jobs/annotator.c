@@ -6,10 +6,14 @@
  *	  statements come from _annotator_sql(), with the values as parameters. All of
  *	  it needs an SPI connection of the caller's.
  */
-#include "pg/jobs/jobs.h"
+#include "pg/jobs/annotator.h"
+#include "pg/client/request.h"
+#include "pg/client/template.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/guard.h"
+#include "pg/report.h"
 
 #include "catalog/pg_type.h"
-#include "pg/client/template.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -323,8 +327,7 @@ m1pg_unannotated(PG_FUNCTION_ARGS)
 		char	  **key = m1pg_text_array(PG_GETARG_ARRAYTYPE_P(1), &n_keys);
 
 		if (n_keys != rows->n_keys)
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("minimax_m1: the key has %d columns, not %d", n_keys, rows->n_keys)));
+			m1pg_bad_argument(psprintf("the key has %d columns, not %d", n_keys, rows->n_keys), NULL);
 		add_key(&p, rows, key);
 	}
 	sql = psprintf("%s LIMIT %d", PG_ARGISNULL(1) ? rows->keys_sql : rows->keys_after_sql, n);

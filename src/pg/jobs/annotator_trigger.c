@@ -8,8 +8,13 @@
  *	  They run as whoever changes the row, who needs no right on the queue.
  */
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
 #include "pg/client/template.h"
-#include "pg/jobs/jobs.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/annotator.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/report.h"
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"

@@ -6,7 +6,7 @@
  *	  A guard ends with m1pg_unbecome, or with its (sub)transaction: an error
  *	  needs no clean-up.
  */
-#include "pg/jobs/jobs.h"
+#include "pg/jobs/guard.h"
 
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"

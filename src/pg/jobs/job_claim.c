@@ -4,6 +4,11 @@
  *	  back. Called within a transaction, with SPI connected, as the superuser that
  *	  background workers are; rows are read as the annotator's owner.
  */
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/annotator.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
 
 #include "access/xact.h"
@@ -13,6 +18,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 /* ---- jobs in memory ---- */
 

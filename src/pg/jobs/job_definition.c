@@ -4,6 +4,7 @@
  *	  turn. The statements for their rows, which are costly to make, are kept until
  *	  the definition changes, or PostgreSQL tells that the table has.
  */
+#include "pg/jobs/annotator.h"
 #include "pg/jobs/runner.h"
 
 #include "utils/inval.h"

@@ -8,12 +8,19 @@
  *	  Answer and end of the job are one transaction: neither is there without the
  *	  other.
  */
+#include "pg/client/texts.h"
+#include "pg/jobs/annotator.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
+#include "pg/report.h"
+#include "pg/shared.h"
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /* A row that somebody else has locked is tried this often, at these intervals; then it is asked for anew, later. */
 #define LOCKED_TRIES	20

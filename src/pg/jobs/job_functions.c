@@ -3,12 +3,18 @@
  *	  submit() and wait_for(), and what the SQL functions of jobs need from C.
  *	  poll(), cancel_job() and the rest are SQL behind the gate (guard.c).
  */
-#include "pg/jobs/jobs.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/report.h"
+#include "pg/shared.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
@@ -106,22 +112,14 @@ check_submit(FunctionCallInfo fcinfo)
 				 errhint("Submit on the primary, or use generate(), which works here.")));
 	m1pg_require_shared();
 	if (max_attempts < 1 || max_attempts > 100)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("minimax_m1: max_attempts is out of range"),
-				 errdetail("It is %d; it must be between 1 and 100.", max_attempts)));
+		m1pg_bad_argument("max_attempts is out of range",
+						  psprintf("It is %d; it must be between 1 and 100.", max_attempts));
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("minimax_m1: both json_schema and stop are given"),
-				 errdetail("An answer that follows a schema ends by itself.")));
+		m1pg_bad_argument("both json_schema and stop are given", "An answer that follows a schema ends by itself.");
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
 		check_json_schema(PG_GETARG_JSONB_P(ARG_JSON_SCHEMA));
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("minimax_m1: dedupe_key is too long"),
-				 errdetail("It must have at most 1000 bytes.")));
+		m1pg_bad_argument("dedupe_key is too long", "It must have at most 1000 bytes.");
 }
 
 static void

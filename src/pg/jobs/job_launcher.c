@@ -7,6 +7,7 @@
  *	  nothing to do would cost a worker slot and stand in the way of DROP DATABASE.
  *	  It runs on a primary only: a standby has no queue of its own.
  */
+#include "pg/jobs/job_shared.h"
 #include "pg/jobs/jobs.h"
 
 #include "access/heapam.h"

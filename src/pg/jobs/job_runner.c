@@ -9,8 +9,15 @@
  *	  process; what it had in flight is done again by the next. When there is
  *	  nothing to do it leaves, and tells the launcher when to start the next.
  */
+#include "pg/client/channel.h"
 #include "pg/client/constrained.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
+#include "pg/shared.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -24,6 +31,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 /* Without work, it stays this long: more may come. DROP DATABASE waits for 5 s at most. */
 #define LINGER_MS		1000

@@ -7,7 +7,9 @@
  *	  minimax_m1.job. Losing it costs a look at every database, which the launcher
  *	  takes when it starts. One LWLock protects all of it, held for copies only.
  */
+#include "pg/jobs/job_shared.h"
 #include "pg/jobs/jobs.h"
+#include "pg/shared.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -16,6 +18,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #define TRANCHE		"minimax_m1 jobs"
 #define MAX_PLACES	128

@@ -10,8 +10,11 @@
 #ifndef M1PG_RUNNER_H
 #define M1PG_RUNNER_H
 
+#include "pg/client/channel.h"
+#include "pg/jobs/annotator.h"
 #include "pg/jobs/jobs.h"
 
+#include "datatype/timestamp.h"
 #include "lib/ilist.h"
 
 /* A job under which engine or runner went away this often is run with no other beside it. */

@@ -15,6 +15,8 @@
  *	  use is free again when it ends. The reservation is a field of the slot and
  *	  goes with it: it cannot be lost.
  */
+#include "pg/usage/quota.h"
+#include "pg/shared.h"
 #include "pg/usage/usage.h"
 
 #include "access/genam.h"
@@ -27,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #define MARKUP_TOKENS	64		/* of the chat markup around system prompt and user text, at most */
 #define TOOLS_TOKENS	512		/* of the words that introduce tools */

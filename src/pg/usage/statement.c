@@ -8,6 +8,9 @@
  *	  start time tells it from others, so nothing has to be hooked in between.
  *	  State of this backend; nobody else sees it.
  */
+#include "pg/usage/statement.h"
+#include "pg/rows.h"
+#include "pg/shared.h"
 #include "pg/usage/usage.h"
 
 #include "access/xact.h"

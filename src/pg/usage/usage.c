@@ -9,6 +9,8 @@
  *	  no token: see find_row and m1pg_role_hour.
  */
 #include "pg/usage/usage.h"
+#include "pg/shared.h"
+#include "pg/usage/usage_file.h"
 
 #include <limits.h>
 
@@ -16,6 +18,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/datetime.h"
+#include "utils/timestamp.h"
 
 #define OTHERS "(others)"
 

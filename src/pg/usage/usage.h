@@ -1,11 +1,5 @@
 /*
- * usage.h - who has used the model and how much, and how much each may.
- *
- *   usage.c        the counters: per function, per role and month, per role and hour
- *   usage_file.c   keeps them over restarts
- *   usage_views.c  shows them
- *   quota.c        the quota of a role, at admission
- *   statement.c    what a statement of this backend has used, and its caps
+ * usage.h - who has used the model and how much (usage.c).
  *
  * The counters lie in shared memory and are protected by m1pg_shared->lock,
  * like the slots. Backends add what they refuse themselves; all else is added
@@ -14,12 +8,12 @@
 #ifndef M1PG_USAGE_H
 #define M1PG_USAGE_H
 
-#include "pg/m1pg.h"
+#include "pg/shared.h"
 
 #include "base/hour.h"
 #include "utils/date.h"
 
-/* ---- counters (usage.c) ---- */
+/* ---- counters ---- */
 
 #define M1PG_MAX_FUNCTIONS	64	/* the code has about half as many names */
 #define M1PG_MAX_ROLES		1024	/* that used the model within an hour */
@@ -98,7 +92,7 @@ extern int64 m1pg_minute(TimestampTz t);
 extern M1Stats *m1pg_function_stats(const char *function);
 extern M1RoleHour *m1pg_role_hour(Oid role, bool create);
 
-/* ---- one request's account: opened and closed by the worker (usage.c) ---- */
+/* ---- one request's account: opened and closed by the worker ---- */
 
 typedef enum M1Outcome
 {
@@ -133,47 +127,5 @@ extern void m1pg_account_unseen(const M1Slot *slot);
 
 /* The lower bounds of minimax_m1.context_tiers; -1 when it is malformed. */
 extern int	m1pg_parse_context_tiers(const char *setting, int32 tiers[M1PG_MAX_TIERS]);
-
-/* ---- the file (usage_file.c) ---- */
-
-/* At the start of the server, before anybody else looks. */
-extern void m1pg_usage_load(void);
-/* By the worker: writes what has changed when it is time to, or at once when the worker ends. */
-extern void m1pg_usage_save(bool last);
-/* Milliseconds until it is time to; -1 = nothing has changed. */
-extern long m1pg_usage_timeout(void);
-
-/* ---- quotas (quota.c) ---- */
-
-#define M1PG_QUOTA_TOKENS		"minimax_m1.quota_tokens_per_hour"
-#define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
-
-typedef struct M1Quota
-{
-	int64		tokens_per_hour;	/* -1 = no limit */
-	int64		max_concurrent; /* -1 = no limit */
-	char		role_name[NAMEDATALEN]; /* filled if there is a limit */
-} M1Quota;
-
-/* Reads the catalog. */
-extern void m1pg_quota_of(Oid role, M1Quota *quota);
-/* The tokens that a request may take at most: all, and of these the reply. */
-extern void m1pg_most_tokens(m1w_type type, const char *payload, Size len, int64 *all, int64 *reply);
-/* What requests of the role may still take, and how many there are. The lock is to be held. */
-extern int64 m1pg_reserved_by(Oid role, int *running);
-/* false: *error says why, and when to try again. The lock is to be held. */
-extern bool m1pg_quota_admits(const M1Quota *quota, Oid role, int64 tokens, m1_error *error);
-
-/* ---- statements (statement.c) ---- */
-
-/*
- * A request is about to be made: raises an error when a cap of the statement is
- * reached. Returns the tokens that all requests under way may take; 0 = no limit.
- */
-extern int64 m1pg_statement_check(const char *function, m1w_type type);
-/* It has been admitted. */
-extern void m1pg_statement_call(const char *function, m1w_type type);
-/* It is over, and this is what its slot says. The lock is to be held. */
-extern void m1pg_statement_end(const M1Slot *slot);
 
 #endif							/* M1PG_USAGE_H */

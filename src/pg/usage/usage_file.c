@@ -11,6 +11,8 @@
  *	  Not a table, because a rollback must not undo what has been used, and because
  *	  a standby counts too.
  */
+#include "pg/usage/usage_file.h"
+#include "pg/shared.h"
 #include "pg/usage/usage.h"
 
 #include <unistd.h>
@@ -19,6 +21,7 @@
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #define SYNCED_FILE		PGSTAT_STAT_PERMANENT_DIRECTORY "/minimax_m1.usage"
 #define RECENT_FILE		PGSTAT_STAT_PERMANENT_DIRECTORY "/minimax_m1.usage.recent"

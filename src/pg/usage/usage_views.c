@@ -3,11 +3,15 @@
  *	  What the views stats, stats_by_function, usage and quotas read, and the
  *	  functions that set them back. Whose rows somebody sees: see m1pg_may_see.
  */
+#include "pg/rows.h"
+#include "pg/shared.h"
+#include "pg/usage/quota.h"
 #include "pg/usage/usage.h"
 
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(m1pg_stats);
 PG_FUNCTION_INFO_V1(m1pg_prefix_cache);

@@ -7,8 +7,9 @@
  *	  shared memory restarts the whole cluster; a crashed engine only fails the
  *	  requests it was working on.
  */
-#include "pg/worker/worker.h"
 #include "pg/jobs/jobs.h"
+#include "pg/shared.h"
+#include "pg/worker/worker.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +26,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #define ENGINE_FD			3	/* the socket's descriptor in the engine */
 #define FIRST_BACKOFF_MS	1000

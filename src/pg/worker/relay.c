@@ -9,8 +9,9 @@
  *	  is read from its queue only when it is admitted, so the prompts of waiting
  *	  requests take no memory here.
  */
-#include "pg/worker/worker.h"
+#include "pg/shared.h"
 #include "pg/usage/usage.h"
+#include "pg/worker/worker.h"
 
 #include "miscadmin.h"
 #include "storage/dsm.h"
@@ -19,6 +20,7 @@
 #include "storage/shm_toc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /* Undelivered output of one request above which it pauses, and below which it goes on. */
 #define PAUSE_BYTES		(256 * 1024)

@@ -9,7 +9,8 @@
  *	  backends that were waiting see their queues detached.
  */
 #include "pg/worker/worker.h"
-#include "pg/usage/usage.h"
+#include "pg/shared.h"
+#include "pg/usage/usage_file.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"

@@ -8,6 +8,8 @@
 
 #include "pg/m1pg.h"
 
+#include "wire/message.h"
+
 /* ---- the engine process ---- */
 
 typedef enum M1EnginePhase
@@ -53,5 +55,9 @@ extern void m1pg_relays_fail_running(const m1_error *error);
 extern long m1pg_relays_timeout(void);
 /* The worker ends: what it had counts as failed. */
 extern void m1pg_relays_end(void);
+
+/* ---- the process ---- */
+
+extern PGDLLEXPORT void m1pg_worker_main(Datum main_arg);
 
 #endif							/* M1PG_WORKER_H */

@@ -1,0 +1,22 @@
+/*
+ * texts.h - texts of the server in UTF-8, as the engine has them, and back (texts.c).
+ */
+#ifndef M1PG_TEXTS_H
+#define M1PG_TEXTS_H
+
+#include "pg/m1pg.h"
+
+#include "base/buf.h"
+
+/* Converts to UTF-8; the result is palloc'd or the input itself. */
+extern m1_slice m1pg_to_utf8(const char *s, Size len);
+extern m1_slice m1pg_utf8_of_text(const text *t);
+/* A palloc'd copy. */
+extern m1_slice m1pg_keep(m1_slice s);
+extern text *m1pg_text_from_utf8(m1_slice s);
+/* NULL when the database's encoding does not have all of it. */
+extern text *m1pg_try_text_from_utf8(m1_slice s);
+/* NULL then only if on_error says so; raised otherwise. */
+extern text *m1pg_scalar_text(m1_slice s);
+
+#endif							/* M1PG_TEXTS_H */

@@ -1,0 +1,49 @@
+/*
+ * job_shared.h - which databases have work, who runs it, and who is to be woken
+ * (job_shared.c). All take the table's own lock.
+ */
+#ifndef M1PG_JOB_SHARED_H
+#define M1PG_JOB_SHARED_H
+
+#include "pg/m1pg.h"
+
+#include "datatype/timestamp.h"
+
+/* When the current transaction has committed, this database's runner is woken, and who waits for jobs looks again. */
+extern void m1pg_queue_note(void);
+
+/* ---- whoever waits until jobs have ended: prepare, look, sleep, and cancel at the end ---- */
+
+extern void m1pg_jobs_prepare_wait(void);
+/* Returns false after `ms`. */
+extern bool m1pg_jobs_sleep(long ms);
+extern void m1pg_jobs_cancel_wait(void);
+
+/* ---- a runner ---- */
+
+/* After a turn in which jobs may have ended. */
+extern void m1pg_jobs_ended(void);
+/* false when the database has one. */
+extern bool m1pg_runner_join(void);
+/* When to start the next; 0 = when woken. */
+extern void m1pg_runner_leave(TimestampTz wake_at);
+/* Whether this runner was woken since the last call. */
+extern bool m1pg_runner_woken(void);
+/* Whether other databases wait for a runner. */
+extern bool m1pg_runner_others_wait(void);
+
+/* ---- the launcher ---- */
+
+extern void m1pg_launcher_join(void);
+/* Notes that a database may have work. false when there is no room to note it. */
+extern bool m1pg_jobs_want(Oid database, TimestampTz when);
+extern bool m1pg_launcher_take_overflow(void);
+/* A database whose runner is to be started now, marked as starting; InvalidOid = none. */
+extern Oid	m1pg_launcher_next(void);
+/* The database is gone, or its runner could not be started. */
+extern void m1pg_launcher_forget(Oid database);
+extern void m1pg_launcher_retry(Oid database);
+/* Milliseconds until there may be something to start; -1 = when woken. */
+extern long m1pg_launcher_timeout(void);
+
+#endif							/* M1PG_JOB_SHARED_H */

@@ -1,0 +1,17 @@
+/*
+ * report.h - an m1_error as a PostgreSQL error (report.c).
+ */
+#ifndef M1PG_REPORT_H
+#define M1PG_REPORT_H
+
+#include "pg/m1pg.h"
+
+/* Raises that an argument of an SQL function is not what it must be. */
+pg_noreturn extern void m1pg_bad_argument(const char *message, const char *detail);
+pg_noreturn extern void m1pg_report(const m1_error *error);
+/* Raises it, unless on_error says that the result of a scalar function is NULL then. A cancel is always raised. */
+extern void m1pg_report_or_null(const m1_error *error);
+/* Message and detail as a column shows them. */
+extern text *m1pg_error_text(const m1_error *error);
+
+#endif							/* M1PG_REPORT_H */

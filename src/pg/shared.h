@@ -1,0 +1,124 @@
+/*
+ * shared.h - the shared memory through which backends and worker meet (shared.c):
+ * a table with a slot for each request and what is known of the engine, and the
+ * segment of each request, with its two queues.
+ */
+#ifndef M1PG_SHARED_H
+#define M1PG_SHARED_H
+
+#include "pg/m1pg.h"
+
+#include "datatype/timestamp.h"
+#include "storage/dsm.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "wire/message.h"
+
+/* ---- the table ---- */
+
+#define M1PG_EXCERPT 128		/* bytes of a prompt that the activity view shows */
+
+/*
+ * FREE -> CLAIMED (by a backend) -> SUBMITTED (its queues are ready) ->
+ * QUEUED and RUNNING (set by the worker) -> FREE (by the backend, at any time).
+ */
+typedef enum M1SlotState
+{
+	M1_SLOT_FREE,
+	M1_SLOT_CLAIMED,
+	M1_SLOT_SUBMITTED,
+	M1_SLOT_QUEUED,
+	M1_SLOT_RUNNING
+} M1SlotState;
+
+typedef struct M1Slot
+{
+	M1SlotState state;
+	uint64		request;		/* grows with every claim; 0 when free */
+	PGPROC	   *proc;			/* whose latch to set */
+	int			pid;
+	Oid			userid;
+	Oid			databaseid;
+	dsm_handle	handle;
+	m1w_type	type;			/* of the request frame */
+	bool		cancel;			/* asked for by minimax_m1.cancel() */
+	TimestampTz submitted_at;
+	TimestampTz deadline;		/* 0 = none */
+	TimestampTz state_since;
+	m1w_phase	phase;			/* once running */
+	int			prompt_tokens;
+	int			prefilled;
+	int			generated;
+	int			cached_tokens;	/* of prompt_tokens */
+	int			most_reply;		/* the tokens that the reply may have */
+	int64		reserved;		/* the tokens that the request may still take */
+	int64		token_limit;	/* what its statement's requests under way may take in all; 0 = no cap */
+	char		function[NAMEDATALEN];
+	char		excerpt[M1PG_EXCERPT];	/* of the prompt; wiped when freed */
+} M1Slot;
+
+typedef enum M1EngineState
+{
+	M1_ENGINE_STARTING,			/* no process yet, or it is loading */
+	M1_ENGINE_READY,
+	M1_ENGINE_DRAINING,			/* settings changed: finishes what runs, then restarts */
+	M1_ENGINE_FAILED			/* the last start failed; waits for the next try */
+} M1EngineState;
+
+/* What the model view shows; written by the worker. */
+typedef struct M1ModelInfo
+{
+	M1EngineState state;
+	int			engine_pid;		/* 0 = none */
+	int64		restarts;
+	m1_error	error;			/* of the last failed start or crash; code M1_OK = none */
+	TimestampTz next_try;		/* when state is FAILED */
+	char		name[NAMEDATALEN];
+	char		architecture[NAMEDATALEN];
+	char		device[NAMEDATALEN];
+	uint64		parameters;
+	uint64		bytes;
+	int			layers;
+	int			experts;
+	int			context;
+	int			vocab;
+	bool		has_tokenizer;
+	int			snapshots;		/* in the engine's prefix cache */
+	uint64		snapshot_bytes;
+} M1ModelInfo;
+
+typedef struct M1Shared
+{
+	LWLock	   *lock;			/* protects everything below */
+	PGPROC	   *worker;			/* NULL while no worker runs */
+	uint64		last_request;
+	M1ModelInfo model;
+	int			n_slots;		/* max_requests + max_queue */
+	M1Slot		slots[FLEXIBLE_ARRAY_MEMBER];
+} M1Shared;
+
+/* NULL when the library was not preloaded. */
+extern M1Shared *m1pg_shared;
+
+extern Size m1pg_shared_size(void);
+extern void m1pg_shared_request(void);
+extern void m1pg_shared_startup(void);
+/* Raises the error that tells how to preload the library, when it was not. */
+extern void m1pg_require_shared(void);
+extern void m1pg_wake_worker(void);
+
+/* ---- the segment of a request: made by the backend, found by its handle in the slot ---- */
+
+#define M1PG_REQUEST_QUEUE_BYTES	(16 * 1024)
+#define M1PG_EVENT_QUEUE_BYTES		(32 * 1024)
+#define M1PG_CHANNEL_MAGIC			0x4d314348
+#define M1PG_KEY_REQUESTS			0
+#define M1PG_KEY_EVENTS				1
+
+/* A message in a shm_mq: this, then the payload of the frame of that type. */
+typedef struct M1Message
+{
+	uint32		type;			/* m1w_type */
+} M1Message;
+
+#endif							/* M1PG_SHARED_H */

@@ -1,0 +1,30 @@
+/*
+ * quota.h - the quota of a role, at admission (quota.c).
+ */
+#ifndef M1PG_QUOTA_H
+#define M1PG_QUOTA_H
+
+#include "pg/m1pg.h"
+
+#include "wire/message.h"
+
+#define M1PG_QUOTA_TOKENS		"minimax_m1.quota_tokens_per_hour"
+#define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
+
+typedef struct M1Quota
+{
+	int64		tokens_per_hour;	/* -1 = no limit */
+	int64		max_concurrent; /* -1 = no limit */
+	char		role_name[NAMEDATALEN]; /* filled if there is a limit */
+} M1Quota;
+
+/* Reads the catalog. */
+extern void m1pg_quota_of(Oid role, M1Quota *quota);
+/* The tokens that a request may take at most: all, and of these the reply. */
+extern void m1pg_most_tokens(m1w_type type, const char *payload, Size len, int64 *all, int64 *reply);
+/* What requests of the role may still take, and how many there are. The lock is to be held. */
+extern int64 m1pg_reserved_by(Oid role, int *running);
+/* false: *error says why, and when to try again. The lock is to be held. */
+extern bool m1pg_quota_admits(const M1Quota *quota, Oid role, int64 tokens, m1_error *error);
+
+#endif							/* M1PG_QUOTA_H */
