@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Compares docs/internals.md with the code that it describes.
+
+internals.py [ROOT]: what stands in backticks is there: paths (* for any part of a name), and single words such as
+functions, types and members, which occur somewhere in the code. The table of rooms is the one of scripts/rooms.py.
+Standard library only.
+"""
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # of scripts/rooms.py
+
+FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
+QUOTED = re.compile(r"`([^`\n]+)`")
+WORD = re.compile(r"\w+")
+# a path has a folder or an ending that files here have; anything else is code or a command
+PATH = re.compile(r"(?:[\w.*-]+/)+[\w.*-]*|[\w.*-]+\.(?:c|h|cu|cuh|pl|py|sh|mk|md|sql|spec|out)|Makefile")
+ROW = re.compile(r"^\| ([\w/]+) \| [^|]+ \| ([\w/, ]*)\|$", re.M)
+CODE = ["src", "kernels", "sql", "test", "scripts", "mk", "expected", "Makefile", "minimax_m1.control"]
+SOURCE = {".c", ".h", ".cu", ".cuh", ".sql", ".pl", ".pm", ".py", ".sh", ".mk", ".cpp", ".control", ""}
+
+
+def words_of_code(root):
+    words = set()
+    for name in CODE:
+        top = root / name
+        for path in [top] if top.is_file() else top.rglob("*"):
+            # not this file, and not what was built beside the sources
+            if path.is_file() and path.suffix in SOURCE and path.resolve() != Path(__file__).resolve():
+                words.update(WORD.findall(path.read_text(encoding="utf-8", errors="replace")))
+    return words
+
+
+def is_there(word, words):
+    """A word of the code; or a prefix of some, where it ends with an underscore."""
+    return word in words or word.endswith("_") and any(other.startswith(word) for other in words)
+
+
+def path_exists(root, name):
+    return any(next(folder.glob(name.rstrip("/")), None) for folder in (root, root / "src", root / "test"))
+
+
+def unknown_names(root, text):
+    words = words_of_code(root)
+    for quoted in dict.fromkeys(QUOTED.findall(FENCE.sub("", text))):
+        if PATH.fullmatch(quoted):
+            if not path_exists(root, quoted):
+                yield quoted, "there is no such file"
+        elif re.fullmatch(r"[\w.>-]+(\(\))?", quoted):
+            missing = [word for word in WORD.findall(quoted) if not is_there(word, words)]
+            if missing:
+                yield quoted, f"nothing in the code is called {', '.join(missing)}"
+
+
+def room_faults(root, text):
+    spec = importlib.util.spec_from_file_location("rooms", root / "scripts" / "rooms.py")
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    section = re.search(r"^## Rooms$.*?(?=^## )", text, re.M | re.S)[0]
+    table = {name: set(re.findall(r"[\w/]+", allowed)) for name, allowed in ROW.findall(section) if name != "room"}
+    for name in sorted(table.keys() | rooms.ROOMS.keys()):
+        here, there = table.get(name), rooms.ROOMS.get(name)
+        if here is None or there is None or here != set(there.split()):
+            yield name, f"the table says {here}, scripts/rooms.py says {there}"
+
+
+def report(case, faults):
+    faults = list(faults)
+    print("\n".join([f"{'not ok' if faults else 'ok'} {case}", *(f"# {name}: {why}" for name, why in faults)]))
+
+
+def main():
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
+    text = (root / "docs" / "internals.md").read_text(encoding="utf-8")
+    report("names in docs/internals.md", unknown_names(root, text))
+    report("rooms in docs/internals.md", room_faults(root, text))
+    print("done")
+
+
+main()
