@@ -111,7 +111,7 @@ extern void m1pg_wake_worker(void);
 
 #define M1PG_REQUEST_QUEUE_BYTES	(16 * 1024)
 #define M1PG_EVENT_QUEUE_BYTES		(32 * 1024)
-#define M1PG_CHANNEL_MAGIC			0x4d314348
+#define M1PG_SEGMENT_MAGIC			0x4d314348
 #define M1PG_KEY_REQUESTS			0
 #define M1PG_KEY_EVENTS				1
 

@@ -4,11 +4,11 @@
  *
  *	  Requests are started in order, a window of them is under way, and each is
  *	  handed on when it ends. What one request takes lives in a memory context of
- *	  its own, so the memory is that of the window, not of the batch. Channels
+ *	  its own, so the memory is that of the window, not of the batch. Exchanges
  *	  belong to the current resource owner: an error or a cancel ends them all.
  */
 #include "pg/client/batch.h"
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/client/request.h"
 
 #include "miscadmin.h"
@@ -20,7 +20,7 @@
 typedef struct Running
 {
 	int			i;
-	M1Channel  *channel;
+	M1Exchange *exchange;
 	MemoryContext context;
 } Running;
 
@@ -57,11 +57,11 @@ start_next(Window *w)
 	r->i = w->next;
 	r->context = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 request", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(r->context);
-	r->channel = NULL;
+	r->exchange = NULL;
 	if (batch->request(batch->arg, r->i, &g, &error))
-		r->channel = m1pg_open_generate(&g, batch->function, &error);
+		r->exchange = m1pg_open_generate(&g, batch->function, &error);
 	MemoryContextSwitchTo(old);
-	if (r->channel != NULL)
+	if (r->exchange != NULL)
 	{
 		w->n++;
 		w->next++;
@@ -88,11 +88,11 @@ collect(Window *w, Running *r)
 	m1_error	error;
 	MemoryContext old = MemoryContextSwitchTo(r->context);
 
-	type = m1pg_channel_poll(r->channel, &payload, &len, &error);
+	type = m1pg_exchange_poll(r->exchange, &payload, &len, &error);
 	if (type != M1PG_NO_EVENT && type != M1W_ERROR)
-		m1pg_read_result(r->channel, type, payload, len, &result);
+		m1pg_read_result(r->exchange, type, payload, len, &result);
 	if (type != M1PG_NO_EVENT)
-		m1pg_channel_close(r->channel);
+		m1pg_exchange_close(r->exchange);
 	MemoryContextSwitchTo(old);
 	if (type == M1PG_NO_EVENT)
 		return false;
@@ -130,7 +130,7 @@ m1pg_run_batch(const M1Batch *batch)
 		else if (collect_all(&w))
 			w.held = false;
 		else
-			m1pg_channel_wait();
+			m1pg_exchange_wait();
 	}
 	pfree(w.running);
 }

@@ -4,7 +4,7 @@
  *	  the end.
  */
 #include "pg/client/request.h"
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/client/texts.h"
 #include "pg/report.h"
 #include "pg/shared.h"
@@ -184,15 +184,15 @@ excerpt_of(const m1w_generate *g)
 	return pg_any_to_server(head, len, PG_UTF8);
 }
 
-M1Channel *
+M1Exchange *
 m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error)
 {
 	Size		len;
 	char	   *payload = encode(g, &len);
-	M1Channel  *channel = m1pg_channel_try_open(M1W_GENERATE, payload, len, function, excerpt_of(g), error);
+	M1Exchange *exchange = m1pg_exchange_try_open(M1W_GENERATE, payload, len, function, excerpt_of(g), error);
 
 	pfree(payload);
-	return channel;
+	return exchange;
 }
 
 static m1w_done
@@ -207,7 +207,7 @@ decode_done(const char *payload, Size len)
 }
 
 void
-m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, Size len, M1Result *result)
+m1pg_read_result(const M1Exchange *exchange, m1w_type type, const char *payload, Size len, M1Result *result)
 {
 	int32	   *ids;
 
@@ -222,25 +222,25 @@ m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, S
 	if (result->done.ids.len > 0)
 		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);
 	result->done.ids.data = ids;
-	result->queue_ms = m1pg_channel_queue_ms(channel) + result->done.queue_ms;
+	result->queue_ms = m1pg_exchange_queue_ms(exchange) + result->done.queue_ms;
 }
 
 bool
 m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error)
 {
-	M1Channel  *channel = m1pg_open_generate(g, function, error);
+	M1Exchange *exchange = m1pg_open_generate(g, function, error);
 	const char *payload;
 	Size		len;
 	m1w_type	type;
 	bool		done;
 
-	if (channel == NULL)
+	if (exchange == NULL)
 		return false;
-	type = m1pg_channel_try_receive(channel, &payload, &len, error);
+	type = m1pg_exchange_try_receive(exchange, &payload, &len, error);
 	done = type != M1W_ERROR;
 	if (done)
-		m1pg_read_result(channel, type, payload, len, result);
-	m1pg_channel_close(channel);
+		m1pg_read_result(exchange, type, payload, len, result);
+	m1pg_exchange_close(exchange);
 	return done;
 }
 

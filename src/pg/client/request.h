@@ -4,7 +4,7 @@
 #ifndef M1PG_REQUEST_H
 #define M1PG_REQUEST_H
 
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 
 #include "fmgr.h"
 
@@ -39,11 +39,11 @@ typedef struct M1Result
 } M1Result;
 
 /* NULL or false: *error. Nothing is left open then, so the caller may go on. */
-extern M1Channel *m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error);
+extern M1Exchange *m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error);
 extern bool m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error);
 extern void m1pg_run(const m1w_generate *g, const char *function, M1Result *result);
 /* The result out of the event that came. */
-extern void m1pg_read_result(const M1Channel *channel, m1w_type type, const char *payload, Size len,
+extern void m1pg_read_result(const M1Exchange *exchange, m1w_type type, const char *payload, Size len,
 							 M1Result *result);
 
 #endif							/* M1PG_REQUEST_H */

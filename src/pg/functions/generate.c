@@ -2,7 +2,7 @@
  * generate.c
  *	  generate(), complete() and generate_stream(): one prompt, one reply.
  */
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/report.h"
@@ -154,7 +154,7 @@ m1pg_complete(PG_FUNCTION_ARGS)
 
 typedef struct Stream
 {
-	M1Channel  *channel;		/* NULL once ended */
+	M1Exchange *exchange;		/* NULL once ended */
 	int			seq;
 } Stream;
 
@@ -164,9 +164,9 @@ shutdown_stream(Datum arg)
 {
 	Stream	   *stream = (Stream *) DatumGetPointer(arg);
 
-	if (stream->channel != NULL)
-		m1pg_channel_close(stream->channel);
-	stream->channel = NULL;
+	if (stream->exchange != NULL)
+		m1pg_exchange_close(stream->exchange);
+	stream->exchange = NULL;
 }
 
 static void
@@ -188,7 +188,7 @@ start_stream(FunctionCallInfo fcinfo, FuncCallContext *context)
 	m1pg_read_options(fcinfo, 1, &g);
 	m1pg_read_stops(fcinfo, 7, &g);
 	g.stream = 1;
-	if ((stream->channel = m1pg_open_generate(&g, "generate_stream", &error)) == NULL)
+	if ((stream->exchange = m1pg_open_generate(&g, "generate_stream", &error)) == NULL)
 		m1pg_report(&error);
 	RegisterExprContextCallback(rsinfo->econtext, shutdown_stream, PointerGetDatum(stream));
 }
@@ -229,10 +229,10 @@ m1pg_generate_stream(PG_FUNCTION_ARGS)
 	}
 	context = SRF_PERCALL_SETUP();
 	stream = context->user_fctx;
-	if (stream->channel != NULL &&
-		m1pg_channel_receive(stream->channel, &payload, &len) == M1W_DELTA)
+	if (stream->exchange != NULL &&
+		m1pg_exchange_receive(stream->exchange, &payload, &len) == M1W_DELTA)
 		SRF_RETURN_NEXT(context, delta_row(context->tuple_desc, ++stream->seq, payload, len));
-	if (stream->channel != NULL)
+	if (stream->exchange != NULL)
 		UnregisterExprContextCallback(rsinfo->econtext, shutdown_stream, PointerGetDatum(stream));
 	shutdown_stream(PointerGetDatum(stream));
 	SRF_RETURN_DONE(context);

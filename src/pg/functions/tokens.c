@@ -4,7 +4,7 @@
  *	  and logits, which take raw ids and interpret nothing.
  */
 #include "pg/functions/tokens.h"
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/report.h"
@@ -59,7 +59,7 @@ try_ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, con
 {
 	char	   *request = encoded ? palloc_extended(Max(payload->len, 1), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE) : NULL;
 	Size		request_len = payload->len;
-	M1Channel  *channel;
+	M1Exchange *exchange;
 	const char *answer;
 	char	   *copy = NULL;
 	m1w_type	type;
@@ -69,18 +69,18 @@ try_ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, con
 	m1_buf_free(payload);
 	if (request == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request")));
-	channel = m1pg_channel_try_open(question, request, request_len, function, "", error);
+	exchange = m1pg_exchange_try_open(question, request, request_len, function, "", error);
 	pfree(request);
-	if (channel == NULL)
+	if (exchange == NULL)
 		return NULL;
-	if ((type = m1pg_channel_try_receive(channel, &answer, len, error)) != M1W_ERROR)
+	if ((type = m1pg_exchange_try_receive(exchange, &answer, len, error)) != M1W_ERROR)
 	{
 		if (type != expected)
 			elog(ERROR, "minimax_m1: unexpected event %d", type);
 		copy = MemoryContextAllocHuge(CurrentMemoryContext, Max(*len, 1));
 		memcpy(copy, answer, *len);
 	}
-	m1pg_channel_close(channel);
+	m1pg_exchange_close(exchange);
 	return copy;
 }
 

@@ -9,8 +9,8 @@
  *	  process; what it had in flight is done again by the next. When there is
  *	  nothing to do it leaves, and tells the launcher when to start the next.
  */
-#include "pg/client/channel.h"
 #include "pg/client/constrained.h"
+#include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
@@ -100,8 +100,8 @@ end_turn(void)
 static void
 forget_job(M1Job *job)
 {
-	if (job->channel != NULL)
-		m1pg_channel_close(job->channel);
+	if (job->exchange != NULL)
+		m1pg_exchange_close(job->exchange);
 	dlist_delete(&job->node);
 	n_jobs--;
 	m1pg_free_job(job);
@@ -118,9 +118,9 @@ send_request(M1Job *job)
 	SetUserIdAndSecContext(job->owner, context | SECURITY_LOCAL_USERID_CHANGE);
 	MemoryContextSwitchTo(job->context);
 	job->request.cache_owner = m1pg_cache_owner();
-	job->channel = m1pg_open_generate(&job->request, job->annotator_id != 0 ? "annotate" : "submit", &job->error);
-	if (job->channel != NULL)
-		m1pg_channel_pin(job->channel);
+	job->exchange = m1pg_open_generate(&job->request, job->annotator_id != 0 ? "annotate" : "submit", &job->error);
+	if (job->exchange != NULL)
+		m1pg_exchange_pin(job->exchange);
 	else
 		job->ended = true;
 	SetUserIdAndSecContext(userid, context);
@@ -146,7 +146,7 @@ start_request(M1Job *job)
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortCurrentTransaction();
-		job->channel = NULL;
+		job->exchange = NULL;
 		job->ended = true;
 		m1_fail(&job->error, M1_E_UNAVAILABLE, "%s", error->message);
 	}
@@ -161,7 +161,7 @@ poll_request(M1Job *job)
 	const char *payload;
 	Size		len;
 	MemoryContext old = MemoryContextSwitchTo(job->context);
-	m1w_type	type = m1pg_channel_poll(job->channel, &payload, &len, &job->error);
+	m1w_type	type = m1pg_exchange_poll(job->exchange, &payload, &len, &job->error);
 
 	if (type == M1W_DONE && m1w_decode_done(payload, len, &job->done, &job->error) == M1_OK)
 	{
@@ -175,9 +175,9 @@ poll_request(M1Job *job)
 	MemoryContextSwitchTo(old);
 	if (type == M1PG_NO_EVENT)
 		return;
-	job->reached_engine = m1pg_channel_reached_engine(job->channel);
-	m1pg_channel_close(job->channel);
-	job->channel = NULL;
+	job->reached_engine = m1pg_exchange_reached_engine(job->exchange);
+	m1pg_exchange_close(job->exchange);
+	job->exchange = NULL;
 	job->ended = true;
 }
 
@@ -190,7 +190,7 @@ poll_requests(void)
 	{
 		M1Job	   *job = dlist_container(M1Job, node, iter.cur);
 
-		if (job->channel != NULL)
+		if (job->exchange != NULL)
 			poll_request(job);
 	}
 }
@@ -204,7 +204,7 @@ start_requests(void)
 	{
 		M1Job	   *job = dlist_container(M1Job, node, iter.cur);
 
-		if (job->channel == NULL && !job->ended)
+		if (job->exchange == NULL && !job->ended)
 			start_request(job);
 	}
 }

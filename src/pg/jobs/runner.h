@@ -10,7 +10,7 @@
 #ifndef M1PG_RUNNER_H
 #define M1PG_RUNNER_H
 
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/jobs/annotator.h"
 #include "pg/jobs/jobs.h"
 
@@ -35,7 +35,7 @@ typedef struct M1Job
 	int			losses;
 	m1w_generate request;
 	uint8	   *hash;			/* of the rendered prompt of a row */
-	M1Channel  *channel;		/* NULL before and after */
+	M1Exchange *exchange;		/* NULL before and after */
 	bool		reached_engine;
 	bool		ended;			/* result or failure are there */
 	m1w_done	done;			/* slices in the context */

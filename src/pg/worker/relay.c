@@ -225,7 +225,7 @@ attach(Relay *r, dsm_handle handle)
 	if (r->segment == NULL)
 		return;					/* the client has gone in between */
 	dsm_pin_mapping(r->segment);
-	toc = shm_toc_attach(M1PG_CHANNEL_MAGIC, dsm_segment_address(r->segment));
+	toc = shm_toc_attach(M1PG_SEGMENT_MAGIC, dsm_segment_address(r->segment));
 	if (toc == NULL)
 	{
 		detach(r);

@@ -1,5 +1,5 @@
 /*
- * channel.c
+ * exchange.c
  *	  A backend's side of one request: a slot in the shared table, and a dynamic
  *	  shared memory segment with one queue in each direction.
  *
@@ -8,7 +8,7 @@
  *	  process all end the request; the worker notices the freed slot and cancels
  *	  in the engine.
  */
-#include "pg/client/channel.h"
+#include "pg/client/exchange.h"
 #include "pg/report.h"
 #include "pg/shared.h"
 #include "pg/usage/quota.h"
@@ -39,7 +39,7 @@ extern bool pq_check_connection(void);
 /* How long the worker may be away before a waiting request gives up: its restart takes 2 s. */
 #define WORKER_ABSENCE_MS 10000
 
-struct M1Channel
+struct M1Exchange
 {
 	dsm_segment *segment;
 	shm_mq_handle *requests;
@@ -190,19 +190,19 @@ unavailable(m1_error *error, const char *why)
 
 /* A worker that is restarting is waited for; one that stays away is not. */
 static bool
-worker_stays_away(M1Channel *c)
+worker_stays_away(M1Exchange *x)
 {
 	TimestampTz now;
 
 	if (m1pg_shared->worker != NULL)
 	{
-		c->worker_missed = 0;
+		x->worker_missed = 0;
 		return false;
 	}
 	now = GetCurrentTimestamp();
-	if (c->worker_missed == 0)
-		c->worker_missed = now;
-	return TimestampDifferenceExceeds(c->worker_missed, now, WORKER_ABSENCE_MS);
+	if (x->worker_missed == 0)
+		x->worker_missed = now;
+	return TimestampDifferenceExceeds(x->worker_missed, now, WORKER_ABSENCE_MS);
 }
 
 /* As client_connection_check_interval does: nobody waits for an answer any more. */
@@ -217,7 +217,7 @@ check_client(void)
 }
 
 void
-m1pg_channel_wait(void)
+m1pg_exchange_wait(void)
 {
 	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 								   CHECK_INTERVAL_MS, PG_WAIT_EXTENSION);
@@ -233,7 +233,7 @@ m1pg_channel_wait(void)
 
 /* false: the server has no segment left. */
 static bool
-create_queues(M1Channel *c)
+create_queues(M1Exchange *x)
 {
 	shm_toc_estimator e;
 	shm_toc    *toc;
@@ -246,29 +246,29 @@ create_queues(M1Channel *c)
 	shm_toc_estimate_keys(&e, 2);
 	size = shm_toc_estimate(&e);
 
-	c->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
-	if (c->segment == NULL)
+	x->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (x->segment == NULL)
 		return false;
-	on_dsm_detach(c->segment, on_detach, Int32GetDatum(c->slot));
-	toc = shm_toc_create(M1PG_CHANNEL_MAGIC, dsm_segment_address(c->segment), size);
+	on_dsm_detach(x->segment, on_detach, Int32GetDatum(x->slot));
+	toc = shm_toc_create(M1PG_SEGMENT_MAGIC, dsm_segment_address(x->segment), size);
 
 	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
 	shm_toc_insert(toc, M1PG_KEY_REQUESTS, mq);
 	shm_mq_set_sender(mq, MyProc);
-	c->requests = shm_mq_attach(mq, c->segment, NULL);
+	x->requests = shm_mq_attach(mq, x->segment, NULL);
 
 	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_EVENT_QUEUE_BYTES), M1PG_EVENT_QUEUE_BYTES);
 	shm_toc_insert(toc, M1PG_KEY_EVENTS, mq);
 	shm_mq_set_receiver(mq, MyProc);
-	c->events = shm_mq_attach(mq, c->segment, NULL);
+	x->events = shm_mq_attach(mq, x->segment, NULL);
 	return true;
 }
 
 /* Gives the queue what it takes. true: nothing is left to send. */
 static bool
-send_request(M1Channel *c, const char *payload, Size len)
+send_request(M1Exchange *x, const char *payload, Size len)
 {
-	M1Message	message = {c->type};
+	M1Message	message = {x->type};
 	shm_mq_iovec iov[2];
 	shm_mq_result result;
 
@@ -277,9 +277,9 @@ send_request(M1Channel *c, const char *payload, Size len)
 	iov[1].data = payload;
 	iov[1].len = len;
 #if PG_VERSION_NUM >= 150000
-	result = shm_mq_sendv(c->requests, iov, 2, true, true);
+	result = shm_mq_sendv(x->requests, iov, 2, true, true);
 #else
-	result = shm_mq_sendv(c->requests, iov, 2, true);
+	result = shm_mq_sendv(x->requests, iov, 2, true);
 #endif
 	/* Detached: the worker may have refused the request unread, and its answer says why. */
 	return result != SHM_MQ_WOULD_BLOCK;
@@ -287,20 +287,20 @@ send_request(M1Channel *c, const char *payload, Size len)
 
 /* The worker reads a request only when it is admitted, so a long prompt is sent while its answer is waited for. */
 static void
-send_unsent(M1Channel *c)
+send_unsent(M1Exchange *x)
 {
-	if (c->unsent == NULL || !send_request(c, c->unsent, c->unsent_len))
+	if (x->unsent == NULL || !send_request(x, x->unsent, x->unsent_len))
 		return;
-	pfree(c->unsent);
-	c->unsent = NULL;
+	pfree(x->unsent);
+	x->unsent = NULL;
 }
 
-M1Channel *
-m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
-					  const char *function, const char *excerpt, m1_error *error)
+M1Exchange *
+m1pg_exchange_try_open(m1w_type type, const char *payload, Size len,
+					   const char *function, const char *excerpt, m1_error *error)
 {
 	Claim		claim = {.type = type, .function = function, .excerpt = excerpt};
-	M1Channel  *c;
+	M1Exchange *x;
 	bool		created = false;
 
 	m1pg_require_shared();
@@ -313,74 +313,74 @@ m1pg_channel_try_open(m1w_type type, const char *payload, Size len,
 	claim.token_limit = m1pg_statement_check(function, type);
 	m1pg_quota_of(GetUserId(), &claim.quota);
 	m1pg_most_tokens(type, payload, len, &claim.most_tokens, &claim.most_reply);
-	c = palloc0(sizeof *c);
-	c->type = type;
-	if ((c->slot = claim_slot(&claim, &c->request, error)) < 0)
+	x = palloc0(sizeof *x);
+	x->type = type;
+	if ((x->slot = claim_slot(&claim, &x->request, error)) < 0)
 	{
-		pfree(c);
+		pfree(x);
 		return NULL;
 	}
-	c->submitted_at = GetCurrentTimestamp();
+	x->submitted_at = GetCurrentTimestamp();
 	PG_TRY();
 	{
-		created = create_queues(c);
+		created = create_queues(x);
 	}
 	PG_FINALLY();
 	{
 		/* with a segment, its detach callback frees the slot */
-		if (c->segment == NULL)
-			free_slot(c->slot);
+		if (x->segment == NULL)
+			free_slot(x->slot);
 	}
 	PG_END_TRY();
 	if (!created)
 	{
-		pfree(c);
+		pfree(x);
 		m1_fail(error, M1_E_OVERLOADED, "the server has no dynamic shared memory segment left");
 		m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
 		return NULL;
 	}
 	m1pg_statement_call(function, type);
-	submit_slot(c->slot, dsm_segment_handle(c->segment));
-	if (!send_request(c, payload, len))
+	submit_slot(x->slot, dsm_segment_handle(x->segment));
+	if (!send_request(x, payload, len))
 	{
-		c->unsent = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
-		memcpy(c->unsent, payload, len);
-		c->unsent_len = len;
+		x->unsent = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
+		memcpy(x->unsent, payload, len);
+		x->unsent_len = len;
 	}
-	return c;
+	return x;
 }
 
 void
-m1pg_channel_pin(M1Channel *c)
+m1pg_exchange_pin(M1Exchange *x)
 {
-	dsm_pin_mapping(c->segment);
+	dsm_pin_mapping(x->segment);
 }
 
 bool
-m1pg_channel_reached_engine(const M1Channel *c)
+m1pg_exchange_reached_engine(const M1Exchange *x)
 {
-	return c->running_since != 0;
+	return x->running_since != 0;
 }
 
 double
-m1pg_channel_queue_ms(const M1Channel *c)
+m1pg_exchange_queue_ms(const M1Exchange *x)
 {
-	if (c->running_since == 0)
+	if (x->running_since == 0)
 		return 0;
-	return Max(0.0, (double) (c->running_since - c->submitted_at) / 1000.0);
+	return Max(0.0, (double) (x->running_since - x->submitted_at) / 1000.0);
 }
 
 /* Notes when the worker handed the request to the engine. */
 static void
-note_running(M1Channel *c)
+note_running(M1Exchange *x)
 {
-	const M1Slot *slot = &m1pg_shared->slots[c->slot];
+	const M1Slot *slot = &m1pg_shared->slots[x->slot];
 
-	if (c->running_since != 0)
+	if (x->running_since != 0)
 		return;
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
-	if (slot->request == c->request && slot->state == M1_SLOT_RUNNING)
-		c->running_since = slot->state_since;
+	if (slot->request == x->request && slot->state == M1_SLOT_RUNNING)
+		x->running_since = slot->state_since;
 	LWLockRelease(m1pg_shared->lock);
 }
 
@@ -395,18 +395,18 @@ read_failure(const char *payload, Size len, m1_error *error)
 }
 
 m1w_type
-m1pg_channel_poll(M1Channel *c, const char **payload, Size *len, m1_error *error)
+m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *error)
 {
 	void	   *data;
 	Size		size;
 	shm_mq_result result;
 	M1Message	message;
 
-	send_unsent(c);
-	note_running(c);
-	result = shm_mq_receive(c->events, &size, &data, true);
+	send_unsent(x);
+	note_running(x);
+	result = shm_mq_receive(x->events, &size, &data, true);
 	if (result == SHM_MQ_WOULD_BLOCK)
-		return worker_stays_away(c) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
+		return worker_stays_away(x) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
 	if (result == SHM_MQ_DETACHED)
 		return unavailable(error, "the background worker went away");
 	if (size < sizeof message)
@@ -418,20 +418,20 @@ m1pg_channel_poll(M1Channel *c, const char **payload, Size *len, m1_error *error
 }
 
 m1w_type
-m1pg_channel_try_receive(M1Channel *c, const char **payload, Size *len, m1_error *error)
+m1pg_exchange_try_receive(M1Exchange *x, const char **payload, Size *len, m1_error *error)
 {
 	m1w_type	type;
 
-	while ((type = m1pg_channel_poll(c, payload, len, error)) == M1PG_NO_EVENT)
-		m1pg_channel_wait();
+	while ((type = m1pg_exchange_poll(x, payload, len, error)) == M1PG_NO_EVENT)
+		m1pg_exchange_wait();
 	return type;
 }
 
 m1w_type
-m1pg_channel_receive(M1Channel *c, const char **payload, Size *len)
+m1pg_exchange_receive(M1Exchange *x, const char **payload, Size *len)
 {
 	m1_error	error;
-	m1w_type	type = m1pg_channel_try_receive(c, payload, len, &error);
+	m1w_type	type = m1pg_exchange_try_receive(x, payload, len, &error);
 
 	if (type == M1W_ERROR)
 		m1pg_report(&error);
@@ -439,10 +439,10 @@ m1pg_channel_receive(M1Channel *c, const char **payload, Size *len)
 }
 
 void
-m1pg_channel_close(M1Channel *c)
+m1pg_exchange_close(M1Exchange *x)
 {
-	dsm_detach(c->segment);
-	if (c->unsent != NULL)
-		pfree(c->unsent);
-	pfree(c);
+	dsm_detach(x->segment);
+	if (x->unsent != NULL)
+		pfree(x->unsent);
+	pfree(x);
 }
