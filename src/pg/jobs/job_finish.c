@@ -151,7 +151,7 @@ m1pg_finish_empty(M1Job *job, const M1Rows *rows)
 }
 
 static void
-write_row(M1Job *job, M1Outcome *outcome)
+write_row(M1Job *job, M1JobOutcome *outcome)
 {
 	const M1Definition *d = m1pg_definition(job->annotator_id);
 	char	   *prompt;
@@ -165,7 +165,7 @@ write_row(M1Job *job, M1Outcome *outcome)
 		if (++job->write_tries >= LOCKED_TRIES)
 			m1pg_release(job, false, m1pg_job_retry_delay);
 		else
-			*outcome = M1_OUTCOME_LATER;
+			*outcome = M1_JOB_LATER;
 	}
 	else if (state == M1_ROW_GONE)
 		end_row_job(job, false);
@@ -242,7 +242,7 @@ note_refusal(const M1Job *job, const ErrorData *error)
 					  "WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED)", 5, types, values, nulls, false);
 }
 
-static M1Outcome
+static M1JobOutcome
 finish_failed(M1Job *job)
 {
 	if (job->error.code == M1_E_OVERLOADED)
@@ -250,21 +250,21 @@ finish_failed(M1Job *job)
 		/* its role's share may be used up: others go first */
 		m1pg_release(job, false, m1pg_job_retry_delay);
 		note_refusal(job, m1pg_try(job, raise_error, NULL));
-		return M1_OUTCOME_OVERLOAD;
+		return M1_JOB_OVERLOAD;
 	}
 	if (is_outage(&job->error))
 	{
 		m1pg_release(job, job->reached_engine && job->error.code == M1_E_UNAVAILABLE, 0);
-		return M1_OUTCOME_OUTAGE;
+		return M1_JOB_OUTAGE;
 	}
 	m1pg_fail_job(job, m1pg_try(job, raise_error, NULL), is_for_good(&job->error));
-	return M1_OUTCOME_OVER;
+	return M1_JOB_OVER;
 }
 
-M1Outcome
+M1JobOutcome
 m1pg_finish(M1Job *job)
 {
-	M1Outcome	outcome = M1_OUTCOME_OVER;
+	M1JobOutcome outcome = M1_JOB_OVER;
 	ErrorData  *error;
 
 	if (job->error.code != M1_OK)
@@ -272,13 +272,13 @@ m1pg_finish(M1Job *job)
 	error = m1pg_try(job, write_result, &outcome);
 	if (error != NULL)
 	{
-		outcome = M1_OUTCOME_OVER;
+		outcome = M1_JOB_OVER;
 		if (m1pg_is_passing(error) && ++job->write_tries < LOCKED_TRIES)
-			outcome = M1_OUTCOME_LATER;
+			outcome = M1_JOB_LATER;
 		else
 			m1pg_fail_job(job, error, false);
 	}
-	if (outcome == M1_OUTCOME_LATER)
+	if (outcome == M1_JOB_LATER)
 		job->write_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_MS);
 	return outcome;
 }

@@ -271,21 +271,21 @@ finish_jobs(void)
 	dlist_foreach_modify(iter, &jobs)
 	{
 		M1Job	   *job = dlist_container(M1Job, node, iter.cur);
-		M1Outcome	outcome;
+		M1JobOutcome outcome;
 
 		if (!can_write(job, now))
 			continue;
 		outcome = m1pg_finish(job);
-		if (outcome == M1_OUTCOME_LATER)
+		if (outcome == M1_JOB_LATER)
 			continue;
-		if (outcome == M1_OUTCOME_OUTAGE)
+		if (outcome == M1_JOB_OUTAGE)
 			pause_taking(true);
-		else if (outcome == M1_OUTCOME_OVERLOAD && queue_is_full())
+		else if (outcome == M1_JOB_OVERLOAD && queue_is_full())
 			pause_taking(false);
 		else
 		{
 			pause_ms = FIRST_PAUSE_MS;
-			if (outcome == M1_OUTCOME_OVERLOAD)
+			if (outcome == M1_JOB_OVERLOAD)
 				m1pg_refuse_owner(job->owner);
 			else
 				m1pg_admit_owner(job->owner);

@@ -90,15 +90,16 @@ extern void m1pg_free_job(M1Job *job);
 
 /* ---- ending (job_finish.c), within a transaction ---- */
 
-typedef enum M1Outcome
+/* What finishing a job led to. */
+typedef enum M1JobOutcome
 {
-	M1_OUTCOME_OVER,			/* result, failure or release are written */
-	M1_OUTCOME_LATER,			/* the row is locked: try again at write_at */
-	M1_OUTCOME_OUTAGE,			/* released: the engine could not be reached */
-	M1_OUTCOME_OVERLOAD			/* released: the request was refused for now */
-} M1Outcome;
+	M1_JOB_OVER,				/* result, failure or release are written */
+	M1_JOB_LATER,				/* the row is locked: try again at write_at */
+	M1_JOB_OUTAGE,				/* released: the engine could not be reached */
+	M1_JOB_OVERLOAD				/* released: the request was refused for now */
+} M1JobOutcome;
 
-extern M1Outcome m1pg_finish(M1Job *job);
+extern M1JobOutcome m1pg_finish(M1Job *job);
 /* Records that an attempt has failed. */
 extern void m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good);
 /* Whether the error says nothing about the job: it met with a lock, or was in another's way. */

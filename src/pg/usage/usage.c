@@ -274,14 +274,14 @@ m1pg_account_progress(M1Account *a, const m1w_progress *p)
 }
 
 static void
-count_outcome(M1Account *a, M1Outcome outcome, int prompt_tokens, int cached, int reasoning, int completion)
+count_ending(M1Account *a, M1Ending ending, int prompt_tokens, int cached, int reasoning, int completion)
 {
 	M1Stats    *stats = m1pg_function_stats(a->function);
 
-	stats->completed += outcome == M1_COMPLETED;
-	stats->failed += outcome == M1_FAILED;
-	stats->cancelled += outcome == M1_CANCELLED;
-	stats->timed_out += outcome == M1_TIMED_OUT;
+	stats->completed += ending == M1_COMPLETED;
+	stats->failed += ending == M1_FAILED;
+	stats->cancelled += ending == M1_CANCELLED;
+	stats->timed_out += ending == M1_TIMED_OUT;
 	stats->prompt_tokens += prompt_tokens;
 	stats->cached_tokens += cached;
 	stats->cache_hits += cached > 0;
@@ -292,9 +292,9 @@ count_outcome(M1Account *a, M1Outcome outcome, int prompt_tokens, int cached, in
 		M1UsageRow *row = find_row(a->role, a->function, context_tier(prompt_tokens));
 
 		row->requests++;
-		row->completed += outcome == M1_COMPLETED;
-		row->failed += outcome == M1_FAILED;
-		row->cancelled += outcome == M1_CANCELLED || outcome == M1_TIMED_OUT;
+		row->completed += ending == M1_COMPLETED;
+		row->failed += ending == M1_FAILED;
+		row->cancelled += ending == M1_CANCELLED || ending == M1_TIMED_OUT;
 		row->prompt_tokens += prompt_tokens;
 		row->cached_tokens += cached;
 		row->reasoning_tokens += reasoning;
@@ -321,25 +321,25 @@ m1pg_account_done(M1Account *a, const m1w_done *done, double worker_queue_ms)
 		stats->queue_ms += worker_queue_ms + done->queue_ms;
 		stats->prefill_ms += done->prefill_ms;
 		stats->decode_ms += done->decode_ms;
-		count_outcome(a, M1_COMPLETED, done->prompt_tokens, done->cached_tokens, done->reasoning_tokens,
-					  done->completion_tokens);
+		count_ending(a, M1_COMPLETED, done->prompt_tokens, done->cached_tokens, done->reasoning_tokens,
+					 done->completion_tokens);
 	}
 	LWLockRelease(m1pg_shared->lock);
 }
 
 void
-m1pg_account_close(M1Account *a, M1Outcome outcome)
+m1pg_account_close(M1Account *a, M1Ending ending)
 {
 	if (a->closed)
 		return;
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	/* what has no reply, such as logits, is completed when its prompt is */
-	if (outcome == M1_COMPLETED && m1pg_runs_model(a->type))
+	if (ending == M1_COMPLETED && m1pg_runs_model(a->type))
 		charge(a, a->prompt_tokens, a->prompt_tokens, a->generated);
-	if (outcome == M1_FAILED)
-		count_outcome(a, outcome, 0, 0, 0, 0);
+	if (ending == M1_FAILED)
+		count_ending(a, ending, 0, 0, 0, 0);
 	else
-		count_outcome(a, outcome, a->prefilled, a->cached, 0, a->generated);
+		count_ending(a, ending, a->prefilled, a->cached, 0, a->generated);
 	LWLockRelease(m1pg_shared->lock);
 }
 
@@ -349,5 +349,5 @@ m1pg_account_unseen(const M1Slot *slot)
 	M1Account	account;
 
 	m1pg_account_open(&account, 0, slot);
-	count_outcome(&account, M1_CANCELLED, 0, 0, 0, 0);
+	count_ending(&account, M1_CANCELLED, 0, 0, 0, 0);
 }

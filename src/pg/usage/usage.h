@@ -94,13 +94,14 @@ extern M1RoleHour *m1pg_role_hour(Oid role, bool create);
 
 /* ---- one request's account: opened and closed by the worker ---- */
 
-typedef enum M1Outcome
+/* How a request ended. */
+typedef enum M1Ending
 {
 	M1_COMPLETED,
 	M1_FAILED,
 	M1_CANCELLED,
 	M1_TIMED_OUT
-} M1Outcome;
+} M1Ending;
 
 typedef struct M1Account
 {
@@ -121,7 +122,7 @@ extern void m1pg_account_open(M1Account *account, int slot_index, const M1Slot *
 extern bool m1pg_account_progress(M1Account *account, const m1w_progress *progress);
 /* These count the end of the request once and take the lock. */
 extern void m1pg_account_done(M1Account *account, const m1w_done *done, double worker_queue_ms);
-extern void m1pg_account_close(M1Account *account, M1Outcome outcome);
+extern void m1pg_account_close(M1Account *account, M1Ending ending);
 /* By the backend: it leaves before the worker has taken the request up. The lock is to be held. */
 extern void m1pg_account_unseen(const M1Slot *slot);
 

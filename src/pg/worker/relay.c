@@ -286,9 +286,9 @@ take_up_submitted(void)
 
 /* The client still waits; the request is over for it, and in the engine as soon as that hears of it. */
 static void
-cut_short(Relay *r, M1Outcome outcome, m1_status code, const char *message, const char *hint)
+cut_short(Relay *r, M1Ending ending, m1_status code, const char *message, const char *hint)
 {
-	m1pg_account_close(&r->account, outcome);
+	m1pg_account_close(&r->account, ending);
 	if (r->in_engine && !r->cancelled)
 		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
 	r->cancelled = true;
