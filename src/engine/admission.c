@@ -183,7 +183,7 @@ can_score(const m1_model *model, const m1_crowd *crowd)
 	int places = m1_state_memory(model).own_places;
 
 	for (int i = 0; i < crowd->n_active; i++)
-		places -= crowd->active[i]->scorer != NULL;
+		places -= crowd->active[i]->scores != NULL;
 	return places > 0;
 }
 
@@ -194,7 +194,7 @@ m1_admission_try(m1_prefix_cache *cache, const m1_model *model, const m1_crowd *
 
 	if (!r->alone && is_being_prefilled(crowd, r, prefix != NULL ? m1_prefix_tokens(prefix) : 0))
 		return M1_WAITS_FOR_OTHERS;
-	if (r->scorer != NULL && !can_score(model, crowd))
+	if (r->scores != NULL && !can_score(model, crowd))
 		return M1_WAITS_FOR_OTHERS;
 	find_memory(cache, model, r, &prefix);
 	if (r->state == NULL)

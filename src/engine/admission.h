@@ -1,12 +1,11 @@
 /*
- * admission.h - whether a waiting request starts: from which snapshot, with what
- * memory; and which snapshots its own prefill leaves behind.
+ * admission.h - whether a waiting request starts: from which snapshot, with what memory; and which snapshots its own
+ * prefill leaves behind.
  *
- * Called by the step thread only. A request that finds another one prefilling what
- * they have in common waits for that snapshot; snapshots are given up before a
- * request has to wait for memory. What scoring choices takes is none of the cache's:
- * a request that does so starts when there is a place for the snapshot that it will
- * go back to, and has that place to its end.
+ * Called by the step thread only. A request that finds another one prefilling what they have in common waits for that
+ * snapshot; snapshots are given up before a request has to wait for memory. What scoring choices takes is none of the
+ * cache's: a request that does so starts when there is a place for the snapshot that it will go back to, and has that
+ * place to its end.
  */
 #ifndef M1_ENGINE_ADMISSION_H
 #define M1_ENGINE_ADMISSION_H

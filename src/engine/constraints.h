@@ -1,9 +1,8 @@
 /*
- * constraints.h - the compiled constraints of one engine: statements over many rows ask
- * for the same one again and again, and find it and its masks ready.
+ * constraints.h - the compiled constraints of one engine: statements over many rows ask for the same one again and
+ * again, and find it and its masks ready.
  *
- * Any thread may ask. Least recently used first out; what goes is wiped as soon as no
- * request uses it any more.
+ * Any thread may ask. Least recently used first out; what goes is wiped as soon as no request uses it any more.
  */
 #ifndef M1_ENGINE_CONSTRAINTS_H
 #define M1_ENGINE_CONSTRAINTS_H

@@ -1,13 +1,11 @@
 /*
  * cuts.h - where a prompt is cut for prefill, and what names a prefix that ends at a cut.
  *
- * The rule: how a prompt is cut decides how its states are rounded (a block of
- * lightning attention begins at a cut), so the cuts are a function of the request
- * alone. A prompt is cut at every multiple of the prefill chunk and at the request's
- * own bounds, whatever the prefix cache holds and whether or not it is on. Snapshots
- * are taken at cuts only, and one serves another request only if that would have
- * been cut at the same places before it. So no reply depends, to the last bit, on
- * where its prefix came from.
+ * The rule: how a prompt is cut decides how its states are rounded (a block of lightning attention begins at a cut), so
+ * the cuts are a function of the request alone. A prompt is cut at every multiple of the prefill chunk and at the
+ * request's own bounds, whatever the prefix cache holds and whether or not it is on. Snapshots are taken at cuts only,
+ * and one serves another request only if that would have been cut at the same places before it. So no reply depends, to
+ * the last bit, on where its prefix came from.
  *
  * A request owns its cuts; the thread that submits makes them, the step thread uses them.
  */

@@ -1,10 +1,9 @@
 /*
- * engine.c - see engine.h: one step of continuous batching.
+ * engine.c - see engine.h: the scheduler of continuous batching; m1_engine_step, at the end, is the whole of it.
  *
- * Requests wait in order of arrival for a state (see admission.h); with one, they are active. A step
- * takes one token of every active request that is decoding, and as many whole
- * prefill chunks as fit beside them, starting with a different request each time,
- * so that neither a long prompt nor many of them stall a running answer.
+ * Requests wait in order of arrival for a state (see admission.h); with one, they are active. A step takes one token of
+ * every active request that is decoding, and as many whole prefill chunks as fit beside them, starting with a different
+ * request each time, so that neither a long prompt nor many of them stall a running answer.
  */
 #include "engine/engine.h"
 
@@ -13,12 +12,13 @@
 
 #include "base/clock.h"
 #include "engine/admission.h"
+#include "engine/constraints.h"
+#include "engine/events.h"
 #include "engine/mailbox.h"
-#include "engine/masker.h"
-#include "engine/outcome.h"
-#include "engine/report.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
-#include "engine/scoring.h"
+#include "engine/scored_answer.h"
+#include "engine/step.h"
 #include "model/state.h"
 
 #define DEFAULT_LOOP_GUARD 3000 /* as in M1's training */
@@ -28,7 +28,6 @@ struct m1_engine
 {
 	m1_model *model;
 	m1_constraints *constraints; /* NULL without a tokenizer */
-	m1_masker *masker;
 	m1_engine_events events;
 	int prefill_chunk;
 	int loop_guard;
@@ -42,40 +41,23 @@ struct m1_engine
 	m1_request **active;  /* [max_sequences] */
 	int n_active;
 	int turn; /* which active request's prefill comes first */
-
-	/* one step's batch; allocated once */
-	int32_t *tokens;	   /* [max_batch_tokens] */
-	m1b_segment *segments; /* [max_sequences] */
-	m1_request **owners;   /* [max_sequences] of the segments */
-	m1b_batch batch;
-	m1_outcome *outcome;
+	m1_step *step;
 };
 
 /* ---- life ---- */
 
 static m1_status
-open_constraints(m1_engine *e, m1_error *err)
+open_parts(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 {
-	if (e->model->tokenizer == NULL)
-		return M1_OK;
-	if ((e->constraints = m1_constraints_create(e->model->tokenizer, e->model->config.vocab_size)) == NULL)
+	const m1_model *m = e->model;
+
+	if (m->tokenizer != NULL && (e->constraints = m1_constraints_create(m->tokenizer, m->config.vocab_size)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for constraints");
-	return m1_masker_create(e->model->max_sequences, &e->masker, err);
-}
-
-static m1_status
-allocate_batch(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
-{
-	const size_t n = (size_t) e->model->max_sequences;
-
-	e->active = calloc(n, sizeof *e->active);
-	e->tokens = calloc((size_t) e->model->max_batch_tokens, sizeof *e->tokens);
-	e->segments = calloc(n, sizeof *e->segments);
-	e->owners = calloc(n, sizeof *e->owners);
-	e->cache = m1_prefix_cache_create(e->model, prefix_cache_bytes, 64);
-	if (!e->cache || !e->active || !e->tokens || !e->segments || !e->owners)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %zu requests", n);
-	return m1_outcome_create(e->model, &e->outcome, err);
+	e->active = calloc((size_t) m->max_sequences, sizeof *e->active);
+	e->cache = m1_prefix_cache_create(m, prefix_cache_bytes, 64);
+	if (e->active == NULL || e->cache == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d requests", m->max_sequences);
+	return m1_step_create(e->model, &e->step, err);
 }
 
 m1_status
@@ -109,8 +91,8 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	e->prefill_chunk = chunk;
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
 	m1_mailbox_init(&e->mailbox);
-	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_constraints(e, err)) != M1_OK ||
-		(status = allocate_batch(e, o->prefix_cache_bytes, err)) != M1_OK)
+	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK ||
+		(status = open_parts(e, o->prefix_cache_bytes, err)) != M1_OK)
 	{
 		m1_engine_close(e);
 		return status;
@@ -141,14 +123,10 @@ m1_engine_close(m1_engine *e)
 	for (int i = 0; i < e->n_active; i++)
 		m1_request_free(e->active[i]);
 	m1_prefix_cache_free(e->cache);
-	m1_masker_free(e->masker);
+	m1_step_free(e->step);
 	m1_constraints_free(e->constraints);
-	m1_outcome_free(e->outcome);
 	m1_model_close(e->model);
 	free(e->active);
-	free(e->tokens);
-	free(e->segments);
-	free(e->owners);
 	free(e);
 }
 
@@ -264,7 +242,7 @@ enqueue(m1_engine *e, m1_request *r)
 }
 
 static void
-read_mail(m1_engine *e)
+take_mail(m1_engine *e)
 {
 	m1_mail *next;
 
@@ -289,12 +267,21 @@ read_mail(m1_engine *e)
 static void
 fail_request(m1_engine *e, m1_request *r, const m1_error *error)
 {
-	e->events.failed(e->events.context, r->id, error);
+	m1_event_failed(&e->events, r, error);
 	r->cancelled = r->ended = true;
 }
 
 static void
-report_cache(m1_engine *e)
+tell_cancelled(m1_engine *e, const m1_request *r)
+{
+	m1_error error;
+
+	m1_fail(&error, M1_E_CANCELLED, "the request was cancelled");
+	m1_event_failed(&e->events, r, &error);
+}
+
+static void
+tell_cache(m1_engine *e)
 {
 	const m1w_cache now = m1_prefix_cache_contents(e->cache);
 
@@ -312,7 +299,7 @@ leave(m1_engine *e, int index)
 {
 	m1_request *r = e->active[index];
 
-	m1_scoring_leave(e->model, r);
+	m1_scored_answer_leave(e->model, r);
 	m1_state_release(e->model, r->state);
 	m1_request_free(r);
 	/* keep the order of arrival: turns go by it */
@@ -326,7 +313,7 @@ drop_cancelled(m1_engine *e)
 	for (int i = e->n_active - 1; i >= 0; i--)
 		if (e->active[i]->cancelled)
 		{
-			m1_report_failure(&e->events, e->active[i], M1_E_CANCELLED, "the request was cancelled");
+			tell_cancelled(e, e->active[i]);
 			leave(e, i);
 		}
 	for (m1_request **at = &e->waiting; *at != NULL;)
@@ -339,7 +326,7 @@ drop_cancelled(m1_engine *e)
 			continue;
 		}
 		*at = r->next;
-		m1_report_failure(&e->events, r, M1_E_CANCELLED, "the request was cancelled");
+		tell_cancelled(e, r);
 		m1_request_free(r);
 	}
 }
@@ -370,35 +357,21 @@ admit(m1_engine *e)
 		r->next = NULL;
 		r->started_ms = m1_now_ms();
 		e->active[e->n_active++] = r;
-		m1_report_progress(&e->events, r);
+		m1_event_progress(&e->events, r);
 	}
 }
 
 /* ---- one step ---- */
 
 static void
-add_segment(m1_engine *e, m1_request *r, int n)
-{
-	m1b_batch *b = &e->batch;
-
-	memcpy(e->tokens + b->n_tokens, r->tokens.data + r->fed, (size_t) n * sizeof *e->tokens);
-	e->segments[b->n_segments] = (m1b_segment){.state = r->state, .start = r->fed, .n_tokens = n, .row = b->n_tokens};
-	e->owners[b->n_segments++] = r;
-	b->n_tokens += n;
-	if (n == m1_request_pending(r))
-		m1_outcome_want(e->outcome, r, b->n_tokens - 1);
-}
-
-static void
 build_batch(m1_engine *e)
 {
 	int room = e->prefill_chunk;
 
-	e->batch = (m1b_batch){.tokens = e->tokens, .segments = e->segments};
-	m1_outcome_clear(e->outcome);
+	m1_step_clear(e->step);
 	for (int i = 0; i < e->n_active; i++)
 		if (!e->active[i]->paused && m1_request_pending(e->active[i]) == 1)
-			add_segment(e, e->active[i], 1);
+			m1_step_add(e->step, e->active[i], 1);
 	for (int i = 0; i < e->n_active; i++)
 	{
 		m1_request *r = e->active[(e->turn + i) % e->n_active];
@@ -406,7 +379,7 @@ build_batch(m1_engine *e)
 
 		if (r->paused || m1_request_pending(r) == 1 || n > room)
 			continue;
-		add_segment(e, r, n);
+		m1_step_add(e->step, r, n);
 		room -= n;
 	}
 	e->turn = e->n_active > 0 ? (e->turn + 1) % e->n_active : 0;
@@ -416,11 +389,11 @@ static void
 fail_all(m1_engine *e, const m1_error *error)
 {
 	for (int i = 0; i < e->n_active; i++)
-		e->events.failed(e->events.context, e->active[i]->id, error);
+		m1_event_failed(&e->events, e->active[i], error);
 	while (e->n_active > 0)
 		leave(e, e->n_active - 1);
 	for (m1_request *r = e->waiting; r != NULL; r = r->next)
-		e->events.failed(e->events.context, r->id, error);
+		m1_event_failed(&e->events, r, error);
 	free_list(e->waiting);
 	e->waiting = NULL;
 }
@@ -428,11 +401,11 @@ fail_all(m1_engine *e, const m1_error *error)
 static void
 advance_fed(m1_engine *e)
 {
-	for (int i = 0; i < e->batch.n_segments; i++)
+	for (int i = 0; i < m1_step_size(e->step); i++)
 	{
-		m1_request *r = e->owners[i];
+		m1_request *r = m1_step_request(e->step, i);
 
-		r->fed += e->segments[i].n_tokens;
+		r->fed += m1_step_tokens(e->step, i);
 		if (r->prefilled_ms == 0 && r->fed >= r->prompt_tokens)
 			r->prefilled_ms = m1_now_ms();
 		if (r->fed < r->prompt_tokens)
@@ -440,58 +413,55 @@ advance_fed(m1_engine *e)
 			const m1_crowd others = crowd(e);
 
 			m1_admission_fed(e->cache, &others, r);
-			m1_report_progress(&e->events, r);
+			m1_event_progress(&e->events, r);
 		}
 	}
 }
 
-/* What the step's i-th outcome means for its request. */
 static m1_status
-use_outcome(m1_engine *e, m1_request *r, int i, m1_error *err)
+use_result(m1_engine *e, const m1_result *result, m1_error *err)
 {
-	const float *logits = m1_outcome_logits(e->outcome, i);
+	m1_request *r = result->request;
 
 	if (r->kind == M1_REQUEST_LOGITS)
 	{
-		m1w_vector vector = {.values = {(const char *) logits, (size_t) e->model->config.vocab_size * sizeof *logits}};
-
-		e->events.vector(e->events.context, r->id, &vector);
+		m1_event_vector(&e->events, r, result->logits, e->model->config.vocab_size);
 		r->ended = true;
 		return M1_OK;
 	}
-	if (logits != NULL)
-		return m1_scoring_step(e->model, r, logits, err);
+	if (result->logits != NULL)
+		return m1_scored_answer_read(e->model, r, result->logits, err);
 	if (r->cursor != NULL && r->mask_error.code != M1_OK)
 	{
 		*err = r->mask_error;
 		return err->code;
 	}
-	return m1_request_accept(r, m1_outcome_pick(e->outcome, i), err);
+	return m1_request_accept(r, result->token, err);
 }
 
 static void
-report_outcome(m1_engine *e, m1_request *r)
+tell_progress(m1_engine *e, m1_request *r)
 {
 	if (r->ended)
 		return;
 	if (r->completion_tokens == 1 || r->completion_tokens - r->reported >= PROGRESS_TOKENS)
-		m1_report_progress(&e->events, r);
+		m1_event_progress(&e->events, r);
 	if (r->kind == M1_REQUEST_CHAT)
-		m1_report_deltas(&e->events, r);
+		m1_event_deltas(&e->events, r);
 }
 
 static void
-use_outcomes(m1_engine *e)
+use_results(m1_engine *e)
 {
-	for (int i = 0; i < m1_outcome_count(e->outcome); i++)
+	for (int i = 0; i < m1_step_results(e->step); i++)
 	{
-		m1_request *r = m1_outcome_request(e->outcome, i);
+		const m1_result *result = m1_step_result(e->step, i);
 		m1_error error;
 
-		if (use_outcome(e, r, i, &error) == M1_OK)
-			report_outcome(e, r);
+		if (use_result(e, result, &error) == M1_OK)
+			tell_progress(e, result->request);
 		else
-			fail_request(e, r, &error);
+			fail_request(e, result->request, &error);
 	}
 }
 
@@ -505,7 +475,7 @@ remove_ended(m1_engine *e)
 		if (!r->ended)
 			continue;
 		if (r->kind != M1_REQUEST_LOGITS && !r->cancelled)
-			m1_report_done(&e->events, r);
+			m1_event_done(&e->events, r);
 		leave(e, i);
 	}
 }
@@ -515,21 +485,22 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 {
 	m1_status status;
 
-	read_mail(e);
+	take_mail(e);
 	drop_cancelled(e);
 	admit(e);
 	build_batch(e);
-	*busy = e->batch.n_segments > 0;
+	*busy = m1_step_size(e->step) > 0;
 	if (!*busy)
 		return M1_OK;
-	if ((status = m1_outcome_run(e->outcome, &e->batch, e->masker, err)) != M1_OK)
+	m1_step_forward(e->step);
+	if ((status = m1_step_sample(e->step, err)) != M1_OK)
 	{
 		fail_all(e, err);
 		return status;
 	}
 	advance_fed(e);
-	report_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
-	use_outcomes(e);
+	tell_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
+	use_results(e);
 	remove_ended(e);
 	return M1_OK;
 }

@@ -1,11 +1,9 @@
 /*
- * engine.h - the model with a scheduler: requests join and leave between steps of
- * one continuous batch.
+ * engine.h - the model with a scheduler: requests join and leave between steps of one continuous batch.
  *
- * Two kinds of callers. Any thread may submit, cancel, pause and resume: these
- * check and prepare a request on the caller's own time and leave it in a mailbox.
- * One thread, the step thread, calls m1_engine_step and m1_engine_wait; events are
- * delivered from inside m1_engine_step. The command line uses one thread for both.
+ * Two kinds of callers. Any thread may submit, cancel, pause and resume: these check and prepare a request on the
+ * caller's own time and leave it in a mailbox. One thread, the step thread, calls m1_engine_step and m1_engine_wait;
+ * events are delivered from inside m1_engine_step. The command line uses one thread for both.
  */
 #ifndef M1_ENGINE_ENGINE_H
 #define M1_ENGINE_ENGINE_H

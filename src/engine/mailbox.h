@@ -1,6 +1,6 @@
 /*
- * mailbox.h - what other threads tell the step thread: new requests, and changes of
- * mind about old ones. Any thread posts; the step thread alone waits and takes.
+ * mailbox.h - what other threads tell the step thread: new requests, and changes of mind about old ones. Any thread
+ * posts; the step thread alone waits and takes.
  */
 #ifndef M1_ENGINE_MAILBOX_H
 #define M1_ENGINE_MAILBOX_H

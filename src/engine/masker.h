@@ -1,9 +1,7 @@
 /*
- * masker.h - a thread that works out the masks of constrained requests while the model
- * runs the step that they are for.
+ * masker.h - a thread that works out the masks of constrained requests while the model runs the step that they are for.
  *
- * Called by the step thread only; between start and wait the requests' cursors and masks
- * belong to the masker.
+ * Called by the step thread only; between start and wait the requests' cursors and masks belong to the masker.
  */
 #ifndef M1_ENGINE_MASKER_H
 #define M1_ENGINE_MASKER_H
@@ -18,7 +16,7 @@ void m1_masker_free(m1_masker *m);
 
 /* Takes those of the requests that are constrained and whose masks are not known already. */
 void m1_masker_start(m1_masker *m, m1_request *const *requests, int n);
-/* Returns when the masks are there, or the requests' mask_status tells why not. */
+/* Returns when the masks are there, or the requests' mask_error tells why not. */
 void m1_masker_wait(m1_masker *m);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * prefix_cache.c - see prefix_cache.h. A prefix is in two lists: its bucket's, and
- * the ring of all prefixes in the order of their last use.
+ * prefix_cache.c - see prefix_cache.h. A prefix is in two lists: its bucket's, and the ring of all prefixes in the
+ * order of their last use.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "engine/prefix_cache.h"

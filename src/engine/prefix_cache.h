@@ -1,10 +1,8 @@
 /*
- * prefix_cache.h - snapshots of prompts' beginnings, least recently used first out,
- * within a budget of bytes.
+ * prefix_cache.h - snapshots of prompts' beginnings, least recently used first out, within a budget of bytes.
  *
- * Belongs to one engine, so to one loaded model, and to its step thread. A snapshot
- * is found by its owner, the exact ids and the cuts before it: the hash only says
- * where to look. The copies of the ids are wiped when they go.
+ * Belongs to one engine, so to one loaded model, and to its step thread. A snapshot is found by its owner, the exact
+ * ids and the cuts before it: the hash only says where to look. The copies of the ids are wiped when they go.
  */
 #ifndef M1_ENGINE_PREFIX_CACHE_H
 #define M1_ENGINE_PREFIX_CACHE_H

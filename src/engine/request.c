@@ -203,9 +203,9 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 		return no_memory(err);
 	if (!g->score_choices)
 		return M1_OK;
-	status = m1_scorer_create(r->tokenizer, g->constraint_text, model->config.vocab_size, &r->scorer, err);
+	status = m1_choice_scores_create(r->tokenizer, g->constraint_text, model->config.vocab_size, &r->scores, err);
 	if (status == M1_OK)
-		r->room = m1_scorer_longest(r->scorer);
+		r->room = m1_choice_scores_longest(r->scores);
 	/* a snapshot may have one page that it shares with nobody */
 	r->scoring_tokens = model->page_tokens;
 	return status;
@@ -215,7 +215,7 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 static m1_status
 fit_choices(const m1_request *r, int reply_tokens, m1_error *err)
 {
-	const int longest = r->scorer == NULL ? 0 : m1_scorer_longest(r->scorer);
+	const int longest = r->scores == NULL ? 0 : m1_choice_scores_longest(r->scores);
 
 	if (longest == 0 || r->max_tokens >= longest)
 		return M1_OK;
@@ -306,7 +306,7 @@ m1_request_free(m1_request *r)
 	m1_cuts_free(&r->cuts);
 	m1_cursor_free(r->cursor);
 	free(r->mask);
-	m1_scorer_free(r->scorer);
+	m1_choice_scores_free(r->scores);
 	free(r);
 }
 
@@ -413,7 +413,7 @@ answer_is_complete(m1_request *r)
 {
 	bool only;
 
-	return r->cursor != NULL && r->scorer == NULL && m1_cursor_at_end(r->cursor, &only) && only;
+	return r->cursor != NULL && r->scores == NULL && m1_cursor_at_end(r->cursor, &only) && only;
 }
 
 static m1_status
@@ -469,7 +469,7 @@ m1_request_at_scored_answer(const m1_request *r)
 {
 	bool only;
 
-	return r->scorer != NULL && m1_cursor_at_end(r->cursor, &only);
+	return r->scores != NULL && m1_cursor_at_end(r->cursor, &only);
 }
 
 void
@@ -482,7 +482,7 @@ m1_request_rewind(m1_request *r)
 m1_status
 m1_request_choose(m1_request *r, m1_error *err)
 {
-	const m1_ids *choice = m1_scorer_choose(r->scorer, &r->sampling, (uint64_t) r->completion_tokens);
+	const m1_ids *choice = m1_choice_scores_choose(r->scores, &r->sampling, (uint64_t) r->completion_tokens);
 
 	m1_request_rewind(r);
 	for (size_t i = 0; i < choice->len; i++)

@@ -1,16 +1,16 @@
 /*
- * request.h - one request from its text to its end: which tokens are to be fed,
- * what a sampled token means, and when it is over. Knows nothing of batches.
+ * request.h - one request from its text to its end: which tokens are to be fed, what a sampled token means, and when it
+ * is over. Knows nothing of batches.
  */
 #ifndef M1_ENGINE_REQUEST_H
 #define M1_ENGINE_REQUEST_H
 
+#include "engine/choice_scores.h"
 #include "engine/constraints.h"
 #include "engine/cuts.h"
-#include "engine/scorer.h"
 #include "model/model.h"
-#include "text/reply.h"
 #include "model/sampler.h"
+#include "text/reply.h"
 #include "wire/message.h"
 
 typedef enum m1_request_kind
@@ -38,13 +38,13 @@ typedef struct m1_request
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */
 
-	m1_cursor *cursor;	 /* where a constrained reply is; NULL when it is free */
-	uint64_t *mask;		 /* with cursor: the tokens that may come next */
-	m1_error mask_error; /* code M1_OK: the mask is there */
-	int room;			 /* tokens that reasoning leaves to a constrained answer */
-	m1_scorer *scorer;	 /* choices whose probabilities are wanted, or NULL */
-	int scoring_tokens;	 /* memory that scoring needs on top of the sequence's own */
-	int answer_start;	 /* where they are fed; 0 = reasoning goes on */
+	m1_cursor *cursor;		  /* where a constrained reply is; NULL when it is free */
+	uint64_t *mask;			  /* with cursor: the tokens that may come next */
+	m1_error mask_error;	  /* code M1_OK: the mask is there */
+	int room;				  /* tokens that reasoning leaves to a constrained answer */
+	m1_choice_scores *scores; /* choices whose probabilities are wanted, or NULL */
+	int scoring_tokens;		  /* memory that scoring needs on top of the sequence's own */
+	int answer_start;		  /* where they are fed; 0 = reasoning goes on */
 
 	int completion_tokens;
 	int reasoning_tokens;

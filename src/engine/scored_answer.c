@@ -1,10 +1,10 @@
-/* scoring.c - see scoring.h. */
-#include "engine/scoring.h"
+/* scored_answer.c - see scored_answer.h. */
+#include "engine/scored_answer.h"
 
 #include "model/state.h"
 
 bool
-m1_scoring_goes_on(const m1_request *r)
+m1_scored_answer_goes_on(const m1_request *r)
 {
 	return r->answer_start > 0 || m1_request_at_scored_answer(r);
 }
@@ -13,14 +13,14 @@ m1_scoring_goes_on(const m1_request *r)
 static int
 scored_tokens(const m1_request *r)
 {
-	return r->answer_start + m1_scorer_longest(r->scorer);
+	return r->answer_start + m1_choice_scores_longest(r->scores);
 }
 
 /*
  * Takes the sequence to the place where its answer begins; it is there the first time. There is memory for it: what was
- * reserved for more reasoning is given up, and that is a page at least (m1_request.scoring_tokens); and no more requests
- * that score were admitted than there are places for their snapshots. Later, the state
- * makes room for the next one, which starts from the snapshot; nobody comes in between.
+ * reserved for more reasoning is given up, and that is a page at least (m1_request.scoring_tokens); and no more
+ * requests that score were admitted than there are places for their snapshots. Later, the state makes room for the next
+ * one, which starts from the snapshot; nobody comes in between.
  */
 static m1_status
 back_to_answer(const m1_model *model, m1_request *r, m1_error *err)
@@ -38,14 +38,14 @@ back_to_answer(const m1_model *model, m1_request *r, m1_error *err)
 }
 
 m1_status
-m1_scoring_step(const m1_model *model, m1_request *r, const float *logits, m1_error *err)
+m1_scored_answer_read(const m1_model *model, m1_request *r, const float *logits, m1_error *err)
 {
 	int32_t token;
 	m1_status status = M1_OK;
 
 	if (r->answer_start == 0)
 		r->answer_start = r->fed;
-	switch (m1_scorer_read(r->scorer, logits, &token))
+	switch (m1_choice_scores_read(r->scores, logits, &token))
 	{
 		case M1_SCORE_DONE:
 			return m1_request_choose(r, err);
@@ -61,7 +61,7 @@ m1_scoring_step(const m1_model *model, m1_request *r, const float *logits, m1_er
 }
 
 void
-m1_scoring_leave(const m1_model *model, m1_request *r)
+m1_scored_answer_leave(const m1_model *model, m1_request *r)
 {
 	m1_snapshot_release(model, r->snapshot);
 	r->snapshot = NULL;

@@ -1,8 +1,8 @@
-/* report.c - see report.h. */
-#include "engine/report.h"
+/* events.c - see events.h. */
+#include "engine/events.h"
 
 #include "base/clock.h"
-#include "engine/scorer.h"
+#include "engine/choice_scores.h"
 
 /* Numbers of channels and limits of a request pass between the wire and the text as they are. */
 _Static_assert((int) M1_CONTENT == (int) M1W_CONTENT && (int) M1_REASONING == (int) M1W_REASONING &&
@@ -10,7 +10,7 @@ _Static_assert((int) M1_CONTENT == (int) M1W_CONTENT && (int) M1_REASONING == (i
 			   "wire and text must agree");
 
 void
-m1_report_progress(const m1_engine_events *events, m1_request *r)
+m1_event_progress(const m1_engine_events *events, m1_request *r)
 {
 	m1w_progress p = {
 		.phase = r->fed < r->prompt_tokens ? M1W_PHASE_PREFILL : M1W_PHASE_DECODE,
@@ -24,7 +24,7 @@ m1_report_progress(const m1_engine_events *events, m1_request *r)
 }
 
 void
-m1_report_deltas(const m1_engine_events *events, m1_request *r)
+m1_event_deltas(const m1_engine_events *events, m1_request *r)
 {
 	/* reasoning comes first when one step ends it and begins the content */
 	static const m1_channel order[] = {M1_REASONING, M1_CONTENT};
@@ -47,19 +47,25 @@ m1_report_deltas(const m1_engine_events *events, m1_request *r)
 }
 
 void
-m1_report_failure(const m1_engine_events *events, const m1_request *r, m1_status code, const char *why)
+m1_event_vector(const m1_engine_events *events, const m1_request *r, const float *logits, int vocab)
 {
-	m1_error error;
+	m1w_vector vector = {.values = {(const char *) logits, (size_t) vocab * sizeof *logits}};
 
-	m1_fail(&error, code, "%s", why);
-	events->failed(events->context, r->id, &error);
+	events->vector(events->context, r->id, &vector);
 }
 
 void
-m1_report_done(const m1_engine_events *events, m1_request *r)
+m1_event_failed(const m1_engine_events *events, const m1_request *r, const m1_error *error)
+{
+	events->failed(events->context, r->id, error);
+}
+
+void
+m1_event_done(const m1_engine_events *events, m1_request *r)
 {
 	const double now = m1_now_ms();
 	m1_buf calls = {0};
+	m1_error error;
 	m1w_done done = {
 		.finish = (uint8_t) r->finish,
 		.prompt_tokens = r->prompt_tokens,
@@ -78,13 +84,14 @@ m1_report_done(const m1_engine_events *events, m1_request *r)
 	{
 		if (!m1_reply_finish(r->reply) || !m1_reply_tool_calls(r->reply, &calls))
 		{
-			m1_report_failure(events, r, M1_E_NO_MEMORY, "out of memory for the reply");
+			m1_fail(&error, M1_E_NO_MEMORY, "out of memory for the reply");
+			m1_event_failed(events, r, &error);
 			m1_buf_free(&calls);
 			return;
 		}
-		m1_report_deltas(events, r);
+		m1_event_deltas(events, r);
 		if (r->answer_start > 0)
-			done.choice_logprobs = m1_scorer_logprobs(r->scorer);
+			done.choice_logprobs = m1_choice_scores_logprobs(r->scores);
 		done.tool_calls = (m1_slice){calls.data, calls.len};
 		if (!r->stream)
 		{

@@ -1,12 +1,12 @@
-/* scorer.c - see scorer.h. */
-#include "engine/scorer.h"
+/* choice_scores.c - see choice_scores.h. */
+#include "engine/choice_scores.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 #include "grammar/constraint.h"
 
-struct m1_scorer
+struct m1_choice_scores
 {
 	size_t n;
 	m1_ids *choices;	 /* [n] */
@@ -22,7 +22,7 @@ struct m1_scorer
 };
 
 static m1_status
-encode_choices(m1_scorer *s, const m1_tokenizer *t, char **choices, m1_error *err)
+encode_choices(m1_choice_scores *s, const m1_tokenizer *t, char **choices, m1_error *err)
 {
 	for (size_t i = 0; i < s->n; i++)
 	{
@@ -37,9 +37,9 @@ encode_choices(m1_scorer *s, const m1_tokenizer *t, char **choices, m1_error *er
 }
 
 m1_status
-m1_scorer_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_scorer **out, m1_error *err)
+m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_choice_scores **out, m1_error *err)
 {
-	m1_scorer *s = calloc(1, sizeof *s);
+	m1_choice_scores *s = calloc(1, sizeof *s);
 	char **texts = NULL;
 	size_t n = 0;
 	m1_status status;
@@ -64,7 +64,7 @@ m1_scorer_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_scorer *
 	m1_choices_free(texts, n);
 	if (status != M1_OK)
 	{
-		m1_scorer_free(s);
+		m1_choice_scores_free(s);
 		return status;
 	}
 	*out = s;
@@ -72,7 +72,7 @@ m1_scorer_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_scorer *
 }
 
 void
-m1_scorer_free(m1_scorer *s)
+m1_choice_scores_free(m1_choice_scores *s)
 {
 	if (s == NULL)
 		return;
@@ -86,7 +86,7 @@ m1_scorer_free(m1_scorer *s)
 }
 
 int
-m1_scorer_longest(const m1_scorer *s)
+m1_choice_scores_longest(const m1_choice_scores *s)
 {
 	return s->longest;
 }
@@ -108,7 +108,7 @@ log_total(const float *logits, int vocab)
 
 /* Divides by the probability of all choices together. */
 static void
-normalise(m1_scorer *s)
+normalise(m1_choice_scores *s)
 {
 	double max = s->logprobs[0];
 	double sum = 0.0;
@@ -121,8 +121,8 @@ normalise(m1_scorer *s)
 		s->logprobs[i] -= max + log(sum);
 }
 
-m1_score_step
-m1_scorer_read(m1_scorer *s, const float *logits, int32_t *token)
+m1_score_feed
+m1_choice_scores_read(m1_choice_scores *s, const float *logits, int32_t *token)
 {
 	const double total = log_total(logits, s->vocab);
 	const m1_ids *choice = &s->choices[s->current];
@@ -159,15 +159,15 @@ m1_scorer_read(m1_scorer *s, const float *logits, int32_t *token)
 }
 
 m1_slice
-m1_scorer_logprobs(const m1_scorer *s)
+m1_choice_scores_logprobs(const m1_choice_scores *s)
 {
 	return (m1_slice){(const char *) s->logprobs, s->n * sizeof *s->logprobs};
 }
 
 const m1_ids *
-m1_scorer_choose(m1_scorer *s, const m1_sampling *sampling, uint64_t step)
+m1_choice_scores_choose(m1_choice_scores *s, const m1_sampling *sampling, uint64_t number)
 {
 	for (size_t i = 0; i < s->n; i++)
 		s->weights[i] = (float) s->logprobs[i];
-	return &s->choices[m1_sampler_pick(s->sampler, sampling, step, NULL, s->weights).id];
+	return &s->choices[m1_sampler_pick(s->sampler, sampling, number, NULL, s->weights).id];
 }

@@ -1,0 +1,296 @@
+/* step.c - see step.h. */
+#include "engine/step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/masker.h"
+#include "engine/scored_answer.h"
+#include "model/forward.h"
+#include "model/sampler.h"
+
+struct m1_step
+{
+	m1_model *model;
+	m1_sampler *sampler;
+	m1_masker *masker; /* NULL without a tokenizer */
+
+	m1b_batch batch;	   /* the two below */
+	int32_t *tokens;	   /* [max_batch_tokens] */
+	m1b_segment *segments; /* [max_sequences] */
+	m1_request **owners;   /* [max_sequences] of the segments */
+
+	int n_results;
+	m1_result *results;	  /* [max_sequences] in the order of their rows */
+	int *rows;			  /* [max_sequences] of the batch */
+	float *logits;		  /* [max_sequences, vocab] of those results that were read */
+	m1_request **sampled; /* [max_sequences] those that are given tokens */
+
+	/* of those that the device chooses: the same as their results', without gaps */
+	m1b_draw *draws;
+	m1b_pick *picks;
+};
+
+/* ---- life ---- */
+
+static bool *
+alive_tokens(const m1_model *model)
+{
+	bool *alive = calloc((size_t) model->config.vocab_size, sizeof *alive);
+
+	if (alive != NULL)
+		for (int32_t i = 0; i < model->config.vocab_size; i++)
+			alive[i] = m1_tokenizer_piece(model->tokenizer, i).data != NULL;
+	return alive;
+}
+
+/* Rows of the table that no token uses are never sampled; without a tokenizer, all may be. */
+static m1_status
+open_sampler(m1_step *s, m1_error *err)
+{
+	bool *alive = NULL;
+	m1_status status;
+
+	if (s->model->tokenizer != NULL && (alive = alive_tokens(s->model)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the sampler");
+	status = m1_sampler_create(s->model->config.vocab_size, alive, &s->sampler, err);
+	free(alive);
+	return status;
+}
+
+static m1_status
+allocate(m1_step *s, m1_error *err)
+{
+	const size_t n = (size_t) s->model->max_sequences;
+
+	s->tokens = calloc((size_t) s->model->max_batch_tokens, sizeof *s->tokens);
+	s->segments = calloc(n, sizeof *s->segments);
+	s->owners = calloc(n, sizeof *s->owners);
+	s->results = calloc(n, sizeof *s->results);
+	s->rows = calloc(n, sizeof *s->rows);
+	s->logits = calloc(n * (size_t) s->model->config.vocab_size, sizeof *s->logits);
+	s->sampled = calloc(n, sizeof *s->sampled);
+	s->draws = calloc(n, sizeof *s->draws);
+	s->picks = calloc(n, sizeof *s->picks);
+	if (!s->tokens || !s->segments || !s->owners || !s->results || !s->rows || !s->logits || !s->sampled || !s->draws ||
+		!s->picks)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a step of %zu requests", n);
+	return M1_OK;
+}
+
+m1_status
+m1_step_create(m1_model *model, m1_step **out, m1_error *err)
+{
+	m1_step *s = calloc(1, sizeof *s);
+	m1_status status;
+
+	*out = NULL;
+	if (s == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a step");
+	s->model = model;
+	if ((status = allocate(s, err)) == M1_OK && (status = open_sampler(s, err)) == M1_OK && model->tokenizer != NULL)
+		status = m1_masker_create(model->max_sequences, &s->masker, err);
+	if (status != M1_OK)
+	{
+		m1_step_free(s);
+		return status;
+	}
+	*out = s;
+	return M1_OK;
+}
+
+void
+m1_step_free(m1_step *s)
+{
+	if (s == NULL)
+		return;
+	m1_masker_free(s->masker);
+	m1_sampler_free(s->sampler);
+	free(s->tokens);
+	free(s->segments);
+	free(s->owners);
+	free(s->results);
+	free(s->rows);
+	free(s->logits);
+	free(s->sampled);
+	free(s->draws);
+	free(s->picks);
+	free(s);
+}
+
+/* ---- the batch ---- */
+
+void
+m1_step_clear(m1_step *s)
+{
+	s->batch = (m1b_batch){.tokens = s->tokens, .segments = s->segments};
+	s->n_results = 0;
+}
+
+static float *
+logits_at(const m1_step *s, int i)
+{
+	return s->logits + (size_t) i * (size_t) s->model->config.vocab_size;
+}
+
+/* The request wants to know what follows a row of the batch. */
+static void
+want(m1_step *s, m1_request *r, int row)
+{
+	const bool logits = r->kind == M1_REQUEST_LOGITS || m1_scored_answer_goes_on(r);
+	const int i = s->n_results++;
+
+	s->rows[i] = row;
+	s->results[i] = (m1_result){.request = r, .logits = logits ? logits_at(s, i) : NULL};
+}
+
+void
+m1_step_add(m1_step *s, m1_request *r, int n)
+{
+	m1b_batch *b = &s->batch;
+
+	memcpy(s->tokens + b->n_tokens, r->tokens.data + r->fed, (size_t) n * sizeof *s->tokens);
+	s->segments[b->n_segments] = (m1b_segment){.state = r->state, .start = r->fed, .n_tokens = n, .row = b->n_tokens};
+	s->owners[b->n_segments++] = r;
+	b->n_tokens += n;
+	if (n == m1_request_pending(r))
+		want(s, r, b->n_tokens - 1);
+}
+
+int
+m1_step_size(const m1_step *s)
+{
+	return s->batch.n_segments;
+}
+
+m1_request *
+m1_step_request(const m1_step *s, int i)
+{
+	return s->owners[i];
+}
+
+int
+m1_step_tokens(const m1_step *s, int i)
+{
+	return s->segments[i].n_tokens;
+}
+
+/* ---- the forward pass ---- */
+
+static void
+start_masks(m1_step *s)
+{
+	int n = 0;
+
+	for (int i = 0; i < s->n_results; i++)
+		if (s->results[i].logits == NULL)
+			s->sampled[n++] = s->results[i].request;
+	m1_masker_start(s->masker, s->sampled, n);
+}
+
+void
+m1_step_forward(m1_step *s)
+{
+	if (s->masker != NULL)
+		start_masks(s);
+	m1_forward_start(s->model, &s->batch, s->rows, s->n_results);
+	if (s->masker != NULL)
+		m1_masker_wait(s->masker);
+}
+
+/* ---- the choice of tokens ---- */
+
+static bool
+is_sampled(const m1_result *result)
+{
+	const m1_request *r = result->request;
+
+	return result->logits == NULL && (r->cursor == NULL || r->mask_error.code == M1_OK);
+}
+
+/* Draw number `completion_tokens` of the request's seed. */
+static uint64_t
+draw_number(const m1_request *r)
+{
+	return (uint64_t) r->completion_tokens;
+}
+
+/* M1_E_UNSUPPORTED when the device does not choose. */
+static m1_status
+sample_on_device(m1_step *s, m1_error *err)
+{
+	int n = 0;
+	m1_status status;
+
+	if (!m1_forward_samples(s->model))
+		return M1_E_UNSUPPORTED;
+	for (int i = 0; i < s->n_results; i++)
+		if (is_sampled(&s->results[i]))
+		{
+			const m1_request *r = s->results[i].request;
+
+			s->draws[n++] = m1_sampler_draw(s->sampler, &r->sampling, draw_number(r), r->mask, i);
+		}
+	if (n == 0)
+		return M1_OK;
+	if ((status = m1_forward_sample(s->model, s->draws, n, s->picks, err)) == M1_OK)
+		while (--n >= 0)
+			s->results[s->draws[n].row].token = s->picks[n];
+	return status;
+}
+
+static void
+sample_on_host(m1_step *s)
+{
+	for (int i = 0; i < s->n_results; i++)
+		if (is_sampled(&s->results[i]))
+		{
+			const m1_request *r = s->results[i].request;
+
+			s->results[i].token = m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits_at(s, i));
+		}
+}
+
+/* Reads the logits of those that want them, or of all; neighbours at once. */
+static m1_status
+read_logits(m1_step *s, bool all, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	for (int i = 0, run; i < s->n_results && status == M1_OK; i += run)
+	{
+		const bool wanted = all || s->results[i].logits != NULL;
+
+		for (run = 1; i + run < s->n_results && (all || (s->results[i + run].logits != NULL) == wanted); run++)
+			;
+		if (wanted)
+			status = m1_forward_logits(s->model, i, run, logits_at(s, i), err);
+	}
+	return status;
+}
+
+m1_status
+m1_step_sample(m1_step *s, m1_error *err)
+{
+	m1_status status = sample_on_device(s, err);
+
+	if (status != M1_E_UNSUPPORTED)
+		return status == M1_OK ? read_logits(s, false, err) : status;
+	if ((status = read_logits(s, true, err)) == M1_OK)
+		sample_on_host(s);
+	return status;
+}
+
+/* ---- what came of it ---- */
+
+int
+m1_step_results(const m1_step *s)
+{
+	return s->n_results;
+}
+
+const m1_result *
+m1_step_result(const m1_step *s, int i)
+{
+	return &s->results[i];
+}
