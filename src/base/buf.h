@@ -1,9 +1,8 @@
 /*
  * buf.h - a growable byte buffer and a growable array of token ids.
  *
- * Owned by whoever declared it; zero-initialised is empty and valid. A failed
- * growth leaves the contents intact and sets `failed`, so that a sequence of
- * appends needs one check at its end.
+ * Owned by whoever declared it; zero-initialised is empty and valid. A failed growth leaves the contents intact and
+ * sets `failed`, so that a sequence of appends needs one check at its end.
  */
 #ifndef M1_BASE_BUF_H
 #define M1_BASE_BUF_H

@@ -2,8 +2,8 @@
  * hour.h - how much was used within the last hour: a sliding window of minutes.
  *
  * A plain struct of fixed size, so that it can live in shared memory and in a file; zero-initialised is valid and
- * empty. The caller does the locking and tells the time, in minutes since any epoch. The minute that is under way
- * and the 60 before it count, so never more than a limit fits into any 60 minutes, wherever they begin.
+ * empty. The caller does the locking and tells the time, in minutes since any epoch. The minute that is under way and
+ * the 60 before it count, so never more than a limit fits into any 60 minutes, wherever they begin.
  */
 #ifndef M1_BASE_HOUR_H
 #define M1_BASE_HOUR_H

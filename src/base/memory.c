@@ -1,13 +1,13 @@
 /*
- * memory.c - see memory.h. A container or a service with MemoryMax is ended by the
- * kernel at its limit, however much the machine has.
+ * memory.c - see memory.h. A container or a service with MemoryMax is ended by the kernel at its limit, however much
+ * the machine has.
  */
 #define _GNU_SOURCE /* _SC_PHYS_PAGES */
 #include "base/memory.h"
 
-#include <stdio.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

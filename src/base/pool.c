@@ -1,16 +1,14 @@
 /*
  * pool.c - see pool.h.
  *
- * A loop's pieces are dealt out in equal runs, one to each worker, who takes them in
- * order; who is done with its own run takes from the others'. So each worker reads
- * one stretch of memory, the same one whenever a loop over the same number of pieces
- * comes again, and a worker that was not scheduled delays nothing.
+ * A loop's pieces are dealt out in equal runs, one to each worker, who takes them in order; who is done with its own
+ * run takes from the others'. So each worker reads one stretch of memory, the same one whenever a loop over the same
+ * number of pieces comes again, and a worker that was not scheduled delays nothing.
  *
- * The open loop is described by fn, arg and runs. A helper announces itself in
- * `inside` before it looks at `open`; the caller clears `open` before it waits for
- * `inside` to reach zero. Both use sequentially consistent operations, so either the
- * helper sees the loop closed or the caller sees the helper inside: the description
- * is never changed under a helper's eyes.
+ * The open loop is described by fn, arg and runs. A helper announces itself in `inside` before it looks at `open`; the
+ * caller clears `open` before it waits for `inside` to reach zero. Both use sequentially consistent operations, so
+ * either the helper sees the loop closed or the caller sees the helper inside: the description is never changed under a
+ * helper's eyes.
  */
 #define _GNU_SOURCE /* sched_getaffinity, syscall */
 #include "base/pool.h"

@@ -1,10 +1,9 @@
 /*
  * pool.h - a fixed set of threads that share one loop at a time.
  *
- * The calling thread works too. A thread that the operating system has not
- * scheduled never holds up a loop: the caller takes the remaining pieces itself
- * and waits only for threads that have already begun one. That matters here
- * because the engine shares its cores with PostgreSQL.
+ * The calling thread works too. A thread that the operating system has not scheduled never holds up a loop: the caller
+ * takes the remaining pieces itself and waits only for threads that have already begun one. That matters here because
+ * the engine shares its cores with PostgreSQL.
  */
 #ifndef M1_BASE_POOL_H
 #define M1_BASE_POOL_H

@@ -1,9 +1,8 @@
 /*
  * status.h - how every pure-C part of the project reports failure.
  *
- * A function that can fail returns m1_status and fills the caller's m1_error.
- * Nothing here allocates, so an error can always be reported. The PostgreSQL
- * side maps m1_status to SQLSTATE in exactly one place (src/pg/report.c).
+ * A function that can fail returns m1_status and fills the caller's m1_error. Nothing here allocates, so an error can
+ * always be reported. The PostgreSQL side maps m1_status to SQLSTATE in exactly one place (src/pg/report.c).
  */
 #ifndef M1_BASE_STATUS_H
 #define M1_BASE_STATUS_H

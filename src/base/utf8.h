@@ -1,9 +1,8 @@
 /*
  * utf8.h - turns bytes that arrive in arbitrary pieces into valid UTF-8 text.
  *
- * Tokens cut characters anywhere, so the tail of an unfinished character is
- * held back until it is complete. Bytes that can never form a character, and
- * NUL (which SQL text cannot hold), become U+FFFD.
+ * Tokens cut characters anywhere, so the tail of an unfinished character is held back until it is complete. Bytes that
+ * can never form a character, and NUL (which SQL text cannot hold), become U+FFFD.
  */
 #ifndef M1_BASE_UTF8_H
 #define M1_BASE_UTF8_H

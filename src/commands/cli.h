@@ -1,8 +1,8 @@
 /*
  * cli.h - the engine's commands and what they share: options, input files, output.
  *
- * Each command is one file with one function; main.c chooses. Commands print their
- * results on stdout and errors on stderr, and return the exit status.
+ * Each command is one file with one function; main.c chooses. Commands print their results on stdout and errors on
+ * stderr, and return the exit status.
  */
 #ifndef M1_COMMANDS_CLI_H
 #define M1_COMMANDS_CLI_H

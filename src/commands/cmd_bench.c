@@ -1,6 +1,6 @@
 /*
- * cmd_bench.c - `bench`: speeds of the forward pass on random tokens, as one JSON
- * object, beside the memory bandwidth that bounds decoding.
+ * cmd_bench.c - `bench`: speeds of the forward pass on random tokens, as one JSON object, beside the memory bandwidth
+ * that bounds decoding.
  */
 #define _POSIX_C_SOURCE 200809L /* sysconf */
 #include <jansson.h>

@@ -1,6 +1,6 @@
 /*
- * cmd_logits.c - `logits`: ids in, the logits of every position out, for comparison
- * with a reference. --prefill-chunk N and --decode choose how the ids are fed.
+ * cmd_logits.c - `logits`: ids in, the logits of every position out, for comparison with a reference. --prefill-chunk N
+ * and --decode choose how the ids are fed.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,6 @@
 /*
- * cmd_quantize.c - `quantize IN OUT.gguf`: any model that can be loaded, as a GGUF file
- * with 8- or 4-bit weights. Progress goes to stderr: a bar on a terminal, else lines.
- * An interrupt ends it and leaves nothing behind.
+ * cmd_quantize.c - `quantize IN OUT.gguf`: any model that can be loaded, as a GGUF file with 8- or 4-bit weights.
+ * Progress goes to stderr: a bar on a terminal, else lines. An interrupt ends it and leaves nothing behind.
  */
 #define _GNU_SOURCE /* sigaction, isatty */
 #include <signal.h>

@@ -1,10 +1,9 @@
 /*
  * cmd_serve.c - `serve`: frames on an inherited socket.
  *
- * Two threads. The main thread reads frames, prepares requests (so that a long
- * text is tokenized beside the running answers, not in front of them) and writes
- * what the outbox holds. The step thread runs the engine; its events become frames
- * in the outbox. End of input ends the process.
+ * Two threads. The main thread reads frames, prepares requests (so that a long text is tokenized beside the running
+ * answers, not in front of them) and writes what the outbox holds. The step thread runs the engine; its events become
+ * frames in the outbox. End of input ends the process.
  */
 #define _GNU_SOURCE /* eventfd, pthread */
 #include <errno.h>

@@ -1,9 +1,9 @@
 /*
- * checkpoint.h - the tensors of a model: of a folder with model.safetensors or the
- * shards that model.safetensors.index.json lists, or of a GGUF file.
+ * checkpoint.h - the tensors of a model: of a folder with model.safetensors or the shards that
+ * model.safetensors.index.json lists, or of a GGUF file.
  *
- * Files are mapped read-only and stay mapped until close; tensors point into them
- * (so they may be unaligned). Everything a header says is checked before use.
+ * Files are mapped read-only and stay mapped until close; tensors point into them (so they may be unaligned).
+ * Everything a header says is checked before use.
  */
 #ifndef M1_FILES_CHECKPOINT_H
 #define M1_FILES_CHECKPOINT_H

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "blocks/blocks.h"
 #include "files/mapped.h"
-#include "base/utf8.h"
 
 #define MAX_KEYS 65536
 #define MAX_TENSORS ((uint64_t) 1 << 20)

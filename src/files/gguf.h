@@ -1,10 +1,9 @@
 /*
  * gguf.h - a GGUF file, versions 2 and 3: its keys and its tensors.
  *
- * Opening checks everything that the file says about itself: each length, count and
- * offset against the file's size, names for validity, tensors for overlaps. After
- * that, nothing that these functions return lies outside the mapped file, which
- * stays mapped until close. What the keys mean is the business of others.
+ * Opening checks everything that the file says about itself: each length, count and offset against the file's size,
+ * names for validity, tensors for overlaps. After that, nothing that these functions return lies outside the mapped
+ * file, which stays mapped until close. What the keys mean is the business of others.
  */
 #ifndef M1_FILES_GGUF_H
 #define M1_FILES_GGUF_H

@@ -1,9 +1,9 @@
 /*
- * gguf_writer.h - writes a GGUF file, version 3: first all keys, then the list of
- * tensors, then their data, in that order and streaming.
+ * gguf_writer.h - writes a GGUF file, version 3: first all keys, then the list of tensors, then their data, in that
+ * order and streaming.
  *
- * The file appears under its name only when it is whole: until then it is a temporary
- * file beside it, which m1_gguf_writer_free removes. One thread.
+ * The file appears under its name only when it is whole: until then it is a temporary file beside it, which
+ * m1_gguf_writer_free removes. One thread.
  */
 #ifndef M1_FILES_GGUF_WRITER_H
 #define M1_FILES_GGUF_WRITER_H

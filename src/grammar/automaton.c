@@ -474,7 +474,7 @@ m1_automaton_free(m1_automaton *a)
 	free(a);
 }
 
-/* The stack of `from` that has number i, as a stack of `to`; -1 when memory ran out. Its depth is that of the nesting. */
+/* Stack number i of `from`, as a stack of `to`; -1 when memory ran out. Its depth is that of the nesting. */
 static int32_t
 copy_stack(m1_automaton *to, const m1_automaton *from, int32_t i)
 {

@@ -1,9 +1,9 @@
 /*
  * constraint.c - see constraint.h.
  *
- * Masks are kept with the states of the automaton, within a budget: rows of a table
- * that share a constraint go through the same few states. When states or masks have
- * outgrown their budgets, all are dropped but the states that cursors are in.
+ * Masks are kept with the states of the automaton, within a budget: rows of a table that share a constraint go through
+ * the same few states. When states or masks have outgrown their budgets, all are dropped but the states that cursors
+ * are in.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero, pthread */
 #include "grammar/constraint.h"

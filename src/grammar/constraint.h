@@ -1,14 +1,12 @@
 /*
- * constraint.h - what an answer must look like, from the text of a request to the
- * tokens that may come next.
+ * constraint.h - what an answer must look like, from the text of a request to the tokens that may come next.
  *
- * A constraint is compiled once and shared by all requests that have the same one; a
- * cursor is one reply's place in it, from the reply's very first token on: reasoning is
- * free, and </think> with two line breaks leads to the answer. A reply may also do
- * without reasoning, unless its answer could be mistaken for the beginning of some.
+ * A constraint is compiled once and shared by all requests that have the same one; a cursor is one reply's place in it,
+ * from the reply's very first token on: reasoning is free, and </think> with two line breaks leads to the answer. A
+ * reply may also do without reasoning, unless its answer could be mistaken for the beginning of some.
  *
- * Any thread may compile, create and free. A cursor is used by one thread at a time;
- * cursors of one constraint share its lock.
+ * Any thread may compile, create and free. A cursor is used by one thread at a time; cursors of one constraint share
+ * its lock.
  */
 #ifndef M1_GRAMMAR_CONSTRAINT_H
 #define M1_GRAMMAR_CONSTRAINT_H

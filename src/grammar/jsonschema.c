@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "grammar/jsonschema_internal.h"
 #include "base/utf8.h"
+#include "grammar/jsonschema_internal.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */
 

@@ -1,11 +1,10 @@
 /*
  * jsonschema.h - a JSON Schema compiled into an nfa of compact JSON texts that validate.
  *
- * docs/constrained.md has the table of keywords; any other is refused by its name and place. What
- * a schema leaves open is narrowed where that keeps answers short and certain to end:
- * properties come in the schema's order and no others are added to those it lists,
- * numbers have at most 18 digits before the point and 17 behind it, objects and arrays
- * are at most M1_NFA_MAX_NESTING deep, and white space is a blank after , and : or none.
+ * docs/constrained.md has the table of keywords; any other is refused by its name and place. What a schema leaves open
+ * is narrowed where that keeps answers short and certain to end: properties come in the schema's order and no others
+ * are added to those it lists, numbers have at most 18 digits before the point and 17 behind it, objects and arrays are
+ * at most M1_NFA_MAX_NESTING deep, and white space is a blank after , and : or none.
  */
 #ifndef M1_GRAMMAR_JSONSCHEMA_H
 #define M1_GRAMMAR_JSONSCHEMA_H

@@ -1,6 +1,6 @@
 /*
- * jsonschema_disjoint.c - oneOf means exactly one: its schemas can be written as
- * alternatives only where no value satisfies two of them. See jsonschema_internal.h.
+ * jsonschema_disjoint.c - oneOf means exactly one: its schemas can be written as alternatives only where no value
+ * satisfies two of them. See jsonschema_internal.h.
  */
 #include <string.h>
 

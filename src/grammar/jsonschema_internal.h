@@ -1,6 +1,6 @@
 /*
- * jsonschema_internal.h - what the files of the schema compiler share. One compiler lives
- * for one call of m1_jsonschema_compile.
+ * jsonschema_internal.h - what the files of the schema compiler share. One compiler lives for one call of
+ * m1_jsonschema_compile.
  *
  *   jsonschema.c           keywords, references, the choice of what to write
  *   jsonschema_parts.c     objects and arrays

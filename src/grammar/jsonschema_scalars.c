@@ -3,12 +3,12 @@
 #include <string.h>
 
 #include "grammar/jsonschema_internal.h"
-#include "text/jsontext.h"
 #include "grammar/regex.h"
+#include "text/jsontext.h"
 
 /* ---- strings ---- */
 
-/* Formats as the texts of them that every reader takes: four-digit years, days that every year has, UTC or an offset. */
+/* Formats as the texts that every reader takes: four-digit years, days that every year has, UTC or an offset. */
 #define DAY                                                     \
 	"[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|" \
 	"(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"

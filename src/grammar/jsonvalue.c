@@ -6,7 +6,7 @@
 
 #define INTEGER_DIGITS 18 /* fits 64 bits */
 #define FRACTION_DIGITS 17
-/* Beside a bound that does not belong to the numbers itself: readers that round to 64-bit reals must not arrive there. */
+/* Beside a bound that is not one of the numbers itself: readers that round to 64-bit reals must not arrive there. */
 #define SHORT_FRACTION_DIGITS 6
 #define GREATEST_INTEGER 999999999999999999
 

@@ -1,6 +1,6 @@
 /*
- * jsonvalue.h - nfa for JSON's own values: strings, numbers and anything at all, within
- * the bounds that a schema gives. Knows nothing of schemas.
+ * jsonvalue.h - nfa for JSON's own values: strings, numbers and anything at all, within the bounds that a schema gives.
+ * Knows nothing of schemas.
  */
 #ifndef M1_GRAMMAR_JSONVALUE_H
 #define M1_GRAMMAR_JSONVALUE_H

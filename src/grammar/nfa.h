@@ -1,11 +1,10 @@
 /*
- * nfa.h - what an answer may look like, as rules over bytes: a nondeterministic
- * automaton whose rules call each other, so that nesting and recursion are one thing.
+ * nfa.h - what an answer may look like, as rules over bytes: a nondeterministic automaton whose rules call each other,
+ * so that nesting and recursion are one thing.
  *
- * The compilers of constraints (regex.h, jsonschema.h, constraint.h) build it backwards:
- * each function takes the node that follows and returns the one that begins. A failure
- * (too many nodes, out of memory) is kept until m1_nfa_finish reports it. Built by one
- * thread; immutable afterwards.
+ * The compilers of constraints (regex.h, jsonschema.h, constraint.h) build it backwards: each function takes the node
+ * that follows and returns the one that begins. A failure (too many nodes, out of memory) is kept until m1_nfa_finish
+ * reports it. Built by one thread; immutable afterwards.
  */
 #ifndef M1_GRAMMAR_NFA_H
 #define M1_GRAMMAR_NFA_H

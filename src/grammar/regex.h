@@ -1,10 +1,9 @@
 /*
  * regex.h - regular expressions over characters, compiled into an nfa.
  *
- * What they can say: literals, . [sets] with ranges, negation and [:names:], the escapes
- * of ECMAScript and Perl for characters, \d \w \s and their negations (ASCII), groups,
- * alternatives, and the repetitions ? * + {n} {n,} {n,m}, whose lazy forms are the same
- * set of texts. Refused by name: back references, look-around, \b, flags, \p. U+0000
+ * What they can say: literals, . [sets] with ranges, negation and [:names:], the escapes of ECMAScript and Perl for
+ * characters, \d \w \s and their negations (ASCII), groups, alternatives, and the repetitions ? * + {n} {n,} {n,m},
+ * whose lazy forms are the same set of texts. Refused by name: back references, look-around, \b, flags, \p. U+0000
  * matches nothing, since SQL texts cannot hold it.
  */
 #ifndef M1_GRAMMAR_REGEX_H
@@ -22,8 +21,8 @@ typedef enum m1_regex_match
 } m1_regex_match;
 
 /*
- * Compiles the expression in front of node `next` and sets *start. Errors name the place by the number of the character.
- * A failure of the nfa itself shows in m1_nfa_finish.
+ * Compiles the expression in front of node `next` and sets *start. Errors name the place by the number of the
+ * character. A failure of the nfa itself shows in m1_nfa_finish.
  */
 m1_status m1_regex_compile(m1_nfa *nfa, m1_slice pattern, m1_regex_match match, m1_write_characters write, int32_t next,
 						   int32_t *start, m1_error *err);

@@ -1,10 +1,9 @@
 /*
  * token_mask.c - see token_mask.h.
  *
- * The walk over a trie takes one step of the automaton a node and leaves a subtree
- * where the automaton dies. In a state that goes on with any text at all, as inside a
- * string, that would be nearly the whole vocabulary: there the plain tokens are added as
- * one set, after it has been shown for their lengths, not for each, that they fit.
+ * The walk over a trie takes one step of the automaton a node and leaves a subtree where the automaton dies. In a state
+ * that goes on with any text at all, as inside a string, that would be nearly the whole vocabulary: there the plain
+ * tokens are added as one set, after it has been shown for their lengths, not for each, that they fit.
  */
 #include "grammar/token_mask.h"
 

@@ -1,6 +1,6 @@
 /*
- * token_mask.h - which tokens may come next: those whose bytes the automaton can read
- * from a state and still reach an end afterwards.
+ * token_mask.h - which tokens may come next: those whose bytes the automaton can read from a state and still reach an
+ * end afterwards.
  *
  * Called under the lock of the constraint that the automaton belongs to.
  */

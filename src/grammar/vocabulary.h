@@ -1,11 +1,10 @@
 /*
- * vocabulary.h - the tokens of a tokenizer as tries, so that all of them are tried
- * against an automaton by walking their common beginnings once.
+ * vocabulary.h - the tokens of a tokenizer as tries, so that all of them are tried against an automaton by walking
+ * their common beginnings once.
  *
- * "Plain" tokens are whole characters of ordinary text, none of them special to JSON:
- * most of any vocabulary. They are also kept apart by length, because inside a string
- * they are all allowed or all too long, and then need not be walked. Immutable once
- * created; shared by all threads.
+ * "Plain" tokens are whole characters of ordinary text, none of them special to JSON: most of any vocabulary. They are
+ * also kept apart by length, because inside a string they are all allowed or all too long, and then need not be walked.
+ * Immutable once created; shared by all threads.
  */
 #ifndef M1_GRAMMAR_VOCABULARY_H
 #define M1_GRAMMAR_VOCABULARY_H

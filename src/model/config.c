@@ -175,8 +175,8 @@ is_text(const json_t *quantization, const char *name, const char *text, bool opt
 }
 
 /*
- * fp8 with a scale for each 128 x 128 weights. Its activation_scheme says how others round activations, to multiply in 8
- * bits; ours keep their precision, but a static scheme would bring scales of its own.
+ * fp8 with a scale for each 128 x 128 weights. Its activation_scheme says how others round activations, to multiply in
+ * 8 bits; ours keep their precision, but a static scheme would bring scales of its own.
  */
 static void
 read_quantization(reader *r, m1_config *c)

@@ -1,6 +1,6 @@
 /*
- * config.h - what a checkpoint says about its model, in config.json or in the keys of
- * a GGUF file: everything that changes the arithmetic is honoured, or refused by name.
+ * config.h - what a checkpoint says about its model, in config.json or in the keys of a GGUF file: everything that
+ * changes the arithmetic is honoured, or refused by name.
  */
 #ifndef M1_MODEL_CONFIG_H
 #define M1_MODEL_CONFIG_H

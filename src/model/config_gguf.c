@@ -1,14 +1,13 @@
 /*
- * config_gguf.c - the keys of a GGUF file, turned into the fields of config.json, and
- * written. A key below the architecture's name that is not known here is refused: it
- * might change the arithmetic.
+ * config_gguf.c - the keys of a GGUF file, turned into the fields of config.json, and written. A key below the
+ * architecture's name that is not known here is refused: it might change the arithmetic.
  */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "model/config_internal.h"
 #include "base/utf8.h"
+#include "model/config_internal.h"
 
 #define PREFIX M1_GGUF_ARCHITECTURE "."
 #define RECURRENT PREFIX "attention.recurrent_layers"

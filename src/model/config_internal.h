@@ -1,6 +1,6 @@
 /*
- * config_internal.h - what the two sources of a config share: fields under the names
- * of config.json, checked in one place. And the way back, for the converter.
+ * config_internal.h - what the two sources of a config share: fields under the names of config.json, checked in one
+ * place. And the way back, for the converter.
  *
  *   config.c       the fields; config.json
  *   config_gguf.c  the keys of a GGUF file, as fields
@@ -10,8 +10,8 @@
 
 #include <jansson.h>
 
-#include "model/config.h"
 #include "files/gguf_writer.h"
+#include "model/config.h"
 
 /* Fills config from the fields. Errors name the file, and fields as spell gives them (NULL: as they are). */
 m1_status m1_config_read(const json_t *fields, const char *file, const char *(*spell)(const char *field),

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "blocks/blocks.h"
-#include "model/config_internal.h"
 #include "files/gguf_writer.h"
 #include "files/jsonfile.h"
 #include "files/mapped.h"
+#include "model/config_internal.h"
 #include "model/source.h"
 #include "text/tokenizer_internal.h"
 

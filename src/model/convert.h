@@ -1,6 +1,6 @@
 /*
- * convert.h - any model that can be loaded, written as one GGUF file for this engine
- * and for llama.cpp: config, tokenizer and weights, the large matrices quantized.
+ * convert.h - any model that can be loaded, written as one GGUF file for this engine and for llama.cpp: config,
+ * tokenizer and weights, the large matrices quantized.
  *
  * Streaming: memory is bounded by one chunk of a tensor, whatever the model's size.
  */

@@ -21,8 +21,8 @@ m1_status m1_forward(m1_model *model, const m1b_batch *batch, const int *rows, i
 					 m1_error *err);
 
 /*
- * The same in two parts, for n_rows of at most max_sequences: the first starts the step, whose logits stay on the device
- * until the next one; the others wait for it. Failures of the step are theirs to report.
+ * The same in two parts, for n_rows of at most max_sequences: the first starts the step, whose logits stay on the
+ * device until the next one; the others wait for it. Failures of the step are theirs to report.
  */
 void m1_forward_start(m1_model *model, const m1b_batch *batch, const int *rows, int n_rows);
 /* logits [n, vocab] of the wanted rows first .. first + n */

@@ -1,6 +1,6 @@
 /*
- * model.h - an opened checkpoint: config, weights on a backend, tokenizer, and the
- * forward pass. Used from one thread, but for the tokenizer, which any thread may use.
+ * model.h - an opened checkpoint: config, weights on a backend, tokenizer, and the forward pass. Used from one thread,
+ * but for the tokenizer, which any thread may use.
  */
 #ifndef M1_MODEL_MODEL_H
 #define M1_MODEL_MODEL_H
@@ -45,8 +45,8 @@ typedef struct m1_model
 } m1_model;
 
 /*
- * Prompt tokens of one step that suit a device ("auto", "cpu" or "cuda"): enough that weights are read for many tokens at
- * a time, and few enough that replies do not wait long beside a prefill.
+ * Prompt tokens of one step that suit a device ("auto", "cpu" or "cuda"): enough that weights are read for many tokens
+ * at a time, and few enough that replies do not wait long beside a prefill.
  */
 int m1_model_prefill_chunk(const char *device);
 

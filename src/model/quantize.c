@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blocks/blocks.h"
 #include "base/pool.h"
+#include "blocks/blocks.h"
 
 #define PIECE_WEIGHTS 65536 /* of one piece of a loop, about */
 

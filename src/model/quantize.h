@@ -1,6 +1,5 @@
 /*
- * quantize.h - weights from one stored type to another, in parallel: for quantizing
- * on load, and for the converter.
+ * quantize.h - weights from one stored type to another, in parallel: for quantizing on load, and for the converter.
  *
  * One caller at a time. Memory is a row of floats for each thread.
  */

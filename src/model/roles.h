@@ -1,6 +1,6 @@
 /*
- * roles.h - the weights that a config asks for: what each is for, its shape, and
- * how either kind of checkpoint calls it. The loader and the converter share this.
+ * roles.h - the weights that a config asks for: what each is for, its shape, and how either kind of checkpoint calls
+ * it. The loader and the converter share this.
  *
  * Stateless; any thread.
  */

@@ -58,11 +58,11 @@ m1_sampling_check(const m1_sampling *s, m1_error *err)
 	return M1_OK;
 }
 
-/* A well-mixed 64-bit value of seed and step: two rounds of a multiply-xorshift finaliser. */
+/* A well-mixed 64-bit value of seed and number: two rounds of a multiply-xorshift finaliser. */
 static uint64_t
-mix(uint64_t seed, uint64_t step)
+mix(uint64_t seed, uint64_t number)
 {
-	uint64_t z = seed ^ (step + 1) * 0x9e3779b97f4a7c15u;
+	uint64_t z = seed ^ (number + 1) * 0x9e3779b97f4a7c15u;
 
 	for (int round = 0; round < 2; round++)
 	{
@@ -76,9 +76,9 @@ mix(uint64_t seed, uint64_t step)
 
 /* Uniform in [0, 1), 53 bits. */
 static double
-uniform(uint64_t seed, uint64_t step)
+uniform(uint64_t seed, uint64_t number)
 {
-	return (double) (mix(seed, step) >> 11) * 0x1p-53;
+	return (double) (mix(seed, number) >> 11) * 0x1p-53;
 }
 
 /* Likelier first; the lower id first among equals, so that the order is total. */
@@ -212,11 +212,11 @@ draw(const candidate *c, int n, double u)
 
 /* best: the likeliest that may come */
 static int32_t
-sample_token(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits,
+sample_token(m1_sampler *s, const m1_sampling *p, uint64_t number, const uint64_t *allowed, const float *logits,
 			 int32_t best)
 {
 	candidate *c = s->candidates;
-	const double u = uniform(p->seed, step);
+	const double u = uniform(p->seed, number);
 	double total;
 	int n = 0;
 
@@ -248,24 +248,24 @@ probability_of(const m1_sampler *s, const float *logits, int32_t id)
 }
 
 m1b_pick
-m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, const float *logits)
+m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t number, const uint64_t *allowed, const float *logits)
 {
 	int32_t id = best_token(s, allowed, logits);
 
 	if (p->temperature > 0.0f)
-		id = sample_token(s, p, step, allowed, logits, id);
+		id = sample_token(s, p, number, allowed, logits, id);
 	return (m1b_pick){.id = id, .probability = probability_of(s, logits, id)};
 }
 
 m1b_draw
-m1_sampler_draw(const m1_sampler *s, const m1_sampling *p, uint64_t step, const uint64_t *allowed, int row)
+m1_sampler_draw(const m1_sampler *s, const m1_sampling *p, uint64_t number, const uint64_t *allowed, int row)
 {
 	return (m1b_draw){
 		.row = row,
 		.temperature = p->temperature,
 		.top_p = p->top_p,
 		.top_k = p->top_k,
-		.uniform = uniform(p->seed, step),
+		.uniform = uniform(p->seed, number),
 		.allowed = allowed != NULL ? allowed : s->alive,
 	};
 }

@@ -1,9 +1,8 @@
 /*
  * sampler.h - from logits to the next token.
  *
- * Random numbers come from a counter, not from a stream: draw number `step` of a
- * seed is the same whatever else the process does, so the same seed gives the same
- * text in any batch.
+ * Random numbers come from a counter, not from a stream: draw `number` of a seed is the same whatever else the process
+ * does, so the same seed gives the same text in any batch.
  */
 #ifndef M1_MODEL_SAMPLER_H
 #define M1_MODEL_SAMPLER_H
@@ -40,14 +39,14 @@ m1_status m1_sampling_check(const m1_sampling *sampling, m1_error *err);
  * the first one at which the sum of weights exceeds the uniform random number's share of it. With neither top_k nor
  * top_p they are taken in the order of ids. At temperature 0 the first of all comes.
  */
-m1b_pick m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
+m1b_pick m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t number, const uint64_t *allowed,
 						 const float *logits);
 
 /*
  * The same question to a backend, which gives the same answer but for rounding: about row `row` of its logits. allowed,
  * when not NULL, has only tokens that are alive. The draw points into it, or into the sampler.
  */
-m1b_draw m1_sampler_draw(const m1_sampler *s, const m1_sampling *sampling, uint64_t step, const uint64_t *allowed,
+m1b_draw m1_sampler_draw(const m1_sampler *s, const m1_sampling *sampling, uint64_t number, const uint64_t *allowed,
 						 int row);
 
 #endif

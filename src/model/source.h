@@ -1,7 +1,6 @@
 /*
- * source.h - what the path of a model names: a folder with config.json and
- * safetensors files, a GGUF file, or a folder that holds one GGUF file. Nobody else
- * needs to know which.
+ * source.h - what the path of a model names: a folder with config.json and safetensors files, a GGUF file, or a folder
+ * that holds one GGUF file. Nobody else needs to know which.
  *
  * What is opened from a source may point into its files: the source is closed last.
  */

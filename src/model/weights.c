@@ -230,8 +230,8 @@ load_all(loader *l)
 }
 
 /*
- * Reading a tensor brings in pages around it, also of tensors that were dropped before: when all is loaded, everything is
- * dropped once more. What the backend has borrowed comes back when it is used.
+ * Reading a tensor brings in pages around it, also of tensors that were dropped before: when all is loaded, everything
+ * is dropped once more. What the backend has borrowed comes back when it is used.
  */
 static void
 drop_files(const m1_checkpoint *checkpoint)

@@ -1,6 +1,6 @@
 /*
- * weights.h - the model's weights as the backend sees them, found by name in a
- * checkpoint and checked against the config.
+ * weights.h - the model's weights as the backend sees them, found by name in a checkpoint and checked against the
+ * config.
  */
 #ifndef M1_MODEL_WEIGHTS_H
 #define M1_MODEL_WEIGHTS_H

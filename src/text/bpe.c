@@ -1,6 +1,6 @@
 /*
- * bpe.c - see bpe.h. Symbols form a linked list, candidate merges a heap; a
- * candidate whose symbols have changed since it was pushed is skipped when popped.
+ * bpe.c - see bpe.h. Symbols form a linked list, candidate merges a heap; a candidate whose symbols have changed since
+ * it was pushed is skipped when popped.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "text/bpe.h"

@@ -13,8 +13,8 @@ m1_bpe *m1_bpe_create(size_t n);
 void m1_bpe_free(m1_bpe *bpe);
 
 /*
- * Merge number `rank` (from 0 up, each once, below the n of create) joins ids left and right into id. false when there is
- * a merge of this pair already.
+ * Merge number `rank` (from 0 up, each once, below the n of create) joins ids left and right into id. false when there
+ * is a merge of this pair already.
  */
 bool m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t id);
 

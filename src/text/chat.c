@@ -1,9 +1,9 @@
 /*
  * chat.c - see chat.h.
  *
- * A prompt is a list of control tokens with runs of text between them. A run joins
- * markup and content ("user name=user\n" + text) before it is encoded, because
- * pre-tokens may span the seam; no control token is recognised inside a run.
+ * A prompt is a list of control tokens with runs of text between them. A run joins markup and content ("user
+ * name=user\n" + text) before it is encoded, because pre-tokens may span the seam; no control token is recognised
+ * inside a run.
  */
 #include "text/chat.h"
 

@@ -1,8 +1,8 @@
 /*
  * chat.h - renders a conversation into token ids in M1's chat format.
  *
- * Only the markup is encoded with control tokens recognised; text from system,
- * user, assistant and tool messages never becomes one.
+ * Only the markup is encoded with control tokens recognised; text from system, user, assistant and tool messages never
+ * becomes one.
  */
 #ifndef M1_TEXT_CHAT_H
 #define M1_TEXT_CHAT_H

@@ -1,6 +1,6 @@
 /*
- * jsontext.h - writes JSON the way the model saw it in training: as Python's
- * json.dumps(value, ensure_ascii=False) does, separators and numbers included.
+ * jsontext.h - writes JSON the way the model saw it in training: as Python's json.dumps(value, ensure_ascii=False)
+ * does, separators and numbers included.
  */
 #ifndef M1_TEXT_JSONTEXT_H
 #define M1_TEXT_JSONTEXT_H

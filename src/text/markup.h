@@ -1,8 +1,8 @@
 /*
  * markup.h - the tags of M1's chat form: the one place that spells them.
  *
- * chat.c writes them into prompts, reply.c and grammar/constraint.c find them in replies.
- * Turns are control tokens; the others are text, which some checkpoints have as one token.
+ * chat.c writes them into prompts, reply.c and grammar/constraint.c find them in replies. Turns are control tokens; the
+ * others are text, which some checkpoints have as one token.
  */
 #ifndef M1_TEXT_MARKUP_H
 #define M1_TEXT_MARKUP_H

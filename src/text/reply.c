@@ -1,9 +1,8 @@
 /*
  * reply.c - see reply.h.
  *
- * Decoded characters wait in `pending` until it is certain what they are: text that
- * may be the beginning of a tag or of a stop string, and line breaks that may turn
- * out to belong to the markup, are held back there.
+ * Decoded characters wait in `pending` until it is certain what they are: text that may be the beginning of a tag or of
+ * a stop string, and line breaks that may turn out to belong to the markup, are held back there.
  */
 #define _GNU_SOURCE /* memmem */
 #include "text/reply.h"
@@ -12,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
-#include "base/utf8.h"
 
 /* A stop string and how much of it the content so far ends with (Knuth, Morris and Pratt). */
 typedef struct stop

@@ -1,11 +1,9 @@
 /*
- * reply.h - what the model writes, taken apart while it streams: reasoning,
- * content, stop strings and tool calls.
+ * reply.h - what the model writes, taken apart while it streams: reasoning, content, stop strings and tool calls.
  *
- * Reasoning is found in the decoded text, never by id: <think> is one token in
- * some checkpoints and several in others, and may be cut anywhere. A reply
- * reasons only if it begins with <think> (white space before it is allowed).
- * Line breaks around the tags belong to the markup, not to the texts.
+ * Reasoning is found in the decoded text, never by id: <think> is one token in some checkpoints and several in others,
+ * and may be cut anywhere. A reply reasons only if it begins with <think> (white space before it is allowed). Line
+ * breaks around the tags belong to the markup, not to the texts.
  */
 #ifndef M1_TEXT_REPLY_H
 #define M1_TEXT_REPLY_H

@@ -1,11 +1,9 @@
 /*
  * tokenizer.h - byte-level BPE: text to token ids and back.
  *
- * A checkpoint's tokenizer.json is authoritative (vocab, merges, added_tokens,
- * pre-tokenizer pattern); with merges.txt alone, the released rule applies
- * (id(byte) = byte, id(merge i) = 256 + i, the o200k pattern and the released
- * added tokens). A GGUF file holds its own. An open tokenizer is immutable and may be
- * shared by threads.
+ * A checkpoint's tokenizer.json is authoritative (vocab, merges, added_tokens, pre-tokenizer pattern); with merges.txt
+ * alone, the released rule applies (id(byte) = byte, id(merge i) = 256 + i, the o200k pattern and the released added
+ * tokens). A GGUF file holds its own. An open tokenizer is immutable and may be shared by threads.
  */
 #ifndef M1_TEXT_TOKENIZER_H
 #define M1_TEXT_TOKENIZER_H

@@ -1,6 +1,6 @@
 /*
- * tokenizer_gguf.c - reads and writes the tokenizer of a GGUF file: tokenizer.ggml.*.
- * What would change the ids and is not implemented is refused by name.
+ * tokenizer_gguf.c - reads and writes the tokenizer of a GGUF file: tokenizer.ggml.*. What would change the ids and is
+ * not implemented is refused by name.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,8 +10,8 @@
 #ifndef M1_TEXT_TOKENIZER_INTERNAL_H
 #define M1_TEXT_TOKENIZER_INTERNAL_H
 
-#include "text/bpe.h"
 #include "files/gguf_writer.h"
+#include "text/bpe.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
 

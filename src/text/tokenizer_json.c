@@ -1,6 +1,5 @@
 /*
- * tokenizer_json.c - reads tokenizer.json. What would change the ids and is not
- * implemented is refused by name.
+ * tokenizer_json.c - reads tokenizer.json. What would change the ids and is not implemented is refused by name.
  */
 #include <string.h>
 

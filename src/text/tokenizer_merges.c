@@ -1,6 +1,6 @@
 /*
- * tokenizer_merges.c - reads merges.txt, where the rule of the released model gives
- * the ids: a byte is its own id, merge i makes id 256 + i, added tokens follow.
+ * tokenizer_merges.c - reads merges.txt, where the rule of the released model gives the ids: a byte is its own id,
+ * merge i makes id 256 + i, added tokens follow.
  */
 #define _GNU_SOURCE /* PATH_MAX, fopen's "e" */
 #include <errno.h>

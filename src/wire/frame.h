@@ -1,10 +1,9 @@
 /*
- * frame.h - the unit that travels between worker and engine, and between a
- * client backend and the worker: a fixed header and a payload.
+ * frame.h - the unit that travels between worker and engine, on a stream of bytes: a fixed header and a payload.
  *
- * Both ends run on one machine, so integers are in native byte order; a peer
- * of another build is refused by magic and version. Every header is checked
- * before its length is believed.
+ * A client backend and its worker exchange the same types and payloads, but without header: their queue keeps messages
+ * apart, so the type alone comes first. Both ends run on one machine, so integers are in native byte order; a peer of
+ * another build is refused by magic and version. Every header is checked before its length is believed.
  */
 #ifndef M1_WIRE_FRAME_H
 #define M1_WIRE_FRAME_H

@@ -1,6 +1,6 @@
 /*
- * message.c - one function per message walks its fields with a codec, which
- * either appends to a buffer or reads from a payload.
+ * message.c - one function per message walks its fields with a codec, which either appends to a buffer or reads from a
+ * payload.
  */
 #include "wire/message.h"
 

@@ -1,10 +1,9 @@
 /*
  * message.h - the payloads of frames, as structs and as bytes.
  *
- * Encoding and decoding of one message is one function over its fields (see
- * message.c), so the two cannot drift apart. Decoded slices point into the
- * payload that was decoded and live as long as it does. A payload that is too
- * short, too long or holds an out-of-range value is M1_E_CORRUPT.
+ * Encoding and decoding of one message is one function over its fields (see message.c), so the two cannot drift apart.
+ * Decoded slices point into the payload that was decoded and live as long as it does. A payload that is too short, too
+ * long or holds an out-of-range value is M1_E_CORRUPT.
  */
 #ifndef M1_WIRE_MESSAGE_H
 #define M1_WIRE_MESSAGE_H
