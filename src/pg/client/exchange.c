@@ -77,15 +77,6 @@ on_detach(dsm_segment *segment, Datum slot)
 	free_slot(DatumGetInt32(slot));
 }
 
-static int
-find_free_slot(void)
-{
-	for (int i = 0; i < m1pg_shared->n_slots; i++)
-		if (m1pg_shared->slots[i].state == M1_SLOT_FREE)
-			return i;
-	return -1;
-}
-
 /* Cuts at a character boundary of the server's encoding. */
 static void
 copy_excerpt(char *to, const char *from)
@@ -98,12 +89,11 @@ copy_excerpt(char *to, const char *from)
 
 /* There are max_requests + max_queue slots: one is free as long as the queue has room. */
 static int
-free_slot_of_queue(m1_error *error)
+find_slot(m1_error *error)
 {
-	int			index = find_free_slot();
-
-	if (index >= 0)
-		return index;
+	for (int i = 0; i < m1pg_shared->n_slots; i++)
+		if (m1pg_shared->slots[i].state == M1_SLOT_FREE)
+			return i;
 	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
 	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
 	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
@@ -113,12 +103,9 @@ free_slot_of_queue(m1_error *error)
 /* What a request brings to its admission. */
 typedef struct Claim
 {
-	m1w_type	type;
-	const char *function;
-	const char *excerpt;
+	const M1Request *request;
 	M1Quota		quota;			/* of the role that makes it */
-	int64		most_tokens;	/* that it may take */
-	int64		most_reply;		/* of these the reply */
+	M1MostTokens most;			/* that it may take */
 	int64		token_limit;	/* what the statement leaves it; 0 = no limit */
 } Claim;
 
@@ -132,15 +119,15 @@ fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
 	slot->pid = MyProcPid;
 	slot->userid = GetUserId();
 	slot->databaseid = MyDatabaseId;
-	slot->type = claim->type;
+	slot->type = claim->request->type;
 	slot->submitted_at = slot->state_since = now;
 	if (m1pg_request_timeout > 0)
 		slot->deadline = TimestampTzPlusMilliseconds(now, m1pg_request_timeout);
-	slot->reserved = claim->most_tokens;
-	slot->most_reply = (int) Min(claim->most_reply, INT_MAX);
+	slot->reserved = claim->most.all;
+	slot->most_reply = (int) Min(claim->most.reply, INT_MAX);
 	slot->token_limit = claim->token_limit;
-	strlcpy(slot->function, claim->function, sizeof slot->function);
-	copy_excerpt(slot->excerpt, claim->excerpt);
+	strlcpy(slot->function, claim->request->function, sizeof slot->function);
+	copy_excerpt(slot->excerpt, claim->request->excerpt);
 }
 
 /* Admission: a free slot and room in the role's quota, in one moment. -1: refused, *error says why. */
@@ -152,9 +139,9 @@ claim_slot(const Claim *claim, uint64 *request, m1_error *error)
 	int			index;
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	stats = m1pg_function_stats(claim->function);
-	index = free_slot_of_queue(error);
-	if (index >= 0 && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most_tokens, error))
+	stats = m1pg_function_stats(claim->request->function);
+	index = find_slot(error);
+	if (index >= 0 && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most.all, error))
 		index = -1;
 	if (index >= 0)
 	{
@@ -176,6 +163,214 @@ submit_slot(int index, dsm_handle handle)
 	m1pg_shared->slots[index].state = M1_SLOT_SUBMITTED;
 	m1pg_wake_worker();
 	LWLockRelease(m1pg_shared->lock);
+}
+
+/* ---- the request's bytes ---- */
+
+static bool
+encode_message(const M1Request *request, m1_buf *out)
+{
+	switch (request->type)
+	{
+		case M1W_GENERATE:
+			return m1w_encode_generate(out, request->message.generate);
+		case M1W_TOKENIZE:
+			return m1w_encode_text(out, request->message.text);
+		default:
+			return m1w_encode_tokens(out, request->message.tokens);
+	}
+}
+
+/* The payload, palloc'd: nothing that malloc made may be around when an error is raised. */
+static char *
+encode(const M1Request *request, Size *len)
+{
+	m1_buf		buf = {0};
+	char	   *payload = NULL;
+
+	if (encode_message(request, &buf))
+	{
+		*len = buf.len;
+		payload = palloc_extended(Max(buf.len, 1), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE);
+		if (payload != NULL && buf.len > 0)
+			memcpy(payload, buf.data, buf.len);
+	}
+	m1_buf_free(&buf);
+	if (payload == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request")));
+	return payload;
+}
+
+static bool
+fits_a_frame(Size len, m1_error *error)
+{
+	if (len <= M1W_MAX_PAYLOAD)
+		return true;
+	m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the request is too large");
+	m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
+	return false;
+}
+
+/* ---- opening and closing ---- */
+
+/* Raises an error when a cap of the statement is reached. false: refused, *error says why. */
+static bool
+admit(M1Exchange *x, const M1Request *request, m1_error *error)
+{
+	Claim		claim = {.request = request};
+
+	claim.token_limit = m1pg_statement_check(request->function, request->type);
+	m1pg_quota_of(GetUserId(), &claim.quota);
+	if (request->type == M1W_GENERATE)
+		claim.most = m1pg_most_tokens(request->message.generate);
+	else if (request->type == M1W_LOGITS)
+		claim.most = m1pg_most_tokens_of_ids(request->message.tokens->ids.len);
+	x->slot = claim_slot(&claim, &x->request, error);
+	x->submitted_at = GetCurrentTimestamp();
+	return x->slot >= 0;
+}
+
+/* false: the server has no segment left. */
+static bool
+create_queues(M1Exchange *x)
+{
+	shm_toc_estimator e;
+	shm_toc    *toc;
+	shm_mq	   *mq;
+	Size		size;
+
+	shm_toc_initialize_estimator(&e);
+	shm_toc_estimate_chunk(&e, M1PG_REQUEST_QUEUE_BYTES);
+	shm_toc_estimate_chunk(&e, M1PG_EVENT_QUEUE_BYTES);
+	shm_toc_estimate_keys(&e, 2);
+	size = shm_toc_estimate(&e);
+
+	x->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (x->segment == NULL)
+		return false;
+	on_dsm_detach(x->segment, on_detach, Int32GetDatum(x->slot));
+	toc = shm_toc_create(M1PG_SEGMENT_MAGIC, dsm_segment_address(x->segment), size);
+
+	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
+	shm_toc_insert(toc, M1PG_KEY_REQUESTS, mq);
+	shm_mq_set_sender(mq, MyProc);
+	x->requests = shm_mq_attach(mq, x->segment, NULL);
+
+	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_EVENT_QUEUE_BYTES), M1PG_EVENT_QUEUE_BYTES);
+	shm_toc_insert(toc, M1PG_KEY_EVENTS, mq);
+	shm_mq_set_receiver(mq, MyProc);
+	x->events = shm_mq_attach(mq, x->segment, NULL);
+	return true;
+}
+
+/* Creates the queues, or frees the slot. */
+static bool
+connect_queues(M1Exchange *x, m1_error *error)
+{
+	bool		created = false;
+
+	PG_TRY();
+	{
+		created = create_queues(x);
+	}
+	PG_FINALLY();
+	{
+		/* with a segment, its detach callback frees the slot */
+		if (x->segment == NULL)
+			free_slot(x->slot);
+	}
+	PG_END_TRY();
+	if (created)
+		return true;
+	m1_fail(error, M1_E_OVERLOADED, "the server has no dynamic shared memory segment left");
+	m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
+	return false;
+}
+
+/* Gives the queue what it takes. true: nothing is left to send. */
+static bool
+send_request(M1Exchange *x)
+{
+	M1Message	message = {x->type};
+	shm_mq_iovec iov[2];
+	shm_mq_result result;
+
+	iov[0].data = (const char *) &message;
+	iov[0].len = sizeof message;
+	iov[1].data = x->unsent;
+	iov[1].len = x->unsent_len;
+#if PG_VERSION_NUM >= 150000
+	result = shm_mq_sendv(x->requests, iov, 2, true, true);
+#else
+	result = shm_mq_sendv(x->requests, iov, 2, true);
+#endif
+	/* Detached: the worker may have refused the request unread, and its answer says why. */
+	return result != SHM_MQ_WOULD_BLOCK;
+}
+
+/* The worker reads a request only when it is admitted, so a long prompt is sent while its answer is waited for. */
+static void
+send_unsent(M1Exchange *x)
+{
+	if (x->unsent == NULL || !send_request(x))
+		return;
+	pfree(x->unsent);
+	x->unsent = NULL;
+}
+
+static void
+free_exchange(M1Exchange *x)
+{
+	if (x->unsent != NULL)
+		pfree(x->unsent);
+	pfree(x);
+}
+
+M1Exchange *
+m1pg_exchange_try_open(const M1Request *request, m1_error *error)
+{
+	M1Exchange *x;
+
+	m1pg_require_shared();
+	x = palloc0(sizeof *x);
+	x->type = request->type;
+	x->unsent = encode(request, &x->unsent_len);
+	if (!fits_a_frame(x->unsent_len, error) || !admit(x, request, error) || !connect_queues(x, error))
+	{
+		free_exchange(x);
+		return NULL;
+	}
+	m1pg_statement_call(request->function, request->type);
+	submit_slot(x->slot, dsm_segment_handle(x->segment));
+	send_unsent(x);
+	return x;
+}
+
+void
+m1pg_exchange_close(M1Exchange *x)
+{
+	dsm_detach(x->segment);
+	free_exchange(x);
+}
+
+void
+m1pg_exchange_pin(M1Exchange *x)
+{
+	dsm_pin_mapping(x->segment);
+}
+
+bool
+m1pg_exchange_reached_engine(const M1Exchange *x)
+{
+	return x->running_since != 0;
+}
+
+double
+m1pg_exchange_queue_ms(const M1Exchange *x)
+{
+	if (x->running_since == 0)
+		return 0;
+	return Max(0.0, (double) (x->running_since - x->submitted_at) / 1000.0);
 }
 
 /* ---- waiting ---- */
@@ -229,146 +424,7 @@ m1pg_exchange_wait(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* ---- the request ---- */
-
-/* false: the server has no segment left. */
-static bool
-create_queues(M1Exchange *x)
-{
-	shm_toc_estimator e;
-	shm_toc    *toc;
-	shm_mq	   *mq;
-	Size		size;
-
-	shm_toc_initialize_estimator(&e);
-	shm_toc_estimate_chunk(&e, M1PG_REQUEST_QUEUE_BYTES);
-	shm_toc_estimate_chunk(&e, M1PG_EVENT_QUEUE_BYTES);
-	shm_toc_estimate_keys(&e, 2);
-	size = shm_toc_estimate(&e);
-
-	x->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
-	if (x->segment == NULL)
-		return false;
-	on_dsm_detach(x->segment, on_detach, Int32GetDatum(x->slot));
-	toc = shm_toc_create(M1PG_SEGMENT_MAGIC, dsm_segment_address(x->segment), size);
-
-	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
-	shm_toc_insert(toc, M1PG_KEY_REQUESTS, mq);
-	shm_mq_set_sender(mq, MyProc);
-	x->requests = shm_mq_attach(mq, x->segment, NULL);
-
-	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_EVENT_QUEUE_BYTES), M1PG_EVENT_QUEUE_BYTES);
-	shm_toc_insert(toc, M1PG_KEY_EVENTS, mq);
-	shm_mq_set_receiver(mq, MyProc);
-	x->events = shm_mq_attach(mq, x->segment, NULL);
-	return true;
-}
-
-/* Gives the queue what it takes. true: nothing is left to send. */
-static bool
-send_request(M1Exchange *x, const char *payload, Size len)
-{
-	M1Message	message = {x->type};
-	shm_mq_iovec iov[2];
-	shm_mq_result result;
-
-	iov[0].data = (const char *) &message;
-	iov[0].len = sizeof message;
-	iov[1].data = payload;
-	iov[1].len = len;
-#if PG_VERSION_NUM >= 150000
-	result = shm_mq_sendv(x->requests, iov, 2, true, true);
-#else
-	result = shm_mq_sendv(x->requests, iov, 2, true);
-#endif
-	/* Detached: the worker may have refused the request unread, and its answer says why. */
-	return result != SHM_MQ_WOULD_BLOCK;
-}
-
-/* The worker reads a request only when it is admitted, so a long prompt is sent while its answer is waited for. */
-static void
-send_unsent(M1Exchange *x)
-{
-	if (x->unsent == NULL || !send_request(x, x->unsent, x->unsent_len))
-		return;
-	pfree(x->unsent);
-	x->unsent = NULL;
-}
-
-M1Exchange *
-m1pg_exchange_try_open(m1w_type type, const char *payload, Size len,
-					   const char *function, const char *excerpt, m1_error *error)
-{
-	Claim		claim = {.type = type, .function = function, .excerpt = excerpt};
-	M1Exchange *x;
-	bool		created = false;
-
-	m1pg_require_shared();
-	if (len > M1W_MAX_PAYLOAD)
-	{
-		m1_fail(error, M1_E_CONTEXT_OVERFLOW, "the request is too large");
-		m1_error_detail(error, "It has %zu bytes; at most %u are possible.", len, M1W_MAX_PAYLOAD);
-		return NULL;
-	}
-	claim.token_limit = m1pg_statement_check(function, type);
-	m1pg_quota_of(GetUserId(), &claim.quota);
-	m1pg_most_tokens(type, payload, len, &claim.most_tokens, &claim.most_reply);
-	x = palloc0(sizeof *x);
-	x->type = type;
-	if ((x->slot = claim_slot(&claim, &x->request, error)) < 0)
-	{
-		pfree(x);
-		return NULL;
-	}
-	x->submitted_at = GetCurrentTimestamp();
-	PG_TRY();
-	{
-		created = create_queues(x);
-	}
-	PG_FINALLY();
-	{
-		/* with a segment, its detach callback frees the slot */
-		if (x->segment == NULL)
-			free_slot(x->slot);
-	}
-	PG_END_TRY();
-	if (!created)
-	{
-		pfree(x);
-		m1_fail(error, M1_E_OVERLOADED, "the server has no dynamic shared memory segment left");
-		m1_error_hint(error, "Try again later, or raise max_connections, on which their number depends.");
-		return NULL;
-	}
-	m1pg_statement_call(function, type);
-	submit_slot(x->slot, dsm_segment_handle(x->segment));
-	if (!send_request(x, payload, len))
-	{
-		x->unsent = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
-		memcpy(x->unsent, payload, len);
-		x->unsent_len = len;
-	}
-	return x;
-}
-
-void
-m1pg_exchange_pin(M1Exchange *x)
-{
-	dsm_pin_mapping(x->segment);
-}
-
-bool
-m1pg_exchange_reached_engine(const M1Exchange *x)
-{
-	return x->running_since != 0;
-}
-
-double
-m1pg_exchange_queue_ms(const M1Exchange *x)
-{
-	if (x->running_since == 0)
-		return 0;
-	return Max(0.0, (double) (x->running_since - x->submitted_at) / 1000.0);
-}
+/* ---- events ---- */
 
 /* Notes when the worker handed the request to the engine. */
 static void
@@ -436,13 +492,4 @@ m1pg_exchange_receive(M1Exchange *x, const char **payload, Size *len)
 	if (type == M1W_ERROR)
 		m1pg_report(&error);
 	return type;
-}
-
-void
-m1pg_exchange_close(M1Exchange *x)
-{
-	dsm_detach(x->segment);
-	if (x->unsent != NULL)
-		pfree(x->unsent);
-	pfree(x);
 }

@@ -10,13 +10,26 @@
 
 typedef struct M1Exchange M1Exchange;
 
+/* A request to be made, and what others see of it. */
+typedef struct M1Request
+{
+	m1w_type	type;
+	union
+	{
+		const m1w_generate *generate;	/* M1W_GENERATE */
+		const m1w_text *text;	/* M1W_TOKENIZE */
+		const m1w_tokens *tokens;	/* M1W_DETOKENIZE, M1W_LOGITS */
+	}			message;
+	const char *function;		/* that makes it */
+	const char *excerpt;		/* of its prompt, in the server's encoding */
+} M1Request;
+
 /*
  * Claims a slot and begins to send the request. The exchange belongs to the
  * current resource owner: leaving in any way frees the slot and cancels the
  * request. A backend may have several. NULL: refused, and *error says why.
  */
-extern M1Exchange *m1pg_exchange_try_open(m1w_type type, const char *payload, Size len,
-										const char *function, const char *excerpt, m1_error *error);
+extern M1Exchange *m1pg_exchange_try_open(const M1Request *request, m1_error *error);
 
 #define M1PG_NO_EVENT	((m1w_type) 0)
 

@@ -149,26 +149,6 @@ m1pg_task_prompt(m1w_generate *g, m1_slice task, m1_slice document)
 
 /* ---- the run ---- */
 
-/* The payload, palloc'd: nothing that malloc made may be around when an error is raised. */
-static char *
-encode(const m1w_generate *g, Size *len)
-{
-	m1_buf		buf = {0};
-	char	   *payload = NULL;
-
-	if (m1w_encode_generate(&buf, g))
-	{
-		*len = buf.len;
-		payload = palloc_extended(buf.len, MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE);
-		if (payload != NULL)
-			memcpy(payload, buf.data, buf.len);
-	}
-	m1_buf_free(&buf);
-	if (payload == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request")));
-	return payload;
-}
-
 /* What the activity view shows of a request. */
 static char *
 excerpt_of(const m1w_generate *g)
@@ -187,12 +167,11 @@ excerpt_of(const m1w_generate *g)
 M1Exchange *
 m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error)
 {
-	Size		len;
-	char	   *payload = encode(g, &len);
-	M1Exchange *exchange = m1pg_exchange_try_open(M1W_GENERATE, payload, len, function, excerpt_of(g), error);
+	M1Request	request = {
+		.type = M1W_GENERATE, .message.generate = g, .function = function, .excerpt = excerpt_of(g)
+	};
 
-	pfree(payload);
-	return exchange;
+	return m1pg_exchange_try_open(&request, error);
 }
 
 static m1w_done

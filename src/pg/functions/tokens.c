@@ -52,25 +52,15 @@ array_of_ids(const int32 *ids, int n)
 
 /* ---- one question, one answer ---- */
 
-/* Sends the payload, which is freed, and returns the payload of the answer, palloc'd; NULL: *error. */
+/* The payload of the answer, palloc'd; NULL: *error. */
 static char *
-try_ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const char *function, Size *len,
-		m1_error *error)
+try_ask(const M1Request *question, m1w_type expected, Size *len, m1_error *error)
 {
-	char	   *request = encoded ? palloc_extended(Max(payload->len, 1), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_HUGE) : NULL;
-	Size		request_len = payload->len;
-	M1Exchange *exchange;
+	M1Exchange *exchange = m1pg_exchange_try_open(question, error);
 	const char *answer;
 	char	   *copy = NULL;
 	m1w_type	type;
 
-	if (request != NULL && request_len > 0)
-		memcpy(request, payload->data, request_len);
-	m1_buf_free(payload);
-	if (request == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request")));
-	exchange = m1pg_exchange_try_open(question, request, request_len, function, "", error);
-	pfree(request);
 	if (exchange == NULL)
 		return NULL;
 	if ((type = m1pg_exchange_try_receive(exchange, &answer, len, error)) != M1W_ERROR)
@@ -84,11 +74,14 @@ try_ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, con
 	return copy;
 }
 
+/* A question that is made of ids; an error is raised. */
 static char *
-ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const char *function, Size *len)
+ask(m1w_type type, ArrayType *array, m1w_type expected, const char *function, Size *len)
 {
+	m1w_tokens	tokens = {.ids = ids_of_array(array)};
+	M1Request	question = {.type = type, .message.tokens = &tokens, .function = function, .excerpt = ""};
 	m1_error	error;
-	char	   *answer = try_ask(question, payload, encoded, expected, function, len, &error);
+	char	   *answer = try_ask(&question, expected, len, &error);
 
 	if (answer == NULL)
 		m1pg_report(&error);
@@ -98,16 +91,13 @@ ask(m1w_type question, m1_buf *payload, bool encoded, m1w_type expected, const c
 bool
 m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n, m1_error *error)
 {
-	m1w_text	question = {utf8};
-	m1_buf		payload = {0};
-	bool		encoded = m1w_encode_text(&payload, &question);
+	m1w_text	words = {utf8};
+	M1Request	question = {.type = M1W_TOKENIZE, .message.text = &words, .function = function, .excerpt = ""};
 	Size		len;
-	char	   *answer = try_ask(M1W_TOKENIZE, &payload, encoded, M1W_TOKENS, function, &len, error);
+	char	   *answer = try_ask(&question, M1W_TOKENS, &len, error);
 	m1w_tokens	tokens;
 
-	if (answer == NULL)
-		return false;
-	if (m1w_decode_tokens(answer, len, &tokens, error) != M1_OK)
+	if (answer == NULL || m1w_decode_tokens(answer, len, &tokens, error) != M1_OK)
 		return false;
 	if (tokens.ids.len != tokens.ends.len)
 		elog(ERROR, "minimax_m1: malformed answer from the engine");
@@ -158,11 +148,8 @@ m1pg_tokenize_text(PG_FUNCTION_ARGS)
 Datum
 m1pg_detokenize(PG_FUNCTION_ARGS)
 {
-	m1w_tokens	question = {.ids = ids_of_array(PG_GETARG_ARRAYTYPE_P(0))};
-	m1_buf		payload = {0};
-	bool		encoded = m1w_encode_tokens(&payload, &question);
 	Size		len;
-	char	   *answer = ask(M1W_DETOKENIZE, &payload, encoded, M1W_TEXT, "detokenize", &len);
+	char	   *answer = ask(M1W_DETOKENIZE, PG_GETARG_ARRAYTYPE_P(0), M1W_TEXT, "detokenize", &len);
 	m1w_text	words;
 	m1_error	error;
 
@@ -191,11 +178,8 @@ m1pg_generate_ids(PG_FUNCTION_ARGS)
 Datum
 m1pg_logits(PG_FUNCTION_ARGS)
 {
-	m1w_tokens	question = {.ids = ids_of_array(PG_GETARG_ARRAYTYPE_P(0))};
-	m1_buf		payload = {0};
-	bool		encoded = m1w_encode_tokens(&payload, &question);
 	Size		len;
-	char	   *answer = ask(M1W_LOGITS, &payload, encoded, M1W_VECTOR, "logits", &len);
+	char	   *answer = ask(M1W_LOGITS, PG_GETARG_ARRAYTYPE_P(0), M1W_VECTOR, "logits", &len);
 	m1w_vector	vector;
 	m1_error	error;
 	Datum	   *values;

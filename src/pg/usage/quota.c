@@ -121,24 +121,21 @@ within_context(int64 tokens)
 	return context > 0 ? Min(tokens, context) : tokens;
 }
 
-void
-m1pg_most_tokens(m1w_type type, const char *payload, Size len, int64 *all, int64 *reply)
+M1MostTokens
+m1pg_most_tokens(const m1w_generate *g)
 {
-	m1_error	ignored;
-	m1w_generate g;
-	m1w_tokens	t;
+	int			closing = g->ids.len > 0 ? 0 : CLOSING_TOKENS;
 
-	*all = *reply = 0;
-	/* what cannot be read the engine will refuse */
-	if (type == M1W_GENERATE && m1w_decode_generate(payload, len, &g, &ignored) == M1_OK)
-	{
-		int			closing = g.ids.len > 0 ? 0 : CLOSING_TOKENS;
+	return (M1MostTokens) {
+		.all = within_context(most_prompt(g) + g->max_tokens) + closing,
+		.reply = within_context(g->max_tokens) + closing
+	};
+}
 
-		*all = within_context(most_prompt(&g) + g.max_tokens) + closing;
-		*reply = within_context(g.max_tokens) + closing;
-	}
-	else if (type == M1W_LOGITS && m1w_decode_tokens(payload, len, &t, &ignored) == M1_OK)
-		*all = within_context((int64) t.ids.len);
+M1MostTokens
+m1pg_most_tokens_of_ids(Size n)
+{
+	return (M1MostTokens) {.all = within_context((int64) n)};
 }
 
 /* ---- admission ---- */

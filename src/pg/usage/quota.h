@@ -20,8 +20,16 @@ typedef struct M1Quota
 
 /* Reads the catalog. */
 extern void m1pg_quota_of(Oid role, M1Quota *quota);
-/* The tokens that a request may take at most: all, and of these the reply. */
-extern void m1pg_most_tokens(m1w_type type, const char *payload, Size len, int64 *all, int64 *reply);
+/* The tokens that a request may take at most. */
+typedef struct M1MostTokens
+{
+	int64		all;
+	int64		reply;			/* of all */
+} M1MostTokens;
+
+extern M1MostTokens m1pg_most_tokens(const m1w_generate *g);
+/* The same of ids that have no reply. */
+extern M1MostTokens m1pg_most_tokens_of_ids(Size n);
 /* What requests of the role may still take, and how many there are. The lock is to be held. */
 extern int64 m1pg_reserved_by(Oid role, int *running);
 /* false: *error says why, and when to try again. The lock is to be held. */
