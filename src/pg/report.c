@@ -17,6 +17,7 @@
  *	  internal			XX000  internal_error
  */
 #include "pg/report.h"
+#include "pg/settings.h"
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"

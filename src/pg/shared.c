@@ -8,6 +8,7 @@
  */
 #include "pg/shared.h"
 #include "pg/jobs/jobs.h"
+#include "pg/settings.h"
 #include "pg/usage/usage.h"
 
 #include "miscadmin.h"

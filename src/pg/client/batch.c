@@ -10,6 +10,7 @@
 #include "pg/client/batch.h"
 #include "pg/client/exchange.h"
 #include "pg/client/request.h"
+#include "pg/settings.h"
 
 #include "miscadmin.h"
 #include "utils/memutils.h"

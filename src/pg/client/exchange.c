@@ -10,6 +10,7 @@
  */
 #include "pg/client/exchange.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/quota.h"
 #include "pg/usage/statement.h"

@@ -7,6 +7,7 @@
 #include "pg/client/exchange.h"
 #include "pg/client/texts.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"

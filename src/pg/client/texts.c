@@ -3,6 +3,7 @@
  *	  Texts between the server's encoding and UTF-8, which the engine speaks.
  */
 #include "pg/client/texts.h"
+#include "pg/settings.h"
 
 #include <limits.h>
 

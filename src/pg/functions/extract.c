@@ -8,6 +8,7 @@
 #include "pg/client/request.h"
 #include "pg/functions/type_schema.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"

@@ -10,6 +10,7 @@
 #include "pg/jobs/guard.h"
 #include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
+#include "pg/settings.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"

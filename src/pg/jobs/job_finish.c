@@ -14,6 +14,7 @@
 #include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"

@@ -8,6 +8,7 @@
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 
 #include "access/xact.h"

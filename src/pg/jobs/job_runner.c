@@ -17,6 +17,7 @@
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/jobs.h"
 #include "pg/jobs/runner.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 
 #include "access/xact.h"

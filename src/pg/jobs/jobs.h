@@ -20,14 +20,6 @@
 
 #include "pg/m1pg.h"
 
-/* ---- settings (module.c) ---- */
-
-extern int	m1pg_job_requests;
-extern int	m1pg_max_job_runners;
-extern int	m1pg_job_lease;			/* s */
-extern int	m1pg_job_retry_delay;	/* ms */
-extern int	m1pg_job_retention;		/* min; -1 = for ever */
-
 /* ---- the rest of the library ---- */
 
 extern void m1pg_jobs_shared_request(void);

@@ -16,6 +16,7 @@
  *	  goes with it: it cannot be lost.
  */
 #include "pg/usage/quota.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
 

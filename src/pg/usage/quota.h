@@ -8,9 +8,6 @@
 
 #include "wire/message.h"
 
-#define M1PG_QUOTA_TOKENS		"minimax_m1.quota_tokens_per_hour"
-#define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
-
 typedef struct M1Quota
 {
 	int64		tokens_per_hour;	/* -1 = no limit */

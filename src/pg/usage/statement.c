@@ -10,6 +10,7 @@
  */
 #include "pg/usage/statement.h"
 #include "pg/rows.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
 

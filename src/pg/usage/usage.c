@@ -9,6 +9,7 @@
  *	  no token: see find_row and m1pg_role_hour.
  */
 #include "pg/usage/usage.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage_file.h"
 
@@ -119,39 +120,6 @@ month_of(TimestampTz t)
 	struct pg_tm *tm = pg_gmtime(&seconds);
 
 	return tm == NULL ? 0 : date2j(tm->tm_year + 1900, tm->tm_mon + 1, 1) - POSTGRES_EPOCH_JDATE;
-}
-
-int
-m1pg_parse_context_tiers(const char *setting, int32 tiers[M1PG_MAX_TIERS])
-{
-	int			n = 0;
-	const char *s = setting;
-
-	while (*s == ' ')
-		s++;
-	if (*s == '\0')
-		return 0;
-	for (;;)
-	{
-		char	   *end;
-		long		bound;
-
-		while (*s == ' ')
-			s++;
-		if (*s < '0' || *s > '9')
-			return -1;
-		errno = 0;
-		bound = strtol(s, &end, 10);
-		if (errno != 0 || bound < 1 || bound > INT_MAX || n == M1PG_MAX_TIERS || (n > 0 && bound <= tiers[n - 1]))
-			return -1;
-		tiers[n++] = (int32) bound;
-		for (s = end; *s == ' ';)
-			s++;
-		if (*s == '\0')
-			return n;
-		if (*s++ != ',')
-			return -1;
-	}
 }
 
 static int32

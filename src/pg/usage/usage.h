@@ -17,7 +17,6 @@
 
 #define M1PG_MAX_FUNCTIONS	64	/* the code has about half as many names */
 #define M1PG_MAX_ROLES		1024	/* that used the model within an hour */
-#define M1PG_MAX_TIERS		8
 
 /* Since the server started or stats_reset(). */
 typedef struct M1Stats
@@ -125,8 +124,5 @@ extern void m1pg_account_done(M1Account *account, const m1w_done *done, double w
 extern void m1pg_account_close(M1Account *account, M1Ending ending);
 /* By the backend: it leaves before the worker has taken the request up. The lock is to be held. */
 extern void m1pg_account_unseen(const M1Slot *slot);
-
-/* The lower bounds of minimax_m1.context_tiers; -1 when it is malformed. */
-extern int	m1pg_parse_context_tiers(const char *setting, int32 tiers[M1PG_MAX_TIERS]);
 
 #endif							/* M1PG_USAGE_H */

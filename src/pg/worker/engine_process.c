@@ -9,9 +9,9 @@
  */
 #include "pg/jobs/jobs.h"
 #include "pg/shared.h"
+#include "pg/worker/command_line.h"
 #include "pg/worker/worker.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -28,7 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define ENGINE_FD			3	/* the socket's descriptor in the engine */
 #define FIRST_BACKOFF_MS	1000
 #define MOST_BACKOFF_MS		60000
 /* An engine that lives this long was well; its end is not held against the next start. */
@@ -50,6 +49,7 @@ static struct
 	TimestampTz ready_at;
 	TimestampTz next_try;		/* 0 = at once */
 	m1_error	refusal;		/* code M1_OK = none: requests may wait */
+	StringInfoData command_line;	/* of the last start */
 } engine = {.sock = PGINVALID_SOCKET};
 
 /* ---- what the world sees ---- */
@@ -95,62 +95,6 @@ publish_ready(const m1w_ready *ready)
 	LWLockRelease(m1pg_shared->lock);
 }
 
-/* ---- where things are ---- */
-
-/*
- * The folder of the loaded library: the engine lies beside it, and the share
- * folder is found from it, so that a staged installation works like a real one.
- */
-static void
-library_folder(char *path)
-{
-	Dl_info		info;
-	char	   *slash;
-
-	if (dladdr((void *) library_folder, &info) == 0 || strlen(info.dli_fname) >= MAXPGPATH)
-		elog(ERROR, "minimax_m1: could not find the path of the library");
-	strlcpy(path, info.dli_fname, MAXPGPATH);
-	if ((slash = strrchr(path, '/')) != NULL)
-		*slash = '\0';
-}
-
-static void
-engine_path(char *path)
-{
-	char		folder[MAXPGPATH];
-
-	if (m1pg_engine_path[0] != '\0')
-	{
-		strlcpy(path, m1pg_engine_path, MAXPGPATH);
-		return;
-	}
-	library_folder(folder);
-	/* the engine with CUDA runs on the CPU, too, where there is no GPU; but cpu means not to ask for one */
-	snprintf(path, MAXPGPATH, "%s/minimax_m1_engine_cuda", folder);
-	if (m1pg_device == M1_DEVICE_CPU || access(path, X_OK) != 0)
-		snprintf(path, MAXPGPATH, "%s/minimax_m1_engine", folder);
-}
-
-/* A name without a slash is a bundled model. */
-static void
-model_path(char *path)
-{
-	char		folder[MAXPGPATH];
-	Size		stage;
-
-	if (strchr(m1pg_model, '/') != NULL)
-	{
-		strlcpy(path, m1pg_model, MAXPGPATH);
-		return;
-	}
-	library_folder(folder);
-	/* what stands before the configured folder is the stage */
-	stage = strlen(folder) >= strlen(M1_PKGLIBDIR) ? strlen(folder) - strlen(M1_PKGLIBDIR) : 0;
-	if (strcmp(folder + stage, M1_PKGLIBDIR) != 0)
-		stage = 0;
-	snprintf(path, MAXPGPATH, "%.*s%s/minimax_m1/models/%s", (int) stage, folder, M1_SHAREDIR, m1pg_model);
-}
-
 /* ---- start ---- */
 
 /* In the child, between fork and exec: async-signal-safe calls only. */
@@ -163,13 +107,13 @@ become_engine(int sock, pid_t parent, char *const argv[])
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-	if (sock == ENGINE_FD)
+	if (sock == M1PG_ENGINE_FD)
 		fcntl(sock, F_SETFD, 0);
-	else if (dup2(sock, ENGINE_FD) < 0)
+	else if (dup2(sock, M1PG_ENGINE_FD) < 0)
 		_exit(1);
 	/* PostgreSQL's files are none of the engine's business. */
-	if (close_range(ENGINE_FD + 1, ~0U, 0) != 0)
-		for (int fd = ENGINE_FD + 1; fd < 65536; fd++)
+	if (close_range(M1PG_ENGINE_FD + 1, ~0U, 0) != 0)
+		for (int fd = M1PG_ENGINE_FD + 1; fd < 65536; fd++)
 			close(fd);
 	for (int sig = 1; sig < 32; sig++)
 		signal(sig, SIG_DFL);
@@ -199,49 +143,29 @@ next_try_after_failure(void)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
 }
 
-static void
-start_engine(void)
+static bool
+is_executable(const char *program)
 {
-	static char program[MAXPGPATH];
-	static char model[MAXPGPATH];
-	char		gpus[16];
-	char		threads[16];
-	char		requests[16];
-	char		context[16];
-	char		kv_cache[16];
-	char		prefix_cache[16];
-	char		fd[16];
-	char	   *argv[] = {
-		program, "serve", "--fd", fd, "--model", model, "--device", NULL, "--weight-format", NULL,
-		"--gpus", gpus, "--threads", threads, "--max-requests", requests, "--max-context", context,
-		"--kv-cache", kv_cache, "--prefix-cache", prefix_cache, NULL
-	};
+	char	   *detail;
+
+	if (access(program, X_OK) == 0)
+		return true;
+	detail = psprintf("\"%s\": %m", program);
+	refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine executable cannot be run",
+				 detail, "Install it beside the library, or set minimax_m1.engine_path.");
+	ereport(LOG, (errmsg("minimax_m1: the engine executable cannot be run: %s", detail)));
+	pfree(detail);
+	return false;
+}
+
+/* false: the system does not let us. */
+static bool
+spawn(char *const argv[])
+{
 	int			socks[2];
 	pid_t		parent = getpid();
 	pid_t		pid;
 
-	engine_path(program);
-	model_path(model);
-	snprintf(fd, sizeof fd, "%d", ENGINE_FD);
-	snprintf(gpus, sizeof gpus, "%d", m1pg_gpus);
-	snprintf(threads, sizeof threads, "%d", m1pg_threads);
-	snprintf(requests, sizeof requests, "%d", m1pg_max_requests);
-	snprintf(context, sizeof context, "%d", m1pg_max_context);
-	snprintf(kv_cache, sizeof kv_cache, "%d", m1pg_kv_cache_size);
-	snprintf(prefix_cache, sizeof prefix_cache, "%d", m1pg_prefix_cache_size);
-	argv[7] = unconstify(char *, m1pg_device_name(m1pg_device));
-	argv[9] = unconstify(char *, m1pg_weight_format_name(m1pg_weight_format));
-
-	if (access(program, X_OK) != 0)
-	{
-		char	   *detail = psprintf("\"%s\": %m", program);
-
-		refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine executable cannot be run",
-					 detail, "Install it beside the library, or set minimax_m1.engine_path.");
-		ereport(LOG, (errmsg("minimax_m1: the engine executable cannot be run: %s", detail)));
-		pfree(detail);
-		return;
-	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) != 0)
 		ereport(ERROR, (errcode_for_socket_access(), errmsg("minimax_m1: could not create a socket pair: %m")));
 	fflush(NULL);
@@ -252,13 +176,19 @@ start_engine(void)
 	if (pid < 0)
 	{
 		close(socks[0]);
-		refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine could not be started",
-					 "fork failed.", "Look for a lack of memory or processes.");
-		return;
+		return false;
 	}
 	fcntl(socks[0], F_SETFL, O_NONBLOCK);
 	engine.sock = socks[0];
 	engine.pid = pid;
+	return true;
+}
+
+static void
+note_start(void)
+{
+	char		model[MAXPGPATH];
+
 	engine.phase = M1_PROCESS_LOADING;
 	engine.next_try = 0;
 	if (engine.ever_started)
@@ -270,7 +200,26 @@ start_engine(void)
 	engine.ever_started = true;
 	/* While a failed model is tried again, requests still fail at once instead of waiting in vain. */
 	publish_state(engine.refusal.code == M1_OK ? M1_ENGINE_STARTING : M1_ENGINE_FAILED);
-	ereport(LOG, (errmsg("minimax_m1: started engine with process ID %d for model \"%s\"", (int) pid, model)));
+	m1pg_model_path(model);
+	ereport(LOG, (errmsg("minimax_m1: started engine with process ID %d for model \"%s\"", (int) engine.pid, model)));
+}
+
+static void
+start_engine(void)
+{
+	char	  **argv;
+
+	m1pg_command_line(&engine.command_line);
+	argv = m1pg_command_line_argv(&engine.command_line);
+	if (is_executable(argv[0]))
+	{
+		if (spawn(argv))
+			note_start();
+		else
+			refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine could not be started",
+						 "fork failed.", "Look for a lack of memory or processes.");
+	}
+	pfree(argv);
 }
 
 /* ---- end ---- */
@@ -523,6 +472,10 @@ m1pg_engine_pump(void)
 void
 m1pg_engine_init(M1FrameHandler handler)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	initStringInfo(&engine.command_line);
+	MemoryContextSwitchTo(old);
 	engine.handler = handler;
 }
 
@@ -535,8 +488,8 @@ m1pg_engine_supervise(void)
 	return engine.phase;
 }
 
-void
-m1pg_engine_request_restart(void)
+static void
+restart(void)
 {
 	engine.failures = 0;
 	memset(&engine.refusal, 0, sizeof engine.refusal);
@@ -548,6 +501,18 @@ m1pg_engine_request_restart(void)
 	}
 	engine.draining = true;
 	publish_state(M1_ENGINE_DRAINING);
+}
+
+void
+m1pg_engine_heed_settings(void)
+{
+	StringInfoData now;
+
+	initStringInfo(&now);
+	m1pg_command_line(&now);
+	if (now.len != engine.command_line.len || memcmp(now.data, engine.command_line.data, now.len) != 0)
+		restart();
+	pfree(now.data);
 }
 
 bool

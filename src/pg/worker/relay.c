@@ -9,6 +9,7 @@
  *	  is read from its queue only when it is admitted, so the prompts of waiting
  *	  requests take no memory here.
  */
+#include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
 #include "pg/worker/worker.h"

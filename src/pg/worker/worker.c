@@ -22,20 +22,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-/* What the engine was started with, to tell whether a reload changed it. */
-typedef struct EngineSettings
-{
-	char	   *model;
-	char	   *path;
-	int			weight_format;
-	int			device;
-	int			gpus;
-	int			threads;
-	int			max_context;
-	int			kv_cache_size;
-	int			prefix_cache_size;
-} EngineSettings;
-
 static void
 leave_shared(int code, Datum arg)
 {
@@ -63,43 +49,12 @@ join_shared(void)
 	before_shmem_exit(leave_shared, 0);
 }
 
-static EngineSettings
-copy_settings(void)
-{
-	EngineSettings s;
-
-	s.model = MemoryContextStrdup(TopMemoryContext, m1pg_model);
-	s.path = MemoryContextStrdup(TopMemoryContext, m1pg_engine_path);
-	s.weight_format = m1pg_weight_format;
-	s.device = m1pg_device;
-	s.gpus = m1pg_gpus;
-	s.threads = m1pg_threads;
-	s.max_context = m1pg_max_context;
-	s.kv_cache_size = m1pg_kv_cache_size;
-	s.prefix_cache_size = m1pg_prefix_cache_size;
-	return s;
-}
-
-static bool
-settings_changed(const EngineSettings *s)
-{
-	return strcmp(s->model, m1pg_model) != 0 || strcmp(s->path, m1pg_engine_path) != 0 ||
-		s->weight_format != m1pg_weight_format || s->device != m1pg_device ||
-		s->gpus != m1pg_gpus || s->threads != m1pg_threads || s->max_context != m1pg_max_context ||
-		s->kv_cache_size != m1pg_kv_cache_size || s->prefix_cache_size != m1pg_prefix_cache_size;
-}
-
 static void
-reload(EngineSettings *s)
+reload(void)
 {
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	if (!settings_changed(s))
-		return;
-	pfree(s->model);
-	pfree(s->path);
-	*s = copy_settings();
-	m1pg_engine_request_restart();
+	m1pg_engine_heed_settings();
 }
 
 static long
@@ -133,22 +88,19 @@ wait_for_something(void)
 void
 m1pg_worker_main(Datum main_arg)
 {
-	EngineSettings settings;
-
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
 	m1pg_engine_init(m1pg_relays_frame);
 	m1pg_relays_init();
 	join_shared();
-	settings = copy_settings();
 
 	while (!ShutdownRequestPending)
 	{
 		M1EnginePhase phase;
 
 		if (ConfigReloadPending)
-			reload(&settings);
+			reload();
 		m1pg_engine_pump();
 		phase = m1pg_engine_supervise();
 		m1pg_relays_pump(phase);

@@ -25,8 +25,8 @@ typedef void (*M1FrameHandler) (const m1w_header *header, const char *payload);
 extern void m1pg_engine_init(M1FrameHandler handler);
 /* Starts the process when it is time to; notices when it is gone. Returns its phase. */
 extern M1EnginePhase m1pg_engine_supervise(void);
-/* The settings have changed: restart as soon as nothing runs. */
-extern void m1pg_engine_request_restart(void);
+/* After a reload: if it has changed the command line, restart as soon as nothing runs. */
+extern void m1pg_engine_heed_settings(void);
 extern bool m1pg_engine_is_draining(void);
 /* Called when a drain is over: ends the process; the next supervise starts it anew. */
 extern void m1pg_engine_end_drain(void);
