@@ -5,6 +5,7 @@
 #include "pg/jobs/jobs.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
+#include "pg/worker/worker.h"
 
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -66,6 +67,7 @@ _PG_init(void)
 #endif
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = on_shmem_startup;
+	m1pg_engine_ready_hook = m1pg_jobs_engine_ready;
 	register_worker();
 	m1pg_register_job_launcher();
 }

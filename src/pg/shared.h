@@ -62,17 +62,30 @@ typedef enum M1EngineState
 	M1_ENGINE_STARTING,			/* no process yet, or it is loading */
 	M1_ENGINE_READY,
 	M1_ENGINE_DRAINING,			/* settings changed: finishes what runs, then restarts */
-	M1_ENGINE_FAILED			/* the last start failed; waits for the next try */
+	M1_ENGINE_FAILED			/* the last start failed; waits for the next try, or tries */
 } M1EngineState;
+
+/* What there is of the engine. worker/readiness.h has the table of states, and who changes them. */
+typedef struct M1Readiness
+{
+	M1EngineState state;
+	int			pid;			/* 0 = no process */
+	m1_error	error;			/* in FAILED: why; else code M1_OK */
+	TimestampTz next_try;		/* without a process: when to start one; 0 = at once */
+} M1Readiness;
+
+/* Whether there is a process that has loaded the model. */
+static inline bool
+m1pg_engine_serves(M1EngineState state)
+{
+	return state == M1_ENGINE_READY || state == M1_ENGINE_DRAINING;
+}
 
 /* What the model view shows; written by the worker. */
 typedef struct M1ModelInfo
 {
-	M1EngineState state;
-	int			engine_pid;		/* 0 = none */
+	M1Readiness readiness;
 	int64		restarts;
-	m1_error	error;			/* of the last failed start or crash; code M1_OK = none */
-	TimestampTz next_try;		/* when state is FAILED */
 	char		name[NAMEDATALEN];
 	char		architecture[NAMEDATALEN];
 	char		device[NAMEDATALEN];

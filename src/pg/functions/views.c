@@ -142,10 +142,10 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
 	info = m1pg_shared->model;
 	if (m1pg_shared->worker == NULL)
-		info.state = M1_ENGINE_STARTING;
+		info.readiness.state = M1_ENGINE_STARTING;
 	LWLockRelease(m1pg_shared->lock);
 	/* facts of a model are facts only while it is there */
-	known = info.state == M1_ENGINE_READY || info.state == M1_ENGINE_DRAINING;
+	known = m1pg_engine_serves(info.readiness.state);
 	for (int i = NAME; i <= BYTES; i++)
 		nulls[i] = !known;
 	values[NAME] = CStringGetTextDatum(info.name);
@@ -156,13 +156,13 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	values[DEVICE] = CStringGetTextDatum(info.device);
 	values[CONTEXT] = Int32GetDatum(info.context);
 	values[BYTES] = Int64GetDatum((int64) info.bytes);
-	values[STATE] = CStringGetTextDatum(engine_state_name(info.state));
+	values[STATE] = CStringGetTextDatum(engine_state_name(info.readiness.state));
 	values[ENGINE_RESTARTS] = Int64GetDatum(info.restarts);
-	nulls[ENGINE_PID] = info.engine_pid == 0;
-	values[ENGINE_PID] = Int32GetDatum(info.engine_pid);
-	nulls[LAST_ERROR] = info.error.code == M1_OK;
-	values[LAST_ERROR] = CStringGetTextDatum(info.error.message);
-	values[NEXT_TRY] = timestamp_or_null(info.next_try, &nulls[NEXT_TRY]);
+	nulls[ENGINE_PID] = info.readiness.pid == 0;
+	values[ENGINE_PID] = Int32GetDatum(info.readiness.pid);
+	nulls[LAST_ERROR] = info.readiness.error.code == M1_OK;
+	values[LAST_ERROR] = CStringGetTextDatum(info.readiness.error.message);
+	values[NEXT_TRY] = timestamp_or_null(info.readiness.next_try, &nulls[NEXT_TRY]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }

@@ -206,7 +206,7 @@ raise_error(M1Job *job, void *arg)
 static bool
 is_outage(const m1_error *error)
 {
-	return error->code == M1_E_UNAVAILABLE || m1pg_shared->model.state == M1_ENGINE_FAILED;
+	return error->code == M1_E_UNAVAILABLE || m1pg_shared->model.readiness.state == M1_ENGINE_FAILED;
 }
 
 /* It would fail again. */

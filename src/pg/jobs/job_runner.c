@@ -215,7 +215,7 @@ start_requests(void)
 static bool
 engine_is_ready(void)
 {
-	return m1pg_shared->worker != NULL && m1pg_shared->model.state == M1_ENGINE_READY;
+	return m1pg_shared->worker != NULL && m1pg_shared->model.readiness.state == M1_ENGINE_READY;
 }
 
 /* A request may also be refused for its role's sake; then others are not. */
@@ -245,7 +245,7 @@ pause_taking(bool for_engine)
 static bool
 is_paused(void)
 {
-	if (m1pg_shared->model.state == M1_ENGINE_FAILED)
+	if (m1pg_shared->model.readiness.state == M1_ENGINE_FAILED)
 		pause_taking(true);
 	if (paused_until != 0 && (GetCurrentTimestamp() >= paused_until || (paused_for_engine && engine_is_ready())))
 	{

@@ -7,10 +7,9 @@
  *	  shared memory restarts the whole cluster; a crashed engine only fails the
  *	  requests it was working on.
  */
-#include "pg/jobs/jobs.h"
-#include "pg/shared.h"
+#include "pg/worker/engine_process.h"
 #include "pg/worker/command_line.h"
-#include "pg/worker/worker.h"
+#include "pg/worker/readiness.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,65 +33,85 @@
 #define HEALTHY_MS			10000
 #define STOP_GRACE_MS		2000
 #define READ_CHUNK			65536
+#define NONSENSE			"It sent a frame that makes no sense."
 
 static struct
 {
-	M1FrameHandler handler;
-	M1EnginePhase phase;
-	pid_t		pid;			/* 0 = none */
+	const M1EngineHandler *handler;
+	StringInfoData command_line;	/* of the last start */
 	pgsocket	sock;			/* PGINVALID_SOCKET = none */
 	m1_buf		in;
 	m1_buf		out;
-	bool		draining;
 	bool		ever_started;
 	int			failures;		/* starts in a row that failed or did not last */
 	TimestampTz ready_at;
-	TimestampTz next_try;		/* 0 = at once */
-	m1_error	refusal;		/* code M1_OK = none: requests may wait */
-	StringInfoData command_line;	/* of the last start */
 } engine = {.sock = PGINVALID_SOCKET};
 
-/* ---- what the world sees ---- */
+/* ---- readiness: see there for the states ---- */
 
-static void
-publish_state(M1EngineState state)
+static bool
+is_serving(void)
 {
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	m1pg_shared->model.state = state;
-	m1pg_shared->model.engine_pid = engine.pid;
-	m1pg_shared->model.error = engine.refusal;
-	m1pg_shared->model.next_try = engine.next_try;
-	if (engine.phase != M1_PROCESS_READY)
-		m1pg_shared->model.snapshots = m1pg_shared->model.snapshot_bytes = 0;
-	LWLockRelease(m1pg_shared->lock);
+	return m1pg_engine_serves(m1pg_readiness()->state);
+}
+
+static bool
+is_loading(void)
+{
+	return m1pg_readiness()->pid != 0 && !is_serving();
+}
+
+/* The process that there is serves. */
+static void
+serve(M1EngineState state)
+{
+	M1Readiness now = {.state = state, .pid = m1pg_readiness()->pid};
+
+	m1pg_set_readiness(&now);
+}
+
+/* There is no process; one is to be started at once. */
+static void
+start_over(void)
+{
+	M1Readiness now = {.state = M1_ENGINE_STARTING};
+
+	m1pg_set_readiness(&now);
+}
+
+/* There is no process; one is to be started after a while, which is longer each time. */
+static void
+back_off(const m1_error *error)
+{
+	M1Readiness now = {.state = M1_ENGINE_FAILED, .error = *error};
+	int			shift = Min(engine.failures, 6);
+	int			wait = Min(FIRST_BACKOFF_MS << shift, MOST_BACKOFF_MS);
+
+	engine.failures++;
+	now.next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	m1pg_set_readiness(&now);
 }
 
 static void
-copy_name(char *to, m1_slice from)
+back_off_for(const char *message, const char *detail, const char *hint)
 {
-	Size		n = Min(from.len, NAMEDATALEN - 1);
+	m1_error	error;
 
-	memcpy(to, from.data, n);
-	to[n] = '\0';
+	m1_fail(&error, M1_E_UNAVAILABLE, "%s", message);
+	m1_error_detail(&error, "%s", detail);
+	m1_error_hint(&error, "%s", hint);
+	back_off(&error);
 }
 
+/* A process was started. While a failed model is tried again, requests go on failing at once. */
 static void
-publish_ready(const m1w_ready *ready)
+loading(pid_t pid)
 {
-	M1ModelInfo *info = &m1pg_shared->model;
+	M1Readiness now = *m1pg_readiness();
 
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	copy_name(info->name, ready->name);
-	copy_name(info->architecture, ready->architecture);
-	copy_name(info->device, ready->device);
-	info->parameters = ready->parameters;
-	info->bytes = ready->bytes;
-	info->layers = ready->layers;
-	info->experts = ready->experts;
-	info->context = ready->context;
-	info->vocab = ready->vocab;
-	info->has_tokenizer = ready->has_tokenizer;
-	LWLockRelease(m1pg_shared->lock);
+	now.pid = pid;
+	now.next_try = 0;
+	m1pg_set_readiness(&now);
 }
 
 /* ---- start ---- */
@@ -123,26 +142,6 @@ become_engine(int sock, pid_t parent, char *const argv[])
 	_exit(127);
 }
 
-static void
-refuse_until(m1_status code, TimestampTz next_try, const char *message, const char *detail, const char *hint)
-{
-	m1_fail(&engine.refusal, code, "%s", message);
-	m1_error_detail(&engine.refusal, "%s", detail);
-	m1_error_hint(&engine.refusal, "%s", hint);
-	engine.next_try = next_try;
-	publish_state(M1_ENGINE_FAILED);
-}
-
-static TimestampTz
-next_try_after_failure(void)
-{
-	int			shift = Min(engine.failures, 6);
-	int			wait = Min(FIRST_BACKOFF_MS << shift, MOST_BACKOFF_MS);
-
-	engine.failures++;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
-}
-
 static bool
 is_executable(const char *program)
 {
@@ -151,15 +150,15 @@ is_executable(const char *program)
 	if (access(program, X_OK) == 0)
 		return true;
 	detail = psprintf("\"%s\": %m", program);
-	refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine executable cannot be run",
-				 detail, "Install it beside the library, or set minimax_m1.engine_path.");
+	back_off_for("the engine executable cannot be run", detail,
+				 "Install it beside the library, or set minimax_m1.engine_path.");
 	ereport(LOG, (errmsg("minimax_m1: the engine executable cannot be run: %s", detail)));
 	pfree(detail);
 	return false;
 }
 
-/* false: the system does not let us. */
-static bool
+/* Returns the process, and sets engine.sock; -1 when there can be none. */
+static pid_t
 spawn(char *const argv[])
 {
 	int			socks[2];
@@ -176,58 +175,55 @@ spawn(char *const argv[])
 	if (pid < 0)
 	{
 		close(socks[0]);
-		return false;
+		return -1;
 	}
 	fcntl(socks[0], F_SETFL, O_NONBLOCK);
 	engine.sock = socks[0];
-	engine.pid = pid;
-	return true;
+	return pid;
 }
 
 static void
-note_start(void)
+note_start(pid_t pid)
 {
 	char		model[MAXPGPATH];
 
-	engine.phase = M1_PROCESS_LOADING;
-	engine.next_try = 0;
 	if (engine.ever_started)
-	{
-		LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-		m1pg_shared->model.restarts++;
-		LWLockRelease(m1pg_shared->lock);
-	}
+		m1pg_publish_restart();
 	engine.ever_started = true;
-	/* While a failed model is tried again, requests still fail at once instead of waiting in vain. */
-	publish_state(engine.refusal.code == M1_OK ? M1_ENGINE_STARTING : M1_ENGINE_FAILED);
+	loading(pid);
 	m1pg_model_path(model);
-	ereport(LOG, (errmsg("minimax_m1: started engine with process ID %d for model \"%s\"", (int) engine.pid, model)));
+	ereport(LOG, (errmsg("minimax_m1: started engine with process ID %d for model \"%s\"", (int) pid, model)));
 }
 
 static void
 start_engine(void)
 {
 	char	  **argv;
+	pid_t		pid;
 
 	m1pg_command_line(&engine.command_line);
 	argv = m1pg_command_line_argv(&engine.command_line);
 	if (is_executable(argv[0]))
 	{
-		if (spawn(argv))
-			note_start();
+		if ((pid = spawn(argv)) > 0)
+			note_start(pid);
 		else
-			refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine could not be started",
-						 "fork failed.", "Look for a lack of memory or processes.");
+			back_off_for("the engine could not be started", "fork failed.",
+						 "Look for a lack of memory or processes.");
 	}
 	pfree(argv);
 }
 
 /* ---- end ---- */
 
-/* Closes the socket, which ends a healthy engine; waits, then kills. Returns the wait status. */
+/*
+ * Closes the socket, which ends a healthy engine; waits, then kills. Returns the
+ * wait status. The readiness is the caller's to change.
+ */
 static int
 reap(int grace_ms)
 {
+	pid_t		pid = m1pg_readiness()->pid;
 	int			status = 0;
 	int			waited = 0;
 
@@ -236,75 +232,68 @@ reap(int grace_ms)
 	engine.sock = PGINVALID_SOCKET;
 	m1_buf_free(&engine.in);
 	m1_buf_free(&engine.out);
-	if (engine.pid == 0)
+	if (pid == 0)
 		return 0;
-	while (waitpid(engine.pid, &status, WNOHANG) == 0)
+	while (waitpid(pid, &status, WNOHANG) == 0)
 	{
 		if (waited >= grace_ms)
 		{
-			kill(engine.pid, SIGKILL);
-			while (waitpid(engine.pid, &status, 0) < 0 && errno == EINTR)
+			kill(pid, SIGKILL);
+			while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 				;
 			break;
 		}
 		pg_usleep(10000L);
 		waited += 10;
 	}
-	engine.pid = 0;
-	engine.phase = M1_PROCESS_NONE;
 	return status;
 }
 
+/* The same, and tells the log; `why` is NULL when the engine goes by itself. *end says how it went. */
 static void
-describe_end(int status, char *text, Size size)
+bury(const char *why, char *end, Size size)
 {
+	int			status = reap(why == NULL ? STOP_GRACE_MS : 0);
+
 	if (WIFSIGNALED(status))
-		snprintf(text, size, "The engine process was terminated by signal %d.", WTERMSIG(status));
+		snprintf(end, size, "The engine process was terminated by signal %d.", WTERMSIG(status));
 	else
-		snprintf(text, size, "The engine process ended with exit code %d.", WEXITSTATUS(status));
+		snprintf(end, size, "The engine process ended with exit code %d.", WEXITSTATUS(status));
+	ereport(LOG, (errmsg("minimax_m1: the engine is gone%s%s", why != NULL ? ": " : "", why != NULL ? why : ""),
+				  errdetail("%s", end)));
 }
 
 /* The engine ended, or has to: `why` is NULL when it went by itself. */
 static void
 engine_lost(const char *why)
 {
-	bool		was_ready = engine.phase == M1_PROCESS_READY;
-	bool		healthy = was_ready &&
-		TimestampDifferenceExceeds(engine.ready_at, GetCurrentTimestamp(), HEALTHY_MS);
+	bool		was_serving = is_serving();
 	char		end[128];
 	m1_error	lost;
 
-	describe_end(reap(why == NULL ? STOP_GRACE_MS : 0), end, sizeof end);
-	ereport(LOG, (errmsg("minimax_m1: the engine is gone%s%s", why != NULL ? ": " : "", why != NULL ? why : ""),
-				  errdetail("%s", end)));
+	bury(why, end, sizeof end);
+	if (was_serving && TimestampDifferenceExceeds(engine.ready_at, GetCurrentTimestamp(), HEALTHY_MS))
+		engine.failures = 0;
+	/* A first crash is answered by a restart at once; requests that wait for it go on waiting. */
+	if (was_serving && engine.failures == 0)
+	{
+		engine.failures = 1;
+		start_over();
+	}
+	else
+		back_off_for("the engine does not stay up", why != NULL ? why : end,
+					 "The server log has the engine's own messages.");
 	m1_fail(&lost, M1_E_UNAVAILABLE, "the engine went away");
 	m1_error_detail(&lost, "%s", why != NULL ? why : end);
 	m1_error_hint(&lost, "The request was not completed. It is safe to try again; the engine restarts by itself.");
-	m1pg_relays_fail_running(&lost);
-	if (healthy)
-		engine.failures = 0;
-	/* A first crash is answered by a restart at once; requests that wait for it go on waiting. */
-	if (was_ready && engine.failures == 0)
-	{
-		engine.failures = 1;
-		engine.next_try = 0;
-		publish_state(M1_ENGINE_STARTING);
-		return;
-	}
-	if (engine.refusal.code == M1_OK)
-		refuse_until(M1_E_UNAVAILABLE, next_try_after_failure(), "the engine does not stay up",
-					 why != NULL ? why : end, "The server log has the engine's own messages.");
-	else
-	{
-		engine.next_try = next_try_after_failure();
-		publish_state(M1_ENGINE_FAILED);
-	}
+	engine.handler->lost(&lost);
 }
 
 void
 m1pg_engine_stop(void)
 {
 	reap(STOP_GRACE_MS);
+	start_over();
 }
 
 /* ---- frames ---- */
@@ -320,28 +309,33 @@ on_ready(const char *payload, Size len)
 		engine_lost("It sent a malformed greeting.");
 		return;
 	}
-	engine.phase = M1_PROCESS_READY;
 	engine.ready_at = GetCurrentTimestamp();
-	memset(&engine.refusal, 0, sizeof engine.refusal);
-	publish_ready(&ready);
-	publish_state(engine.draining ? M1_ENGINE_DRAINING : M1_ENGINE_READY);
-	m1pg_jobs_engine_ready();
+	m1pg_publish_model(&ready);
+	serve(M1_ENGINE_READY);
+	engine.handler->ready();
 	ereport(LOG, (errmsg("minimax_m1: model \"%s\" is ready on %s", m1pg_shared->model.name,
 						 m1pg_shared->model.device)));
 }
 
-/* The engine says why it cannot start; its end follows. */
+/* The engine says why it cannot start, and ends. */
 static void
 on_start_failure(const char *payload, Size len)
 {
 	m1w_failure failure;
 	m1_error	error;
+	char		end[128];
 
 	if (m1w_decode_failure(payload, len, &failure, &error) == M1_OK)
 		m1w_failure_to_error(&failure, &error);
-	engine.refusal = error;
+	if (error.code == M1_OK)
+	{
+		engine_lost(NONSENSE);
+		return;
+	}
 	ereport(LOG, (errmsg("minimax_m1: the model could not be loaded: %s", error.message),
 				  error.detail[0] != '\0' ? errdetail("%s", error.detail) : 0));
+	bury(NULL, end, sizeof end);
+	back_off(&error);
 }
 
 static void
@@ -355,25 +349,22 @@ on_cache(const char *payload, Size len)
 		engine_lost(error.message);
 		return;
 	}
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	m1pg_shared->model.snapshots = cache.snapshots;
-	m1pg_shared->model.snapshot_bytes = cache.bytes;
-	LWLockRelease(m1pg_shared->lock);
+	m1pg_publish_snapshots(&cache);
 }
 
 static void
 on_frame(const m1w_header *header, const char *payload)
 {
 	if (header->request_id != 0)
-		engine.handler(header, payload);
-	else if (header->type == M1W_READY && engine.phase == M1_PROCESS_LOADING)
+		engine.handler->frame(header, payload);
+	else if (header->type == M1W_READY && is_loading())
 		on_ready(payload, header->length);
-	else if (header->type == M1W_CACHE && engine.phase == M1_PROCESS_READY)
-		on_cache(payload, header->length);
-	else if (header->type == M1W_ERROR)
+	else if (header->type == M1W_ERROR && is_loading())
 		on_start_failure(payload, header->length);
+	else if (header->type == M1W_CACHE && is_serving())
+		on_cache(payload, header->length);
 	else
-		engine_lost("It sent a frame that makes no sense.");
+		engine_lost(NONSENSE);
 }
 
 static void
@@ -454,7 +445,7 @@ void
 m1pg_engine_send(m1w_type type, uint64 request, const void *payload, Size len)
 {
 	/* Callers may be walking over the requests: a failure is acted on in the next pump. */
-	if (engine.phase == M1_PROCESS_READY)
+	if (is_serving())
 		m1w_frame_append(&engine.out, type, request, payload, len);
 }
 
@@ -470,64 +461,33 @@ m1pg_engine_pump(void)
 /* ---- supervision ---- */
 
 void
-m1pg_engine_init(M1FrameHandler handler)
+m1pg_engine_init(const M1EngineHandler *handler)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 	initStringInfo(&engine.command_line);
 	MemoryContextSwitchTo(old);
 	engine.handler = handler;
+	start_over();
 }
 
-M1EnginePhase
+void
 m1pg_engine_supervise(void)
 {
-	if (engine.phase == M1_PROCESS_NONE &&
-		(engine.next_try == 0 || GetCurrentTimestamp() >= engine.next_try))
+	const M1Readiness *now = m1pg_readiness();
+
+	if (now->pid == 0 && (now->next_try == 0 || GetCurrentTimestamp() >= now->next_try))
 		start_engine();
-	return engine.phase;
 }
 
-static void
-restart(void)
+long
+m1pg_engine_timeout(void)
 {
-	engine.failures = 0;
-	memset(&engine.refusal, 0, sizeof engine.refusal);
-	if (engine.phase == M1_PROCESS_NONE)
-	{
-		engine.next_try = 0;
-		publish_state(M1_ENGINE_STARTING);
-		return;
-	}
-	engine.draining = true;
-	publish_state(M1_ENGINE_DRAINING);
-}
+	const M1Readiness *now = m1pg_readiness();
 
-void
-m1pg_engine_heed_settings(void)
-{
-	StringInfoData now;
-
-	initStringInfo(&now);
-	m1pg_command_line(&now);
-	if (now.len != engine.command_line.len || memcmp(now.data, engine.command_line.data, now.len) != 0)
-		restart();
-	pfree(now.data);
-}
-
-bool
-m1pg_engine_is_draining(void)
-{
-	return engine.draining;
-}
-
-void
-m1pg_engine_end_drain(void)
-{
-	engine.draining = false;
-	reap(STOP_GRACE_MS);
-	engine.next_try = 0;
-	publish_state(M1_ENGINE_STARTING);
+	if (now->pid != 0 || now->next_try == 0)
+		return -1;
+	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), now->next_try));
 }
 
 pgsocket
@@ -537,23 +497,36 @@ m1pg_engine_socket(bool *want_write)
 	return engine.sock;
 }
 
-long
-m1pg_engine_timeout(void)
+/* ---- new settings ---- */
+
+static bool
+command_line_changed(void)
 {
-	if (engine.phase != M1_PROCESS_NONE || engine.next_try == 0)
-		return -1;
-	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), engine.next_try));
+	StringInfoData now;
+	bool		changed;
+
+	initStringInfo(&now);
+	m1pg_command_line(&now);
+	changed = now.len != engine.command_line.len || memcmp(now.data, engine.command_line.data, now.len) != 0;
+	pfree(now.data);
+	return changed;
 }
 
-m1_error
-m1pg_engine_refusal(void)
+void
+m1pg_engine_heed_settings(void)
 {
-	m1_error	refusal = engine.refusal;
-	long		wait = m1pg_engine_timeout();
-	Size		used = strlen(refusal.detail);
+	if (!command_line_changed())
+		return;
+	engine.failures = 0;
+	if (is_serving())
+		serve(M1_ENGINE_DRAINING);
+	else
+		m1pg_engine_end_drain();
+}
 
-	if (refusal.code != M1_OK && wait >= 0)
-		snprintf(refusal.detail + used, sizeof refusal.detail - used, "%sThe next try is in %ld s.",
-				 used > 0 ? " " : "", (wait + 999) / 1000);
-	return refusal;
+void
+m1pg_engine_end_drain(void)
+{
+	reap(STOP_GRACE_MS);
+	start_over();
 }

@@ -9,10 +9,12 @@
  *	  is read from its queue only when it is admitted, so the prompts of waiting
  *	  requests take no memory here.
  */
+#include "pg/worker/relay.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
-#include "pg/worker/worker.h"
+#include "pg/worker/engine_process.h"
+#include "pg/worker/readiness.h"
 
 #include "miscadmin.h"
 #include "storage/dsm.h"
@@ -397,36 +399,37 @@ forward(Relay *r)
 }
 
 static void
-refuse_waiting(const m1_error *refusal)
+refuse_waiting(void)
 {
 	HASH_SEQ_STATUS scan;
 	Relay	   *r;
+	m1_error	refusal = m1pg_refusal();
 
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		if (r->state == RELAY_WAITING || r->state == RELAY_READING)
-			post_error(r, refusal);
+			post_error(r, &refusal);
 }
 
 void
-m1pg_relays_pump(M1EnginePhase phase)
+m1pg_relays_pump(void)
 {
 	HASH_SEQ_STATUS scan;
 	Relay	   *r;
-	m1_error	refusal = m1pg_engine_refusal();
+	M1EngineState state = m1pg_readiness()->state;
 
 	take_up_submitted();
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		look_at_client(r);
-	if (refusal.code != M1_OK)
-		refuse_waiting(&refusal);
-	else if (phase == M1_PROCESS_READY && !m1pg_engine_is_draining())
+	if (state == M1_ENGINE_FAILED)
+		refuse_waiting();
+	else if (state == M1_ENGINE_READY)
 		admit();
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 	{
-		if (r->state == RELAY_READING && phase == M1_PROCESS_READY)
+		if (r->state == RELAY_READING && m1pg_engine_serves(state))
 			forward(r);
 		if (r->state == RELAY_ABANDONED || r->segment == NULL)
 			continue;

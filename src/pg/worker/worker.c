@@ -11,6 +11,9 @@
 #include "pg/worker/worker.h"
 #include "pg/shared.h"
 #include "pg/usage/usage_file.h"
+#include "pg/worker/engine_process.h"
+#include "pg/worker/readiness.h"
+#include "pg/worker/relay.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -22,6 +25,8 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+void		(*m1pg_engine_ready_hook) (void) = NULL;
+
 static void
 leave_shared(int code, Datum arg)
 {
@@ -31,8 +36,6 @@ leave_shared(int code, Datum arg)
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	if (m1pg_shared->worker == MyProc)
 		m1pg_shared->worker = NULL;
-	m1pg_shared->model.state = M1_ENGINE_STARTING;
-	m1pg_shared->model.engine_pid = 0;
 	/* whoever waits for an answer looks up and sees that there is no worker */
 	for (int i = 0; i < m1pg_shared->n_slots; i++)
 		if (m1pg_shared->slots[i].proc != NULL)
@@ -85,26 +88,33 @@ wait_for_something(void)
 		ResetLatch(MyLatch);
 }
 
+static void
+tell_ready(void)
+{
+	if (m1pg_engine_ready_hook != NULL)
+		m1pg_engine_ready_hook();
+}
+
 void
 m1pg_worker_main(Datum main_arg)
 {
+	static const M1EngineHandler handler = {tell_ready, m1pg_relays_fail_running, m1pg_relays_frame};
+
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
-	m1pg_engine_init(m1pg_relays_frame);
+	m1pg_engine_init(&handler);
 	m1pg_relays_init();
 	join_shared();
 
 	while (!ShutdownRequestPending)
 	{
-		M1EnginePhase phase;
-
 		if (ConfigReloadPending)
 			reload();
 		m1pg_engine_pump();
-		phase = m1pg_engine_supervise();
-		m1pg_relays_pump(phase);
-		if (m1pg_engine_is_draining() && m1pg_relays_running() == 0)
+		m1pg_engine_supervise();
+		m1pg_relays_pump();
+		if (m1pg_readiness()->state == M1_ENGINE_DRAINING && m1pg_relays_running() == 0)
 		{
 			m1pg_engine_end_drain();
 			continue;

@@ -1,0 +1,39 @@
+/*
+ * engine_process.h - the engine as a child of the worker: its start, its end,
+ * and the frames between. readiness.h has the states that it goes through.
+ */
+#ifndef M1PG_ENGINE_PROCESS_H
+#define M1PG_ENGINE_PROCESS_H
+
+#include "pg/m1pg.h"
+
+#include "wire/message.h"
+
+/* Who is told. None of them may end the engine; sending is possible. */
+typedef struct M1EngineHandler
+{
+	void		(*ready) (void);
+	/* It is gone: what it had fails with this error. */
+	void		(*lost) (const m1_error *error);
+	/* A frame about a request. The payload lives during the call. */
+	void		(*frame) (const m1w_header *header, const char *payload);
+} M1EngineHandler;
+
+extern void m1pg_engine_init(const M1EngineHandler *handler);
+/* Starts the process when it is time to. */
+extern void m1pg_engine_supervise(void);
+/* Milliseconds until then; -1 = nothing to start. */
+extern long m1pg_engine_timeout(void);
+/* Reads and writes what the socket takes now; notices when the engine is gone. */
+extern void m1pg_engine_pump(void);
+/* The socket to wait on, or PGINVALID_SOCKET; *want_write: there is output. */
+extern pgsocket m1pg_engine_socket(bool *want_write);
+/* Is lost when no engine serves. */
+extern void m1pg_engine_send(m1w_type type, uint64 request, const void *payload, Size len);
+/* After a reload: if it has changed the command line, restart as soon as nothing runs. */
+extern void m1pg_engine_heed_settings(void);
+/* Nothing runs any more: ends the process; the next supervise starts it anew. */
+extern void m1pg_engine_end_drain(void);
+extern void m1pg_engine_stop(void);
+
+#endif							/* M1PG_ENGINE_PROCESS_H */

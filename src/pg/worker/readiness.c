@@ -1,0 +1,92 @@
+/*
+ * readiness.c
+ *	  What there is of the engine, and what the world sees of it: the worker's
+ *	  part of shared memory that is about the model.
+ */
+#include "pg/worker/readiness.h"
+
+#include "utils/timestamp.h"
+
+static M1Readiness current;
+
+const M1Readiness *
+m1pg_readiness(void)
+{
+	return &current;
+}
+
+void
+m1pg_set_readiness(const M1Readiness *now)
+{
+	M1ModelInfo *info = &m1pg_shared->model;
+
+	Assert(now->pid != 0 || !m1pg_engine_serves(now->state));
+	Assert((now->error.code != M1_OK) == (now->state == M1_ENGINE_FAILED));
+	current = *now;
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	info->readiness = current;
+	if (!m1pg_engine_serves(current.state))
+		info->snapshots = info->snapshot_bytes = 0;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+m1_error
+m1pg_refusal(void)
+{
+	m1_error	refusal = current.error;
+	Size		used = strlen(refusal.detail);
+	long		wait;
+
+	if (current.pid == 0)
+	{
+		wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), current.next_try);
+		snprintf(refusal.detail + used, sizeof refusal.detail - used, "%sThe next try is in %ld s.",
+				 used > 0 ? " " : "", (Max(0, wait) + 999) / 1000);
+	}
+	return refusal;
+}
+
+static void
+copy_name(char *to, m1_slice from)
+{
+	Size		n = Min(from.len, NAMEDATALEN - 1);
+
+	memcpy(to, from.data, n);
+	to[n] = '\0';
+}
+
+void
+m1pg_publish_model(const m1w_ready *ready)
+{
+	M1ModelInfo *info = &m1pg_shared->model;
+
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	copy_name(info->name, ready->name);
+	copy_name(info->architecture, ready->architecture);
+	copy_name(info->device, ready->device);
+	info->parameters = ready->parameters;
+	info->bytes = ready->bytes;
+	info->layers = ready->layers;
+	info->experts = ready->experts;
+	info->context = ready->context;
+	info->vocab = ready->vocab;
+	info->has_tokenizer = ready->has_tokenizer;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+void
+m1pg_publish_snapshots(const m1w_cache *cache)
+{
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_shared->model.snapshots = cache->snapshots;
+	m1pg_shared->model.snapshot_bytes = cache->bytes;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+void
+m1pg_publish_restart(void)
+{
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	m1pg_shared->model.restarts++;
+	LWLockRelease(m1pg_shared->lock);
+}
