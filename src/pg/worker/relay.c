@@ -31,7 +31,7 @@
 
 typedef enum RelayState
 {
-	RELAY_WAITING,				/* for a place in the engine */
+	RELAY_WAITING,				/* for a place in the engine's batch */
 	RELAY_READING,				/* admitted; its message is being received */
 	RELAY_RUNNING,				/* in the engine */
 	RELAY_ENDING,				/* the last event is being delivered */
@@ -41,7 +41,7 @@ typedef enum RelayState
 typedef struct Relay
 {
 	uint64		request;		/* hash key, and the id the engine knows */
-	int			slot;
+	M1Slot	   *slot;			/* the request's, as long as it has the same number */
 	m1w_type	type;
 	RelayState	state;
 	bool		in_engine;		/* it was forwarded and has not ended there */
@@ -86,23 +86,28 @@ forget(Relay *r)
 	hash_search(relays, &r->request, HASH_REMOVE, NULL);
 }
 
-/* Tokenizer requests are answered at once and take no place in the batch. */
+/* There are max_requests places in the engine's batch. Tokenizer requests are answered without one. */
 static bool
 takes_a_place(const Relay *r)
 {
-	return r->type == M1W_GENERATE || r->type == M1W_LOGITS;
+	return m1pg_runs_model(r->type);
+}
+
+/* Whether the slot is still the request's: its client has not gone. The lock is to be held. */
+static bool
+has_slot(const Relay *r)
+{
+	return r->slot->request == r->request;
 }
 
 static void
 set_slot_state(const Relay *r, M1SlotState state)
 {
-	M1Slot	   *slot = &m1pg_shared->slots[r->slot];
-
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	if (slot->request == r->request)
+	if (has_slot(r))
 	{
-		slot->state = state;
-		slot->state_since = GetCurrentTimestamp();
+		r->slot->state = state;
+		r->slot->state_since = GetCurrentTimestamp();
 	}
 	LWLockRelease(m1pg_shared->lock);
 }
@@ -243,19 +248,19 @@ attach(Relay *r, dsm_handle handle)
 }
 
 static void
-take_up(int index, const M1Slot *slot)
+take_up(int index, const M1Slot *copy)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Relay	   *r = hash_search(relays, &slot->request, HASH_ENTER, NULL);
+	Relay	   *r = hash_search(relays, &copy->request, HASH_ENTER, NULL);
 
 	memset((char *) r + sizeof r->request, 0, sizeof *r - sizeof r->request);
-	r->slot = index;
-	r->type = slot->type;
+	r->slot = &m1pg_shared->slots[index];
+	r->type = copy->type;
 	r->state = RELAY_WAITING;
-	r->submitted_at = slot->submitted_at;
-	r->deadline = slot->deadline;
-	attach(r, slot->handle);
-	m1pg_account_open(&r->account, index, slot);
+	r->submitted_at = copy->submitted_at;
+	r->deadline = copy->deadline;
+	attach(r, copy->handle);
+	m1pg_account_open(&r->account, index, copy);
 	MemoryContextSwitchTo(old);
 	if (r->segment == NULL)
 		abandon(r);
@@ -266,22 +271,23 @@ take_up_submitted(void)
 {
 	for (int i = 0; i < m1pg_shared->n_slots; i++)
 	{
-		M1Slot		slot;
+		M1Slot	   *slot = &m1pg_shared->slots[i];
+		M1Slot		copy;
 
 		/* a peek without the lock: a backend that submits later wakes us */
-		if (m1pg_shared->slots[i].state != M1_SLOT_SUBMITTED)
+		if (slot->state != M1_SLOT_SUBMITTED)
 			continue;
 		LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-		slot = m1pg_shared->slots[i];
+		copy = *slot;
 		/* from here on it is the worker that counts how the request ends */
-		if (slot.state == M1_SLOT_SUBMITTED)
+		if (copy.state == M1_SLOT_SUBMITTED)
 		{
-			m1pg_shared->slots[i].state = M1_SLOT_QUEUED;
-			m1pg_shared->slots[i].state_since = GetCurrentTimestamp();
+			slot->state = M1_SLOT_QUEUED;
+			slot->state_since = GetCurrentTimestamp();
 		}
 		LWLockRelease(m1pg_shared->lock);
-		if (slot.state == M1_SLOT_SUBMITTED)
-			take_up(i, &slot);
+		if (copy.state == M1_SLOT_SUBMITTED)
+			take_up(i, &copy);
 	}
 }
 
@@ -301,13 +307,12 @@ cut_short(Relay *r, M1Ending ending, m1_status code, const char *message, const 
 static void
 look_at_client(Relay *r)
 {
-	const M1Slot *slot = &m1pg_shared->slots[r->slot];
 	bool		gone;
 	bool		cancel;
 
 	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
-	gone = slot->request != r->request;
-	cancel = slot->cancel;
+	gone = !has_slot(r);
+	cancel = r->slot->cancel;
 	LWLockRelease(m1pg_shared->lock);
 	if (r->state == RELAY_ABANDONED)
 		return;
@@ -445,7 +450,6 @@ m1pg_relays_pump(void)
 static void
 note_progress(Relay *r, const char *payload, Size len)
 {
-	M1Slot	   *slot = &m1pg_shared->slots[r->slot];
 	m1w_progress p;
 	m1_error	error;
 	bool		within_limit;
@@ -453,11 +457,11 @@ note_progress(Relay *r, const char *payload, Size len)
 	if (m1w_decode_progress(payload, len, &p, &error) != M1_OK)
 		return;
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	if (slot->request == r->request)
+	if (has_slot(r))
 	{
-		if (slot->phase != p.phase)
-			slot->state_since = GetCurrentTimestamp();
-		slot->phase = p.phase;
+		if (r->slot->phase != p.phase)
+			r->slot->state_since = GetCurrentTimestamp();
+		r->slot->phase = p.phase;
 	}
 	within_limit = m1pg_account_progress(&r->account, &p);
 	LWLockRelease(m1pg_shared->lock);
