@@ -20,7 +20,18 @@ MODULE_big = minimax_m1
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c))) src/base/status.o src/base/buf.o src/base/hour.o
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
+DATA_built = $(SCRIPT)
 EXTRA_CLEAN = build
+
+# The whole install script of this version, joined from parts in the order of their names; see sql/README.md. The folder
+# is newer than the script when a part comes, goes or gets another name.
+SCRIPT_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" minimax_m1.control)
+SCRIPT         := $(BUILD)/minimax_m1--$(SCRIPT_VERSION).sql
+SCRIPT_PARTS   := $(sort $(wildcard sql/install/*.sql))
+
+$(SCRIPT): $(SCRIPT_PARTS) sql/install
+	@mkdir -p $(@D)
+	cat $(SCRIPT_PARTS) > $@
 
 PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
 PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)

@@ -111,7 +111,7 @@ is($node->safe_psql('older', q{
 	SELECT minimax_m1.grant_usage('someone');
 	GRANT EXECUTE ON FUNCTION minimax_m1.count_tokens(text) TO PUBLIC;
 	ALTER EXTENSION minimax_m1 UPDATE;
-	SELECT extversion FROM pg_extension WHERE extname = 'minimax_m1'}), "0\n\n0.2", 'an update from 0.1');
+	SELECT extversion FROM pg_extension WHERE extname = 'minimax_m1'}), "0\n\n0.3", 'an update from 0.1');
 is($node->safe_psql('older', "SELECT minimax_m1.classify($letter, ARRAY['hardware', 'delivery'])"), '{delivery}', 'brings the new functions');
 is($node->safe_psql('older', q{SELECT count(*) FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 	WHERE p.pronamespace = 'minimax_m1'::regnamespace AND a.grantee = 0}), '1', 'PUBLIC may call what it was told it may');

@@ -21,7 +21,7 @@ is(sql(q{SELECT to_regclass('minimax_m1.job') IS NULL}, 'old'), 't', 'version 0.
 sql('CREATE ROLE someone LOGIN');
 sql(q{SELECT minimax_m1.grant_usage('someone')}, 'old');
 sql(q{ALTER EXTENSION minimax_m1 UPDATE}, 'old');
-is(sql(q{SELECT extversion FROM pg_extension WHERE extname = 'minimax_m1'}, 'old'), '0.2', 'it is updated');
+is(sql(q{SELECT extversion FROM pg_extension WHERE extname = 'minimax_m1'}, 'old'), '0.3', 'it is updated');
 my $objects = q{SELECT string_agg(pg_describe_object(classid, objid, 0), E'\n' ORDER BY pg_describe_object(classid, objid, 0))
 	FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'minimax_m1')};
 is(sql($objects, 'old'), sql($objects), 'to what CREATE EXTENSION makes');

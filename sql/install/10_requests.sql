@@ -1,0 +1,86 @@
+/* sql/install/10_requests.sql */
+
+-- ---- Requests: a prompt goes in, an answer comes out ----
+--
+-- Everything that generates is VOLATILE (it runs at execution, not at planning) and costly, so that cheap conditions
+-- are tested first. An option that is NULL is what the setting says.
+
+CREATE FUNCTION call_support(internal)
+RETURNS internal
+AS 'MODULE_PATHNAME', 'm1pg_call_support'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION call_support IS 'planner support: what a call of the model costs';
+
+CREATE FUNCTION generate(
+    prompt text,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_generate'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
+
+COMMENT ON FUNCTION generate IS 'answers a prompt';
+
+CREATE FUNCTION complete(
+    prompt text DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    messages jsonb DEFAULT NULL,
+    tools jsonb DEFAULT NULL,
+    OUT content text,
+    OUT reasoning text,
+    OUT tool_calls jsonb,
+    OUT finish_reason text,
+    OUT prompt_tokens int,
+    OUT cached_tokens int,
+    OUT reasoning_tokens int,
+    OUT completion_tokens int,
+    OUT seed bigint,
+    OUT model text,
+    OUT queue_ms float8,
+    OUT prefill_ms float8,
+    OUT decode_ms float8)
+RETURNS record
+AS 'MODULE_PATHNAME', 'm1pg_complete'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
+
+COMMENT ON FUNCTION complete IS 'answers a prompt or a conversation, with reasoning, tool calls and counts';
+
+CREATE FUNCTION generate_stream(
+    prompt text,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    OUT seq int,
+    OUT channel text,
+    OUT delta text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'm1pg_generate_stream'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support ROWS 100;
+
+COMMENT ON FUNCTION generate_stream IS 'answers a prompt piece by piece, when called in the select list';
+
+CREATE FUNCTION summarize(
+    document text,
+    instruction text DEFAULT NULL,
+    max_tokens int DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_summarize'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
+
+COMMENT ON FUNCTION summarize IS 'summarizes a text of any length';

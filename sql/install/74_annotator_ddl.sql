@@ -1,0 +1,123 @@
+/* sql/install/74_annotator_ddl.sql */
+
+-- ---- Annotators follow their tables: renamed columns, dropped columns, triggers and tables, restores ----
+
+-- Notes which columns and triggers the names stand for, and makes the triggers depend on the columns.
+CREATE FUNCTION _annotator_bind(id_ int) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a @extschema@.annotator;
+    used name[];
+    numbers int2[];
+    names name[];
+    t oid;
+BEGIN
+    SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = id_;
+    used := array_remove(@extschema@._template_columns(a.template)::name[] || a.key_columns ||
+                         ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    SELECT array_agg(attname), array_agg(attnum) INTO names, numbers
+    FROM pg_attribute WHERE attrelid = a.source AND attname = ANY (used) AND NOT attisdropped;
+    INSERT INTO @extschema@.annotator_binding VALUES (a.id, names, numbers)
+    ON CONFLICT (annotator_id) DO UPDATE SET columns = excluded.columns, numbers = excluded.numbers;
+    FOR t IN
+        SELECT oid FROM pg_trigger
+        WHERE tgrelid = a.source AND NOT tgisinternal
+          AND tgname IN ('minimax_m1_' || a.name, 'z_minimax_m1_' || a.name)
+    LOOP
+        PERFORM @extschema@._depend(t, 'pg_class'::regclass, a.source, numbers);
+        PERFORM @extschema@._depend(t, 'pg_constraint'::regclass, c.oid, '{0}')
+        FROM pg_constraint c WHERE c.conrelid = a.source AND c.contype = 'p';
+    END LOOP;
+END
+$$;
+
+-- Makes a trigger depend on columns, or on the primary key: dropping that then needs CASCADE, which drops the trigger.
+CREATE FUNCTION _depend(trigger oid, class oid, object oid, columns int2[]) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_depend' LANGUAGE C STRICT;
+
+-- ---- what is renamed or restored ----
+
+-- The template, with a column by its new name.
+CREATE FUNCTION _template_rename(template text, old name, new name) RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_template_rename' LANGUAGE C STRICT;
+
+-- Names follow their columns.
+CREATE FUNCTION _follow_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    a record;
+BEGIN
+    FOR r IN
+        SELECT b.annotator_id, u.old, att.attname AS new
+        FROM @extschema@.annotator_binding b
+        JOIN @extschema@.annotator t ON t.id = b.annotator_id,
+             unnest(b.columns, b.numbers) u(old, number)
+        JOIN pg_attribute att ON att.attnum = u.number
+        WHERE att.attrelid = t.source AND att.attname <> u.old AND NOT att.attisdropped
+    LOOP
+        UPDATE @extschema@.annotator
+        SET target_column = CASE target_column WHEN r.old THEN r.new ELSE target_column END,
+            reasoning_column = CASE reasoning_column WHEN r.old THEN r.new ELSE reasoning_column END,
+            status_column = CASE status_column WHEN r.old THEN r.new ELSE status_column END,
+            key_columns = array_replace(key_columns, r.old, r.new),
+            template = @extschema@._template_rename(template, r.old, r.new)
+        WHERE id = r.annotator_id;
+        UPDATE @extschema@.annotator_binding SET columns = array_replace(columns, r.old, r.new)
+        WHERE annotator_id = r.annotator_id;
+    END LOOP;
+    -- a restore makes the triggers after the definitions
+    IF tg_tag = 'CREATE TRIGGER' THEN
+        FOR a IN
+            SELECT t.id FROM @extschema@.annotator t
+            JOIN pg_trigger g ON g.tgrelid = t.source AND NOT g.tgisinternal
+                 AND g.tgname IN ('minimax_m1_' || t.name, 'z_minimax_m1_' || t.name)
+            JOIN pg_event_trigger_ddl_commands() c ON c.classid = 'pg_trigger'::regclass AND c.objid = g.oid
+        LOOP
+            PERFORM @extschema@._annotator_bind(a.id);
+        END LOOP;
+    END IF;
+END
+$$;
+
+CREATE EVENT TRIGGER minimax_m1_follow_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER')
+    EXECUTE FUNCTION _follow_ddl();
+ALTER EVENT TRIGGER minimax_m1_follow_ddl ENABLE ALWAYS;
+
+-- ---- what is dropped ----
+
+-- Who drops a trigger, or what it depends on, drops the annotator.
+CREATE FUNCTION _follow_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a @extschema@.annotator;
+BEGIN
+    FOR a IN
+        SELECT t.* FROM @extschema@.annotator t
+        WHERE EXISTS (
+            SELECT FROM pg_event_trigger_dropped_objects() d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = t.source AND d.objsubid = 0
+               OR d.classid = 'pg_trigger'::regclass
+                  AND d.address_names[3] IN ('minimax_m1_' || t.name, 'z_minimax_m1_' || t.name)
+                  AND t.source = to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])))
+          -- alter_annotator() and drop_annotator() forget it before they drop its triggers
+          AND EXISTS (SELECT FROM @extschema@.annotator_binding b WHERE b.annotator_id = t.id)
+    LOOP
+        PERFORM @extschema@._forget_annotator(a.id);
+        IF EXISTS (SELECT FROM pg_class WHERE oid = a.source) THEN
+            PERFORM @extschema@._annotator_drop_triggers(a);
+        END IF;
+    END LOOP;
+END
+$$;
+
+CREATE EVENT TRIGGER minimax_m1_follow_drop ON sql_drop
+    EXECUTE FUNCTION _follow_drop();
+ALTER EVENT TRIGGER minimax_m1_follow_drop ENABLE ALWAYS;

@@ -1,0 +1,11 @@
+/* sql/install/85_dumps.sql */
+
+-- ---- Dumps: which rows pg_dump carries ----
+--
+-- Definitions, results and prices; what was waiting is not carried, so that a restored database runs no model.
+
+SELECT pg_catalog.pg_extension_config_dump('prices', '');
+SELECT pg_catalog.pg_extension_config_dump('annotator', '');
+SELECT pg_catalog.pg_extension_config_dump('annotator_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('job', $$WHERE state IN ('done', 'failed', 'cancelled')$$);
+SELECT pg_catalog.pg_extension_config_dump('job_id_seq', '');
