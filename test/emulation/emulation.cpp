@@ -20,20 +20,15 @@ dim3 blockDim, gridDim;
 /* ---- fibers ---- */
 
 #define STACK_BYTES ((size_t) 256 << 10) /* touched as it is used; sanitizers make frames large */
+/* The tops of stacks that lie alike in a cache would drive each other out of it. */
+#define STACK_STEP (STACK_BYTES + 4096 + 576)
 #define MAX_THREADS 1024
+#define MAX_WARPS (MAX_THREADS / 32)
 #define MAX_WORDS 8
 #define MAX_GROUPS 16
 
 namespace
 {
-
-enum fiber_state
-{
-	READY,
-	WARP_WAIT,
-	BLOCK_WAIT,
-	DONE,
-};
 
 struct copy_piece
 {
@@ -44,29 +39,37 @@ struct copy_piece
 
 struct fiber
 {
-	fiber_state state;
 #if defined(__x86_64__)
 	void *stack_pointer;
 #else
 	ucontext_t context;
 #endif
-	char *stack;
 	int exchanges; /* how many this fiber has made: which of the two slots is in use */
-	std::vector<copy_piece> copies[MAX_GROUPS];
-	int committed;
+	int committed; /* groups of copies */
 	int waited;
 };
 
+/* A bit a lane in each. */
 struct warp
 {
-	int arrived;
-	uint32_t slots[2][32 * MAX_WORDS];
+	uint32_t all;
+	uint32_t alive;	  /* those that have not returned */
+	uint32_t ready;	  /* those that can go on; the one that runs is among them */
+	uint32_t arrived; /* those that wait for the others */
 };
 
+fiber main_fiber; /* what launches */
 fiber fibers[MAX_THREADS];
-warp warps[MAX_THREADS / 32];
+uint3 indexes[MAX_THREADS];
+std::vector<copy_piece> copies[MAX_THREADS][MAX_GROUPS];
+int pieces_under_way;
+warp warps[MAX_WARPS];
+uint32_t exchanged[MAX_WARPS][2][32 * MAX_WORDS];
+char *stacks;
 int n_threads;
+int n_warps;
 int current;
+bool forwards; /* the order in which this block's threads go on */
 int at_barrier;
 int live;
 const std::function<void()> *body;
@@ -99,9 +102,13 @@ run_fiber()
 	finish_fiber();
 }
 
-#if defined(__x86_64__)
-void *scheduler_pointer;
+char *
+stack_of(int t)
+{
+	return stacks + (size_t) t * STACK_STEP;
+}
 
+#if defined(__x86_64__)
 /* Saves the registers that a called function must keep, and goes on where `to` stopped. */
 extern "C" void emulated_switch(void **from, void *to);
 asm(".text\n"
@@ -124,9 +131,9 @@ asm(".text\n"
 	"	ret\n");
 
 void
-start_fiber(fiber *f)
+start_fiber(fiber *f, char *stack)
 {
-	void **top = (void **) (f->stack + STACK_BYTES);
+	void **top = (void **) (stack + STACK_BYTES);
 
 	*--top = nullptr; /* no caller; keeps the stack aligned as after a call */
 	*--top = (void *) run_fiber;
@@ -136,39 +143,25 @@ start_fiber(fiber *f)
 }
 
 void
-to_fiber(fiber *f)
+switch_fiber(fiber *from, const fiber *to)
 {
-	emulated_switch(&scheduler_pointer, f->stack_pointer);
-}
-
-void
-to_scheduler(fiber *f)
-{
-	emulated_switch(&f->stack_pointer, scheduler_pointer);
+	emulated_switch(&from->stack_pointer, to->stack_pointer);
 }
 #else
-ucontext_t scheduler_context;
-
 void
-start_fiber(fiber *f)
+start_fiber(fiber *f, char *stack)
 {
 	getcontext(&f->context);
-	f->context.uc_stack.ss_sp = f->stack;
+	f->context.uc_stack.ss_sp = stack;
 	f->context.uc_stack.ss_size = STACK_BYTES;
 	f->context.uc_link = nullptr;
 	makecontext(&f->context, run_fiber, 0);
 }
 
 void
-to_fiber(fiber *f)
+switch_fiber(fiber *from, const fiber *to)
 {
-	swapcontext(&scheduler_context, &f->context);
-}
-
-void
-to_scheduler(fiber *f)
-{
-	swapcontext(&f->context, &scheduler_context);
+	swapcontext(&from->context, &to->context);
 }
 #endif
 
@@ -176,33 +169,52 @@ void
 set_thread(int t)
 {
 	current = t;
-	threadIdx.x = (unsigned) t % blockDim.x;
-	threadIdx.y = (unsigned) t / blockDim.x % blockDim.y;
-	threadIdx.z = (unsigned) t / blockDim.x / blockDim.y;
+	threadIdx = indexes[t];
 }
 
-void
-yield(fiber_state why)
-{
-	const int me = current;
-
-	fibers[me].state = why;
-	to_scheduler(&fibers[me]);
-	set_thread(me);
-}
-
+/* The next thread in the block's order that can go on, the current one last; -1: none. */
 int
-lanes_of(int w)
+next_ready()
 {
-	return n_threads - w * 32 < 32 ? n_threads - w * 32 : 32;
+	const int lane = current % 32;
+	uint32_t looked_at = forwards ? ~1u << lane : (1u << lane) - 1;
+	int w = current / 32;
+
+	for (int i = 0; i <= n_warps; i++)
+	{
+		const uint32_t found = warps[w].ready & looked_at;
+
+		if (found != 0)
+			return w * 32 + (forwards ? __builtin_ctz(found) : 31 - __builtin_clz(found));
+		if (forwards)
+			w = w + 1 < n_warps ? w + 1 : 0;
+		else
+			w = w > 0 ? w - 1 : n_warps - 1;
+		looked_at = ~0u;
+	}
+	return -1;
+}
+
+/* Returns when it is the current thread's turn again. */
+void
+let_others_go_on()
+{
+	fiber *me = &fibers[current];
+	const int next = next_ready();
+
+	if (next < 0)
+		give_up("some threads wait at a barrier that others never reach");
+	if (next != current)
+	{
+		set_thread(next);
+		switch_fiber(me, &fibers[next]);
+	}
 }
 
 void
-wake(int first, int n, fiber_state from)
+stop_here()
 {
-	for (int t = first; t < first + n; t++)
-		if (fibers[t].state == from)
-			fibers[t].state = READY;
+	warps[current / 32].ready &= ~(1u << current % 32);
 }
 
 void
@@ -211,7 +223,8 @@ pass_block_barrier()
 	if (at_barrier > 0 && at_barrier == live)
 	{
 		at_barrier = 0;
-		wake(0, n_threads, BLOCK_WAIT);
+		for (int w = 0; w < n_warps; w++)
+			warps[w].ready = warps[w].alive;
 	}
 }
 
@@ -219,58 +232,58 @@ pass_block_barrier()
 void
 finish_fiber()
 {
+	stop_here();
+	warps[current / 32].alive &= ~(1u << current % 32);
 	live--;
 	pass_block_barrier();
-	yield(DONE);
+	if (live > 0)
+		let_others_go_on();
+	else
+		switch_fiber(&fibers[current], &main_fiber);
 	abort();
 }
 
+/* Its threads take turns in an order of its own: which is first, and whether upwards or downwards. */
 void
 run_block()
 {
-	/* an odd stride visits all threads, in an order of its own for each block */
-	const int start = (int) (random_number() % (unsigned) n_threads);
-	const int stride = random_number() % 2 ? 1 : n_threads - 1;
+	const int first = (int) (random_number() % (unsigned) n_threads);
 
+	forwards = random_number() % 2;
 	live = n_threads;
 	at_barrier = 0;
 	for (int t = 0; t < n_threads; t++)
 	{
-		fiber *f = &fibers[t];
-
-		if (f->stack == nullptr)
-		{
-			f->stack = (char *) mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
-									 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-			if (f->stack == MAP_FAILED)
-				give_up("no memory for a thread's stack");
-		}
-		f->state = READY;
-		f->exchanges = f->committed = f->waited = 0;
-		for (auto &group : f->copies)
-			group.clear();
-		start_fiber(f);
+		fibers[t].exchanges = fibers[t].committed = fibers[t].waited = 0;
+		start_fiber(&fibers[t], stack_of(t));
 	}
-	for (int w = 0; w * 32 < n_threads; w++)
-		warps[w].arrived = 0;
-	while (live > 0)
+	for (int w = 0; w < n_warps; w++)
 	{
-		bool progress = false;
-
-		for (int i = 0, t = start; i < n_threads; i++, t = (t + stride) % n_threads)
-			if (fibers[t].state == READY)
-			{
-				set_thread(t);
-				to_fiber(&fibers[t]);
-				progress = true;
-			}
-		if (!progress)
-			give_up("some threads wait at a barrier that others never reach");
+		warps[w].alive = warps[w].ready = warps[w].all;
+		warps[w].arrived = 0;
 	}
-	for (int t = 0; t < n_threads; t++)
-		for (auto &group : fibers[t].copies)
-			if (!group.empty())
-				give_up("a copy was started and never waited for");
+	set_thread(first);
+	switch_fiber(&main_fiber, &fibers[first]);
+	if (pieces_under_way > 0)
+		give_up("a copy was started and never waited for");
+}
+
+/* What the launch's blocks have in common. */
+void
+set_up_threads(dim3 block)
+{
+	n_threads = (int) (block.x * block.y * block.z);
+	n_warps = (n_threads + 31) / 32;
+	for (int w = 0; w < n_warps; w++)
+		warps[w].all = w * 32 + 32 > n_threads ? (1u << n_threads % 32) - 1 : ~0u;
+	for (unsigned t = 0; t < (unsigned) n_threads; t++)
+		indexes[t] = {t % block.x, t / block.x % block.y, t / block.x / block.y};
+	if (stacks != nullptr)
+		return;
+	stacks = (char *) mmap(nullptr, MAX_THREADS * STACK_STEP, PROT_READ | PROT_WRITE,
+						   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (stacks == MAP_FAILED)
+		give_up("no memory for the threads' stacks");
 }
 
 } // namespace
@@ -278,30 +291,25 @@ run_block()
 void
 __syncthreads(void)
 {
+	stop_here();
 	at_barrier++;
-	fibers[current].state = BLOCK_WAIT;
 	pass_block_barrier();
-	yield(fibers[current].state);
-}
-
-static void
-arrive_at_warp(void)
-{
-	const int w = current / 32;
-
-	fibers[current].state = WARP_WAIT;
-	if (++warps[w].arrived == lanes_of(w))
-	{
-		warps[w].arrived = 0;
-		wake(w * 32, lanes_of(w), WARP_WAIT);
-	}
-	yield(fibers[current].state);
+	let_others_go_on();
 }
 
 void
 __syncwarp(void)
 {
-	arrive_at_warp();
+	warp *w = &warps[current / 32];
+
+	stop_here();
+	w->arrived |= 1u << current % 32;
+	if (w->arrived == w->all)
+	{
+		w->arrived = 0;
+		w->ready = w->all;
+	}
+	let_others_go_on();
 }
 
 const uint32_t *
@@ -309,21 +317,22 @@ emulated_exchange(const uint32_t *mine, int words)
 {
 	/* two slots in turn: a lane may be one exchange ahead of one that still reads */
 	const int slot = fibers[current].exchanges++ % 2;
-	uint32_t *all = warps[current / 32].slots[slot];
+	uint32_t *all = exchanged[current / 32][slot];
 
 	memcpy(all + current % 32 * words, mine, (size_t) words * sizeof *mine);
-	arrive_at_warp();
+	__syncwarp();
 	return all;
 }
 
 void
 m1k_copy_async(void *to, const void *from, bool valid)
 {
-	fiber *f = &fibers[current];
+	const fiber *f = &fibers[current];
 
 	if (((uintptr_t) to | (uintptr_t) from) % 16 != 0)
 		give_up("a 16-byte copy is not aligned");
-	f->copies[f->committed % MAX_GROUPS].push_back({to, from, valid});
+	copies[current][f->committed % MAX_GROUPS].push_back({to, from, valid});
+	pieces_under_way++;
 }
 
 void
@@ -339,12 +348,15 @@ emulated_copy_wait(int pending)
 
 	for (; f->waited < f->committed - pending; f->waited++)
 	{
-		for (const copy_piece &piece : f->copies[f->waited % MAX_GROUPS])
+		std::vector<copy_piece> *group = &copies[current][f->waited % MAX_GROUPS];
+
+		for (const copy_piece &piece : *group)
 			if (piece.valid)
 				memcpy(piece.to, piece.from, 16);
 			else
 				memset(piece.to, 0, 16);
-		f->copies[f->waited % MAX_GROUPS].clear();
+		pieces_under_way -= (int) group->size();
+		group->clear();
 	}
 }
 
@@ -357,13 +369,15 @@ emulated_dynamic_shared(void)
 void
 emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread)
 {
-	n_threads = (int) (block.x * block.y * block.z);
-	if (n_threads < 1 || n_threads > MAX_THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 ||
+	const size_t threads = (size_t) block.x * block.y * block.z;
+
+	if (threads < 1 || threads > MAX_THREADS || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 ||
 		grid.z > 65535 || shared > 227 * 1024)
 		give_up("the launch asks for more than a device has");
 	body = &thread;
 	blockDim = block;
 	gridDim = grid;
+	set_up_threads(block);
 	/* exactly as large as asked for, so that a sanitizer sees what goes beyond */
 	dynamic_shared = (char *) aligned_alloc(128, (shared + 127) / 128 * 128 + 128);
 	for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
