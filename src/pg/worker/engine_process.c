@@ -16,14 +16,9 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "libpq/pqsignal.h"
-#include "miscadmin.h"
-#include "postmaster/bgworker.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -521,12 +516,5 @@ m1pg_engine_heed_settings(void)
 	if (is_serving())
 		serve(M1_ENGINE_DRAINING);
 	else
-		m1pg_engine_end_drain();
-}
-
-void
-m1pg_engine_end_drain(void)
-{
-	reap(STOP_GRACE_MS);
-	start_over();
+		m1pg_engine_stop();
 }

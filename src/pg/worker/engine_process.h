@@ -32,8 +32,7 @@ extern pgsocket m1pg_engine_socket(bool *want_write);
 extern void m1pg_engine_send(m1w_type type, uint64 request, const void *payload, Size len);
 /* After a reload: if it has changed the command line, restart as soon as nothing runs. */
 extern void m1pg_engine_heed_settings(void);
-/* Nothing runs any more: ends the process; the next supervise starts it anew. */
-extern void m1pg_engine_end_drain(void);
+/* Ends the process, if there is one; the next supervise starts it anew. */
 extern void m1pg_engine_stop(void);
 
 #endif							/* M1PG_ENGINE_PROCESS_H */

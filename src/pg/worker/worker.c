@@ -116,7 +116,7 @@ m1pg_worker_main(Datum main_arg)
 		m1pg_relays_pump();
 		if (m1pg_readiness()->state == M1_ENGINE_DRAINING && m1pg_relays_running() == 0)
 		{
-			m1pg_engine_end_drain();
+			m1pg_engine_stop();
 			continue;
 		}
 		m1pg_engine_pump();
