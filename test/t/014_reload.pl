@@ -49,6 +49,22 @@ kill 'KILL', $second;
 is(finish_query($running)->{state}, '57P03', 'a crash fails what runs');
 is(finish_query($_)->{out}, 'Hello! How can I help you?', 'but not what waits') or diag($_->{err}) for @waiting;
 
+# A crash while it finishes its work for a change: the new settings are taken up at once, and once.
+wait_ready($node);
+my $restarts = $node->safe_psql('postgres', 'SELECT engine_restarts FROM minimax_m1.model');
+$running = start_query($node, 'SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 32000)');
+wait_for('it runs', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.activity WHERE state = 'decode'") eq '1' });
+my $late = start_query($node, "SELECT minimax_m1.generate('Hello.')");
+wait_for('it waits', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.activity') eq '2' });
+set('threads', 1);
+wait_for('the change is known', sub {
+		$node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model') eq 'draining' });
+kill 'KILL', engine_pid($node);
+is(finish_query($running)->{state}, '57P03', 'a crash in a drain fails what runs');
+is(finish_query($late)->{out}, 'Hello! How can I help you?', 'but not what waits') or diag($late->{err});
+is($node->safe_psql('postgres', 'SELECT engine_restarts FROM minimax_m1.model') - $restarts, 1, 'the engine is started once');
+like(slurp_file('/proc/' . engine_pid($node) . '/cmdline'), qr/--threads\0001\0/, 'with the new settings');
+
 # A model that is not there. Every function tells why, and what to do.
 set('model', 'no-such-model');
 wait_for('the failure is known', sub {
