@@ -63,3 +63,6 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- This takes nothing away, but notes what the owner may do, as an installation that began as 0.1 has it.
+REVOKE ALL ON activity, model, stats FROM PUBLIC;

@@ -1,6 +1,5 @@
 -- What the catalogs tell of the extension: "OBJECT: FACT = VALUE", a line for each column of each row. OIDs are told as
--- names, trees of nodes by the function that spells them, and privileges one by one: none noted means those that the
--- owner has anyway. 035_update.pl compares databases by it.
+-- names, and trees of nodes by the function that spells them. 035_update.pl compares databases by it.
 SET search_path = pg_catalog, pg_temp;
 
 -- the extension, its schema and members, and what came with them: types, constraints, defaults, indexes, rules
@@ -31,6 +30,10 @@ CREATE FUNCTION pg_temp.named(class oid, value jsonb) RETURNS text LANGUAGE sql 
 		ELSE pg_temp.named(class, value #>> '{}') END
 $$;
 
+CREATE FUNCTION pg_temp.sorted(acl jsonb) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(a, ' ' ORDER BY a) FROM jsonb_array_elements_text(nullif(acl, 'null')) a
+$$;
+
 CREATE FUNCTION pg_temp.definition(class regclass, id oid) RETURNS text LANGUAGE sql AS $$
 	SELECT CASE class::text
 		WHEN 'pg_attrdef' THEN (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE oid = id)
@@ -53,7 +56,9 @@ RETURNS TABLE (name text, fact text, value text) LANGUAGE plpgsql AS $$
 BEGIN
 	RETURN QUERY EXECUTE format($query$
 		SELECT pg_describe_object(o.class, o.id, coalesce((row.cells ->> 'attnum')::int, 0)), a.attname::text,
-			CASE WHEN r.key IS NULL THEN row.cells ->> a.attname ELSE pg_temp.named(r.class, row.cells -> a.attname) END
+			CASE WHEN a.atttypid = 'aclitem[]'::regtype THEN pg_temp.sorted(row.cells -> a.attname)
+				WHEN r.key IS NULL THEN row.cells ->> a.attname
+				ELSE pg_temp.named(r.class, row.cells -> a.attname) END
 		FROM object o
 		JOIN %s t ON t.%I = o.id
 		CROSS JOIN LATERAL (SELECT to_jsonb(t) OFFSET 0) row(cells)
@@ -64,24 +69,14 @@ END
 $$;
 
 CREATE FUNCTION pg_temp.facts() RETURNS TABLE (name text, fact text, value text) LANGUAGE sql AS $$
-	WITH owned(class, id, kind, owner, acl) AS (
-		SELECT 'pg_class'::regclass, oid, CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner, relacl
-		FROM pg_class
-		UNION ALL SELECT 'pg_proc', oid, 'f', proowner, proacl FROM pg_proc
-		UNION ALL SELECT 'pg_namespace', oid, 'n', nspowner, nspacl FROM pg_namespace),
-	privilege AS (
-		SELECT o.*, p.acl, acldefault(p.kind, p.owner) AS usual FROM object o JOIN owned p USING (class, id))
 	SELECT f.* FROM (SELECT DISTINCT class FROM object) c, pg_temp.cells(c.class, 'oid', c.class) f
 	UNION ALL SELECT * FROM pg_temp.cells('pg_attribute', 'attrelid', 'pg_class')
 	UNION ALL SELECT * FROM pg_temp.cells('pg_index', 'indexrelid', 'pg_class')
 	UNION ALL SELECT * FROM pg_temp.cells('pg_sequence', 'seqrelid', 'pg_class')
 	UNION ALL SELECT * FROM pg_temp.cells('pg_aggregate', 'aggfnoid', 'pg_proc')
 	UNION ALL SELECT name, 'definition', pg_temp.definition(class, id) FROM object
-	UNION ALL SELECT name, 'grants', a::text FROM privilege, unnest(coalesce(acl, usual)) a
-	UNION ALL SELECT p.name, 'granted by the script', a::text
-		FROM privilege p
-		LEFT JOIN pg_init_privs i ON (i.classoid, i.objoid, i.objsubid) = (p.class, p.id, 0),
-			unnest(coalesce(i.initprivs, p.usual)) a
+	UNION ALL SELECT pg_describe_object(classoid, objoid, objsubid), 'initprivs', pg_temp.sorted(to_jsonb(initprivs))
+		FROM pg_init_privs JOIN object ON (classoid, objoid) = (class, id)
 	UNION ALL SELECT pg_describe_object(classoid, objoid, objsubid), 'comment', description
 		FROM pg_description JOIN object ON (classoid, objoid) = (class, id)
 	UNION ALL SELECT pg_describe_object(classoid, objoid, objsubid), 'label', label
@@ -101,4 +96,4 @@ SELECT regexp_replace(format('%s: %s = %s', name, fact, replace(value, E'\n', E'
 		'(pg_toast_|pg_attver=)[0-9]+', '\1N', 'g')
 FROM pg_temp.facts()
 WHERE fact NOT IN ('oid', 'relfilenode', 'relfrozenxid', 'relminmxid', 'relpages', 'reltuples', 'relallvisible',
-	'relacl', 'proacl', 'nspacl', 'extconfig', 'extcondition');
+	'extconfig', 'extcondition');
