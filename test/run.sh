@@ -6,7 +6,7 @@
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
-#   readme      the examples of the README and of docs/, all links, and what docs/internals.md names
+#   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
 #   isolation   several sessions at once
 #   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only that,
 #               for at most TAP_SECONDS
@@ -165,7 +165,7 @@ part_isolation() {
 part_readme() {
     local log=$BUILD/readme.log status
     build stage || { result $? 0 1; return; }
-    python3 test/readme/links.py > "$log" 2>&1 && python3 test/readme/internals.py >> "$log" 2>&1 &&
+    python3 test/readme/links.py > "$log" 2>&1 && python3 test/readme/facts.py >> "$log" 2>&1 &&
         start_server "$BUILD/readme" && psql -X -q -c 'CREATE EXTENSION minimax_m1' && wait_for_model &&
         limited 600 python3 test/readme/check.py README.md docs/*.md >> "$log" 2>&1
     status=$?

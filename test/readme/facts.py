@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Compares docs/internals.md with the code that it describes.
+"""Compares what docs/ says with the code, where that can be compared.
 
-internals.py [ROOT]: what stands in backticks is there: paths (* for any part of a name), and single words such as
-functions, types and members, which occur somewhere in the code. The table of rooms is the one of scripts/rooms.py.
-Standard library only.
+facts.py [ROOT]: what stands in backticks in docs/internals.md is there: paths (* for any part of a name), and single
+words such as functions, types and members, which occur somewhere in the code. Its table of rooms is the one of
+scripts/rooms.py. docs/settings.md has a row for each setting of src/pg/settings.c, and for no other. Standard library
+only.
 """
 import importlib.util
 import re
@@ -66,6 +67,14 @@ def room_faults(root, text):
             yield name, f"the table says {here}, scripts/rooms.py says {there}"
 
 
+def setting_faults(root, text):
+    code = (root / "src" / "pg" / "settings.c").read_text(encoding="utf-8")
+    there = set(re.findall(r'^\t\t"(minimax_m1\.\w+)", PGC_', code, re.M))
+    here = set(re.findall(r"^\| (minimax_m1\.\w+) \|", text, re.M))
+    for name in sorted(there ^ here):
+        yield name, "docs/settings.md has no row for it" if name in there else "src/pg/settings.c does not define it"
+
+
 def report(case, faults):
     faults = list(faults)
     print("\n".join([f"{'not ok' if faults else 'ok'} {case}", *(f"# {name}: {why}" for name, why in faults)]))
@@ -73,9 +82,10 @@ def report(case, faults):
 
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
-    text = (root / "docs" / "internals.md").read_text(encoding="utf-8")
-    report("names in docs/internals.md", unknown_names(root, text))
-    report("rooms in docs/internals.md", room_faults(root, text))
+    internals = (root / "docs" / "internals.md").read_text(encoding="utf-8")
+    report("names in docs/internals.md", unknown_names(root, internals))
+    report("rooms in docs/internals.md", room_faults(root, internals))
+    report("settings in docs/settings.md", setting_faults(root, (root / "docs" / "settings.md").read_text(encoding="utf-8")))
     print("done")
 
 
