@@ -29,7 +29,7 @@ extern void m1pg_unbecome(const M1Guard *guard);
 extern void m1pg_set_for_now(const char *name, const char *value);
 /* Who owns the extension's tables; InvalidOid when they are not there. */
 extern Oid	m1pg_extension_owner(void);
-/* For internal functions that act as others: an error unless the current user is the extension's owner, or a superuser. */
+/* For functions that act as others: an error unless the current user is the extension's owner, or a superuser. */
 extern void m1pg_require_owner(FunctionCallInfo fcinfo);
 /* SPI_execute_with_args, or an error. Returns the number of rows. */
 extern uint64 m1pg_query(const char *sql, int n, Oid *types, Datum *values, const char *nulls, bool read_only);

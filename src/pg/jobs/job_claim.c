@@ -1,81 +1,26 @@
 /*
  * job_claim.c
- *	  The runner takes jobs from the queue, renews its leases, and gives jobs
- *	  back. Called within a transaction, with SPI connected, as the superuser that
+ *	  The runner takes jobs from the queue, and learns when the next are due.
+ *	  Called within a transaction, with SPI connected, as the superuser that
  *	  background workers are; rows are read as the annotator's owner.
  */
+#include "pg/jobs/job_claim.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/annotator.h"
 #include "pg/jobs/guard.h"
-#include "pg/jobs/jobs.h"
-#include "pg/jobs/runner.h"
+#include "pg/jobs/job.h"
+#include "pg/jobs/job_definition.h"
+#include "pg/jobs/job_finish.h"
+#include "pg/jobs/job_lease.h"
 #include "pg/settings.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
-
-/* ---- jobs in memory ---- */
-
-static void
-wipe(const void *data, Size len)
-{
-	if (len > 0)
-		explicit_bzero(unconstify(void *, data), len);
-}
-
-void
-m1pg_free_job(M1Job *job)
-{
-	wipe(job->request.prompt.data, job->request.prompt.len);
-	wipe(job->request.system.data, job->request.system.len);
-	wipe(job->done.content.data, job->done.content.len);
-	wipe(job->done.reasoning.data, job->done.reasoning.len);
-	MemoryContextDelete(job->context);
-}
-
-uint8 *
-m1pg_hash_prompt(const char *prompt)
-{
-	bytea	   *hash = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, CStringGetTextDatum(prompt)));
-	uint8	   *copy = palloc(32);
-
-	memcpy(copy, VARDATA_ANY(hash), 32);
-	return copy;
-}
-
-ErrorData *
-m1pg_try(M1Job *job, M1Step step, void *arg)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		step(job, arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(job->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
-}
 
 /* ---- owners who were refused ---- */
 
@@ -129,8 +74,9 @@ refused_owners(void)
 
 enum
 {
-	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET, TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS,
-	MAX_ATTEMPTS, LOSSES, LEASED_AT, JSON_SCHEMA
+	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET,
+	TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS, MAX_ATTEMPTS, LOSSES, LEASED_AT,
+	JSON_SCHEMA
 };
 
 /* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
@@ -250,8 +196,8 @@ hold(const M1Job *job)
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(job->id)};
 
-	(void) m1pg_query("UPDATE minimax_m1.job SET state = 'held', leased_by = NULL, leased_at = NULL, lease_until = NULL "
-					  "WHERE id = $1", 1, types, values, NULL, false);
+	(void) m1pg_query("UPDATE minimax_m1.job SET state = 'held', " M1PG_NO_LEASE " WHERE id = $1",
+					  1, types, values, NULL, false);
 }
 
 /* A step: makes the request of a row's job, or ends the job. */
@@ -385,103 +331,6 @@ m1pg_suspect_is_due(void)
 					  0, NULL, NULL, NULL, false) > 0;
 }
 
-/* ---- leases ---- */
-
-/*
- * A job is due again after its runner was lost. When that happens to a job that
- * had the engine to itself, it is to blame: it is charged an attempt.
- */
-#define GIVE_BACK \
-	" attempts = attempts + CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES " THEN 1 ELSE 0 END," \
-	" losses = losses + CASE WHEN %s THEN 1 ELSE 0 END," \
-	" leased_by = NULL, leased_at = NULL, lease_until = NULL," \
-	" state = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
-	" AND attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END," \
-	" finished_at = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
-	" AND attempts + 1 >= max_attempts THEN clock_timestamp() END," \
-	" sqlstate = CASE WHEN %s THEN '57P03' ELSE sqlstate END," \
-	" error = CASE WHEN %s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
-	" failed_at = CASE WHEN %s THEN clock_timestamp() ELSE failed_at END "
-
-static char *
-give_back(const char *lost)
-{
-	return psprintf("UPDATE minimax_m1.job SET" GIVE_BACK, lost, lost, lost, lost, lost, lost, lost);
-}
-
-void
-m1pg_claim_orphans(void)
-{
-	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job "
-							   "WHERE state = 'running' AND (lease_until < clock_timestamp() OR NOT EXISTS ("
-							   "SELECT FROM pg_stat_activity a WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
-							   "FOR UPDATE SKIP LOCKED)", give_back("true")), 0, NULL, NULL, NULL, false);
-}
-
-void
-m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
-{
-	Datum	   *ids = palloc(Max(n, 1) * sizeof *ids);
-	Datum	   *times = palloc(Max(n, 1) * sizeof *times);
-	Oid			types[4] = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, FLOAT8OID};
-	Datum		values[4];
-	uint64		renewed;
-	bool		isnull;
-
-	for (int i = 0; i < n; i++)
-	{
-		ids[i] = Int64GetDatum(jobs[i]->id);
-		times[i] = TimestampTzGetDatum(jobs[i]->leased_at);
-		mine[i] = false;
-	}
-	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[1] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	values[2] = Int32GetDatum(MyProcPid);
-	values[3] = Float8GetDatum(m1pg_job_lease);
-	renewed = m1pg_query("UPDATE minimax_m1.job j SET lease_until = clock_timestamp() + make_interval(secs => $4) "
-						 "WHERE j.id IN (SELECT l.id FROM minimax_m1.job l JOIN unnest($1, $2) u(id, leased_at) "
-						 "ON l.id = u.id AND l.leased_at = u.leased_at WHERE l.state = 'running' AND l.leased_by = $3 "
-						 "FOR UPDATE OF l SKIP LOCKED) RETURNING j.id", 4, types, values, NULL, false);
-	for (uint64 r = 0; r < renewed; r++)
-	{
-		int64		id = DatumGetInt64(m1pg_result(r, 1, &isnull));
-
-		for (int i = 0; i < n; i++)
-			if (jobs[i]->id == id)
-				mine[i] = true;
-	}
-}
-
-#define LEASE_IS_MINE "id = $1 AND state = 'running' AND leased_by = $2 AND leased_at = $3"
-
-static uint64
-query_lease(const M1Job *job, const char *sql)
-{
-	Oid			types[3] = {INT8OID, INT4OID, TIMESTAMPTZOID};
-	Datum		values[3];
-
-	values[0] = Int64GetDatum(job->id);
-	values[1] = Int32GetDatum(MyProcPid);
-	values[2] = TimestampTzGetDatum(job->leased_at);
-	return m1pg_query(sql, 3, types, values, NULL, false);
-}
-
-bool
-m1pg_lock_lease(const M1Job *job)
-{
-	/* who has it locked is about to cancel it; should that not come about, the lease ends and the job is done anew */
-	return query_lease(job, "SELECT 1 FROM minimax_m1.job WHERE " LEASE_IS_MINE " FOR UPDATE SKIP LOCKED") > 0;
-}
-
-void
-m1pg_release(const M1Job *job, bool lost, int delay_ms)
-{
-	if (!m1pg_lock_lease(job))
-		return;
-	(void) query_lease(job, psprintf("%s, run_at = CASE %d WHEN 0 THEN run_at ELSE clock_timestamp() + %d * interval '1 ms' END "
-									 "WHERE " LEASE_IS_MINE, give_back(lost ? "true" : "false"), delay_ms, delay_ms));
-}
-
 /* ---- what comes next ---- */
 
 static TimestampTz
@@ -508,9 +357,11 @@ m1pg_next_due(void)
 	return timestamp_of_query("SELECT least("
 							  "(SELECT min(run_at) FROM minimax_m1.job WHERE state = 'pending'), "
 							  "(SELECT min(lease_until) FROM minimax_m1.job WHERE state = 'running'), "
-							  "(SELECT clock_timestamp() + '1 s' FROM pg_prepared_xacts WHERE database = current_database() LIMIT 1), "
-							  "CASE WHEN $1 >= 0 THEN (SELECT greatest(min(finished_at) + make_interval(mins => $1), clock_timestamp() + '1 min') "
-							  "FROM minimax_m1.job WHERE " FORGETTABLE ") END)",
+							  "(SELECT clock_timestamp() + '1 s' FROM pg_prepared_xacts "
+							  "WHERE database = current_database() LIMIT 1), "
+							  "CASE WHEN $1 >= 0 THEN "
+							  "(SELECT greatest(min(finished_at) + make_interval(mins => $1), "
+							  "clock_timestamp() + '1 min') FROM minimax_m1.job WHERE " FORGETTABLE ") END)",
 							  1, types, values);
 }
 
@@ -523,5 +374,6 @@ m1pg_forget_old(void)
 	if (m1pg_job_retention < 0)
 		return;
 	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job WHERE " FORGETTABLE
-					  " AND finished_at < clock_timestamp() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)", 1, types, values, NULL, false);
+					  " AND finished_at < clock_timestamp() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)",
+					  1, types, values, NULL, false);
 }

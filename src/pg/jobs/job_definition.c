@@ -4,8 +4,8 @@
  *	  turn. The statements for their rows, which are costly to make, are kept until
  *	  the definition changes, or PostgreSQL tells that the table has.
  */
+#include "pg/jobs/job_definition.h"
 #include "pg/jobs/annotator.h"
-#include "pg/jobs/runner.h"
 
 #include "utils/inval.h"
 #include "utils/memutils.h"

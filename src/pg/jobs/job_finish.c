@@ -8,11 +8,13 @@
  *	  Answer and end of the job are one transaction: neither is there without the
  *	  other.
  */
+#include "pg/jobs/job_finish.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/annotator.h"
 #include "pg/jobs/guard.h"
-#include "pg/jobs/jobs.h"
-#include "pg/jobs/runner.h"
+#include "pg/jobs/job.h"
+#include "pg/jobs/job_definition.h"
+#include "pg/jobs/job_lease.h"
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -62,7 +64,9 @@ m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good)
 {
 	int			attempts = job->attempts + 1;
 	bool		dead = for_good || attempts >= job->max_attempts;
-	Oid			types[9] = {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Oid			types[9] = {
+		INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID
+	};
 	Datum		values[9];
 	char		nulls[9] = "         ";
 
@@ -79,8 +83,8 @@ m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good)
 	values[8] = text_or_null(error->hint, &nulls[8]);
 	(void) m1pg_query("UPDATE minimax_m1.job SET attempts = $2, run_at = $3, "
 					  "state = CASE $4 WHEN 1 THEN 'failed' ELSE 'pending' END, "
-					  "finished_at = CASE $4 WHEN 1 THEN $5 END, failed_at = $5, sqlstate = $6, error = $7, detail = $8, "
-					  "hint = $9, leased_by = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1",
+					  "finished_at = CASE $4 WHEN 1 THEN $5 END, failed_at = $5, sqlstate = $6, error = $7, "
+					  "detail = $8, hint = $9, " M1PG_NO_LEASE " WHERE id = $1",
 					  9, types, values, nulls, false);
 	if (dead && job->annotator_id != 0)
 		(void) m1pg_try(job, mark_row_failed, NULL);
@@ -111,7 +115,7 @@ write_submitted(M1Job *job)
 	(void) m1pg_query("UPDATE minimax_m1.job SET state = 'done', content = $2, reasoning = $3, finish_reason = $4, "
 					  "prompt_tokens = $5, completion_tokens = $6, finished_at = clock_timestamp(), "
 					  "sqlstate = NULL, error = NULL, detail = NULL, hint = NULL, failed_at = NULL, "
-					  "leased_by = NULL, leased_at = NULL, lease_until = NULL WHERE id = $1",
+					  M1PG_NO_LEASE " WHERE id = $1",
 					  6, types, values, nulls, false);
 }
 
@@ -130,9 +134,11 @@ end_row_job(const M1Job *job, bool annotated)
 	if (!annotated)
 		return;
 	/* the rate decays with a time constant of a minute */
-	(void) m1pg_query("INSERT INTO minimax_m1.annotator_progress AS p (annotator_id, done, rate) VALUES ($2, 1, 1 / 60.0) "
+	(void) m1pg_query("INSERT INTO minimax_m1.annotator_progress AS p (annotator_id, done, rate) "
+					  "VALUES ($2, 1, 1 / 60.0) "
 					  "ON CONFLICT (annotator_id) DO UPDATE SET done = p.done + 1, last_done = excluded.last_done, "
-					  "rate = 1 / 60.0 + p.rate * exp(- greatest(extract(epoch FROM excluded.last_done - p.last_done), 0) / 60)",
+					  "rate = 1 / 60.0 + p.rate * "
+					  "exp(- greatest(extract(epoch FROM excluded.last_done - p.last_done), 0) / 60)",
 					  3, types, values, NULL, false);
 }
 

@@ -168,7 +168,8 @@ insert_job(Submission *s, int64 *id)
 
 	if (m1pg_query("INSERT INTO minimax_m1.job (owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
 				   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
-				   "ON CONFLICT (owner, dedupe_key) WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
+				   "ON CONFLICT (owner, dedupe_key) "
+				   "WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
 				   "DO NOTHING RETURNING id", N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
 		return false;
 	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));

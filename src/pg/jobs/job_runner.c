@@ -14,9 +14,13 @@
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/job.h"
+#include "pg/jobs/job_claim.h"
+#include "pg/jobs/job_definition.h"
+#include "pg/jobs/job_finish.h"
+#include "pg/jobs/job_lease.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/jobs.h"
-#include "pg/jobs/runner.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
 
@@ -41,7 +45,7 @@
 #define MOST_PAUSE_MS	30000
 /* When other databases wait for a runner, this one makes room after this. */
 #define FAIR_SHARE_MS	30000
-/* The engine or its worker may be lost without a sign: waits are never longer than this while requests are in flight. */
+/* The engine or its worker may be lost without a sign: while requests are in flight, no wait is longer than this. */
 #define LOOK_MS			1000
 
 static dlist_head jobs = DLIST_STATIC_INIT(jobs);	/* in flight, or with a result that is not written yet */
@@ -55,8 +59,9 @@ static int	pause_ms = FIRST_PAUSE_MS;
 static bool paused_for_engine = false;
 static volatile sig_atomic_t in_turn = false;
 
-int
-m1pg_runner_places(void)
+/* How many jobs may be in flight. */
+static int
+places(void)
 {
 	return m1pg_job_requests > 0 ? m1pg_job_requests : m1pg_max_requests;
 }
@@ -337,14 +342,14 @@ count_jobs(void)
 static int
 places_free(void)
 {
-	int			n = m1pg_runner_places();
+	int			n = places();
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &jobs)
 		if (!dlist_container(M1Job, node, iter.cur)->ended)
 			n--;
 	/* nor may they pile up */
-	return Min(n, 4 * m1pg_runner_places() - n_jobs);
+	return Min(n, 4 * places() - n_jobs);
 }
 
 static void
@@ -383,14 +388,15 @@ turn_is_due(void)
 	dlist_foreach(iter, &jobs)
 		if (can_write(dlist_container(M1Job, node, iter.cur), now))
 			return true;
-	return (more_may_be_due && !alone && places_free() > 0 && !is_paused()) || (n_jobs > 0 && is_time_again(renewed_at));
+	return (more_may_be_due && !alone && places_free() > 0 && !is_paused()) ||
+		(n_jobs > 0 && is_time_again(renewed_at));
 }
 
 /* What is done once in a while, however busy the queue is. */
 static void
 tidy_up(void)
 {
-	m1pg_claim_orphans();
+	m1pg_release_orphans();
 	m1pg_forget_old();
 	tidied_at = GetCurrentTimestamp();
 }
@@ -527,7 +533,8 @@ work(void)
 		}
 		woken = m1pg_runner_woken();
 		more_may_be_due = more_may_be_due || woken;
-		making_room = TimestampDifferenceExceeds(started, GetCurrentTimestamp(), FAIR_SHARE_MS) && m1pg_runner_others_wait();
+		making_room = TimestampDifferenceExceeds(started, GetCurrentTimestamp(), FAIR_SHARE_MS) &&
+			m1pg_runner_others_wait();
 		poll_requests();
 		/* a job in flight may be what somebody has cancelled */
 		if ((turn_is_due() || (woken && n_jobs > 0)) && !turn(woken, making_room))

@@ -5,9 +5,11 @@
  *   job_shared.c         which databases have work, who runs it, and who is to be woken
  *   job_launcher.c       the background worker that starts a runner where there is work
  *   job_runner.c         the runner's loop: one process for one database, as long as it has work
- *   job_claim.c          the runner takes jobs, and gives them back
+ *   job_claim.c          the runner takes jobs
  *   job_finish.c         the runner writes results and failures
+ *   job_lease.c          by what a job is this runner's, until it is given back
  *   job_definition.c     the definitions that the runner works with
+ *   job.c                a job in the runner's memory
  *   job_functions.c      submit(), wait_for()
  *   annotator.c          a definition, and the rows of its table
  *   annotator_trigger.c  the triggers

@@ -1,0 +1,54 @@
+/*
+ * job.h - a job in a runner's memory (job.c).
+ *
+ * A job in flight is a row with this process's lease, and an M1Job here. What
+ * is here may be lost at any time: the lease ends, and the job is done anew.
+ * All of a runner is one process and one thread.
+ */
+#ifndef M1PG_JOB_H
+#define M1PG_JOB_H
+
+#include "pg/client/exchange.h"
+
+#include "datatype/timestamp.h"
+#include "lib/ilist.h"
+
+/* A job under which engine or runner went away this often is run with no other beside it. */
+#define M1PG_SUSPECT_LOSSES "3"	/* in SQL */
+
+typedef struct M1Job
+{
+	dlist_node	node;
+	MemoryContext context;		/* holds the job and all that belongs to it */
+	int64		id;
+	TimestampTz leased_at;		/* with the process ID, tells this lease from any other */
+	Oid			owner;
+	int			annotator_id;	/* 0 = submitted */
+	char	  **key;
+	int			n_keys;
+	int			attempts;
+	int			max_attempts;
+	int			losses;
+	m1w_generate request;
+	uint8	   *hash;			/* of the rendered prompt of a row */
+	M1Exchange *exchange;		/* NULL before and after */
+	bool		reached_engine;
+	bool		ended;			/* result or failure are there */
+	m1w_done	done;			/* slices in the context */
+	m1_error	error;			/* code M1_OK = result */
+	int			write_tries;
+	TimestampTz write_at;		/* 0 = at once */
+} M1Job;
+
+/* Frees a job, and wipes what it holds of prompts and answers. */
+extern void m1pg_free_job(M1Job *job);
+extern uint8 *m1pg_hash_prompt(const char *prompt);
+
+/*
+ * Runs a step of a job in a subtransaction. Returns NULL, or the error that it
+ * ended with, in the job's context.
+ */
+typedef void (*M1Step) (M1Job *job, void *arg);
+extern ErrorData *m1pg_try(M1Job *job, M1Step step, void *arg);
+
+#endif							/* M1PG_JOB_H */

@@ -1,0 +1,27 @@
+/*
+ * job_finish.h - ending jobs (job_finish.c), within a transaction.
+ */
+#ifndef M1PG_JOB_FINISH_H
+#define M1PG_JOB_FINISH_H
+
+#include "pg/jobs/annotator.h"
+#include "pg/jobs/job.h"
+
+/* What finishing a job led to. */
+typedef enum M1JobOutcome
+{
+	M1_JOB_OVER,				/* result, failure or release are written */
+	M1_JOB_LATER,				/* the row is locked: try again at write_at */
+	M1_JOB_OUTAGE,				/* released: the engine could not be reached */
+	M1_JOB_OVERLOAD				/* released: the request was refused for now */
+} M1JobOutcome;
+
+extern M1JobOutcome m1pg_finish(M1Job *job);
+/* Records that an attempt has failed. */
+extern void m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good);
+/* Whether the error says nothing about the job: it met with a lock, or was in another's way. */
+extern bool m1pg_is_passing(const ErrorData *error);
+/* The row's prompt is NULL: so is its annotation. */
+extern void m1pg_finish_empty(M1Job *job, const M1Rows *rows);
+
+#endif							/* M1PG_JOB_FINISH_H */

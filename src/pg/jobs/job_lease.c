@@ -1,0 +1,123 @@
+/*
+ * job_lease.c
+ *	  The leases by which jobs are this runner's: held, renewed, given back.
+ *	  Called within a transaction, with SPI connected.
+ *
+ *	  A lease is of a process and a moment: leased_by and leased_at. Whoever writes
+ *	  anything of a job has locked its row and found that it holds the lease.
+ */
+#include "pg/jobs/job_lease.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job.h"
+#include "pg/settings.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/timestamp.h"
+
+/* ---- held ---- */
+
+#define LEASE_IS_MINE "id = $1 AND state = 'running' AND leased_by = $2 AND leased_at = $3"
+
+static uint64
+query_lease(const M1Job *job, const char *sql)
+{
+	Oid			types[3] = {INT8OID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(MyProcPid);
+	values[2] = TimestampTzGetDatum(job->leased_at);
+	return m1pg_query(sql, 3, types, values, NULL, false);
+}
+
+bool
+m1pg_lock_lease(const M1Job *job)
+{
+	/* who has it locked is about to cancel it; should that not come about, the lease ends and the job is done anew */
+	return query_lease(job, "SELECT 1 FROM minimax_m1.job WHERE " LEASE_IS_MINE " FOR UPDATE SKIP LOCKED") > 0;
+}
+
+static Datum
+array_of_8_bytes(Datum *values, int n, Oid type)
+{
+	return PointerGetDatum(construct_array(values, n, type, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+void
+m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
+{
+	Datum	   *ids = palloc(Max(n, 1) * sizeof *ids);
+	Datum	   *times = palloc(Max(n, 1) * sizeof *times);
+	Oid			types[4] = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, FLOAT8OID};
+	Datum		values[4];
+	uint64		renewed;
+	bool		isnull;
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = Int64GetDatum(jobs[i]->id);
+		times[i] = TimestampTzGetDatum(jobs[i]->leased_at);
+		mine[i] = false;
+	}
+	values[0] = array_of_8_bytes(ids, n, INT8OID);
+	values[1] = array_of_8_bytes(times, n, TIMESTAMPTZOID);
+	values[2] = Int32GetDatum(MyProcPid);
+	values[3] = Float8GetDatum(m1pg_job_lease);
+	renewed = m1pg_query("UPDATE minimax_m1.job j SET lease_until = clock_timestamp() + make_interval(secs => $4) "
+						 "WHERE j.id IN (SELECT l.id FROM minimax_m1.job l JOIN unnest($1, $2) u(id, leased_at) "
+						 "ON l.id = u.id AND l.leased_at = u.leased_at WHERE l.state = 'running' AND l.leased_by = $3 "
+						 "FOR UPDATE OF l SKIP LOCKED) RETURNING j.id", 4, types, values, NULL, false);
+	for (uint64 r = 0; r < renewed; r++)
+	{
+		int64		id = DatumGetInt64(m1pg_result(r, 1, &isnull));
+
+		for (int i = 0; i < n; i++)
+			if (jobs[i]->id == id)
+				mine[i] = true;
+	}
+}
+
+/* ---- given back ---- */
+
+/*
+ * A job is due again after its runner was lost. When that happens to a job that
+ * had the engine to itself, it is to blame: it is charged an attempt.
+ */
+#define GIVE_BACK \
+	" attempts = attempts + CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES " THEN 1 ELSE 0 END," \
+	" losses = losses + CASE WHEN %s THEN 1 ELSE 0 END," \
+	" " M1PG_NO_LEASE "," \
+	" state = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
+	" AND attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END," \
+	" finished_at = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
+	" AND attempts + 1 >= max_attempts THEN clock_timestamp() END," \
+	" sqlstate = CASE WHEN %s THEN '57P03' ELSE sqlstate END," \
+	" error = CASE WHEN %s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
+	" failed_at = CASE WHEN %s THEN clock_timestamp() ELSE failed_at END "
+
+static char *
+give_back(const char *lost)
+{
+	return psprintf("UPDATE minimax_m1.job SET" GIVE_BACK, lost, lost, lost, lost, lost, lost, lost);
+}
+
+void
+m1pg_release(const M1Job *job, bool lost, int delay_ms)
+{
+	if (!m1pg_lock_lease(job))
+		return;
+	(void) query_lease(job, psprintf("%s, run_at = CASE %d WHEN 0 THEN run_at "
+									 "ELSE clock_timestamp() + %d * interval '1 ms' END WHERE " LEASE_IS_MINE,
+									 give_back(lost ? "true" : "false"), delay_ms, delay_ms));
+}
+
+void
+m1pg_release_orphans(void)
+{
+	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job WHERE state = 'running' AND "
+							   "(lease_until < clock_timestamp() OR NOT EXISTS (SELECT FROM pg_stat_activity a "
+							   "WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
+							   "FOR UPDATE SKIP LOCKED)", give_back("true")), 0, NULL, NULL, NULL, false);
+}

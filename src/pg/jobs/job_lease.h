@@ -1,0 +1,22 @@
+/*
+ * job_lease.h - the leases by which jobs are this runner's (job_lease.c), within a
+ * transaction.
+ */
+#ifndef M1PG_JOB_LEASE_H
+#define M1PG_JOB_LEASE_H
+
+#include "pg/jobs/job.h"
+
+/* In an UPDATE of a job that nobody works on any more. */
+#define M1PG_NO_LEASE "leased_by = NULL, leased_at = NULL, lease_until = NULL"
+
+/* Locks the job's row. false when the lease is not held any more: nothing of the job may be written. */
+extern bool m1pg_lock_lease(const M1Job *job);
+/* Extends the leases of these. mine[i] is false when the job has been cancelled, or is another runner's. */
+extern void m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n);
+/* Gives the job back, due in so many milliseconds; `lost` when the engine went away under it. */
+extern void m1pg_release(const M1Job *job, bool lost, int delay_ms);
+/* Jobs whose runner is gone are due again. */
+extern void m1pg_release_orphans(void);
+
+#endif							/* M1PG_JOB_LEASE_H */
