@@ -66,7 +66,8 @@ read_stops(ArrayType *array, m1w_generate *g)
 
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	if (n > M1W_MAX_STOPS)
-		m1pg_bad_argument("too many stop strings", psprintf("There are %d; at most %d are possible.", n, M1W_MAX_STOPS));
+		m1pg_bad_argument("too many stop strings",
+						  psprintf("There are %d; at most %d are possible.", n, M1W_MAX_STOPS));
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])

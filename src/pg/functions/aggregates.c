@@ -196,13 +196,17 @@ new_tree(MemoryContext context, const char *function, const m1_slice *instructio
 	return tree;
 }
 
+static bool
+same_text(m1_slice a, m1_slice b)
+{
+	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
+
 static void
 check_same_instruction(const Tree *tree, const m1_slice *instruction)
 {
-	const m1_slice *first = &tree->task.instruction;
-
 	if (tree->default_instruction ? instruction == NULL :
-		instruction != NULL && instruction->len == first->len && memcmp(instruction->data, first->data, first->len) == 0)
+		instruction != NULL && same_text(*instruction, tree->task.instruction))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -111,6 +111,7 @@ read_chosen(const char *answer, const List *labels)
 static bool
 choose_several(const text *input, const List *labels, List **chosen, m1_error *error)
 {
+	const char *task = join("Classify the following text as one or more of, as a JSON array: ", labels);
 	m1w_generate g;
 	StringInfoData schema;
 	char	   *answer;
@@ -121,8 +122,7 @@ choose_several(const text *input, const List *labels, List **chosen, m1_error *e
 	m1pg_append_json_strings(&schema, labels);
 	appendStringInfo(&schema, "}, \"minItems\": 1, \"maxItems\": %d}", list_length(labels));
 	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, schema.data);
-	if (!m1pg_read_task(&g, join("Classify the following text as one or more of, as a JSON array: ", labels), input, error) ||
-		!m1pg_run_constrained(&g, "classify", &answer, error))
+	if (!m1pg_read_task(&g, task, input, error) || !m1pg_run_constrained(&g, "classify", &answer, error))
 		return false;
 	*chosen = read_chosen(answer, labels);
 	return true;

@@ -43,7 +43,8 @@ find_target(FunctionCallInfo fcinfo, Target *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("minimax_m1: %s is not a composite type", format_type_be(target->type)),
-				 errhint("Give NULL::some_type, where some_type is a table or was made with CREATE TYPE ... AS (...).")));
+				 errhint("Give NULL::some_type, where some_type is a table or was made with "
+						 "CREATE TYPE ... AS (...).")));
 	target->tupdesc = lookup_rowtype_tupdesc_copy(target->row_type, -1);
 	if (m1pg_names_of_row(target->tupdesc)[0] == '\0')
 		ereport(ERROR,

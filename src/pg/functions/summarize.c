@@ -1,9 +1,10 @@
 /*
  * summarize.c
- *	  summarize(), and the rounds of it that the aggregates use: one pass when the document fits the context; otherwise each
- *	  part is summarized and the summaries are put together and summarized again,
- *	  until they fit. Nothing is ever cut off: a part whose summary did not come
- *	  to its end is split and done again.
+ *	  summarize(), and the rounds of it that the aggregates use: one pass when the
+ *	  document fits the context; otherwise each part is summarized and the
+ *	  summaries are put together and summarized again, until they fit. Nothing is
+ *	  ever cut off: a part whose summary did not come to its end is split and done
+ *	  again.
  */
 #include "pg/client/request.h"
 #include "pg/client/texts.h"

@@ -149,7 +149,8 @@ append_numeric(StringInfo s, int32 typmod, bool nullable)
 	for (int i = 0; i < digits && i < 18; i++)
 		limit *= 10;
 	append_schema(s, scale <= 0 ? "integer" : "number", nullable,
-				  psprintf(", \"exclusiveMinimum\": " INT64_FORMAT ", \"exclusiveMaximum\": " INT64_FORMAT, -limit, limit));
+				  psprintf(", \"exclusiveMinimum\": " INT64_FORMAT ", \"exclusiveMaximum\": " INT64_FORMAT,
+						   -limit, limit));
 }
 
 static void

@@ -183,15 +183,17 @@ admits_tokens(const M1Quota *quota, Oid role, int64 tokens, int64 reserved, m1_e
 	int64		minute = m1pg_minute(GetCurrentTimestamp());
 	M1RoleHour *r = m1pg_role_hour(role, true);
 	int64		used = m1_hour_used(&r->tokens, minute);
+	bool		never;
 
 	r->limited = 1;
 	if (used + reserved + tokens <= quota->tokens_per_hour)
 		return true;
 	/* without a model's context, what the request may take is not known yet */
-	m1_fail(error, tokens > quota->tokens_per_hour && m1pg_shared->model.context > 0 ? M1_E_OVER_QUOTA : M1_E_OVERLOADED,
+	never = tokens > quota->tokens_per_hour && m1pg_shared->model.context > 0;
+	m1_fail(error, never ? M1_E_OVER_QUOTA : M1_E_OVERLOADED,
 			"the token quota of role \"%s\" has no room for this request", quota->role_name);
-	m1_error_detail(error, INT64_FORMAT " of " INT64_FORMAT " tokens were used within the hour, running requests may take "
-					INT64_FORMAT " more, and this one up to " INT64_FORMAT ".",
+	m1_error_detail(error, INT64_FORMAT " of " INT64_FORMAT " tokens were used within the hour, "
+					"running requests may take " INT64_FORMAT " more, and this one up to " INT64_FORMAT ".",
 					used, quota->tokens_per_hour, reserved, tokens);
 	hint_when(r, minute, quota->tokens_per_hour - tokens, reserved, error);
 	return false;
@@ -209,7 +211,8 @@ m1pg_quota_admits(const M1Quota *quota, Oid role, int64 tokens, m1_error *error)
 	if (quota->max_concurrent >= 0 && running >= quota->max_concurrent)
 	{
 		m1_fail(error, M1_E_OVERLOADED, "role \"%s\" has as many requests as its quota allows", quota->role_name);
-		m1_error_detail(error, "%d are running or waiting; " INT64_FORMAT " are allowed.", running, quota->max_concurrent);
+		m1_error_detail(error, "%d are running or waiting; " INT64_FORMAT " are allowed.",
+						running, quota->max_concurrent);
 		m1_error_hint(error, "%s", quota->max_concurrent == 0 ? "Have the quota raised: see minimax_m1.set_quota." :
 					  "Try again when one of them has ended.");
 		return false;
