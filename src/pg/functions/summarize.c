@@ -20,8 +20,12 @@
 PG_FUNCTION_INFO_V1(m1pg_summarize);
 
 #define DEFAULT_INSTRUCTION "Summarize the following text."
-/* Tokens of the chat markup around system prompt and user text, with some to spare. */
-#define MARKUP_TOKENS 48
+/*
+ * Tokens of the chat markup around system prompt and user text, with some to
+ * spare: about 20 are usual. Should it take more, the reply has so much less;
+ * quotas, which promise, reckon with the most (quota.c).
+ */
+#define LIKELY_MARKUP_TOKENS 48
 /* A part this small whose summary still does not fit means that the context is too small. */
 #define SMALLEST_PART_TOKENS 16
 
@@ -294,7 +298,7 @@ m1pg_summary_init(M1Summary *task, const char *function, const m1_slice *instruc
 		!m1pg_summary_count(task, task->request.system, &system))
 		return false;
 	task->context = context_size();
-	task->overhead = MARKUP_TOKENS + system + words;
+	task->overhead = LIKELY_MARKUP_TOKENS + system + words;
 	/* reasoning is part of the reply: a third of the context is left for both */
 	task->reply = Max(task->context / 3, 1);
 	task->wish = max_tokens;

@@ -7,6 +7,7 @@
  *	  it needs an SPI connection of the caller's.
  */
 #include "pg/jobs/annotator.h"
+#include "pg/client/constrained.h"
 #include "pg/client/request.h"
 #include "pg/client/template.h"
 #include "pg/client/texts.h"
@@ -72,10 +73,7 @@ read_options(M1Annotator *a, int first, MemoryContext context)
 	if (!isnull)
 		a->request.top_p = DatumGetFloat4(value);
 	if (schema != NULL)
-	{
-		a->request.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
-		a->request.constraint_text = m1pg_to_utf8(schema, strlen(schema));
-	}
+		m1pg_constrain(&a->request, M1W_CONSTRAINT_JSON_SCHEMA, schema);
 	MemoryContextSwitchTo(old);
 }
 

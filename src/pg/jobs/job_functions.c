@@ -3,8 +3,8 @@
  *	  submit() and wait_for(), and what the SQL functions of jobs need from C.
  *	  poll(), cancel_job() and the rest are SQL behind the gate (guard.c).
  */
+#include "pg/client/constrained.h"
 #include "pg/client/request.h"
-#include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/report.h"
@@ -15,7 +15,6 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
@@ -56,18 +55,14 @@ m1pg_check_options(PG_FUNCTION_ARGS)
 static void
 check_json_schema(Jsonb *schema)
 {
-	StringInfoData s;
 	m1w_generate g;
 	M1Result	result;
 
-	initStringInfo(&s);
-	JsonbToCString(&s, &schema->root, VARSIZE(schema));
 	m1pg_default_request(&g);
 	g.prompt = m1_slice_of("x");
 	g.max_tokens = 1;
 	g.thinking_budget = 0;
-	g.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
-	g.constraint_text = m1pg_to_utf8(s.data, s.len);
+	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
 	m1pg_run(&g, "check_json_schema", &result);
 }
 

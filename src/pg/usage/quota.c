@@ -32,9 +32,10 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#define MARKUP_TOKENS	64		/* of the chat markup around system prompt and user text, at most */
-#define TOOLS_TOKENS	512		/* of the words that introduce tools */
-#define CLOSING_TOKENS	16		/* of the tag that closes a reasoning which max_tokens has cut */
+/* At most, so that a quota is never exceeded: */
+#define MOST_MARKUP		64		/* tokens of the chat markup around system prompt and user text */
+#define MOST_TOOLS		512		/* of the words that introduce tools */
+#define MOST_CLOSING	16		/* of the tag that closes a reasoning which max_tokens has cut */
 
 /* ---- what a role may ---- */
 
@@ -109,8 +110,8 @@ most_prompt(const m1w_generate *g)
 {
 	if (g->ids.len > 0)
 		return (int64) g->ids.len;
-	return (int64) (g->prompt.len + g->system.len + g->messages.len + g->tools.len) + MARKUP_TOKENS +
-		(g->tools.len > 0 ? TOOLS_TOKENS : 0);
+	return (int64) (g->prompt.len + g->system.len + g->messages.len + g->tools.len) + MOST_MARKUP +
+		(g->tools.len > 0 ? MOST_TOOLS : 0);
 }
 
 /* A longer prompt is refused, and a reply gets what is left. Not known until a model has been loaded. */
@@ -125,7 +126,7 @@ within_context(int64 tokens)
 M1MostTokens
 m1pg_most_tokens(const m1w_generate *g)
 {
-	int			closing = g->ids.len > 0 ? 0 : CLOSING_TOKENS;
+	int			closing = g->ids.len > 0 ? 0 : MOST_CLOSING;
 
 	return (M1MostTokens) {
 		.all = within_context(most_prompt(g) + g->max_tokens) + closing,
