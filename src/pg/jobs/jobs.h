@@ -1,21 +1,5 @@
 /*
  * jobs.h - durable jobs and annotators, as the rest of the library sees them.
- *
- *   guard.c              acting as another role; the gate from public to internal SQL functions
- *   job_shared.c         which databases have work, who runs it, and who is to be woken
- *   job_launcher.c       the background worker that starts a runner where there is work
- *   job_runner.c         the runner's loop: one process for one database, as long as it has work
- *   job_claim.c          the runner takes jobs
- *   job_finish.c         the runner writes results and failures
- *   job_lease.c          by what a job is this runner's, until it is given back
- *   job_definition.c     the definitions that the runner works with
- *   job.c                a job in the runner's memory
- *   job_functions.c      submit(), wait_for()
- *   annotator.c          a definition, and the rows of its table
- *   annotator_trigger.c  the triggers
- *
- * The queue is the table minimax_m1.job. What is pending, leased or done is
- * told by it alone: processes and shared memory may be lost at any time.
  */
 #ifndef M1PG_JOBS_H
 #define M1PG_JOBS_H
