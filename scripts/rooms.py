@@ -30,8 +30,7 @@ ROOMS = {
     "pg/jobs": "base wire pg pg/usage pg/client",
 }
 # What puts the library together may know all of it.
-COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs",
-             "pg/shared.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
+COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
 
 LONGEST_FILE = 700
 LONGEST_FUNCTION = 100

@@ -5,6 +5,8 @@
 #include "pg/jobs/jobs.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
+#include "pg/usage/usage.h"
+#include "pg/usage/usage_file.h"
 #include "pg/worker/worker.h"
 
 #include "miscadmin.h"
@@ -28,6 +30,8 @@ on_shmem_request(void)
 		previous_request_hook();
 #endif
 	m1pg_shared_request();
+	m1pg_usage_request();
+	m1pg_jobs_shared_request();
 }
 
 static void
@@ -35,7 +39,12 @@ on_shmem_startup(void)
 {
 	if (previous_startup_hook)
 		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	m1pg_shared_startup();
+	if (m1pg_usage_startup())
+		m1pg_usage_load();
+	m1pg_jobs_shared_startup();
+	LWLockRelease(AddinShmemInitLock);
 }
 
 static void

@@ -7,9 +7,7 @@
  *	  never block.
  */
 #include "pg/shared.h"
-#include "pg/jobs/jobs.h"
 #include "pg/settings.h"
-#include "pg/usage/usage.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -20,8 +18,8 @@
 
 M1Shared   *m1pg_shared = NULL;
 
-Size
-m1pg_shared_size(void)
+static Size
+shared_size(void)
 {
 	Size		slots = mul_size((Size) m1pg_max_requests + (Size) m1pg_max_queue, sizeof(M1Slot));
 
@@ -31,9 +29,8 @@ m1pg_shared_size(void)
 void
 m1pg_shared_request(void)
 {
-	RequestAddinShmemSpace(add_size(m1pg_shared_size(), m1pg_usage_size()));
+	RequestAddinShmemSpace(shared_size());
 	RequestNamedLWLockTranche(TRANCHE, 1);
-	m1pg_jobs_shared_request();
 }
 
 void
@@ -41,17 +38,12 @@ m1pg_shared_startup(void)
 {
 	bool		found;
 
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	m1pg_shared = ShmemInitStruct(TRANCHE, m1pg_shared_size(), &found);
-	if (!found)
-	{
-		memset(m1pg_shared, 0, m1pg_shared_size());
-		m1pg_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
-		m1pg_shared->n_slots = m1pg_max_requests + m1pg_max_queue;
-	}
-	m1pg_usage_startup();
-	m1pg_jobs_shared_startup();
-	LWLockRelease(AddinShmemInitLock);
+	m1pg_shared = ShmemInitStruct(TRANCHE, shared_size(), &found);
+	if (found)
+		return;
+	memset(m1pg_shared, 0, shared_size());
+	m1pg_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+	m1pg_shared->n_slots = m1pg_max_requests + m1pg_max_queue;
 }
 
 void

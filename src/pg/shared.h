@@ -113,7 +113,7 @@ typedef struct M1Shared
 /* NULL when the library was not preloaded. */
 extern M1Shared *m1pg_shared;
 
-extern Size m1pg_shared_size(void);
+/* As the server starts; the latter with AddinShmemInitLock held. */
 extern void m1pg_shared_request(void);
 extern void m1pg_shared_startup(void);
 /* Raises the error that tells how to preload the library, when it was not. */

@@ -11,7 +11,6 @@
 #include "pg/usage/usage.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
-#include "pg/usage/usage_file.h"
 
 #include <limits.h>
 
@@ -27,24 +26,30 @@ M1Usage    *m1pg_usage = NULL;
 
 /* ---- the tables ---- */
 
-Size
-m1pg_usage_size(void)
+static Size
+usage_size(void)
 {
 	return add_size(offsetof(M1Usage, rows), mul_size(m1pg_max_usage_rows, sizeof(M1UsageRow)));
 }
 
 void
+m1pg_usage_request(void)
+{
+	RequestAddinShmemSpace(usage_size());
+}
+
+bool
 m1pg_usage_startup(void)
 {
 	bool		found;
 
-	m1pg_usage = ShmemInitStruct("minimax_m1 usage", m1pg_usage_size(), &found);
+	m1pg_usage = ShmemInitStruct("minimax_m1 usage", usage_size(), &found);
 	if (found)
-		return;
-	memset(m1pg_usage, 0, m1pg_usage_size());
+		return false;
+	memset(m1pg_usage, 0, usage_size());
 	m1pg_usage->max_rows = m1pg_max_usage_rows;
 	m1pg_usage->stats_since = GetCurrentTimestamp();
-	m1pg_usage_load();
+	return true;
 }
 
 bool

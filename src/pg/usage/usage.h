@@ -80,8 +80,9 @@ typedef struct M1Usage
 /* NULL when the library was not preloaded. */
 extern M1Usage *m1pg_usage;
 
-extern Size m1pg_usage_size(void);
-extern void m1pg_usage_startup(void);
+/* As the server starts; the latter with AddinShmemInitLock held, and true when the counters are new. */
+extern void m1pg_usage_request(void);
+extern bool m1pg_usage_startup(void);
 
 /* Whether a request of this type runs the model. The others cost no tokens and are no calls. */
 extern bool m1pg_runs_model(m1w_type type);
