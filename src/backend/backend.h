@@ -55,6 +55,17 @@ typedef struct m1b_matrix
 	int cols;
 } m1b_matrix;
 
+/* A matrix as it is stored, row-major: all of it, even where each device is to have a part. */
+typedef struct m1b_stored_matrix
+{
+	const void *host; /* see m1b_ops.matrix for how long it must stay */
+	m1b_dtype type;
+	m1b_use use;
+	m1b_split split; /* how several devices are to divide it */
+	int rows;
+	int cols;
+} m1b_stored_matrix;
+
 /* What the sizes of states and of the attention operations depend on. */
 typedef struct m1b_geometry
 {
@@ -273,11 +284,10 @@ typedef struct m1b_ops
 	m1_status (*configure)(m1b_backend *b, const m1b_geometry *g, m1_error *err);
 
 	/*
-	 * Makes a stored matrix, row-major, usable by operations. *borrowed tells whether the host bytes must stay where
-	 * they are until close; if not, the backend has a copy of its own.
+	 * Makes a stored matrix usable by operations. *borrowed tells whether the host bytes must stay where they are until
+	 * close; if not, the backend has a copy of its own.
 	 */
-	m1_status (*matrix)(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows,
-						int cols, m1b_matrix *out, bool *borrowed, m1_error *err);
+	m1_status (*matrix)(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err);
 	/* n floats of device memory, zeroed, freed by close; filled from host when that is not NULL. */
 	float *(*scratch)(m1b_backend *b, size_t n, const float *host);
 

@@ -87,6 +87,7 @@ static void
 matrix(loader *l, m1_role role, int layer, int expert, m1b_use use, m1b_matrix *out)
 {
 	m1_weight stored;
+	m1b_stored_matrix p;
 	m1_weight w;
 	bool borrowed;
 
@@ -95,8 +96,9 @@ matrix(loader *l, m1_role role, int layer, int expert, m1b_use use, m1b_matrix *
 	w = prepare(l, role, &stored);
 	if (l->status != M1_OK)
 		return;
-	l->status = l->backend->ops->matrix(l->backend, w.data, w.type, use, m1_role_split(role), w.rows, w.cols, out,
-										&borrowed, l->err);
+	p = (m1b_stored_matrix){
+		.host = w.data, .type = w.type, .use = use, .split = m1_role_split(role), .rows = w.rows, .cols = w.cols};
+	l->status = l->backend->ops->matrix(l->backend, &p, out, &borrowed, l->err);
 	if (l->status != M1_OK)
 		return;
 	if (borrowed && w.data == l->staging)

@@ -175,11 +175,12 @@ random_weights(m1b_dtype type, size_t n)
 static m1b_matrix
 matrix(slice *s, const void *stored, m1b_dtype type, m1b_use use, int rows, int cols)
 {
+	const m1b_stored_matrix p = {.host = stored, .type = type, .use = use, .rows = rows, .cols = cols};
 	m1b_backend *b = s->model.backend;
 	m1b_matrix m;
 	bool borrowed;
 
-	slice_must(s, b->ops->matrix(b, stored, type, use, M1B_WHOLE, rows, cols, &m, &borrowed, &s->err));
+	slice_must(s, b->ops->matrix(b, &p, &m, &borrowed, &s->err));
 	return m;
 }
 

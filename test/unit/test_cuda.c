@@ -17,7 +17,7 @@
 
 #include "backend/backend.h"
 #include "blocks/blocks.h"
-#include "../../kernels/m1k.h"
+#include "kernels/m1k.h"
 
 static uint64_t seed = 20260711;
 
@@ -178,11 +178,12 @@ random_weights(m1b_dtype type, size_t n)
 static m1b_matrix
 load(m1b_backend *b, const uint8_t *w, m1b_dtype type, m1b_use use, int rows, int cols)
 {
+	const m1b_stored_matrix p = {.host = w, .type = type, .use = use, .rows = rows, .cols = cols};
 	m1b_matrix m;
 	m1_error err;
 	bool borrowed;
 
-	assert_ok(b->ops->matrix(b, w, type, use, M1B_WHOLE, rows, cols, &m, &borrowed, &err));
+	assert_ok(b->ops->matrix(b, &p, &m, &borrowed, &err));
 	return m;
 }
 

@@ -458,13 +458,14 @@ random_floats(size_t n)
 static head
 open_head(int gpus, int vocab, const float *weights, const float *x)
 {
+	const m1b_stored_matrix p = {
+		.host = weights, .type = M1B_F32, .use = M1B_USE_HEAD, .split = M1B_SPLIT_ROWS, .rows = vocab, .cols = WIDTH};
 	head h = {.b = open_device(gpus, vocab, 1), .vocab = vocab};
 	float read[WIDTH];
 	bool borrowed;
 	m1_error err;
 
-	assert_ok(h.b->ops->matrix(h.b, weights, M1B_F32, M1B_USE_HEAD, M1B_SPLIT_ROWS, vocab, WIDTH, &h.weight, &borrowed,
-							   &err));
+	assert_ok(h.b->ops->matrix(h.b, &p, &h.weight, &borrowed, &err));
 	assert_non_null(h.x = h.b->ops->scratch(h.b, (ROWS + ROUNDS) * WIDTH, x));
 	assert_non_null(h.logits = h.b->ops->scratch(h.b, (size_t) ROWS * (size_t) vocab, NULL));
 	/* then everything is there */

@@ -27,6 +27,18 @@ typedef struct twin
 	m1b_matrix plain;
 } twin;
 
+/* Whether the bytes must stay. */
+static bool
+load(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, int rows, int cols, m1b_matrix *out)
+{
+	const m1b_stored_matrix p = {.host = host, .type = type, .use = use, .rows = rows, .cols = cols};
+	bool borrowed;
+	m1_error err;
+
+	assert_ok(b->ops->matrix(b, &p, out, &borrowed, &err));
+	return borrowed;
+}
+
 static twin
 make_twin(m1b_backend *b, m1b_dtype type, m1b_use use, int rows, int cols, uint64_t *seed)
 {
@@ -36,8 +48,6 @@ make_twin(m1b_backend *b, m1b_dtype type, m1b_use use, int rows, int cols, uint6
 	const uint16_t scale = m1b_float_to_half(scales[type]);
 	const uint16_t min = m1b_float_to_half(scales[type] * (type == M1B_Q4_K ? 7.5f : 15.5f));
 	twin w = {.stored = malloc(m1b_bytes(type, n)), .floats = malloc(n * sizeof(float))};
-	bool borrowed;
-	m1_error err;
 
 	assert_true(w.stored != NULL && w.floats != NULL);
 	for (size_t i = 0; i < m1b_bytes(type, n); i++)
@@ -49,10 +59,8 @@ make_twin(m1b_backend *b, m1b_dtype type, m1b_use use, int rows, int cols, uint6
 			memcpy(w.stored + at + 2, &min, sizeof min);
 	}
 	m1b_dequantize(type, w.stored, n, w.floats);
-	assert_ok(b->ops->matrix(b, w.stored, type, use, M1B_WHOLE, rows, cols, &w.quantized, &borrowed, &err));
-	assert_true(borrowed == (use == M1B_USE_ROWS));
-	assert_ok(b->ops->matrix(b, w.floats, M1B_F32, use, M1B_WHOLE, rows, cols, &w.plain, &borrowed, &err));
-	assert_true(borrowed);
+	assert_true(load(b, w.stored, type, use, rows, cols, &w.quantized) == (use == M1B_USE_ROWS));
+	assert_true(load(b, w.floats, M1B_F32, use, rows, cols, &w.plain));
 	if (use != M1B_USE_ROWS) /* the backend has its own copy */
 		memset(w.stored, 0xee, m1b_bytes(type, n));
 	return w;
@@ -205,11 +213,8 @@ test_experts(void **state)
 		float want[TOKENS * COLS];
 		m1b_matrix router;
 		m1b_moe moe = {.router = &router, .experts = EXPERTS, .top_k = TOP_K, .x = x, .n = TOKENS};
-		bool borrowed;
-		m1_error err;
 
-		assert_ok(b->ops->matrix(b, router_weights, M1B_F32, M1B_USE_PRODUCT, M1B_WHOLE, EXPERTS, COLS, &router,
-								 &borrowed, &err));
+		load(b, router_weights, M1B_F32, M1B_USE_PRODUCT, EXPERTS, COLS, &router);
 		for (int e = 0; e < EXPERTS; e++)
 		{
 			w1[e] = make_twin(b, types[i], M1B_USE_PRODUCT, 512, COLS, &seed);
@@ -244,14 +249,14 @@ static void
 test_impossible_width(void **state)
 {
 	m1b_backend *b = open_backend();
-	uint8_t stored[1024] = {0};
+	const uint8_t stored[1024] = {0};
+	const m1b_stored_matrix p = {.host = stored, .type = M1B_Q4_K, .use = M1B_USE_PRODUCT, .rows = 1, .cols = 128};
 	m1b_matrix out;
 	bool borrowed;
 	m1_error err;
 
 	(void) state;
-	assert_int_equal(b->ops->matrix(b, stored, M1B_Q4_K, M1B_USE_PRODUCT, M1B_WHOLE, 1, 128, &out, &borrowed, &err),
-					 M1_E_CORRUPT);
+	assert_int_equal(b->ops->matrix(b, &p, &out, &borrowed, &err), M1_E_CORRUPT);
 	b->ops->close(b);
 }
 

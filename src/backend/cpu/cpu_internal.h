@@ -109,8 +109,7 @@ void m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg)
 int m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts);
 
 /* cpu_weights.c */
-m1_status m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows,
-						 int cols, m1b_matrix *out, bool *borrowed, m1_error *err);
+m1_status m1b_cpu_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err);
 void m1b_cpu_weights_free(m1b_cpu *c);
 
 /* cpu_product.c */

@@ -136,21 +136,19 @@ pack_piece(void *arg, int panel, int worker)
 }
 
 m1_status
-m1b_cpu_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows, int cols,
-			   m1b_matrix *out, bool *borrowed, m1_error *err)
+m1b_cpu_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	const int panels = (rows + M1B_PANEL_ROWS - 1) / M1B_PANEL_ROWS;
-	pack_job job = {.type = type, .stored = host, .rows = rows, .cols = cols};
+	const int panels = (p->rows + M1B_PANEL_ROWS - 1) / M1B_PANEL_ROWS;
+	pack_job job = {.type = p->type, .stored = p->host, .rows = p->rows, .cols = p->cols};
 
-	(void) split;
-	*out = (m1b_matrix){.data = host, .type = type, .use = use, .rows = rows, .cols = cols};
-	*borrowed = !m1b_is_integer(type) || use == M1B_USE_ROWS;
-	if (cols % m1b_block_weights(type) != 0)
-		return m1_fail(err, M1_E_CORRUPT, "a %s matrix cannot have %d columns", m1b_dtype_name(type), cols);
+	*out = (m1b_matrix){.data = p->host, .type = p->type, .use = p->use, .rows = p->rows, .cols = p->cols};
+	*borrowed = !m1b_is_integer(p->type) || p->use == M1B_USE_ROWS;
+	if (p->cols % m1b_block_weights(p->type) != 0)
+		return m1_fail(err, M1_E_CORRUPT, "a %s matrix cannot have %d columns", m1b_dtype_name(p->type), p->cols);
 	if (*borrowed)
 		return M1_OK;
-	job.panel_bytes = m1b_panel_of(type, cols).bytes;
+	job.panel_bytes = m1b_panel_of(p->type, p->cols).bytes;
 	if ((job.packed = allocate(c, (size_t) panels * job.panel_bytes)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu bytes of weights",
 					   (size_t) panels * job.panel_bytes);

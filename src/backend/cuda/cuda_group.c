@@ -165,16 +165,15 @@ group_close(m1b_backend *b)
 /* ---- matrices and arrays ---- */
 
 static m1_status
-group_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows, int cols,
-			 m1b_matrix *out, bool *borrowed, m1_error *err)
+group_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err)
 {
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
 
 	for (int r = 0; r < g->n; r++)
 	{
 		m1b_matrix part;
-		const m1_status status = m1b_cuda_matrix(&m1b_cuda_group_use(g, r)->base, host, type, use, split, rows, cols,
-												 r == 0 ? out : &part, borrowed, err);
+		const m1_status status =
+			m1b_cuda_matrix(&m1b_cuda_group_use(g, r)->base, p, r == 0 ? out : &part, borrowed, err);
 
 		if (status != M1_OK)
 			return m1b_cuda_group_name_rank(g->ranks[r], err), status;

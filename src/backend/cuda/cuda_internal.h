@@ -247,8 +247,7 @@ size_t m1b_cuda_round(size_t bytes);
 m1_status m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err);
 /* Waits until all weights are there and frees what loading needed. */
 void m1b_cuda_loader_finish(m1b_cuda *c);
-m1_status m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int rows,
-						  int cols, m1b_matrix *out, bool *borrowed, m1_error *err);
+m1_status m1b_cuda_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err);
 float *m1b_cuda_scratch(m1b_backend *b, size_t n, const float *host);
 /* Bytes of a row of weights on the device. */
 size_t m1b_cuda_row_bytes(m1b_dtype type, int cols);

@@ -274,40 +274,42 @@ send_rows(m1b_cuda *c, const void *host, size_t stored_bytes, m1b_dtype type, in
 /* ---- what the model asks for ---- */
 
 static m1_status
-refuse(const m1b_cuda *c, m1b_dtype type, m1b_split split, int rows, int cols, m1_error *err)
+refuse(const m1b_cuda *c, const m1b_stored_matrix *p, m1_error *err)
 {
-	if (split == M1B_WHOLE || c->ranks == 1)
+	if (p->split == M1B_WHOLE || c->ranks == 1)
 	{
-		m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d columns is not supported on CUDA", cols);
-		m1_error_detail(err, "Rows must be whole blocks of %s, and multiples of 8.", m1b_dtype_name(type));
+		m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d columns is not supported on CUDA", p->cols);
+		m1_error_detail(err, "Rows must be whole blocks of %s, and multiples of 8.", m1b_dtype_name(p->type));
 		m1_error_hint(err, "Set minimax_m1.device to \"cpu\".");
 		return M1_E_UNSUPPORTED;
 	}
-	m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d rows and %d columns cannot be divided among %d GPUs", rows,
-			cols, c->ranks);
+	m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d rows and %d columns cannot be divided among %d GPUs", p->rows,
+			p->cols, c->ranks);
 	m1_error_detail(err, "It is divided by %s; rows must be whole blocks of %s (%d weights), and multiples of 8.",
-					split == M1B_SPLIT_ROWS ? "rows" : "columns", m1b_dtype_name(type), m1b_block_weights(type));
+					p->split == M1B_SPLIT_ROWS ? "rows" : "columns", m1b_dtype_name(p->type),
+					m1b_block_weights(p->type));
 	m1_error_hint(err, "Lower minimax_m1.gpus, or use weights of another type.");
 	return M1_E_UNSUPPORTED;
 }
 
 m1_status
-m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m1b_split split, int all_rows,
-				int all_cols, m1b_matrix *out, bool *borrowed, m1_error *err)
+m1b_cuda_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
+	const bool by_rows = p->split == M1B_SPLIT_ROWS;
+	const bool by_cols = p->split == M1B_SPLIT_COLS;
 	/* the part of this rank */
-	const int rows = split == M1B_SPLIT_ROWS ? all_rows / c->ranks : all_rows;
-	const int cols = split == M1B_SPLIT_COLS ? all_cols / c->ranks : all_cols;
-	const size_t stored_bytes = m1b_bytes(type, (size_t) all_cols);
-	const size_t row_bytes = m1b_cuda_row_bytes(type, cols);
-	const uint8_t *from = host;
+	const int rows = by_rows ? p->rows / c->ranks : p->rows;
+	const int cols = by_cols ? p->cols / c->ranks : p->cols;
+	const size_t stored_bytes = m1b_bytes(p->type, (size_t) p->cols);
+	const size_t row_bytes = m1b_cuda_row_bytes(p->type, cols);
+	const int block = m1b_block_weights(p->type);
+	const uint8_t *from = p->host;
 	void *to;
 
-	if (all_cols % m1b_block_weights(type) != 0 || cols % m1b_block_weights(type) != 0 || cols % 8 != 0 ||
-		row_bytes > BUFFER_BYTES || (split == M1B_SPLIT_ROWS && all_rows % c->ranks != 0) ||
-		(split == M1B_SPLIT_COLS && all_cols % c->ranks != 0))
-		return refuse(c, type, split, all_rows, all_cols, err);
+	if (p->cols % block != 0 || cols % block != 0 || cols % 8 != 0 || row_bytes > BUFFER_BYTES ||
+		(by_rows && p->rows % c->ranks != 0) || (by_cols && p->cols % c->ranks != 0))
+		return refuse(c, p, err);
 	if ((to = m1b_cuda_take(&c->arena, row_bytes * (size_t) rows)) == NULL)
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "the weights are larger than was planned");
@@ -315,13 +317,17 @@ m1b_cuda_matrix(m1b_backend *b, const void *host, m1b_dtype type, m1b_use use, m
 						row_bytes * (size_t) rows);
 		return M1_E_NO_MEMORY;
 	}
-	if (split == M1B_SPLIT_ROWS)
+	if (by_rows)
 		from += stored_bytes * (size_t) rows * (size_t) c->rank;
-	if (split == M1B_SPLIT_COLS)
-		from += m1b_bytes(type, (size_t) cols) * (size_t) c->rank;
-	send_rows(c, from, stored_bytes, type, rows, cols, to);
-	*out = (m1b_matrix){
-		.data = to, .type = type, .use = use, .split = c->ranks > 1 ? split : M1B_WHOLE, .rows = rows, .cols = cols};
+	if (by_cols)
+		from += m1b_bytes(p->type, (size_t) cols) * (size_t) c->rank;
+	send_rows(c, from, stored_bytes, p->type, rows, cols, to);
+	*out = (m1b_matrix){.data = to,
+						.type = p->type,
+						.use = p->use,
+						.split = c->ranks > 1 ? p->split : M1B_WHOLE,
+						.rows = rows,
+						.cols = cols};
 	*borrowed = false;
 	return m1b_cuda_status(c, err);
 }
