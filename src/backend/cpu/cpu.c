@@ -42,28 +42,6 @@ choose_kernels(const char *name)
 	return NULL;
 }
 
-/* ---- loops ---- */
-
-void
-m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg)
-{
-	if (work < M1B_SERIAL_WORK)
-		for (int i = 0; i < pieces; i++)
-			fn(arg, i, 0);
-	else
-		m1_pool_run(c->pool, pieces, fn, arg);
-}
-
-int
-m1b_cpu_rows_per_piece(const m1b_cpu *c, int rows, int parts)
-{
-	/* Eight pieces a thread even out their speeds; whole panels fill the kernels' tiles. */
-	int per = rows * parts / (8 * m1_pool_size(c->pool));
-
-	per = (per + M1B_PANEL_ROWS - 1) / M1B_PANEL_ROWS * M1B_PANEL_ROWS;
-	return per < M1B_PANEL_ROWS ? M1B_PANEL_ROWS : per > M1B_MAX_PIECE_ROWS ? M1B_MAX_PIECE_ROWS : per;
-}
-
 /* ---- row-wise operations ---- */
 
 static void

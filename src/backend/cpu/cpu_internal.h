@@ -3,6 +3,7 @@
  * but for tests that look into the memory of states.
  *
  *   cpu.c            life of the backend, row-wise operations
+ *   cpu_loop.c       loops on the pool
  *   cpu_weights.c    matrices as the kernels want them
  *   cpu_product.c    products of activations and weights, the linear layer
  *   cpu_state.c      sequences' memory: lightning states, KV pages and snapshots of both
@@ -22,9 +23,6 @@
 #define M1B_QUERY_TOKENS 16	   /* query tokens of one softmax attention piece */
 #define M1B_MAX_GROUP 64	   /* query heads per kv head at most */
 #define M1B_MAX_PIECE_ROWS 64  /* weight rows of one piece of a product at most */
-
-/* Below this many multiply-adds a loop is not worth waking another thread for. */
-#define M1B_SERIAL_WORK 100000.0
 
 /*
  * A page, which is also the key block of softmax attention, holds M1B_PAGE_TOKENS tokens
@@ -102,6 +100,7 @@ m1b_round_up(size_t n, size_t unit)
 	return (n + unit - 1) / unit * unit;
 }
 
+/* cpu_loop.c */
 /* Runs the loop on the pool when it is worth it: `work` counts its multiply-adds. */
 void m1b_cpu_loop(m1b_cpu *c, double work, int pieces, m1_pool_fn fn, void *arg);
 
