@@ -72,17 +72,6 @@ part_of(const m1b_geometry *g, int n)
 
 /* ---- life ---- */
 
-void
-m1b_cuda_group_name_rank(const m1b_cuda *c, m1_error *err)
-{
-	char detail[400];
-
-	if (err == NULL)
-		return;
-	snprintf(detail, sizeof detail, "%.399s", err->detail);
-	m1_error_detail(err, "GPU %d: %s", c->device, detail);
-}
-
 /* Plans for every rank before anything is allocated on one; they all get what the tightest has room for. */
 static m1_status
 plan_memory(m1b_cuda_group *g, const m1b_geometry *part, m1_error *err)

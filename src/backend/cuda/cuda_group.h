@@ -66,9 +66,6 @@ m1b_cuda_group_state(const m1b_cuda_group *g, const m1b_cuda *c, const m1b_state
 	return &c->states[s - g->ranks[0]->states];
 }
 
-/* cuda_group.c: adds to an error's detail whose it is. */
-void m1b_cuda_group_name_rank(const m1b_cuda *c, m1_error *err);
-
 /* cuda_group_steps.c */
 void m1b_cuda_group_embed(m1b_backend *b, const m1b_embed *p);
 void m1b_cuda_group_norm(m1b_backend *b, const m1b_norm *p);
@@ -83,6 +80,8 @@ m1_status m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, flo
 m1_status m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 /* The rank, with everything before issued, and its device as this thread's current one. */
 m1b_cuda *m1b_cuda_group_use(m1b_cuda_group *g, int rank);
+/* Adds to an error's detail whose it is. */
+void m1b_cuda_group_name_rank(const m1b_cuda *c, m1_error *err);
 /* Waits for all ranks and ends their communicators. */
 void m1b_cuda_group_disconnect(m1b_cuda_group *g);
 

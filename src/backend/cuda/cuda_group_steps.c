@@ -11,7 +11,7 @@
  */
 #include "backend/cuda/cuda_group.h"
 
-#include <string.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 
@@ -98,6 +98,17 @@ fail(m1b_cuda_group *g)
 	g->n_commands = 0;
 	run_now(g, run_abort);
 	g->failed = true;
+}
+
+void
+m1b_cuda_group_name_rank(const m1b_cuda *c, m1_error *err)
+{
+	char detail[400];
+
+	if (err == NULL)
+		return;
+	snprintf(detail, sizeof detail, "%.399s", err->detail);
+	m1_error_detail(err, "GPU %d: %s", c->device, detail);
 }
 
 static m1_status

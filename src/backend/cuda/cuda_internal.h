@@ -1,10 +1,15 @@
 /*
  * cuda_internal.h - what the files of the CUDA backend share. Nobody else includes it.
  *
- *   cuda.c         life of the backend, the memory plan, small operations
- *   cuda_memory.c  device memory, and weights on their way into it
+ *   cuda_open.c    which GPUs there are
+ *   cuda.c         life of the backend on one of them, the memory plan, small operations
+ *   cuda_error.c   the first failure
+ *   cuda_memory.c  device memory, pinned memory, copies
+ *   cuda_weights.c weights on their way to the device
  *   cuda_state.c   sequences' memory: lightning states and KV pages
- *   cuda_step.c    a step: its batch on the device, recorded steps, errors
+ *   cuda_step.c    a step: its batch on the device, its layers, its end
+ *   cuda_graphs.c  what is recorded of steps
+ *   cuda_rounded.c the bf16 copy of the rows that products read
  *   cuda_product.c linear and experts
  *   cuda_experts.c experts with many tokens each
  *   cuda_gemm.c    cuBLASLt
@@ -194,6 +199,7 @@ m1b_cuda_of(m1b_backend *b)
 	return (m1b_cuda *) b;
 }
 
+/* cuda_error.c */
 /* Keeps the first failure. */
 void m1b_cuda_note(m1b_cuda *c, cudaError_t error, const char *doing);
 /* Looks whether launching succeeded. */
@@ -204,8 +210,6 @@ m1_status m1b_cuda_status(const m1b_cuda *c, m1_error *err);
 m1_status m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err);
 
 /* cuda.c */
-/* Pinned memory of the host; sets the pointer at `to`, of whatever type. */
-m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
 /* Opens one device as a rank of several. */
 m1_status m1b_cuda_open_rank(const m1b_cuda_options *options, int rank, m1b_cuda **out, m1_error *err);
 /* Configures it in two: the plan, which allocates nothing and may be given fewer pages, and the rest. */
@@ -243,6 +247,13 @@ m1b_cuda_own_slice(const m1b_cuda *c, int n, int width)
 m1_status m1b_cuda_arena_create(m1b_cuda_arena *arena, size_t bytes, m1_error *err);
 void *m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes); /* NULL when it is used up */
 size_t m1b_cuda_round(size_t bytes);
+/* Pinned memory of the host; sets the pointer at `to`, of whatever type. */
+m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
+/* On the stream; nothing where there are no bytes. */
+void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing);
+void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
+
+/* cuda_weights.c */
 /* With a pool of its own when `pool` is NULL. */
 m1_status m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err);
 /* Waits until all weights are there and frees what loading needed. */
@@ -269,12 +280,11 @@ m1b_memory m1b_cuda_memory(const m1b_backend *b);
 void m1b_cuda_state_extend(m1b_cuda *c, m1b_state *state, int n_tokens);
 
 /* cuda_step.c */
-/* On the stream; nothing where there are no bytes. */
-void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing);
-void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cuda_end(m1b_backend *b);
 m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
+
+/* cuda_graphs.c */
 /*
  * true: what r is for has been recorded, and is started. Otherwise, launch it and end the recording, which may have been
  * begun. r may be NULL: then it never is.
@@ -288,11 +298,12 @@ void m1b_cuda_recordings_free(m1b_cuda *c);
 /* cuda_product.c */
 void m1b_cuda_linear(m1b_backend *b, const m1b_linear *p);
 void m1b_cuda_moe(m1b_backend *b, const m1b_moe *p);
+
+/* cuda_rounded.c */
 /* An operation has written floats there: a bf16 copy of what was there before is no longer one. */
 void m1b_cuda_wrote(m1b_cuda *c, const float *out);
 /* Where an operation that writes n * width floats to `out` should put a bf16 copy, or NULL. */
 uint16_t *m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n);
-
 /* x in bf16: as the operation that wrote it left it, or made now. */
 const uint16_t *m1b_cuda_rounded(m1b_cuda *c, const float *x, int n, int width);
 

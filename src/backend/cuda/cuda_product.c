@@ -13,36 +13,6 @@
 
 #define EXPAND_ROWS 512 /* rows of x from which on quantized weights go to cuBLASLt, too */
 
-/* ---- the bf16 copy of the rows that products read ---- */
-
-void
-m1b_cuda_wrote(m1b_cuda *c, const float *out)
-{
-	if (c->rounded_from == out)
-		c->rounded_from = NULL;
-}
-
-uint16_t *
-m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n)
-{
-	m1b_cuda_wrote(c, out);
-	if (!c->tensor_cores || n <= M1K_FEW_ROWS)
-		return NULL;
-	c->rounded_from = out;
-	return c->rounded;
-}
-
-const uint16_t *
-m1b_cuda_rounded(m1b_cuda *c, const float *x, int n, int width)
-{
-	if (c->rounded_from != x)
-	{
-		m1k_to_bf16(x, (size_t) n * (size_t) width, c->rounded, NULL, NULL, c->stream);
-		c->rounded_from = x;
-	}
-	return c->rounded;
-}
-
 /* ---- linear ---- */
 
 static m1k_product

@@ -127,7 +127,8 @@ launch(m1b_cuda *c, int n, unsigned stages)
 	upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws);
 	m1k_sample_tokens(&k, stages, c->stream);
 	m1b_cuda_launched(c, "sampling");
-	m1b_cuda_end(&c->base);
+	m1b_cuda_end_recording(c);
+	m1b_cuda_launch_recorded(c);
 }
 
 m1_status

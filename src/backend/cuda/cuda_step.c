@@ -1,72 +1,13 @@
 /*
- * cuda_step.c - one step on the device: its batch, what is recorded of it, and its end.
+ * cuda_step.c - one step on the device: its batch, its layers and its end.
  *
  * What differs between two steps of the same shape (tokens, positions, pages) is
  * copied to fixed places in device memory first, so that the layers of a batch of n
- * single tokens are always the same launches. The second time such a batch comes they
- * are recorded, and from then on one graph launch runs them all.
+ * single tokens are always the same launches, which are recorded (cuda_graphs.c).
  */
 #include "backend/cuda/cuda_internal.h"
 
 #include <string.h>
-
-/* ---- errors ---- */
-
-void
-m1b_cuda_note(m1b_cuda *c, cudaError_t error, const char *doing)
-{
-	if (error == cudaSuccess || c->failure != cudaSuccess)
-		return;
-	c->failure = error;
-	c->failed_at = doing;
-}
-
-void
-m1b_cuda_launched(m1b_cuda *c, const char *doing)
-{
-	m1b_cuda_note(c, cudaGetLastError(), doing);
-}
-
-m1_status
-m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err)
-{
-	const m1_status code = error == cudaErrorMemoryAllocation ? M1_E_NO_MEMORY : M1_E_DEVICE;
-
-	cudaGetLastError(); /* it has been told: what is launched next is not to blame */
-	m1_fail(err, code, "CUDA failed while %s", doing);
-	m1_error_detail(err, "%s: %s.", cudaGetErrorName(error), cudaGetErrorString(error));
-	if (code == M1_E_NO_MEMORY)
-		m1_error_hint(err, "Lower max_context or max_requests, or see what else uses the device.");
-	return code;
-}
-
-m1_status
-m1b_cuda_status(const m1b_cuda *c, m1_error *err)
-{
-	if (c->failure == cudaSuccess)
-		return M1_OK;
-	if (c->nccl_says == NULL)
-		return m1b_cuda_error(c->failure, c->failed_at, err);
-	m1_fail(err, M1_E_DEVICE, "NCCL failed while %s", c->failed_at);
-	m1_error_detail(err, "%s.", c->nccl_says);
-	return M1_E_DEVICE;
-}
-
-/* ---- copies ---- */
-
-void
-m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing)
-{
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), doing);
-}
-
-void
-m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing)
-{
-	if (bytes > 0)
-		m1b_cuda_note(c, cudaMemsetAsync(at, 0, bytes, c->stream), doing);
-}
 
 /* ---- the batch ---- */
 
@@ -103,75 +44,6 @@ upload_batch(m1b_cuda *c, const m1b_batch *batch)
 	upload(c, c->segments, c->host_segments, (size_t) batch->n_segments * sizeof *c->segments);
 	upload(c, c->segment_of, c->host_segment_of, (size_t) batch->n_tokens * sizeof *c->segment_of);
 	m1b_cuda_note(c, cudaEventRecord(c->uploaded, c->stream), "uploading a batch");
-}
-
-/* ---- recordings ---- */
-
-static void
-launch(m1b_cuda *c, const m1b_cuda_recording *r)
-{
-	m1b_cuda_note(c, cudaGraphLaunch(r->graph, c->stream), "running a recorded step");
-}
-
-bool
-m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r)
-{
-	if (r != NULL && r->graph != NULL)
-	{
-		launch(c, r);
-		return true;
-	}
-	/*
-	 * The first run lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs it may be
-	 * another thread that ends what this one begins.
-	 */
-	if (r != NULL && r->seen++ > 0 && c->failure == cudaSuccess)
-	{
-		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
-		c->recording = c->failure == cudaSuccess ? r : NULL;
-	}
-	return false;
-}
-
-void
-m1b_cuda_end_recording(m1b_cuda *c)
-{
-	cudaGraph_t graph = NULL;
-
-	if (c->recording == NULL)
-		return;
-	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
-	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, cudaGraphInstantiate(&c->recording->graph, graph, 0), "recording a step");
-	if (graph != NULL)
-		cudaGraphDestroy(graph);
-}
-
-void
-m1b_cuda_launch_recorded(m1b_cuda *c)
-{
-	if (c->recording != NULL && c->failure == cudaSuccess)
-		launch(c, c->recording);
-	c->recording = NULL;
-}
-
-static void
-free_recording(m1b_cuda_recording *r)
-{
-	if (r->graph != NULL)
-		cudaGraphExecDestroy(r->graph);
-	r->graph = NULL;
-}
-
-void
-m1b_cuda_recordings_free(m1b_cuda *c)
-{
-	for (int n = 0; n <= M1B_CUDA_RECORDINGS; n++)
-	{
-		free_recording(&c->recordings[n]);
-		for (int stages = 0; stages < 1 << M1K_STAGES; stages++)
-			free_recording(&c->samplings[n][stages]);
-	}
 }
 
 /* ---- the layers ---- */
