@@ -264,18 +264,15 @@ upload_frequencies(m1b_cuda *c, m1_error *err)
 {
 	const int half = c->g.rotary_dim / 2;
 	float *inv_freq = calloc((size_t) half + 1, sizeof *inv_freq);
-	cudaError_t error;
 
 	if (inv_freq == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
 	for (int j = 0; j < half; j++)
 		inv_freq[j] = 1.0f / powf(c->g.rope_theta, 2.0f * (float) j / (float) c->g.rotary_dim);
-	error = cudaMemcpyAsync(c->inv_freq, inv_freq, ((size_t) half + 1) * sizeof *inv_freq, cudaMemcpyHostToDevice,
-							c->stream);
-	if (error == cudaSuccess)
-		error = cudaStreamSynchronize(c->stream);
+	m1b_cuda_upload(c, c->inv_freq, inv_freq, ((size_t) half + 1) * sizeof *inv_freq, "uploading constants");
+	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "uploading constants");
 	free(inv_freq);
-	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "uploading constants", err);
+	return m1b_cuda_status(c, err);
 }
 
 m1_status

@@ -168,7 +168,7 @@ m1b_cuda_experts(m1b_cuda *c, const m1b_moe *p)
 	const int d = p->w1->cols;
 	const size_t bytes = ((size_t) p->experts + 1) * sizeof *c->host_group;
 
-	m1b_cuda_copy(c, c->host_group, c->group, bytes, cudaMemcpyDeviceToHost, "reading the router's choices");
+	m1b_cuda_download(c, c->host_group, c->group, bytes, "reading the router's choices");
 	m1b_cuda_note(c, cudaEventRecord(c->routed, c->stream), "reading the router's choices");
 	m1k_gather(m1b_cuda_rounded(c, p->x, p->n, d), c->token, p->n * p->top_k, d, c->gathered, c->stream);
 	m1b_cuda_note(c, cudaEventRecord(c->is_gathered, c->stream), "gathering rows");

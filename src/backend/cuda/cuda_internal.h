@@ -249,8 +249,10 @@ void *m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes); /* NULL when it is use
 size_t m1b_cuda_round(size_t bytes);
 /* Pinned memory of the host; sets the pointer at `to`, of whatever type. */
 m1_status m1b_cuda_pinned(void *to, size_t bytes, m1_error *err);
-/* On the stream; nothing where there are no bytes. */
-void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing);
+/* On the stream; nothing where there are no bytes. From the host, within the device, to the host. */
+void m1b_cuda_upload(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing);
+void m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing);
+void m1b_cuda_download(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing);
 void m1b_cuda_zero(m1b_cuda *c, void *at, size_t bytes, const char *doing);
 
 /* cuda_weights.c */

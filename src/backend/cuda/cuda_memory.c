@@ -52,11 +52,29 @@ m1b_cuda_pinned(void *to, size_t bytes, m1_error *err)
 
 /* ---- copies ---- */
 
-void
-m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing)
+static void
+copy(m1b_cuda *c, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, const char *doing)
 {
 	if (bytes > 0)
 		m1b_cuda_note(c, cudaMemcpyAsync(to, from, bytes, kind, c->stream), doing);
+}
+
+void
+m1b_cuda_upload(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing)
+{
+	copy(c, to, from, bytes, cudaMemcpyHostToDevice, doing);
+}
+
+void
+m1b_cuda_copy(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing)
+{
+	copy(c, to, from, bytes, cudaMemcpyDeviceToDevice, doing);
+}
+
+void
+m1b_cuda_download(m1b_cuda *c, void *to, const void *from, size_t bytes, const char *doing)
+{
+	copy(c, to, from, bytes, cudaMemcpyDeviceToHost, doing);
 }
 
 void

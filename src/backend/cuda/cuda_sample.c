@@ -22,12 +22,6 @@ m1b_cuda_samples(const m1b_cuda *c)
 	return c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
 }
 
-static void
-zero(m1b_cuda *c, void *at, size_t bytes)
-{
-	m1b_cuda_zero(c, at, bytes, "sampling");
-}
-
 m1_status
 m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 {
@@ -40,8 +34,8 @@ m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
 		(status = m1b_cuda_pinned(&c->host_masks, n * (size_t) c->mask_words * sizeof *c->host_masks, err)) != M1_OK)
 		return status;
-	zero(c, c->found, n * sizeof *c->found);
-	zero(c, c->bins, n * M1K_SAMPLE_BINS * sizeof *c->bins);
+	m1b_cuda_zero(c, c->found, n * sizeof *c->found, "sampling");
+	m1b_cuda_zero(c, c->bins, n * M1K_SAMPLE_BINS * sizeof *c->bins, "sampling");
 	return m1b_cuda_status(c, err);
 }
 
@@ -95,12 +89,6 @@ fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 	return masks;
 }
 
-static void
-upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
-{
-	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "sampling");
-}
-
 static m1b_cuda_recording *
 recording_of(m1b_cuda *c, int n, unsigned stages)
 {
@@ -124,7 +112,7 @@ launch(m1b_cuda *c, int n, unsigned stages)
 
 	if (m1b_cuda_replay(c, recording_of(c, n, stages)))
 		return;
-	upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws);
+	m1b_cuda_upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws, "sampling");
 	m1k_sample_tokens(&k, stages, c->stream);
 	m1b_cuda_launched(c, "sampling");
 	m1b_cuda_end_recording(c);
@@ -144,9 +132,9 @@ m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 	m1b_cuda_loader_finish(c);
 	/* the call before has waited for its picks: its copies have left the pinned memory */
 	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) c->mask_words * sizeof *c->masks;
-	upload(c, c->masks, c->host_masks, mask_bytes);
+	m1b_cuda_upload(c, c->masks, c->host_masks, mask_bytes, "sampling");
 	launch(c, p->n, stages);
-	zero(c, c->masks, mask_bytes);
+	m1b_cuda_zero(c, c->masks, mask_bytes, "sampling");
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	for (int i = 0; i < p->n; i++)
 		p->picks[i] = (m1b_pick){.id = c->host_picks[i].id, .probability = c->host_picks[i].probability};

@@ -105,15 +105,15 @@ state_at(const m1b_cuda *c, int index)
 }
 
 static void
-copy(m1b_cuda *c, void *to, const void *from, size_t bytes)
+copy_state(m1b_cuda *c, int to, int from)
 {
-	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyDeviceToDevice, "copying a state");
+	m1b_cuda_copy(c, state_at(c, to), state_at(c, from), c->plan.state_bytes, "copying a state");
 }
 
 static void
-wipe(m1b_cuda *c, void *at, size_t bytes)
+wipe_state(m1b_cuda *c, int index)
 {
-	m1b_cuda_zero(c, at, bytes, "wiping a state");
+	m1b_cuda_zero(c, state_at(c, index), c->plan.state_bytes, "wiping a state");
 }
 
 static void
@@ -121,7 +121,7 @@ wipe_page(void *backend, int page)
 {
 	m1b_cuda *c = backend;
 
-	wipe(c, page_at(c, page), c->plan.page_bytes);
+	m1b_cuda_zero(c, page_at(c, page), c->plan.page_bytes, "wiping a page");
 }
 
 static void
@@ -129,7 +129,7 @@ copy_page(void *backend, int to, int from)
 {
 	m1b_cuda *c = backend;
 
-	copy(c, page_at(c, to), page_at(c, from), c->plan.page_bytes);
+	m1b_cuda_copy(c, page_at(c, to), page_at(c, from), c->plan.page_bytes, "copying a page");
 }
 
 static m1_status
@@ -153,8 +153,8 @@ allocate(m1b_cuda *c, m1_error *err)
 	if (error != cudaSuccess)
 		return m1b_cuda_error(error, "allocating states and KV pages", err);
 	/* zeros: a state starts from them, and attention multiplies unwritten values of a page by zero */
-	wipe(c, states, c->plan.states);
-	wipe(c, pages, c->plan.pages);
+	m1b_cuda_zero(c, states, c->plan.states, "wiping states");
+	m1b_cuda_zero(c, pages, c->plan.pages, "wiping pages");
 	return m1b_cuda_status(c, err);
 }
 
@@ -244,7 +244,7 @@ m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *fr
 
 	if (s == NULL || !m1b_pages_reserve_from(&c->pages, &s->list, n_tokens, from->pages, from->n_pages, from->partial))
 		return NULL;
-	copy(c, state_at(c, s->index), state_at(c, from->index), c->plan.state_bytes);
+	copy_state(c, s->index, from->index);
 	s->used = true;
 	s->uploaded = 0;
 	return s;
@@ -261,7 +261,7 @@ m1b_cuda_state_release(m1b_backend *b, m1b_state *s)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
 
-	wipe(c, state_at(c, s->index), c->plan.state_bytes);
+	wipe_state(c, s->index);
 	m1b_pages_release(&c->pages, &s->list);
 	s->used = false;
 }
@@ -276,7 +276,7 @@ m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
 	m1b_pages_extend(&c->pages, &s->list, n_tokens);
 	bytes = (size_t) (s->list.n_pages - from) * sizeof *s->list.pages;
 	memcpy(c->host_table + at, s->list.pages + from, bytes);
-	m1b_cuda_copy(c, c->device_table + at, c->host_table + at, bytes, cudaMemcpyHostToDevice, "uploading page numbers");
+	m1b_cuda_upload(c, c->device_table + at, c->host_table + at, bytes, "uploading page numbers");
 	s->uploaded = s->list.n_pages;
 }
 
@@ -319,7 +319,7 @@ m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens, m1b_acc
 	}
 	snapshot->pages = pages;
 	snapshot->n_pages = held;
-	copy(c, state_at(c, snapshot->index), state_at(c, s->index), c->plan.state_bytes);
+	copy_state(c, snapshot->index, s->index);
 	return snapshot;
 }
 
@@ -328,7 +328,7 @@ m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
 
-	wipe(c, state_at(c, snapshot->index), c->plan.state_bytes);
+	wipe_state(c, snapshot->index);
 	m1b_pages_snapshot_release(&c->pages, snapshot->account, snapshot->pages, snapshot->n_pages);
 	free(snapshot->pages);
 	snapshot->pages = NULL;

@@ -12,12 +12,6 @@
 /* ---- the batch ---- */
 
 static void
-upload(m1b_cuda *c, void *to, const void *from, size_t bytes)
-{
-	m1b_cuda_copy(c, to, from, bytes, cudaMemcpyHostToDevice, "uploading a batch");
-}
-
-static void
 upload_batch(m1b_cuda *c, const m1b_batch *batch)
 {
 	/* The copies of the step before have left the pinned memory, unless that step is still behind another. */
@@ -39,10 +33,13 @@ upload_batch(m1b_cuda *c, const m1b_batch *batch)
 	if (batch->tokens != NULL)
 	{
 		memcpy(c->host_tokens, batch->tokens, (size_t) batch->n_tokens * sizeof *c->host_tokens);
-		upload(c, c->tokens, c->host_tokens, (size_t) batch->n_tokens * sizeof *c->tokens);
+		m1b_cuda_upload(c, c->tokens, c->host_tokens, (size_t) batch->n_tokens * sizeof *c->tokens,
+						"uploading a batch");
 	}
-	upload(c, c->segments, c->host_segments, (size_t) batch->n_segments * sizeof *c->segments);
-	upload(c, c->segment_of, c->host_segment_of, (size_t) batch->n_tokens * sizeof *c->segment_of);
+	m1b_cuda_upload(c, c->segments, c->host_segments, (size_t) batch->n_segments * sizeof *c->segments,
+					"uploading a batch");
+	m1b_cuda_upload(c, c->segment_of, c->host_segment_of, (size_t) batch->n_tokens * sizeof *c->segment_of,
+					"uploading a batch");
 	m1b_cuda_note(c, cudaEventRecord(c->uploaded, c->stream), "uploading a batch");
 }
 
@@ -94,7 +91,7 @@ m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_err
 
 	m1b_cuda_loader_finish(c);
 	if (c->failure == cudaSuccess)
-		m1b_cuda_copy(c, host, device, n * sizeof *host, cudaMemcpyDeviceToHost, "reading results");
+		m1b_cuda_download(c, host, device, n * sizeof *host, "reading results");
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	return m1b_cuda_status(c, err);
 }
