@@ -102,7 +102,7 @@ fill_pages(slice *s)
 
 	for (size_t at = 0; at < c->plan.pages; at += bytes)
 		m1b_cuda_note(c,
-					  cudaMemcpyAsync(c->page_memory + at, head,
+					  cudaMemcpyAsync(c->pool.page_memory + at, head,
 									  c->plan.pages - at < bytes ? c->plan.pages - at : bytes, cudaMemcpyDeviceToDevice,
 									  c->stream),
 					  "filling pages");
@@ -126,7 +126,7 @@ measure_ceilings(slice *s)
 		double seconds;
 
 		begin_timing(&watch);
-		m1b_cuda_note(c, cudaMemcpyAsync(c->page_memory, head.data, bytes, cudaMemcpyDeviceToDevice, c->stream),
+		m1b_cuda_note(c, cudaMemcpyAsync(c->pool.page_memory, head.data, bytes, cudaMemcpyDeviceToDevice, c->stream),
 					  "copying");
 		seconds = end_timing(&watch);
 		if (i >= 0)
@@ -137,7 +137,7 @@ measure_ceilings(slice *s)
 					  m1b_cuda_gemm(c->gemm, &(m1b_cuda_multiply){.weight = w,
 																  .x = s->model.weights.embed.data,
 																  .n = s->prefill,
-																  .out = c->expert_out,
+																  .out = c->routed.out,
 																  .out_stride = side,
 																  .stream = c->stream}),
 					  "multiplying");
@@ -184,7 +184,7 @@ time_attention(slice *s, const stopwatch *watch, bool lightning, m1b_state *stat
 	const m1b_batch batch = {.n_tokens = n, .segments = &segment, .n_segments = 1};
 	double seconds[REPEATS];
 
-	watch->c->recordings[1].seen = 0;
+	watch->c->graphs.layers[1].seen = 0;
 	if (s->model.backend->ops->begin(s->model.backend, &batch))
 	{
 		fputs("bench: a step was recorded too early\n", stderr);
@@ -198,7 +198,7 @@ time_attention(slice *s, const stopwatch *watch, bool lightning, m1b_state *stat
 			seconds[i] = end_timing(watch);
 	}
 	s->model.backend->ops->end(s->model.backend);
-	watch->c->recordings[1].seen = 0;
+	watch->c->graphs.layers[1].seen = 0;
 	return median(seconds, repeats);
 }
 

@@ -321,7 +321,7 @@ check_ranks_agree(const m1_model *m)
 	{
 		m1b_cuda *c = m1b_cuda_group_use(g, r);
 
-		cudaMemcpyAsync(scores[r > 0], c->scores, bytes, cudaMemcpyDeviceToHost, c->stream);
+		cudaMemcpyAsync(scores[r > 0], c->routed.scores, bytes, cudaMemcpyDeviceToHost, c->stream);
 		cudaStreamSynchronize(c->stream);
 		if (r > 0)
 			assert_memory_equal(scores[0], scores[1], bytes);

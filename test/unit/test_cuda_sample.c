@@ -567,13 +567,13 @@ check_nothing_is_left(int gpus)
 	{
 		check_batch(b, 500, &all[i], i);
 		free(all[i].logits);
-		assert_zeros(c->host_draws, ROWS * sizeof *c->host_draws);
-		assert_zeros(c->host_picks, ROWS * sizeof *c->host_picks);
-		assert_zeros(c->host_masks, words * sizeof *c->host_masks);
-		assert_zeros(c->draws, ROWS * sizeof *c->draws);
-		assert_zeros(c->masks, words * sizeof *c->masks);
-		assert_zeros(c->found, ROWS * sizeof *c->found);
-		assert_zeros(c->bins, (size_t) ROWS * M1K_SAMPLE_BINS * sizeof *c->bins);
+		assert_zeros(c->sampling.host_draws, ROWS * sizeof *c->sampling.host_draws);
+		assert_zeros(c->sampling.host_picks, ROWS * sizeof *c->sampling.host_picks);
+		assert_zeros(c->sampling.host_masks, words * sizeof *c->sampling.host_masks);
+		assert_zeros(c->sampling.draws, ROWS * sizeof *c->sampling.draws);
+		assert_zeros(c->sampling.masks, words * sizeof *c->sampling.masks);
+		assert_zeros(c->sampling.found, ROWS * sizeof *c->sampling.found);
+		assert_zeros(c->sampling.bins, (size_t) ROWS * M1K_SAMPLE_BINS * sizeof *c->sampling.bins);
 	}
 	b->ops->close(b);
 }

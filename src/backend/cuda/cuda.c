@@ -4,10 +4,8 @@
  */
 #include "backend/cuda/cuda_internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Left to CUDA itself: kernels, graphs, the library's own memory. */
 #define RESERVE_BYTES ((size_t) 512 << 20)
@@ -24,7 +22,7 @@ embed(m1b_backend *b, const m1b_embed *p)
 	m1b_cuda *c = m1b_cuda_of(b);
 	const m1k_matrix table = m1b_cuda_kernel_matrix(p->table);
 
-	m1k_embed(&table, c->tokens, p->n, p->out, c->stream);
+	m1k_embed(&table, c->step.tokens, p->n, p->out, c->stream);
 	m1b_cuda_wrote(c, p->out);
 	m1b_cuda_launched(c, "looking up embeddings");
 }
@@ -67,130 +65,38 @@ gate(m1b_backend *b, const m1b_gate *p)
 		.width = width,
 		.out = p->out,
 		.out_bf16 = m1b_cuda_wrote_rounded(c, p->out, p->n),
-		.squares = c->ranks > 1 ? c->squares : NULL,
+		.squares = c->ranks > 1 ? c->peers.squares : NULL,
 		.whole_width = p->width,
 	};
 
 	if (c->ranks > 1)
 	{
-		m1k_row_squares(p->x, p->n, width, c->squares, c->stream);
-		m1b_cuda_sum(c, c->squares, p->n, 1);
+		m1k_row_squares(p->x, p->n, width, c->peers.squares, c->stream);
+		m1b_cuda_sum(c, c->peers.squares, p->n, 1);
 	}
 	m1k_gated_norm(&k, c->stream);
 	m1b_cuda_launched(c, "gating");
 }
 
-/* ---- work buffers ---- */
+/* ---- the plan ---- */
 
-typedef struct buffer
+/* Every work buffer and its size: to be added up for the plan, then to be taken. */
+static m1b_cuda_buffers
+work_buffers(m1b_cuda *c)
 {
-	void *to; /* the pointer to set, of whatever type */
-	size_t bytes;
-} buffer;
+	m1b_cuda_buffers all = {.n = 0};
 
-#define MAX_BUFFERS 48
-
-typedef struct buffers
-{
-	buffer list[MAX_BUFFERS];
-	int n;
-} buffers;
-
-static void
-want(buffers *all, void *to, size_t n, size_t size)
-{
-	all->list[all->n++] = (buffer){to, n * size};
-}
-
-static size_t
-larger(size_t a, size_t b)
-{
-	return a > b ? a : b;
-}
-
-/* Every work buffer and its size: to be added up for the plan, then to be taken. gemm_space is not kept. */
-static buffers
-work_buffers(m1b_cuda *c, void **gemm_space)
-{
-	const m1b_geometry *g = &c->g;
-	const size_t tokens = (size_t) g->max_tokens;
-	const size_t states = (size_t) g->max_states;
-	const size_t pairs = (size_t) g->max_moe_pairs;
-	const size_t top_k = larger(1, pairs / tokens);
-	const size_t width = (size_t) g->heads * (size_t) g->head_dim;
-	const size_t d = (size_t) g->hidden;
-	buffers all = {.n = 0};
-
-	c->hidden_rows = c->tensor_cores ? M1K_FEW_ROWS * top_k : pairs;
-	want(&all, gemm_space, m1b_cuda_experts_planned(g) ? 1 + M1B_CUDA_LANES : 1, M1B_CUDA_GEMM_SPACE);
-	want(&all, &c->tokens, tokens, sizeof *c->tokens);
-	want(&all, &c->segment_of, tokens, sizeof *c->segment_of);
-	want(&all, &c->segments, states, sizeof *c->segments);
-	want(&all, &c->device_table, states * (((size_t) g->max_context + M1K_PAGE_TOKENS - 1) / M1K_PAGE_TOKENS),
-		 sizeof *c->device_table);
-	want(&all, &c->inv_freq, (size_t) g->rotary_dim / 2 + 1, sizeof *c->inv_freq);
-	want(&all, &c->rope, tokens * (size_t) g->rotary_dim + 1, sizeof *c->rope);
-	want(&all, &c->partial, states * (size_t) (g->heads * m1b_cuda_splits(g)) * ((size_t) g->head_dim + 2),
-		 sizeof *c->partial);
-	if (c->tensor_cores)
-		want(&all, &c->rounded, tokens * larger(d, width), sizeof *c->rounded);
-	if (c->tensor_cores && !g->bf16_experts)
-		want(&all, &c->expanded, M1B_CUDA_EXPANDED_ROWS * larger(d, width), sizeof *c->expanded);
-	want(&all, &c->head_parts, 3 * states * d, sizeof *c->head_parts);
-	want(&all, &c->scores, tokens * (size_t) g->experts, sizeof *c->scores);
-	want(&all, &c->choice, pairs, sizeof *c->choice);
-	want(&all, &c->weight, pairs, sizeof *c->weight);
-	want(&all, &c->group, (size_t) g->experts + 1, sizeof *c->group);
-	want(&all, &c->tiles, (size_t) g->experts + 1, sizeof *c->tiles);
-	want(&all, &c->place, pairs, sizeof *c->place);
-	want(&all, &c->token, pairs, sizeof *c->token);
-	want(&all, &c->hidden, c->hidden_rows * (size_t) g->expert_width, sizeof *c->hidden);
-	if (c->tensor_cores)
-		want(&all, &c->hidden_rounded, pairs * (size_t) g->expert_width, sizeof *c->hidden_rounded);
-	want(&all, &c->expert_out, pairs * d, sizeof *c->expert_out);
-	if (m1b_cuda_experts_planned(g))
-	{
-		const size_t lane = m1b_cuda_expert_rows(g) * (size_t) g->expert_width;
-
-		want(&all, &c->gathered, pairs * d, sizeof *c->gathered);
-		for (int i = 0; i < M1B_CUDA_LANES; i++)
-		{
-			want(&all, &c->lanes[i].gate, lane, sizeof *c->lanes[i].gate);
-			want(&all, &c->lanes[i].up, lane, sizeof *c->lanes[i].up);
-		}
-	}
-	if (m1b_cuda_samples(c))
-	{
-		c->mask_words = (g->vocab + 63) / 64;
-		want(&all, &c->draws, states, sizeof *c->draws);
-		want(&all, &c->masks, states * (size_t) c->mask_words, sizeof *c->masks);
-		want(&all, &c->found, states, sizeof *c->found);
-		want(&all, &c->bins, states * M1K_SAMPLE_BINS, sizeof *c->bins);
-	}
-	if (c->ranks > 1)
-	{
-		want(&all, &c->squares, tokens, sizeof *c->squares);
-		want(&all, &c->parts, (size_t) c->ranks * M1K_FEW_ROWS * d, sizeof *c->parts);
-		want(&all, &c->slices, states * (size_t) g->vocab, sizeof *c->slices);
-	}
+	m1b_cuda_want(&all, &c->gemm_space, m1b_cuda_experts_planned(&c->g) ? 1 + M1B_CUDA_LANES : 1, M1B_CUDA_GEMM_SPACE);
+	m1b_cuda_states_want(c, &all);
+	m1b_cuda_step_want(c, &all);
+	m1b_cuda_attention_want(c, &all);
+	m1b_cuda_rounded_want(c, &all);
+	m1b_cuda_products_want(c, &all);
+	m1b_cuda_experts_want(c, &all);
+	m1b_cuda_sample_want(c, &all);
+	m1b_cuda_peers_want(c, &all);
 	return all;
 }
-
-static m1_status
-take_buffers(m1b_cuda *c, const buffers *all, m1_error *err)
-{
-	for (int i = 0; i < all->n; i++)
-	{
-		void *block = m1b_cuda_take(&c->arena, all->list[i].bytes);
-
-		if (block == NULL)
-			return m1_fail(err, M1_E_INTERNAL, "the plan of device memory does not add up");
-		memcpy(all->list[i].to, &block, sizeof block);
-	}
-	return M1_OK;
-}
-
-/* ---- the plan ---- */
 
 static m1_status
 check_geometry(const m1b_geometry *g, m1_error *err)
@@ -228,8 +134,9 @@ log_plan(const m1b_cuda *c)
 }
 
 static m1_status
-make_plan(m1b_cuda *c, const buffers *work, m1_error *err)
+make_plan(m1b_cuda *c, m1_error *err)
 {
+	const m1b_cuda_buffers work = work_buffers(c);
 	const size_t reserve = RESERVE_BYTES + (c->ranks > 1 ? NCCL_BYTES : 0);
 	size_t free_bytes, total;
 	cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
@@ -239,8 +146,7 @@ make_plan(m1b_cuda *c, const buffers *work, m1_error *err)
 	c->plan.available = free_bytes > reserve ? free_bytes - reserve : 0;
 	c->plan.weights = c->g.weight_bytes + (size_t) c->g.weight_matrices * MATRIX_SLACK;
 	c->plan.activations = c->g.scratch_bytes;
-	for (int i = 0; i < work->n; i++)
-		c->plan.work += m1b_cuda_round(work->list[i].bytes);
+	c->plan.work = m1b_cuda_buffers_bytes(&work);
 	return m1b_cuda_states_plan(&c->g, c->tensor_cores, &c->plan, err);
 }
 
@@ -258,58 +164,32 @@ prepare_kernels(m1_error *err)
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing kernels", err);
 }
 
-/* As the CPU backend computes them: the angles must be the same. */
-static m1_status
-upload_frequencies(m1b_cuda *c, m1_error *err)
-{
-	const int half = c->g.rotary_dim / 2;
-	float *inv_freq = calloc((size_t) half + 1, sizeof *inv_freq);
-
-	if (inv_freq == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the CUDA backend");
-	for (int j = 0; j < half; j++)
-		inv_freq[j] = 1.0f / powf(c->g.rope_theta, 2.0f * (float) j / (float) c->g.rotary_dim);
-	m1b_cuda_upload(c, c->inv_freq, inv_freq, ((size_t) half + 1) * sizeof *inv_freq, "uploading constants");
-	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "uploading constants");
-	free(inv_freq);
-	return m1b_cuda_status(c, err);
-}
-
 m1_status
 m1b_cuda_plan_memory(m1b_cuda *c, const m1b_geometry *g, m1_error *err)
 {
-	void *gemm_space;
-	buffers work;
-	m1_status status;
+	const m1_status status = check_geometry(g, err);
 
-	if ((status = check_geometry(g, err)) != M1_OK)
+	if (status != M1_OK)
 		return status;
 	c->g = *g;
 	c->tensor_cores = !g->f32_weights;
-	work = work_buffers(c, &gemm_space);
-	return make_plan(c, &work, err);
+	return make_plan(c, err);
 }
 
 m1_status
 m1b_cuda_allocate(m1b_cuda *c, m1_pool *loading, m1_error *err)
 {
-	const m1b_geometry *g = &c->g;
 	const m1b_cuda_plan *plan = &c->plan;
-	void *gemm_space;
-	const buffers work = work_buffers(c, &gemm_space);
+	const m1b_cuda_buffers work = work_buffers(c);
 	m1_status status;
 
 	log_plan(c);
 	if ((status = m1b_cuda_arena_create(&c->arena, plan->weights + plan->activations + plan->work, err)) != M1_OK ||
-		(status = take_buffers(c, &work, err)) != M1_OK || (status = m1b_cuda_states_create(c, err)) != M1_OK ||
-		(status = m1b_cuda_pinned(&c->host_tokens, (size_t) g->max_tokens * sizeof *c->host_tokens, err)) != M1_OK ||
-		(status = m1b_cuda_pinned(&c->host_segment_of, (size_t) g->max_tokens * sizeof *c->host_segment_of, err)) !=
-			M1_OK ||
-		(status = m1b_cuda_pinned(&c->host_segments, (size_t) g->max_states * sizeof *c->host_segments, err)) !=
-			M1_OK ||
+		(status = m1b_cuda_take_buffers(&c->arena, &work, err)) != M1_OK ||
+		(status = m1b_cuda_states_create(c, err)) != M1_OK || (status = m1b_cuda_step_create(c, err)) != M1_OK ||
 		(status = m1b_cuda_experts_create(c, err)) != M1_OK || (status = m1b_cuda_sample_create(c, err)) != M1_OK ||
-		(status = prepare_kernels(err)) != M1_OK || (status = upload_frequencies(c, err)) != M1_OK ||
-		(status = m1b_cuda_gemm_create(gemm_space, &c->gemm, err)) != M1_OK)
+		(status = prepare_kernels(err)) != M1_OK || (status = m1b_cuda_attention_create(c, err)) != M1_OK ||
+		(status = m1b_cuda_gemm_create(c->gemm_space, &c->gemm, err)) != M1_OK)
 		return status;
 	return m1b_cuda_loader_create(c, loading, err);
 }
@@ -341,13 +221,9 @@ m1b_cuda_close(m1b_backend *b)
 	m1b_cuda_experts_free(c);
 	m1b_cuda_gemm_free(c->gemm);
 	m1b_cuda_states_free(c);
-	cudaFreeHost(c->host_tokens);
-	cudaFreeHost(c->host_segment_of);
-	cudaFreeHost(c->host_segments);
+	m1b_cuda_step_free(c);
 	m1b_cuda_sample_free(c);
 	cudaFree(c->arena.base);
-	if (c->uploaded != NULL)
-		cudaEventDestroy(c->uploaded);
 	if (c->stream != NULL)
 		cudaStreamDestroy(c->stream);
 	free(c);
@@ -410,9 +286,7 @@ m1b_cuda_open_rank(const m1b_cuda_options *options, int rank, m1b_cuda **out, m1
 	snprintf(c->gpu_name, sizeof c->gpu_name, "%.80s", properties.name);
 	c->gpu_gb = (double) properties.totalGlobalMem * 1e-9;
 	snprintf(c->description, sizeof c->description, "cuda (%s, %.0f GB)", c->gpu_name, c->gpu_gb);
-	if ((error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) != cudaSuccess ||
-		(error = cudaEventCreateWithFlags(&c->uploaded, cudaEventDisableTiming)) != cudaSuccess ||
-		(error = cudaEventRecord(c->uploaded, c->stream)) != cudaSuccess)
+	if ((error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) != cudaSuccess)
 	{
 		m1b_cuda_close(&c->base);
 		return m1b_cuda_error(error, "opening the device", err);

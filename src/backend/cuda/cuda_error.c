@@ -7,10 +7,16 @@
 void
 m1b_cuda_note(m1b_cuda *c, cudaError_t error, const char *doing)
 {
-	if (error == cudaSuccess || c->failure != cudaSuccess)
+	if (error == cudaSuccess || m1b_cuda_failed(c))
 		return;
-	c->failure = error;
-	c->failed_at = doing;
+	c->failure.error = error;
+	c->failure.doing = doing;
+}
+
+bool
+m1b_cuda_failed(const m1b_cuda *c)
+{
+	return c->failure.error != cudaSuccess;
 }
 
 void
@@ -35,11 +41,11 @@ m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err)
 m1_status
 m1b_cuda_status(const m1b_cuda *c, m1_error *err)
 {
-	if (c->failure == cudaSuccess)
+	if (!m1b_cuda_failed(c))
 		return M1_OK;
-	if (c->nccl_says == NULL)
-		return m1b_cuda_error(c->failure, c->failed_at, err);
-	m1_fail(err, M1_E_DEVICE, "NCCL failed while %s", c->failed_at);
-	m1_error_detail(err, "%s.", c->nccl_says);
+	if (c->failure.nccl_says == NULL)
+		return m1b_cuda_error(c->failure.error, c->failure.doing, err);
+	m1_fail(err, M1_E_DEVICE, "NCCL failed while %s", c->failure.doing);
+	m1_error_detail(err, "%s.", c->failure.nccl_says);
 	return M1_E_DEVICE;
 }

@@ -24,10 +24,10 @@ m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r)
 	 * The first run lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs it may be
 	 * another thread that ends what this one begins.
 	 */
-	if (r != NULL && r->seen++ > 0 && c->failure == cudaSuccess)
+	if (r != NULL && r->seen++ > 0 && !m1b_cuda_failed(c))
 	{
 		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
-		c->recording = c->failure == cudaSuccess ? r : NULL;
+		c->graphs.open = !m1b_cuda_failed(c) ? r : NULL;
 	}
 	return false;
 }
@@ -37,11 +37,11 @@ m1b_cuda_end_recording(m1b_cuda *c)
 {
 	cudaGraph_t graph = NULL;
 
-	if (c->recording == NULL)
+	if (c->graphs.open == NULL)
 		return;
 	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
-	if (c->failure == cudaSuccess)
-		m1b_cuda_note(c, cudaGraphInstantiate(&c->recording->graph, graph, 0), "recording a step");
+	if (!m1b_cuda_failed(c))
+		m1b_cuda_note(c, cudaGraphInstantiate(&c->graphs.open->graph, graph, 0), "recording a step");
 	if (graph != NULL)
 		cudaGraphDestroy(graph);
 }
@@ -49,9 +49,9 @@ m1b_cuda_end_recording(m1b_cuda *c)
 void
 m1b_cuda_launch_recorded(m1b_cuda *c)
 {
-	if (c->recording != NULL && c->failure == cudaSuccess)
-		launch(c, c->recording);
-	c->recording = NULL;
+	if (c->graphs.open != NULL && !m1b_cuda_failed(c))
+		launch(c, c->graphs.open);
+	c->graphs.open = NULL;
 }
 
 static void
@@ -67,8 +67,8 @@ m1b_cuda_recordings_free(m1b_cuda *c)
 {
 	for (int n = 0; n <= M1B_CUDA_RECORDINGS; n++)
 	{
-		free_recording(&c->recordings[n]);
+		free_recording(&c->graphs.layers[n]);
 		for (int stages = 0; stages < 1 << M1K_STAGES; stages++)
-			free_recording(&c->samplings[n][stages]);
+			free_recording(&c->graphs.draws[n][stages]);
 	}
 }

@@ -192,7 +192,7 @@ group_scratch(m1b_backend *b, size_t n, const float *host)
 static m1b_snapshot *
 snapshot_at(const m1b_cuda_group *g, const m1b_cuda *c, const m1b_snapshot *s)
 {
-	return &c->snapshots[s - g->ranks[0]->snapshots];
+	return &c->pool.snapshots[s - g->ranks[0]->pool.snapshots];
 }
 
 static m1b_state *

@@ -63,8 +63,11 @@ m1b_cuda_group_of(m1b_backend *b)
 static inline m1b_state *
 m1b_cuda_group_state(const m1b_cuda_group *g, const m1b_cuda *c, const m1b_state *s)
 {
-	return &c->states[s - g->ranks[0]->states];
+	return &c->pool.states[s - g->ranks[0]->pool.states];
 }
+
+/* cuda_group.c */
+m1_status m1b_cuda_group_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err);
 
 /* cuda_group_steps.c */
 void m1b_cuda_group_embed(m1b_backend *b, const m1b_embed *p);

@@ -84,7 +84,7 @@ static bool
 any_failed(const m1b_cuda_group *g)
 {
 	for (int r = 0; r < g->n; r++)
-		if (g->ranks[r]->failure != cudaSuccess)
+		if (m1b_cuda_failed(g->ranks[r]))
 			return true;
 	return false;
 }
@@ -133,7 +133,7 @@ everything_done(const m1b_cuda *c)
 static cudaError_t
 batch_uploaded(const m1b_cuda *c)
 {
-	return cudaEventQuery(c->uploaded);
+	return cudaEventQuery(c->step.uploaded);
 }
 
 /* Until `ask` says so of every rank. false when one has failed, or NCCL has: then the group has, too. */
@@ -387,7 +387,7 @@ m1b_cuda_group_end(m1b_backend *b)
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
 
 	run_now(g, run_end_recording);
-	if (g->ranks[0]->recording != NULL)
+	if (g->ranks[0]->graphs.open != NULL)
 		run_now(g, run_launch_recorded);
 }
 

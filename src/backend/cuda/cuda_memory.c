@@ -38,7 +38,39 @@ m1b_cuda_take(m1b_cuda_arena *arena, size_t bytes)
 	return at;
 }
 
-/* ---- memory of the host ---- */
+/* ---- buffers ---- */
+
+void
+m1b_cuda_want(m1b_cuda_buffers *all, void *to, size_t n, size_t size)
+{
+	all->list[all->n++] = (m1b_cuda_buffer){to, n * size};
+}
+
+size_t
+m1b_cuda_buffers_bytes(const m1b_cuda_buffers *all)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < all->n; i++)
+		bytes += m1b_cuda_round(all->list[i].bytes);
+	return bytes;
+}
+
+m1_status
+m1b_cuda_take_buffers(m1b_cuda_arena *arena, const m1b_cuda_buffers *all, m1_error *err)
+{
+	for (int i = 0; i < all->n; i++)
+	{
+		void *block = m1b_cuda_take(arena, all->list[i].bytes);
+
+		if (block == NULL)
+			return m1_fail(err, M1_E_INTERNAL, "the plan of device memory does not add up");
+		memcpy(all->list[i].to, &block, sizeof block);
+	}
+	return M1_OK;
+}
+
+/* ---- memory of the host, events ---- */
 
 m1_status
 m1b_cuda_pinned(void *to, size_t bytes, m1_error *err)
@@ -48,6 +80,19 @@ m1b_cuda_pinned(void *to, size_t bytes, m1_error *err)
 
 	memcpy(to, &block, sizeof block);
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "allocating pinned memory", err);
+}
+
+cudaError_t
+m1b_cuda_event_create(cudaEvent_t *event)
+{
+	return cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+}
+
+void
+m1b_cuda_event_free(cudaEvent_t event)
+{
+	if (event != NULL)
+		cudaEventDestroy(event);
 }
 
 /* ---- copies ---- */

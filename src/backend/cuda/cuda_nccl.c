@@ -20,12 +20,25 @@
 
 #define PATIENCE_MS 120e3 /* no step takes so long */
 
+void
+m1b_cuda_peers_want(m1b_cuda *c, m1b_cuda_buffers *all)
+{
+	const size_t ranks = (size_t) c->ranks;
+	m1b_cuda_peers *p = &c->peers;
+
+	if (c->ranks == 1)
+		return;
+	m1b_cuda_want(all, &p->squares, (size_t) c->g.max_tokens, sizeof *p->squares);
+	m1b_cuda_want(all, &p->parts, ranks * M1K_FEW_ROWS * (size_t) c->g.hidden, sizeof *p->parts);
+	m1b_cuda_want(all, &p->slices, (size_t) c->g.max_states * (size_t) c->g.vocab, sizeof *p->slices);
+}
+
 static void
 note(m1b_cuda *c, ncclResult_t result, const char *doing)
 {
-	if (result == ncclSuccess || result == ncclInProgress || c->failure != cudaSuccess)
+	if (result == ncclSuccess || result == ncclInProgress || m1b_cuda_failed(c))
 		return;
-	c->nccl_says = ncclGetErrorString(result);
+	c->failure.nccl_says = ncclGetErrorString(result);
 	m1b_cuda_note(c, cudaErrorUnknown, doing);
 }
 
@@ -46,20 +59,20 @@ m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err)
 		return M1_E_DEVICE;
 	}
 	for (int r = 0; r < n; r++)
-		ranks[r]->comm = comms[r];
+		ranks[r]->peers.comm = comms[r];
 	return M1_OK;
 }
 
 void
 m1b_cuda_comm_free(m1b_cuda *c, bool abort)
 {
-	if (c->comm == NULL)
+	if (c->peers.comm == NULL)
 		return;
 	if (abort)
-		ncclCommAbort(c->comm);
+		ncclCommAbort(c->peers.comm);
 	else
-		ncclCommDestroy(c->comm);
-	c->comm = NULL;
+		ncclCommDestroy(c->peers.comm);
+	c->peers.comm = NULL;
 }
 
 /* A failure of the communicator that is known by now. */
@@ -68,9 +81,9 @@ check_comm(m1b_cuda *c)
 {
 	ncclResult_t result = ncclSuccess;
 
-	if (c->comm == NULL)
+	if (c->peers.comm == NULL)
 		return;
-	note(c, ncclCommGetAsyncError(c->comm, &result), "asking for the GPUs' state");
+	note(c, ncclCommGetAsyncError(c->peers.comm, &result), "asking for the GPUs' state");
 	note(c, result, "adding up over GPUs");
 }
 
@@ -86,7 +99,7 @@ m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin)
 	check_comm(c);
 	if (m1_now_ms() - begin > PATIENCE_MS)
 		m1b_cuda_note(c, cudaErrorLaunchTimeout, "waiting for the GPUs");
-	if (c->failure != cudaSuccess)
+	if (m1b_cuda_failed(c))
 		return false;
 	sched_yield();
 	return true;
@@ -97,17 +110,23 @@ m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width)
 {
 	const size_t count = (size_t) n * (size_t) width;
 
-	if (c->comm == NULL)
+	if (c->peers.comm == NULL)
 		return;
 	if (n <= M1K_FEW_ROWS)
 	{
-		note(c, ncclAllGather(x, c->parts, count, ncclFloat32, c->comm, c->stream), "gathering from GPUs");
-		m1k_add_parts(c->parts, c->ranks, count, x, c->stream);
+		note(c, ncclAllGather(x, c->peers.parts, count, ncclFloat32, c->peers.comm, c->stream), "gathering from GPUs");
+		m1k_add_parts(c->peers.parts, c->ranks, count, x, c->stream);
 	}
 	else
-		note(c, ncclAllReduce(x, x, count, ncclFloat32, ncclSum, c->comm, c->stream), "adding up over GPUs");
+		note(c, ncclAllReduce(x, x, count, ncclFloat32, ncclSum, c->peers.comm, c->stream), "adding up over GPUs");
 	m1b_cuda_wrote(c, x);
 	m1b_cuda_launched(c, "adding up over GPUs");
+}
+
+float *
+m1b_cuda_own_slice(const m1b_cuda *c, int n, int width)
+{
+	return c->peers.slices + (size_t) c->rank * (size_t) n * (size_t) width;
 }
 
 void
@@ -115,11 +134,11 @@ m1b_cuda_join(m1b_cuda *c, int n, int width, float *out)
 {
 	const float *own = m1b_cuda_own_slice(c, n, width);
 
-	if (c->comm == NULL)
+	if (c->peers.comm == NULL)
 		return;
-	note(c, ncclAllGather(own, c->slices, (size_t) n * (size_t) width, ncclFloat32, c->comm, c->stream),
+	note(c, ncclAllGather(own, c->peers.slices, (size_t) n * (size_t) width, ncclFloat32, c->peers.comm, c->stream),
 		 "gathering from GPUs");
-	m1k_join_parts(c->slices, c->ranks, n, width, out, c->stream);
+	m1k_join_parts(c->peers.slices, c->ranks, n, width, out, c->stream);
 	m1b_cuda_wrote(c, out);
 	m1b_cuda_launched(c, "gathering from GPUs");
 }

@@ -1,5 +1,5 @@
 /* cuda_open.c - which GPUs there are, and a backend on one or several of them. */
-#include "backend/cuda/cuda_internal.h"
+#include "backend/cuda/cuda_group.h"
 
 static m1_status
 no_device(cudaError_t error, m1_error *err)

@@ -11,7 +11,47 @@
  */
 #include "backend/cuda/cuda_internal.h"
 
-#define EXPAND_ROWS 512 /* rows of x from which on quantized weights go to cuBLASLt, too */
+#define EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
+#define EXPAND_ROWS 512	   /* rows of x from which on quantized weights go to cuBLASLt, too */
+
+/* ---- work space ---- */
+
+/* Of routing, and of the products that follow. */
+static void
+want_routed(m1b_cuda *c, m1b_cuda_buffers *all)
+{
+	const m1b_geometry *g = &c->g;
+	m1b_cuda_routed *r = &c->routed;
+	const size_t tokens = (size_t) g->max_tokens;
+	const size_t experts = (size_t) g->experts;
+	const size_t pairs = (size_t) g->max_moe_pairs;
+	const size_t top_k = pairs > tokens ? pairs / tokens : 1;
+	const size_t width = (size_t) g->expert_width;
+
+	m1b_cuda_want(all, &r->scores, tokens * experts, sizeof *r->scores);
+	m1b_cuda_want(all, &r->choice, pairs, sizeof *r->choice);
+	m1b_cuda_want(all, &r->weight, pairs, sizeof *r->weight);
+	m1b_cuda_want(all, &r->group, experts + 1, sizeof *r->group);
+	m1b_cuda_want(all, &r->tiles, experts + 1, sizeof *r->tiles);
+	m1b_cuda_want(all, &r->place, pairs, sizeof *r->place);
+	m1b_cuda_want(all, &r->token, pairs, sizeof *r->token);
+	m1b_cuda_want(all, &r->hidden, (c->tensor_cores ? M1K_FEW_ROWS * top_k : pairs) * width, sizeof *r->hidden);
+	if (c->tensor_cores)
+		m1b_cuda_want(all, &r->hidden_rounded, pairs * width, sizeof *r->hidden_rounded);
+	m1b_cuda_want(all, &r->out, pairs * (size_t) g->hidden, sizeof *r->out);
+}
+
+void
+m1b_cuda_products_want(m1b_cuda *c, m1b_cuda_buffers *all)
+{
+	const m1b_geometry *g = &c->g;
+	m1b_cuda_products *p = &c->products;
+
+	if (c->tensor_cores && !g->bf16_experts)
+		m1b_cuda_want(all, &p->expanded, EXPANDED_ROWS * m1b_cuda_widest(g), sizeof *p->expanded);
+	m1b_cuda_want(all, &p->head_parts, 3 * (size_t) g->max_states * (size_t) g->hidden, sizeof *p->head_parts);
+	want_routed(c, all);
+}
 
 /* ---- linear ---- */
 
@@ -78,13 +118,15 @@ static void
 expanded_by_library(m1b_cuda *c, const m1b_product *p, const uint16_t *x, int n)
 {
 	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
-	m1k_matrix part = {
-		.data = c->expanded, .type = M1K_BF16, .cols = w.cols, .row_bytes = (size_t) w.cols * sizeof *c->expanded};
+	m1k_matrix part = {.data = c->products.expanded,
+					   .type = M1K_BF16,
+					   .cols = w.cols,
+					   .row_bytes = (size_t) w.cols * sizeof *c->products.expanded};
 
 	for (int row = 0; row < w.rows; row += part.rows)
 	{
-		part.rows = w.rows - row < M1B_CUDA_EXPANDED_ROWS ? w.rows - row : M1B_CUDA_EXPANDED_ROWS;
-		m1k_expand(&w, row, part.rows, c->expanded, c->stream);
+		part.rows = w.rows - row < EXPANDED_ROWS ? w.rows - row : EXPANDED_ROWS;
+		m1k_expand(&w, row, part.rows, c->products.expanded, c->stream);
 		library(c, &part, x, n, false, p->out + row, w.rows);
 	}
 	if (p->activation == M1B_SILU)
@@ -97,10 +139,11 @@ head_by_library(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
 	const size_t all = (size_t) n * (size_t) w.cols;
 
-	m1k_to_bf16(x, all, c->head_parts, c->head_parts + all, c->head_parts + 2 * all, c->stream);
+	m1k_to_bf16(x, all, c->products.head_parts, c->products.head_parts + all, c->products.head_parts + 2 * all,
+				c->stream);
 	/* the smallest part first */
 	for (int part = 2; part >= 0; part--)
-		library(c, &w, c->head_parts + (size_t) part * all, n, part < 2, p->out, w.rows);
+		library(c, &w, c->products.head_parts + (size_t) part * all, n, part < 2, p->out, w.rows);
 }
 
 static void
@@ -116,7 +159,7 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	{
 		if (type == M1B_BF16)
 			many_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
-		else if (n >= EXPAND_ROWS && c->expanded != NULL)
+		else if (n >= EXPAND_ROWS && c->products.expanded != NULL)
 			expanded_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
 		else
 			many_quantized(c, p, x, n);
@@ -158,19 +201,20 @@ m1b_cuda_linear(m1b_backend *b, const m1b_linear *p)
 static void
 route(m1b_cuda *c, const m1b_moe *p, int tile)
 {
-	const m1b_product scores = {.weight = p->router, .out = c->scores};
+	m1b_cuda_routed *to = &c->routed;
+	const m1b_product scores = {.weight = p->router, .out = to->scores};
 	const m1k_route r = {
-		.scores = c->scores,
+		.scores = to->scores,
 		.n = p->n,
 		.experts = p->experts,
 		.top_k = p->top_k,
 		.tile = tile,
-		.choice = c->choice,
-		.weight = c->weight,
-		.group = c->group,
-		.tiles = c->tiles,
-		.place = c->place,
-		.token = c->token,
+		.choice = to->choice,
+		.weight = to->weight,
+		.group = to->group,
+		.tiles = to->tiles,
+		.place = to->place,
+		.token = to->token,
 	};
 
 	/* always in fp32, whatever the number of rows: a token's experts must not depend on its neighbours */
@@ -197,8 +241,8 @@ expert_product(const m1b_cuda *c, const m1b_moe *p, const m1b_matrix *w)
 {
 	m1k_product product = {
 		.experts = p->experts,
-		.group = c->group,
-		.tiles = c->tiles,
+		.group = c->routed.group,
+		.tiles = c->routed.tiles,
 		.n = p->n * p->top_k,
 		.one_each = p->n == 1,
 	};
@@ -225,16 +269,16 @@ multiply_up(m1b_cuda *c, const m1b_moe *p, bool by_few)
 {
 	m1k_product up = expert_product(c, p, p->w1);
 
-	up.x_row = c->token;
+	up.x_row = c->routed.token;
 	if (by_few)
 	{
 		up.x = p->x;
-		up.out = c->hidden;
+		up.out = c->routed.hidden;
 	}
 	else
 	{
 		up.x_bf16 = m1b_cuda_rounded(c, p->x, p->n, p->w1->cols);
-		up.out_bf16 = c->hidden_rounded;
+		up.out_bf16 = c->routed.hidden_rounded;
 	}
 	if (p->w1->type == p->w3->type)
 		for (int e = 0; e < p->experts; e++)
@@ -265,13 +309,13 @@ m1b_cuda_moe(m1b_backend *b, const m1b_moe *p)
 	{
 		multiply_up(c, p, by_few);
 		if (by_few)
-			down.x = c->hidden;
+			down.x = c->routed.hidden;
 		else
-			down.x_bf16 = c->hidden_rounded;
-		down.out = c->expert_out;
+			down.x_bf16 = c->routed.hidden_rounded;
+		down.out = c->routed.out;
 		multiply(c, &down, by_few);
 	}
-	m1k_combine(c->expert_out, c->place, c->weight, p->n, p->top_k, p->w2->rows, p->out, c->stream);
+	m1k_combine(c->routed.out, c->routed.place, c->routed.weight, p->n, p->top_k, p->w2->rows, p->out, c->stream);
 	m1b_cuda_wrote(c, p->out);
 	m1b_cuda_launched(c, "running experts");
 	if (p->w2->split == M1B_SPLIT_COLS)

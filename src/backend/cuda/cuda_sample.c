@@ -16,35 +16,54 @@
 
 #include <string.h>
 
-bool
-m1b_cuda_samples(const m1b_cuda *c)
+/* A vocabulary may be too large. */
+static bool
+can_sample(const m1b_cuda *c)
 {
 	return c->g.vocab > 0 && c->g.vocab <= M1K_MAX_VOCAB;
+}
+
+void
+m1b_cuda_sample_want(m1b_cuda *c, m1b_cuda_buffers *all)
+{
+	const size_t states = (size_t) c->g.max_states;
+	m1b_cuda_sampling *s = &c->sampling;
+
+	if (!can_sample(c))
+		return;
+	s->mask_words = (c->g.vocab + 63) / 64;
+	m1b_cuda_want(all, &s->draws, states, sizeof *s->draws);
+	m1b_cuda_want(all, &s->masks, states * (size_t) s->mask_words, sizeof *s->masks);
+	m1b_cuda_want(all, &s->found, states, sizeof *s->found);
+	m1b_cuda_want(all, &s->bins, states * M1K_SAMPLE_BINS, sizeof *s->bins);
 }
 
 m1_status
 m1b_cuda_sample_create(m1b_cuda *c, m1_error *err)
 {
+	m1b_cuda_sampling *s = &c->sampling;
 	const size_t n = (size_t) c->g.max_states;
 	m1_status status;
 
-	if (!m1b_cuda_samples(c) || c->rank > 0)
+	if (!can_sample(c) || c->rank > 0)
 		return M1_OK;
-	if ((status = m1b_cuda_pinned(&c->host_draws, n * sizeof *c->host_draws, err)) != M1_OK ||
-		(status = m1b_cuda_pinned(&c->host_picks, n * sizeof *c->host_picks, err)) != M1_OK ||
-		(status = m1b_cuda_pinned(&c->host_masks, n * (size_t) c->mask_words * sizeof *c->host_masks, err)) != M1_OK)
+	if ((status = m1b_cuda_pinned(&s->host_draws, n * sizeof *s->host_draws, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&s->host_picks, n * sizeof *s->host_picks, err)) != M1_OK ||
+		(status = m1b_cuda_pinned(&s->host_masks, n * (size_t) s->mask_words * sizeof *s->host_masks, err)) != M1_OK)
 		return status;
-	m1b_cuda_zero(c, c->found, n * sizeof *c->found, "sampling");
-	m1b_cuda_zero(c, c->bins, n * M1K_SAMPLE_BINS * sizeof *c->bins, "sampling");
+	m1b_cuda_zero(c, s->found, n * sizeof *s->found, "sampling");
+	m1b_cuda_zero(c, s->bins, n * M1K_SAMPLE_BINS * sizeof *s->bins, "sampling");
 	return m1b_cuda_status(c, err);
 }
 
 void
 m1b_cuda_sample_free(m1b_cuda *c)
 {
-	cudaFreeHost(c->host_draws);
-	cudaFreeHost(c->host_picks);
-	cudaFreeHost(c->host_masks);
+	m1b_cuda_sampling *s = &c->sampling;
+
+	cudaFreeHost(s->host_draws);
+	cudaFreeHost(s->host_picks);
+	cudaFreeHost(s->host_masks);
 }
 
 /* ---- to the device ---- */
@@ -65,23 +84,24 @@ mask_of(const m1b_sample *p, const m1k_draw *draws, int i, int next)
 static int
 fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 {
-	const size_t words = (size_t) c->mask_words;
+	m1b_cuda_sampling *s = &c->sampling;
+	const size_t words = (size_t) s->mask_words;
 	int masks = 0;
 
 	*stages = 0;
 	for (int i = 0; i < p->n; i++)
 	{
 		const m1b_draw *draw = &p->draws[i];
-		const int mask = mask_of(p, c->host_draws, i, masks);
+		const int mask = mask_of(p, s->host_draws, i, masks);
 
-		c->host_draws[i] = (m1k_draw){.logits = p->logits + (size_t) draw->row * (size_t) c->g.vocab,
+		s->host_draws[i] = (m1k_draw){.logits = p->logits + (size_t) draw->row * (size_t) c->g.vocab,
 									  .uniform = draw->uniform,
 									  .temperature = draw->temperature,
 									  .top_p = draw->top_p,
 									  .top_k = draw->top_k,
 									  .mask = mask};
 		if (mask == masks)
-			memcpy(c->host_masks + (size_t) masks++ * words, draw->allowed, words * sizeof *draw->allowed);
+			memcpy(s->host_masks + (size_t) masks++ * words, draw->allowed, words * sizeof *draw->allowed);
 		if (draw->temperature > 0.0f)
 			*stages |=
 				1u << M1K_DRAW | (draw->top_p < 1.0f ? 1u << M1K_TOP_P : 0) | (draw->top_k > 0 ? 1u << M1K_TOP_K : 0);
@@ -92,27 +112,28 @@ fill(m1b_cuda *c, const m1b_sample *p, unsigned *stages)
 static m1b_cuda_recording *
 recording_of(m1b_cuda *c, int n, unsigned stages)
 {
-	return n <= M1B_CUDA_RECORDINGS ? &c->samplings[n][stages] : NULL;
+	return n <= M1B_CUDA_RECORDINGS ? &c->graphs.draws[n][stages] : NULL;
 }
 
 /* Everything but the masks' way there. */
 static void
 launch(m1b_cuda *c, int n, unsigned stages)
 {
+	m1b_cuda_sampling *s = &c->sampling;
 	const m1k_sample k = {
 		.vocab = c->g.vocab,
-		.masks = c->masks,
-		.mask_words = c->mask_words,
-		.draws = c->draws,
+		.masks = s->masks,
+		.mask_words = s->mask_words,
+		.draws = s->draws,
 		.n = n,
-		.found = c->found,
-		.bins = c->bins,
-		.picks = c->host_picks,
+		.found = s->found,
+		.bins = s->bins,
+		.picks = s->host_picks,
 	};
 
 	if (m1b_cuda_replay(c, recording_of(c, n, stages)))
 		return;
-	m1b_cuda_upload(c, c->draws, c->host_draws, (size_t) n * sizeof *c->draws, "sampling");
+	m1b_cuda_upload(c, s->draws, s->host_draws, (size_t) n * sizeof *s->draws, "sampling");
 	m1k_sample_tokens(&k, stages, c->stream);
 	m1b_cuda_launched(c, "sampling");
 	m1b_cuda_end_recording(c);
@@ -123,23 +144,24 @@ m1_status
 m1b_cuda_sample(m1b_backend *b, const m1b_sample *p, m1_error *err)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
+	m1b_cuda_sampling *s = &c->sampling;
 	const size_t n = (size_t) p->n;
 	size_t mask_bytes;
 	unsigned stages;
 
-	if (!m1b_cuda_samples(c))
+	if (!can_sample(c))
 		return m1_fail(err, M1_E_UNSUPPORTED, "a vocabulary of %d tokens is not sampled on the device", c->g.vocab);
 	m1b_cuda_loader_finish(c);
 	/* the call before has waited for its picks: its copies have left the pinned memory */
-	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) c->mask_words * sizeof *c->masks;
-	m1b_cuda_upload(c, c->masks, c->host_masks, mask_bytes, "sampling");
+	mask_bytes = (size_t) fill(c, p, &stages) * (size_t) s->mask_words * sizeof *s->masks;
+	m1b_cuda_upload(c, s->masks, s->host_masks, mask_bytes, "sampling");
 	launch(c, p->n, stages);
-	m1b_cuda_zero(c, c->masks, mask_bytes, "sampling");
+	m1b_cuda_zero(c, s->masks, mask_bytes, "sampling");
 	m1b_cuda_note(c, cudaStreamSynchronize(c->stream), "running a step");
 	for (int i = 0; i < p->n; i++)
-		p->picks[i] = (m1b_pick){.id = c->host_picks[i].id, .probability = c->host_picks[i].probability};
-	explicit_bzero(c->host_draws, n * sizeof *c->host_draws);
-	explicit_bzero(c->host_masks, mask_bytes);
-	explicit_bzero(c->host_picks, n * sizeof *c->host_picks);
+		p->picks[i] = (m1b_pick){.id = s->host_picks[i].id, .probability = s->host_picks[i].probability};
+	explicit_bzero(s->host_draws, n * sizeof *s->host_draws);
+	explicit_bzero(s->host_masks, mask_bytes);
+	explicit_bzero(s->host_picks, n * sizeof *s->host_picks);
 	return m1b_cuda_status(c, err);
 }

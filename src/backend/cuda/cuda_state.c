@@ -28,6 +28,14 @@ smaller(size_t a, size_t b)
 
 /* ---- the plan ---- */
 
+void
+m1b_cuda_states_want(m1b_cuda *c, m1b_cuda_buffers *all)
+{
+	c->pool.table_stride = m1b_pages_for(c->g.max_context);
+	m1b_cuda_want(all, &c->pool.device_table, (size_t) c->g.max_states * (size_t) c->pool.table_stride,
+				  sizeof *c->pool.device_table);
+}
+
 static m1_status
 does_not_fit(const m1b_geometry *g, const m1b_cuda_plan *plan, m1_error *err)
 {
@@ -53,7 +61,6 @@ own_places(const m1b_geometry *g, const m1b_cuda_plan *plan, size_t taken)
 	return fit < 1 ? 1 : (int) smaller(fit, (size_t) g->max_states);
 }
 
-/* Divides what the rest of the plan leaves: states for all sequences, room for snapshots, pages from what is left. */
 m1_status
 m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *plan, m1_error *err)
 {
@@ -94,14 +101,14 @@ m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *pl
 static char *
 page_at(const m1b_cuda *c, int page)
 {
-	return c->page_memory + (size_t) page * c->plan.page_bytes;
+	return c->pool.page_memory + (size_t) page * c->plan.page_bytes;
 }
 
 /* States come first, then snapshots. */
 static char *
 state_at(const m1b_cuda *c, int index)
 {
-	return (char *) c->state_memory + (size_t) index * c->plan.state_bytes;
+	return (char *) c->pool.state_memory + (size_t) index * c->plan.state_bytes;
 }
 
 static void
@@ -135,21 +142,21 @@ copy_page(void *backend, int to, int from)
 static m1_status
 allocate(m1b_cuda *c, m1_error *err)
 {
-	const m1b_geometry *g = &c->g;
+	m1b_cuda_pool *pool = &c->pool;
+	const size_t numbers = (size_t) c->g.max_states * (size_t) pool->table_stride;
+	const m1_status status = m1b_cuda_pinned(&pool->host_table, numbers * sizeof *pool->host_table, err);
+	cudaError_t error = cudaSuccess;
 	void *states = NULL;
 	void *pages = NULL;
-	void *table = NULL;
-	cudaError_t error;
 
-	error = cudaHostAlloc(&table, (size_t) g->max_states * (size_t) c->table_stride * sizeof *c->host_table,
-						  cudaHostAllocDefault);
-	c->host_table = table;
-	if (error == cudaSuccess && c->plan.states > 0)
+	if (status != M1_OK)
+		return status;
+	if (c->plan.states > 0)
 		error = cudaMalloc(&states, c->plan.states);
-	c->state_memory = states;
+	pool->state_memory = states;
 	if (error == cudaSuccess)
 		error = cudaMalloc(&pages, c->plan.pages);
-	c->page_memory = pages;
+	pool->page_memory = pages;
 	if (error != cudaSuccess)
 		return m1b_cuda_error(error, "allocating states and KV pages", err);
 	/* zeros: a state starts from them, and attention multiplies unwritten values of a page by zero */
@@ -161,28 +168,29 @@ allocate(m1b_cuda *c, m1_error *err)
 m1_status
 m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 {
+	m1b_cuda_pool *pool = &c->pool;
 	const m1b_geometry *g = &c->g;
 	m1_status status;
 
-	c->table_stride = m1b_pages_for(g->max_context);
-	c->page_numbers = calloc((size_t) g->max_states * (size_t) c->table_stride, sizeof *c->page_numbers);
-	c->states = calloc((size_t) g->max_states, sizeof *c->states);
-	c->snapshots = calloc((size_t) (c->plan.snapshots + c->plan.own_places), sizeof *c->snapshots);
-	c->pages = (m1b_pages){.n_pages = c->plan.n_pages,
-						   .sequence_pages = c->plan.sequence_pages,
-						   .page_bytes = c->plan.page_bytes,
-						   .state_bytes = c->plan.state_bytes,
-						   .wipe = wipe_page,
-						   .copy = copy_page,
-						   .backend = c};
-	if (!m1b_pages_create(&c->pages) || c->page_numbers == NULL || c->states == NULL || c->snapshots == NULL)
+	pool->page_numbers = calloc((size_t) g->max_states * (size_t) pool->table_stride, sizeof *pool->page_numbers);
+	pool->states = calloc((size_t) g->max_states, sizeof *pool->states);
+	pool->snapshots = calloc((size_t) (c->plan.snapshots + c->plan.own_places), sizeof *pool->snapshots);
+	pool->pages = (m1b_pages){.n_pages = c->plan.n_pages,
+							  .sequence_pages = c->plan.sequence_pages,
+							  .page_bytes = c->plan.page_bytes,
+							  .state_bytes = c->plan.state_bytes,
+							  .wipe = wipe_page,
+							  .copy = copy_page,
+							  .backend = c};
+	if (!m1b_pages_create(&pool->pages) || pool->page_numbers == NULL || pool->states == NULL ||
+		pool->snapshots == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d page numbers", c->plan.n_pages);
 	if ((status = allocate(c, err)) != M1_OK)
 		return status;
 	for (int i = 0; i < g->max_states; i++)
 	{
-		c->states[i].index = i;
-		c->states[i].list.pages = c->page_numbers + (size_t) i * (size_t) c->table_stride;
+		pool->states[i].index = i;
+		pool->states[i].list.pages = pool->page_numbers + (size_t) i * (size_t) pool->table_stride;
 	}
 	return M1_OK;
 }
@@ -190,22 +198,24 @@ m1b_cuda_states_create(m1b_cuda *c, m1_error *err)
 void
 m1b_cuda_states_free(m1b_cuda *c)
 {
-	for (int i = 0; c->snapshots != NULL && i < c->plan.snapshots + c->plan.own_places; i++)
-		free(c->snapshots[i].pages);
-	free(c->snapshots);
-	free(c->states);
-	m1b_pages_free(&c->pages);
-	free(c->page_numbers);
-	cudaFreeHost(c->host_table);
-	cudaFree(c->state_memory);
-	cudaFree(c->page_memory);
+	m1b_cuda_pool *pool = &c->pool;
+
+	for (int i = 0; pool->snapshots != NULL && i < c->plan.snapshots + c->plan.own_places; i++)
+		free(pool->snapshots[i].pages);
+	free(pool->snapshots);
+	free(pool->states);
+	m1b_pages_free(&pool->pages);
+	free(pool->page_numbers);
+	cudaFreeHost(pool->host_table);
+	cudaFree(pool->state_memory);
+	cudaFree(pool->page_memory);
 }
 
 m1b_memory
 m1b_cuda_memory(const m1b_backend *b)
 {
 	const m1b_cuda *c = (const m1b_cuda *) b;
-	m1b_memory memory = m1b_pages_memory(&c->pages);
+	m1b_memory memory = m1b_pages_memory(&c->pool.pages);
 
 	memory.own_places = c->plan.own_places;
 	return memory;
@@ -217,9 +227,11 @@ m1b_cuda_memory(const m1b_backend *b)
 static m1b_state *
 free_state(m1b_cuda *c, int n_tokens)
 {
+	m1b_cuda_pool *pool = &c->pool;
+
 	for (int i = 0; i < c->g.max_states && n_tokens <= c->g.max_context; i++)
-		if (!c->states[i].used)
-			return &c->states[i];
+		if (!pool->states[i].used)
+			return &pool->states[i];
 	return NULL;
 }
 
@@ -229,7 +241,7 @@ m1b_cuda_state_acquire(m1b_backend *b, int n_tokens)
 	m1b_cuda *c = m1b_cuda_of(b);
 	m1b_state *s = free_state(c, n_tokens);
 
-	if (s == NULL || !m1b_pages_reserve(&c->pages, &s->list, n_tokens))
+	if (s == NULL || !m1b_pages_reserve(&c->pool.pages, &s->list, n_tokens))
 		return NULL;
 	s->used = true;
 	s->uploaded = 0;
@@ -242,7 +254,8 @@ m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *fr
 	m1b_cuda *c = m1b_cuda_of(b);
 	m1b_state *s = free_state(c, n_tokens);
 
-	if (s == NULL || !m1b_pages_reserve_from(&c->pages, &s->list, n_tokens, from->pages, from->n_pages, from->partial))
+	if (s == NULL ||
+		!m1b_pages_reserve_from(&c->pool.pages, &s->list, n_tokens, from->pages, from->n_pages, from->partial))
 		return NULL;
 	copy_state(c, s->index, from->index);
 	s->used = true;
@@ -253,7 +266,7 @@ m1b_cuda_state_acquire_from(m1b_backend *b, int n_tokens, const m1b_snapshot *fr
 void
 m1b_cuda_state_trim(m1b_backend *b, m1b_state *s, int n_tokens)
 {
-	m1b_pages_trim(&m1b_cuda_of(b)->pages, &s->list, n_tokens);
+	m1b_pages_trim(&m1b_cuda_of(b)->pool.pages, &s->list, n_tokens);
 }
 
 void
@@ -262,7 +275,7 @@ m1b_cuda_state_release(m1b_backend *b, m1b_state *s)
 	m1b_cuda *c = m1b_cuda_of(b);
 
 	wipe_state(c, s->index);
-	m1b_pages_release(&c->pages, &s->list);
+	m1b_pages_release(&c->pool.pages, &s->list);
 	s->used = false;
 }
 
@@ -270,13 +283,13 @@ void
 m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
 {
 	const int from = s->uploaded;
-	const size_t at = (size_t) s->index * (size_t) c->table_stride + (size_t) from;
+	const size_t at = (size_t) s->index * (size_t) c->pool.table_stride + (size_t) from;
 	size_t bytes;
 
-	m1b_pages_extend(&c->pages, &s->list, n_tokens);
+	m1b_pages_extend(&c->pool.pages, &s->list, n_tokens);
 	bytes = (size_t) (s->list.n_pages - from) * sizeof *s->list.pages;
-	memcpy(c->host_table + at, s->list.pages + from, bytes);
-	m1b_cuda_upload(c, c->device_table + at, c->host_table + at, bytes, "uploading page numbers");
+	memcpy(c->pool.host_table + at, s->list.pages + from, bytes);
+	m1b_cuda_upload(c, c->pool.device_table + at, c->pool.host_table + at, bytes, "uploading page numbers");
 	s->uploaded = s->list.n_pages;
 }
 
@@ -285,21 +298,22 @@ m1b_cuda_state_extend(m1b_cuda *c, m1b_state *s, int n_tokens)
 size_t
 m1b_cuda_snapshot_cost(const m1b_backend *b, const m1b_state *s, int n_tokens)
 {
-	return m1b_pages_snapshot_cost(&((const m1b_cuda *) b)->pages, s != NULL ? &s->list : NULL, n_tokens);
+	return m1b_pages_snapshot_cost(&((const m1b_cuda *) b)->pool.pages, s != NULL ? &s->list : NULL, n_tokens);
 }
 
 static m1b_snapshot *
 free_place(m1b_cuda *c, m1b_account account)
 {
+	m1b_cuda_pool *pool = &c->pool;
 	const int first = account == M1B_SHARED ? 0 : c->plan.snapshots;
 	const int end = account == M1B_SHARED ? c->plan.snapshots : c->plan.snapshots + c->plan.own_places;
 
 	for (int i = first; i < end; i++)
-		if (c->snapshots[i].pages == NULL)
+		if (pool->snapshots[i].pages == NULL)
 		{
-			c->snapshots[i].index = c->g.max_states + i;
-			c->snapshots[i].account = account;
-			return &c->snapshots[i];
+			pool->snapshots[i].index = c->g.max_states + i;
+			pool->snapshots[i].account = account;
+			return &pool->snapshots[i];
 		}
 	return NULL;
 }
@@ -312,7 +326,7 @@ m1b_cuda_snapshot_take(m1b_backend *b, const m1b_state *s, int n_tokens, m1b_acc
 	m1b_snapshot *snapshot = free_place(c, account);
 	int *pages = snapshot != NULL ? calloc((size_t) held + 1, sizeof *pages) : NULL;
 
-	if (pages == NULL || !m1b_pages_snapshot(&c->pages, &s->list, n_tokens, account, pages, &snapshot->partial))
+	if (pages == NULL || !m1b_pages_snapshot(&c->pool.pages, &s->list, n_tokens, account, pages, &snapshot->partial))
 	{
 		free(pages);
 		return NULL;
@@ -329,7 +343,7 @@ m1b_cuda_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot)
 	m1b_cuda *c = m1b_cuda_of(b);
 
 	wipe_state(c, snapshot->index);
-	m1b_pages_snapshot_release(&c->pages, snapshot->account, snapshot->pages, snapshot->n_pages);
+	m1b_pages_snapshot_release(&c->pool.pages, snapshot->account, snapshot->pages, snapshot->n_pages);
 	free(snapshot->pages);
 	snapshot->pages = NULL;
 }

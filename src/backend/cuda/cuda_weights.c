@@ -62,7 +62,7 @@ m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err)
 		error = cudaHostAlloc(&buffer, BUFFER_BYTES, cudaHostAllocDefault);
 		l->buffers[i] = buffer;
 		if (error == cudaSuccess)
-			error = cudaEventCreateWithFlags(&l->sent[i], cudaEventDisableTiming);
+			error = m1b_cuda_event_create(&l->sent[i]);
 		if (error == cudaSuccess)
 			error = cudaEventRecord(l->sent[i], l->stream);
 	}
@@ -83,8 +83,7 @@ m1b_cuda_loader_finish(m1b_cuda *c)
 	}
 	for (int i = 0; i < BUFFERS; i++)
 	{
-		if (l->sent[i] != NULL)
-			cudaEventDestroy(l->sent[i]);
+		m1b_cuda_event_free(l->sent[i]);
 		cudaFreeHost(l->buffers[i]);
 	}
 	if (l->own_pool)
@@ -118,8 +117,9 @@ send_buffer(m1b_cuda *c, void *to, size_t bytes)
 
 /* ---- rows ---- */
 
-size_t
-m1b_cuda_row_bytes(m1b_dtype type, int cols)
+/* Of a row of weights on the device. */
+static size_t
+row_bytes_of(m1b_dtype type, int cols)
 {
 	return (m1b_bytes(type, (size_t) cols) + M1K_ROW_ALIGNMENT - 1) / M1K_ROW_ALIGNMENT * M1K_ROW_ALIGNMENT;
 }
@@ -221,7 +221,7 @@ send_rows(m1b_cuda *c, const void *host, size_t stored_bytes, m1b_dtype type, in
 		.type = type,
 		.from = host,
 		.stored_bytes = stored_bytes,
-		.row_bytes = m1b_cuda_row_bytes(type, cols),
+		.row_bytes = row_bytes_of(type, cols),
 		.cols = (size_t) cols,
 	};
 	const size_t per_buffer = BUFFER_BYTES / job.row_bytes;
@@ -270,7 +270,7 @@ m1b_cuda_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, boo
 	const int rows = by_rows ? p->rows / c->ranks : p->rows;
 	const int cols = by_cols ? p->cols / c->ranks : p->cols;
 	const size_t stored_bytes = m1b_bytes(p->type, (size_t) p->cols);
-	const size_t row_bytes = m1b_cuda_row_bytes(p->type, cols);
+	const size_t row_bytes = row_bytes_of(p->type, cols);
 	const int block = m1b_block_weights(p->type);
 	const uint8_t *from = p->host;
 	void *to;
@@ -329,5 +329,5 @@ m1b_cuda_kernel_matrix(const m1b_matrix *m)
 						.type = (m1k_type) m->type,
 						.rows = m->rows,
 						.cols = m->cols,
-						.row_bytes = m1b_cuda_row_bytes(m->type, m->cols)};
+						.row_bytes = row_bytes_of(m->type, m->cols)};
 }
