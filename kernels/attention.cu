@@ -106,6 +106,97 @@ append_tokens(m1k_attention p)
 #define ROW_THREADS 128
 #define MAX_D M1K_MAX_HEAD_DIM
 
+/* What a block is for: a token, and the pages of its keys that the block takes. */
+struct token_range
+{
+	int token;
+	m1k_segment segment;
+	int n_keys; /* of the token, in all pages */
+	int first_page;
+	int end_page;
+};
+
+/* A block's shared memory: a page's keys, and for each query head what is known of the pages so far. */
+template <typename KV, int Group> struct token_memory
+{
+	__align__(16) KV keys[PAGE * (MAX_D + 16 / sizeof(KV))];
+	__align__(16) float q[Group * MAX_D]; /* [group, D]; in the end, sums of the second half of the threads */
+	float weights[Group][PAGE];
+	float running_max[Group];
+	float running_sum[Group];
+	float rescale[Group]; /* what sums so far are to be multiplied with */
+};
+
+/* Elements from one key to the next: a shift of 16 bytes a key, so that there are no bank conflicts. */
+template <typename KV>
+__device__ __forceinline__ int
+key_stride(int d)
+{
+	return d + 16 / static_cast<int>(sizeof(KV));
+}
+
+/* Where values are summed: the first of a thread's two columns, and its half of the keys. */
+__device__ __forceinline__ int
+own_column()
+{
+	return threadIdx.x % (MAX_D / 2) * 2;
+}
+
+__device__ __forceinline__ int
+own_half()
+{
+	return threadIdx.x / (MAX_D / 2);
+}
+
+__device__ __forceinline__ token_range
+range_of_block(const m1k_attention &p, bool single)
+{
+	token_range r;
+
+	r.token = single ? p.segments[blockIdx.x].row : static_cast<int>(blockIdx.x);
+	r.segment = p.segments[p.segment_of[r.token]];
+	r.n_keys = r.segment.start + r.token - r.segment.row + 1;
+
+	const int n_pages = pages_for(r.n_keys);
+	const int range = single ? range_pages(p, n_pages) : n_pages;
+
+	r.first_page = blockIdx.z * range;
+	r.end_page = r.first_page + range < n_pages ? r.first_page + range : n_pages;
+	return r;
+}
+
+/* The token's query heads, scaled for scores that are powers of two; nothing is known of any page. */
+template <typename KV, int Group>
+__device__ __forceinline__ void
+load_queries(const m1k_attention &p, int token, token_memory<KV, Group> &m)
+{
+	const int group = p.heads / p.kv_heads;
+	const int d = p.head_dim;
+	const float scale = rsqrtf(static_cast<float>(d)) * LOG2_E;
+
+	for (int i = threadIdx.x; i < group * d; i += ROW_THREADS)
+		m.q[i] = scale * p.q[(static_cast<size_t>(token) * p.heads + blockIdx.y * group) * d + i];
+	for (int h = threadIdx.x; h < group; h += ROW_THREADS)
+	{
+		m.running_max[h] = -INFINITY;
+		m.running_sum[h] = 0.0f;
+	}
+}
+
+/* The n keys of a page, and waits for this thread's part of them. */
+template <typename KV>
+__device__ __forceinline__ void
+load_keys(const KV *k, int n, int d, KV *keys)
+{
+	const int pieces = d * static_cast<int>(sizeof(KV)) / 16; /* of a key */
+
+	for (int i = threadIdx.x; i < n * pieces; i += ROW_THREADS)
+		m1k_copy_async(reinterpret_cast<char *>(keys + i / pieces * key_stride<KV>(d)) + i % pieces * 16,
+					   reinterpret_cast<const char *>(k) + static_cast<size_t>(i) * 16, true);
+	m1k_copy_commit();
+	m1k_copy_wait<0>();
+}
+
 /* Scores of this thread's key for every query head: two threads take half of the columns each. */
 template <typename KV, int Group>
 __device__ __forceinline__ void
@@ -142,6 +233,118 @@ score_keys(const KV *key, const float *q, int n, int d, int group, float (&weigh
 	}
 }
 
+/* Scores become weights, relative to the largest score so far: a warp takes a query head. */
+template <int Group>
+__device__ __forceinline__ void
+weigh_keys(int group, float (&weights)[Group][PAGE], float *running_max, float *running_sum, float *rescale)
+{
+	const int lane = threadIdx.x % M1K_WARP;
+
+	for (int h = threadIdx.x / M1K_WARP; h < group; h += ROW_THREADS / M1K_WARP)
+	{
+		const float a = weights[h][lane];
+		const float b = weights[h][lane + 32];
+		const float before = running_max[h];
+		const float max = fmaxf(before, m1k_warp_max(fmaxf(a, b)));
+		const float ea = m1k_exp2(a - max);
+		const float eb = m1k_exp2(b - max);
+		const float sum = m1k_warp_sum(ea + eb);
+
+		weights[h][lane] = ea;
+		weights[h][lane + 32] = eb;
+		__syncwarp();
+		if (lane == 0)
+		{
+			rescale[h] = m1k_exp2(before - max);
+			running_sum[h] = running_sum[h] * rescale[h] + sum;
+			running_max[h] = max;
+		}
+	}
+}
+
+/* sums = sums of the pages so far, rescaled, plus this page's n values by their weights: this thread's part. */
+template <typename KV, int Group>
+__device__ __forceinline__ void
+add_values(const KV *v, int n, int d, int group, const float (&weights)[Group][PAGE], const float *rescale,
+		   float (&sums)[Group][2])
+{
+	const int column = own_column();
+
+	if (column >= d)
+		return;
+#pragma unroll
+	for (int h = 0; h < Group; h++)
+		if (h < group)
+		{
+			sums[h][0] *= rescale[h];
+			sums[h][1] *= rescale[h];
+		}
+	for (int key = own_half(); key < n; key += 2)
+	{
+		const float x = read_kv(v + static_cast<size_t>(key) * d + column);
+		const float y = read_kv(v + static_cast<size_t>(key) * d + column + 1);
+
+#pragma unroll
+		for (int h = 0; h < Group; h++)
+			if (h < group)
+			{
+				sums[h][0] += weights[h][key] * x;
+				sums[h][1] += weights[h][key] * y;
+			}
+	}
+}
+
+/* Two columns of one query head: what the token gets of its values, or what the range does, for merge_ranges. */
+__device__ __forceinline__ void
+write_columns(const m1k_attention &p, bool single, int token, int head, int column, float x, float y, float max,
+			  float sum)
+{
+	if (!single)
+	{
+		float *out = p.out + (static_cast<size_t>(token) * p.heads + head) * p.head_dim + column;
+
+		out[0] = x / sum;
+		out[1] = y / sum;
+	}
+	else
+	{
+		float *to = partial_of(p, p.segment_of[token], head, blockIdx.z);
+
+		to[2 + column] = x;
+		to[2 + column + 1] = y;
+		if (column == 0)
+		{
+			to[0] = max;
+			to[1] = sum;
+		}
+	}
+}
+
+/* The second half of the threads hands its sums to the first, where q was; the first adds its own, and writes. */
+template <typename KV, int Group>
+__device__ __forceinline__ void
+write_sums(const m1k_attention &p, bool single, int token, const float (&sums)[Group][2], token_memory<KV, Group> &m)
+{
+	const int group = p.heads / p.kv_heads;
+	const int d = p.head_dim;
+	const int column = own_column();
+
+	__syncthreads();
+#pragma unroll
+	for (int h = 0; h < Group; h++)
+		if (h < group && own_half() == 1 && column < d)
+		{
+			m.q[h * d + column] = sums[h][0];
+			m.q[h * d + column + 1] = sums[h][1];
+		}
+	__syncthreads();
+#pragma unroll
+	for (int h = 0; h < Group; h++)
+		if (h < group && own_half() == 0 && column < d)
+			write_columns(p, single, token, blockIdx.y * group + h, column, sums[h][0] + m.q[h * d + column],
+						  sums[h][1] + m.q[h * d + column + 1], m.running_max[h], m.running_sum[h]);
+}
+
 /*
  * Block (token, kv head, split). Two threads share a key when scores are made; two halves of the threads share the
  * keys when values are summed, each thread two columns. `single`: the tokens are those of the segments that have one,
@@ -151,137 +354,31 @@ template <typename KV, int Group>
 __global__ void
 __launch_bounds__(ROW_THREADS) attend_tokens(m1k_attention p, bool single)
 {
-	__shared__ __align__(16) KV keys[PAGE * (MAX_D + 16 / sizeof(KV))];
-	__shared__ __align__(16) float q[Group * MAX_D];
-	__shared__ float weights[Group][PAGE];
-	__shared__ float running_max[Group];
-	__shared__ float running_sum[Group];
-	__shared__ float rescale[Group];
-	const int t = single ? p.segments[blockIdx.x].row : static_cast<int>(blockIdx.x);
-	const m1k_segment segment = p.segments[p.segment_of[t]];
+	__shared__ token_memory<KV, Group> m;
+	const token_range r = range_of_block(p, single);
 	const int group = p.heads / p.kv_heads;
 	const int d = p.head_dim;
-	const int key_stride = d + 16 / static_cast<int>(sizeof(KV)); /* a shift of 16 bytes a key: no bank conflicts */
-	const int n_keys = segment.start + t - segment.row + 1;
-	const int n_pages = pages_for(n_keys);
-	const int range = single ? range_pages(p, n_pages) : n_pages;
-	const int first_page = blockIdx.z * range;
-	const int end_page = first_page + range < n_pages ? first_page + range : n_pages;
-	const int warp = threadIdx.x / M1K_WARP;
-	const int lane = threadIdx.x % M1K_WARP;
-	const int column = threadIdx.x % (MAX_D / 2) * 2;
-	const int key_half = threadIdx.x / (MAX_D / 2);
-	const float scale = rsqrtf(static_cast<float>(d)) * LOG2_E;
-	float acc[Group][2] = {};
+	float sums[Group][2] = {};
 
-	if (single != (segment.n_tokens == 1) || first_page >= n_pages) /* the whole block */
+	if (single != (r.segment.n_tokens == 1) || r.first_page >= r.end_page) /* the whole block */
 		return;
-	for (int i = threadIdx.x; i < group * d; i += ROW_THREADS)
-		q[i] = scale * p.q[(static_cast<size_t>(t) * p.heads + blockIdx.y * group) * d + i];
-	for (int h = threadIdx.x; h < group; h += ROW_THREADS)
+	load_queries(p, r.token, m);
+	for (int page = r.first_page; page < r.end_page; page++)
 	{
-		running_max[h] = -INFINITY;
-		running_sum[h] = 0.0f;
+		const KV *k = page_of<KV>(p, r.segment.state, page, 0, blockIdx.y);
+		const KV *v = page_of<KV>(p, r.segment.state, page, 1, blockIdx.y);
+		const int n = r.n_keys - page * PAGE < PAGE ? r.n_keys - page * PAGE : PAGE;
+
+		__syncthreads();
+		load_keys(k, n, d, m.keys);
+		__syncthreads();
+		score_keys<KV, Group>(m.keys + threadIdx.x / 2 * key_stride<KV>(d), m.q, n, d, group, m.weights);
+		__syncthreads();
+		weigh_keys(group, m.weights, m.running_max, m.running_sum, m.rescale);
+		__syncthreads();
+		add_values(v, n, d, group, m.weights, m.rescale, sums);
 	}
-	for (int page = first_page; page < end_page; page++)
-	{
-		const KV *k = page_of<KV>(p, segment.state, page, 0, blockIdx.y);
-		const KV *v = page_of<KV>(p, segment.state, page, 1, blockIdx.y);
-		const int n = n_keys - page * PAGE < PAGE ? n_keys - page * PAGE : PAGE;
-		const int pieces = d * static_cast<int>(sizeof(KV)) / 16; /* of a key */
-
-		__syncthreads();
-		for (int i = threadIdx.x; i < n * pieces; i += ROW_THREADS)
-			m1k_copy_async(reinterpret_cast<char *>(keys + i / pieces * key_stride) + i % pieces * 16,
-						   reinterpret_cast<const char *>(k) + static_cast<size_t>(i) * 16, true);
-		m1k_copy_commit();
-		m1k_copy_wait<0>();
-		__syncthreads();
-		score_keys<KV, Group>(keys + threadIdx.x / 2 * key_stride, q, n, d, group, weights);
-		__syncthreads();
-		for (int h = warp; h < group; h += ROW_THREADS / M1K_WARP)
-		{
-			const float a = weights[h][lane];
-			const float b = weights[h][lane + 32];
-			const float before = running_max[h];
-			const float max = fmaxf(before, m1k_warp_max(fmaxf(a, b)));
-			const float ea = m1k_exp2(a - max);
-			const float eb = m1k_exp2(b - max);
-			const float sum = m1k_warp_sum(ea + eb);
-
-			weights[h][lane] = ea;
-			weights[h][lane + 32] = eb;
-			__syncwarp();
-			if (lane == 0)
-			{
-				rescale[h] = m1k_exp2(before - max);
-				running_sum[h] = running_sum[h] * rescale[h] + sum;
-				running_max[h] = max;
-			}
-		}
-		__syncthreads();
-		if (column < d)
-		{
-#pragma unroll
-			for (int h = 0; h < Group; h++)
-				if (h < group)
-				{
-					acc[h][0] *= rescale[h];
-					acc[h][1] *= rescale[h];
-				}
-			for (int key = key_half; key < n; key += 2)
-			{
-				const float x = read_kv(v + static_cast<size_t>(key) * d + column);
-				const float y = read_kv(v + static_cast<size_t>(key) * d + column + 1);
-
-#pragma unroll
-				for (int h = 0; h < Group; h++)
-					if (h < group)
-					{
-						acc[h][0] += weights[h][key] * x;
-						acc[h][1] += weights[h][key] * y;
-					}
-			}
-		}
-	}
-	/* the second half of the threads hands its sums to the first, where q was */
-	__syncthreads();
-#pragma unroll
-	for (int h = 0; h < Group; h++)
-		if (h < group && key_half == 1 && column < d)
-		{
-			q[h * d + column] = acc[h][0];
-			q[h * d + column + 1] = acc[h][1];
-		}
-	__syncthreads();
-#pragma unroll
-	for (int h = 0; h < Group; h++)
-		if (h < group && key_half == 0 && column < d)
-		{
-			const size_t head = blockIdx.y * group + h;
-			const float x = acc[h][0] + q[h * d + column];
-			const float y = acc[h][1] + q[h * d + column + 1];
-
-			if (!single)
-			{
-				float *out = p.out + (static_cast<size_t>(t) * p.heads + head) * d + column;
-
-				out[0] = x / running_sum[h];
-				out[1] = y / running_sum[h];
-			}
-			else
-			{
-				float *to = partial_of(p, p.segment_of[t], static_cast<int>(head), blockIdx.z);
-
-				to[2 + column] = x;
-				to[2 + column + 1] = y;
-				if (column == 0)
-				{
-					to[0] = running_max[h];
-					to[1] = running_sum[h];
-				}
-			}
-		}
+	write_sums(p, single, r.token, sums, m);
 }
 
 /* Merges the ranges of single tokens: block (head, segment). */
