@@ -19,108 +19,106 @@
 #include <stdint.h>
 
 #ifdef __cplusplus
-extern "C"
-{
+extern "C" {
 #endif
 
-	typedef enum cudaError
-	{
-		cudaSuccess = 0,
-		cudaErrorInvalidValue = 1,
-		cudaErrorMemoryAllocation = 2,
-		cudaErrorNoDevice = 100,
-		cudaErrorInsufficientDriver = 35,
-		cudaErrorInvalidDevice = 101,
-		cudaErrorInvalidResourceHandle = 400,
-		cudaErrorNotReady = 600,
-		cudaErrorIllegalAddress = 700,
-		cudaErrorLaunchTimeout = 702,
-		cudaErrorStreamCaptureUnsupported = 900,
-		cudaErrorStreamCaptureWrongThread = 908,
-		cudaErrorUnknown = 999,
-	} cudaError_t;
+typedef enum cudaError
+{
+	cudaSuccess = 0,
+	cudaErrorInvalidValue = 1,
+	cudaErrorMemoryAllocation = 2,
+	cudaErrorNoDevice = 100,
+	cudaErrorInsufficientDriver = 35,
+	cudaErrorInvalidDevice = 101,
+	cudaErrorInvalidResourceHandle = 400,
+	cudaErrorNotReady = 600,
+	cudaErrorIllegalAddress = 700,
+	cudaErrorLaunchTimeout = 702,
+	cudaErrorStreamCaptureUnsupported = 900,
+	cudaErrorStreamCaptureWrongThread = 908,
+	cudaErrorUnknown = 999,
+} cudaError_t;
 
-	typedef struct emulated_stream *cudaStream_t;
-	typedef struct emulated_event *cudaEvent_t;
-	typedef struct emulated_graph *cudaGraph_t;
-	typedef struct emulated_graph *cudaGraphExec_t;
+typedef struct emulated_stream *cudaStream_t;
+typedef struct emulated_event *cudaEvent_t;
+typedef struct emulated_graph *cudaGraph_t;
+typedef struct emulated_graph *cudaGraphExec_t;
 
-	typedef struct cudaDeviceProp
-	{
-		char name[256];
-		size_t totalGlobalMem;
-		size_t sharedMemPerBlockOptin;
-		int major, minor;
-		int multiProcessorCount;
-	} cudaDeviceProp;
+typedef struct cudaDeviceProp
+{
+	char name[256];
+	size_t totalGlobalMem;
+	size_t sharedMemPerBlockOptin;
+	int major, minor;
+	int multiProcessorCount;
+} cudaDeviceProp;
 
-	enum cudaMemcpyKind
-	{
-		cudaMemcpyHostToDevice = 1,
-		cudaMemcpyDeviceToHost = 2,
-		cudaMemcpyDeviceToDevice = 3,
-	};
+enum cudaMemcpyKind
+{
+	cudaMemcpyHostToDevice = 1,
+	cudaMemcpyDeviceToHost = 2,
+	cudaMemcpyDeviceToDevice = 3,
+};
 
-	enum cudaFuncAttribute
-	{
-		cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-	};
+enum cudaFuncAttribute
+{
+	cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+};
 
-	enum cudaStreamCaptureMode
-	{
-		cudaStreamCaptureModeThreadLocal = 1,
-		cudaStreamCaptureModeRelaxed = 2,
-	};
+enum cudaStreamCaptureMode
+{
+	cudaStreamCaptureModeThreadLocal = 1,
+	cudaStreamCaptureModeRelaxed = 2,
+};
 
 #define cudaStreamNonBlocking 1
 #define cudaEventDisableTiming 2
 #define cudaHostAllocDefault 0
 
-	cudaError_t cudaGetDeviceCount(int *count);
-	cudaError_t cudaSetDevice(int device);
-	cudaError_t cudaGetDevice(int *device);
-	cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
-	cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
-	const char *cudaGetErrorName(cudaError_t error);
-	const char *cudaGetErrorString(cudaError_t error);
-	cudaError_t cudaGetLastError(void);
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int *device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
+const char *cudaGetErrorName(cudaError_t error);
+const char *cudaGetErrorString(cudaError_t error);
+cudaError_t cudaGetLastError(void);
 
-	cudaError_t cudaMalloc(void **p, size_t bytes);
-	cudaError_t cudaFree(void *p);
-	cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags);
-	cudaError_t cudaFreeHost(void *p);
-	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-								cudaStream_t stream);
-	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMalloc(void **p, size_t bytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
 
-	cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
-	cudaError_t cudaStreamDestroy(cudaStream_t stream);
-	cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-	cudaError_t cudaStreamQuery(cudaStream_t stream);
-	cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
-	cudaError_t cudaEventDestroy(cudaEvent_t event);
-	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
-	cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
-	cudaError_t cudaEventSynchronize(cudaEvent_t event);
-	cudaError_t cudaEventQuery(cudaEvent_t event);
-	cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
 
-	cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
-	cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
-	cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
-	cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
-	cudaError_t cudaGraphDestroy(cudaGraph_t graph);
-	cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-	/* The emulation's own: the devices of tests, what memory one has, and an error that the next launch raises. */
+/* The emulation's own: the devices of tests, what memory one has, and an error that the next launch raises. */
 #define EMULATED_DEVICES 8
-	void emulated_set_devices(int count);
-	void emulated_set_memory(int device, size_t bytes);
-	void emulated_fail_next_launch(cudaError_t error);
-	/* From now on, whatever the device is asked for fails. */
-	void emulated_lose_device(int device);
-	/* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
-	size_t emulated_calls(void);
+void emulated_set_devices(int count);
+void emulated_set_memory(int device, size_t bytes);
+void emulated_fail_next_launch(cudaError_t error);
+/* From now on, whatever the device is asked for fails. */
+void emulated_lose_device(int device);
+/* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
+size_t emulated_calls(void);
 
 #ifdef __cplusplus
 }

@@ -248,7 +248,9 @@ m1k_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 	}
 }
 
-/* ldmatrix.x4: lane i addresses row i % 8 of piece i / 8; a lane receives [lane / 4][lane % 4 * 2 ...] of each piece. */
+/*
+ * ldmatrix.x4: lane i addresses row i % 8 of piece i / 8; a lane receives [lane / 4][lane % 4 * 2 ...] of each piece.
+ */
 static inline void
 emulated_rows(const uint16_t *(&rows)[32], const void *row)
 {

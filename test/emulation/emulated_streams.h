@@ -11,8 +11,8 @@
 
 /*
  * Puts a meeting on the stream, or into the graph that it records. Once everything before it is done, `meet` is asked
- * again and again until it returns true; the stream goes no further meanwhile. It is called under the runtime's lock and
- * may use the memory of all devices after emulated_use_all_devices.
+ * again and again until it returns true; the stream goes no further meanwhile. It is called under the runtime's lock
+ * and may use the memory of all devices after emulated_use_all_devices.
  */
 cudaError_t emulated_enqueue_meeting(cudaStream_t stream, std::function<bool()> meet);
 void emulated_use_all_devices(void);

@@ -42,8 +42,8 @@ struct clique
 ncclResult_t broken = ncclSuccess;
 
 /*
- * In pieces, each summed in an order of its own, as a ring does: a value's bits depend on where it lies. In place, so sums
- * are made before anything is written.
+ * In pieces, each summed in an order of its own, as a ring does: a value's bits depend on where it lies. In place, so
+ * sums are made before anything is written.
  */
 void
 reduce(const std::vector<member> &all)
@@ -133,62 +133,68 @@ enqueue(ncclComm_t comm, cudaStream_t stream, const call &wants)
 			   : ncclUnhandledCudaError;
 }
 
-extern "C"
+extern "C" {
+void
+emulated_break_nccl(ncclResult_t error)
 {
-	void emulated_break_nccl(ncclResult_t error)
-	{
-		broken = error;
-	}
+	broken = error;
+}
 
-	const char *ncclGetErrorString(ncclResult_t result)
-	{
-		return result == ncclRemoteError ? "remote process exited or there was a network error"
-										 : "an error of the emulated NCCL";
-	}
+const char *
+ncclGetErrorString(ncclResult_t result)
+{
+	return result == ncclRemoteError ? "remote process exited or there was a network error"
+									 : "an error of the emulated NCCL";
+}
 
-	ncclResult_t ncclCommInitAll(ncclComm_t *comms, int n, const int *devices)
-	{
-		auto all = std::make_shared<clique>();
+ncclResult_t
+ncclCommInitAll(ncclComm_t *comms, int n, const int *devices)
+{
+	auto all = std::make_shared<clique>();
 
-		all->members.resize((size_t) n);
-		for (int i = 0; i < n; i++)
-			comms[i] = new ncclComm{all, (size_t) i, devices[i], std::make_shared<int>()};
-		return ncclSuccess;
-	}
+	all->members.resize((size_t) n);
+	for (int i = 0; i < n; i++)
+		comms[i] = new ncclComm{all, (size_t) i, devices[i], std::make_shared<int>()};
+	return ncclSuccess;
+}
 
-	ncclResult_t ncclCommAbort(ncclComm_t comm)
+ncclResult_t
+ncclCommAbort(ncclComm_t comm)
+{
+	emulated_locked([=] { comm->all->members[comm->rank].departed = true; });
+	if (comm->used.use_count() > 1)
 	{
-		emulated_locked([=] { comm->all->members[comm->rank].departed = true; });
-		if (comm->used.use_count() > 1)
-		{
-			fprintf(stderr, "emulated NCCL: a communicator waits for the end of graphs that use it\n");
-			abort();
-		}
-		delete comm;
-		return ncclSuccess;
+		fprintf(stderr, "emulated NCCL: a communicator waits for the end of graphs that use it\n");
+		abort();
 	}
+	delete comm;
+	return ncclSuccess;
+}
 
-	ncclResult_t ncclCommDestroy(ncclComm_t comm)
-	{
-		return ncclCommAbort(comm);
-	}
+ncclResult_t
+ncclCommDestroy(ncclComm_t comm)
+{
+	return ncclCommAbort(comm);
+}
 
-	ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *error)
-	{
-		*error = broken;
-		return ncclSuccess;
-	}
+ncclResult_t
+ncclCommGetAsyncError(ncclComm_t, ncclResult_t *error)
+{
+	*error = broken;
+	return ncclSuccess;
+}
 
-	ncclResult_t ncclAllReduce(const void *send, void *receive, size_t count, ncclDataType_t, ncclRedOp_t,
-							   ncclComm_t comm, cudaStream_t stream)
-	{
-		return enqueue(comm, stream, {REDUCE, (const float *) send, (float *) receive, count});
-	}
+ncclResult_t
+ncclAllReduce(const void *send, void *receive, size_t count, ncclDataType_t, ncclRedOp_t, ncclComm_t comm,
+			  cudaStream_t stream)
+{
+	return enqueue(comm, stream, {REDUCE, (const float *) send, (float *) receive, count});
+}
 
-	ncclResult_t ncclAllGather(const void *send, void *receive, size_t count, ncclDataType_t, ncclComm_t comm,
-							   cudaStream_t stream)
-	{
-		return enqueue(comm, stream, {GATHER, (const float *) send, (float *) receive, count});
-	}
+ncclResult_t
+ncclAllGather(const void *send, void *receive, size_t count, ncclDataType_t, ncclComm_t comm, cudaStream_t stream)
+{
+	return enqueue(comm, stream, {GATHER, (const float *) send, (float *) receive, count});
+}
 
 } // extern "C"

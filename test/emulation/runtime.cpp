@@ -294,394 +294,431 @@ now_ms(void)
 	return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-extern "C"
+extern "C" {
+/* ---- devices ---- */
+
+void
+emulated_set_memory(int device, size_t bytes)
 {
-	/* ---- devices ---- */
+	devices[device].memory = bytes;
+}
 
-	void emulated_set_memory(int device, size_t bytes)
+void
+emulated_set_devices(int count)
+{
+	device_count = count;
+	for (device &d : devices)
+		d = device();
+}
+
+void
+emulated_fail_next_launch(cudaError_t error)
+{
+	next_error = error;
+}
+
+void
+emulated_lose_device(int device)
+{
+	emulated_locked([=] { devices[device].lost = true; });
+}
+
+size_t
+emulated_calls(void)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	return calls;
+}
+
+cudaError_t
+cudaGetDeviceCount(int *count)
+{
+	*count = device_count;
+	return device_count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t
+cudaSetDevice(int device)
+{
+	if (device < 0 || device >= device_count)
+		return cudaErrorInvalidDevice;
+	current_device = device;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGetDevice(int *device)
+{
+	*device = current_device;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
+{
+	memset(prop, 0, sizeof *prop);
+	snprintf(prop->name, sizeof prop->name, "emulated on the CPU");
+	prop->totalGlobalMem = devices[device].memory;
+	prop->sharedMemPerBlockOptin = 227 * 1024;
+	prop->major = 9;
+	prop->multiProcessorCount = 4;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaMemGetInfo(size_t *free, size_t *total)
+{
+	const device &d = devices[current_device];
+
+	*total = d.memory;
+	*free = d.memory - d.used;
+	return cudaSuccess;
+}
+
+const char *
+cudaGetErrorName(cudaError_t error)
+{
+	switch (error)
 	{
-		devices[device].memory = bytes;
+		case cudaSuccess:
+			return "cudaSuccess";
+		case cudaErrorMemoryAllocation:
+			return "cudaErrorMemoryAllocation";
+		case cudaErrorNoDevice:
+			return "cudaErrorNoDevice";
+		case cudaErrorInvalidResourceHandle:
+			return "cudaErrorInvalidResourceHandle";
+		case cudaErrorIllegalAddress:
+			return "cudaErrorIllegalAddress";
+		default:
+			return "cudaError";
 	}
+}
 
-	void emulated_set_devices(int count)
-	{
-		device_count = count;
-		for (device &d : devices)
-			d = device();
-	}
+const char *
+cudaGetErrorString(cudaError_t error)
+{
+	return error == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "an error of the emulated device";
+}
 
-	void emulated_fail_next_launch(cudaError_t error)
-	{
-		next_error = error;
-	}
+cudaError_t
+cudaGetLastError(void)
+{
+	const cudaError_t error = last_error;
 
-	void emulated_lose_device(int device)
-	{
-		emulated_locked([=] { devices[device].lost = true; });
-	}
+	last_error = cudaSuccess;
+	return error;
+}
 
-	size_t emulated_calls(void)
-	{
-		std::unique_lock<std::mutex> guard(lock);
+/* ---- memory ---- */
 
-		return calls;
-	}
+cudaError_t
+cudaMalloc(void **p, size_t bytes)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	device *d = &devices[current_device];
+	const size_t rounded = (bytes + 255) / 256 * 256;
+	const size_t inside = (rounded + PAGE - 1) / PAGE * PAGE;
+	char *mapped;
+	char *data;
 
-	cudaError_t cudaGetDeviceCount(int *count)
-	{
-		*count = device_count;
-		return device_count > 0 ? cudaSuccess : cudaErrorNoDevice;
-	}
+	if (bytes > d->memory - d->used || d->lost)
+		return cudaErrorMemoryAllocation;
+	mapped = (char *) mmap(nullptr, inside + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (mapped == MAP_FAILED)
+		return cudaErrorMemoryAllocation;
+	madvise(mapped, inside + 2 * PAGE, MADV_HUGEPAGE); /* fewer pages to open and close */
+	use_device(current_device);
+	/* up against the closed page, which shows what goes beyond the end */
+	data = mapped + PAGE + inside - rounded;
+	blocks[data] = {current_device, bytes, mapped + PAGE, inside};
+	set_access(blocks[data], true);
+	memset(data, 0xff, bytes); /* NaN until it is written */
+	d->used += bytes;
+	*p = data;
+	return cudaSuccess;
+}
 
-	cudaError_t cudaSetDevice(int device)
-	{
-		if (device < 0 || device >= device_count)
-			return cudaErrorInvalidDevice;
-		current_device = device;
+cudaError_t
+cudaFree(void *p)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	auto entry = blocks.find(p);
+
+	if (p == nullptr)
 		return cudaSuccess;
-	}
+	if (entry == blocks.end())
+		return cudaErrorInvalidValue;
+	want(nullptr); /* the device finishes what it has */
+	pump();
+	devices[entry->second.device].used -= entry->second.bytes;
+	munmap(entry->second.pages - PAGE, entry->second.page_bytes + 2 * PAGE);
+	blocks.erase(entry);
+	return cudaSuccess;
+}
 
-	cudaError_t cudaGetDevice(int *device)
+cudaError_t
+cudaHostAlloc(void **p, size_t bytes, unsigned)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	*p = aligned_alloc(256, (bytes + 255) / 256 * 256);
+	if (*p == nullptr)
+		return cudaErrorMemoryAllocation;
+	pinned[static_cast<const char *>(*p)] = bytes;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaFreeHost(void *p)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	want(nullptr);
+	pump();
+	pinned.erase(static_cast<const char *>(p));
+	free(p);
+	return cudaSuccess;
+}
+
+static bool
+is_pinned(const void *p)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	const char *at = static_cast<const char *>(p);
+	auto next = pinned.upper_bound(at);
+
+	return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
+}
+
+/* Other memory of the host than pinned is read before the call returns, and is written by then. */
+cudaError_t
+cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+	if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
 	{
-		*device = current_device;
-		return cudaSuccess;
-	}
+		const char *first = static_cast<const char *>(from);
+		const std::vector<char> kept(first, first + bytes);
 
-	cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
+		return submit_work(stream, [=] { memcpy(to, kept.data(), bytes); });
+	}
+	const cudaError_t error = submit_work(stream, [=] { memcpy(to, from, bytes); });
+
+	if (error == cudaSuccess && kind == cudaMemcpyDeviceToHost && !is_pinned(to))
+		return cudaStreamSynchronize(stream);
+	return error;
+}
+
+cudaError_t
+cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
+{
+	return submit_work(stream, [=] { memset(to, value, bytes); });
+}
+
+/* ---- streams and events ---- */
+
+cudaError_t
+cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	*stream = new emulated_stream();
+	(*stream)->device = current_device;
+	streams.push_back(*stream);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamDestroy(cudaStream_t stream)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	want(stream);
+	pump();
+	for (size_t i = 0; i < streams.size(); i++)
+		if (streams[i] == stream)
+			streams.erase(streams.begin() + (ptrdiff_t) i);
+	delete stream->recording;
+	delete stream;
+	return cudaSuccess;
+}
+
+static cudaError_t
+state_of(cudaStream_t s)
+{
+	return s->recording != nullptr	 ? cudaErrorStreamCaptureUnsupported
+		   : devices[s->device].lost ? cudaErrorIllegalAddress
+		   : s->queue.empty()		 ? cudaSuccess
+									 : cudaErrorNotReady;
+}
+
+cudaError_t
+cudaStreamQuery(cudaStream_t s)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	want(s);
+	pump();
+	return state_of(s);
+}
+
+cudaError_t
+cudaStreamSynchronize(cudaStream_t s)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	want(s);
+	wait_until(
+		guard, [=] { return state_of(s) != cudaErrorNotReady; }, "a stream");
+	return state_of(s) == cudaSuccess ? cudaGetLastError() : state_of(s);
+}
+
+cudaError_t
+cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+	*event = new emulated_event{std::make_shared<mark>()};
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaEventDestroy(cudaEvent_t event)
+{
+	delete event;
+	return cudaSuccess;
+}
+
+/* What is recorded later does not count. */
+cudaError_t
+cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+	const std::shared_ptr<mark> state = event->state;
+	const size_t records = state->records;
+
+	return submit(stream, {[=] { return state->reached >= records; }, false, state});
+}
+
+cudaError_t
+cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+	const std::shared_ptr<mark> state = event->state;
+	const cudaError_t error = submit_work(stream,
+										  [=]
+										  {
+											  state->at = now_ms();
+											  state->reached++;
+										  });
+	std::unique_lock<std::mutex> guard(lock);
+
+	if (error == cudaSuccess)
 	{
-		memset(prop, 0, sizeof *prop);
-		snprintf(prop->name, sizeof prop->name, "emulated on the CPU");
-		prop->totalGlobalMem = devices[device].memory;
-		prop->sharedMemPerBlockOptin = 227 * 1024;
-		prop->major = 9;
-		prop->multiProcessorCount = 4;
-		return cudaSuccess;
+		state->records++;
+		state->stream = stream;
 	}
+	return error;
+}
 
-	cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
-	{
-		const device &d = devices[current_device];
+static bool
+is_reached(cudaEvent_t event)
+{
+	return event->state->reached >= event->state->records;
+}
 
-		*total = d.memory;
-		*free = d.memory - d.used;
-		return cudaSuccess;
-	}
+cudaError_t
+cudaEventSynchronize(cudaEvent_t event)
+{
+	std::unique_lock<std::mutex> guard(lock);
 
-	const char *cudaGetErrorName(cudaError_t error)
-	{
-		switch (error)
-		{
-			case cudaSuccess:
-				return "cudaSuccess";
-			case cudaErrorMemoryAllocation:
-				return "cudaErrorMemoryAllocation";
-			case cudaErrorNoDevice:
-				return "cudaErrorNoDevice";
-			case cudaErrorInvalidResourceHandle:
-				return "cudaErrorInvalidResourceHandle";
-			case cudaErrorIllegalAddress:
-				return "cudaErrorIllegalAddress";
-			default:
-				return "cudaError";
-		}
-	}
+	if (!is_reached(event))
+		want(event->state->stream);
+	wait_until(
+		guard, [=] { return is_reached(event); }, "an event");
+	return cudaSuccess;
+}
 
-	const char *cudaGetErrorString(cudaError_t error)
-	{
-		return error == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "an error of the emulated device";
-	}
+cudaError_t
+cudaEventQuery(cudaEvent_t event)
+{
+	std::unique_lock<std::mutex> guard(lock);
 
-	cudaError_t cudaGetLastError(void)
-	{
-		const cudaError_t error = last_error;
+	if (!is_reached(event))
+		want(event->state->stream);
+	pump();
+	return is_reached(event) ? cudaSuccess : cudaErrorNotReady;
+}
 
-		last_error = cudaSuccess;
-		return error;
-	}
+cudaError_t
+cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
+{
+	*ms = (float) (end->state->at - start->state->at);
+	return cudaSuccess;
+}
 
-	/* ---- memory ---- */
+/* ---- graphs ---- */
 
-	cudaError_t cudaMalloc(void **p, size_t bytes)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-		device *d = &devices[current_device];
-		const size_t rounded = (bytes + 255) / 256 * 256;
-		const size_t inside = (rounded + PAGE - 1) / PAGE * PAGE;
-		char *mapped;
-		char *data;
+cudaError_t
+cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode)
+{
+	std::unique_lock<std::mutex> guard(lock);
 
-		if (bytes > d->memory - d->used || d->lost)
-			return cudaErrorMemoryAllocation;
-		mapped =
-			(char *) mmap(nullptr, inside + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (mapped == MAP_FAILED)
-			return cudaErrorMemoryAllocation;
-		madvise(mapped, inside + 2 * PAGE, MADV_HUGEPAGE); /* fewer pages to open and close */
-		use_device(current_device);
-		/* up against the closed page, which shows what goes beyond the end */
-		data = mapped + PAGE + inside - rounded;
-		blocks[data] = {current_device, bytes, mapped + PAGE, inside};
-		set_access(blocks[data], true);
-		memset(data, 0xff, bytes); /* NaN until it is written */
-		d->used += bytes;
-		*p = data;
-		return cudaSuccess;
-	}
+	if (s->recording != nullptr)
+		return cudaErrorInvalidValue;
+	s->recording = new emulated_graph();
+	s->recording->owners = 1;
+	s->mode = mode;
+	s->recorder = std::this_thread::get_id();
+	return cudaSuccess;
+}
 
-	cudaError_t cudaFree(void *p)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-		auto entry = blocks.find(p);
+cudaError_t
+cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+	std::unique_lock<std::mutex> guard(lock);
 
-		if (p == nullptr)
-			return cudaSuccess;
-		if (entry == blocks.end())
-			return cudaErrorInvalidValue;
-		want(nullptr); /* the device finishes what it has */
-		pump();
-		devices[entry->second.device].used -= entry->second.bytes;
-		munmap(entry->second.pages - PAGE, entry->second.page_bytes + 2 * PAGE);
-		blocks.erase(entry);
-		return cudaSuccess;
-	}
+	if (s->recording == nullptr)
+		return cudaErrorInvalidValue;
+	if (s->mode != cudaStreamCaptureModeRelaxed && s->recorder != std::this_thread::get_id())
+		return cudaErrorStreamCaptureWrongThread;
+	*graph = s->recording;
+	s->recording = nullptr;
+	return cudaSuccess;
+}
 
-	cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
-	{
-		std::unique_lock<std::mutex> guard(lock);
+cudaError_t
+cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+	graph->owners++;
+	*exec = graph;
+	return cudaSuccess;
+}
 
-		*p = aligned_alloc(256, (bytes + 255) / 256 * 256);
-		if (*p == nullptr)
-			return cudaErrorMemoryAllocation;
-		pinned[static_cast<const char *>(*p)] = bytes;
-		return cudaSuccess;
-	}
+cudaError_t
+cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+	std::unique_lock<std::mutex> guard(lock);
 
-	cudaError_t cudaFreeHost(void *p)
-	{
-		std::unique_lock<std::mutex> guard(lock);
+	if (s->device != current_device)
+		return cudaErrorInvalidResourceHandle;
+	if (devices[s->device].lost)
+		return cudaErrorIllegalAddress;
+	calls++;
+	s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
+	proceed(s);
+	return cudaSuccess;
+}
 
-		want(nullptr);
-		pump();
-		pinned.erase(static_cast<const char *>(p));
-		free(p);
-		return cudaSuccess;
-	}
+cudaError_t
+cudaGraphDestroy(cudaGraph_t graph)
+{
+	if (--graph->owners == 0)
+		delete graph;
+	return cudaSuccess;
+}
 
-	static bool is_pinned(const void *p)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-		const char *at = static_cast<const char *>(p);
-		auto next = pinned.upper_bound(at);
-
-		return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
-	}
-
-	/* Other memory of the host than pinned is read before the call returns, and is written by then. */
-	cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
-	{
-		if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
-		{
-			const char *first = static_cast<const char *>(from);
-			const std::vector<char> kept(first, first + bytes);
-
-			return submit_work(stream, [=] { memcpy(to, kept.data(), bytes); });
-		}
-		const cudaError_t error = submit_work(stream, [=] { memcpy(to, from, bytes); });
-
-		if (error == cudaSuccess && kind == cudaMemcpyDeviceToHost && !is_pinned(to))
-			return cudaStreamSynchronize(stream);
-		return error;
-	}
-
-	cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
-	{
-		return submit_work(stream, [=] { memset(to, value, bytes); });
-	}
-
-	/* ---- streams and events ---- */
-
-	cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		*stream = new emulated_stream();
-		(*stream)->device = current_device;
-		streams.push_back(*stream);
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaStreamDestroy(cudaStream_t stream)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		want(stream);
-		pump();
-		for (size_t i = 0; i < streams.size(); i++)
-			if (streams[i] == stream)
-				streams.erase(streams.begin() + (ptrdiff_t) i);
-		delete stream->recording;
-		delete stream;
-		return cudaSuccess;
-	}
-
-	static cudaError_t state_of(cudaStream_t s)
-	{
-		return s->recording != nullptr	 ? cudaErrorStreamCaptureUnsupported
-			   : devices[s->device].lost ? cudaErrorIllegalAddress
-			   : s->queue.empty()		 ? cudaSuccess
-										 : cudaErrorNotReady;
-	}
-
-	cudaError_t cudaStreamQuery(cudaStream_t s)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		want(s);
-		pump();
-		return state_of(s);
-	}
-
-	cudaError_t cudaStreamSynchronize(cudaStream_t s)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		want(s);
-		wait_until(
-			guard, [=] { return state_of(s) != cudaErrorNotReady; }, "a stream");
-		return state_of(s) == cudaSuccess ? cudaGetLastError() : state_of(s);
-	}
-
-	cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
-	{
-		*event = new emulated_event{std::make_shared<mark>()};
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaEventDestroy(cudaEvent_t event)
-	{
-		delete event;
-		return cudaSuccess;
-	}
-
-	/* What is recorded later does not count. */
-	cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
-	{
-		const std::shared_ptr<mark> state = event->state;
-		const size_t records = state->records;
-
-		return submit(stream, {[=] { return state->reached >= records; }, false, state});
-	}
-
-	cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
-	{
-		const std::shared_ptr<mark> state = event->state;
-		const cudaError_t error = submit_work(stream,
-											  [=]
-											  {
-												  state->at = now_ms();
-												  state->reached++;
-											  });
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (error == cudaSuccess)
-		{
-			state->records++;
-			state->stream = stream;
-		}
-		return error;
-	}
-
-	static bool is_reached(cudaEvent_t event)
-	{
-		return event->state->reached >= event->state->records;
-	}
-
-	cudaError_t cudaEventSynchronize(cudaEvent_t event)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (!is_reached(event))
-			want(event->state->stream);
-		wait_until(
-			guard, [=] { return is_reached(event); }, "an event");
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaEventQuery(cudaEvent_t event)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (!is_reached(event))
-			want(event->state->stream);
-		pump();
-		return is_reached(event) ? cudaSuccess : cudaErrorNotReady;
-	}
-
-	cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
-	{
-		*ms = (float) (end->state->at - start->state->at);
-		return cudaSuccess;
-	}
-
-	/* ---- graphs ---- */
-
-	cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (s->recording != nullptr)
-			return cudaErrorInvalidValue;
-		s->recording = new emulated_graph();
-		s->recording->owners = 1;
-		s->mode = mode;
-		s->recorder = std::this_thread::get_id();
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (s->recording == nullptr)
-			return cudaErrorInvalidValue;
-		if (s->mode != cudaStreamCaptureModeRelaxed && s->recorder != std::this_thread::get_id())
-			return cudaErrorStreamCaptureWrongThread;
-		*graph = s->recording;
-		s->recording = nullptr;
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
-	{
-		graph->owners++;
-		*exec = graph;
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
-	{
-		std::unique_lock<std::mutex> guard(lock);
-
-		if (s->device != current_device)
-			return cudaErrorInvalidResourceHandle;
-		if (devices[s->device].lost)
-			return cudaErrorIllegalAddress;
-		calls++;
-		s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
-		proceed(s);
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaGraphDestroy(cudaGraph_t graph)
-	{
-		if (--graph->owners == 0)
-			delete graph;
-		return cudaSuccess;
-	}
-
-	cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
-	{
-		return cudaGraphDestroy(exec);
-	}
+cudaError_t
+cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+	return cudaGraphDestroy(exec);
+}
 
 } // extern "C"
