@@ -170,8 +170,8 @@ weigh_scores(const float (&scores)[Keys / 8][4], softmax_rows *rows, uint32_t (&
 }
 
 /*
- * Folds Keys keys, whose K and V begin at k and v, into the warp's rows: 16 * Blocks of them, from q on. last_key(i, r):
- * the last that row r of this lane's in block i may see; asked where any row may not see all, which is `masked`.
+ * Folds Keys keys, whose K and V begin at k and v, into the warp's rows: 16 * Blocks of them, from q on. last_key(i,
+ * r): the last that row r of this lane's in block i may see; asked where any row may not see all, which is `masked`.
  */
 template <int Blocks, int Keys, typename F>
 __device__ __forceinline__ void

@@ -293,7 +293,9 @@ score_block(lightning_shared *s, int row0, int half)
 		}
 }
 
-/* acc += 16 rows of one tile times 32 columns, from chunk0 * 8 on, of another; sums run along 16 * Steps of its rows. */
+/*
+ * acc += 16 rows of one tile times 32 columns, from chunk0 * 8 on, of another; sums run along 16 * Steps of its rows.
+ */
 template <int Steps>
 __device__ __forceinline__ void
 add_product(float (&acc)[4][4], uint16_t *left, int row0, uint16_t *right, int chunk0)

@@ -80,8 +80,8 @@ choose_experts(const __grid_constant__ m1k_route p)
 }
 
 /*
- * Calls f(pair, whether it is expert e's, those of the warp's pairs that are) for 32 pairs at a time, a lane each. A few
- * times 32 are read before the first is looked at: one block alone waits for memory.
+ * Calls f(pair, whether it is expert e's, those of the warp's pairs that are) for 32 pairs at a time, a lane each. A
+ * few times 32 are read before the first is looked at: one block alone waits for memory.
  */
 template <typename F>
 __device__ __forceinline__ void

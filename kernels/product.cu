@@ -101,11 +101,16 @@ write_out(const m1k_product &p, int place, int row, float y)
 
 #define FEW_WARPS 4
 #define FEW_ROWS 2 /* of a warp: with more, eight places do not fit the registers */
-/* The warps of a block share the rows of a matrix that has so few, and so long ones: else a few blocks would take long. */
+/*
+ * The warps of a block share the rows of a matrix that has so few, and so long ones: else a few blocks would take long.
+ */
 #define SHARED_ROWS 256
 #define SHARED_COLS (FEW_WARPS * M1K_WARP * 8)
 
-/* acc[r][t] = row r of w times x[t], as far as the warp has it: it takes every warps-th run of columns, from the `warp`th. */
+/*
+ * acc[r][t] = row r of w times x[t], as far as the warp has it: it takes every warps-th run of columns, from the
+ * `warp`th.
+ */
 template <m1k_type Type, int N, int R>
 __device__ __forceinline__ void
 stream_rows(const m1k_product &p, const uint8_t *const (&w)[R], const float *const (&x)[N], int warp, int warps,

@@ -50,7 +50,9 @@ m1k_right(uint32_t (&b)[4], uint16_t *tile, int row0, int chunk0)
 	m1k_load_matrices(b, m1k_piece<Chunks>(tile, row0 + lane / 16 * 8 + lane % 8, chunk0 + lane / 8 % 2));
 }
 
-/* The same where the sum runs along the tile's rows from row0, and the operand's 16 columns are those from chunk0 * 8. */
+/*
+ * The same where the sum runs along the tile's rows from row0, and the operand's 16 columns are those from chunk0 * 8.
+ */
 template <int Chunks>
 __device__ __forceinline__ void
 m1k_right_transposed(uint32_t (&b)[4], uint16_t *tile, int row0, int chunk0)

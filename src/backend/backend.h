@@ -33,9 +33,9 @@ typedef enum m1b_use
 } m1b_use;
 
 /*
- * How several devices divide a matrix. The rows of x that go into one by columns come out of products with ones by rows,
- * by way of operations on heads or on elements: each device has its own part of such rows, and the parts of the result are
- * added up. All other rows are whole on every device; logits are, because the parts are put together.
+ * How several devices divide a matrix. The rows of x that go into one by columns come out of products with ones by
+ * rows, by way of operations on heads or on elements: each device has its own part of such rows, and the parts of the
+ * result are added up. All other rows are whole on every device; logits are, because the parts are put together.
  */
 typedef enum m1b_split
 {
@@ -87,8 +87,8 @@ typedef struct m1b_geometry
 	size_t weight_bytes; /* of all matrices: memory that kv_bytes = 0 leaves alone */
 	size_t whole_bytes;	 /* of those, the ones that every one of several devices has whole */
 	/*
-	 * Budget of sequences' KV pages, on all devices together; 0 = a safe share of the device's memory. Never more is used than max_states full
-	 * contexts take. It may be less than one: see m1b_memory.pages.
+	 * Budget of sequences' KV pages, on all devices together; 0 = a safe share of the device's memory. Never more is
+	 * used than max_states full contexts take. It may be less than one: see m1b_memory.pages.
 	 */
 	size_t kv_bytes;
 	size_t snapshot_bytes; /* what the caller lets snapshots take, on top: the pool has pages for that, too */
@@ -304,11 +304,14 @@ typedef struct m1b_ops
 	void (*state_release)(m1b_backend *b, m1b_state *state);
 
 	/*
-	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page, place or
-	 * memory for it. Not a part of a step: it may allocate.
+	 * A snapshot of a sequence after the n_tokens that it has been fed so far; NULL when there is no free page, place
+	 * or memory for it. Not a part of a step: it may allocate.
 	 */
 	m1b_snapshot *(*snapshot_take)(m1b_backend *b, const m1b_state *state, int n_tokens, m1b_account account);
-	/* What snapshot_take of an M1B_SHARED one would add to m1b_memory.snapshot_bytes now; with state NULL, what it could add at most. */
+	/*
+	 * What snapshot_take of an M1B_SHARED one would add to m1b_memory.snapshot_bytes now; with state NULL, what it
+	 * could add at most.
+	 */
 	size_t (*snapshot_cost)(const m1b_backend *b, const m1b_state *state, int n_tokens);
 	/* Gives back and wipes what nobody shares. */
 	void (*snapshot_release)(m1b_backend *b, m1b_snapshot *snapshot);
@@ -342,7 +345,10 @@ struct m1b_backend
 	const m1b_ops *ops;
 };
 
-/* threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512", "avx512vnni" (for tests). */
+/*
+ * threads: 0 = all cores. isa: NULL = the best the processor has, or "portable", "avx2", "avx512", "avx512vnni" (for
+ * tests).
+ */
 m1_status m1b_cpu_open(int threads, const char *isa, m1b_backend **out, m1_error *err);
 
 /* Device memory that n floats of scratch take at most: backends align them. */

@@ -55,7 +55,10 @@ m1b_pages_for(int n_tokens)
 	return (n_tokens + M1B_PAGE_TOKENS - 1) / M1B_PAGE_TOKENS;
 }
 
-/* p's sizes, functions and backend are set; allocates the rest. false when memory runs out. m1b_pages_free is safe then. */
+/*
+ * p's sizes, functions and backend are set; allocates the rest. false when memory runs out. m1b_pages_free is safe
+ * then.
+ */
 bool m1b_pages_create(m1b_pages *p);
 void m1b_pages_free(m1b_pages *p);
 m1b_memory m1b_pages_memory(const m1b_pages *p);

@@ -78,8 +78,9 @@ float m1b_e4m3_to_float(uint8_t e4m3);
 uint8_t m1b_float_to_e4m3(float x);
 
 /*
- * A row of F8_E4M3 from n numbers, n a multiple of 128, and their scales, of type F32 or BF16, one for each 128 columns.
- * false when one is NaN, or a scale is negative or so large that a weight would be infinite: *bad_scale tells which.
+ * A row of F8_E4M3 from n numbers, n a multiple of 128, and their scales, of type F32 or BF16, one for each 128
+ * columns. false when one is NaN, or a scale is negative or so large that a weight would be infinite: *bad_scale tells
+ * which.
  */
 bool m1b_e4m3_row(const uint8_t *from, m1b_dtype scale_type, const void *scales, size_t n, void *to, bool *bad_scale);
 

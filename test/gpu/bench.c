@@ -1,6 +1,6 @@
 /*
- * bench.c - the CUDA backend on a slice of the real model with random weights, as one JSON object: the copy bandwidth and
- * the rate of bf16 products of this GPU; both kinds of attention alone; decode at growing context; then prefill and
+ * bench.c - the CUDA backend on a slice of the real model with random weights, as one JSON object: the copy bandwidth
+ * and the rate of bf16 products of this GPU; both kinds of attention alone; decode at growing context; then prefill and
  * decode with weights of each type, one after the other.
  *
  * bench [small]: small is a toy of the same shape (slice.h).

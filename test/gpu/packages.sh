@@ -6,8 +6,8 @@ cd "$(dirname "$0")/../.."
 
 FOLDER=build/gpu/packages
 LIMIT_MB=60
-# The server, its client, and every shared library of theirs, of the engine and of its tests that a machine may lack. Left out: what
-# Debian's server needs only to be set up by Debian, and LLVM, which only its JIT uses.
+# The server, its client, and every shared library of theirs, of the engine and of its tests that a machine may lack.
+# Left out: what Debian's server needs only to be set up by Debian, and LLVM, which only its JIT uses.
 PACKAGES=(
     postgresql-15 postgresql-client-15 libpq5 libjansson4 libpcre2-8-0 libcmocka0
     libaudit1 libcap-ng0 libcap2 libcom-err2 libffi8 libgcrypt20 libgmp10 libgnutls30 libgpg-error0 libgssapi-krb5-2

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """peers.py [small]: what others take for the attention that bench.c times, as one JSON object.
 
-One layer's prefill of 32,768 tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads), and
-linear attention with decay by flash-linear-attention's Triton kernel; and the attention of one token after so many
+One layer's prefill of 32,768 tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads),
+and linear attention with decay by flash-linear-attention's Triton kernel; and the attention of one token after so many
 others. Both in bf16, as they are used. What is not installed is reported by name; what fails, with its reason.
 """
 import importlib

@@ -57,7 +57,8 @@ def print_attention(r):
 
 
 def print_contexts(r):
-    print("one token after so many others, BF16: a step of the slice; one lightning and one softmax layer's attention in it")
+    print("one token after so many others, BF16: a step of the slice; "
+          "one lightning and one softmax layer's attention in it")
     for c in r["contexts"]:
         print(f"  {c['tokens']:>8} {c['step_ms']:9.3f} ms  lightning {c['lightning_layer_ms']:7.4f}  softmax "
               f"{c['softmax_layer_ms']:8.4f} ({percent(c['softmax_share_of_copy_bandwidth'])} of the bandwidth)  "

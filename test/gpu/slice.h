@@ -1,9 +1,9 @@
 /*
  * slice.h - some layers of MiniMax-M1 with random weights of any type, for bench.c.
  *
- * The slice is up to 8 layers (the last one softmax, the others lightning), embedding and head; fewer where the device's
- * memory is short. A toy of the same shape is there for trying the programs where the GPU is emulated. Whatever fails
- * ends the program with a message.
+ * The slice is up to 8 layers (the last one softmax, the others lightning), embedding and head; fewer where the
+ * device's memory is short. A toy of the same shape is there for trying the programs where the GPU is emulated.
+ * Whatever fails ends the program with a message.
  */
 #ifndef M1_TEST_SLICE_H
 #define M1_TEST_SLICE_H

@@ -1,6 +1,7 @@
 /*
- * test_attention.c - softmax attention over KV pages of both types, by every instruction set, against plain arithmetic in
- * double: exact for what the pages hold, and within bf16's precision of what was put into them; also from a snapshot.
+ * test_attention.c - softmax attention over KV pages of both types, by every instruction set, against plain arithmetic
+ * in double: exact for what the pages hold, and within bf16's precision of what was put into them; also from a
+ * snapshot.
  */
 #include "testing.h"
 
@@ -16,7 +17,9 @@
 #define D 20 /* not a multiple of any vector width */
 #define MAX_TOKENS 300
 #define EXACT 1e-5
-/* keys and values are off by 2^-9 of themselves: a score of D products by less than 2^-9 sqrt(D) / 3, a value by 2^-9 */
+/*
+ * keys and values are off by 2^-9 of themselves: a score of D products by less than 2^-9 sqrt(D) / 3, a value by 2^-9
+ */
 #define ROUNDED (4 * 0x1p-9)
 
 typedef struct tokens

@@ -432,7 +432,9 @@ test_embed(void **state)
 #define SEQUENCES 3
 #define STEPS 7
 
-/* Tokens that each sequence is given in each step, and positions that it leaves out after them: their keys are zeros. */
+/*
+ * Tokens that each sequence is given in each step, and positions that it leaves out after them: their keys are zeros.
+ */
 typedef struct schedule
 {
 	int tokens[STEPS][SEQUENCES];
@@ -791,7 +793,9 @@ feed(m1b_backend *b, m1b_state *state, const float *decay, const float *qkv, int
 	b->ops->end(b);
 }
 
-/* A sequence that starts from a snapshot goes on as the one it was taken of, to the bit; accounts are even afterwards. */
+/*
+ * A sequence that starts from a snapshot goes on as the one it was taken of, to the bit; accounts are even afterwards.
+ */
 static void
 test_snapshot(void **test_state)
 {

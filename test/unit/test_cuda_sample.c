@@ -1,6 +1,6 @@
 /*
- * test_cuda_sample.c - tokens chosen on the device against model/sampler.c, which reads all logits; and by several GPUs,
- * each of which makes a part of the logits, against one.
+ * test_cuda_sample.c - tokens chosen on the device against model/sampler.c, which reads all logits; and by several
+ * GPUs, each of which makes a part of the logits, against one.
  *
  * The same random number must give the same token, unless it falls within rounding of the boundary between two: those
  * are told apart by sums of their own, and counted. Every draw is made twice, among neighbours and alone, and must give

@@ -436,7 +436,9 @@ test_reservations_hold(void **state)
 	ops->close(&c->base);
 }
 
-/* A budget smaller than one context bounds a sequence; none at all is an error; a huge one is cut to what can be used. */
+/*
+ * A budget smaller than one context bounds a sequence; none at all is an error; a huge one is cut to what can be used.
+ */
 static void
 test_budgets(void **state)
 {

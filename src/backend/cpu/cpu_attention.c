@@ -314,8 +314,9 @@ typedef struct query_tile
 } query_tile;
 
 /*
- * Folds one page of n keys [D, page], the first at position `base`, and values [page, D] into the tile. Few queries take
- * less time than memory does to bring a page, so what is read next, up to the next page's keys, is always on its way.
+ * Folds one page of n keys [D, page], the first at position `base`, and values [page, D] into the tile. Few queries
+ * take less time than memory does to bring a page, so what is read next, up to the next page's keys, is always on its
+ * way.
  */
 static void
 attend_page(const m1b_cpu *c, query_tile *tile, const void *keys, const void *values, const void *next_keys, int base,

@@ -284,7 +284,9 @@ dot(const m1b_dot *p)
 
 /* ---- mac: small products whose right side is read along its rows ---- */
 
-/* Asks for the part of the next b that lies where these vectors do. Each ends before the processor notices a pattern. */
+/*
+ * Asks for the part of the next b that lies where these vectors do. Each ends before the processor notices a pattern.
+ */
 INLINE void
 prefetch_row(const void *next, size_t at, const int vecs, const m1b_dtype type)
 {

@@ -29,8 +29,8 @@ typedef struct m1b_cuda_graphs
 } m1b_cuda_graphs;
 
 /*
- * true: what r is for has been recorded, and is started. Otherwise, launch it and end the recording, which may have been
- * begun. r may be NULL: then it never is.
+ * true: what r is for has been recorded, and is started. Otherwise, launch it and end the recording, which may have
+ * been begun. r may be NULL: then it never is.
  */
 bool m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r);
 /* Ends it, in two: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */

@@ -39,8 +39,8 @@ void m1b_cuda_comm_free(m1b_cuda *c, bool abort);
  */
 bool m1b_cuda_keep_waiting(m1b_cuda *c, cudaError_t state, double begin);
 /*
- * x [n, width] becomes the sum over all ranks, the same bits on each. Up to M1K_FEW_ROWS rows a row's bits do not depend
- * on the others. Nothing happens on a GPU that is alone.
+ * x [n, width] becomes the sum over all ranks, the same bits on each. Up to M1K_FEW_ROWS rows a row's bits do not
+ * depend on the others. Nothing happens on a GPU that is alone.
  */
 void m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width);
 /* out [n, ranks * width] = the n rows of `width` columns that each rank has at m1b_cuda_own_slice, side by side. */

@@ -113,7 +113,9 @@ many_quantized(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1k_product_many(&product, c->stream);
 }
 
-/* With so many rows, the library is faster even if weights are made bf16 for it each time, some of their rows at once. */
+/*
+ * With so many rows, the library is faster even if weights are made bf16 for it each time, some of their rows at once.
+ */
 static void
 expanded_by_library(m1b_cuda *c, const m1b_product *p, const uint16_t *x, int n)
 {
