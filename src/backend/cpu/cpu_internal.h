@@ -1,14 +1,6 @@
 /*
  * cpu_internal.h - what the files of the CPU backend share. Nobody else includes it,
  * but for tests that look into the memory of states.
- *
- *   cpu.c            life of the backend, row-wise operations
- *   cpu_loop.c       loops on the pool
- *   cpu_weights.c    matrices as the kernels want them
- *   cpu_product.c    products of activations and weights, the linear layer
- *   cpu_state.c      sequences' memory: lightning states, KV pages and snapshots of both
- *   cpu_attention.c  lightning and softmax attention
- *   cpu_moe.c        router and experts
  */
 #ifndef M1_BACKEND_CPU_CPU_INTERNAL_H
 #define M1_BACKEND_CPU_CPU_INTERNAL_H

@@ -1,6 +1,6 @@
 /*
  * cuda.c - the CUDA backend: its life, the plan of device memory, and operations on
- * rows. See backend.h for what each operation means, cuda_internal.h for the files.
+ * rows. See backend.h for what each operation means.
  */
 #include "backend/cuda/cuda_internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * cuda_group.h - several GPUs as one backend: what its two files share.
+ * cuda_group.h - several GPUs as one backend: what its files share.
  *
  *   cuda_group.c       its life, matrices, and sequences' memory
  *   cuda_group_steps.c operations and steps

@@ -1,26 +1,6 @@
 /*
- * cuda_internal.h - what the CUDA backend knows of one GPU. Only this room includes it, and
- * tests that look into its memory. Each member belongs to a file, whose header tells more:
- *
- *   cuda_open.c       which GPUs there are
- *   cuda.c            life of the backend on one of them, the memory plan, small operations
- *   cuda_error.c      the first failure
- *   cuda_memory.c     device memory, pinned memory, copies
- *   cuda_weights.c    weights on their way to the device
- *   cuda_state.c      sequences' memory: lightning states and KV pages
- *   cuda_step.c       a step: its batch on the device, its layers, its end
- *   cuda_graphs.c     what is recorded of steps
- *   cuda_attention.c  lightning and softmax attention
- *   cuda_rounded.c    the bf16 copy of the rows that products read
- *   cuda_product.c    linear and experts
- *   cuda_experts.c    experts with many tokens each
- *   cuda_gemm.c       cuBLASLt
- *   cuda_sample.c     the next tokens, from logits that stay on the device
- *   cuda_nccl.c       what several GPUs exchange
- *   cuda_group*.c     several GPUs as one backend
- *
- * Host code only; kernels are in kernels/ (m1k.h). All device work of a step is on one
- * stream.
+ * cuda_internal.h - what the CUDA backend knows of one GPU. Nobody else includes it, but for tests that look into its
+ * memory. Each member belongs to one file, whose header tells more.
  */
 #ifndef M1_BACKEND_CUDA_CUDA_INTERNAL_H
 #define M1_BACKEND_CUDA_CUDA_INTERNAL_H
