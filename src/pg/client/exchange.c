@@ -48,7 +48,7 @@ struct M1Exchange
 	m1w_type	type;
 	char	   *unsent;			/* the payload, while the queue has not taken all of it; else NULL */
 	Size		unsent_len;
-	int			slot;
+	M1Slot	   *slot;			/* the request's, until the segment is detached */
 	uint64		request;
 	TimestampTz submitted_at;
 	TimestampTz running_since;	/* 0 until the worker has forwarded it */
@@ -58,10 +58,8 @@ struct M1Exchange
 /* ---- slots ---- */
 
 static void
-free_slot(int index)
+free_slot(M1Slot *slot)
 {
-	M1Slot	   *slot = &m1pg_shared->slots[index];
-
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	m1pg_statement_end(slot);
 	if (slot->state == M1_SLOT_CLAIMED || slot->state == M1_SLOT_SUBMITTED)
@@ -75,7 +73,7 @@ free_slot(int index)
 static void
 on_detach(dsm_segment *segment, Datum slot)
 {
-	free_slot(DatumGetInt32(slot));
+	free_slot((M1Slot *) DatumGetPointer(slot));
 }
 
 /* Cuts at a character boundary of the server's encoding. */
@@ -89,16 +87,16 @@ copy_excerpt(char *to, const char *from)
 }
 
 /* There are max_requests + max_queue slots: one is free as long as the queue has room. */
-static int
+static M1Slot *
 find_slot(m1_error *error)
 {
 	for (int i = 0; i < m1pg_shared->n_slots; i++)
 		if (m1pg_shared->slots[i].state == M1_SLOT_FREE)
-			return i;
+			return &m1pg_shared->slots[i];
 	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
 	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
 	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
-	return -1;
+	return NULL;
 }
 
 /* What a request brings to its admission. */
@@ -131,37 +129,37 @@ fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
 	copy_excerpt(slot->excerpt, claim->request->excerpt);
 }
 
-/* Admission: a free slot and room in the role's quota, in one moment. -1: refused, *error says why. */
-static int
+/* Admission: a free slot and room in the role's quota, in one moment. NULL: refused, *error says why. */
+static M1Slot *
 claim_slot(const Claim *claim, uint64 *request, m1_error *error)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	M1Stats    *stats;
-	int			index;
+	M1Slot	   *slot;
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	stats = m1pg_function_stats(claim->request->function);
-	index = find_slot(error);
-	if (index >= 0 && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most.all, error))
-		index = -1;
-	if (index >= 0)
+	slot = find_slot(error);
+	if (slot != NULL && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most.all, error))
+		slot = NULL;
+	if (slot != NULL)
 	{
-		fill_slot(&m1pg_shared->slots[index], claim, now);
-		*request = m1pg_shared->slots[index].request;
+		fill_slot(slot, claim, now);
+		*request = slot->request;
 		stats->requests++;
 	}
 	else
 		stats->rejected++;
 	LWLockRelease(m1pg_shared->lock);
-	return index;
+	return slot;
 }
 
 static void
-submit_slot(int index, dsm_handle handle)
+submit_slot(M1Slot *slot, dsm_handle handle)
 {
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	m1pg_shared->slots[index].handle = handle;
-	m1pg_shared->slots[index].state = M1_SLOT_SUBMITTED;
+	slot->handle = handle;
+	slot->state = M1_SLOT_SUBMITTED;
 	m1pg_wake_worker();
 	LWLockRelease(m1pg_shared->lock);
 }
@@ -228,7 +226,7 @@ admit(M1Exchange *x, const M1Request *request, m1_error *error)
 		claim.most = m1pg_most_tokens_of_ids(request->message.tokens->ids.len);
 	x->slot = claim_slot(&claim, &x->request, error);
 	x->submitted_at = GetCurrentTimestamp();
-	return x->slot >= 0;
+	return x->slot != NULL;
 }
 
 /* false: the server has no segment left. */
@@ -249,7 +247,7 @@ create_queues(M1Exchange *x)
 	x->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
 	if (x->segment == NULL)
 		return false;
-	on_dsm_detach(x->segment, on_detach, Int32GetDatum(x->slot));
+	on_dsm_detach(x->segment, on_detach, PointerGetDatum(x->slot));
 	toc = shm_toc_create(M1PG_SEGMENT_MAGIC, dsm_segment_address(x->segment), size);
 
 	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
@@ -431,7 +429,7 @@ m1pg_exchange_wait(void)
 static void
 note_running(M1Exchange *x)
 {
-	const M1Slot *slot = &m1pg_shared->slots[x->slot];
+	const M1Slot *slot = x->slot;
 
 	if (x->running_since != 0)
 		return;

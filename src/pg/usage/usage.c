@@ -175,23 +175,21 @@ find_row(Oid role, const char *function, int32 tier)
 /* ---- accounts ---- */
 
 void
-m1pg_account_open(M1Account *a, int slot_index, const M1Slot *slot)
+m1pg_account_open(M1Account *a, M1Slot *slot, const M1Slot *copy)
 {
 	memset(a, 0, sizeof *a);
-	a->slot = slot_index;
-	a->request = slot->request;
-	a->role = slot->userid;
-	a->type = slot->type;
-	strlcpy(a->function, slot->function, sizeof a->function);
+	a->slot = slot;
+	a->request = copy->request;
+	a->role = copy->userid;
+	a->type = copy->type;
+	strlcpy(a->function, copy->function, sizeof a->function);
 }
 
 /* The slot, unless it has been freed. */
 static M1Slot *
 slot_of(const M1Account *a)
 {
-	M1Slot	   *slot = &m1pg_shared->slots[a->slot];
-
-	return slot->request == a->request ? slot : NULL;
+	return a->slot->request == a->request ? a->slot : NULL;
 }
 
 /* What the model has computed since the last time; the reservation shrinks by what can no longer be used. */
@@ -317,10 +315,10 @@ m1pg_account_close(M1Account *a, M1Ending ending)
 }
 
 void
-m1pg_account_unseen(const M1Slot *slot)
+m1pg_account_unseen(M1Slot *slot)
 {
 	M1Account	account;
 
-	m1pg_account_open(&account, 0, slot);
+	m1pg_account_open(&account, slot, slot);
 	count_ending(&account, M1_CANCELLED, 0, 0, 0, 0);
 }

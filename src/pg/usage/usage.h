@@ -105,7 +105,7 @@ typedef enum M1Ending
 
 typedef struct M1Account
 {
-	int			slot;
+	M1Slot	   *slot;			/* the request's, as long as it has the same number */
 	uint64		request;
 	Oid			role;
 	m1w_type	type;
@@ -117,13 +117,14 @@ typedef struct M1Account
 	char		function[NAMEDATALEN];
 } M1Account;
 
-extern void m1pg_account_open(M1Account *account, int slot_index, const M1Slot *slot);
+/* `copy`: what the slot has said under the lock, which is not needed here. */
+extern void m1pg_account_open(M1Account *account, M1Slot *slot, const M1Slot *copy);
 /* The engine has computed so much. false when the statement has no more tokens. The lock is to be held. */
 extern bool m1pg_account_progress(M1Account *account, const m1w_progress *progress);
 /* These count the end of the request once and take the lock. */
 extern void m1pg_account_done(M1Account *account, const m1w_done *done, double worker_queue_ms);
 extern void m1pg_account_close(M1Account *account, M1Ending ending);
 /* By the backend: it leaves before the worker has taken the request up. The lock is to be held. */
-extern void m1pg_account_unseen(const M1Slot *slot);
+extern void m1pg_account_unseen(M1Slot *slot);
 
 #endif							/* M1PG_USAGE_H */

@@ -248,19 +248,19 @@ attach(Relay *r, dsm_handle handle)
 }
 
 static void
-take_up(int index, const M1Slot *copy)
+take_up(M1Slot *slot, const M1Slot *copy)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	Relay	   *r = hash_search(relays, &copy->request, HASH_ENTER, NULL);
 
 	memset((char *) r + sizeof r->request, 0, sizeof *r - sizeof r->request);
-	r->slot = &m1pg_shared->slots[index];
+	r->slot = slot;
 	r->type = copy->type;
 	r->state = RELAY_WAITING;
 	r->submitted_at = copy->submitted_at;
 	r->deadline = copy->deadline;
 	attach(r, copy->handle);
-	m1pg_account_open(&r->account, index, copy);
+	m1pg_account_open(&r->account, slot, copy);
 	MemoryContextSwitchTo(old);
 	if (r->segment == NULL)
 		abandon(r);
@@ -287,7 +287,7 @@ take_up_submitted(void)
 		}
 		LWLockRelease(m1pg_shared->lock);
 		if (copy.state == M1_SLOT_SUBMITTED)
-			take_up(i, &copy);
+			take_up(slot, &copy);
 	}
 }
 
