@@ -1,12 +1,6 @@
 /*
  * worker.h - the background worker, as the rest of the library sees it.
  *
- *   worker.c          the loop
- *   relay.c           the worker's side of requests: admission, forwarding, delivery
- *   engine_process.c  the engine as a child process: start, frames, end
- *   command_line.c    the engine's command line, made of settings
- *   readiness.c       the states that the engine goes through, and who sees them
- *
  * All of it runs in the worker only, in one thread.
  */
 #ifndef M1PG_WORKER_H
