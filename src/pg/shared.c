@@ -9,7 +9,6 @@
 #include "pg/shared.h"
 #include "pg/settings.h"
 
-#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"

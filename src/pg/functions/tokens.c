@@ -10,8 +10,8 @@
 #include "pg/report.h"
 
 #include "catalog/pg_type.h"
+#include "fmgr.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(m1pg_count_tokens);
 PG_FUNCTION_INFO_V1(m1pg_tokenize_text);

@@ -20,9 +20,7 @@
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /* A row that somebody else has locked is tried this often, at these intervals; then it is asked for anew, later. */

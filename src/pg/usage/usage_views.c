@@ -9,7 +9,6 @@
 #include "pg/usage/usage.h"
 
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
