@@ -3,8 +3,8 @@
 
 facts.py [ROOT]: what stands in backticks in docs/internals.md is there: paths (* for any part of a name), and single
 words such as functions, types and members, which occur somewhere in the code. Its table of rooms is the one of
-scripts/rooms.py. docs/settings.md has a row for each setting of src/pg/settings.c, and for no other. Standard library
-only.
+scripts/rooms.py. Each room has a README, which names its .c files and none that is not there. docs/settings.md has a row
+for each setting of src/pg/settings.c, and for no other. Standard library only.
 """
 import importlib.util
 import re
@@ -55,16 +55,38 @@ def unknown_names(root, text):
                 yield quoted, f"nothing in the code is called {', '.join(missing)}"
 
 
-def room_faults(root, text):
+def rooms_of(root):
     spec = importlib.util.spec_from_file_location("rooms", root / "scripts" / "rooms.py")
     rooms = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(rooms)
+    return rooms.ROOMS
+
+
+def room_faults(root, text):
+    rooms = rooms_of(root)
     section = re.search(r"^## Rooms$.*?(?=^## )", text, re.M | re.S)[0]
     table = {name: set(re.findall(r"[\w/]+", allowed)) for name, allowed in ROW.findall(section) if name != "room"}
-    for name in sorted(table.keys() | rooms.ROOMS.keys()):
-        here, there = table.get(name), rooms.ROOMS.get(name)
+    for name in sorted(table.keys() | rooms.keys()):
+        here, there = table.get(name), rooms.get(name)
         if here is None or there is None or here != set(there.split()):
             yield name, f"the table says {here}, scripts/rooms.py says {there}"
+
+
+def readme_faults(root):
+    """A file is named as such, by its header, or by a pattern."""
+    for room in rooms_of(root):
+        folder = root / "src" / room
+        readme = folder / "README.md"
+        if not readme.exists():
+            yield f"src/{room}", "it has no README.md"
+            continue
+        named = [name for name in QUOTED.findall(readme.read_text(encoding="utf-8")) if PATH.fullmatch(name)]
+        for name in named:
+            if not any(next(place.glob(name.rstrip("/")), None) for place in (folder, folder.parent, root)):
+                yield f"src/{room}/README.md", f"{name} is not there"
+        for path in folder.glob("*.c"):
+            if not any(path.match(name) or path.with_suffix(".h").match(name) for name in named):
+                yield f"src/{room}/README.md", f"{path.name} is not named"
 
 
 def setting_faults(root, text):
@@ -85,6 +107,7 @@ def main():
     internals = (root / "docs" / "internals.md").read_text(encoding="utf-8")
     report("names in docs/internals.md", unknown_names(root, internals))
     report("rooms in docs/internals.md", room_faults(root, internals))
+    report("files in the README of each room", readme_faults(root))
     report("settings in docs/settings.md", setting_faults(root, (root / "docs" / "settings.md").read_text(encoding="utf-8")))
     print("done")
 
