@@ -328,6 +328,10 @@ END
 $$;
 
 -- Raises an error when the owner may not read, or fill, what the definition names.
+-- Raises an error when a role's annotations could not be written as the table's owner without lending rights.
+CREATE FUNCTION _check_annotated_table(role oid, source oid) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_check_annotated_table' LANGUAGE C STRICT;
+
 CREATE FUNCTION _annotator_check_rights(a annotator, inputs name[], targets name[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -345,6 +349,7 @@ BEGIN
             MESSAGE = format('permission denied for table %s', a.source),
             DETAIL = format('The owner of the annotator, "%s", lacks %s.', a.owner, coalesce(missing, 'TRIGGER on the table, or USAGE on its schema'));
     END IF;
+    PERFORM @extschema@._check_annotated_table(a.owner, a.source);
 END
 $$;
 

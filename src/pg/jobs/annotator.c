@@ -2,9 +2,9 @@
  * annotator.c
  *	  An annotator's definition, and the rows of its table.
  *
- *	  Definitions are read as the extension's owner, rows as the annotator's: the
- *	  statements come from _annotator_sql(), with the values as parameters. All of
- *	  it needs an SPI connection of the caller's.
+ *	  Definitions are read as the extension's owner, rows as the table's (see
+ *	  table_access.c): the statements come from _annotator_sql(), with the values as
+ *	  parameters. All of it needs an SPI connection of the caller's.
  */
 #include "pg/jobs/annotator.h"
 #include "pg/client/constrained.h"
@@ -12,11 +12,14 @@
 #include "pg/client/template.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/table_access.h"
 #include "pg/report.h"
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 
 PG_FUNCTION_INFO_V1(m1pg_unannotated);
 
@@ -24,7 +27,8 @@ PG_FUNCTION_INFO_V1(m1pg_unannotated);
 
 struct M1Rows
 {
-	Oid			owner;
+	M1TableAccess access;
+	bool		partitioned;
 	int			n_keys;
 	Oid			key_types[INDEX_MAX_KEYS];
 	bool		has_reasoning;
@@ -143,6 +147,41 @@ read_oids(uint64 row, int column, Oid *oids, int most)
 	return n;
 }
 
+static void
+add_column(AttrNumber *columns, int *n, Oid table, const char *name)
+{
+	AttrNumber	number = get_attnum(table, name);
+
+	if (number == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("minimax_m1: column \"%s\" of relation \"%s\" does not exist", name, get_rel_name(table))));
+	columns[(*n)++] = number;
+}
+
+/* The columns that the statements read and fill. */
+static void
+note_access(M1Rows *rows, const M1Annotator *a)
+{
+	M1TableAccess *access = &rows->access;
+
+	access->role = a->owner;
+	access->table = a->source;
+	access->read = palloc((a->n_keys + rows->template.n + 1) * sizeof(AttrNumber));
+	access->filled = palloc(MAX_TARGETS * sizeof(AttrNumber));
+	for (int i = 0; i < a->n_keys; i++)
+		add_column(access->read, &access->n_read, a->source, a->key_columns[i]);
+	for (int i = 0; i < rows->template.n; i++)
+		add_column(access->read, &access->n_read, a->source, rows->template.column[i]);
+	add_column(access->read, &access->n_read, a->source, a->target_column);
+	add_column(access->filled, &access->n_filled, a->source, a->target_column);
+	if (a->reasoning_column != NULL)
+		add_column(access->filled, &access->n_filled, a->source, a->reasoning_column);
+	if (a->status_column != NULL)
+		add_column(access->filled, &access->n_filled, a->source, a->status_column);
+	rows->partitioned = get_rel_relkind(a->source) == RELKIND_PARTITIONED_TABLE;
+}
+
 M1Rows *
 m1pg_rows_open(const M1Annotator *a, MemoryContext context)
 {
@@ -157,7 +196,6 @@ m1pg_rows_open(const M1Annotator *a, MemoryContext context)
 	MemoryContext old;
 
 	(void) m1pg_query("SELECT * FROM minimax_m1._annotator_sql($1)", 1, types, values, NULL, false);
-	rows->owner = a->owner;
 	rows->has_reasoning = a->reasoning_column != NULL;
 	rows->has_status = a->status_column != NULL;
 	rows->read_sql = m1pg_result_text(context, 0, READ);
@@ -172,6 +210,7 @@ m1pg_rows_open(const M1Annotator *a, MemoryContext context)
 	m1pg_unbecome(&guard);
 	old = MemoryContextSwitchTo(context);
 	m1pg_template_parse(&rows->template, a->template);
+	note_access(rows, a);
 	MemoryContextSwitchTo(old);
 	return rows;
 }
@@ -213,19 +252,70 @@ add_key(Parameters *p, const M1Rows *rows, char *const *key)
 }
 
 static bool
+reads_table(SPIPlanPtr plan, Oid table)
+{
+	ListCell   *source;
+	ListCell   *query;
+
+	foreach(source, SPI_plan_get_plan_sources(plan))
+		foreach(query, ((CachedPlanSource *) lfirst(source))->query_list)
+		{
+			List	   *tables = lfirst_node(Query, query)->rtable;
+
+			if (tables != NIL && linitial_node(RangeTblEntry, tables)->relid == table)
+				return true;
+		}
+	return false;
+}
+
+/*
+ * The statements name the table, and names may come to mean another one between any two moments: a schema is renamed
+ * without a lock on what it holds. So it is looked at before and after whether it was this table; if not, the caller's
+ * subtransaction ends with an error that passes.
+ */
+static uint64
+query_table(const M1Rows *rows, const char *sql, Parameters *p)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, p->n, p->types);
+	bool		same;
+	int			rc = 0;
+
+	if (plan == NULL)
+		elog(ERROR, "minimax_m1: %s in \"%s\"", SPI_result_code_string(SPI_result), sql);
+	same = reads_table(plan, rows->access.table);
+	if (same)
+	{
+		rc = SPI_execute_plan(plan, p->values, p->nulls, false, 0);
+		same = reads_table(plan, rows->access.table);
+	}
+	if (rc < 0)
+		elog(ERROR, "minimax_m1: %s in \"%s\"", SPI_result_code_string(rc), sql);
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("minimax_m1: the table of an annotator was renamed meanwhile")));
+	SPI_freeplan(plan);
+	return SPI_processed;
+}
+
+static bool
 find_row(const M1Rows *rows, const char *sql, char *const *key)
 {
 	Parameters	p;
 
 	add_key(&p, rows, key);
-	return m1pg_query(sql, p.n, p.types, p.values, p.nulls, false) > 0;
+	return query_table(rows, sql, &p) > 0;
 }
+
+/* What the statements that read a row give. */
+#define PARTITION	1
+#define FIRST_INPUT	2
 
 M1RowState
 m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
 {
 	MemoryContext context = CurrentMemoryContext;
-	M1Guard		guard = m1pg_become(rows->owner, true);
+	M1Guard		guard = m1pg_become_table_owner(&rows->access, lock);
 	M1RowState	state = M1_ROW_FOUND;
 	char	   *values[M1PG_MAX_PLACEHOLDERS];
 
@@ -234,17 +324,42 @@ m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
 	if (state == M1_ROW_FOUND)
 	{
 		for (int i = 0; i < rows->template.n; i++)
-			values[i] = m1pg_result_text(context, 0, i + 1);
+			values[i] = m1pg_result_text(context, 0, FIRST_INPUT + i);
 		*prompt = m1pg_template_render(&rows->template, values);
 	}
 	m1pg_unbecome(&guard);
 	return state;
 }
 
+/* Fills columns of a row, which is there: p has the key already, and values for the statement. */
+static void
+update_row(const M1Rows *rows, const char *sql, Parameters *p)
+{
+	if (query_table(rows, sql, p) == 1)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("minimax_m1: the row was not written"),
+			 errdetail("A trigger or a rule of table \"%s\" kept the UPDATE from it.",
+					   get_rel_name(rows->access.table))));
+}
+
+/* Whoever changes a row runs the code of its partition. */
+static M1Guard
+begin_update(const M1Rows *rows, char *const *key)
+{
+	M1Guard		guard = m1pg_become_table_owner(&rows->access, true);
+	bool		isnull;
+
+	if (rows->partitioned && find_row(rows, rows->read_sql, key))
+		m1pg_check_partition(&rows->access, DatumGetObjectId(m1pg_result(0, PARTITION, &isnull)));
+	return guard;
+}
+
 void
 m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status)
 {
-	M1Guard		guard = m1pg_become(rows->owner, true);
+	M1Guard		guard = begin_update(rows, key);
 	Parameters	p;
 	int			t = 0;
 
@@ -258,7 +373,7 @@ m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reason
 	}
 	if (rows->has_status)
 		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
-	(void) m1pg_query(rows->write_sql, p.n, p.types, p.values, p.nulls, false);
+	update_row(rows, rows->write_sql, &p);
 	m1pg_unbecome(&guard);
 }
 
@@ -271,10 +386,10 @@ m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status)
 
 	if (!rows->has_status)
 		return;
-	guard = m1pg_become(rows->owner, true);
+	guard = begin_update(rows, key);
 	add_key(&p, rows, key);
 	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
-	(void) m1pg_query(rows->status_sql, p.n, p.types, p.values, p.nulls, false);
+	(void) query_table(rows, rows->status_sql, &p);
 	m1pg_unbecome(&guard);
 }
 
@@ -318,7 +433,7 @@ m1pg_unannotated(PG_FUNCTION_ARGS)
 	if (a == NULL)
 		elog(ERROR, "minimax_m1: there is no annotator %d", id);
 	rows = m1pg_rows_open(a, CurrentMemoryContext);
-	guard = m1pg_become(rows->owner, true);
+	guard = m1pg_become_table_owner(&rows->access, false);
 	if (!PG_ARGISNULL(1))
 	{
 		int			n_keys;
@@ -329,7 +444,7 @@ m1pg_unannotated(PG_FUNCTION_ARGS)
 		add_key(&p, rows, key);
 	}
 	sql = psprintf("%s LIMIT %d", PG_ARGISNULL(1) ? rows->keys_sql : rows->keys_after_sql, n);
-	(void) m1pg_query(sql, p.n, p.types, p.values, p.nulls, false);
+	(void) query_table(rows, sql, &p);
 	found = keys_found(rows);
 	m1pg_unbecome(&guard);
 	result = PointerGetDatum(MemoryContextAlloc(caller, VARSIZE(found)));

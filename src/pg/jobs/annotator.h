@@ -43,7 +43,8 @@ typedef enum M1RowState
 } M1RowState;
 
 /*
- * All run as the annotator's owner. Read gives the prompt, or NULL when a column
+ * All run as the table's owner, once the annotator's owner has been found to
+ * have the rights that it takes. Read gives the prompt, or NULL when a column
  * of it is NULL, and with `lock` keeps others from changing the row.
  */
 extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt);

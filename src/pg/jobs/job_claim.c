@@ -2,7 +2,7 @@
  * job_claim.c
  *	  The runner takes jobs from the queue, and learns when the next are due.
  *	  Called within a transaction, with SPI connected, as the superuser that
- *	  background workers are; rows are read as the annotator's owner.
+ *	  background workers are; rows are read as the table's owner.
  */
 #include "pg/jobs/job_claim.h"
 #include "pg/client/request.h"

@@ -2,13 +2,14 @@
  * job_definition.c
  *	  The definitions of annotators that a runner works with: looked up once a
  *	  turn. The statements for their rows, which are costly to make, are kept until
- *	  the definition changes, or PostgreSQL tells that the table has.
+ *	  the definition changes, or PostgreSQL tells that the table has, or a schema.
  */
 #include "pg/jobs/job_definition.h"
 #include "pg/jobs/annotator.h"
 
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 typedef struct Kept
 {
@@ -39,12 +40,20 @@ on_relcache_change(Datum arg, Oid relid)
 	}
 }
 
+/* A schema was renamed, perhaps: statements name it. */
+static void
+on_namespace_change(Datum arg, int cache, uint32 hash)
+{
+	on_relcache_change(arg, InvalidOid);
+}
+
 void
 m1pg_definitions_init(void)
 {
 	turn_context = AllocSetContextCreate(TopMemoryContext, "minimax_m1 definitions of a turn", ALLOCSET_DEFAULT_SIZES);
 	kept_context = AllocSetContextCreate(TopMemoryContext, "minimax_m1 definitions", ALLOCSET_DEFAULT_SIZES);
 	CacheRegisterRelcacheCallback(on_relcache_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, on_namespace_change, (Datum) 0);
 }
 
 void

@@ -3,7 +3,7 @@
  *	  The runner writes what came of a job: the answer, a failure, or that it is
  *	  to be done again. Called within a transaction, with SPI connected.
  *
- *	  A row is written as the annotator's owner, only while this process holds the
+ *	  A row is written as the table's owner, only while this process holds the
  *	  job's lease, and only if the row still gives the prompt that was answered.
  *	  Answer and end of the job are one transaction: neither is there without the
  *	  other.

@@ -1,0 +1,220 @@
+# Whose rights the code of an annotated table has: its owner's, whoever owns the annotator, and never the other way round.
+# Every kind of code that an owner can attach tells the server's log as whom it was run, and tries to become superuser.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('rights', 'minimax_m1.job_retry_delay = 100', "log_min_messages = log");
+wait_ready($node);
+
+my $leak = 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar';
+my $template = q{E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n{body}'};
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub state_of { my ($state, $error) = sqlstate($node, $_[0]); return $state; }
+
+sub annotate
+{
+	my ($role, $name, $table, @options) = @_;
+	return join(', ', "SET ROLE $role; SELECT minimax_m1.create_annotator('$name', '$table', 'topic', $template", @options) . ')';
+}
+
+sub wait_drained
+{
+	wait_for('the queue is empty', sub {
+			sql("SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'running')") eq '0' });
+}
+
+sub last_error { return sql('SELECT sqlstate FROM minimax_m1.job_errors ORDER BY id DESC LIMIT 1'); }
+
+sub is_super { return sql("SELECT rolsuper FROM pg_roles WHERE rolname = '$_[0]'"); }
+
+# As whom the kinds of code were run, by the log.
+sub ran
+{
+	my %by = ();
+	my $log = slurp_file($node->logfile);
+	$by{$1}{$2} = 1 while $log =~ /evil (\w+) as (\w+)/g;
+	return \%by;
+}
+
+sql(qq{
+	CREATE ROLE attacker; CREATE ROLE boss; CREATE ROLE third;
+	SELECT minimax_m1.grant_usage(r) FROM unnest(ARRAY['attacker', 'boss', 'third']::regrole[]) r;
+	CREATE SCHEMA m AUTHORIZATION attacker;
+	GRANT USAGE ON SCHEMA m TO boss, third;
+	SET ROLE attacker;
+	CREATE FUNCTION m.evil(kind text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS \$\$
+	BEGIN
+		RAISE LOG 'evil % as %', kind, current_user;
+		BEGIN EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
+		BEGIN RESET ROLE; RESET SESSION AUTHORIZATION; EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
+		RETURN true;
+	END \$\$;
+	CREATE FUNCTION m.evil_trigger() RETURNS trigger LANGUAGE plpgsql AS \$\$
+	BEGIN
+		PERFORM m.evil(TG_ARGV[0]);
+		BEGIN EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
+		RETURN new;
+	END \$\$;
+	CREATE DOMAIN m.evil_text AS text CHECK (m.evil('domain'));
+	CREATE FUNCTION m.evil_cast(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''index''); RETURN \$1; END';
+});
+
+# ---- every kind of code of the table's owner, under annotators of a superuser and of an ordinary role ----
+
+sub make_table
+{
+	my ($name) = @_;
+	sql(qq{
+		SET ROLE attacker;
+		CREATE TABLE m.$name (id int PRIMARY KEY, body text, topic m.evil_text, status text,
+			twin text GENERATED ALWAYS AS (m.evil_cast(topic || '')) STORED, CHECK (m.evil('check') OR topic = ''));
+		GRANT SELECT, UPDATE, TRIGGER, REFERENCES ON m.$name TO boss});
+}
+
+sub attach_code
+{
+	my ($name) = @_;
+	sql(qq{
+		SET ROLE attacker;
+		CREATE INDEX ON m.$name (m.evil_cast(topic::text));
+		CREATE INDEX ON m.$name (id) WHERE m.evil('predicate');
+		CREATE TRIGGER a BEFORE UPDATE ON m.$name FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('before');
+		CREATE TRIGGER b AFTER UPDATE ON m.$name FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('after');
+		CREATE TRIGGER c BEFORE UPDATE ON m.$name FOR EACH STATEMENT EXECUTE FUNCTION m.evil_trigger('statement');
+		CREATE TRIGGER d BEFORE UPDATE ON m.$name FOR EACH ROW WHEN (m.evil('condition')) EXECUTE FUNCTION m.evil_trigger('when');
+		CREATE RULE r AS ON UPDATE TO m.$name DO ALSO SELECT m.evil('rule')});
+}
+
+for my $role ('postgres', 'boss')
+{
+	my $name = "of_$role";
+	make_table($name);
+	sql(annotate($role, "${name}_topic", "m.$name", "status_column => 'status'"));
+	attach_code($name);
+	truncate($node->logfile, 0);
+	sql("SET ROLE attacker; INSERT INTO m.$name (id, body) VALUES (1, '$leak')");
+	wait_drained();
+	my $ran = ran();
+	is(join(' ', sort map { keys %$_ } values %$ran), join(' ', ('attacker') x keys %$ran), "$role: all code of the table's ran as its owner");
+	is(join(' ', sort keys %$ran), 'after before check condition domain index predicate rule statement when', 'of every kind');
+	is(is_super('attacker'), 'f', 'nobody became superuser');
+	is(sql("SELECT topic, status FROM m.$name"), 'hardware|done', 'and the row is annotated');
+}
+
+# A table that changes hands: as whoever owns it now.
+make_table('moving');
+sql(annotate('postgres', 'moving', 'm.moving'));
+attach_code('moving');
+sql('ALTER TABLE m.moving OWNER TO boss; GRANT ALL ON m.moving TO attacker; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA m TO PUBLIC');
+truncate($node->logfile, 0);
+sql(qq{SET ROLE postgres; INSERT INTO m.moving (id, body) VALUES (1, '$leak')});
+wait_drained();
+ok(ran()->{before}{boss} && !ran()->{before}{attacker}, 'the owner is looked up each time');
+
+# ---- rights are looked at each time ----
+
+make_table('revoked');
+sql(annotate('boss', 'revoked', 'm.revoked', 'max_attempts => 1'));
+sql('SET ROLE attacker; REVOKE UPDATE ON m.revoked FROM boss; ' . "INSERT INTO m.revoked (id, body) VALUES (1, '$leak')");
+wait_drained();
+is(last_error(), '42501', 'without the right to update, nothing is written');
+sql("SET ROLE attacker; GRANT UPDATE (topic) ON m.revoked TO boss; REVOKE SELECT ON m.revoked FROM boss; GRANT SELECT (id, topic, body) ON m.revoked TO boss");
+sql("SET ROLE boss; SELECT minimax_m1.retry_failed('revoked')");
+wait_drained();
+is(sql('SELECT topic FROM m.revoked'), 'hardware', 'rights on the columns are enough');
+sql(q{SET ROLE attacker; REVOKE SELECT (body) ON m.revoked FROM boss; UPDATE m.revoked SET body = body || ' '});
+wait_drained();
+is(last_error(), '42501', 'what the owner may not read is not sent to the model');
+
+# ---- row security ----
+
+make_table('secured');
+sql('SET ROLE attacker; ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON m.secured USING (m.evil(\'policy\'))');
+is(state_of(annotate('boss', 'secured', 'm.secured')), '42501', 'row security that holds for the owner refuses an annotator');
+sql('SET ROLE attacker; ALTER TABLE m.secured DISABLE ROW LEVEL SECURITY');
+sql(annotate('boss', 'secured', 'm.secured', 'max_attempts => 1'));
+truncate($node->logfile, 0);
+sql("SET ROLE attacker; ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; INSERT INTO m.secured (id, body) VALUES (1, '$leak')");
+wait_drained();
+is(last_error(), '42501', 'also when it comes later');
+ok(!ran()->{policy}{boss}, 'and no policy was run');
+sql("SET ROLE attacker; ALTER TABLE m.secured FORCE ROW LEVEL SECURITY");
+is(state_of(annotate('postgres', 'forced', 'm.secured')), '42501', 'nor one that holds for the table\'s owner');
+
+# ---- rights that an annotator must not lend ----
+
+sql(q{
+	CREATE TABLE precious (id int PRIMARY KEY, body text, topic text);
+	GRANT SELECT, UPDATE, INSERT, TRIGGER ON precious TO attacker;
+	SET ROLE attacker;
+	CREATE TRIGGER mine BEFORE UPDATE ON precious FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('lent')});
+is(state_of(annotate('attacker', 'lent', 'precious')), '42501', 'a trigger with code of a third role refuses an annotator');
+sql('DROP TRIGGER mine ON precious');
+sql(annotate('attacker', 'lent', 'precious', 'max_attempts => 1'));
+for my $trigger (q{EXECUTE FUNCTION m.evil_trigger('lent')}, q{WHEN (m.evil('lent')) EXECUTE FUNCTION suppress_redundant_updates_trigger()})
+{
+	truncate($node->logfile, 0);
+	sql("SET ROLE attacker; CREATE TRIGGER mine BEFORE UPDATE ON precious FOR EACH ROW $trigger");
+	sql("SET ROLE attacker; INSERT INTO precious SELECT coalesce(max(id), 0) + 1, '$leak' FROM precious");
+	wait_drained();
+	is(last_error(), '42501', 'also when it comes later');
+	ok(!ran()->{lent}, 'and it was not run');
+	sql('DROP TRIGGER mine ON precious');
+}
+is(is_super('attacker'), 'f', 'nobody became superuser');
+sql(q{SET ROLE attacker; SELECT minimax_m1.retry_failed('lent')});
+wait_drained();
+is(sql('SELECT DISTINCT topic FROM precious'), 'hardware', 'without it the rows are annotated');
+
+# ---- partitions of another owner ----
+
+sql(qq{
+	CREATE TABLE parted (id int PRIMARY KEY, body text, topic text) PARTITION BY RANGE (id);
+	CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+	CREATE TABLE part_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
+	ALTER TABLE part_2 OWNER TO attacker;
+	SET ROLE attacker;
+	CREATE TRIGGER mine BEFORE UPDATE ON part_2 FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('partition')});
+sql(annotate('postgres', 'parted', 'parted', 'max_attempts => 1'));
+truncate($node->logfile, 0);
+sql("INSERT INTO parted VALUES (1, '$leak'), (11, '$leak')");
+wait_drained();
+is(sql(q{SELECT string_agg(coalesce(topic, 'none'), ' ' ORDER BY id) FROM parted}), 'hardware none',
+	'a partition of another owner is not written');
+is(last_error(), '42501', 'which is said');
+ok(!ran()->{partition}, 'and its code not run');
+
+# ---- names that come to mean another table ----
+
+sql(qq{
+	CREATE SCHEMA shop; CREATE TABLE shop.mail (id int PRIMARY KEY, body text, topic text);
+	CREATE SCHEMA decoy; CREATE TABLE decoy.mail (id int PRIMARY KEY, body text, topic text);
+	INSERT INTO decoy.mail SELECT i, '$leak' FROM generate_series(1, 10) i});
+sql(annotate('postgres', 'shop', 'shop.mail'));
+my $engine = engine_pid($node);
+sql("INSERT INTO shop.mail VALUES (1, '$leak')");
+wait_drained();
+kill 'STOP', $engine;
+sql("INSERT INTO shop.mail SELECT i, '$leak' FROM generate_series(2, 10) i");
+wait_for('jobs run', sub { sql(q{SELECT count(*) > 0 FROM minimax_m1.activity WHERE function = 'annotate'}) eq 't' });
+sql('ALTER SCHEMA shop RENAME TO old_shop; ALTER SCHEMA decoy RENAME TO shop');
+kill 'CONT', $engine;
+wait_drained();
+is(sql('SELECT count(*) FROM shop.mail WHERE topic IS NOT NULL'), '0', 'a table that took the name is left alone');
+is(sql(q{SELECT count(*) FROM old_shop.mail WHERE topic = 'hardware'}), '10', 'the rows went into the table that was meant');
+
+# ---- a row that is kept as it was ----
+
+sql(qq{
+	CREATE TABLE stubborn (id int PRIMARY KEY, body text, topic text);
+	CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'});
+sql(annotate('postgres', 'stubborn', 'stubborn', 'max_attempts => 1'));
+sql("CREATE TRIGGER keep BEFORE UPDATE ON stubborn FOR EACH ROW EXECUTE FUNCTION keep(); INSERT INTO stubborn VALUES (1, '$leak')");
+wait_drained();
+is(last_error(), '09000', 'an UPDATE that a trigger keeps from the row is a failure');
+done_testing();
