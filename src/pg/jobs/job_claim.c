@@ -7,7 +7,7 @@
 #include "pg/jobs/job_claim.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
-#include "pg/jobs/annotator.h"
+#include "pg/jobs/annotator_rows.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
 #include "pg/jobs/job_definition.h"

@@ -5,7 +5,7 @@
  *	  the definition changes, or PostgreSQL tells that the table has, or a schema.
  */
 #include "pg/jobs/job_definition.h"
-#include "pg/jobs/annotator.h"
+#include "pg/jobs/annotator_rows.h"
 
 #include "utils/inval.h"
 #include "utils/memutils.h"

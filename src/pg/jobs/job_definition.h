@@ -5,7 +5,7 @@
 #ifndef M1PG_JOB_DEFINITION_H
 #define M1PG_JOB_DEFINITION_H
 
-#include "pg/jobs/annotator.h"
+#include "pg/jobs/annotator_rows.h"
 
 /* An annotator, as it was when this turn first needed it. */
 typedef struct M1Definition

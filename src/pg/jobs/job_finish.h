@@ -4,7 +4,7 @@
 #ifndef M1PG_JOB_FINISH_H
 #define M1PG_JOB_FINISH_H
 
-#include "pg/jobs/annotator.h"
+#include "pg/jobs/annotator_rows.h"
 #include "pg/jobs/job.h"
 
 /* What finishing a job led to. */

@@ -1,0 +1,364 @@
+/*
+ * annotator_rows.c
+ *	  The rows of an annotator's table, reached as the table's owner (see
+ *	  table_access.c). The statements come from _annotator_sql(), with the values as
+ *	  parameters. All of it needs an SPI connection of the caller's.
+ */
+#include "pg/jobs/annotator_rows.h"
+#include "pg/client/template.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/table_access.h"
+#include "pg/report.h"
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/plancache.h"
+
+PG_FUNCTION_INFO_V1(m1pg_unannotated);
+
+#define MAX_TARGETS 3			/* content, reasoning, status */
+
+struct M1Rows
+{
+	M1TableAccess access;
+	bool		partitioned;
+	int			n_keys;
+	Oid			key_types[INDEX_MAX_KEYS];
+	bool		has_reasoning;
+	bool		has_status;
+	int			n_targets;
+	Oid			target_types[MAX_TARGETS];
+	int32		target_typmods[MAX_TARGETS];
+	M1Template	template;
+	char	   *read_sql;
+	char	   *lock_sql;
+	char	   *write_sql;
+	char	   *status_sql;		/* NULL without a status column */
+	char	   *keys_sql;
+	char	   *keys_after_sql;
+};
+
+/* ---- the statements ---- */
+
+static int
+read_oids(uint64 row, int column, Oid *oids, int most)
+{
+	bool		isnull;
+	ArrayType  *array = DatumGetArrayTypeP(m1pg_result(row, column, &isnull));
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	if (n > most)
+		elog(ERROR, "minimax_m1: too many columns");
+	memcpy(oids, ARR_DATA_PTR(array), n * sizeof(Oid));
+	return n;
+}
+
+static void
+add_column(AttrNumber *columns, int *n, Oid table, const char *name)
+{
+	AttrNumber	number = get_attnum(table, name);
+
+	if (number == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("minimax_m1: column \"%s\" of relation \"%s\" does not exist", name, get_rel_name(table))));
+	columns[(*n)++] = number;
+}
+
+/* The columns that the statements read and fill. */
+static void
+note_access(M1Rows *rows, const M1Annotator *a)
+{
+	M1TableAccess *access = &rows->access;
+
+	access->role = a->owner;
+	access->table = a->source;
+	access->read = palloc((a->n_keys + rows->template.n + 1) * sizeof(AttrNumber));
+	access->filled = palloc(MAX_TARGETS * sizeof(AttrNumber));
+	for (int i = 0; i < a->n_keys; i++)
+		add_column(access->read, &access->n_read, a->source, a->key_columns[i]);
+	for (int i = 0; i < rows->template.n; i++)
+		add_column(access->read, &access->n_read, a->source, rows->template.column[i]);
+	add_column(access->read, &access->n_read, a->source, a->target_column);
+	add_column(access->filled, &access->n_filled, a->source, a->target_column);
+	if (a->reasoning_column != NULL)
+		add_column(access->filled, &access->n_filled, a->source, a->reasoning_column);
+	if (a->status_column != NULL)
+		add_column(access->filled, &access->n_filled, a->source, a->status_column);
+	rows->partitioned = get_rel_relkind(a->source) == RELKIND_PARTITIONED_TABLE;
+}
+
+M1Rows *
+m1pg_rows_open(const M1Annotator *a, MemoryContext context)
+{
+	enum
+	{
+		READ = 1, LOCK, WRITE, STATUS, KEYS, KEYS_AFTER, KEY_TYPES, TARGET_TYPES, TARGET_TYPMODS
+	};
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(a->id)};
+	M1Rows	   *rows = MemoryContextAllocZero(context, sizeof *rows);
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	MemoryContext old;
+
+	(void) m1pg_query("SELECT * FROM minimax_m1._annotator_sql($1)", 1, types, values, NULL, false);
+	rows->has_reasoning = a->reasoning_column != NULL;
+	rows->has_status = a->status_column != NULL;
+	rows->read_sql = m1pg_result_text(context, 0, READ);
+	rows->lock_sql = m1pg_result_text(context, 0, LOCK);
+	rows->write_sql = m1pg_result_text(context, 0, WRITE);
+	rows->status_sql = m1pg_result_text(context, 0, STATUS);
+	rows->keys_sql = m1pg_result_text(context, 0, KEYS);
+	rows->keys_after_sql = m1pg_result_text(context, 0, KEYS_AFTER);
+	rows->n_keys = read_oids(0, KEY_TYPES, rows->key_types, INDEX_MAX_KEYS);
+	rows->n_targets = read_oids(0, TARGET_TYPES, rows->target_types, MAX_TARGETS);
+	(void) read_oids(0, TARGET_TYPMODS, (Oid *) rows->target_typmods, MAX_TARGETS);
+	m1pg_unbecome(&guard);
+	old = MemoryContextSwitchTo(context);
+	m1pg_template_parse(&rows->template, a->template);
+	note_access(rows, a);
+	MemoryContextSwitchTo(old);
+	return rows;
+}
+
+/* ---- rows ---- */
+
+static Datum
+from_text(Oid type, int32 typmod, char *value)
+{
+	Oid			input;
+	Oid			param;
+
+	getTypeInputInfo(type, &input, &param);
+	return OidInputFunctionCall(input, value, param, typmod);
+}
+
+/* Parameters of a statement: the key, and values behind it. */
+typedef struct Parameters
+{
+	int			n;
+	Oid			types[INDEX_MAX_KEYS + MAX_TARGETS];
+	Datum		values[INDEX_MAX_KEYS + MAX_TARGETS];
+	char		nulls[INDEX_MAX_KEYS + MAX_TARGETS];
+} Parameters;
+
+static void
+add_parameter(Parameters *p, Oid type, int32 typmod, char *value)
+{
+	p->types[p->n] = type;
+	p->nulls[p->n] = value == NULL ? 'n' : ' ';
+	p->values[p->n] = value == NULL ? (Datum) 0 : from_text(type, typmod, value);
+	p->n++;
+}
+
+static void
+add_key(Parameters *p, const M1Rows *rows, char *const *key)
+{
+	p->n = 0;
+	for (int i = 0; i < rows->n_keys; i++)
+		add_parameter(p, rows->key_types[i], -1, key[i]);
+}
+
+static bool
+reads_table(SPIPlanPtr plan, Oid table)
+{
+	ListCell   *source;
+	ListCell   *query;
+
+	foreach(source, SPI_plan_get_plan_sources(plan))
+		foreach(query, ((CachedPlanSource *) lfirst(source))->query_list)
+		{
+			List	   *tables = lfirst_node(Query, query)->rtable;
+
+			if (tables != NIL && linitial_node(RangeTblEntry, tables)->relid == table)
+				return true;
+		}
+	return false;
+}
+
+/*
+ * The statements name the table, and names may come to mean another one between any two moments: a schema is renamed
+ * without a lock on what it holds. So it is looked at before and after whether it was this table; if not, the caller's
+ * subtransaction ends with an error that passes.
+ */
+static uint64
+query_table(const M1Rows *rows, const char *sql, Parameters *p)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, p->n, p->types);
+	bool		same;
+	int			rc = 0;
+
+	if (plan == NULL)
+		elog(ERROR, "minimax_m1: %s in \"%s\"", SPI_result_code_string(SPI_result), sql);
+	same = reads_table(plan, rows->access.table);
+	if (same)
+	{
+		rc = SPI_execute_plan(plan, p->values, p->nulls, false, 0);
+		same = reads_table(plan, rows->access.table);
+	}
+	if (rc < 0)
+		elog(ERROR, "minimax_m1: %s in \"%s\"", SPI_result_code_string(rc), sql);
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("minimax_m1: the table of an annotator was renamed meanwhile")));
+	SPI_freeplan(plan);
+	return SPI_processed;
+}
+
+static bool
+find_row(const M1Rows *rows, const char *sql, char *const *key)
+{
+	Parameters	p;
+
+	add_key(&p, rows, key);
+	return query_table(rows, sql, &p) > 0;
+}
+
+/* What the statements that read a row give. */
+#define PARTITION	1
+#define FIRST_INPUT	2
+
+M1RowState
+m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
+{
+	MemoryContext context = CurrentMemoryContext;
+	M1Guard		guard = m1pg_become_table_owner(&rows->access, lock);
+	M1RowState	state = M1_ROW_FOUND;
+	char	   *values[M1PG_MAX_PLACEHOLDERS];
+
+	if (!find_row(rows, lock ? rows->lock_sql : rows->read_sql, key))
+		state = lock && find_row(rows, rows->read_sql, key) ? M1_ROW_LOCKED : M1_ROW_GONE;
+	if (state == M1_ROW_FOUND)
+	{
+		for (int i = 0; i < rows->template.n; i++)
+			values[i] = m1pg_result_text(context, 0, FIRST_INPUT + i);
+		*prompt = m1pg_template_render(&rows->template, values);
+	}
+	m1pg_unbecome(&guard);
+	return state;
+}
+
+/* Fills columns of a row, which is there: p has the key already, and values for the statement. */
+static void
+update_row(const M1Rows *rows, const char *sql, Parameters *p)
+{
+	if (query_table(rows, sql, p) == 1)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("minimax_m1: the row was not written"),
+			 errdetail("A trigger or a rule of table \"%s\" kept the UPDATE from it.",
+					   get_rel_name(rows->access.table))));
+}
+
+/* Whoever changes a row runs the code of its partition. */
+static M1Guard
+begin_update(const M1Rows *rows, char *const *key)
+{
+	M1Guard		guard = m1pg_become_table_owner(&rows->access, true);
+	bool		isnull;
+
+	if (rows->partitioned && find_row(rows, rows->read_sql, key))
+		m1pg_check_partition(&rows->access, DatumGetObjectId(m1pg_result(0, PARTITION, &isnull)));
+	return guard;
+}
+
+void
+m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status)
+{
+	M1Guard		guard = begin_update(rows, key);
+	Parameters	p;
+	int			t = 0;
+
+	add_key(&p, rows, key);
+	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], content);
+	t++;
+	if (rows->has_reasoning)
+	{
+		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], reasoning);
+		t++;
+	}
+	if (rows->has_status)
+		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+	update_row(rows, rows->write_sql, &p);
+	m1pg_unbecome(&guard);
+}
+
+void
+m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status)
+{
+	int			t = rows->n_targets - 1;
+	M1Guard		guard;
+	Parameters	p;
+
+	if (!rows->has_status)
+		return;
+	guard = begin_update(rows, key);
+	add_key(&p, rows, key);
+	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+	(void) query_table(rows, rows->status_sql, &p);
+	m1pg_unbecome(&guard);
+}
+
+/* ---- backfill ---- */
+
+/* The rows of the last query as a two-dimensional array of texts. */
+static ArrayType *
+keys_found(const M1Rows *rows)
+{
+	int			n = (int) SPI_processed;
+	Datum	   *texts = palloc(Max(n, 1) * rows->n_keys * sizeof *texts);
+	int			dims[2] = {n, rows->n_keys};
+	int			lower[2] = {1, 1};
+
+	if (n == 0)
+		return construct_empty_array(TEXTOID);
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < rows->n_keys; k++)
+			texts[i * rows->n_keys + k] = CStringGetTextDatum(m1pg_result_text(CurrentMemoryContext, i, k + 1));
+	return construct_md_array(texts, NULL, 2, dims, lower, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* _unannotated(annotator, after, n) */
+Datum
+m1pg_unannotated(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			id = PG_GETARG_INT32(0);
+	int			n = PG_GETARG_INT32(2);
+	M1Annotator *a;
+	M1Rows	   *rows;
+	M1Guard		guard;
+	Parameters	p = {0};
+	const char *sql;
+	ArrayType  *found;
+	Datum		result;
+
+	m1pg_require_owner(fcinfo);
+	SPI_connect();
+	a = m1pg_annotator_load(NULL, id, CurrentMemoryContext);
+	if (a == NULL)
+		elog(ERROR, "minimax_m1: there is no annotator %d", id);
+	rows = m1pg_rows_open(a, CurrentMemoryContext);
+	guard = m1pg_become_table_owner(&rows->access, false);
+	if (!PG_ARGISNULL(1))
+	{
+		int			n_keys;
+		char	  **key = m1pg_text_array(PG_GETARG_ARRAYTYPE_P(1), &n_keys);
+
+		if (n_keys != rows->n_keys)
+			m1pg_bad_argument(psprintf("the key has %d columns, not %d", n_keys, rows->n_keys), NULL);
+		add_key(&p, rows, key);
+	}
+	sql = psprintf("%s LIMIT %d", PG_ARGISNULL(1) ? rows->keys_sql : rows->keys_after_sql, n);
+	(void) query_table(rows, sql, &p);
+	found = keys_found(rows);
+	m1pg_unbecome(&guard);
+	result = PointerGetDatum(MemoryContextAlloc(caller, VARSIZE(found)));
+	memcpy(DatumGetPointer(result), found, VARSIZE(found));
+	SPI_finish();
+	PG_RETURN_DATUM(result);
+}

@@ -1,0 +1,30 @@
+/*
+ * annotator_rows.h - the rows of an annotator's table (annotator_rows.c).
+ */
+#ifndef M1PG_ANNOTATOR_ROWS_H
+#define M1PG_ANNOTATOR_ROWS_H
+
+#include "pg/jobs/annotator.h"
+
+/* The statements that reach a row of its table. */
+typedef struct M1Rows M1Rows;
+
+extern M1Rows *m1pg_rows_open(const M1Annotator *a, MemoryContext context);
+
+typedef enum M1RowState
+{
+	M1_ROW_GONE,
+	M1_ROW_LOCKED,				/* by somebody else */
+	M1_ROW_FOUND
+} M1RowState;
+
+/*
+ * All run as the table's owner, once the annotator's owner has been found to
+ * have the rights that it takes. Read gives the prompt, or NULL when a column
+ * of it is NULL, and with `lock` keeps others from changing the row.
+ */
+extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt);
+extern void m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status);
+extern void m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status);
+
+#endif							/* M1PG_ANNOTATOR_ROWS_H */
