@@ -348,6 +348,9 @@ m1pg_exchange_try_open(const M1Request *request, m1_error *error)
 void
 m1pg_exchange_close(M1Exchange *x)
 {
+	/* the handles first: a statement may make any number of requests, and each has a buffer for its answer */
+	shm_mq_detach(x->requests);
+	shm_mq_detach(x->events);
 	dsm_detach(x->segment);
 	free_exchange(x);
 }

@@ -69,9 +69,14 @@ m1pg_relays_init(void)
 	relays = hash_create("minimax_m1 relays", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* The handles first: they are this process's memory, with a buffer as large as the longest message. */
 static void
 detach(Relay *r)
 {
+	if (r->requests != NULL)
+		shm_mq_detach(r->requests);
+	if (r->events != NULL)
+		shm_mq_detach(r->events);
 	if (r->segment != NULL)
 		dsm_detach(r->segment);
 	r->segment = NULL;
@@ -401,6 +406,8 @@ forward(Relay *r)
 	r->in_engine = true;
 	r->forwarded_at = GetCurrentTimestamp();
 	m1pg_engine_send(message.type, r->request, (char *) data + sizeof message, len - sizeof message);
+	/* whose memory it is next is not known */
+	explicit_bzero(data, len);
 }
 
 static void

@@ -1,0 +1,44 @@
+# What a request takes of the processes that live on is given back when it ends, whichever way: the worker and a session
+# that makes many in one statement keep their size.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('memory', 'minimax_m1.max_context = 4096');
+wait_ready($node);
+my $worker = worker_pid($node);
+
+# Memory that is a process's own, in kB.
+sub own
+{
+	my ($pid) = @_;
+	return slurp_file("/proc/$pid/status") =~ /RssAnon:\s+(\d+)/ ? $1 : die "no process $pid";
+}
+
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+# A query that makes 6 requests, and what it may leave in 3 times that many, in kB.
+my %queries = (
+	'refused requests of 2 MB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP BEGIN PERFORM minimax_m1.generate(repeat('hello ', 350000));
+		EXCEPTION WHEN program_limit_exceeded THEN NULL; END; END LOOP; END $$}, 1200 ],
+	'answered requests of 400 kB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.tokenize(repeat('hello ', 70000)); END LOOP; END $$}, 1200 ],
+	'a statement of 6 answers of 400 kB' => [ q{SELECT sum(array_length(minimax_m1.tokenize(repeat('hello ', 70000) || i), 1)) FROM generate_series(1, 6) i}, 1200 ],
+	'streams that are not read to the end' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.generate_stream('Hello.') LIMIT 1; END LOOP; END $$}, 600 ],
+);
+
+for my $what (sort keys %queries)
+{
+	my ($query, $most) = @{ $queries{$what} };
+	$session->query_safe($query) for 1 .. 2;
+	my ($worker_before, $session_before) = (own($worker), own($pid));
+	$session->query_safe($query) for 1 .. 3;
+	wait_for('no request runs', sub { is_idle($node) });
+	cmp_ok(own($worker) - $worker_before, '<', $most, "the worker keeps its size: $what");
+	cmp_ok(own($pid) - $session_before, '<', $most, "and so does the session");
+}
+
+$session->quit;
+done_testing();
