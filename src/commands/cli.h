@@ -1,5 +1,5 @@
 /*
- * cli.h - the engine's commands and what they share: options, input files, output.
+ * cli.h - the engine's commands and what they share beside options: input files, output.
  *
  * Each command is one file with one function; main.c chooses. Commands print their results on stdout and errors on
  * stderr, and return the exit status.
@@ -7,68 +7,10 @@
 #ifndef M1_COMMANDS_CLI_H
 #define M1_COMMANDS_CLI_H
 
-#include <stdio.h>
-
 #include "base/buf.h"
 #include "base/status.h"
+#include "commands/options.h"
 #include "engine/engine.h"
-
-/* Every option of every command; main.c says which command takes which. */
-typedef struct m1_cli
-{
-	const char *model;
-	const char *device;
-	int gpus;
-	const char *isa;
-	int threads;
-	m1_weight_format weight_format;
-	bool weight_format_given;
-	int max_requests;
-	int max_context;
-	int prefill_chunk;
-	int kv_cache;	  /* MB; 0 = a safe share of the memory */
-	int prefix_cache; /* MB; 0 = none */
-
-	/* generate */
-	const char *prompt;
-	const char *system;
-	const char *messages_file;
-	const char *tools_file;
-	const char *ids_file; /* also logits */
-	int max_tokens;
-	int thinking_budget;
-	double temperature;
-	double top_p;
-	int top_k;
-	uint64_t seed;
-	bool seed_given;
-	const char *stops[M1W_MAX_STOPS];
-	int n_stops;
-	const char *choices; /* a JSON array */
-	const char *schema_file;
-	const char *regex;
-	bool score;
-	bool json;
-
-	/* quantize */
-	bool force;
-
-	/* logits */
-	const char *out_file; /* also quantize */
-	bool decode;		  /* one token a step */
-
-	/* tokenize */
-	bool special;
-
-	/* bench */
-	const char *prefill_list;
-	const char *batch_list;
-	const char *context_list; /* NULL = none */
-	int bench_tokens;
-
-	/* serve */
-	int fd;
-} m1_cli;
 
 int m1_cmd_generate(const m1_cli *cli);
 int m1_cmd_tokenize(const m1_cli *cli);

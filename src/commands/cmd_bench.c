@@ -15,32 +15,11 @@
 #include "model/forward.h"
 #include "model/state.h"
 
-#define REPEATS 3		   /* of each timing; the median counts */
-#define LONG_PREFILL 16384 /* tokens from which one repeat is long enough */
-#define MAX_LIST 16
+#define REPEATS 3						  /* of each timing; the median counts */
+#define LONG_PREFILL 16384				  /* tokens from which one repeat is long enough */
 #define CONTEXT_TOKENS 16				  /* decoded at each length of context */
 #define STREAM_BYTES ((size_t) 512 << 20) /* far beyond any cache */
 #define STREAM_PIECE ((size_t) 1 << 20)
-
-static int
-parse_list(const char *text, int *list)
-{
-	int n = 0;
-	char *end;
-
-	while (n < MAX_LIST)
-	{
-		long value = strtol(text, &end, 10);
-
-		if (end == text || value < 1 || value > 1 << 24 || (*end != ',' && *end != '\0'))
-			return -1;
-		list[n++] = (int) value;
-		if (*end == '\0')
-			return n;
-		text = end + 1;
-	}
-	return -1;
-}
 
 static int
 by_value(const void *a, const void *b)
@@ -326,8 +305,8 @@ resident_bytes(void)
 typedef struct series
 {
 	int n;
-	int at[MAX_LIST];
-	double value[MAX_LIST];
+	int at[M1_CLI_MAX_SIZES];
+	double value[M1_CLI_MAX_SIZES];
 } series;
 
 typedef struct results
@@ -396,6 +375,15 @@ print_results(const bench *b, const results *r, double load_ms)
 	json_decref(object);
 }
 
+static series
+series_of(const m1_cli_sizes *sizes)
+{
+	series s = {.n = sizes->n};
+
+	memcpy(s.at, sizes->at, sizeof s.at);
+	return s;
+}
+
 static int
 largest(const series *s)
 {
@@ -404,17 +392,6 @@ largest(const series *s)
 	for (int i = 0; i < s->n; i++)
 		max = s->at[i] > max ? s->at[i] : max;
 	return max;
-}
-
-static bool
-parse_lists(const m1_cli *cli, results *r)
-{
-	r->prefill.n = parse_list(cli->prefill_list, r->prefill.at);
-	r->decode.n = parse_list(cli->batch_list, r->decode.at);
-	if (cli->context_list != NULL)
-		r->context.n = parse_list(cli->context_list, r->context.at);
-	qsort(r->context.at, r->context.n > 0 ? (size_t) r->context.n : 0, sizeof *r->context.at, by_size);
-	return r->prefill.n > 0 && r->decode.n > 0 && r->context.n >= 0;
 }
 
 static m1_status
@@ -450,19 +427,14 @@ int
 m1_cmd_bench(const m1_cli *cli)
 {
 	bench b = {0};
-	results r = {0};
+	results r = {
+		.prefill = series_of(&cli->prefill), .decode = series_of(&cli->batch), .context = series_of(&cli->context)};
 	double start = m1_now_ms();
 	double load_ms;
 	m1_error err;
 	m1_status status;
 
-	if (!parse_lists(cli, &r))
-	{
-		fputs(
-			"minimax_m1_engine: --prefill, --batch and --context take up to 16 positive numbers with commas between\n",
-			stderr);
-		return 2;
-	}
+	qsort(r.context.at, (size_t) r.context.n, sizeof *r.context.at, by_size);
 	status = open_model(cli, &r, &b, &err);
 	load_ms = m1_now_ms() - start;
 	if (status == M1_OK)

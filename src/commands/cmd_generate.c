@@ -203,7 +203,7 @@ request_of(const m1_cli *cli, const inputs *in)
 		.top_k = cli->top_k,
 		.seed = cli->seed_given ? cli->seed : random_seed(),
 		.stream = !cli->json,
-		.n_stops = (uint32_t) cli->n_stops,
+		.n_stops = (uint32_t) cli->stops.n,
 		.constraint_text = {in->constraint.data, in->constraint.len},
 		.score_choices = cli->score,
 	};
@@ -221,8 +221,8 @@ request_of(const m1_cli *cli, const inputs *in)
 		g.constraint_text = m1_slice_of(cli->regex);
 	}
 
-	for (int i = 0; i < cli->n_stops; i++)
-		g.stops[i] = m1_slice_of(cli->stops[i]);
+	for (int i = 0; i < cli->stops.n; i++)
+		g.stops[i] = m1_slice_of(cli->stops.at[i]);
 	return g;
 }
 

@@ -1,0 +1,310 @@
+/* options.c - see options.h. */
+#define _GNU_SOURCE /* getopt_long */
+#include "commands/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
+#define MODEL (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
+
+typedef enum option_kind
+{
+	FLAG,		   /* bool: takes nothing */
+	TEXT,		   /* const char * */
+	TEXTS,		   /* m1_cli_texts: may be repeated */
+	INTEGER,	   /* int, of at least `least` */
+	UNSIGNED,	   /* uint64_t */
+	REAL,		   /* double */
+	SIZES,		   /* m1_cli_sizes */
+	WEIGHT_FORMAT, /* m1_weight_format */
+} option_kind;
+
+typedef struct option_row
+{
+	const char *name;
+	const char *argument; /* what --help calls it; NULL for a flag */
+	option_kind kind;
+	size_t place; /* in m1_cli */
+	unsigned takers;
+	const char *help; /* its lines */
+	int least;
+	size_t given;		 /* in m1_cli: a bool that tells whether it was given; 0 for none */
+	const char *setting; /* its key in hints, if that is not the name with _ for - */
+} option_row;
+
+#define AT(member) offsetof(m1_cli, member)
+
+const m1_cli m1_cli_defaults = {
+	.device = "auto",
+	.gpus = 1,
+	.max_requests = 1,
+	.system = "You are a helpful assistant.",
+	.max_tokens = INT_MAX,
+	.thinking_budget = -1,
+	.temperature = 1.0,
+	.top_p = 0.95,
+	.prefill = {.n = 2, .at = {512, 2048}},
+	.batch = {.n = 3, .at = {1, 4, 16}},
+	.bench_tokens = 64,
+	.fd = -1,
+};
+
+/* In the order of --help. */
+static const option_row rows[] = {
+	{"prompt", "TEXT", TEXT, AT(prompt), M1_CLI_GENERATE, .help = "what the user says"},
+	{"system", "TEXT", TEXT, AT(system), M1_CLI_GENERATE,
+	 .help = "system prompt (default \"You are a helpful assistant.\")"},
+	{"messages", "FILE", TEXT, AT(messages_file), M1_CLI_GENERATE,
+	 .help = "a JSON array of {role, content} instead of --prompt"},
+	{"tools", "FILE", TEXT, AT(tools_file), M1_CLI_GENERATE, .help = "a JSON array of tool definitions"},
+	{"ids", "FILE", TEXT, AT(ids_file), M1_CLI_GENERATE | M1_CLI_LOGITS,
+	 .help = "token ids; generate takes them instead of --prompt, and prints the generated ids"},
+	{"max-tokens", "N", INTEGER, AT(max_tokens), M1_CLI_GENERATE,
+	 .help = "length of the reply (default: what the context leaves)", .least = 1},
+	{"thinking-budget", "N", INTEGER, AT(thinking_budget), M1_CLI_GENERATE,
+	 .help = "tokens of reasoning at most; 0 = none, -1 = no limit (default)", .least = -1},
+	{"temperature", "X", REAL, AT(temperature), M1_CLI_GENERATE, .help = "default 1.0; 0 = greedy"},
+	{"top-p", "X", REAL, AT(top_p), M1_CLI_GENERATE, .help = "default 0.95"},
+	{"top-k", "N", INTEGER, AT(top_k), M1_CLI_GENERATE, .help = "0 = off (default)"},
+	{"seed", "N", UNSIGNED, AT(seed), M1_CLI_GENERATE, .help = "default: random", .given = AT(seed_given)},
+	{"stop", "TEXT", TEXTS, AT(stops), M1_CLI_GENERATE, .help = "end the answer before this text; may be repeated"},
+	{"choices", "JSON", TEXT, AT(choices), M1_CLI_GENERATE, .help = "the answer is one of the strings of this array"},
+	{"score", NULL, FLAG, AT(score), M1_CLI_GENERATE,
+	 .help = "with --choices: print the probability of each, and answer by it"},
+	{"json-schema", "FILE", TEXT, AT(schema_file), M1_CLI_GENERATE, .help = "the answer is JSON of this schema"},
+	{"regex", "TEXT", TEXT, AT(regex), M1_CLI_GENERATE, .help = "the whole answer matches this regular expression"},
+	{"json", NULL, FLAG, AT(json), M1_CLI_GENERATE, .help = "print one JSON object"},
+
+	{"special", NULL, FLAG, AT(special), M1_CLI_TOKENIZE, .help = "recognise control tokens in the text"},
+
+	{"out", "FILE", TEXT, AT(out_file), M1_CLI_LOGITS, .help = "where the logits go"},
+	{"decode", NULL, FLAG, AT(decode), M1_CLI_LOGITS, .help = "feed one token a step instead of prefilling"},
+
+	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
+	{"batch", "LIST", SIZES, AT(batch), M1_CLI_BENCH, .help = "batch sizes of decode (default 1,4,16)"},
+	{"tokens", "N", INTEGER, AT(bench_tokens), M1_CLI_BENCH, .help = "tokens each sequence decodes (default 64)",
+	 .least = 1},
+	{"context", "LIST", SIZES, AT(context), M1_CLI_BENCH, .help = "also the time of a decoded token after so many"},
+
+	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE, .help = "replace OUT.gguf if it exists"},
+
+	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
+
+	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_TOKENIZE, .help = "a checkpoint folder or a GGUF file"},
+	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE,
+	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
+			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only",
+	 .given = AT(weight_format_given)},
+	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
+	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
+	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE, .help = "0 = all cores (default)"},
+	{"max-context", "N", INTEGER, AT(max_context), MODEL,
+	 .help = "tokens of one sequence; 0 = the model's own (default)"},
+	{"max-requests", "N", INTEGER, AT(max_requests), ENGINE, .help = "sequences in one batch (default 1)", .least = 1},
+	{"prefill-chunk", "N", INTEGER, AT(prefill_chunk), MODEL,
+	 .help = "prompt tokens of one step (default: what suits the device)", .least = 1},
+	{"kv-cache", "MB", INTEGER, AT(kv_cache), ENGINE, .help = "of KV pages; 0 = a safe share of the memory (default)",
+	 .setting = "kv_cache_size"},
+	{"prefix-cache", "MB", INTEGER, AT(prefix_cache), ENGINE,
+	 .help = "of snapshots of prompts' beginnings; 0 = none (default)", .setting = "prefix_cache_size"},
+	{"isa", "NAME", TEXT, AT(isa), MODEL,
+	 .help = "portable, avx2, avx512 or avx512vnni (default: the best that there is)"},
+};
+
+#define ROWS ((int) (sizeof rows / sizeof *rows))
+
+/* ---- values ---- */
+
+static bool
+refuse(const option_row *row, const char *takes, const char *text)
+{
+	fprintf(stderr, "minimax_m1_engine: --%s takes %s, not \"%s\"\n", row->name, takes, text);
+	return false;
+}
+
+static bool
+set_integer(const option_row *row, const char *text, int *out)
+{
+	char takes[64];
+	char *end;
+	long n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	if (errno == 0 && end != text && *end == '\0' && n >= row->least && n <= INT_MAX)
+	{
+		*out = (int) n;
+		return true;
+	}
+	snprintf(takes, sizeof takes, "a whole number of at least %d", row->least);
+	return refuse(row, takes, text);
+}
+
+static bool
+set_unsigned(const option_row *row, const char *text, uint64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	return (errno == 0 && end != text && *end == '\0') || refuse(row, "a whole number", text);
+}
+
+static bool
+set_real(const option_row *row, const char *text, double *out)
+{
+	char *end;
+
+	*out = strtod(text, &end);
+	return (end != text && *end == '\0') || refuse(row, "a number", text);
+}
+
+static bool
+add_text(const char *text, m1_cli_texts *out)
+{
+	if (out->n == M1W_MAX_STOPS)
+	{
+		fprintf(stderr, "minimax_m1_engine: more than %d stop strings\n", M1W_MAX_STOPS);
+		return false;
+	}
+	out->at[out->n++] = text;
+	return true;
+}
+
+static bool
+set_sizes(const option_row *row, const char *text, m1_cli_sizes *out)
+{
+	const char *at = text;
+	char *end;
+
+	out->n = 0;
+	while (out->n < M1_CLI_MAX_SIZES)
+	{
+		long value = strtol(at, &end, 10);
+
+		if (end == at || value < 1 || value > 1 << 24 || (*end != ',' && *end != '\0'))
+			break;
+		out->at[out->n++] = (int) value;
+		if (*end == '\0')
+			return true;
+		at = end + 1;
+	}
+	return refuse(row, "up to 16 positive numbers with commas between", text);
+}
+
+static bool
+set_value(const option_row *row, const char *text, void *out)
+{
+	switch (row->kind)
+	{
+		case FLAG:
+			*(bool *) out = true;
+			return true;
+		case TEXT:
+			*(const char **) out = text;
+			return true;
+		case TEXTS:
+			return add_text(text, out);
+		case INTEGER:
+			return set_integer(row, text, out);
+		case UNSIGNED:
+			return set_unsigned(row, text, out);
+		case REAL:
+			return set_real(row, text, out);
+		case SIZES:
+			return set_sizes(row, text, out);
+		case WEIGHT_FORMAT:
+			return m1_weight_format_parse(text, out) || refuse(row, "stored, q8_0, fp8 or q4", text);
+	}
+	return false;
+}
+
+int
+m1_cli_parse(m1_cli *cli, int argc, char **argv)
+{
+	struct option options[ROWS + 1];
+	int found = 0; /* the row of the option that getopt_long returns */
+
+	for (int i = 0; i < ROWS; i++)
+		options[i] = (struct option){rows[i].name, rows[i].kind == FLAG ? no_argument : required_argument, &found, i};
+	options[ROWS] = (struct option){0};
+	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
+	{
+		/* 0 is an option of the table; anything else was no option, and getopt_long has said so */
+		if (c != 0 || !set_value(&rows[found], optarg, (char *) cli + rows[found].place))
+			return -1;
+		if (rows[found].given != 0)
+			*(bool *) ((char *) cli + rows[found].given) = true;
+	}
+	return optind;
+}
+
+/* ---- what they are called ---- */
+
+/* What serve takes, so do others: those options are listed once. */
+static bool
+is_shared(const option_row *row)
+{
+	return (row->takers & M1_CLI_SERVE) != 0 && row->takers != M1_CLI_SERVE;
+}
+
+static void
+print_row(FILE *out, const option_row *row)
+{
+	char spelled[64];
+	const char *line = row->help;
+
+	snprintf(spelled, sizeof spelled, "--%s%s%s", row->name, row->argument != NULL ? " " : "",
+			 row->argument != NULL ? row->argument : "");
+	fprintf(out, "      %-23s ", spelled);
+	for (const char *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
+		fprintf(out, "%.*s\n%30s", (int) (end - line), line, "");
+	fprintf(out, "%s\n", line);
+}
+
+void
+m1_cli_print_options(FILE *out, m1_cli_takers command)
+{
+	for (int i = 0; i < ROWS; i++)
+		if ((rows[i].takers & command) != 0 && !is_shared(&rows[i]))
+			print_row(out, &rows[i]);
+}
+
+void
+m1_cli_print_shared_options(FILE *out)
+{
+	for (int i = 0; i < ROWS; i++)
+		if (is_shared(&rows[i]))
+			print_row(out, &rows[i]);
+}
+
+static bool
+is_setting(const option_row *row, const char *key)
+{
+	const char *name = row->name;
+
+	if (row->setting != NULL)
+		return strcmp(row->setting, key) == 0;
+	while (*name != '\0' && *key == (*name == '-' ? '_' : *name))
+	{
+		name++;
+		key++;
+	}
+	return *name == '\0' && *key == '\0';
+}
+
+bool
+m1_cli_spell_setting(const char *key, char *out, size_t size)
+{
+	for (int i = 0; i < ROWS; i++)
+		if (is_setting(&rows[i], key))
+		{
+			snprintf(out, size, "--%s", rows[i].name);
+			return true;
+		}
+	return false;
+}

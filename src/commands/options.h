@@ -1,0 +1,117 @@
+/*
+ * options.h - the command line's options. options.c has the one table of them: how each is spelled, what it takes, where
+ * it goes, which commands take it and what --help says of it.
+ *
+ * main.c parses, commands read; texts point into argv.
+ */
+#ifndef M1_COMMANDS_OPTIONS_H
+#define M1_COMMANDS_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "model/quantize.h"
+#include "wire/message.h"
+
+/* Which commands take an option: bits. */
+typedef enum m1_cli_takers
+{
+	M1_CLI_GENERATE = 1,
+	M1_CLI_TOKENIZE = 2,
+	M1_CLI_LOGITS = 4,
+	M1_CLI_BENCH = 8,
+	M1_CLI_QUANTIZE = 16,
+	M1_CLI_SERVE = 32,
+} m1_cli_takers;
+
+/* An option that may be repeated. */
+typedef struct m1_cli_texts
+{
+	int n;
+	const char *at[M1W_MAX_STOPS];
+} m1_cli_texts;
+
+#define M1_CLI_MAX_SIZES 16
+
+/* Positive numbers with commas between. */
+typedef struct m1_cli_sizes
+{
+	int n;
+	int at[M1_CLI_MAX_SIZES];
+} m1_cli_sizes;
+
+/* Every option of every command. */
+typedef struct m1_cli
+{
+	const char *model;
+	const char *device;
+	int gpus;
+	const char *isa;
+	int threads;
+	m1_weight_format weight_format;
+	bool weight_format_given;
+	int max_requests;
+	int max_context;
+	int prefill_chunk;
+	int kv_cache;	  /* MB; 0 = a safe share of the memory */
+	int prefix_cache; /* MB; 0 = none */
+
+	/* generate */
+	const char *prompt;
+	const char *system;
+	const char *messages_file;
+	const char *tools_file;
+	const char *ids_file; /* also logits */
+	int max_tokens;
+	int thinking_budget;
+	double temperature;
+	double top_p;
+	int top_k;
+	uint64_t seed;
+	bool seed_given;
+	m1_cli_texts stops;
+	const char *choices; /* a JSON array */
+	const char *schema_file;
+	const char *regex;
+	bool score;
+	bool json;
+
+	/* quantize */
+	bool force;
+
+	/* logits */
+	const char *out_file; /* also quantize */
+	bool decode;		  /* one token a step */
+
+	/* tokenize */
+	bool special;
+
+	/* bench */
+	m1_cli_sizes prefill;
+	m1_cli_sizes batch;
+	m1_cli_sizes context; /* none by default */
+	int bench_tokens;
+
+	/* serve */
+	int fd;
+} m1_cli;
+
+/* With no option given. */
+extern const m1_cli m1_cli_defaults;
+
+/*
+ * Sets what the options among the arguments say; argv[0] is the command's name. Returns the index of the first argument
+ * that is no option, all of which come to the end; -1 after saying on stderr what is wrong.
+ */
+int m1_cli_parse(m1_cli *cli, int argc, char **argv);
+
+/* What --help says of a command's own options, and of those that several share. */
+void m1_cli_print_options(FILE *out, m1_cli_takers command);
+void m1_cli_print_shared_options(FILE *out);
+
+/* For m1_error_spell_settings: "--max-context" of "max_context". */
+bool m1_cli_spell_setting(const char *key, char *out, size_t size);
+
+#endif
