@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""rooms.py [ROOT] - checks the layout of src: who may include whom, and how long files, functions and lines may be.
+"""rooms.py [ROOT] - checks the layout of src: who may include whom and name what, and how long things are.
 
 Prints FILE:LINE: what is wrong, and exits with 1 if anything is. `make lint` runs it.
 """
@@ -31,6 +31,14 @@ ROOMS = {
 }
 # What puts the library together may know all of it.
 COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
+
+# What only some rooms may write, by the first part of their names.
+WORDS = [
+    (re.compile(r'"[^"]*minimax_m1\.[a-z]'), ("pg",),
+     "only src/pg names SQL settings: hints name them by key, as {max_context}"),
+    (re.compile(r"->ops\b"), ("backend", "model"),
+     "only src/model and src/backend know the backend's table of operations"),
+]
 
 LONGEST_FILE = 700
 LONGEST_FUNCTION = 100
@@ -84,6 +92,13 @@ class Lint:
                 self.fault(path, number, f'src/{room} may not include "{name}": includes point downward only')
         return found
 
+    def check_words(self, path, lines):
+        room = room_of(path.relative_to(self.src).as_posix()).split("/")[0]
+        for number, line in enumerate(lines, 1):
+            for pattern, rooms, rule in WORDS:
+                if room not in rooms and pattern.search(line):
+                    self.fault(path, number, rule)
+
     def check_lengths(self, path, lines):
         if len(lines) > LONGEST_FILE:
             self.fault(path, LONGEST_FILE + 1, f"a file of {len(lines)} lines; at most {LONGEST_FILE}")
@@ -123,6 +138,7 @@ class Lint:
         for path in sorted(self.src.rglob("*.[ch]")):
             lines = path.read_text(encoding="utf-8").splitlines()
             graph[path.relative_to(self.src).as_posix()] = self.check_includes(path, lines)
+            self.check_words(path, lines)
             self.check_lengths(path, lines)
         for path in sorted((self.root / "kernels").iterdir()):
             self.check_lengths(path, path.read_text(encoding="utf-8").splitlines())

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 m1_status
 m1_fail(m1_error *err, m1_status code, const char *fmt, ...)
@@ -43,6 +44,47 @@ m1_error_hint(m1_error *err, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(err->hint, sizeof err->hint, fmt, args);
 	va_end(args);
+}
+
+/* The length of the key in braces at the start of s, 0 when there is none; the key goes to out. */
+static size_t
+key_at(const char *s, char *out, size_t size)
+{
+	const size_t len = *s == '{' ? strspn(s + 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
+
+	if (len == 0 || len >= size || s[1 + len] != '}')
+		return 0;
+	memcpy(out, s + 1, len);
+	out[len] = '\0';
+	return len;
+}
+
+void
+m1_error_spell_settings(m1_error *err, m1_spell_setting spell)
+{
+	char hint[sizeof err->hint];
+	size_t n = 0;
+
+	for (const char *at = err->hint; *at != '\0' && n < sizeof hint - 1;)
+	{
+		char key[64];
+		char spelled[128];
+		const size_t len = key_at(at, key, sizeof key);
+
+		if (len > 0 && spell(key, spelled, sizeof spelled))
+		{
+			const size_t room = sizeof hint - 1 - n;
+			const size_t length = strlen(spelled) < room ? strlen(spelled) : room;
+
+			memcpy(hint + n, spelled, length);
+			n += length;
+			at += len + 2; /* the braces */
+		}
+		else
+			hint[n++] = *at++;
+	}
+	hint[n] = '\0';
+	memcpy(err->hint, hint, n + 1);
 }
 
 const char *

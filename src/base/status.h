@@ -7,6 +7,9 @@
 #ifndef M1_BASE_STATUS_H
 #define M1_BASE_STATUS_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 typedef enum m1_status
 {
 	M1_OK = 0,
@@ -43,6 +46,15 @@ m1_status m1_fail(m1_error *err, m1_status code, const char *fmt, ...) M1_PRINTF
 /* Add to an error already filled by m1_fail; both accept NULL. */
 void m1_error_detail(m1_error *err, const char *fmt, ...) M1_PRINTF(2, 3);
 void m1_error_hint(m1_error *err, const char *fmt, ...) M1_PRINTF(2, 3);
+
+/*
+ * Hints name a setting by its key, in braces: "Raise {max_context}." Who shows errors to people spells it as they know
+ * it, on the command line as --max-context. spell writes that to out; false when there is no setting of this key.
+ */
+typedef bool (*m1_spell_setting)(const char *key, char *out, size_t size);
+
+/* Spells the settings in the hint. Other braces stay as they are. */
+void m1_error_spell_settings(m1_error *err, m1_spell_setting spell);
 
 /* The short stable name of a status, as logs and --json show it ("context_overflow"). */
 const char *m1_status_name(m1_status code);

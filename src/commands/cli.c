@@ -3,17 +3,21 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 int
 m1_cli_report(const m1_error *err)
 {
-	fprintf(stderr, "minimax_m1_engine: %s\n", err->message);
-	if (err->detail[0] != '\0')
-		fprintf(stderr, "DETAIL: %s\n", err->detail);
-	if (err->hint[0] != '\0')
-		fprintf(stderr, "HINT: %s\n", err->hint);
+	m1_error shown = *err;
+
+	m1_error_spell_settings(&shown, m1_cli_spell_setting);
+	fprintf(stderr, "minimax_m1_engine: %s\n", shown.message);
+	if (shown.detail[0] != '\0')
+		fprintf(stderr, "DETAIL: %s\n", shown.detail);
+	if (shown.hint[0] != '\0')
+		fprintf(stderr, "HINT: %s\n", shown.hint);
 	return 1;
 }
 

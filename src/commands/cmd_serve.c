@@ -344,6 +344,19 @@ serve(server *s)
 
 /* ---- the step thread ---- */
 
+/*
+ * On stderr, the server's log: without the hint, whose settings that log's readers know by other names. The other end of
+ * the socket is told it, too.
+ */
+static int
+log_failure(const m1_error *err)
+{
+	m1_error plain = *err;
+
+	plain.hint[0] = '\0';
+	return m1_cli_report(&plain);
+}
+
 static void *
 step_main(void *arg)
 {
@@ -355,7 +368,7 @@ step_main(void *arg)
 	while (m1_engine_step(s->engine, &busy, &err) == M1_OK)
 		if (!busy)
 			m1_engine_wait(s->engine);
-	m1_cli_report(&err);
+	log_failure(&err);
 	pthread_mutex_lock(&s->lock);
 	s->broken = true;
 	pthread_mutex_unlock(&s->lock);
@@ -383,7 +396,7 @@ refuse(server *s, const m1_error *err)
 		}
 	m1_buf_free(&payload);
 	m1_buf_free(&frame);
-	return m1_cli_report(err);
+	return log_failure(err);
 }
 
 int

@@ -129,7 +129,7 @@ fit_context(const m1_model *model, m1_request *r, int reply_tokens, m1_error *er
 		m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the prompt is longer than the context");
 		m1_error_detail(err, "The prompt has %zu tokens; the context holds %d, of which the reply needs at least one.",
 						n, model->max_context);
-		m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise minimax_m1.%s.", limit);
+		m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise {%s}.", limit);
 		return M1_E_CONTEXT_OVERFLOW;
 	}
 	r->prompt_tokens = (int) n;

@@ -47,7 +47,7 @@ refuse_existing(const m1_gguf_writer *w, m1_error *err)
 	if (w->replace)
 		return M1_OK;
 	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" exists already", w->path);
-	m1_error_hint(err, "Use --force to replace it.");
+	m1_error_hint(err, "Use {force} to replace it.");
 	return M1_E_INVALID_ARGUMENT;
 }
 

@@ -60,8 +60,7 @@ refuse_fp8(const char *tensor, m1_error *err)
 		m1_error_detail(err, "The format has no such type; tensor \"%s\" is F8_E4M3.", tensor);
 	else
 		m1_error_detail(err, "The format has no such type.");
-	m1_error_hint(err,
-				  "Convert the original to q8_0 or q4. fp8 is for folders: as stored, or by minimax_m1.weight_format.");
+	m1_error_hint(err, "Convert the original to q8_0 or q4. fp8 is for folders: as stored, or by {weight_format}.");
 	return M1_E_UNSUPPORTED;
 }
 
@@ -85,7 +84,7 @@ plan_tensor(converter *c, m1_role role, int layer, m1_error *err)
 		{
 			m1_fail(err, M1_E_UNSUPPORTED, "tensor \"%s\" is quantized already", w.name);
 			m1_error_detail(err, "It is %s. To quantize it again would add to its error.", m1b_dtype_name(w.type));
-			m1_error_hint(err, "Convert the original, or use --weight-format stored.");
+			m1_error_hint(err, "Convert the original, or use {weight_format} stored.");
 			return M1_E_UNSUPPORTED;
 		}
 		if (e > 0 && type != it->type)

@@ -21,6 +21,8 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "wire/message.h"
 
 static int
 sqlstate_of(m1_status code)
@@ -96,6 +98,25 @@ m1pg_report_or_null(const m1_error *error)
 		m1pg_report(error);
 	ereport(DEBUG1,
 			(errmsg_internal("minimax_m1: the result is NULL because of an error: %s", displayable(error->message))));
+}
+
+/* For m1_error_spell_settings. */
+static bool
+spell_setting(const char *key, char *out, size_t size)
+{
+	snprintf(out, size, "minimax_m1.%s", key);
+	return GetConfigOption(out, true, false) != NULL;
+}
+
+/* Whatever comes from the engine comes in by here, so nobody is shown a hint's key. */
+void
+m1pg_read_failure(const char *payload, Size len, m1_error *error)
+{
+	m1w_failure failure;
+
+	if (m1w_decode_failure(payload, len, &failure, error) == M1_OK)
+		m1w_failure_to_error(&failure, error);
+	m1_error_spell_settings(error, spell_setting);
 }
 
 text *

@@ -1,5 +1,5 @@
 /*
- * report.h - an m1_error as a PostgreSQL error (report.c).
+ * report.h - an m1_error as a PostgreSQL error (report.c), and as it comes from the engine.
  */
 #ifndef M1PG_REPORT_H
 #define M1PG_REPORT_H
@@ -11,6 +11,8 @@ pg_noreturn extern void m1pg_bad_argument(const char *message, const char *detai
 pg_noreturn extern void m1pg_report(const m1_error *error);
 /* Raises it, unless on_error says that the result of a scalar function is NULL then. A cancel is always raised. */
 extern void m1pg_report_or_null(const m1_error *error);
+/* The error that a M1W_ERROR tells: from here on its hint has the settings by their SQL names. */
+extern void m1pg_read_failure(const char *payload, Size len, m1_error *error);
 /* Message and detail as a column shows them. */
 extern text *m1pg_error_text(const m1_error *error);
 

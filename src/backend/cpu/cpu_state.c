@@ -104,7 +104,7 @@ reserve_pools(m1b_cpu *c, m1_error *err)
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "the KV cache does not hold a single page of %d tokens", M1B_PAGE_TOKENS);
 		m1_error_detail(err, "A page takes %zu bytes.", page_bytes);
-		m1_error_hint(err, "Raise minimax_m1.kv_cache_size.");
+		m1_error_hint(err, "Raise {kv_cache_size}.");
 		return M1_E_NO_MEMORY;
 	}
 	c->pages.sequence_pages = (int) for_sequences;

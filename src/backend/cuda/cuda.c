@@ -272,7 +272,7 @@ m1b_cuda_open_rank(const m1b_cuda_options *options, int rank, m1b_cuda **out, m1
 		m1_fail(err, M1_E_DEVICE, "the GPU is too old");
 		m1_error_detail(err, "%.100s has compute capability %d.%d; 8.0 is needed.", properties.name, properties.major,
 						properties.minor);
-		m1_error_hint(err, "Set minimax_m1.device to \"cpu\".");
+		m1_error_hint(err, "Set {device} to \"cpu\".");
 		return M1_E_DEVICE;
 	}
 	if ((c = calloc(1, sizeof *c)) == NULL)

@@ -14,6 +14,6 @@ m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
 	*out = NULL;
 	m1_fail(err, M1_E_DEVICE, "device \"cuda\" is not available");
 	m1_error_detail(err, "This engine was built without CUDA.");
-	m1_error_hint(err, "Set minimax_m1.device to \"auto\" or \"cpu\".");
+	m1_error_hint(err, "Set {device} to \"auto\" or \"cpu\".");
 	return M1_E_DEVICE;
 }

@@ -50,7 +50,7 @@ check_division(const m1b_geometry *g, int n, m1_error *err)
 	indivisible(g, n, &name);
 	m1_fail(err, M1_E_UNSUPPORTED, "the model cannot be divided among %d GPUs", n);
 	m1_error_detail(err, "Its %s is %d, no multiple of %d.", name, size, n);
-	m1_error_hint(err, "Set minimax_m1.gpus to %d, the most below that divides it.", fewer);
+	m1_error_hint(err, "Set {gpus} to %d, the most below that divides it.", fewer);
 	return M1_E_UNSUPPORTED;
 }
 
@@ -341,7 +341,7 @@ check_alike(const m1b_cuda_group *g, m1_error *err)
 			m1_fail(err, M1_E_DEVICE, "the GPUs are not of one kind");
 			m1_error_detail(err, "The first is %s, number %d is %s.", g->ranks[0]->description, r + 1,
 							g->ranks[r]->description);
-			m1_error_hint(err, "Choose GPUs of one kind by CUDA_VISIBLE_DEVICES, or lower minimax_m1.gpus.");
+			m1_error_hint(err, "Choose GPUs of one kind by CUDA_VISIBLE_DEVICES, or lower {gpus}.");
 			return M1_E_DEVICE;
 		}
 	return M1_OK;

@@ -7,7 +7,7 @@ no_device(cudaError_t error, m1_error *err)
 	m1_fail(err, M1_E_DEVICE, "device \"cuda\" is not available");
 	m1_error_detail(err, "No usable GPU was found: %s.",
 					error != cudaSuccess ? cudaGetErrorString(error) : "the driver lists none");
-	m1_error_hint(err, "Set minimax_m1.device to \"auto\" or \"cpu\", or see what nvidia-smi reports.");
+	m1_error_hint(err, "Set {device} to \"auto\" or \"cpu\", or see what nvidia-smi reports.");
 	return M1_E_DEVICE;
 }
 
@@ -35,7 +35,7 @@ m1b_cuda_open(const m1b_cuda_options *options, m1b_backend **out, m1_error *err)
 	{
 		m1_fail(err, M1_E_DEVICE, "%d GPUs are not available", options->gpus);
 		m1_error_detail(err, "This machine has %d.", count);
-		m1_error_hint(err, "Set minimax_m1.gpus to at most %d, or see what nvidia-smi reports.", count);
+		m1_error_hint(err, "Set {gpus} to at most %d, or see what nvidia-smi reports.", count);
 		return M1_E_DEVICE;
 	}
 	if (options->gpus > 1)

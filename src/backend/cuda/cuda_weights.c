@@ -248,7 +248,7 @@ refuse(const m1b_cuda *c, const m1b_stored_matrix *p, m1_error *err)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d columns is not supported on CUDA", p->cols);
 		m1_error_detail(err, "Rows must be whole blocks of %s, and multiples of 8.", m1b_dtype_name(p->type));
-		m1_error_hint(err, "Set minimax_m1.device to \"cpu\".");
+		m1_error_hint(err, "Set {device} to \"cpu\".");
 		return M1_E_UNSUPPORTED;
 	}
 	m1_fail(err, M1_E_UNSUPPORTED, "a weight matrix of %d rows and %d columns cannot be divided among %d GPUs", p->rows,
@@ -256,7 +256,7 @@ refuse(const m1b_cuda *c, const m1b_stored_matrix *p, m1_error *err)
 	m1_error_detail(err, "It is divided by %s; rows must be whole blocks of %s (%d weights), and multiples of 8.",
 					p->split == M1B_SPLIT_ROWS ? "rows" : "columns", m1b_dtype_name(p->type),
 					m1b_block_weights(p->type));
-	m1_error_hint(err, "Lower minimax_m1.gpus, or use weights of another type.");
+	m1_error_hint(err, "Lower {gpus}, or use weights of another type.");
 	return M1_E_UNSUPPORTED;
 }
 

@@ -442,16 +442,6 @@ note_running(M1Exchange *x)
 	LWLockRelease(m1pg_shared->lock);
 }
 
-static m1w_type
-read_failure(const char *payload, Size len, m1_error *error)
-{
-	m1w_failure failure;
-
-	if (m1w_decode_failure(payload, len, &failure, error) == M1_OK)
-		m1w_failure_to_error(&failure, error);
-	return M1W_ERROR;
-}
-
 m1w_type
 m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *error)
 {
@@ -472,7 +462,9 @@ m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *err
 	memcpy(&message, data, sizeof message);
 	*payload = (const char *) data + sizeof message;
 	*len = size - sizeof message;
-	return message.type == M1W_ERROR ? read_failure(*payload, *len, error) : message.type;
+	if (message.type == M1W_ERROR)
+		m1pg_read_failure(*payload, *len, error);
+	return message.type;
 }
 
 m1w_type

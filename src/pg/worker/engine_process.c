@@ -8,6 +8,7 @@
  *	  requests it was working on.
  */
 #include "pg/worker/engine_process.h"
+#include "pg/report.h"
 #include "pg/worker/command_line.h"
 #include "pg/worker/readiness.h"
 
@@ -316,19 +317,18 @@ on_ready(const char *payload, Size len)
 static void
 on_start_failure(const char *payload, Size len)
 {
-	m1w_failure failure;
 	m1_error	error;
 	char		end[128];
 
-	if (m1w_decode_failure(payload, len, &failure, &error) == M1_OK)
-		m1w_failure_to_error(&failure, &error);
+	m1pg_read_failure(payload, len, &error);
 	if (error.code == M1_OK)
 	{
 		engine_lost(NONSENSE);
 		return;
 	}
 	ereport(LOG, (errmsg("minimax_m1: the model could not be loaded: %s", error.message),
-				  error.detail[0] != '\0' ? errdetail("%s", error.detail) : 0));
+				  error.detail[0] != '\0' ? errdetail("%s", error.detail) : 0,
+				  error.hint[0] != '\0' ? errhint("%s", error.hint) : 0));
 	bury(NULL, end, sizeof end);
 	back_off(&error);
 }
