@@ -1,10 +1,5 @@
-# minimax_m1: the extension (PGXS), the engine (mk/engine.mk), tests and demo.
-#
-#   make            builds the extension and the engine
-#   make install    installs both, and the bundled model (DESTDIR is honoured)
-#   make demo       shows everything on a private server; does all its own set-up
-#   make test       runs all tests; does all its own set-up
-#   make help       lists the other targets
+# minimax_m1: the extension (PGXS), the engine (mk/engine.mk), tests and demo. A comment "## TARGETS: what they do" is a
+# line of "make help".
 
 PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
@@ -43,10 +38,13 @@ PG_CFLAGS = -Wno-declaration-after-statement
 override with_llvm := no
 include $(PGXS)
 
+## all: build the extension and the engine
 all: $(ENGINE)
 
 MODEL_DIR = $(DESTDIR)$(PG_SHAREDIR)/minimax_m1/models/m1-nano
 
+## install: install both and the bundled model, below DESTDIR if it is set
+## uninstall: remove them
 install: install-engine
 .PHONY: install-engine
 install-engine: $(ENGINE)
@@ -83,11 +81,13 @@ setup:
 # Set-up first, then everything else by a new make that finds what was installed. Its output matters only if it fails.
 QUIETLY = scripts/quietly.sh $(MAKE) --no-print-directory -j $(shell nproc)
 
+## demo: set up and show everything on a private server
 demo: setup
 	@echo "Building ..."
 	@$(QUIETLY) stage
 	@scripts/demo.sh
 
+## test: set up and run all tests
 test: setup
 	@test/run.sh
 
@@ -103,10 +103,13 @@ SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fr
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
 
+## check-PART: one part: unit, unit-san, golden, schemas, regress, readme, isolation, tap
 check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # The tests of many clients and many rows, at length.
+## check-clients: many clients at once, CLIENTS=200 by default, and what they leave behind
+## check-drain: annotate ROWS=100000 rows while engine, worker, runner and server are killed
 CLIENTS ?= 200
 TRANSACTIONS ?= 20
 ROWS ?= 100000
@@ -115,35 +118,41 @@ check-clients: setup
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
 
+## bench: speeds of the engine and through SQL
 bench:
 	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) stage
 	@test/bench/bench.sh
 
+## bench-peer: the engine beside llama.cpp on the same files, which it fetches from npm
 bench-peer:
 	@scripts/bootstrap.sh python3-numpy git $(if $(shell command -v npm),,npm)
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
 
-# The engine with CUDA; "make install" installs it, too, once it is there.
+# "make install" installs it, too, once it is there.
+## cuda: build the engine with CUDA, which needs nvcc
 cuda: $(CUDA_ENGINE)
 
-# Registers and spills of every kernel, as ptxas reports them; fails if one spills.
+# As ptxas reports them; fails if one spills.
+## cuda-resources: registers and spills of its kernels
 cuda-resources: $(CUDA_OBJ)
 	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
 	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
 
+## gpu-check: check it on a GPU
 gpu-check: $(CUDA_ENGINE) $(GPU_TESTS) $(if $(PGXS),stage)
 	@test/gpu/check.sh $(CUDA_ENGINE) $(GPU_TESTS)
 
-# What gpu-check's SQL needs on a machine that has neither PostgreSQL nor a network.
+## gpu-packages: what gpu-check's SQL needs, for a machine that has neither PostgreSQL nor a network
 gpu-packages: stage
 	@test/gpu/packages.sh
 
+## gpu-bench: speeds on a GPU
 gpu-bench: $(GPU_BENCH)
 	@test/gpu/bench.sh $(GPU_BENCH)
 
-# The same program on a toy, where the GPU is emulated: it shows that everything runs.
+## gpu-bench-emulated: the same program on a toy, where the GPU is emulated: it shows that everything runs
 gpu-bench-emulated: $(EMULATED_BENCH)
 	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
@@ -154,6 +163,7 @@ C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) test/unit/*.[ch] test/schem
 CPPCHECK := cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
     --suppress=missingIncludeSystem --library=mk/cppcheck.cfg -Isrc -I.
 
+## lint: check the layout of src and the code style
 lint:
 	@scripts/rooms.py
 	@scripts/bootstrap.sh clang-format cppcheck
@@ -161,22 +171,11 @@ lint:
 	$(CPPCHECK) -DM1_ISA=3 $(ENGINE_ROOMS:%=src/%)
 	$(CPPCHECK) src/pg
 
+## format: apply the code style
 format:
 	clang-format -i $(C_FILES)
 
+## clean: remove what was built
+## help: print this
 help:
-	@echo "make                      build the extension and the engine"
-	@echo "make install              install both and the bundled model"
-	@echo "make demo                 set up and show everything on a private server"
-	@echo "make test                 set up and run all tests"
-	@echo "make check-PART           one part: unit, unit-san, golden, schemas, regress, readme, isolation, tap"
-	@echo "make check-clients        many clients at once, CLIENTS=200 by default, and what they leave behind"
-	@echo "make check-drain          annotates ROWS=100000 rows while engine, worker, runner and server are killed"
-	@echo "make bench                speeds of the engine and through SQL"
-	@echo "make bench-peer           the engine beside llama.cpp, on the same files (fetches it from npm)"
-	@echo "make cuda                 build the engine with CUDA (needs nvcc)"
-	@echo "make cuda-resources       registers and spills of its kernels"
-	@echo "make gpu-check            check it on a GPU; gpu-bench times it, gpu-bench-emulated tries that on a toy"
-	@echo "make gpu-packages         PostgreSQL for a GPU machine that has none, see docs/gpu.md"
-	@echo "make lint | make format   check or apply the code style"
-	@echo "make clean                remove what was built"
+	@sed -n 's/^## \([^:]*\): /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "make %-20s %s\n", $$1, $$2 }'
