@@ -12,7 +12,8 @@ PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c))) src/base/status.o src/base/buf.o src/base/hour.o
+PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/status.c src/base/buf.c src/base/hour.c
+OBJS = $(PG_SRC:%.c=$(BUILD)/pg/%.o)
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
 DATA_built = $(SCRIPT)
@@ -30,7 +31,7 @@ $(SCRIPT): $(SCRIPT_PARTS) sql/install
 
 PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
 PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)
-PG_CPPFLAGS = -Isrc -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"$(PG_SHAREDIR)"'
+PG_CPPFLAGS = -Isrc -MMD -MP -DM1_PKGLIBDIR='"$(PG_PKGLIBDIR)"' -DM1_SHAREDIR='"$(PG_SHAREDIR)"'
 # Designated initializers and declarations where they are needed are C99; the server's flags warn of the latter.
 PG_CFLAGS = -Wno-declaration-after-statement
 
@@ -58,8 +59,19 @@ uninstall-engine:
 	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine' '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine_cuda'
 	rm -rf '$(DESTDIR)$(PG_SHAREDIR)/minimax_m1'
 
-# The headers that both sides of the socket share.
-$(OBJS): $(wildcard src/pg/*.h src/pg/*/*.h src/wire/*.h src/base/*.h)
+$(OBJS): $(BUILD)/pg/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(CPPFLAGS) -c -o $@ $<
+
+-include $(OBJS:.o=.d)
+
+# An installation of its own, for tests, demo and benchmarks: what it has from where is in its log, which comes last.
+STAGED := $(BUILD)/stage/install.log
+
+$(STAGED): $(shlib) $(ENGINE) $(wildcard $(CUDA_ENGINE) models/m1-nano/*) $(EXTENSION).control $(DATA) $(DATA_built)
+	@mkdir -p $(@D)
+	@$(MAKE) --no-print-directory install DESTDIR='$(CURDIR)/$(BUILD)/stage' > $@.new 2>&1 || { cat $@.new >&2; exit 1; }
+	@mv $@.new $@
 
 else
 
@@ -91,15 +103,14 @@ demo: setup
 test: setup
 	@test/run.sh
 
-stage: all
-	@$(MAKE) --no-print-directory install DESTDIR='$(CURDIR)/build/stage' > build/stage.log 2>&1 || \
-	    { cat build/stage.log >&2; exit 1; }
+stage: all $(STAGED)
 
 unit: $(UNIT_BIN)
 
 schemas: $(SCHEMA_ANSWERS)
 
-SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Compiled with less effort, which takes a fifth of the time and finds the same.
+SAN_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
 
@@ -114,7 +125,8 @@ CLIENTS ?= 200
 TRANSACTIONS ?= 20
 ROWS ?= 100000
 check-clients: setup
-	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP='test/t/033_clients.pl test/t/041_clients.pl' TAP_SECONDS=86400 test/run.sh tap
+	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP='test/t/033_clients.pl test/t/041_clients.pl' \
+	    TAP_SECONDS=86400 test/run.sh tap
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
 

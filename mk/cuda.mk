@@ -37,18 +37,20 @@ GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
 
 $(GPU_TESTS): $(BUILD)/gpu/%: test/unit/%.c $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka $(CUDA_LIBS) $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(UNIT_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka \
+	    $(CUDA_LIBS) $(ENGINE_LIBS)
 
 $(GPU_BENCH): $(GPU_BENCH_SRC) $(CUDA_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $(filter %.c,$^) $(CUDA_OBJ) $(CORE_LIB) $(CUDA_LIBS) $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $(filter %.c,$^) $(CUDA_OBJ) $(CORE_LIB) \
+	    $(CUDA_LIBS) $(ENGINE_LIBS)
 
 # ---- the same without a GPU ----
 
 EMULATED_ENGINE := $(BUILD)/minimax_m1_engine_emulated
 EMULATED_BENCH  := $(BUILD)/gpu/bench_emulated
 EMULATION_SRC   := $(wildcard test/emulation/*.cpp)
-EMULATED_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) \
+EMULATED_OBJ    := $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) \
                    $(EMULATION_SRC:%.cpp=$(BUILD)/emulated/%.o)
 EMULATED_CXX    := $(CXX) -std=c++17 -O2 -g -Itest/emulation -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
                    -DM1K_EMULATED $(SANITIZE) $(EXTRA_CFLAGS)
@@ -58,7 +60,8 @@ $(EMULATED_ENGINE): $(BUILD)/obj/src/commands/main.o $(EMULATED_OBJ) $(CORE_LIB)
 
 $(EMULATED_BENCH): $(GPU_BENCH_SRC) $(EMULATED_OBJ) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -o $@ $(filter %.c,$^) $(EMULATED_OBJ) $(CORE_LIB) -lstdc++ $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/emulation -o $@ $(filter %.c,$^) $(EMULATED_OBJ) $(CORE_LIB) -lstdc++ \
+	    $(ENGINE_LIBS)
 
 $(BUILD)/emulated/%.o: %.c
 	@mkdir -p $(@D)

@@ -28,8 +28,9 @@ ISA_FLAGS_avx2       := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512     := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
 ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 
-ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/obj/%.o) \
-              $(foreach isa,$(KERNEL_ISAS),$(KERNEL_SRC:%.c=$(BUILD)/obj/%_$(isa).o))
+# What takes longest to compile comes first, so that the last job is a short one.
+ENGINE_OBJ := $(foreach isa,$(KERNEL_ISAS),$(KERNEL_SRC:%.c=$(BUILD)/obj/%_$(isa).o)) \
+              $(ENGINE_SRC:%.c=$(BUILD)/obj/%.o)
 CORE_OBJ   := $(filter-out $(BUILD)/obj/src/commands/main.o,$(ENGINE_OBJ))
 
 ENGINE   := $(BUILD)/minimax_m1_engine
@@ -53,13 +54,17 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -c -o $@ $<
 
-# Unit and golden tests: one program per file, linked with the engine's code.
+# Unit tests: one program per file, linked with the engine's code. What they write is below TEST_BUILD.
 UNIT_SRC  := $(wildcard test/unit/test_*.c)
+UNIT_OBJ  := $(UNIT_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN  := $(UNIT_SRC:test/unit/%.c=$(BUILD)/unit/%)
+UNIT_CFLAGS := -Itest/unit -DTEST_BUILD='"$(BUILD)"'
 
-$(BUILD)/unit/%: test/unit/%.c $(CORE_LIB)
+$(UNIT_OBJ): ENGINE_CFLAGS += $(UNIT_CFLAGS)
+
+$(UNIT_BIN): $(BUILD)/unit/%: $(BUILD)/obj/test/unit/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -o $@ $< $(CORE_LIB) -lcmocka $(ENGINE_LIBS)
+	$(ENGINE_CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(CORE_LIB) -lcmocka $(ENGINE_LIBS)
 
 # What test/schemas/schemas.py asks.
 SCHEMA_ANSWERS := $(BUILD)/schemas/answers
@@ -71,10 +76,10 @@ $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 include mk/cuda.mk
 
 # The CUDA backend's kernels and host code, on the CPU.
-$(CUDA_TESTS:%=$(BUILD)/unit/%): $(BUILD)/unit/%: test/unit/%.c $(EMULATED_OBJ) $(CORE_LIB)
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -DM1K_EMULATED -Itest/unit -Itest/emulation -o $@ $< $(EMULATED_OBJ) $(CORE_LIB) -lcmocka -lstdc++ $(ENGINE_LIBS)
+$(CUDA_TESTS:%=$(BUILD)/obj/test/unit/%.o): ENGINE_CFLAGS += -DM1K_EMULATED -Itest/emulation
+$(CUDA_TESTS:%=$(BUILD)/unit/%): ENGINE_LIBS += -lstdc++
+$(CUDA_TESTS:%=$(BUILD)/unit/%): $(EMULATED_OBJ)
 
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;
--include $(ENGINE_OBJ:.o=.d) $(UNIT_BIN:=.d) $(SCHEMA_ANSWERS).d
+-include $(ENGINE_OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(SCHEMA_ANSWERS).d

@@ -375,9 +375,9 @@ test_markup_must_be_control_tokens(void **state)
 						"<beginning_of_sentence>");
 	json_object_set_new(json_array_get(added, 1), "special", json_false());
 	mkdir("build", 0777);
-	mkdir("build/test_chat", 0777);
-	assert_int_equal(json_dump_file(root, "build/test_chat/tokenizer.json", 0), 0);
-	assert_ok(m1_tokenizer_open("build/test_chat", 1600, &t, &err));
+	mkdir(TEST_BUILD "/test_chat", 0777);
+	assert_int_equal(json_dump_file(root, TEST_BUILD "/test_chat/tokenizer.json", 0), 0);
+	assert_ok(m1_tokenizer_open(TEST_BUILD "/test_chat", 1600, &t, &err));
 	assert_int_equal(m1_chat_render(t, &chat, &ids, &bounds, &err), M1_E_UNSUPPORTED);
 	assert_non_null(strstr(err.message, "<beginning_of_sentence>"));
 	m1_ids_free(&ids);

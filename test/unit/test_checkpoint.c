@@ -17,7 +17,7 @@
 #include "model/config.h"
 #include "model/model.h"
 
-#define DIR "build/test_checkpoint"
+#define DIR TEST_BUILD "/test_checkpoint"
 #define TINY "test/checkpoints/tiny-f32"
 
 static void

@@ -22,7 +22,7 @@
 #include "model/model.h"
 #include "text/tokenizer_internal.h"
 
-#define SCRATCH "build/test_convert"
+#define SCRATCH TEST_BUILD "/test_convert"
 #define NANO "models/m1-nano"
 #define TINY "test/checkpoints/tiny-f32"
 #define ODD "test/checkpoints/tiny-odd"

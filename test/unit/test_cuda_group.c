@@ -24,7 +24,7 @@
 #include <nccl.h>
 #endif
 
-#define SCRATCH "build/test_cuda_group"
+#define SCRATCH TEST_BUILD "/test_cuda_group"
 #define LIKE "test/checkpoints/tiny-f32/config.json"
 #define MAX_SEQUENCES 12
 #define MAX_TOKENS 128

@@ -19,7 +19,7 @@
 #include "model/forward.h"
 #include "model/model.h"
 
-#define DIR "build/test_fp8"
+#define DIR TEST_BUILD "/test_fp8"
 #define LAYERS 2
 #define TOKENS 11
 #define VOCAB 64

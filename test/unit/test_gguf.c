@@ -16,7 +16,7 @@
 #include "files/gguf.h"
 #include "files/gguf_writer.h"
 
-#define DIR "build/test_gguf"
+#define DIR TEST_BUILD "/test_gguf"
 #define PAGE 4096
 
 static void

@@ -301,7 +301,7 @@ test_invalid_input(void **state)
 	m1_tokenizer_close(t);
 }
 
-#define SCRATCH "build/test_tokenizer"
+#define SCRATCH TEST_BUILD "/test_tokenizer"
 
 static void
 read_file(const char *path, m1_buf *text)
