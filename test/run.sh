@@ -8,202 +8,336 @@
 #   regress     pg_regress: the SQL interface
 #   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
 #   isolation   several sessions at once
-#   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only that,
-#               for at most TAP_SECONDS
+#   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only
+#               that, each file for at most TAP_SECONDS
+#
+# What the parts need is built first, all at once. A part then is one or several jobs: programs, each with a log of
+# its own that says what passed. Whatever their part, as many jobs run side by side as there are processors, long ones
+# first. A part is told of when its last job has ended, with the seconds that its jobs took together.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . scripts/lib.sh
 
 PGXS_TEST=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
-PASSED=0
-FAILED=0
-SKIPPED=0
-SUMMARY=()
-CHILD=
+SLOTS=$(nproc)
+
+# Of each part: its results so far, its jobs that have not ended, and in the end a line of the summary.
+declare -A PASSED FAILED SKIPPED TOOK LEFT SUMMARY
+
+# Of each job: what it belongs to, and how it is run.
+JOB_PART=() JOB_KIND=() JOB_NAME=() JOB_COMMAND=()
+
+# Process ids of what runs, each with the job's number, or with "build".
+declare -A RUNNING
 
 # However this script ends, nothing that it started goes on.
 leave() {
     trap '' INT TERM HUP
-    if [ -n "$CHILD" ]; then
-        kill -TERM "$CHILD" 2> /dev/null
-        wait "$CHILD"
+    if [ ${#RUNNING[@]} -gt 0 ]; then
+        kill -TERM "${!RUNNING[@]}" 2> /dev/null
+        wait "${!RUNNING[@]}"
         # a server that was just being started gets as far as its pid file
         sleep 1
     fi
-    stop_server
-    stop_servers_below "$BUILD/regress" "$BUILD/isolation" "$BUILD/tap"
+    stop_servers_below "$BUILD/regress" "$BUILD/readme" "$BUILD/isolation" "$BUILD/tap"
     remove_temporary
 }
 trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# limited SECONDS COMMAND...: runs it in the background and waits, because bash heeds a signal only between foreground
-# commands; timeout gives it a process group of its own and passes signals on to all of it. A background command would
-# ignore SIGINT, and so would the servers that it starts, hence env.
+# limited SECONDS COMMAND...: starts it in the background, because bash heeds a signal only between foreground commands;
+# timeout gives it a process group of its own and passes signals on to all of it. A background command would ignore
+# SIGINT, and so would the servers that it starts, hence env.
 limited() {
-    local status
     env --default-signal=INT,QUIT timeout -k 30 "$@" < /dev/null &
-    CHILD=$!
-    wait "$CHILD"
+}
+
+# ---- building ----
+
+# What make is asked for, by part.
+declare -A NEEDS=(
+    [unit]="unit"
+    [unit-san]="unit-san"
+    [golden]="all build/minimax_m1_engine_emulated"
+    [schemas]="schemas"
+    [regress]="stage"
+    [readme]="stage"
+    [isolation]="stage"
+    [tap]="stage"
+)
+
+build() {
+    local status
+    limited 1200 scripts/quietly.sh make --no-print-directory -j "$SLOTS" "$@"
+    RUNNING[$!]=build
+    wait $!
     status=$?
-    CHILD=
+    RUNNING=()
     return $status
 }
 
-# result STATUS PASSED FAILED [SKIPPED]: adds a part's cases to the totals. A part that ended badly, or in which nothing
-# ran, has failed even if none of its cases did.
-result() {
-    local status=$1 passed=$2 failed=$3 skipped=${4:-0} line
-    if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ $((passed + skipped)) = 0 ]; }; then
-        echo "$PART ended with status $status after $passed cases that passed"
-        failed=1
+# build_parts PART...: what does not build fails the parts that need it, and no others; those that can run are BUILT.
+build_parts() {
+    local part targets=()
+    BUILT=()
+    for part in "$@"; do
+        read -ra targets <<< "${targets[*]} ${NEEDS[$part]}"
+    done
+    if build "${targets[@]}" 2> /dev/null; then
+        BUILT=("$@")
+        return
     fi
-    PASSED=$((PASSED + passed))
-    FAILED=$((FAILED + failed))
-    SKIPPED=$((SKIPPED + skipped))
-    line=$(printf '%-10s %4d passed, %d failed' "$PART" "$passed" "$failed")
-    [ "$skipped" = 0 ] || line+=", $skipped skipped"
-    SUMMARY+=("$line ($((SECONDS - START)) s)")
-    echo "--- ${SUMMARY[-1]}"
+    for part in "$@"; do
+        # shellcheck disable=SC2086 # words are targets
+        if build ${NEEDS[$part]}; then
+            BUILT+=("$part")
+        else
+            echo "$part was not built"
+            FAILED[$part]=1
+            finish_part "$part"
+        fi
+    done
 }
+
+# ---- jobs ----
+
+# About how many seconds the long ones take. They begin first, so that no processor is idle at the end.
+declare -A EXPECTED=(
+    [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_cuda_sample]=70 [san/unit/test_cuda_group]=40
+    [san/unit/test_constraint]=30 [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
+    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [readme]=20
+    [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
+    [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20)
+
+# job LIMIT KIND NAME COMMAND...: a job of PART, which takes at most LIMIT seconds. Its log is NAME.log in build; KIND
+# says how that is read.
+job() {
+    JOB_PART+=("$PART")
+    JOB_KIND+=("$2")
+    JOB_NAME+=("$3")
+    JOB_COMMAND+=("$(printf '%q ' "$1" "${@:4}")")
+    LEFT[$PART]=$((LEFT[$PART] + 1))
+}
+
+# programs FOLDER: each test program of the folder below build.
+programs() {
+    local source name
+    for source in test/unit/test_*.c; do
+        name=$(basename "$source" .c)
+        job 600 cmocka "$1/$name" "$BUILD/$1/$name"
+    done
+}
+
+jobs_of_unit() {
+    programs unit
+}
+
+jobs_of_unit_san() {
+    programs san/unit
+}
+
+jobs_of_golden() {
+    job 900 lines golden python3 test/golden/golden.py "$BUILD/minimax_m1_engine"
+    job 900 lines golden-cuda python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34
+    job 900 lines golden-cuda-2 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 2
+}
+
+jobs_of_schemas() {
+    job 900 lines schemas python3 test/schemas/schemas.py "$BUILD/schemas/answers"
+}
+
+# regress_like RUNNER ARGUMENTS...: pg_regress and pg_isolation_regress start a server and print the same lines.
+regress_like() {
+    local out=$BUILD/$PART
+    own_folder "$out"
+    own_folder "$out/sock"
+    { staged_settings; cat test/regress.conf; } > "$out.conf"
+    socket_folder "$out/sock"
+    job 1200 regress "$PART" env "PG_REGRESS_SOCK_DIR=$SOCKET_FOLDER" "${AS_USER[@]}" "$1" --bindir="$PG_BIN" \
+        --temp-instance="$out/instance" --temp-config="$out.conf" --outputdir="$out" --load-extension=minimax_m1 \
+        "${@:2}"
+}
+
+jobs_of_regress() {
+    regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate operators limits jobs \
+        annotators
+}
+
+jobs_of_isolation() {
+    local specs=(test/isolation/specs/*.spec)
+    specs=("${specs[@]##*/}")
+    regress_like "$PGXS_TEST/isolation/pg_isolation_regress" --inputdir=test/isolation "${specs[@]%.spec}"
+}
+
+jobs_of_readme() {
+    job 600 lines readme test/readme/run.sh
+}
+
+jobs_of_tap() {
+    local file
+    own_folder "$BUILD/tap"
+    own_folder "$BUILD/tap/tmp"
+    socket_folder "$BUILD/tap/tmp"
+    for file in ${TAP:-test/t/*.pl}; do
+        job "${TAP_SECONDS:-600}" tap "tap/$(basename "$file" .pl)" \
+            env "M1_STAGE=$STAGE" "M1_ROOT=$ROOT" "PG_REGRESS=$PGXS_TEST/regress/pg_regress" "TESTDIR=$BUILD/tap" \
+            "TMPDIR=$SOCKET_FOLDER" "HOME=$BUILD/tap" "PATH=$PG_BIN:$PATH" "${AS_USER[@]}" \
+            prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose "$file"
+    done
+}
+
+# ---- results ----
 
 lines() {
     grep -cE "$1" "$2"
 }
 
-build() {
-    limited 1200 scripts/quietly.sh make --no-print-directory -j "$(nproc)" "$@"
+# count_KIND LOG: sets passed, failed and skipped.
+count_cmocka() {
+    passed=$(lines '^\[       OK \]' "$1")
+    skipped=$(lines '^\[  SKIPPED \] [A-Za-z_0-9]+$' "$1")
+    # a failure is told where it happens and again at the end, if the program has come there
+    failed=$((($(lines '^\[  FAILED  \] [A-Za-z_0-9]+$' "$1") + 1) / 2))
 }
 
-# run_programs FOLDER: runs each test program; cmocka's lines are its test cases.
-run_programs() {
-    local passed=0 failed=0 skipped=0 status=0 source program log bad
-    for source in test/unit/test_*.c; do
-        program=$1/$(basename "$source" .c)
-        log=$program.log
-        limited 600 "$program" > "$log" 2>&1
-        bad=$?
-        passed=$((passed + $(lines '^\[       OK \]' "$log")))
-        skipped=$((skipped + $(lines '^\[  SKIPPED \] [A-Za-z_0-9]+$' "$log")))
-        # a failure is told where it happens and again at the end
-        failed=$((failed + ($(lines '^\[  FAILED  \] [A-Za-z_0-9]+$' "$log") + 1) / 2))
-        if [ $bad != 0 ]; then
-            status=$bad
-            # a program that crashes has not come to name what failed
-            [ "$(lines '^\[  FAILED  \]' "$log")" != 0 ] || failed=$((failed + 1))
-            echo "$program failed:"
-            grep -vE '^\[( RUN|       OK|=|-)' "$log" | tail -n 40
-        fi
-    done
-    result $status $passed $failed $skipped
+count_lines() {
+    passed=$(lines '^ok ' "$1")
+    failed=$(lines '^not ok ' "$1")
+    skipped=$(lines '^skip ' "$1")
 }
 
-part_unit() {
-    build unit || { result $? 0 1; return; }
-    run_programs "$BUILD/unit"
+# "test NAME ... ok", or since PostgreSQL 16 "ok 1 - NAME"
+count_regress() {
+    passed=$(lines '^(test .* ok |ok )' "$1")
+    failed=$(lines '^(test .* FAILED|not ok )' "$1")
+    skipped=0
 }
 
-part_unit_san() {
-    build unit-san || { result $? 0 1; return; }
-    run_programs "$BUILD/san/unit"
+count_tap() {
+    skipped=$(lines '^ok [0-9]+.*# *(skip|SKIP)' "$1")
+    passed=$(($(lines '^ok [0-9]+' "$1") - skipped))
+    failed=$(lines '^not ok [0-9]+' "$1")
 }
 
-part_golden() {
-    local log=$BUILD/golden.log status
-    build all build/minimax_m1_engine_emulated || { result $? 0 1; return; }
-    limited 900 python3 test/golden/golden.py "$BUILD/minimax_m1_engine" > "$log" 2>&1
-    status=$?
-    limited 900 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 >> "$log" 2>&1 || status=$?
-    limited 900 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 2 >> "$log" 2>&1 || status=$?
-    grep -vE '^(ok|skip) |^done$' "$log"
-    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")" "$(lines '^skip ' "$log")"
+# show_KIND LOG: what to see of a job that failed.
+show_cmocka() {
+    grep -vE '^\[( RUN|       OK|=|-)' "$1" | tail -n 40
 }
 
-part_schemas() {
-    local log=$BUILD/schemas.log status
-    build schemas || { result $? 0 1; return; }
-    limited 900 python3 test/schemas/schemas.py "$BUILD/schemas/answers" > "$log" 2>&1
-    status=$?
-    grep -vE '^ok |^done$' "$log"
-    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")"
+show_lines() {
+    grep -vE '^(ok|skip) |^done$' "$1"
 }
 
-# regress_like RUNNER FOLDER ARGUMENTS...: pg_regress and pg_isolation_regress print the same lines.
-regress_like() {
-    local runner=$1 out=$BUILD/$2 log=$BUILD/$2.log status
-    shift 2
-    own_folder "$out"
-    own_folder "$out/sock"
-    { staged_settings; cat test/regress.conf; } > "$out.conf"
-    socket_folder "$out/sock"
-    PG_REGRESS_SOCK_DIR=$SOCKET_FOLDER limited 1200 "${AS_USER[@]}" "$runner" --bindir="$PG_BIN" \
-        --temp-instance="$out/instance" --temp-config="$out.conf" --outputdir="$out" --load-extension=minimax_m1 "$@" \
-        > "$log" 2>&1
-    status=$?
-    if [ $status != 0 ]; then
-        cat "$log"
-        [ ! -f "$out/regression.diffs" ] || head -n 200 "$out/regression.diffs"
+show_regress() {
+    local diffs=${1%.log}/regression.diffs
+    cat "$1"
+    [ ! -f "$diffs" ] || head -n 200 "$diffs"
+}
+
+show_tap() {
+    grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$1" | head -n 80
+}
+
+# finish_job NUMBER STATUS SECONDS: adds its cases to those of its part. A job that ended badly, or in which nothing
+# ran, has failed even if none of its cases did: a program that crashes has not come to name what failed.
+finish_job() {
+    local part=${JOB_PART[$1]} kind=${JOB_KIND[$1]} name=${JOB_NAME[$1]} passed failed skipped
+    local log=$BUILD/$name.log
+    "count_$kind" "$log"
+    if [ "$failed" = 0 ] && { [ "$2" != 0 ] || [ $((passed + skipped)) = 0 ]; }; then
+        failed=1
+        echo "$name ended with status $2 after $passed cases that passed"
+    elif [ "$2" != 0 ]; then
+        echo "$name failed:"
     fi
-    stop_servers_below "$out"
-    # "test NAME ... ok", or since PostgreSQL 16 "ok 1 - NAME"
-    result $status "$(lines '^(test .* ok |ok )' "$log")" "$(lines '^(test .* FAILED|not ok )' "$log")"
+    if [ "$2" != 0 ] || [ "$failed" != 0 ]; then
+        "show_$kind" "$log"
+    fi
+    PASSED[$part]=$((PASSED[$part] + passed))
+    FAILED[$part]=$((FAILED[$part] + failed))
+    SKIPPED[$part]=$((SKIPPED[$part] + skipped))
+    TOOK[$part]=$((TOOK[$part] + $3))
+    LEFT[$part]=$((LEFT[$part] - 1))
+    [ "${LEFT[$part]}" != 0 ] || finish_part "$part"
 }
 
-part_regress() {
-    build stage || { result $? 0 1; return; }
-    regress_like "$PGXS_TEST/regress/pg_regress" regress --inputdir=. basic errors privileges annotate operators limits jobs annotators
+finish_part() {
+    SUMMARY[$1]=$(printf '%-10s %4d passed, %d failed' "$1" "${PASSED[$1]}" "${FAILED[$1]}")
+    [ "${SKIPPED[$1]}" = 0 ] || SUMMARY[$1]+=", ${SKIPPED[$1]} skipped"
+    SUMMARY[$1]+=" (${TOOK[$1]} s)"
+    echo "--- ${SUMMARY[$1]}"
 }
 
-part_isolation() {
-    local specs=(test/isolation/specs/*.spec)
-    specs=("${specs[@]##*/}")
-    build stage || { result $? 0 1; return; }
-    regress_like "$PGXS_TEST/isolation/pg_isolation_regress" isolation --inputdir=test/isolation "${specs[@]%.spec}"
+# ---- running ----
+
+# start_job NUMBER
+start_job() {
+    local command
+    eval "command=(${JOB_COMMAND[$1]})"
+    limited "${command[@]}" > "$BUILD/${JOB_NAME[$1]}.log" 2>&1
+    RUNNING[$!]=$1
+    STARTED[$1]=$SECONDS
 }
 
-part_readme() {
-    local log=$BUILD/readme.log status
-    build stage || { result $? 0 1; return; }
-    python3 test/readme/links.py > "$log" 2>&1 && python3 test/readme/facts.py >> "$log" 2>&1 &&
-        start_server "$BUILD/readme" && psql -X -q -c 'CREATE EXTENSION minimax_m1' && wait_for_model &&
-        limited 600 python3 test/readme/check.py README.md docs/*.md >> "$log" 2>&1
+# Waits until one of the jobs that run has ended.
+await_job() {
+    local pid status number
+    wait -n -p pid "${!RUNNING[@]}"
     status=$?
-    stop_server
-    grep -vE '^ok |^done$' "$log"
-    result $status "$(lines '^ok ' "$log")" "$(lines '^not ok ' "$log")"
+    number=${RUNNING[$pid]}
+    unset "RUNNING[$pid]"
+    finish_job "$number" $status $((SECONDS - STARTED[number]))
 }
 
-part_tap() {
-    local log=$BUILD/tap.log status
-    build stage || { result $? 0 1; return; }
-    own_folder "$BUILD/tap"
-    own_folder "$BUILD/tap/tmp"
-    socket_folder "$BUILD/tap/tmp"
-    M1_STAGE=$STAGE M1_ROOT=$ROOT PG_REGRESS=$PGXS_TEST/regress/pg_regress TESTDIR=$BUILD/tap \
-        TMPDIR=$SOCKET_FOLDER HOME=$BUILD/tap PATH=$PG_BIN:$PATH limited "${TAP_SECONDS:-1500}" "${AS_USER[@]}" \
-        prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose ${TAP:-test/t/*.pl} > "$log" 2>&1
-    status=$?
-    [ $status = 0 ] || grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$log" | head -n 80
-    stop_servers_below "$BUILD/tap"
-    # A script that dies between its cases has failed, though each of them passed.
-    result $status "$(grep -E '^ok [0-9]+' "$log" | grep -ciEv '# *skip')" \
-        "$(lines '^not ok [0-9]+|\(Wstat: [1-9].* Failed: 0\)$' "$log")" \
-        "$(lines '^ok [0-9]+.*# *(skip|SKIP)' "$log")"
+# The numbers of all jobs, long ones first.
+order() {
+    local number
+    for number in "${!JOB_NAME[@]}"; do
+        echo "${EXPECTED[${JOB_NAME[number]}]:-5} $number"
+    done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
+}
+
+run_jobs() {
+    local number
+    STARTED=()
+    for number in $(order); do
+        [ ${#RUNNING[@]} -lt "$SLOTS" ] || await_job
+        start_job "$number"
+    done
+    while [ ${#RUNNING[@]} -gt 0 ]; do
+        await_job
+    done
 }
 
 [ $# -gt 0 ] || set -- unit unit-san golden schemas regress readme isolation tap
 for PART in "$@"; do
-    START=$SECONDS
-    echo "=== $PART"
-    "part_${PART//-/_}"
-    remove_temporary
+    if [ -z "${NEEDS[$PART]:-}" ]; then
+        echo "There is no part \"$PART\"." >&2
+        exit 2
+    fi
+    PASSED[$PART]=0 FAILED[$PART]=0 SKIPPED[$PART]=0 TOOK[$PART]=0 LEFT[$PART]=0
 done
 
-TOTAL="$PASSED passed, $FAILED failed"
-[ $SKIPPED = 0 ] || TOTAL+=", $SKIPPED skipped"
+echo "=== building"
+build_parts "$@"
+echo "--- built in $SECONDS s"
+echo "=== ${BUILT[*]}"
+for PART in "${BUILT[@]}"; do
+    "jobs_of_${PART//-/_}"
+done
+run_jobs
+
 echo
-printf '%s\n' "${SUMMARY[@]}"
+passed=0 failed=0 skipped=0
+for PART in "$@"; do
+    echo "${SUMMARY[$PART]}"
+    passed=$((passed + PASSED[$PART]))
+    failed=$((failed + FAILED[$PART]))
+    skipped=$((skipped + SKIPPED[$PART]))
+done
+TOTAL="$passed passed, $failed failed"
+[ $skipped = 0 ] || TOTAL+=", $skipped skipped"
 echo
 echo "$TOTAL" | tee "$BUILD/total"
-[ $FAILED = 0 ] && [ $PASSED -gt 0 ]
+[ $failed = 0 ] && [ $passed -gt 0 ]
