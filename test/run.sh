@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [PART...] - runs the tests, all parts by default, and ends with the line "N passed, M failed".
 #
+#   rooms       the layout of src, and that scripts/rooms.py notices what breaks it
 #   unit        cmocka programs over the engine's code
 #   unit-san    the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too
@@ -28,7 +29,7 @@ declare -A PASSED FAILED SKIPPED TOOK LEFT SUMMARY
 JOB_PART=() JOB_KIND=() JOB_NAME=() JOB_COMMAND=()
 
 # Process ids of what runs, each with the job's number, or with "build".
-declare -A RUNNING
+declare -A RUNNING=()
 
 # However this script ends, nothing that it started goes on.
 leave() {
@@ -57,6 +58,7 @@ limited() {
 
 # What make is asked for, by part.
 declare -A NEEDS=(
+    [rooms]=""
     [unit]="unit"
     [unit-san]="unit-san"
     [golden]="all build/minimax_m1_engine_emulated"
@@ -84,13 +86,13 @@ build_parts() {
     for part in "$@"; do
         read -ra targets <<< "${targets[*]} ${NEEDS[$part]}"
     done
-    if build "${targets[@]}" 2> /dev/null; then
+    if [ ${#targets[@]} = 0 ] || build "${targets[@]}" 2> /dev/null; then
         BUILT=("$@")
         return
     fi
     for part in "$@"; do
         # shellcheck disable=SC2086 # words are targets
-        if build ${NEEDS[$part]}; then
+        if [ -z "${NEEDS[$part]}" ] || build ${NEEDS[$part]}; then
             BUILT+=("$part")
         else
             echo "$part was not built"
@@ -127,6 +129,10 @@ programs() {
         name=$(basename "$source" .c)
         job 600 cmocka "$1/$name" "$BUILD/$1/$name"
     done
+}
+
+jobs_of_rooms() {
+    job 120 lines rooms python3 test/rooms/check.py
 }
 
 jobs_of_unit() {
@@ -310,9 +316,9 @@ run_jobs() {
     done
 }
 
-[ $# -gt 0 ] || set -- unit unit-san golden schemas regress readme isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san golden schemas regress readme isolation tap
 for PART in "$@"; do
-    if [ -z "${NEEDS[$PART]:-}" ]; then
+    if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2
         exit 2
     fi

@@ -345,8 +345,8 @@ serve(server *s)
 /* ---- the step thread ---- */
 
 /*
- * On stderr, the server's log: without the hint, whose settings that log's readers know by other names. The other end of
- * the socket is told it, too.
+ * On stderr, the server's log: without the hint, whose settings that log's readers know by other names. The other end
+ * of the socket is told it, too.
  */
 static int
 log_failure(const m1_error *err)

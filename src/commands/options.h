@@ -1,6 +1,6 @@
 /*
- * options.h - the command line's options. options.c has the one table of them: how each is spelled, what it takes, where
- * it goes, which commands take it and what --help says of it.
+ * options.h - the command line's options. options.c has the one table of them: how each is spelled, what it takes,
+ * where it goes, which commands take it and what --help says of it.
  *
  * main.c parses, commands read; texts point into argv.
  */
