@@ -113,7 +113,7 @@ sub start_query
 
 	$q->{run} = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'), '-c', $query ],
-		'>', \$q->{out}, '2>', \$q->{err}, IPC::Run::timeout(120));
+		'>', \$q->{out}, '2>', \$q->{err}, IPC::Run::timeout(300));
 	return $q;
 }
 
