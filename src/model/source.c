@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define SUFFIX ".gguf"
 
@@ -47,8 +46,10 @@ static bool
 exists(const char *dir, const char *name)
 {
 	char path[PATH_MAX];
+	struct stat st;
 
-	return snprintf(path, sizeof path, "%s/%s", dir, name) < (int) sizeof path && access(path, F_OK) == 0;
+	/* not access(), which leaves out the capabilities of this process */
+	return snprintf(path, sizeof path, "%s/%s", dir, name) < (int) sizeof path && stat(path, &st) == 0;
 }
 
 /* The folder's GGUF file, if there is just one and no config.json; *file is NULL otherwise, and the caller's. */

@@ -9,6 +9,7 @@
 #include "pg/settings.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 /* The folder of the loaded library: the engine lies beside it, and the share folder is found from it. */
@@ -25,6 +26,17 @@ library_folder(char *path)
 		*slash = '\0';
 }
 
+/*
+ * Asked with the effective rights, by which exec goes, too: access() asks with
+ * the real user's, and without the capabilities that a server may have been
+ * given to reach a folder that its user cannot enter.
+ */
+bool
+m1pg_can_run(const char *program)
+{
+	return faccessat(AT_FDCWD, program, X_OK, AT_EACCESS) == 0;
+}
+
 static void
 program_path(char *path)
 {
@@ -38,7 +50,7 @@ program_path(char *path)
 	library_folder(folder);
 	/* the engine with CUDA runs on the CPU, too, where there is no GPU; but cpu means not to ask for one */
 	snprintf(path, MAXPGPATH, "%s/minimax_m1_engine_cuda", folder);
-	if (m1pg_device == M1_DEVICE_CPU || access(path, X_OK) != 0)
+	if (m1pg_device == M1_DEVICE_CPU || !m1pg_can_run(path))
 		snprintf(path, MAXPGPATH, "%s/minimax_m1_engine", folder);
 }
 

@@ -18,6 +18,8 @@
 extern void m1pg_command_line(StringInfo words);
 /* The words as execv takes them; palloc'd, and pointing into *words. */
 extern char **m1pg_command_line_argv(StringInfo words);
+/* Whether this process could exec it; errno says why not. */
+extern bool m1pg_can_run(const char *program);
 /* Where the model is, of MAXPGPATH bytes. */
 extern void m1pg_model_path(char *path);
 

@@ -143,7 +143,7 @@ is_executable(const char *program)
 {
 	char	   *detail;
 
-	if (access(program, X_OK) == 0)
+	if (m1pg_can_run(program))
 		return true;
 	detail = psprintf("\"%s\": %m", program);
 	back_off_for("the engine executable cannot be run", detail,
