@@ -84,8 +84,8 @@ clean:
 endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
-        check-unit-san check-golden check-schemas check-regress check-readme check-isolation check-tap check-clients \
-        check-drain cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+        check-unit-san check-golden check-schemas check-regress check-readme check-setup check-isolation check-tap \
+        check-clients check-drain cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -114,9 +114,9 @@ SAN_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omi
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
 
-## check-PART: one part: rooms, unit, unit-san, golden, schemas, regress, readme, isolation, tap
-check-rooms check-unit check-unit-san check-golden check-schemas check-regress check-readme check-isolation \
-check-tap: setup
+## check-PART: one part: rooms, unit, unit-san, golden, schemas, regress, readme, setup, isolation, tap
+check-rooms check-unit check-unit-san check-golden check-schemas check-regress check-readme check-setup \
+check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # The tests of many clients and many rows, at length.

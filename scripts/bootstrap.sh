@@ -4,10 +4,62 @@
 # nothing.
 set -euo pipefail
 
+# known: the versions of PostgreSQL for which apt has a server and its development files, a line each, newest last.
+known() {
+    apt-cache --names-only search '^postgresql-(server-dev-)?[0-9]+$' 2> /dev/null |
+        sed -nE 's/^postgresql-(server-dev-)?([0-9]+) .*/\2/p' | sort -n | uniq -d
+}
+
+# has_server: pg_config names an installation that has all that is needed, from wherever it came.
+has_server() {
+    [ -x "$("$PG_CONFIG" --bindir 2> /dev/null)/initdb" ] && [ -e "$("$PG_CONFIG" --pgxs 2> /dev/null)" ]
+}
+
+# choose_postgresql: sets POSTGRESQL to the packages of the version that pg_config is of, or else of the newest.
+PG_CONFIG=${PG_CONFIG:-pg_config}
+POSTGRESQL=()
+choose_postgresql() {
+    local version
+    ! has_server || return 0
+    version=$("$PG_CONFIG" --version 2> /dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+    known | grep -x "${version:-none}" > /dev/null || version=$(known | tail -n 1)
+    [ -n "$version" ] || return 1
+    POSTGRESQL=("postgresql-$version" "postgresql-server-dev-$version")
+}
+
+log=$(mktemp)
+cleanup() {
+    rm -f "$log"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# try COMMAND...: its output matters only if it fails.
+try() {
+    if ! "$@" > "$log" 2>&1; then
+        tail -n 30 "$log" >&2
+        exit 1
+    fi
+}
+
+# A new machine, such as a container, has no lists of packages.
+if ! choose_postgresql; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "No package of PostgreSQL is known. Fetch the lists of packages as root, then try again:" >&2
+        echo "    apt-get update" >&2
+        exit 1
+    fi
+    try apt-get update
+    if ! choose_postgresql; then
+        echo "apt knows no package postgresql-NN: install PostgreSQL 14 or later, or set PG_CONFIG." >&2
+        exit 1
+    fi
+fi
+
 PACKAGES=(
     build-essential
-    postgresql-15
-    postgresql-server-dev-15
+    "${POSTGRESQL[@]}"
     libpcre2-dev
     libjansson-dev
     libcmocka-dev
@@ -35,20 +87,14 @@ fi
 # machine's own configuration stays as it was.
 folder=/etc/postgresql-common/createcluster.d
 no_cluster=$folder/minimax_m1_bootstrap.conf
-log=$(mktemp)
 cleanup() {
     rm -f "$log" "$no_cluster"
     rmdir --ignore-fail-on-non-empty -p "$folder" 2> /dev/null || true
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 mkdir -p "$folder"
 echo "create_main_cluster = false" > "$no_cluster"
 
 echo "Installing: ${missing[*]}" | fold -s -w 98
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
-    tail -n 30 "$log" >&2
-    exit 1
-fi
+try apt-get update
+try apt-get install -y --no-install-recommends "${missing[@]}"

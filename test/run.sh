@@ -8,6 +8,7 @@
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
+#   setup       which packages set-up asks for, and a clone that only root can enter
 #   isolation   several sessions at once
 #   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only
 #               that, each file for at most TAP_SECONDS
@@ -40,7 +41,7 @@ leave() {
         # a server that was just being started gets as far as its pid file
         sleep 1
     fi
-    stop_servers_below "$BUILD/regress" "$BUILD/readme" "$BUILD/isolation" "$BUILD/tap"
+    stop_servers_below "$BUILD/regress" "$BUILD/readme" "$BUILD/setup" "$BUILD/isolation" "$BUILD/tap"
     remove_temporary
 }
 trap leave EXIT
@@ -65,6 +66,7 @@ declare -A NEEDS=(
     [schemas]="schemas"
     [regress]="stage"
     [readme]="stage"
+    [setup]="stage"
     [isolation]="stage"
     [tap]="stage"
 )
@@ -178,6 +180,10 @@ jobs_of_isolation() {
 
 jobs_of_readme() {
     job 600 lines readme test/readme/run.sh
+}
+
+jobs_of_setup() {
+    job 600 lines setup test/setup/run.sh
 }
 
 jobs_of_tap() {
@@ -316,7 +322,7 @@ run_jobs() {
     done
 }
 
-[ $# -gt 0 ] || set -- rooms unit unit-san golden schemas regress readme isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san golden schemas regress readme setup isolation tap
 for PART in "$@"; do
     if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2
