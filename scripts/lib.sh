@@ -2,8 +2,8 @@
 # lib.sh - sourced by the other scripts: a user that may run PostgreSQL, and private servers.
 #
 # Servers listen on a socket in their own folder, never on TCP, and use the staged installation in
-# build/stage, so that nothing is installed into the system. A script may choose PG_BIN, PG_LIB, STAGE and
-# EXTENSION_ROOT beforehand.
+# build/stage, so that nothing is installed into the system. A script may choose PG_BIN, PG_LIB, PG_SHARE,
+# STAGE and EXTENSION_ROOT beforehand.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$ROOT/build
@@ -12,6 +12,7 @@ EXTENSION_ROOT=${EXTENSION_ROOT-$STAGE} # where a server looks for extensions' f
 PG_CONFIG=${PG_CONFIG:-pg_config}
 PG_BIN=${PG_BIN:-$("$PG_CONFIG" --bindir)}
 PG_LIB=${PG_LIB:-$("$PG_CONFIG" --pkglibdir)}
+PG_SHARE=${PG_SHARE:-$("$PG_CONFIG" --sharedir)}
 PG_USER=${M1_TEST_USER:-postgres}
 
 # PostgreSQL refuses to run as root. As root, commands run as $PG_USER; where that user cannot reach the checkout
@@ -52,10 +53,15 @@ remove_temporary() {
     TEMPORARY=()
 }
 
-# staged_settings: lines for postgresql.conf that load the extension from the stage.
+# staged_settings: lines for postgresql.conf that load the extension from the stage. Before version 18 only Debian's
+# PostgreSQL looks for extensions elsewhere than among its own files.
 staged_settings() {
+    if [ "$("$PG_BIN/initdb" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 18 ]; then
+        echo "extension_control_path = '$EXTENSION_ROOT$PG_SHARE:\$system'"
+    else
+        echo "extension_destdir = '$EXTENSION_ROOT'"
+    fi
     cat <<EOF
-extension_destdir = '$EXTENSION_ROOT'
 dynamic_library_path = '$STAGE$PG_LIB:\$libdir'
 shared_preload_libraries = 'minimax_m1'
 EOF

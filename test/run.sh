@@ -187,15 +187,18 @@ jobs_of_setup() {
 }
 
 jobs_of_tap() {
-    local file
+    local file settings
     own_folder "$BUILD/tap"
     own_folder "$BUILD/tap/tmp"
     socket_folder "$BUILD/tap/tmp"
+    settings=$(staged_settings)
     for file in ${TAP:-test/t/*.pl}; do
+        # PostgreSQL 14 and 15 read TESTDIR, later versions the two that follow it
         job "${TAP_SECONDS:-600}" tap "tap/$(basename "$file" .pl)" \
-            env "M1_STAGE=$STAGE" "M1_ROOT=$ROOT" "PG_REGRESS=$PGXS_TEST/regress/pg_regress" "TESTDIR=$BUILD/tap" \
-            "TMPDIR=$SOCKET_FOLDER" "HOME=$BUILD/tap" "PATH=$PG_BIN:$PATH" "${AS_USER[@]}" \
-            prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose "$file"
+            env "M1_ROOT=$ROOT" "M1_SETTINGS=$settings" "M1_ENGINE=$STAGE$PG_LIB/minimax_m1_engine" \
+            "PG_REGRESS=$PGXS_TEST/regress/pg_regress" "TESTDIR=$BUILD/tap" "TESTDATADIR=$BUILD/tap/data" \
+            "TESTLOGDIR=$BUILD/tap/log" "TMPDIR=$SOCKET_FOLDER" "HOME=$BUILD/tap" "PATH=$PG_BIN:$PATH" \
+            "${AS_USER[@]}" prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose "$file"
     done
 }
 

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
-# packages.sh - downloads Debian's PostgreSQL 15 and the libraries that it needs into build/gpu/packages, for a machine
-# with a GPU that has neither PostgreSQL nor a network: sql.sh unpacks them there. Nothing is installed.
+# packages.sh - downloads Debian's PostgreSQL, of the version that build/stage is for, and the libraries that it needs
+# into build/gpu/packages, for a machine with a GPU that has neither PostgreSQL nor a network: sql.sh unpacks them there.
+# Nothing is installed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 FOLDER=build/gpu/packages
 LIMIT_MB=60
-# The server, its client, and every shared library of theirs, of the engine and of its tests that a machine may lack.
-# Left out: what Debian's server needs only to be set up by Debian, and LLVM, which only its JIT uses.
-PACKAGES=(
-    postgresql-15 postgresql-client-15 libpq5 libjansson4 libpcre2-8-0 libcmocka0
-    libaudit1 libcap-ng0 libcap2 libcom-err2 libffi8 libgcrypt20 libgmp10 libgnutls30 libgpg-error0 libgssapi-krb5-2
-    libhogweed6 libicu72 libidn2-0 libk5crypto3 libkeyutils1 libkrb5-3 libkrb5support0 libldap-2.5-0 liblz4-1 liblzma5
-    libnettle8 libp11-kit0 libpam0g libreadline8 libsasl2-2 libselinux1 libssl3 libsystemd0 libtasn1-6 libtinfo6
-    libunistring2 libuuid1 libxml2 libxslt1.1 libzstd1 zlib1g
+VERSION=$("${PG_CONFIG:-pg_config}" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+
+# The server, its client, and every shared library of theirs, of the engine and of its tests that a machine may lack, by
+# the names of this machine's release. Left out: what is on every machine, what Debian's server needs only to be set up
+# by Debian, and LLVM, which only its JIT uses.
+mapfile -t PACKAGES < <(
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+        "postgresql-$VERSION" libcmocka0 libjansson4 libpcre2-8-0 |
+        grep -E "^(lib|zlib1g$|postgresql-(client-)?$VERSION$)" |
+        grep -Ev '^lib(c6|c-|crypt1|gcc-|stdc|llvm|z3-|perl|pam-modules|db5|gdbm|newt|slang|debian)|-(perl|common)$' |
+        sort -u
 )
 
 rm -rf "$FOLDER"

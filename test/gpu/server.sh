@@ -27,7 +27,7 @@ END
 }
 
 use_unpacked() {
-    local program libraries
+    local program libraries version
     if ! ls "$GPU"/packages/*.deb > /dev/null 2>&1; then
         echo "PostgreSQL is not installed. Run test/gpu/packages.sh on a machine with a network," >&2
         echo "and copy build/gpu/packages and build/stage here." >&2
@@ -36,14 +36,16 @@ use_unpacked() {
     STAGE=$GPU/root
     # shellcheck disable=SC2034 # for lib.sh
     EXTENSION_ROOT=
-    PG_LIB=/usr/lib/postgresql/15/lib
+    version=$(ls "$GPU"/packages | sed -n 's/^postgresql-\([0-9]*\)_.*/\1/p')
+    PG_LIB=/usr/lib/postgresql/$version/lib
+    PG_SHARE=/usr/share/postgresql/$version
     PG_BIN=$GPU/bin
     rm -rf "$STAGE" "$PG_BIN"
     mkdir -p "$STAGE" "$PG_BIN"
     unpack_packages "$STAGE" || return 1
     libraries=$(find "$STAGE/usr/lib" "$STAGE/lib" -maxdepth 1 -name '*-linux-gnu' | paste -sd :)
     for program in initdb pg_ctl psql; do
-        wrapper "$STAGE/usr/lib/postgresql/15/bin/$program" "$libraries"
+        wrapper "$STAGE/usr/lib/postgresql/$version/bin/$program" "$libraries"
     done
 }
 
@@ -51,6 +53,7 @@ use_installed() {
     STAGE=$GPU/stage
     PG_BIN=$("${PG_CONFIG:-pg_config}" --bindir)
     PG_LIB=$("${PG_CONFIG:-pg_config}" --pkglibdir)
+    PG_SHARE=$("${PG_CONFIG:-pg_config}" --sharedir)
     rm -rf "$STAGE"
     mkdir -p "$STAGE"
 }
@@ -58,7 +61,7 @@ use_installed() {
 # choose_server ENGINE: and puts the extension beside it, with ENGINE as the one that has CUDA.
 choose_server() {
     if [ ! -d build/stage/usr ]; then
-        echo "There is no build/stage: run 'make stage' where PostgreSQL 15's development files are." >&2
+        echo "There is no build/stage: run 'make stage' where PostgreSQL's development files are." >&2
         return 1
     fi
     if has_server; then use_installed; else use_unpacked; fi || return 1

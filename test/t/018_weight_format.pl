@@ -6,9 +6,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('weight_format', "minimax_m1.weight_format = 'q8_0'");
-my $engine = $ENV{M1_STAGE} . `pg_config --pkglibdir`;
-chomp $engine;
-$engine .= '/minimax_m1_engine';
+my $engine = $ENV{M1_ENGINE};
 
 sub set
 {

@@ -23,15 +23,10 @@ sub new_server
 {
 	my ($name, @settings) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
-	my $stage = $ENV{M1_STAGE};
-	chomp(my $libdir = `pg_config --pkglibdir`);
 
 	$node->init;
 	$node->append_conf('postgresql.conf', join("\n",
-			"extension_destdir = '$stage'",
-			"dynamic_library_path = '$stage$libdir:\$libdir'",
-			"shared_preload_libraries = 'minimax_m1'",
-			"minimax_m1.temperature = 0", @settings, ''));
+			$ENV{M1_SETTINGS}, "minimax_m1.temperature = 0", @settings, ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION minimax_m1') unless grep { /no_extension/ } @settings;
 	return $node;
