@@ -14,25 +14,30 @@ typedef struct property
 	bool required;
 } property;
 
-static bool
-is_required(const json_t *required, const char *name)
+/* The names as the keys of an object that the caller owns, so that each is found without looking at the others. */
+static json_t *
+name_set(const json_t *names)
 {
+	json_t *set = json_object();
 	size_t i;
 	json_t *one;
 
-	json_array_foreach ((json_t *) required, i, one)
-		if (strcmp(json_string_value(one), name) == 0)
-			return true;
-	return false;
+	json_array_foreach ((json_t *) names, i, one)
+		if (json_object_set_new(set, json_string_value(one), json_null()) != 0)
+		{
+			json_decref(set);
+			return NULL;
+		}
+	return set;
 }
 
+/* The rule of "name": and then what begins at node `value`. */
 static int
-property_rule(m1_schema_compiler *c, const char *name, const json_t *schema)
+property_rule(m1_schema_compiler *c, const char *name, int32_t value)
 {
 	json_t *text = json_string(name);
 	m1_buf quoted = {0};
-	int32_t value = m1_schema_write(c, schema, "properties", name, -1, M1_NFA_RETURN);
-	int rule = m1_nfa_new_rule(c->nfa, false);
+	const int rule = m1_nfa_new_rule(c->nfa, false);
 
 	value = m1_json_separator(c->nfa, ':', value);
 	if (text == NULL || !m1_json_write(&quoted, text, M1_JSON_AS_GIVEN))
@@ -44,33 +49,48 @@ property_rule(m1_schema_compiler *c, const char *name, const json_t *schema)
 	return rule;
 }
 
-/* The properties in the order of the schema, then those that are required without being described. */
-static property *
-list_properties(m1_schema_compiler *c, const json_t *properties, const json_t *required, size_t *n)
+/* Appends the names that are required without being described: what they may be is said by additionalProperties. */
+static void
+list_others(m1_schema_compiler *c, const json_t *properties, json_t *names, const json_t *others, property *list,
+			size_t *n)
 {
-	property *list = calloc(json_object_size(properties) + json_array_size(required) + 1, sizeof *list);
+	int value = -1; /* the rule of all of them */
+	const char *name;
+	json_t *unused;
+
+	json_object_foreach (names, name, unused)
+		if (json_object_get(properties, name) == NULL && !c->nfa->failed)
+		{
+			if (value < 0)
+				value = m1_schema_rule_of(c, others, "additionalProperties", NULL, -1);
+			list[(*n)++] = (property){property_rule(c, name, m1_nfa_call(c->nfa, value, M1_NFA_RETURN)), true};
+		}
+}
+
+/* The properties in the order of the schema, then those that are only required. */
+static property *
+list_properties(m1_schema_compiler *c, const json_t *properties, const json_t *required, const json_t *others,
+				size_t *n)
+{
+	json_t *names = name_set(required);
+	property *list = calloc(json_object_size(properties) + json_object_size(names) + 1, sizeof *list);
 	const char *name;
 	json_t *schema;
-	json_t *one;
-	size_t i;
 
 	*n = 0;
-	if (list == NULL)
-	{
+	if (list == NULL || names == NULL)
 		c->nfa->failed = true;
-		return NULL;
-	}
-	json_object_foreach ((json_t *) properties, name, schema)
-		list[(*n)++] = (property){property_rule(c, name, schema), is_required(required, name)};
-	json_array_foreach ((json_t *) required, i, one)
+	else
 	{
-		bool again = json_object_get(properties, json_string_value(one)) != NULL;
+		json_object_foreach ((json_t *) properties, name, schema)
+		{
+			const int32_t value = m1_schema_write(c, schema, "properties", name, -1, M1_NFA_RETURN);
 
-		for (size_t j = 0; j < i && !again; j++)
-			again = strcmp(json_string_value(json_array_get(required, j)), json_string_value(one)) == 0;
-		if (!again)
-			list[(*n)++] = (property){property_rule(c, json_string_value(one), json_true()), true};
+			list[(*n)++] = (property){property_rule(c, name, value), json_object_get(names, name) != NULL};
+		}
+		list_others(c, properties, names, others, list, n);
 	}
+	json_decref(names);
 	return list;
 }
 
@@ -124,12 +144,12 @@ m1_schema_object(m1_schema_compiler *c, const json_t *schema, int32_t next)
 
 	if (!check_object(c, properties, required, others))
 		return M1_NFA_FAIL;
+	if (others == NULL)
+		others = json_true();
 	/* Without a list of properties, the object is a map, unless that is forbidden. */
 	if (json_object_size(properties) + json_array_size(required) == 0 && !json_is_false(others))
-		return m1_json_map(
-			c->nfa, &c->rules,
-			m1_schema_rule_of(c, others == NULL ? json_true() : others, "additionalProperties", NULL, -1), next);
-	if ((list = list_properties(c, properties, required, &n)) == NULL)
+		return m1_json_map(c->nfa, &c->rules, m1_schema_rule_of(c, others, "additionalProperties", NULL, -1), next);
+	if ((list = list_properties(c, properties, required, others, &n)) == NULL)
 		return M1_NFA_FAIL;
 	rule = m1_nfa_new_rule(c->nfa, true);
 	m1_nfa_set_rule(c->nfa, rule, write_properties(c, list, n));

@@ -1,13 +1,18 @@
 /* jsonvalue.c - see jsonvalue.h. */
 #include "grammar/jsonvalue.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define INTEGER_DIGITS 18 /* fits 64 bits */
 #define FRACTION_DIGITS 17
-/* Beside a bound that is not one of the numbers itself: readers that round to 64-bit reals must not arrive there. */
+/*
+ * Beside a bound that is not one of the numbers itself: readers that round to 64-bit reals must not arrive there, and
+ * they never round two numbers of 15 digits to the same.
+ */
 #define SHORT_FRACTION_DIGITS 6
+#define EXACT_DIGITS 15
 #define GREATEST_INTEGER 999999999999999999
 
 int32_t
@@ -228,10 +233,44 @@ typedef struct span
 	bool without_low, without_high;
 } span;
 
-static int32_t
-write_span(m1_nfa *nfa, span s, int32_t next)
+static int
+digits_of(uint64_t x)
 {
-	const int fraction_digits = s.without_low || s.without_high ? SHORT_FRACTION_DIGITS : FRACTION_DIGITS;
+	return x < 10 ? 1 : 1 + digits_of(x / 10);
+}
+
+/* Beside an end that is left out: how many digits a fraction may have, not to be rounded to that end. */
+static int
+short_fraction(uint64_t end)
+{
+	const int n = EXACT_DIGITS - digits_of(end);
+
+	return n < SHORT_FRACTION_DIGITS ? n : SHORT_FRACTION_DIGITS;
+}
+
+/* Ends so large that no fraction is told from them: the next 64-bit real within the span is an end of it instead. */
+static span
+without_large_ends(span s)
+{
+	if (s.without_low && short_fraction(s.low) <= 0)
+	{
+		s.low = (uint64_t) nextafter((double) s.low, INFINITY);
+		s.without_low = false;
+	}
+	if (s.without_high && short_fraction(s.high) <= 0)
+	{
+		s.high = (uint64_t) nextafter((double) s.high, 0);
+		s.without_high = false;
+	}
+	return s;
+}
+
+static int32_t
+write_span(m1_nfa *nfa, span given, int32_t next)
+{
+	const span s = without_large_ends(given);
+	const bool open = s.without_low || s.without_high;
+	const int fraction_digits = open ? short_fraction(s.without_high ? s.high : s.low) : FRACTION_DIGITS;
 	int32_t start = M1_NFA_FAIL;
 
 	if (s.low > s.high || (s.low == s.high && (s.without_low || s.without_high)))
