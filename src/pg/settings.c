@@ -339,6 +339,12 @@ static const Setting settings[] = {
 		"It counts as a setting of a role only: see minimax_m1.set_quota.",
 		INT(UNNAMED(int), -1, -1, INT_MAX)
 	},
+	{
+		M1PG_SHARE, PGC_SUSET, GUC_DISALLOW_IN_FILE,
+		"Sets how many places in the batch a role gets where another gets one, while both have requests that wait.",
+		"It counts as a setting of a role only: ALTER ROLE ... SET.",
+		INT(UNNAMED(int), 1, 1, 1000)
+	},
 
 	/* Jobs. Changes are taken up at reload by launcher and runners. */
 	{

@@ -58,9 +58,10 @@ extern int	m1pg_on_error;
 /* ---- limits, and what counts usage ---- */
 
 #define M1PG_MAX_TIERS			8
-/* Settings of roles: quotas are read from the catalog, see quota.c. */
+/* Settings of roles, which are read from the catalog: see quota.c. */
 #define M1PG_QUOTA_TOKENS		"minimax_m1.quota_tokens_per_hour"
 #define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
+#define M1PG_SHARE				"minimax_m1.share"
 
 extern int	m1pg_max_calls_per_statement;
 extern int	m1pg_max_tokens_per_statement;

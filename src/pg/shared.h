@@ -39,6 +39,7 @@ typedef struct M1Slot
 	int			pid;
 	Oid			userid;
 	Oid			databaseid;
+	int			share;			/* of its role, when places are given away */
 	dsm_handle	handle;
 	m1w_type	type;			/* of the request frame */
 	bool		cancel;			/* asked for by minimax_m1.cancel() */

@@ -118,6 +118,7 @@ fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
 	slot->pid = MyProcPid;
 	slot->userid = GetUserId();
 	slot->databaseid = MyDatabaseId;
+	slot->share = claim->quota.share;
 	slot->type = claim->request->type;
 	slot->submitted_at = slot->state_since = now;
 	if (m1pg_request_timeout > 0)

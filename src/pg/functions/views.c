@@ -4,6 +4,7 @@
  */
 #include "pg/rows.h"
 #include "pg/shared.h"
+#include "pg/usage/usage.h"
 
 #include "catalog/pg_authid.h"
 #include "funcapi.h"
@@ -51,17 +52,94 @@ state_name(const M1Slot *slot)
 	return slot->phase == M1W_PHASE_PREFILL ? "prefill" : "decode";
 }
 
-/* 1 for the next to be admitted. */
-static int
-queue_position(const M1Slot *slots, int n, const M1Slot *slot)
+/* ---- positions in the queue ---- */
+
+/* A request that waits. */
+typedef struct Waiting
 {
-	int			position = 1;
+	const M1Slot *slot;
+	bool		for_batch;		/* it wants a place there, or one at the tokenizer */
+	double		turn;			/* how many places its role has by then, for its share: see turns.c */
+} Waiting;
+
+static int
+compare(double a, double b)
+{
+	return (a > b) - (a < b);
+}
+
+/* Role by role, and each role's own in order of arrival. */
+static int
+by_role(const void *a, const void *b)
+{
+	const Waiting *wa = a;
+	const Waiting *wb = b;
+
+	if (wa->for_batch != wb->for_batch)
+		return compare(wa->for_batch, wb->for_batch);
+	if (wa->slot->userid != wb->slot->userid)
+		return compare(wa->slot->userid, wb->slot->userid);
+	return (wa->slot->request > wb->slot->request) - (wa->slot->request < wb->slot->request);
+}
+
+static int
+by_turn(const void *a, const void *b)
+{
+	const Waiting *wa = a;
+	const Waiting *wb = b;
+
+	if (wa->for_batch != wb->for_batch)
+		return compare(wa->for_batch, wb->for_batch);
+	if (wa->turn != wb->turn)
+		return compare(wa->turn, wb->turn);
+	return (wa->slot->request > wb->slot->request) - (wa->slot->request < wb->slot->request);
+}
+
+static int
+places_held(const M1Slot *slots, int n, const Waiting *w)
+{
+	int			held = 0;
 
 	for (int i = 0; i < n; i++)
-		if (is_waiting(&slots[i]) && slots[i].request < slot->request)
-			position++;
-	return position;
+		held += slots[i].state == M1_SLOT_RUNNING && slots[i].userid == w->slot->userid &&
+			m1pg_runs_model(slots[i].type) == w->for_batch;
+	return held;
 }
+
+static bool
+same_queue(const Waiting *a, const Waiting *b)
+{
+	return a->for_batch == b->for_batch;
+}
+
+/* For each slot that waits: 1 for the next to be admitted, as far as that can be told. Others may come before it. */
+static int *
+queue_positions(const M1Slot *slots, int n)
+{
+	int		   *positions = palloc0(n * sizeof *positions);
+	Waiting    *waiting = palloc(n * sizeof *waiting);
+	int			n_waiting = 0;
+
+	for (int i = 0; i < n; i++)
+		if (is_waiting(&slots[i]))
+			waiting[n_waiting++] = (Waiting) {&slots[i], m1pg_runs_model(slots[i].type)};
+	qsort(waiting, n_waiting, sizeof *waiting, by_role);
+	for (int i = 0, taken = 0; i < n_waiting; i++, taken++)
+	{
+		Waiting    *w = &waiting[i];
+
+		if (i == 0 || !same_queue(w, w - 1) || w->slot->userid != w[-1].slot->userid)
+			taken = places_held(slots, n, w);
+		w->turn = (double) taken / w->slot->share;
+	}
+	qsort(waiting, n_waiting, sizeof *waiting, by_turn);
+	for (int i = 0; i < n_waiting; i++)
+		positions[waiting[i].slot - slots] =
+			i > 0 && same_queue(&waiting[i], &waiting[i - 1]) ? positions[waiting[i - 1].slot - slots] + 1 : 1;
+	return positions;
+}
+
+/* ---- the views ---- */
 
 Datum
 m1pg_activity(PG_FUNCTION_ARGS)
@@ -73,10 +151,12 @@ m1pg_activity(PG_FUNCTION_ARGS)
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	M1Slot	   *slots;
+	int		   *positions;
 	int			n;
 
 	m1pg_start_rows(fcinfo);
 	slots = copy_slots(&n);
+	positions = queue_positions(slots, n);
 	for (int i = 0; i < n; i++)
 	{
 		const M1Slot *slot = &slots[i];
@@ -92,7 +172,7 @@ m1pg_activity(PG_FUNCTION_ARGS)
 		values[FUNCTION] = CStringGetTextDatum(slot->function);
 		values[STATE] = CStringGetTextDatum(state_name(slot));
 		nulls[POSITION] = !is_waiting(slot);
-		values[POSITION] = Int32GetDatum(queue_position(slots, n, slot));
+		values[POSITION] = Int32GetDatum(positions[i]);
 		nulls[PROMPT_TOKENS] = slot->prompt_tokens == 0;
 		values[PROMPT_TOKENS] = Int32GetDatum(slot->prompt_tokens);
 		values[PREFILLED] = Int32GetDatum(slot->prefilled);

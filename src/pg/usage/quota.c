@@ -1,6 +1,7 @@
 /*
  * quota.c
- *	  The quota of a role: tokens of an hour, and requests at the same time.
+ *	  The quota of a role: tokens of an hour, and requests at the same time; and
+ *	  its share where roles take turns.
  *
  *	  A quota is a setting of the role (ALTER ROLE ... SET, which set_quota()
  *	  does), so it is the same in all databases, is replicated, is dumped by
@@ -58,15 +59,18 @@ read_settings(ArrayType *settings, M1Quota *quota)
 	Datum	   *values;
 	bool	   *nulls;
 	int			n;
+	int64		share = 1;
 
 	deconstruct_array(settings, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *setting = nulls[i] ? "" : TextDatumGetCString(values[i]);
 
-		if (!read_limit(setting, M1PG_QUOTA_TOKENS, &quota->tokens_per_hour))
-			read_limit(setting, M1PG_QUOTA_CONCURRENT, &quota->max_concurrent);
+		if (!read_limit(setting, M1PG_QUOTA_TOKENS, &quota->tokens_per_hour) &&
+			!read_limit(setting, M1PG_QUOTA_CONCURRENT, &quota->max_concurrent))
+			read_limit(setting, M1PG_SHARE, &share);
 	}
+	quota->share = (int) share;
 }
 
 void
@@ -78,6 +82,7 @@ m1pg_quota_of(Oid role, M1Quota *quota)
 	HeapTuple	tuple;
 
 	quota->tokens_per_hour = quota->max_concurrent = -1;
+	quota->share = 1;
 	quota->role_name[0] = '\0';
 	ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(InvalidOid));

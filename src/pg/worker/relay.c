@@ -1,8 +1,8 @@
 /*
  * relay.c
  *	  The worker's side of requests: takes them up from the shared table, admits
- *	  them in order of arrival, forwards them to the engine and delivers what
- *	  comes back.
+ *	  them, forwards them to the engine and delivers what comes back. Roles take
+ *	  turns; a role's own requests are admitted in order of arrival.
  *
  *	  A relay outlives its slot: when the client goes away the slot is free at
  *	  once, and the relay stays until the engine has confirmed the end. A request
@@ -12,6 +12,7 @@
 #include "pg/worker/relay.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
+#include "pg/usage/turns.h"
 #include "pg/usage/usage.h"
 #include "pg/worker/engine_process.h"
 #include "pg/worker/readiness.h"
@@ -29,6 +30,9 @@
 #define PAUSE_BYTES		(256 * 1024)
 #define RESUME_BYTES	(64 * 1024)
 
+/* The engine tokenizes with the thread that reads its socket: it gets no more of that at once than keeps it busy. */
+#define TOKENIZER_PLACES	2
+
 typedef enum RelayState
 {
 	RELAY_WAITING,				/* for a place in the engine's batch */
@@ -43,6 +47,7 @@ typedef struct Relay
 	uint64		request;		/* hash key, and the id the engine knows */
 	M1Slot	   *slot;			/* the request's, as long as it has the same number */
 	m1w_type	type;
+	int			share;			/* of its role, when places are given away */
 	RelayState	state;
 	bool		in_engine;		/* it was forwarded and has not ended there */
 	bool		cancelled;		/* CANCEL was sent to the engine */
@@ -59,6 +64,16 @@ typedef struct Relay
 
 static HTAB *relays;
 
+/* Who gets the engine's places: those of its batch, and those of its tokenizer. */
+typedef struct Places
+{
+	int			n;
+	M1Turns		turns;
+} Places;
+
+static Places batch_places;
+static Places tokenizer_places;
+
 /* ---- life ---- */
 
 void
@@ -67,6 +82,10 @@ m1pg_relays_init(void)
 	HASHCTL		ctl = {.keysize = sizeof(uint64), .entrysize = sizeof(Relay), .hcxt = TopMemoryContext};
 
 	relays = hash_create("minimax_m1 relays", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	batch_places.n = m1pg_max_requests;
+	m1pg_turns_init(&batch_places.turns, "minimax_m1 turns in the batch");
+	tokenizer_places.n = TOKENIZER_PLACES;
+	m1pg_turns_init(&tokenizer_places.turns, "minimax_m1 turns at the tokenizer");
 }
 
 /* The handles first: they are this process's memory, with a buffer as large as the longest message. */
@@ -91,11 +110,16 @@ forget(Relay *r)
 	hash_search(relays, &r->request, HASH_REMOVE, NULL);
 }
 
-/* There are max_requests places in the engine's batch. Tokenizer requests are answered without one. */
-static bool
-takes_a_place(const Relay *r)
+static Places *
+places_of(const Relay *r)
 {
-	return m1pg_runs_model(r->type);
+	return m1pg_runs_model(r->type) ? &batch_places : &tokenizer_places;
+}
+
+static bool
+holds_a_place(const Relay *r)
+{
+	return r->in_engine || r->state == RELAY_READING;
 }
 
 /* Whether the slot is still the request's: its client has not gone. The lock is to be held. */
@@ -261,6 +285,7 @@ take_up(M1Slot *slot, const M1Slot *copy)
 	memset((char *) r + sizeof r->request, 0, sizeof *r - sizeof r->request);
 	r->slot = slot;
 	r->type = copy->type;
+	r->share = copy->share;
 	r->state = RELAY_WAITING;
 	r->submitted_at = copy->submitted_at;
 	r->deadline = copy->deadline;
@@ -343,13 +368,13 @@ m1pg_relays_running(void)
 
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
-		if (takes_a_place(r) && (r->in_engine || r->state == RELAY_READING))
+		if (places_of(r) == &batch_places && holds_a_place(r))
 			n++;
 	return n;
 }
 
 static Relay *
-first_waiting(bool takes_place)
+first_waiting(const Places *places, Oid role)
 {
 	HASH_SEQ_STATUS scan;
 	Relay	   *r;
@@ -357,22 +382,48 @@ first_waiting(bool takes_place)
 
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
-		if (r->state == RELAY_WAITING && takes_a_place(r) == takes_place &&
+		if (r->state == RELAY_WAITING && r->account.role == role && places_of(r) == places &&
 			(first == NULL || r->request < first->request))
 			first = r;
 	return first;
 }
 
-static void
-admit(void)
+/* Counts who holds places and who waits for them. Returns how many are free. */
+static int
+count_places(Places *places)
 {
+	HASH_SEQ_STATUS scan;
 	Relay	   *r;
-	int			places = m1pg_max_requests - m1pg_relays_running();
+	int			free = places->n;
 
-	while ((r = first_waiting(false)) != NULL)
-		r->state = RELAY_READING;
-	while (places-- > 0 && (r = first_waiting(true)) != NULL)
-		r->state = RELAY_READING;
+	m1pg_turns_recount(&places->turns);
+	hash_seq_init(&scan, relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+	{
+		if (places_of(r) != places || !(r->state == RELAY_WAITING || holds_a_place(r)))
+			continue;
+		if (r->state == RELAY_WAITING)
+			m1pg_turn_of(&places->turns, r->account.role, r->share)->waiting++;
+		else
+		{
+			m1pg_turn_of(&places->turns, r->account.role, r->share)->held++;
+			free--;
+		}
+	}
+	return free;
+}
+
+static void
+admit(Places *places)
+{
+	int			free = count_places(places);
+	M1Turn	   *turn;
+
+	while (free-- > 0 && (turn = m1pg_turns_next(&places->turns)) != NULL)
+	{
+		first_waiting(places, turn->role)->state = RELAY_READING;
+		m1pg_turn_take(&places->turns, turn);
+	}
 }
 
 /* Receives the request's message, if it is all there, and passes it on. */
@@ -437,7 +488,10 @@ m1pg_relays_pump(void)
 	if (state == M1_ENGINE_FAILED)
 		refuse_waiting();
 	else if (state == M1_ENGINE_READY)
-		admit();
+	{
+		admit(&batch_places);
+		admit(&tokenizer_places);
+	}
 	hash_seq_init(&scan, relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 	{
