@@ -36,6 +36,10 @@ BEGIN
 END
 $$;
 
+-- Owners take turns; each one's jobs go by priority, which used to go before all others'.
+DROP INDEX job_due;
+CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending';
+
 -- The partition of a row is told with its inputs.
 CREATE OR REPLACE FUNCTION _annotator_sql(
     annotator_id int,

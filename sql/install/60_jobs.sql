@@ -58,7 +58,8 @@ CREATE TABLE job (
     CHECK ((state = 'running') = (lease_until IS NOT NULL)))
 WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
 
-CREATE INDEX job_due ON job (priority DESC, run_at, id) WHERE state = 'pending';
+-- Owners take turns; each one's jobs go by priority.
+CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending';
 CREATE INDEX job_suspect ON job (run_at) WHERE state = 'pending' AND losses >= 3;
 CREATE INDEX job_running ON job (lease_until) WHERE state = 'running';
 CREATE INDEX job_finished ON job (finished_at) WHERE state IN ('done', 'failed', 'cancelled');

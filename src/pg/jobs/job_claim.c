@@ -1,6 +1,7 @@
 /*
  * job_claim.c
- *	  The runner takes jobs from the queue, and learns when the next are due.
+ *	  The runner takes jobs from the queue, and learns when the next are due. Their
+ *	  owners take turns; priorities order the jobs of one owner.
  *	  Called within a transaction, with SPI connected, as the superuser that
  *	  background workers are; rows are read as the table's owner.
  */
@@ -14,6 +15,8 @@
 #include "pg/jobs/job_finish.h"
 #include "pg/jobs/job_lease.h"
 #include "pg/settings.h"
+#include "pg/usage/quota.h"
+#include "pg/usage/turns.h"
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -82,14 +85,22 @@ enum
 #define CLAIM_SQL \
 	"WITH due AS MATERIALIZED (" \
 	" SELECT j.id FROM minimax_m1.job j" \
-	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s AND j.owner::oid <> ALL ($4)" \
+	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s" \
 	"  AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
 	"   WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))" \
-	" ORDER BY j.priority DESC, j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) " \
+	" ORDER BY %s LIMIT $1 FOR UPDATE SKIP LOCKED) " \
 	"UPDATE minimax_m1.job j SET state = 'running', leased_by = $2, leased_at = clock_timestamp()," \
 	" lease_until = clock_timestamp() + make_interval(secs => $3)," \
 	" started_at = coalesce(j.started_at, clock_timestamp()) " \
 	"FROM due WHERE j.id = due.id RETURNING " CLAIM_COLUMNS
+
+/* Whose jobs wait: one look at the index for each, however long the queues are. */
+#define OWNERS_SQL \
+	"WITH RECURSIVE o AS (" \
+	"(SELECT owner FROM minimax_m1.job WHERE state = 'pending' ORDER BY owner LIMIT 1) UNION ALL " \
+	"SELECT (SELECT j.owner FROM minimax_m1.job j WHERE j.state = 'pending' AND j.owner > o.owner " \
+	"ORDER BY j.owner LIMIT 1) FROM o WHERE o.owner IS NOT NULL) " \
+	"SELECT owner::oid FROM o WHERE owner IS NOT NULL AND owner::oid <> ALL ($1)"
 
 static m1_slice
 slice_of_column(uint64 row, int column)
@@ -277,27 +288,37 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 	}
 }
 
+/* In the order of the index, and no further than needed, however little is known of the table. */
 static int
-claim(const char *sql, int n, dlist_head *jobs)
+query_by_index(const char *sql, int n, Oid *types, Datum *values)
 {
-	Oid			types[4] = {INT8OID, INT4OID, FLOAT8OID, OIDARRAYOID};
-	Datum		values[4];
-	M1Job	  **claimed;
-	int			taken;
 	int			nest = NewGUCNestLevel();
+	int			rows;
 
-	/* in the order of the index, and no further than needed, however little is known of the table */
 	m1pg_set_for_now("enable_sort", "off");
 	m1pg_set_for_now("enable_bitmapscan", "off");
 	m1pg_set_for_now("enable_seqscan", "off");
 	m1pg_set_for_now("enable_hashjoin", "off");
 	m1pg_set_for_now("enable_mergejoin", "off");
+	rows = (int) m1pg_query(sql, n, types, values, NULL, false);
+	AtEOXact_GUC(false, nest);
+	return rows;
+}
+
+/* The first n that are due, of an owner if the query asks for one. */
+static int
+claim(const char *sql, int n, Oid owner, dlist_head *jobs)
+{
+	Oid			types[4] = {INT8OID, INT4OID, FLOAT8OID, OIDOID};
+	Datum		values[4];
+	M1Job	  **claimed;
+	int			taken;
+
 	values[0] = Int64GetDatum(n);
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);
-	values[3] = refused_owners();
-	taken = (int) m1pg_query(sql, 4, types, values, NULL, false);
-	AtEOXact_GUC(false, nest);
+	values[3] = ObjectIdGetDatum(owner);
+	taken = query_by_index(sql, 4, types, values);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
 		claimed[i] = make_job(i);
@@ -305,21 +326,85 @@ claim(const char *sql, int n, dlist_head *jobs)
 	return taken;
 }
 
-int
-m1pg_claim(int n, dlist_head *jobs)
+static int
+claim_of(Oid owner, int n, dlist_head *jobs)
 {
 	static char *sql = NULL;
 
 	if (sql == NULL)
 		sql = MemoryContextStrdup(TopMemoryContext,
-								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES));
-	return claim(sql, n, jobs);
+								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES " AND j.owner = $4",
+										   "j.priority DESC, j.run_at, j.id"));
+	return claim(sql, n, owner, jobs);
+}
+
+/* ---- whose jobs are next ---- */
+
+static M1Turn *
+turn_of(M1Turns *turns, Oid owner)
+{
+	M1Quota		quota;
+
+	m1pg_quota_of(owner, &quota);
+	return m1pg_turn_of(turns, owner, quota.share);
+}
+
+/* Counts whose jobs are in flight, and whose may be due: up to n of each. Returns how many owners the latter have. */
+static int
+count_owners(M1Turns *turns, int n, dlist_head *jobs)
+{
+	Oid			types[1] = {OIDARRAYOID};
+	Datum		values[1] = {refused_owners()};
+	int			n_owners = query_by_index(OWNERS_SQL, 1, types, values);
+	bool		isnull;
+	dlist_iter	iter;
+
+	m1pg_turns_recount(turns);
+	for (int i = 0; i < n_owners; i++)
+		turn_of(turns, DatumGetObjectId(m1pg_result(i, 1, &isnull)))->waiting = n;
+	dlist_foreach(iter, jobs)
+	{
+		const M1Job *job = dlist_container(M1Job, node, iter.cur);
+
+		if (!job->ended)
+			turn_of(turns, job->owner)->held++;
+	}
+	return n_owners;
 }
 
 int
+m1pg_claim(int n, dlist_head *jobs)
+{
+	static M1Turns turns = {NULL};
+	int			owners;
+	int			taken = 0;
+	M1Turn	   *turn;
+
+	if (turns.roles == NULL)
+		m1pg_turns_init(&turns, "minimax_m1 turns of jobs");
+	owners = count_owners(&turns, n, jobs);
+	while (taken < n && (turn = m1pg_turns_next(&turns)) != NULL)
+	{
+		/* several at once, and yet some for each */
+		int			wanted = Max(1, (n - taken) / owners);
+		int			got = claim_of(turn->role, wanted, jobs);
+
+		for (int i = 0; i < got; i++)
+			m1pg_turn_take(&turns, turn);
+		taken += got;
+		if (got == wanted)
+			continue;
+		turn->waiting = 0;
+		owners--;
+	}
+	return taken;
+}
+
+/* One by one, and the longest due first: these run alone. */
+int
 m1pg_claim_suspect(dlist_head *jobs)
 {
-	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES), 1, jobs);
+	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid, jobs);
 }
 
 bool

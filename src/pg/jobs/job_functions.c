@@ -88,12 +88,23 @@ enum
 #define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop, json_schema"
 #define N_PARAMETERS 13
 
+#define MOST_PRIORITY 1000
+
 typedef struct Submission
 {
 	Oid			types[N_PARAMETERS];
 	Datum		values[N_PARAMETERS];
 	char		nulls[N_PARAMETERS];
 } Submission;
+
+/* It orders the owner's jobs only; what lies beyond is for whoever looks after the queue. */
+static void
+check_priority(int priority)
+{
+	if ((priority < -MOST_PRIORITY || priority > MOST_PRIORITY) && !superuser())
+		m1pg_bad_argument("priority is out of range",
+						  psprintf("It is %d; it must be between -%d and %d.", priority, MOST_PRIORITY, MOST_PRIORITY));
+}
 
 static void
 check_submit(FunctionCallInfo fcinfo)
@@ -110,6 +121,8 @@ check_submit(FunctionCallInfo fcinfo)
 	if (max_attempts < 1 || max_attempts > 100)
 		m1pg_bad_argument("max_attempts is out of range",
 						  psprintf("It is %d; it must be between 1 and 100.", max_attempts));
+	if (!PG_ARGISNULL(ARG_PRIORITY))
+		check_priority(PG_GETARG_INT32(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
 		m1pg_bad_argument("both json_schema and stop are given", "An answer that follows a schema ends by itself.");
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))

@@ -1,0 +1,83 @@
+# Jobs of one role, however many and however important to it, do not hold up another role's.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('job_turns', 'minimax_m1.max_requests = 2', 'minimax_m1.job_requests = 1');
+wait_ready($node);
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub stop_engine { my $pid = engine_pid($node); kill 'STOP', $pid; return $pid; }
+
+sub wait_for_jobs
+{
+	wait_for('all jobs are done', sub { sql(q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'running')}) eq '0' });
+}
+
+sql(q{CREATE ROLE flood; CREATE ROLE victim; CREATE ROLE other;
+	SELECT minimax_m1.grant_usage(r) FROM unnest('{flood,victim,other}'::regrole[]) r});
+
+# A backlog of the highest priority that there is, and a job of somebody else.
+my $engine = stop_engine();
+sql(q{SET ROLE flood; SELECT count(minimax_m1.submit('Hello.')) FROM generate_series(1, 3000)});
+sql('UPDATE minimax_m1.job SET priority = 2147483647');
+my $job = sql(q{SET ROLE victim; SELECT minimax_m1.submit('What is 47 + 35?')});
+kill 'CONT', $engine;
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+is(sql("SELECT content FROM minimax_m1.poll($job)"), '82', 'a job beside 3000 of another role is done');
+cmp_ok(sql("SELECT count(*) FROM minimax_m1.job f JOIN minimax_m1.job v ON f.started_at BETWEEN v.submitted_at AND v.started_at
+	WHERE f.owner = 'flood'::regrole AND v.id = $job"), '<=', 2, 'after one turn of the other role');
+is(sql(q{SELECT count(*) > 2900 FROM minimax_m1.job WHERE state = 'pending'}), 't', 'whose backlog is still there');
+
+# The same for the row that waits longest; and a session's request.
+$job = sql(q{SET ROLE other; SELECT minimax_m1.submit('What is 47 + 35?', priority => -1000)});
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+is(sql("SELECT state FROM minimax_m1.poll($job)"), 'done', 'the lowest priority of a role is no worse beside other roles');
+like(sql(q{SET ROLE victim; SET statement_timeout = '30s'; SELECT minimax_m1.generate('Hello.')}), qr/Hello/, 'nor is a session held up');
+
+# Only a few entries of a long queue are looked at to take the next jobs.
+sql(q{UPDATE minimax_m1.job SET state = 'held' WHERE state = 'pending'; INSERT INTO minimax_m1.job
+	(owner, prompt, max_tokens, thinking_budget, temperature, top_p, seed, priority)
+	SELECT 'flood'::regrole, 'Hello.', 1, 0, 0, 1, 1, i % 7 FROM generate_series(1, 100000) i});
+my $read = q{SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE relname = 'job' AND indexrelname = 'job_due'};
+my $done = q{SELECT count(*) FROM minimax_m1.job WHERE state = 'done'};
+$job = sql(q{SET ROLE victim; SELECT minimax_m1.submit('What is 47 + 35?')});
+sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+# the runner tells once a second what it has read
+sql('SELECT pg_sleep(1.1)');
+my ($read_before, $done_before) = (sql($read), sql($done));
+wait_for('some are done', sub { sql($done) >= $done_before + 20 });
+sql('SELECT pg_sleep(1.1)');
+my ($read_after, $done_after) = (sql($read), sql($done));
+cmp_ok($read_after - $read_before, '<', 500 * ($done_after - $done_before), 'a queue of 100000 is not gone through for each claim');
+sql(q{UPDATE minimax_m1.job SET state = 'held' WHERE state = 'pending'});
+wait_for('the runner has left', sub {
+		sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner'}) eq '0' });
+sql('DELETE FROM minimax_m1.job');
+
+# A share of three jobs to one, and each role's own by priority.
+sql('ALTER ROLE other SET minimax_m1.share = 3');
+$engine = stop_engine();
+sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_for('it runs', sub { !is_idle($node) });
+sql(q{SET ROLE flood; SELECT minimax_m1.submit('Hello.', priority => 1000 - i) FROM generate_series(1, 8) i});
+sql(q{SET ROLE other; SELECT minimax_m1.submit('Hello.', priority => i) FROM generate_series(1, 8) i});
+kill 'CONT', $engine;
+wait_for_jobs();
+my $first = q{(SELECT * FROM minimax_m1.job WHERE owner <> 'postgres'::regrole ORDER BY started_at, id LIMIT 8)};
+is(sql("SELECT string_agg(format('%s %s', owner, n), ' ' ORDER BY owner::text) FROM (SELECT owner, count(*) AS n FROM $first f GROUP BY 1) s"),
+	'flood 2 other 6', 'a role with a share of 3 has three jobs done where another has one');
+is(sql(q{SELECT string_agg(priority::text, ' ' ORDER BY started_at) FROM minimax_m1.job WHERE owner = 'other'::regrole}),
+	'8 7 6 5 4 3 2 1', 'and they go by priority');
+
+# Priorities have bounds for ordinary roles.
+my ($state) = sqlstate($node, q{SET ROLE flood; SELECT minimax_m1.submit('Hello.', priority => 1001)});
+is($state, '22023', 'a priority beyond them is refused');
+($state) = sqlstate($node, q{SELECT minimax_m1.submit('Hello.', priority => -2147483648)});
+is($state, 'none', 'but not of a superuser');
+wait_for_jobs();
+$node->stop;
+done_testing();
