@@ -151,3 +151,6 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- An answer that cannot be written yet is kept: the hash of the prompt that content answers.
+ALTER TABLE job ADD COLUMN answered bytea;

@@ -36,6 +36,7 @@ int			m1pg_job_requests;
 int			m1pg_max_job_runners;
 int			m1pg_job_lease;
 int			m1pg_job_retry_delay;
+int			m1pg_job_write_timeout;
 int			m1pg_job_retention;
 
 /* For a value that no code here reads as a variable: it needs a place, but no name. */
@@ -367,6 +368,12 @@ static const Setting settings[] = {
 		"minimax_m1.job_retry_delay", PGC_SIGHUP, GUC_UNIT_MS,
 		"Sets the pause after the first failed attempt at a job; it doubles with each.", NULL,
 		INT(&m1pg_job_retry_delay, 5000, 1, 3600000)
+	},
+	{
+		"minimax_m1.job_write_timeout", PGC_SIGHUP, GUC_UNIT_MS,
+		"Sets how long writing one annotation into its row may take.",
+		"It counts what the triggers of the table do. A job that takes longer fails, and is tried again later.",
+		INT(&m1pg_job_write_timeout, 5000, 10, 600000)
 	},
 	{
 		"minimax_m1.job_retention", PGC_SIGHUP, GUC_UNIT_MIN,

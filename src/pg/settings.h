@@ -77,6 +77,7 @@ extern int	m1pg_job_requests;
 extern int	m1pg_max_job_runners;
 extern int	m1pg_job_lease;			/* s */
 extern int	m1pg_job_retry_delay;	/* ms */
+extern int	m1pg_job_write_timeout; /* ms */
 extern int	m1pg_job_retention;		/* min; -1 = for ever */
 
 #endif							/* M1PG_SETTINGS_H */

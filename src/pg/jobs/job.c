@@ -4,10 +4,8 @@
  */
 #include "pg/jobs/job.h"
 
-#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 static void
 wipe(const void *data, Size len)
@@ -30,35 +28,8 @@ uint8 *
 m1pg_hash_prompt(const char *prompt)
 {
 	bytea	   *hash = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, CStringGetTextDatum(prompt)));
-	uint8	   *copy = palloc(32);
+	uint8	   *copy = palloc(M1PG_HASH_SIZE);
 
-	memcpy(copy, VARDATA_ANY(hash), 32);
+	memcpy(copy, VARDATA_ANY(hash), M1PG_HASH_SIZE);
 	return copy;
-}
-
-ErrorData *
-m1pg_try(M1Job *job, M1Step step, void *arg)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		step(job, arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(job->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
 }

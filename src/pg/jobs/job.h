@@ -31,24 +31,20 @@ typedef struct M1Job
 	int			losses;
 	m1w_generate request;
 	uint8	   *hash;			/* of the rendered prompt of a row */
+	uint8	   *answered;		/* of the prompt that the answer in the job's row is for; NULL = it holds none */
 	M1Exchange *exchange;		/* NULL before and after */
 	bool		reached_engine;
 	bool		ended;			/* result or failure are there */
 	m1w_done	done;			/* slices in the context */
 	m1_error	error;			/* code M1_OK = result */
+	bool		out_of_time;	/* the last step */
 	int			write_tries;
 	TimestampTz write_at;		/* 0 = at once */
 } M1Job;
 
 /* Frees a job, and wipes what it holds of prompts and answers. */
 extern void m1pg_free_job(M1Job *job);
+#define M1PG_HASH_SIZE 32
 extern uint8 *m1pg_hash_prompt(const char *prompt);
-
-/*
- * Runs a step of a job in a subtransaction. Returns NULL, or the error that it
- * ended with, in the job's context.
- */
-typedef void (*M1Step) (M1Job *job, void *arg);
-extern ErrorData *m1pg_try(M1Job *job, M1Step step, void *arg);
 
 #endif							/* M1PG_JOB_H */

@@ -11,9 +11,11 @@
 #include "pg/jobs/annotator_rows.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
+#include "pg/jobs/job_aside.h"
 #include "pg/jobs/job_definition.h"
 #include "pg/jobs/job_finish.h"
 #include "pg/jobs/job_lease.h"
+#include "pg/jobs/job_step.h"
 #include "pg/settings.h"
 #include "pg/usage/quota.h"
 #include "pg/usage/turns.h"
@@ -24,61 +26,18 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* ---- owners who were refused ---- */
-
-typedef struct Refused
-{
-	Oid			owner;
-	TimestampTz until;
-} Refused;
-
-static Refused *refused = NULL;
-static int	n_refused = 0;
-
-void
-m1pg_admit_owner(Oid owner)
-{
-	for (int i = 0; i < n_refused; i++)
-		if (refused[i].owner == owner)
-			refused[i--] = refused[--n_refused];
-}
-
-void
-m1pg_refuse_owner(Oid owner)
-{
-	Size		size = (n_refused + 1) * sizeof *refused;
-
-	m1pg_admit_owner(owner);
-	refused = refused == NULL ? MemoryContextAlloc(TopMemoryContext, size) : repalloc(refused, size);
-	refused[n_refused].owner = owner;
-	refused[n_refused++].until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), m1pg_job_retry_delay);
-}
-
-static Datum
-refused_owners(void)
-{
-	Datum	   *owners = palloc(Max(n_refused, 1) * sizeof *owners);
-	TimestampTz now = GetCurrentTimestamp();
-	int			n = 0;
-
-	for (int i = 0; i < n_refused; i++)
-		if (now < refused[i].until)
-			owners[n++] = ObjectIdGetDatum(refused[i].owner);
-	return PointerGetDatum(construct_array(owners, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-}
-
 /* ---- claiming ---- */
 
 #define CLAIM_COLUMNS \
 	"j.id, j.owner::oid, j.annotator_id, j.key, j.prompt, j.system_prompt, j.max_tokens, j.thinking_budget, " \
 	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at, " \
-	"j.json_schema::text"
+	"j.json_schema::text, j.content, j.reasoning, j.answered"
 
 enum
 {
 	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET,
 	TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS, MAX_ATTEMPTS, LOSSES, LEASED_AT,
-	JSON_SCHEMA
+	JSON_SCHEMA, CONTENT, REASONING, ANSWERED
 };
 
 /* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
@@ -86,6 +45,7 @@ enum
 	"WITH due AS MATERIALIZED (" \
 	" SELECT j.id FROM minimax_m1.job j" \
 	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s" \
+	"  AND (j.annotator_id <> ALL ($5)) IS NOT FALSE" \
 	"  AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
 	"   WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))" \
 	" ORDER BY %s LIMIT $1 FOR UPDATE SKIP LOCKED) " \
@@ -110,7 +70,7 @@ slice_of_column(uint64 row, int column)
 	return s == NULL ? m1_slice_of(NULL) : m1pg_to_utf8(s, strlen(s));
 }
 
-/* The request of a submitted job. Text is converted later, where an error is the job's own. */
+/* The request of a submitted job. */
 static void
 read_request(M1Job *job, uint64 row)
 {
@@ -139,6 +99,22 @@ read_request(M1Job *job, uint64 row)
 	}
 }
 
+/* The job of a row of a table, perhaps with an answer that could not be written. */
+static void
+read_row_job(M1Job *job, uint64 row)
+{
+	bool		isnull;
+	Datum		value = m1pg_result(row, KEY, &isnull);
+
+	job->key = m1pg_text_array(DatumGetArrayTypePCopy(value), &job->n_keys);
+	value = m1pg_result(row, ANSWERED, &isnull);
+	if (isnull)
+		return;
+	job->answered = (uint8 *) VARDATA_ANY(DatumGetByteaPCopy(value));
+	job->done.content = slice_of_column(row, CONTENT);
+	job->done.reasoning = slice_of_column(row, REASONING);
+}
+
 static M1Job *
 make_job(uint64 row)
 {
@@ -161,8 +137,7 @@ make_job(uint64 row)
 	else
 	{
 		job->annotator_id = DatumGetInt32(value);
-		value = m1pg_result(row, KEY, &isnull);
-		job->key = m1pg_text_array(DatumGetArrayTypePCopy(value), &job->n_keys);
+		read_row_job(job, row);
 	}
 	MemoryContextSwitchTo(old);
 	return job;
@@ -220,7 +195,7 @@ prepare_row(M1Job *job, void *arg)
 	m1w_generate request;
 	char	   *prompt;
 
-	if (d->blocked)
+	if (d->blocked || m1pg_annotator_aside_until(job->annotator_id) != 0)
 	{
 		m1pg_release(job, false, m1pg_job_retry_delay);
 		return;
@@ -254,6 +229,7 @@ prepare_row(M1Job *job, void *arg)
 	request.system = m1pg_keep(request.system);
 	request.constraint_text = m1pg_keep(request.constraint_text);
 	job->hash = m1pg_hash_prompt(prompt);
+	job->ended = job->answered != NULL && memcmp(job->hash, job->answered, M1PG_HASH_SIZE) == 0;
 	job->request = request;		/* once nothing can fail: whoever frees the job wipes its texts */
 	MemoryContextSwitchTo(old);
 	p->wanted = true;
@@ -273,14 +249,14 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 
 		if (there && job->annotator_id != 0)
 			error = m1pg_try(job, prepare_row, &p);
-		if (error != NULL && m1pg_is_passing(error))
+		if (error != NULL && m1pg_is_passing(job, error))
 		{
 			if (p.definition != NULL)
 				p.definition->blocked = true;
 			m1pg_release(job, false, m1pg_job_retry_delay);
 		}
 		else if (error != NULL)
-			m1pg_fail_job(job, error, false);
+			m1pg_fail_job(job, error, M1_FAILED_ONCE);
 		if (!there || error != NULL || !p.wanted)
 			m1pg_free_job(job);
 		else
@@ -309,8 +285,8 @@ query_by_index(const char *sql, int n, Oid *types, Datum *values)
 static int
 claim(const char *sql, int n, Oid owner, dlist_head *jobs)
 {
-	Oid			types[4] = {INT8OID, INT4OID, FLOAT8OID, OIDOID};
-	Datum		values[4];
+	Oid			types[5] = {INT8OID, INT4OID, FLOAT8OID, OIDOID, INT4ARRAYOID};
+	Datum		values[5];
 	M1Job	  **claimed;
 	int			taken;
 
@@ -318,7 +294,8 @@ claim(const char *sql, int n, Oid owner, dlist_head *jobs)
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);
 	values[3] = ObjectIdGetDatum(owner);
-	taken = query_by_index(sql, 4, types, values);
+	values[4] = m1pg_annotators_aside();
+	taken = query_by_index(sql, 5, types, values);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
 		claimed[i] = make_job(i);
@@ -354,7 +331,7 @@ static int
 count_owners(M1Turns *turns, int n, dlist_head *jobs)
 {
 	Oid			types[1] = {OIDARRAYOID};
-	Datum		values[1] = {refused_owners()};
+	Datum		values[1] = {m1pg_refused_owners()};
 	int			n_owners = query_by_index(OWNERS_SQL, 1, types, values);
 	bool		isnull;
 	dlist_iter	iter;

@@ -12,9 +12,6 @@ extern int	m1pg_claim(int n, dlist_head *jobs);
 /* One job under which things have broken. To be called only when nothing is in flight. */
 extern int	m1pg_claim_suspect(dlist_head *jobs);
 extern bool m1pg_suspect_is_due(void);
-/* An owner's quota has no room: none of its jobs is taken for job_retry_delay, or until one has ended. */
-extern void m1pg_refuse_owner(Oid owner);
-extern void m1pg_admit_owner(Oid owner);
 /* When the next job is due, or the next is to be forgotten; 0 = never. */
 extern TimestampTz m1pg_next_due(void);
 extern void m1pg_forget_old(void);

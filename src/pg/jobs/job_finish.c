@@ -13,8 +13,10 @@
 #include "pg/jobs/annotator_rows.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
+#include "pg/jobs/job_aside.h"
 #include "pg/jobs/job_definition.h"
 #include "pg/jobs/job_lease.h"
+#include "pg/jobs/job_step.h"
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -23,7 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* A row that somebody else has locked is tried this often, at these intervals; then it is asked for anew, later. */
+/* A row that somebody else has locked is tried this often, at these intervals; then the answer is put by. */
 #define LOCKED_TRIES	20
 #define LOCKED_MS		250
 #define MOST_BACKOFF_MS	3600000.0
@@ -58,10 +60,10 @@ mark_row_failed(M1Job *job, void *arg)
 }
 
 void
-m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good)
+m1pg_fail_job(M1Job *job, const ErrorData *error, M1Failure failure)
 {
 	int			attempts = job->attempts + 1;
-	bool		dead = for_good || attempts >= job->max_attempts;
+	bool		dead = failure == M1_FAILED_FOR_GOOD || (failure == M1_FAILED_ONCE && attempts >= job->max_attempts);
 	Oid			types[9] = {
 		INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID
 	};
@@ -156,7 +158,7 @@ m1pg_finish_empty(M1Job *job, const M1Rows *rows)
 }
 
 static void
-write_row(M1Job *job, M1JobOutcome *outcome)
+write_row(M1Job *job)
 {
 	const M1Definition *d = m1pg_definition(job->annotator_id);
 	char	   *prompt;
@@ -166,15 +168,13 @@ write_row(M1Job *job, M1JobOutcome *outcome)
 		return;					/* and its jobs with it */
 	state = m1pg_row_read(d->rows, job->key, true, &prompt);
 	if (state == M1_ROW_LOCKED)
-	{
-		if (++job->write_tries >= LOCKED_TRIES)
-			m1pg_release(job, false, m1pg_job_retry_delay);
-		else
-			*outcome = M1_JOB_LATER;
-	}
-	else if (state == M1_ROW_GONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("minimax_m1: another transaction has the row locked"),
+				 errdetail("The answer is kept, and written when the lock is gone.")));
+	if (state == M1_ROW_GONE)
 		end_row_job(job, false);
-	else if (prompt == NULL || memcmp(m1pg_hash_prompt(prompt), job->hash, 32) != 0)
+	else if (prompt == NULL || memcmp(m1pg_hash_prompt(prompt), job->hash, M1PG_HASH_SIZE) != 0)
 		m1pg_release(job, false, 0);	/* what was answered is not asked any more */
 	else
 	{
@@ -194,7 +194,66 @@ write_result(M1Job *job, void *arg)
 	if (job->annotator_id == 0)
 		write_submitted(job);
 	else
-		write_row(job, arg);
+		write_row(job);
+}
+
+/* ---- answers that wait ---- */
+
+/* A step: puts the answer into the job's row, so that the next lease need not ask again for the same prompt. */
+static void
+put_by(M1Job *job, void *arg)
+{
+	Oid			types[4] = {INT8OID, TEXTOID, TEXTOID, BYTEAOID};
+	Datum		values[4];
+	char		nulls[4] = "    ";
+	bytea	   *hash = palloc(VARHDRSZ + M1PG_HASH_SIZE);
+
+	if (job->annotator_id == 0 || !m1pg_lock_lease(job))
+		return;
+	SET_VARSIZE(hash, VARHDRSZ + M1PG_HASH_SIZE);
+	memcpy(VARDATA(hash), job->hash, M1PG_HASH_SIZE);
+	values[0] = Int64GetDatum(job->id);
+	values[1] = PointerGetDatum(m1pg_text_from_utf8(job->done.content));
+	values[2] = text_or_null(text_of(job->done.reasoning), &nulls[2]);
+	values[3] = PointerGetDatum(hash);
+	(void) m1pg_query("UPDATE minimax_m1.job SET content = $2, reasoning = $3, answered = $4 WHERE id = $1",
+					  4, types, values, nulls, false);
+}
+
+/* The answer is not what the row can hold: another may be. */
+static void
+take_back(const M1Job *job)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(job->id)};
+
+	if (job->answered != NULL && m1pg_lock_lease(job))
+		(void) m1pg_query("UPDATE minimax_m1.job SET content = NULL, reasoning = NULL, answered = NULL WHERE id = $1",
+						  1, types, values, NULL, false);
+}
+
+static void
+put_by_and_fail(M1Job *job, ErrorData *error, M1Failure failure)
+{
+	ErrorData  *other = m1pg_try(job, put_by, NULL);
+
+	if (other != NULL)
+		m1pg_fail_job(job, other, M1_FAILED_ONCE);
+	else
+		m1pg_fail_job(job, error, failure);
+}
+
+/* Rows of its annotator have taken too much time. Nothing is wrong with this one. */
+static M1JobOutcome
+put_off(M1Job *job, TimestampTz until)
+{
+	ErrorData  *error = m1pg_try(job, put_by, NULL);
+
+	if (error != NULL)
+		m1pg_fail_job(job, error, M1_FAILED_ONCE);
+	else
+		m1pg_release(job, false, Max(1, (int) TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)));
+	return M1_JOB_OVER;
 }
 
 /* ---- which end ---- */
@@ -223,8 +282,10 @@ is_for_good(const m1_error *error)
 
 /* A lock, a deadlock, a serialization failure or a cancelled query: the answer is as good as before. */
 bool
-m1pg_is_passing(const ErrorData *error)
+m1pg_is_passing(const M1Job *job, const ErrorData *error)
 {
+	if (job->out_of_time)
+		return false;
 	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
 		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 }
@@ -262,28 +323,45 @@ finish_failed(M1Job *job)
 		m1pg_release(job, job->reached_engine && job->error.code == M1_E_UNAVAILABLE, 0);
 		return M1_JOB_OUTAGE;
 	}
-	m1pg_fail_job(job, m1pg_try(job, raise_error, NULL), is_for_good(&job->error));
+	m1pg_fail_job(job, m1pg_try(job, raise_error, NULL),
+				  is_for_good(&job->error) ? M1_FAILED_FOR_GOOD : M1_FAILED_ONCE);
+	return M1_JOB_OVER;
+}
+
+/* What a result that could not be written leads to. */
+static M1JobOutcome
+finish_unwritten(M1Job *job, ErrorData *error, bool may_wait)
+{
+	if (m1pg_is_passing(job, error))
+	{
+		/* one that has waited in the queue goes back there */
+		if (may_wait && job->answered == NULL && ++job->write_tries < LOCKED_TRIES)
+		{
+			job->write_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_MS);
+			return M1_JOB_LATER;
+		}
+		put_by_and_fail(job, error, M1_FAILED_PASSING);
+	}
+	else if (job->out_of_time)
+		put_by_and_fail(job, error, M1_FAILED_ONCE);
+	else
+	{
+		take_back(job);
+		m1pg_fail_job(job, error, M1_FAILED_ONCE);
+	}
 	return M1_JOB_OVER;
 }
 
 M1JobOutcome
-m1pg_finish(M1Job *job)
+m1pg_finish(M1Job *job, bool may_wait)
 {
-	M1JobOutcome outcome = M1_JOB_OVER;
+	TimestampTz aside_until = job->annotator_id != 0 ? m1pg_annotator_aside_until(job->annotator_id) : 0;
 	ErrorData  *error;
 
 	if (job->error.code != M1_OK)
 		return finish_failed(job);
-	error = m1pg_try(job, write_result, &outcome);
-	if (error != NULL)
-	{
-		outcome = M1_JOB_OVER;
-		if (m1pg_is_passing(error) && ++job->write_tries < LOCKED_TRIES)
-			outcome = M1_JOB_LATER;
-		else
-			m1pg_fail_job(job, error, false);
-	}
-	if (outcome == M1_JOB_LATER)
-		job->write_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_MS);
-	return outcome;
+	if (aside_until != 0)
+		return put_off(job, aside_until);
+	error = m1pg_try(job, write_result, NULL);
+	return error == NULL ? M1_JOB_OVER : finish_unwritten(job, error, may_wait);
 }

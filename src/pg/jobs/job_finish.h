@@ -16,11 +16,19 @@ typedef enum M1JobOutcome
 	M1_JOB_OVERLOAD				/* released: the request was refused for now */
 } M1JobOutcome;
 
-extern M1JobOutcome m1pg_finish(M1Job *job);
+/* `may_wait`: the answer may wait here for a row that is locked. */
+extern M1JobOutcome m1pg_finish(M1Job *job, bool may_wait);
+typedef enum M1Failure
+{
+	M1_FAILED_PASSING,			/* it will be better later: the job never ends of it */
+	M1_FAILED_ONCE,				/* it may be better: there are max_attempts */
+	M1_FAILED_FOR_GOOD
+} M1Failure;
+
 /* Records that an attempt has failed. */
-extern void m1pg_fail_job(M1Job *job, const ErrorData *error, bool for_good);
+extern void m1pg_fail_job(M1Job *job, const ErrorData *error, M1Failure failure);
 /* Whether the error says nothing about the job: it met with a lock, or was in another's way. */
-extern bool m1pg_is_passing(const ErrorData *error);
+extern bool m1pg_is_passing(const M1Job *job, const ErrorData *error);
 /* The row's prompt is NULL: so is its annotation. */
 extern void m1pg_finish_empty(M1Job *job, const M1Rows *rows);
 

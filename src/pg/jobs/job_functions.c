@@ -319,6 +319,11 @@ m1pg_wait_for(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 	m1pg_require_shared();
+	if (m1pg_is_runner())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("minimax_m1: the job runner cannot wait for jobs"),
+				 errdetail("It runs the triggers of annotated tables, and the jobs that it would wait for.")));
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),

@@ -9,6 +9,8 @@
 #include "pg/jobs/job_lease.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
+#include "pg/jobs/job_aside.h"
+#include "pg/jobs/job_step.h"
 #include "pg/settings.h"
 
 #include "catalog/pg_type.h"
@@ -113,11 +115,38 @@ m1pg_release(const M1Job *job, bool lost, int delay_ms)
 									 give_back(lost ? "true" : "false"), delay_ms, delay_ms));
 }
 
-void
-m1pg_release_orphans(void)
+/* The job did not let its runner go on: that is a failed attempt, and its annotator's others wait. */
+static void
+charge(int64 job)
 {
+	Oid			types[2] = {INT8OID, INT4OID};
+	Datum		values[2] = {Int64GetDatum(job), Int32GetDatum(m1pg_job_retry_delay)};
+	bool		isnull;
+	Datum		annotator;
+
+	if (m1pg_query("UPDATE minimax_m1.job SET attempts = attempts + 1,"
+				   " state = CASE WHEN attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END,"
+				   " finished_at = CASE WHEN attempts + 1 >= max_attempts THEN clock_timestamp() END,"
+				   " run_at = clock_timestamp() + least(3600000, $2 * power(2, least(attempts, 30))) * interval '1 ms',"
+				   " failed_at = clock_timestamp(), sqlstate = '57014',"
+				   " error = 'minimax_m1: the row could not be written, nor writing it be cancelled',"
+				   " detail = 'Triggers or other code of its table went on, and the job runner was restarted.',"
+				   " hint = 'They must not catch query_canceled.', " M1PG_NO_LEASE
+				   " WHERE id = $1 AND state = 'running' RETURNING annotator_id", 2, types, values, NULL, false) == 0)
+		return;
+	annotator = m1pg_result(0, 1, &isnull);
+	if (!isnull)
+		m1pg_put_annotator_aside(DatumGetInt32(annotator), m1pg_time_aside());
+}
+
+void
+m1pg_release_orphans(int64 blamed)
+{
+	if (blamed != 0)
+		charge(blamed);
 	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job WHERE state = 'running' AND "
 							   "(lease_until < clock_timestamp() OR NOT EXISTS (SELECT FROM pg_stat_activity a "
 							   "WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
-							   "FOR UPDATE SKIP LOCKED)", give_back("true")), 0, NULL, NULL, NULL, false);
+							   "FOR UPDATE SKIP LOCKED)", give_back(blamed != 0 ? "false" : "true")),
+					  0, NULL, NULL, NULL, false);
 }

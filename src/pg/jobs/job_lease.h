@@ -16,7 +16,7 @@ extern bool m1pg_lock_lease(const M1Job *job);
 extern void m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n);
 /* Gives the job back, due in so many milliseconds; `lost` when the engine went away under it. */
 extern void m1pg_release(const M1Job *job, bool lost, int delay_ms);
-/* Jobs whose runner is gone are due again. */
-extern void m1pg_release_orphans(void);
+/* Jobs whose runner is gone are due again. It may have ended because of one of them; 0 = not that we know. */
+extern void m1pg_release_orphans(int64 blamed);
 
 #endif							/* M1PG_JOB_LEASE_H */

@@ -15,11 +15,13 @@
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
+#include "pg/jobs/job_aside.h"
 #include "pg/jobs/job_claim.h"
 #include "pg/jobs/job_definition.h"
 #include "pg/jobs/job_finish.h"
 #include "pg/jobs/job_lease.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/job_step.h"
 #include "pg/jobs/jobs.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -44,6 +46,8 @@
 #define MOST_PAUSE_MS	30000
 /* When other databases wait for a runner, this one makes room after this. */
 #define FAIR_SHARE_MS	30000
+/* A turn holds locks on what it has written: after this, what is left is for the next. */
+#define TURN_MS			250
 /* The engine or its worker may be lost without a sign: while requests are in flight, no wait is longer than this. */
 #define LOOK_MS			1000
 
@@ -267,6 +271,19 @@ can_write(const M1Job *job, TimestampTz now)
 	return job->ended && (job->write_at == 0 || now >= job->write_at);
 }
 
+/* Results may wait here for their rows, but not pile up. */
+static bool
+may_wait(void)
+{
+	int			n = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &jobs)
+		if (dlist_container(M1Job, node, iter.cur)->write_at != 0)
+			n++;
+	return n < places();
+}
+
 static void
 finish_jobs(void)
 {
@@ -280,7 +297,9 @@ finish_jobs(void)
 
 		if (!can_write(job, now))
 			continue;
-		outcome = m1pg_finish(job);
+		if (TimestampDifferenceExceeds(now, GetCurrentTimestamp(), TURN_MS))
+			break;
+		outcome = m1pg_finish(job, may_wait());
 		if (outcome == M1_JOB_LATER)
 			continue;
 		if (outcome == M1_JOB_OUTAGE)
@@ -347,8 +366,7 @@ places_free(void)
 	dlist_foreach(iter, &jobs)
 		if (!dlist_container(M1Job, node, iter.cur)->ended)
 			n--;
-	/* nor may they pile up */
-	return Min(n, 4 * places() - n_jobs);
+	return n;
 }
 
 static void
@@ -395,7 +413,7 @@ turn_is_due(void)
 static void
 tidy_up(void)
 {
-	m1pg_release_orphans();
+	m1pg_release_orphans(m1pg_runner_take_blamed());
 	m1pg_forget_old();
 	tidied_at = GetCurrentTimestamp();
 }
@@ -438,6 +456,7 @@ set_up(Oid database)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	in_turn = false;
 	m1pg_definitions_init();
+	m1pg_steps_init();
 	/* what the database or a user has set is for sessions */
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);

@@ -38,6 +38,7 @@ typedef struct Place
 	TimestampTz starting_until; /* 0 = not being started */
 	TimestampTz running_since;
 	PGPROC	   *runner;			/* NULL = none */
+	int64		blamed;			/* the job because of which the last runner ended; 0 = none */
 } Place;
 
 typedef struct Shared
@@ -206,6 +207,7 @@ m1pg_jobs_engine_ready(void)
 /* ---- runners ---- */
 
 static bool joined = false;
+static Place *joined_place = NULL;
 
 static void
 leave(TimestampTz wake_at)
@@ -229,7 +231,7 @@ static void
 leave_at_exit(int code, Datum arg)
 {
 	if (joined)
-		leave(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS));
+		leave(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), joined_place->blamed != 0 ? 0 : RESTART_MS));
 }
 
 bool
@@ -246,6 +248,7 @@ m1pg_runner_join(void)
 		p->starting_until = 0;
 		p->wake_at = 0;
 		joined = true;
+		joined_place = p;
 	}
 	LWLockRelease(shared->lock);
 	if (joined)
@@ -258,6 +261,27 @@ m1pg_runner_leave(TimestampTz wake_at)
 {
 	leave(wake_at);
 	joined = false;
+}
+
+bool
+m1pg_is_runner(void)
+{
+	return joined_place != NULL;
+}
+
+void
+m1pg_runner_blame(int64 job)
+{
+	joined_place->blamed = job;
+}
+
+int64
+m1pg_runner_take_blamed(void)
+{
+	int64		job = joined_place->blamed;
+
+	joined_place->blamed = 0;
+	return job;
 }
 
 bool

@@ -25,6 +25,12 @@ extern void m1pg_jobs_cancel_wait(void);
 extern void m1pg_jobs_ended(void);
 /* false when the database has one. */
 extern bool m1pg_runner_join(void);
+/* Whether this process is a runner. */
+extern bool m1pg_is_runner(void);
+/* This runner ends because of a job: the next one is to know. May be called by a signal handler. */
+extern void m1pg_runner_blame(int64 job);
+/* The job because of which the last runner ended; 0 = none, or it has been asked for. */
+extern int64 m1pg_runner_take_blamed(void);
 /* When to start the next; 0 = when woken. */
 extern void m1pg_runner_leave(TimestampTz wake_at);
 /* Whether this runner was woken since the last call. */

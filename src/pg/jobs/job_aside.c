@@ -1,0 +1,105 @@
+/*
+ * job_aside.c
+ *	  Owners and annotators whose jobs a runner does not take for a while, so that
+ *	  others go on. It is known to this process alone: the next one learns it anew.
+ */
+#include "pg/jobs/job_aside.h"
+#include "pg/settings.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+typedef struct Aside
+{
+	uint32		id;				/* of a role or an annotator */
+	TimestampTz until;
+} Aside;
+
+typedef struct AsideList
+{
+	Aside	   *members;
+	int			n;
+} AsideList;
+
+static AsideList owners = {NULL, 0};
+static AsideList annotators = {NULL, 0};
+
+static void
+admit(AsideList *list, uint32 id)
+{
+	for (int i = 0; i < list->n; i++)
+		if (list->members[i].id == id)
+			list->members[i--] = list->members[--list->n];
+}
+
+static void
+put_aside(AsideList *list, uint32 id, int64 ms)
+{
+	Size		size = (list->n + 1) * sizeof *list->members;
+
+	admit(list, id);
+	list->members = list->members == NULL ? MemoryContextAlloc(TopMemoryContext, size) : repalloc(list->members, size);
+	list->members[list->n].id = id;
+	list->members[list->n++].until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
+
+/* Forgets those whose time is over. */
+static Datum
+ids_of(AsideList *list, Oid type)
+{
+	Datum	   *ids = palloc(Max(list->n, 1) * sizeof *ids);
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int i = 0; i < list->n; i++)
+		if (now < list->members[i].until)
+		{
+			ids[n] = UInt32GetDatum(list->members[i].id);
+			list->members[n++] = list->members[i];
+		}
+	list->n = n;
+	return PointerGetDatum(construct_array(ids, n, type, sizeof(uint32), true, TYPALIGN_INT));
+}
+
+void
+m1pg_refuse_owner(Oid owner)
+{
+	put_aside(&owners, owner, m1pg_job_retry_delay);
+}
+
+void
+m1pg_admit_owner(Oid owner)
+{
+	admit(&owners, owner);
+}
+
+Datum
+m1pg_refused_owners(void)
+{
+	return ids_of(&owners, OIDOID);
+}
+
+void
+m1pg_put_annotator_aside(int id, int64 ms)
+{
+	put_aside(&annotators, (uint32) id, ms);
+}
+
+TimestampTz
+m1pg_annotator_aside_until(int id)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < annotators.n; i++)
+		if (annotators.members[i].id == (uint32) id && now < annotators.members[i].until)
+			return annotators.members[i].until;
+	return 0;
+}
+
+Datum
+m1pg_annotators_aside(void)
+{
+	return ids_of(&annotators, INT4OID);
+}

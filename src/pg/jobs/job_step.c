@@ -1,0 +1,128 @@
+/*
+ * job_step.c
+ *	  A step of a job, in which code of others may run: triggers and all else that
+ *	  the owner of an annotated table attaches to it. Such code may sleep, wait or
+ *	  loop, and the runner has one thread for all jobs of its database.
+ *
+ *	  So a step has a time limit, minimax_m1.job_write_timeout, after which it is
+ *	  cancelled, as by statement_timeout. Code that catches the cancel has as long
+ *	  again; then the runner ends itself, and leaves word for the next one which job
+ *	  is to blame. And who takes much time waits: see put_aside.
+ */
+#include "pg/jobs/job_step.h"
+#include "pg/jobs/job_aside.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/settings.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/resowner.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+/* Beyond this a step is slow: its annotator is put aside for so many times as long, and keeps that share of time. */
+#define SLOW_MS			250
+#define ASIDE_FACTOR	10
+
+static TimeoutId last_limit;
+static volatile int64 current_job = 0;
+
+/* A signal handler. */
+static void
+end_runner(void)
+{
+	m1pg_runner_blame(current_job);
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+void
+m1pg_steps_init(void)
+{
+	last_limit = RegisterTimeout(USER_TIMEOUT, end_runner);
+}
+
+static void
+start_limits(const M1Job *job)
+{
+	current_job = job->id;
+	enable_timeout_after(STATEMENT_TIMEOUT, m1pg_job_write_timeout);
+	enable_timeout_after(last_limit, 2 * m1pg_job_write_timeout);
+}
+
+static void
+stop_limits(void)
+{
+	disable_timeout(last_limit, false);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	/* a cancel that came too late is for nobody */
+	QueryCancelPending = false;
+}
+
+static void
+put_aside(const M1Job *job, long elapsed)
+{
+	if (job->annotator_id != 0 && elapsed > SLOW_MS)
+		m1pg_put_annotator_aside(job->annotator_id, ASIDE_FACTOR * elapsed);
+}
+
+/* Says what was cancelled, and why. */
+static void
+explain(M1Job *job, ErrorData *error, long elapsed)
+{
+	job->out_of_time = error->sqlerrcode == ERRCODE_QUERY_CANCELED && elapsed >= m1pg_job_write_timeout;
+	if (!job->out_of_time)
+		return;
+	error->message = psprintf("minimax_m1: the row was not written within %d ms", m1pg_job_write_timeout);
+	error->detail = "What triggers and other code of its table do counts, and what they wait for.";
+	error->hint = "Let them do less, or raise minimax_m1.job_write_timeout.";
+}
+
+ErrorData *
+m1pg_try(M1Job *job, M1Step step, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	TimestampTz started = GetCurrentTimestamp();
+	ErrorData  *volatile error = NULL;
+	long		elapsed;
+
+	job->out_of_time = false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		start_limits(job);
+		step(job, arg);
+		stop_limits();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		stop_limits();
+		MemoryContextSwitchTo(job->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	elapsed = TimestampDifferenceMilliseconds(started, GetCurrentTimestamp());
+	if (error != NULL)
+	{
+		MemoryContextSwitchTo(job->context);
+		explain(job, error, elapsed);
+	}
+	put_aside(job, elapsed);
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+int64
+m1pg_time_aside(void)
+{
+	return (int64) ASIDE_FACTOR * 2 * m1pg_job_write_timeout;
+}

@@ -1,0 +1,140 @@
+# What the code of one annotated table does to the jobs of others: nothing of it holds them up for long.
+use strict;
+use warnings;
+use M1Test;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $limit = 1000;
+my $node = new_server('slow_rows', 'minimax_m1.job_retry_delay = 200', 'minimax_m1.max_requests = 2',
+	"minimax_m1.job_write_timeout = $limit");
+wait_ready($node);
+
+my $leak = 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar';
+my $template = q{E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n{body}'};
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub annotated_table
+{
+	my ($name, @options) = @_;
+	sql("CREATE TABLE $name (id int PRIMARY KEY, body text, topic text);" .
+		join(', ', "SELECT minimax_m1.create_annotator('$name', '$name', 'topic', $template", @options) . ')');
+}
+
+sub insert { my ($table, $n) = @_; sql("INSERT INTO $table SELECT i, '$leak' FROM generate_series(1, $n) i"); }
+
+sub wait_attempts
+{
+	my ($name, $n) = @_;
+	wait_for("attempts at $name", sub { sql("SELECT coalesce(max(attempts), 0) >= $n FROM minimax_m1.jobs WHERE annotator = '$name'") eq 't' });
+}
+
+# How many answers the model has given.
+sub answers { return sql('SELECT coalesce(sum(requests), 0) FROM minimax_m1.usage'); }
+
+# Submits a job while rows of the table are at their worst, and tells how long it took.
+sub victim
+{
+	my $start = time();
+	my $job = sql(q{SELECT minimax_m1.submit('Hello.')});
+	sql("CALL minimax_m1.wait_for(ARRAY[$job], '1 min')");
+	return time() - $start;
+}
+
+# ---- code that takes its time, of many kinds ----
+
+my %kinds = (
+	sleeps => 'PERFORM pg_sleep(100)',
+	loops => 'LOOP NULL; END LOOP',
+	waits => q{CALL minimax_m1.wait_for(ARRAY[1])},
+	asks => q{LOOP EXIT WHEN (minimax_m1.poll((SELECT max(id) FROM minimax_m1.jobs))).state = 'done'; END LOOP},
+	locks => 'PERFORM pg_advisory_lock(4711)',
+	tries => q{LOOP BEGIN PERFORM 1 FROM held FOR UPDATE; EXIT; EXCEPTION WHEN lock_not_available THEN NULL; END; END LOOP});
+
+sql('CREATE TABLE held AS SELECT 1 AS a');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; SELECT pg_advisory_lock(4711); SELECT * FROM held FOR UPDATE');
+for my $kind (sort keys %kinds)
+{
+	annotated_table($kind, 'max_attempts => 2');
+	sql(qq{
+		CREATE FUNCTION $kind() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS \$\$
+		BEGIN $kinds{$kind}; RETURN new; END \$\$;
+		CREATE TRIGGER slow BEFORE UPDATE ON $kind FOR EACH ROW EXECUTE FUNCTION $kind()});
+	insert($kind, 5);
+}
+annotated_table('quick');
+insert('quick', 5);
+my @took = ();
+for (1 .. 10)
+{
+	push @took, victim();
+}
+diag("jobs beside them took @took s");
+@took = sort { $a <=> $b } @took;
+# each kind is met once, one after the other
+cmp_ok($took[-1], '<', (2 + keys %kinds) * $limit / 1000, 'jobs beside them are done');
+cmp_ok($took[5], "<", 3 * $limit / 1000, 'and most of them soon');
+is(sql('SELECT count(*) FROM quick WHERE topic IS NOT NULL'), '5', 'and quick rows');
+wait_for('each kind has failed', sub {
+		sql(q{SELECT count(DISTINCT annotator) FROM minimax_m1.job_errors}) eq scalar(keys %kinds) }, 120);
+is(sql(q{SELECT DISTINCT sqlstate FROM minimax_m1.job_errors WHERE annotator NOT IN ('locks', 'waits')}), '57014', 'what takes too long has failed');
+is(sql(q{SELECT DISTINCT sqlstate FROM minimax_m1.job_errors WHERE annotator = 'locks'}), '55P03', 'or what waits for a lock');
+like(sql(q{SELECT DISTINCT sqlstate || ' ' || error FROM minimax_m1.job_errors WHERE annotator = 'waits'}),
+	qr/^55000 .*the job runner cannot wait/, 'waiting for jobs is refused');
+
+# The end of such an annotator does not wait for its rows.
+my $start = time();
+sql(qq{SELECT minimax_m1.drop_annotator('$_')}) for sort keys %kinds;
+cmp_ok(time() - $start, '<', 5 * $limit / 1000, 'drop_annotator does not wait long');
+$holder->quit;
+
+# ---- an answer that was too slow to be written is not asked for again ----
+
+annotated_table('dozing');
+sql(q{
+	CREATE TABLE nap AS SELECT 100::float8 AS seconds;
+	CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep((SELECT seconds FROM public.nap)); RETURN new; END';
+	CREATE TRIGGER slow BEFORE UPDATE ON dozing FOR EACH ROW EXECUTE FUNCTION doze()});
+my $asked = answers();
+insert('dozing', 1);
+wait_attempts('dozing', 1);
+sql('UPDATE nap SET seconds = 0');
+wait_for('the row is written', sub { sql(q{SELECT topic FROM dozing}) eq 'hardware' });
+is(answers() - $asked, 1, 'the model was asked once');
+
+# ---- code that is deaf to a cancel ----
+
+annotated_table('deaf', 'max_attempts => 1');
+sql(q{
+	CREATE FUNCTION deaf() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		LOOP BEGIN PERFORM pg_sleep(1000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;
+	END $$;
+	CREATE TRIGGER slow BEFORE UPDATE ON deaf FOR EACH ROW EXECUTE FUNCTION deaf()});
+insert('deaf', 1);
+wait_attempts('deaf', 1);
+is(sql(q{SELECT state || ' ' || sqlstate FROM minimax_m1.job_errors WHERE annotator = 'deaf'}), 'failed 57014', 'is ended, and has failed');
+cmp_ok(victim(), '<', 6 * $limit / 1000, 'others go on');
+is(sql('SELECT max(losses) FROM minimax_m1.job'), '0', 'and nobody else is to blame');
+
+# ---- rows that are locked ----
+
+annotated_table('locked');
+my $locker = $node->background_psql('postgres');
+$node->safe_psql('postgres', q{SELECT minimax_m1.alter_annotator('locked', enabled => false)});
+insert('locked', 20);
+$locker->query_safe('BEGIN; SELECT count(*) FROM (SELECT FROM locked FOR UPDATE) l');
+$asked = answers();
+sql(q{SELECT minimax_m1.alter_annotator('locked', enabled => true)});
+cmp_ok(victim(), '<', 10, 'locked rows leave room for others');
+wait_attempts('locked', 2);
+like(sql(q{SELECT DISTINCT state || ' ' || sqlstate FROM minimax_m1.job_errors WHERE annotator = 'locked'}), qr/^pending 55P03/m, 'attempts are counted');
+cmp_ok(sql(q{SELECT max(run_at - clock_timestamp()) > '100 ms' FROM minimax_m1.job WHERE attempts > 1}), 'eq', 't', 'with growing pauses');
+$locker->query_safe('ROLLBACK');
+wait_for('the rows are written', sub { sql(q{SELECT count(*) FROM locked WHERE topic = 'hardware'}) eq '20' });
+is(answers() - $asked, 21, 'each answer was asked for once');
+$locker->quit;
+
+done_testing();
