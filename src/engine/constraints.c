@@ -87,7 +87,7 @@ find_or_compile(m1_constraints *cs, const m1w_generate *g, m1_constraint **out, 
 	if (cs->vocabulary == NULL &&
 		(status = m1_vocabulary_create(cs->tokenizer, cs->n_tokens, &cs->vocabulary, err)) != M1_OK)
 		return status;
-	status = m1_constraint_compile(kind, g->constraint_text, scored, cs->vocabulary, out, err);
+	status = m1_constraint_compile(kind, g->constraint_text, scored, cs->vocabulary, NULL, out, err);
 	if (status != M1_OK)
 		return status;
 	if (cs->n_kept == KEPT)

@@ -498,7 +498,7 @@ m1_request_choose(m1_request *r, m1_error *err)
 void
 m1_request_fill_mask(m1_request *r)
 {
-	r->mask_error.code = m1_cursor_mask(r->cursor, r->max_tokens - r->completion_tokens, r->mask, &r->mask_error);
+	r->mask_error.code = m1_cursor_mask(r->cursor, r->max_tokens - r->completion_tokens, NULL, r->mask, &r->mask_error);
 }
 
 bool

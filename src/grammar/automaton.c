@@ -39,6 +39,8 @@ struct m1_automaton
 	size_t n_stacks, cap_stacks;
 	table state_index;
 	table stack_index;
+	int64_t left; /* units of work */
+	m1_work *work;
 
 	/* work space of one step */
 	m1_place *todo;
@@ -243,6 +245,28 @@ follow(m1_automaton *a, bool *accepting)
 	return true;
 }
 
+/* ---- work ---- */
+
+void
+m1_automaton_allow(m1_automaton *a, int64_t units, m1_work *work)
+{
+	a->left = units;
+	a->work = work;
+}
+
+bool
+m1_automaton_goes_on(m1_automaton *a, int64_t units)
+{
+	a->left -= units;
+	return a->left >= 0 && m1_work_goes_on(a->work, (size_t) units);
+}
+
+int64_t
+m1_automaton_left(const m1_automaton *a)
+{
+	return a->left;
+}
+
 /* ---- states ---- */
 
 static uint64_t
@@ -375,6 +399,11 @@ explore(m1_automaton *a, int32_t state, uint8_t byte)
 		a->n_places = first;
 		return M1_AUTOMATON_TOO_LARGE;
 	}
+	if (!m1_automaton_goes_on(a, (int64_t) (from.n + a->n_met * M1_PLACE_WORK)))
+	{
+		a->n_places = first;
+		return M1_AUTOMATON_TOO_LARGE;
+	}
 	to = intern(a, first, accepting);
 	if (to != M1_AUTOMATON_TOO_LARGE)
 		a->next[(size_t) state * (size_t) a->nfa->n_classes + a->nfa->class_of[byte]] = to;
@@ -443,6 +472,7 @@ m1_automaton_create(const m1_nfa *nfa)
 	if (a == NULL)
 		return NULL;
 	a->nfa = nfa;
+	a->left = INT64_MAX;
 	if (!start(a))
 	{
 		m1_automaton_free(a);
@@ -522,6 +552,7 @@ m1_automaton_compact(m1_automaton *a, int32_t **roots, size_t n)
 		for (size_t i = 0; i < n; i++)
 			*roots[i] = numbers[i];
 		free_contents(a);
+		m1_automaton_allow(fresh, a->left, a->work);
 		*a = *fresh;
 		free(fresh);
 	}

@@ -12,7 +12,7 @@
 #include "grammar/nfa.h"
 
 #define M1_AUTOMATON_DEAD (-1)		/* no text goes on like this */
-#define M1_AUTOMATON_TOO_LARGE (-2) /* more states than are worth having, or memory ran out */
+#define M1_AUTOMATON_TOO_LARGE (-2) /* more states or work than it may have, or memory ran out */
 #define M1_AUTOMATON_START 0
 
 /* A place in the nfa: a node that reads a byte, and the calls to return from. */
@@ -36,6 +36,17 @@ typedef struct m1_automaton m1_automaton;
 /* The nfa must outlive it. NULL when it is too large from the start. */
 m1_automaton *m1_automaton_create(const m1_nfa *nfa);
 void m1_automaton_free(m1_automaton *a);
+
+/*
+ * Bounds what is done from now on to so many units, a step that is known being one and a place of a new state
+ * M1_PLACE_WORK; `work`, which may be NULL, can end it sooner. Without a call there is no bound.
+ */
+#define M1_PLACE_WORK 8
+void m1_automaton_allow(m1_automaton *a, int64_t units, m1_work *work);
+/* Before so many are done by the caller. false: they are not to be. */
+bool m1_automaton_goes_on(m1_automaton *a, int64_t units);
+/* What is left of them; below 0 when they were not enough. */
+int64_t m1_automaton_left(const m1_automaton *a);
 
 /* The state after one more byte, or M1_AUTOMATON_DEAD or _TOO_LARGE. */
 int32_t m1_automaton_step(m1_automaton *a, int32_t state, uint8_t byte);

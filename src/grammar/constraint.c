@@ -44,8 +44,19 @@ struct m1_cursor
 {
 	m1_constraint *constraint;
 	int32_t state;
+	int64_t work_left;			/* for masks */
 	m1_cursor *previous, *next; /* in the constraint's list */
 };
+
+/* Before anything is parsed: what is parsed takes many times as much. */
+static m1_status
+check_size(m1_slice text, m1_error *err)
+{
+	if (text.len <= M1_CONSTRAINT_MAX_BYTES)
+		return M1_OK;
+	return m1_fail(err, M1_E_UNSUPPORTED, "the constraint has %zu bytes: more than %d", text.len,
+				   M1_CONSTRAINT_MAX_BYTES);
+}
 
 /* ---- choices ---- */
 
@@ -93,10 +104,14 @@ copy_choices(const json_t *array, char **choices, m1_error *err)
 m1_status
 m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err)
 {
-	json_t *array = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
+	json_t *array = NULL;
 	m1_status status;
 
 	*choices = NULL;
+	*n = 0;
+	if ((status = check_size(text, err)) != M1_OK)
+		return status;
+	array = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
 	*n = json_array_size(array);
 	if (*n == 0)
 		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");
@@ -218,11 +233,19 @@ write_reasoning(m1_nfa *nfa, int32_t answer)
 	return start;
 }
 
+/* Why the automaton did not go on. */
 static m1_status
-too_complex(m1_error *err)
+too_complex(const m1_automaton *a, m1_work *work, m1_error *err)
 {
+	if (!m1_work_goes_on(work, 0))
+		return m1_work_stopped(work, "the constraint", err);
 	m1_fail(err, M1_E_UNSUPPORTED, "the constraint is too complex");
-	m1_error_detail(err, "It has too many ways to read one and the same text, or memory ran out.");
+	if (a != NULL && m1_automaton_left(a) < 0)
+		m1_error_detail(err,
+						"To find out what may come next takes more than %lld steps for one token, or %lld for a reply.",
+						(long long) M1_MASK_WORK, (long long) M1_CURSOR_WORK);
+	else
+		m1_error_detail(err, "It has too many ways to read one and the same text, or memory ran out.");
 	m1_error_hint(err, "Make alternatives and repetitions that begin differently.");
 	return M1_E_UNSUPPORTED;
 }
@@ -234,7 +257,7 @@ looks_like_reasoning(const m1_nfa *nfa, bool *looks, m1_error *err)
 	m1_automaton *a = m1_automaton_create(nfa);
 
 	if (a == NULL)
-		return too_complex(err);
+		return too_complex(NULL, nfa->work, err);
 	*looks = false;
 	for (const char *c = "< \t\r\n"; *c != '\0'; c++)
 		*looks |= m1_automaton_step(a, M1_AUTOMATON_START, (uint8_t) *c) != M1_AUTOMATON_DEAD;
@@ -242,6 +265,7 @@ looks_like_reasoning(const m1_nfa *nfa, bool *looks, m1_error *err)
 	return M1_OK;
 }
 
+/* Measures the answer and the reply around it together: rules that begin where the answer does, or with reasoning. */
 static m1_status
 compile(m1_constraint *c, m1_slice text, m1_error *err)
 {
@@ -249,12 +273,13 @@ compile(m1_constraint *c, m1_slice text, m1_error *err)
 	bool must_reason = c->scored;
 	int32_t answer;
 	int32_t reasoning;
+	int32_t either;
 	m1_status status;
 
-	if (!m1_nfa_init(nfa))
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
 	if ((status = write_answer(c, text, &answer, err)) != M1_OK)
 		return status;
+	reasoning = write_reasoning(nfa, answer);
+	either = m1_nfa_split(nfa, reasoning, answer);
 	nfa->top = m1_nfa_new_rule(nfa, false);
 	m1_nfa_set_rule(nfa, nfa->top, answer);
 	if ((status = m1_nfa_finish(nfa, err)) != M1_OK)
@@ -263,11 +288,8 @@ compile(m1_constraint *c, m1_slice text, m1_error *err)
 		c->room = nfa->nodes[answer].shortest;
 	if (!must_reason && (status = looks_like_reasoning(nfa, &must_reason, err)) != M1_OK)
 		return status;
-	reasoning = write_reasoning(nfa, answer);
-	m1_nfa_set_rule(nfa, nfa->top, must_reason ? reasoning : m1_nfa_split(nfa, reasoning, answer));
-	if ((status = m1_nfa_finish(nfa, err)) != M1_OK)
-		return status;
-	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(err);
+	m1_nfa_set_rule(nfa, nfa->top, must_reason ? reasoning : either);
+	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(NULL, nfa->work, err);
 }
 
 static void
@@ -285,13 +307,18 @@ destroy(m1_constraint *c)
 }
 
 m1_status
-m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_constraint **out,
-					  m1_error *err)
+m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_work *work,
+					  m1_constraint **out, m1_error *err)
 {
-	m1_constraint *c = calloc(1, sizeof *c);
+	m1_constraint *c;
 	m1_status status = M1_OK;
 
 	*out = NULL;
+	if ((status = check_size(text, err)) != M1_OK)
+		return status;
+	if (!m1_work_goes_on(work, text.len))
+		return m1_work_stopped(work, "the constraint", err);
+	c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
 	pthread_mutex_init(&c->lock, NULL);
@@ -300,7 +327,7 @@ m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const
 	c->scored = scored;
 	c->vocabulary = v;
 	c->text_len = text.len;
-	if ((c->text = malloc(text.len + 1)) == NULL)
+	if ((c->text = malloc(text.len + 1)) == NULL || !m1_nfa_init(&c->nfa, work))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
 	else
 		memcpy(c->text, text.data, text.len);
@@ -309,6 +336,7 @@ m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const
 		destroy(c);
 		return status;
 	}
+	c->nfa.work = NULL;
 	*out = c;
 	return M1_OK;
 }
@@ -395,6 +423,7 @@ m1_cursor_create(m1_constraint *c)
 	m1_constraint_retain(c);
 	cursor->constraint = c;
 	cursor->state = M1_AUTOMATON_START;
+	cursor->work_left = M1_CURSOR_WORK;
 	pthread_mutex_lock(&c->lock);
 	cursor->next = c->cursors;
 	if (cursor->next != NULL)
@@ -429,18 +458,20 @@ m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err)
 {
 	m1_constraint *c = cursor->constraint;
 	int32_t state = cursor->state;
+	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&c->lock);
+	m1_automaton_allow(c->automaton, M1_MASK_WORK, NULL);
 	for (size_t i = 0; i < bytes.len && state >= 0; i++)
 		state = m1_automaton_step(c->automaton, state, (uint8_t) bytes.data[i]);
 	if (state >= 0)
 		cursor->state = state;
+	else if (state == M1_AUTOMATON_TOO_LARGE)
+		status = too_complex(c->automaton, NULL, err);
+	else
+		status = m1_fail(err, M1_E_INTERNAL, "the reply has left its constraint");
 	pthread_mutex_unlock(&c->lock);
-	if (state >= 0)
-		return M1_OK;
-	if (state == M1_AUTOMATON_TOO_LARGE)
-		return too_complex(err);
-	return m1_fail(err, M1_E_INTERNAL, "the reply has left its constraint");
+	return status;
 }
 
 bool
@@ -540,13 +571,21 @@ fill_mask(m1_cursor *cursor, int32_t limit, uint64_t *mask)
 }
 
 m1_status
-m1_cursor_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask, m1_error *err)
+m1_cursor_mask(m1_cursor *cursor, int tokens_left, m1_work *work, uint64_t *mask, m1_error *err)
 {
 	m1_constraint *c = cursor->constraint;
-	bool ok;
+	const int64_t saved = cursor->work_left + M1_TOKEN_WORK + 2 * c->vocabulary->all.n;
+	const int64_t allowed = saved < M1_MASK_WORK ? saved : M1_MASK_WORK;
+	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&c->lock);
-	ok = fill_mask(cursor, limit_of(c, tokens_left), mask);
+	m1_automaton_allow(c->automaton, allowed, work);
+	if (!fill_mask(cursor, limit_of(c, tokens_left), mask))
+		status = too_complex(c->automaton, work, err);
+	cursor->work_left = saved - (allowed - m1_automaton_left(c->automaton));
+	m1_automaton_allow(c->automaton, 0, NULL);
 	pthread_mutex_unlock(&c->lock);
-	return ok ? M1_OK : too_complex(err);
+	if (cursor->work_left > M1_CURSOR_WORK)
+		cursor->work_left = M1_CURSOR_WORK;
+	return status;
 }

@@ -11,9 +11,20 @@
 #ifndef M1_GRAMMAR_CONSTRAINT_H
 #define M1_GRAMMAR_CONSTRAINT_H
 
+#include "base/work.h"
 #include "grammar/vocabulary.h"
 
 #define M1_MAX_CHOICES 10000
+#define M1_CONSTRAINT_MAX_BYTES (1 << 20)
+
+/*
+ * Work that masks may take, in units of some nanoseconds: one mask, and all of a reply. A cursor may do the latter from
+ * the start; with each mask that it asks for it gets as much as an ordinary one takes, up to the same again. Other
+ * requests wait for it: hence so little.
+ */
+#define M1_MASK_WORK ((int64_t) 8 << 20)
+#define M1_CURSOR_WORK ((int64_t) 16 << 20)
+#define M1_TOKEN_WORK ((int64_t) 128 << 10) /* and twice the nodes of the vocabulary's trie */
 
 /* What the text of a constraint is. */
 typedef enum m1_constraint_kind
@@ -29,9 +40,10 @@ typedef struct m1_cursor m1_cursor;
 /*
  * Compiles the text. Scored choices are not constrained themselves: their constraint ends where the answer begins. The
  * vocabulary must outlive it. M1_E_INVALID_ARGUMENT and M1_E_UNSUPPORTED name the part of the text that is at fault.
+ * `work`, which may be NULL, is asked every few milliseconds.
  */
 m1_status m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v,
-								m1_constraint **out, m1_error *err);
+								m1_work *work, m1_constraint **out, m1_error *err);
 void m1_constraint_retain(m1_constraint *c);
 /* Forgets the constraint when nobody retains it and no cursor is left. NULL is allowed. */
 void m1_constraint_release(m1_constraint *c);
@@ -60,8 +72,9 @@ bool m1_cursor_at_end(m1_cursor *cursor, bool *only);
  * Fills mask [vocabulary words] with the tokens that may come next when at most `tokens_left` are left, the end of turn
  * included. When those run short, only tokens from which the shortest end can still be reached are in it, if there are
  * any; choices are never shortened like that. M1_E_UNSUPPORTED when the constraint turns out to be too complex.
+ * `work`, which may be NULL, is asked every few milliseconds.
  */
-m1_status m1_cursor_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask, m1_error *err);
+m1_status m1_cursor_mask(m1_cursor *cursor, int tokens_left, m1_work *work, uint64_t *mask, m1_error *err);
 /* The same, if it takes no time because the mask is known already. */
 bool m1_cursor_known_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask);
 

@@ -408,8 +408,6 @@ parse(m1_slice text, json_t **root, m1_error *err)
 {
 	json_error_t where;
 
-	if (text.len > M1_SCHEMA_MAX_BYTES)
-		return m1_fail(err, M1_E_UNSUPPORTED, "JSON schema: it is longer than %d bytes", M1_SCHEMA_MAX_BYTES);
 	*root = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
 	if (*root == NULL)
 	{

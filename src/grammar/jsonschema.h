@@ -11,7 +11,6 @@
 
 #include "grammar/nfa.h"
 
-#define M1_SCHEMA_MAX_BYTES (1 << 20)
 #define M1_SCHEMA_MAX_COUNT 10000 /* of characters or items; greater maxima mean this one */
 
 /*

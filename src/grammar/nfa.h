@@ -3,14 +3,15 @@
  * so that nesting and recursion are one thing.
  *
  * The compilers of constraints (regex.h, jsonschema.h, constraint.h) build it backwards: each function takes the node
- * that follows and returns the one that begins. A failure (too many nodes, out of memory) is kept until m1_nfa_finish
- * reports it. Built by one thread; immutable afterwards.
+ * that follows and returns the one that begins. A failure (too many nodes, out of memory, told to stop) is kept until
+ * m1_nfa_finish reports it. Built by one thread; immutable afterwards.
  */
 #ifndef M1_GRAMMAR_NFA_H
 #define M1_GRAMMAR_NFA_H
 
 #include "base/buf.h"
 #include "base/status.h"
+#include "base/work.h"
 
 /* Bounds that keep any constraint's memory and time small. */
 #define M1_NFA_MAX_NODES (1 << 19)
@@ -52,9 +53,10 @@ typedef struct m1_nfa
 	int n_nodes, cap_nodes;
 	m1_nfa_rule *rules;
 	int n_rules, cap_rules;
-	int top; /* the rule that is the whole text */
+	int top;	   /* the rule that is the whole text */
+	m1_work *work; /* of whoever builds it, or NULL; not used once it is finished */
 	bool failed;
-	bool too_large;
+	const char *too_many;  /* "nodes" or "rules", when that is why */
 	uint8_t class_of[256]; /* bytes that no node tells apart have the same class */
 	int n_classes;
 	uint8_t byte_of[256]; /* one byte of each class */
@@ -66,7 +68,7 @@ typedef struct m1_range
 	uint32_t low, high;
 } m1_range;
 
-bool m1_nfa_init(m1_nfa *nfa);
+bool m1_nfa_init(m1_nfa *nfa, m1_work *work);
 void m1_nfa_free(m1_nfa *nfa);
 
 /* ---- building ---- */
@@ -86,7 +88,7 @@ void m1_nfa_close_loop(m1_nfa *nfa, int32_t loop, int32_t body);
 int m1_nfa_new_rule(m1_nfa *nfa, bool nests);
 void m1_nfa_set_rule(m1_nfa *nfa, int rule, int32_t start);
 
-/* All is built and `top` is set: checks and measures. The errors speak of "the constraint". */
+/* Once `top` is set: checks and measures, in time that grows like the nodes. Errors say "the constraint". */
 m1_status m1_nfa_finish(m1_nfa *nfa, m1_error *err);
 
 #endif

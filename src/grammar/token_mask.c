@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#define WALK_STEPS 1024		/* between two looks at the work that is left */
 #define MAX_LEVEL_STATES 24 /* different states after so many characters of text: beyond, the walk is as good */
 
 /* ---- any text of n characters ---- */
@@ -65,6 +66,8 @@ step_range(m1_automaton *a, const level *from, const uint8_t range[2], level *to
 	const m1_nfa *nfa = m1_automaton_nfa(a);
 
 	to->n = 0;
+	to->too_many |=
+		!m1_automaton_goes_on(a, (int64_t) from->n * (nfa->class_of[range[1]] - nfa->class_of[range[0]] + 1));
 	for (int c = nfa->class_of[range[0]]; c <= nfa->class_of[range[1]] && !to->too_many; c++)
 		for (int i = 0; i < from->n; i++)
 			add_state(to, m1_automaton_step(a, from->states[i], nfa->byte_of[c]));
@@ -175,10 +178,13 @@ walk(m1_automaton *a, const m1_vocabulary *v, const m1_trie *trie, int32_t state
 	int32_t states[M1_TRIE_MAX_DEPTH + 1]; /* after so many bytes */
 	m1_transitions t = m1_automaton_transitions(a);
 	int32_t i = 0;
+	int steps = 0;
 
 	states[0] = state;
 	while (i < trie->n)
 	{
+		if (++steps % WALK_STEPS == 0 && !m1_automaton_goes_on(a, WALK_STEPS))
+			return false;
 		const m1_trie_node *n = &trie->nodes[i];
 		int32_t to = t.next[(size_t) states[n->depth] * t.n_classes + t.class_of[n->byte]];
 

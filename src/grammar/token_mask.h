@@ -15,7 +15,8 @@
 /*
  * Fills mask [v->words] for the state; the end of turn is among the tokens where the state is an end. Tokens after
  * which the end is more than `limit` bytes away are left out. *farthest: the greatest distance from an end after any of
- * the tokens, at least (or M1_NO_LIMIT where it was not worth finding out). false when memory ran out.
+ * the tokens, at least (or M1_NO_LIMIT where it was not worth finding out). false when memory ran out, or the work that
+ * the automaton was allowed.
  */
 bool m1_token_mask(m1_automaton *a, const m1_vocabulary *v, int32_t state, int32_t limit, uint64_t *mask,
 				   int32_t *farthest);

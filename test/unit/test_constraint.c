@@ -31,7 +31,7 @@ compile(m1_constraint_kind kind, const char *text)
 	m1_constraint *c;
 	m1_error err;
 
-	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, &c, &err) != M1_OK)
+	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, NULL, &c, &err) != M1_OK)
 		fail_msg("%s: %s (%s)", text, err.message, err.detail);
 	return c;
 }
@@ -42,7 +42,7 @@ refuse(m1_constraint_kind kind, const char *text, m1_status status, const char *
 	m1_constraint *c;
 	m1_error err;
 
-	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, &c, &err) != status)
+	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, NULL, &c, &err) != status)
 		fail_msg("%s was not refused with %s", text, m1_status_name(status));
 	assert_null(c);
 	if (strstr(err.message, message) == NULL || strstr(err.detail, detail) == NULL)
@@ -89,7 +89,7 @@ random_reply(m1_constraint *c, uint64_t *random, int n, m1_buf *answer)
 	{
 		int32_t id;
 
-		assert_ok(m1_cursor_mask(cursor, n, mask, &err));
+		assert_ok(m1_cursor_mask(cursor, n, NULL, mask, &err));
 		assert_true(count_allowed() > 0);
 		id = pick_allowed(random);
 		n--;
@@ -126,7 +126,7 @@ assert_possible(m1_constraint *c, const char *answer, uint64_t *random)
 			int32_t best = -1;
 			m1_slice piece;
 
-			assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+			assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
 			/* each token that the answer goes on with must be allowed; one of them is taken */
 			for (int32_t id = 0; id < vocabulary->n_tokens; id++)
 			{
@@ -144,7 +144,7 @@ assert_possible(m1_constraint *c, const char *answer, uint64_t *random)
 			assert_ok(m1_cursor_read(cursor, piece, &err));
 			at += piece.len;
 		}
-		assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+		assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
 		if (!m1_mask_has(mask, vocabulary->eos) || !m1_cursor_at_end(cursor, &only))
 			fail_msg("\"%s\" may not end", answer);
 		m1_cursor_free(cursor);
@@ -824,7 +824,7 @@ allowed(m1_cursor *cursor, const char *token)
 {
 	m1_error err;
 
-	assert_ok(m1_cursor_mask(cursor, 100000, mask, &err));
+	assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
 	for (int32_t id = 0; id < vocabulary->n_tokens; id++)
 	{
 		m1_slice piece = m1_tokenizer_piece(tokenizer, id);
@@ -941,7 +941,7 @@ test_masks_of_the_released_vocabulary(void **state)
 		m1_automaton *a;
 		int32_t start;
 
-		assert_true(m1_nfa_init(&nfa));
+		assert_true(m1_nfa_init(&nfa, NULL));
 		if (cases[i].regex)
 			assert_ok(m1_regex_compile(&nfa, m1_slice_of(cases[i].text), M1_REGEX_WHOLE, m1_nfa_characters,
 									   M1_NFA_RETURN, &start, &err));
@@ -985,7 +985,7 @@ test_budgets_keep_cursors(void **state)
 	for (int i = 0; i < 19000; i++)
 	{
 		if (i % 2 == 0)
-			assert_ok(m1_cursor_mask(ahead, 1 << 30, mask, &err));
+			assert_ok(m1_cursor_mask(ahead, 1 << 30, NULL, mask, &err));
 		assert_ok(m1_cursor_read(ahead, m1_slice_of("q"), &err));
 	}
 	assert_ok(m1_cursor_read(behind, m1_slice_of("c 12x"), &err));
@@ -997,6 +997,174 @@ test_budgets_keep_cursors(void **state)
 	assert_true(m1_cursor_at_end(behind, &only) && only);
 	m1_cursor_free(behind);
 	m1_cursor_free(ahead);
+	m1_constraint_release(c);
+}
+
+/* ---- bounds of work ---- */
+
+/* How many masks a reply gets that goes on with the text again and again, up to `most`. */
+static int
+masks_before_refusal(const char *pattern, const char *text, int most, m1_error *why)
+{
+	m1_constraint *c = compile(M1_CONSTRAINT_REGEX, pattern);
+	m1_cursor *cursor = m1_cursor_create(c);
+	m1_error err;
+	int n = 0;
+
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
+	while (n < most && m1_cursor_mask(cursor, 1 << 20, NULL, mask, why) == M1_OK)
+	{
+		assert_ok(m1_cursor_read(cursor, m1_slice_of(text), &err));
+		n++;
+	}
+	m1_cursor_free(cursor);
+	m1_constraint_release(c);
+	return n;
+}
+
+/* Each alternative remembers where its letter was. */
+static void
+put_alternatives(m1_buf *pattern, int n)
+{
+	char one[64];
+
+	for (int i = 0; i < n; i++)
+	{
+		snprintf(one, sizeof one, "%s.{0,200}%c.{0,200}", i > 0 ? "|" : "", 'a' + i);
+		m1_buf_puts(pattern, one);
+	}
+	assert_non_null(m1_buf_cstr(pattern));
+}
+
+static void
+test_masks_are_bounded(void **state)
+{
+	static const struct
+	{
+		const char *pattern;
+		const char *text;
+	} ordinary[] = {{"(.{1,80}\n){1,500}", "the end\n"},
+					{".{3,4000}", "the "},
+					{"(\\w+ ){5,500}", "the "},
+					{"[^,]+(, ?[^,]+)*", "the "}};
+	m1_buf pattern = {0};
+	m1_error err;
+
+	(void) state;
+	assert_true(masks_before_refusal("^.*e.{300}$", "these eels ", 400, &err) < 60);
+	assert_int_equal(err.code, M1_E_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "too complex"));
+	assert_non_null(strstr(err.detail, "8388608 steps for one token"));
+	put_alternatives(&pattern, 12);
+	assert_true(masks_before_refusal(pattern.data, "abcdefghijkl", 400, &err) < 10);
+	assert_int_equal(err.code, M1_E_UNSUPPORTED);
+	for (size_t i = 0; i < sizeof ordinary / sizeof *ordinary; i++)
+		assert_int_equal(masks_before_refusal(ordinary[i].pattern, ordinary[i].text, 400, &err), 400);
+	m1_buf_free(&pattern);
+}
+
+/* {"$defs": {"a0": {"$ref": "#/$defs/a1"}, ...}, "$ref": "#/$defs/a0"}, whose last is a boolean. */
+static void
+put_chain(m1_buf *schema, int n)
+{
+	char one[64];
+
+	m1_buf_puts(schema, "{\"$defs\": {");
+	for (int i = 0; i < n; i++)
+	{
+		snprintf(one, sizeof one, "\"a%d\": {\"$ref\": \"#/$defs/a%d\"}, ", i, i + 1);
+		m1_buf_puts(schema, one);
+	}
+	snprintf(one, sizeof one, "\"a%d\": {\"type\": \"boolean\"}}, \"$ref\": \"#/$defs/a0\"}", n);
+	m1_buf_puts(schema, one);
+	assert_non_null(m1_buf_cstr(schema));
+}
+
+static void
+put_required(m1_buf *schema, int n)
+{
+	char one[32];
+
+	m1_buf_puts(schema, "{\"required\": [\"a\"");
+	for (int i = 0; i < n; i++)
+	{
+		snprintf(one, sizeof one, ", \"n%d\"", i);
+		m1_buf_puts(schema, one);
+	}
+	m1_buf_puts(schema, "], \"additionalProperties\": {\"type\": \"null\"}}");
+	assert_non_null(m1_buf_cstr(schema));
+}
+
+static size_t
+work_of(const char *schema)
+{
+	m1_work work;
+	m1_constraint *c;
+	m1_error err;
+
+	m1_work_init(&work, (size_t) 1 << 40);
+	assert_ok(
+		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err));
+	m1_constraint_release(c);
+	return ((size_t) 1 << 40) - work.left;
+}
+
+/* Work grows like the schema, however long the chains in it are; what is too large is refused with its size. */
+static void
+test_compiling_is_bounded(void **state)
+{
+	void (*const put[])(m1_buf *, int) = {put_chain, put_required};
+	m1_buf schema = {0};
+
+	(void) state;
+	for (int i = 0; i < 2; i++)
+	{
+		size_t small;
+
+		schema.len = 0;
+		put[i](&schema, 1500);
+		small = work_of(schema.data);
+		schema.len = 0;
+		put[i](&schema, 12000);
+		assert_in_range(work_of(schema.data), 0, 9 * small);
+		schema.len = 0;
+		put[i](&schema, 20000);
+		refuse(M1_CONSTRAINT_JSON_SCHEMA, schema.data, M1_E_UNSUPPORTED, "too many rules", "16384 rules");
+	}
+	schema.len = 0;
+	put_required(&schema, 120000);
+	refuse(M1_CONSTRAINT_JSON_SCHEMA, schema.data, M1_E_UNSUPPORTED, "more than 1048576", "");
+	refuse(M1_CONSTRAINT_CHOICES, schema.data, M1_E_UNSUPPORTED, "more than 1048576", "");
+	refuse(M1_CONSTRAINT_REGEX, schema.data, M1_E_UNSUPPORTED, "more than 1048576", "");
+	m1_buf_free(&schema);
+}
+
+/* Whoever works for a request that is no longer wanted ends soon. */
+static void
+test_cancelled(void **state)
+{
+	const char *const schema = "{\"type\": \"string\", \"maxLength\": 10000}";
+	m1_constraint *c;
+	m1_cursor *cursor;
+	m1_work work;
+	m1_error err;
+
+	(void) state;
+	m1_work_init(&work, 10000);
+	assert_int_equal(
+		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err),
+		M1_E_UNSUPPORTED);
+	m1_work_init(&work, M1_WORK_UNBOUNDED);
+	m1_work_cancel(&work);
+	assert_int_equal(
+		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err),
+		M1_E_CANCELLED);
+	c = compile(M1_CONSTRAINT_REGEX, "^.*e.{300}$");
+	cursor = m1_cursor_create(c);
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING "these eels"), &err));
+	assert_int_equal(m1_cursor_mask(cursor, 1 << 20, &work, mask, &err), M1_E_CANCELLED);
+	assert_ok(m1_cursor_mask(cursor, 1 << 20, NULL, mask, &err));
+	m1_cursor_free(cursor);
 	m1_constraint_release(c);
 }
 
@@ -1038,6 +1206,9 @@ main(void)
 		cmocka_unit_test(test_answers_that_look_like_reasoning),
 		cmocka_unit_test(test_masks_of_the_released_vocabulary),
 		cmocka_unit_test(test_budgets_keep_cursors),
+		cmocka_unit_test(test_masks_are_bounded),
+		cmocka_unit_test(test_compiling_is_bounded),
+		cmocka_unit_test(test_cancelled),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
