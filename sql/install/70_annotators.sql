@@ -87,7 +87,7 @@ BEGIN
     a.owner := caller;
     a.source := source;
     -- nothing that the checks look at changes until the triggers are there
-    PERFORM @extschema@._run_as(caller, format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', source)) WHERE has_table_privilege(caller, source, 'UPDATE');
+    PERFORM @extschema@._run_as(caller, format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source)) WHERE has_table_privilege(caller, source, 'UPDATE');
     SELECT array_agg(att.attname ORDER BY k.ord) INTO a.key_columns
     FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, ord)
     JOIN pg_attribute att ON att.attnum = k.attnum
@@ -160,6 +160,9 @@ BEGIN
     a.thinking_budget := coalesce(thinking_budget, o.thinking_budget);
     a.temperature := coalesce(temperature, o.temperature);
     a.top_p := coalesce(top_p, o.top_p);
+    IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
+        PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
+    END IF;
     PERFORM @extschema@._annotator_check(a);
     IF a.json_schema IS DISTINCT FROM o.json_schema THEN
         PERFORM @extschema@._check_json_schema(caller, a.json_schema);
@@ -175,7 +178,7 @@ BEGIN
         PERFORM @extschema@._annotator_bind(a.id);
     END IF;
     UPDATE @extschema@.job j
-    SET state = CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, max_attempts = a.max_attempts
+    SET state = CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, max_attempts = a.max_attempts, answered = NULL
     WHERE j.annotator_id = a.id AND j.state IN ('pending', 'held');
     PERFORM @extschema@._queue_changed();
 END
@@ -199,6 +202,23 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
 COMMENT ON FUNCTION alter_annotator IS 'changes what is not NULL; enabled => false holds its rows back';
 
+-- Whoever drops triggers locks the table first, and then what is here of its annotators, as DROP TABLE does.
+CREATE FUNCTION _lock_annotated(source regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    relation text := (SELECT format('%I.%I', n.nspname, c.relname)
+                      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);
+BEGIN
+    IF relation IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', relation);
+    END IF;
+EXCEPTION WHEN undefined_table THEN
+    NULL;  -- dropped meanwhile, and its annotators with it
+END
+$$;
+
 -- The definition and its jobs; not the triggers.
 CREATE FUNCTION _forget_annotator(id_ int) RETURNS void
 LANGUAGE sql
@@ -218,6 +238,8 @@ AS $$
 DECLARE
     a @extschema@.annotator := @extschema@._annotator_of(caller, annotator);
 BEGIN
+    PERFORM @extschema@._lock_annotated(a.source);
+    a := @extschema@._annotator_of(caller, annotator);
     PERFORM @extschema@._annotator_drop_triggers(a), @extschema@._forget_annotator(a.id);
 END
 $$;
@@ -293,10 +315,11 @@ BEGIN
                 MESSAGE = format('minimax_m1: column "%s" cannot be filled', c.name),
                 DETAIL = 'It is generated, or belongs to the primary key or the template.';
         END IF;
-        IF c.attgenerated <> '' AND @extschema@._annotator_looks_before(a) THEN
+        -- a virtual one (v) is not there for any trigger
+        IF c.attgenerated = 'v' OR c.attgenerated <> '' AND @extschema@._annotator_looks_before(a) THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
                 MESSAGE = format('minimax_m1: the generated column "%s" cannot be in the template of this annotator', c.name),
-                DETAIL = 'It is computed after the annotator looks at the row, which is synchronous, has a status column, or is for a partitioned table.';
+                DETAIL = 'It is computed after the annotator looks at the row, which is synchronous, has a status column, or is for a partitioned table; or it is virtual.';
         END IF;
     END LOOP;
     PERFORM @extschema@._annotator_check_rights(a, inputs, targets);
@@ -327,11 +350,11 @@ BEGIN
 END
 $$;
 
--- Raises an error when the owner may not read, or fill, what the definition names.
 -- Raises an error when a role's annotations could not be written as the table's owner without lending rights.
 CREATE FUNCTION _check_annotated_table(role oid, source oid) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_annotated_table' LANGUAGE C STRICT;
 
+-- Raises an error when the owner may not read, or fill, what the definition names.
 CREATE FUNCTION _annotator_check_rights(a annotator, inputs name[], targets name[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

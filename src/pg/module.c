@@ -79,4 +79,5 @@ _PG_init(void)
 	m1pg_engine_ready_hook = m1pg_jobs_engine_ready;
 	register_worker();
 	m1pg_register_job_launcher();
+	m1pg_watch_databases();
 }

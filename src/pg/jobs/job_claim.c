@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /* ---- claiming ---- */
@@ -235,6 +236,25 @@ prepare_row(M1Job *job, void *arg)
 	p->wanted = true;
 }
 
+/* A step: nobody can be charged for the job. */
+static void
+raise_no_owner(M1Job *job, void *arg)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("minimax_m1: the role that the job belongs to was dropped")));
+}
+
+static ErrorData *
+try_prepare(M1Job *job, Prepared *p, M1Failure *failure)
+{
+	*failure = M1_FAILED_FOR_GOOD;
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job->owner)))
+		return m1pg_try(job, raise_no_owner, NULL);
+	*failure = M1_FAILED_ONCE;
+	return job->annotator_id != 0 ? m1pg_try(job, prepare_row, p) : NULL;
+}
+
 /* Makes each job's request. What is over already is freed, the rest is added to the list. */
 static void
 prepare(M1Job **claimed, int n, dlist_head *jobs)
@@ -244,11 +264,12 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 		M1Job	   *job = claimed[i];
 		Prepared	p = {.wanted = job->annotator_id == 0};
 		ErrorData  *error = NULL;
+		M1Failure	failure;
 		/* not when the drop_superfluous of an earlier one, which may be over, has removed it */
 		bool		there = m1pg_lock_lease(job);
 
-		if (there && job->annotator_id != 0)
-			error = m1pg_try(job, prepare_row, &p);
+		if (there)
+			error = try_prepare(job, &p, &failure);
 		if (error != NULL && m1pg_is_passing(job, error))
 		{
 			if (p.definition != NULL)
@@ -256,7 +277,7 @@ prepare(M1Job **claimed, int n, dlist_head *jobs)
 			m1pg_release(job, false, m1pg_job_retry_delay);
 		}
 		else if (error != NULL)
-			m1pg_fail_job(job, error, M1_FAILED_ONCE);
+			m1pg_fail_job(job, error, failure);
 		if (!there || error != NULL || !p.wanted)
 			m1pg_free_job(job);
 		else

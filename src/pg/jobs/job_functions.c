@@ -106,6 +106,19 @@ check_priority(int priority)
 						  psprintf("It is %d; it must be between -%d and %d.", priority, MOST_PRIORITY, MOST_PRIORITY));
 }
 
+/* Once in a session. */
+static void
+warn_of_waiting(void)
+{
+	static bool warned = false;
+
+	if (!warned && !m1pg_jobs_can_run())
+		ereport(WARNING,
+				(errmsg("minimax_m1: jobs wait: the server can start no job runner"),
+				 errhint("Raise max_worker_processes to 3 or more.")));
+	warned = true;
+}
+
 static void
 check_submit(FunctionCallInfo fcinfo)
 {
@@ -118,6 +131,7 @@ check_submit(FunctionCallInfo fcinfo)
 				 errdetail("The queue is a table, and the server is in recovery."),
 				 errhint("Submit on the primary, or use generate(), which works here.")));
 	m1pg_require_shared();
+	warn_of_waiting();
 	if (max_attempts < 1 || max_attempts > 100)
 		m1pg_bad_argument("max_attempts is out of range",
 						  psprintf("It is %d; it must be between 1 and 100.", max_attempts));

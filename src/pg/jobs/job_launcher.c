@@ -31,6 +31,12 @@ m1pg_register_job_launcher(void)
 {
 	BackgroundWorker worker = {0};
 
+	if (!m1pg_jobs_can_run())
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: max_worker_processes is too low for jobs: they will wait"),
+				 errdetail("It is %d. The worker takes one, the launcher of jobs takes one, and so does each database "
+						   "while it has work.", max_worker_processes)));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 2;
@@ -108,7 +114,7 @@ start_runner(Oid database)
 	}
 	m1pg_launcher_retry(database);
 	if (!complained)
-		ereport(LOG,
+		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("minimax_m1: there is no free background worker for a job runner"),
 				 errhint("Jobs wait until there is one. Consider a higher max_worker_processes.")));

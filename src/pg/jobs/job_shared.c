@@ -13,6 +13,8 @@
 #include "pg/shared.h"
 
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
@@ -135,35 +137,84 @@ m1pg_jobs_want(Oid database, TimestampTz when)
 /* ---- the end of a transaction that has changed the queue ---- */
 
 static bool queue_changed = false;
+static Oid	changed_database = InvalidOid;	/* created or altered */
+static bool databases_changed = false;	/* more than that one */
+
+static void
+note_databases(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->overflow = shared->overflow || databases_changed;
+	wake_launcher();
+	LWLockRelease(shared->lock);
+	if (OidIsValid(changed_database))
+		(void) m1pg_jobs_want(changed_database, 0);
+}
 
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (!queue_changed)
-		return;
-	if (event == XACT_EVENT_COMMIT)
+	if (event == XACT_EVENT_COMMIT && OidIsValid(changed_database))
+		note_databases();
+	if (event == XACT_EVENT_COMMIT && queue_changed)
 	{
 		(void) m1pg_jobs_want(MyDatabaseId, 0);
 		ConditionVariableBroadcast(&shared->ended);
 	}
-	else if (event == XACT_EVENT_PREPARE)
+	else if (event == XACT_EVENT_PREPARE && queue_changed)
 		(void) m1pg_jobs_want(MyDatabaseId, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PREPARED_MS));
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE || event == XACT_EVENT_ABORT)
-		queue_changed = false;
+	{
+		queue_changed = databases_changed = false;
+		changed_database = InvalidOid;
+	}
+}
+
+/* false without shared memory: there are no runners, who look at the queue when there are. */
+static bool
+watch_transaction(void)
+{
+	static bool registered = false;
+
+	if (shared != NULL && !registered)
+		RegisterXactCallback(at_transaction_end, NULL);
+	registered = shared != NULL;
+	return registered;
 }
 
 void
 m1pg_queue_note(void)
 {
-	static bool registered = false;
+	if (watch_transaction())
+		queue_changed = true;
+}
 
-	/* without shared memory there are no runners; they look at the queue when there are */
-	if (shared == NULL)
+/* ---- databases that come with a queue, or can be connected to again ---- */
+
+static object_access_hook_type next_object_access_hook = NULL;
+
+static void
+on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (next_object_access_hook != NULL)
+		next_object_access_hook(access, class, object, sub, arg);
+	if (class != DatabaseRelationId || (access != OAT_POST_CREATE && access != OAT_POST_ALTER) || !watch_transaction())
 		return;
-	if (!registered)
-		RegisterXactCallback(at_transaction_end, NULL);
-	registered = true;
-	queue_changed = true;
+	databases_changed = databases_changed || (OidIsValid(changed_database) && changed_database != object);
+	changed_database = object;
+}
+
+void
+m1pg_watch_databases(void)
+{
+	next_object_access_hook = object_access_hook;
+	object_access_hook = on_object_access;
+}
+
+bool
+m1pg_jobs_can_run(void)
+{
+	return max_worker_processes >= 3;
 }
 
 /* ---- waiting for jobs ---- */

@@ -12,6 +12,9 @@
 /* When the current transaction has committed, this database's runner is woken, and who waits for jobs looks again. */
 extern void m1pg_queue_note(void);
 
+/* Whether the server could ever start a runner. */
+extern bool m1pg_jobs_can_run(void);
+
 /* ---- whoever waits until jobs have ended: prepare, look, sleep, and cancel at the end ---- */
 
 extern void m1pg_jobs_prepare_wait(void);

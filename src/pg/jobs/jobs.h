@@ -12,6 +12,8 @@ extern void m1pg_jobs_shared_request(void);
 /* With AddinShmemInitLock held. */
 extern void m1pg_jobs_shared_startup(void);
 extern void m1pg_register_job_launcher(void);
+/* From here on, databases that are created or altered are noted. */
+extern void m1pg_watch_databases(void);
 /* The engine answers again: runners that pause need not wait longer. */
 extern void m1pg_jobs_engine_ready(void);
 

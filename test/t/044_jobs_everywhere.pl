@@ -1,0 +1,92 @@
+# Databases whose jobs nobody's commit announces, roles that are gone, and servers that cannot run jobs.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('jobs_everywhere', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.max_job_runners = 0');
+wait_ready($node);
+
+sub in_db { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
+
+sub waiting { return in_db($_[0], q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'running')}); }
+
+sub wait_done
+{
+	my ($db, $what) = @_;
+	wait_for($what, sub { waiting($db) eq '0' }, 20);
+	is(in_db($db, q{SELECT DISTINCT state FROM minimax_m1.job}), 'done', $what);
+}
+
+sub set_runners { $node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.max_job_runners = $_[0]"); $node->reload; }
+
+# ---- copies of databases ----
+
+in_db('postgres', 'CREATE DATABASE shop');
+in_db('shop', q{CREATE EXTENSION minimax_m1; SELECT minimax_m1.submit('Hello.')});
+in_db('postgres', 'CREATE DATABASE first TEMPLATE shop');
+in_db('postgres', 'CREATE DATABASE closed TEMPLATE shop');
+in_db('postgres', 'ALTER DATABASE closed ALLOW_CONNECTIONS false');
+in_db('postgres', 'CREATE DATABASE old TEMPLATE shop');
+in_db('postgres', 'ALTER DATABASE old RENAME TO new');
+set_runners(2);
+wait_done('shop', 'jobs that waited for a runner are run when one is allowed');
+wait_done('first', 'so are those of a copy');
+wait_done('new', 'and of a database that was renamed');
+in_db('postgres', 'ALTER DATABASE closed ALLOW_CONNECTIONS true');
+wait_done('closed', 'a database that was closed to connections is looked at when it is opened');
+
+# ---- roles that are gone ----
+
+in_db('postgres', q{
+	CREATE ROLE leaver; SELECT minimax_m1.grant_usage('leaver');
+	CREATE TABLE t (id int PRIMARY KEY, body text, topic text);
+	GRANT SELECT, UPDATE, TRIGGER ON t TO leaver; GRANT USAGE ON SCHEMA public TO leaver;
+	SET ROLE leaver; SELECT minimax_m1.create_annotator('left', 't', 'topic', '{body}')});
+set_runners(0);
+in_db('postgres', q{SET ROLE leaver; SELECT minimax_m1.submit('Hello.'), minimax_m1.submit('Hello.')});
+in_db('postgres', q{INSERT INTO t VALUES (1, 'Hello.'); DROP OWNED BY leaver; DROP ROLE leaver});
+my $requests = in_db('postgres', 'SELECT coalesce(sum(requests), 0) FROM minimax_m1.usage');
+set_runners(2);
+wait_for('their jobs have ended', sub { waiting('postgres') eq '0' });
+is(in_db('postgres', q{SELECT DISTINCT state || ' ' || sqlstate || ' ' || error FROM minimax_m1.job}),
+	'failed 42704 minimax_m1: the role that the job belongs to was dropped', 'jobs of a dropped role fail');
+is(in_db('postgres', 'SELECT coalesce(sum(requests), 0) FROM minimax_m1.usage'), $requests, 'and ask nothing');
+
+# ---- the end of an annotator, beside the end of its table ----
+
+my @deadlocks = ();
+for my $i (1 .. 10)
+{
+	in_db('postgres', qq{CREATE TABLE both_$i (id int PRIMARY KEY, body text, topic text);
+		SELECT minimax_m1.create_annotator('both_$i', 'both_$i', 'topic', '{body}')});
+	my @other = ("SELECT minimax_m1.drop_annotator('both_$i')", "SELECT minimax_m1.alter_annotator('both_$i', mode => 'sync')");
+	my @queries = map { start_query($node, $_) } ($i % 2 ? ("DROP TABLE both_$i", $other[$i % 4 == 1]) : ($other[$i % 4 == 0], "DROP TABLE both_$i"));
+	finish_query($_) for @queries;
+	push @deadlocks, grep { /40P01|XX000|42601/ } map { $_->{err} } @queries;
+}
+is("@deadlocks", '', 'drop_annotator beside DROP TABLE does not deadlock');
+is(in_db('postgres', q{SELECT count(*) FROM minimax_m1.annotator WHERE name LIKE 'both%'}), '0', 'and nothing is left');
+
+# The order of the locks: whoever waits for the table holds nothing that DROP TABLE wants.
+in_db('postgres', q{CREATE TABLE pair (id int PRIMARY KEY, body text, topic text);
+	SELECT minimax_m1.create_annotator('pair', 'pair', 'topic', '{body}')});
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE pair IN ACCESS SHARE MODE');
+my $drop = start_query($node, q{SELECT minimax_m1.drop_annotator('pair')});
+wait_for('it waits', sub { in_db('postgres', q{SELECT count(*) FROM pg_locks WHERE NOT granted}) eq '1' });
+$holder->query_safe('DROP TABLE pair; COMMIT');
+$holder->quit;
+like(finish_query($drop)->{err}, qr/42704.*annotator "pair" does not exist|^$/s, 'who comes second finds no annotator');
+
+# ---- too few background workers ----
+
+$node->append_conf('postgresql.conf', 'max_worker_processes = 2');
+truncate($node->logfile, 0);
+$node->restart;
+my @warnings = slurp_file($node->logfile) =~ /WARNING: .*max_worker_processes is too low for jobs/g;
+is(scalar @warnings, 1, 'a server that cannot run jobs says so when it starts');
+my ($state, $err) = sqlstate($node, q{SELECT minimax_m1.submit('Hello.'); SELECT minimax_m1.submit('Hello.')});
+is(() = $err =~ /WARNING: .*jobs wait/g, 1, 'and each session that submits is told once');
+done_testing();
