@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_server wait_ready wait_for engine_pid worker_pid process_exists sqlstate start_query
-  finish_query greedy_cases root is_idle tiny quote long_query);
+  finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine);
 
 sub root { return $ENV{M1_ROOT}; }
 
@@ -30,6 +30,24 @@ sub new_server
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION minimax_m1') unless grep { /no_extension/ } @settings;
 	return $node;
+}
+
+sub fake_engine { return root() . '/test/t/fake_engine.py'; }
+
+# Has the server use test/t/fake_engine.py with this lie; '' for the real engine.
+sub set_fake_engine
+{
+	my ($node, $lie) = @_;
+	my $path = '';
+
+	if ($lie ne '')
+	{
+		$path = PostgreSQL::Test::Utils::tempdir() . '/engine';
+		append_to_file($path, "#!/bin/sh\nexec python3 '" . fake_engine() . "' '$lie' \"\$@\"\n");
+		chmod 0755, $path;
+	}
+	$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.engine_path = '$path'");
+	$node->reload;
 }
 
 # Polls until code returns true; dies after a while, so that nothing hangs.

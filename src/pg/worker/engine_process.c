@@ -9,6 +9,7 @@
  */
 #include "pg/worker/engine_process.h"
 #include "pg/report.h"
+#include "pg/worker/answer.h"
 #include "pg/worker/command_line.h"
 #include "pg/worker/readiness.h"
 
@@ -299,10 +300,11 @@ on_ready(const char *payload, Size len)
 {
 	m1w_ready	ready;
 	m1_error	error;
+	const char *wrong = "It sent a malformed greeting.";
 
-	if (m1w_decode_ready(payload, len, &ready, &error) != M1_OK)
+	if (m1w_decode_ready(payload, len, &ready, &error) != M1_OK || (wrong = m1pg_judge_ready(&ready)) != NULL)
 	{
-		engine_lost("It sent a malformed greeting.");
+		engine_lost(wrong);
 		return;
 	}
 	engine.ready_at = GetCurrentTimestamp();
@@ -338,20 +340,26 @@ on_cache(const char *payload, Size len)
 {
 	m1w_cache	cache;
 	m1_error	error;
+	const char *wrong;
 
 	if (m1w_decode_cache(payload, len, &cache, &error) != M1_OK)
-	{
 		engine_lost(error.message);
-		return;
-	}
-	m1pg_publish_snapshots(&cache);
+	else if ((wrong = m1pg_judge_cache(&cache)) != NULL)
+		engine_lost(wrong);
+	else
+		m1pg_publish_snapshots(&cache);
 }
 
 static void
 on_frame(const m1w_header *header, const char *payload)
 {
+	const char *wrong;
+
 	if (header->request_id != 0)
-		engine.handler->frame(header, payload);
+	{
+		if ((wrong = engine.handler->frame(header, payload)) != NULL)
+			engine_lost(wrong);
+	}
 	else if (header->type == M1W_READY && is_loading())
 		on_ready(payload, header->length);
 	else if (header->type == M1W_ERROR && is_loading())

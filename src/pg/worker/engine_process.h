@@ -9,14 +9,17 @@
 
 #include "wire/message.h"
 
-/* Who is told. None of them may end the engine; sending is possible. */
+/* Who is told. None of them may end the engine itself; sending is possible. */
 typedef struct M1EngineHandler
 {
 	void		(*ready) (void);
 	/* It is gone: what it had fails with this error. */
 	void		(*lost) (const m1_error *error);
-	/* A frame about a request. The payload lives during the call. */
-	void		(*frame) (const m1w_header *header, const char *payload);
+	/*
+	 * A frame about a request; the payload lives during the call. NULL, or what
+	 * is wrong with it, for which the engine is ended.
+	 */
+	const char *(*frame) (const m1w_header *header, const char *payload);
 } M1EngineHandler;
 
 extern void m1pg_engine_init(const M1EngineHandler *handler);

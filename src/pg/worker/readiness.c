@@ -5,6 +5,7 @@
  */
 #include "pg/worker/readiness.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
 static M1Readiness current;
@@ -46,12 +47,15 @@ m1pg_refusal(void)
 	return refusal;
 }
 
+/* A folder's name may be in any encoding; what is not UTF-8 is shown as PostgreSQL shows an application_name. */
 static void
 copy_name(char *to, m1_slice from)
 {
-	Size		n = Min(from.len, NAMEDATALEN - 1);
+	bool		utf8 = pg_verify_mbstr(PG_UTF8, from.data, (int) from.len, true);
+	int			n = pg_encoding_mbcliplen(PG_UTF8, from.data, (int) from.len, NAMEDATALEN - 1);
 
-	memcpy(to, from.data, n);
+	for (int i = 0; i < n; i++)
+		to[i] = utf8 || (from.data[i] >= 32 && from.data[i] <= 126) ? from.data[i] : '?';
 	to[n] = '\0';
 }
 

@@ -14,6 +14,7 @@
 #include "pg/shared.h"
 #include "pg/usage/turns.h"
 #include "pg/usage/usage.h"
+#include "pg/worker/answer.h"
 #include "pg/worker/engine_process.h"
 #include "pg/worker/readiness.h"
 
@@ -59,6 +60,7 @@ typedef struct Relay
 	shm_mq_handle *requests;
 	shm_mq_handle *events;
 	m1_buf		pending;		/* undelivered messages, each behind its length */
+	M1Asked		asked;			/* what its answers are judged by, once it is in the engine */
 	M1Account	account;		/* what it uses, and how it ends */
 } Relay;
 
@@ -456,6 +458,7 @@ forward(Relay *r)
 	r->state = RELAY_RUNNING;
 	r->in_engine = true;
 	r->forwarded_at = GetCurrentTimestamp();
+	m1pg_note_asked(&r->asked, message.type, (char *) data + sizeof message, len - sizeof message);
 	m1pg_engine_send(message.type, r->request, (char *) data + sizeof message, len - sizeof message);
 	/* whose memory it is next is not known */
 	explicit_bzero(data, len);
@@ -541,18 +544,21 @@ note_done(Relay *r, const char *payload, Size len)
 		m1pg_account_done(&r->account, &done, (double) (r->forwarded_at - r->submitted_at) / 1000.0);
 }
 
-void
+const char *
 m1pg_relays_frame(const m1w_header *header, const char *payload)
 {
 	uint64		request = header->request_id;
 	Relay	   *r = hash_search(relays, &request, HASH_FIND, NULL);
+	const char *wrong;
 
 	if (r == NULL || !r->in_engine)
-		return;					/* ended here before the engine heard of it */
+		return NULL;			/* ended here before the engine heard of it */
+	if ((wrong = m1pg_judge_answer(&r->asked, header->type, payload, header->length)) != NULL)
+		return wrong;
 	if (header->type == M1W_PROGRESS)
 	{
 		note_progress(r, payload, header->length);
-		return;
+		return NULL;
 	}
 	if (header->type != M1W_DELTA)
 	{
@@ -567,15 +573,16 @@ m1pg_relays_frame(const m1w_header *header, const char *payload)
 	{
 		if (!r->in_engine)
 			forget(r);
-		return;
+		return NULL;
 	}
 	if (r->state != RELAY_RUNNING)
-		return;					/* the client already has its last event */
+		return NULL;			/* the client already has its last event */
 	post(r, header->type, payload, header->length);
 	if (!r->in_engine)
 		r->state = RELAY_ENDING;
 	if (r->segment == NULL || !deliver(r))
 		abandon(r);
+	return NULL;
 }
 
 void

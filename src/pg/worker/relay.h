@@ -12,7 +12,8 @@
 extern void m1pg_relays_init(void);
 /* Takes up new requests, notices gone and late ones, admits, delivers. */
 extern void m1pg_relays_pump(void);
-extern void m1pg_relays_frame(const m1w_header *header, const char *payload);
+/* NULL, or what is wrong with the frame. */
+extern const char *m1pg_relays_frame(const m1w_header *header, const char *payload);
 /* Requests in the engine's batch, or on their way there. */
 extern int	m1pg_relays_running(void);
 /* The engine is gone: what it had fails with this error. */

@@ -1,0 +1,70 @@
+# An engine that says what cannot be: the request fails with an error that says so, a new engine is started, no backend
+# crashes, and nothing of it is counted.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('hostile');
+my %calls = (
+	1 => "minimax_m1.generate('Hello.')",
+	2 => "minimax_m1.summarize(repeat('Some words. ', 500))",
+	3 => 'minimax_m1.detokenize(ARRAY[1])',
+	4 => 'minimax_m1.logits(ARRAY[1])',
+	scored => "minimax_m1.score('it is so', 'It is so.')",
+	ids => 'minimax_m1.generate_ids(ARRAY[1], 3)');
+my ($lies) = run_command([ 'python3', fake_engine(), '--list' ]);
+my $started = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
+
+sub believe
+{
+	my ($lie) = @_;
+	my $before = engine_pid($node);
+
+	set_fake_engine($node, $lie);
+	wait_for('it is the engine', sub {
+			$node->safe_psql('postgres', 'SELECT name FROM minimax_m1.model') eq 'fake' && engine_pid($node) ne $before });
+}
+
+# With the truth, all calls are answered: what is refused below is refused for the lie.
+believe('nothing');
+for my $kind (sort keys %calls)
+{
+	is((sqlstate($node, "SELECT $calls{$kind}"))[0], 'none', "the truth is believed: $calls{$kind}");
+}
+$node->safe_psql('postgres', 'SELECT minimax_m1.stats_reset(), minimax_m1.usage_reset()');
+
+for (grep { !/^0\|/ } split /\n/, $lies)
+{
+	my ($kind, $lie) = split /\|/;
+	my ($state, $message);
+
+	believe($lie);
+	($state, $message) = sqlstate($node, "SELECT $calls{$kind}");
+	like("$state $message", qr/^57P03 .*the engine went away.*It sent /s, "not believed: $lie");
+}
+is($node->safe_psql('postgres', 'SELECT bool_and(prompt_tokens BETWEEN 0 AND 100000 AND completion_tokens
+	BETWEEN 0 AND 1000 AND decode_ms BETWEEN 0 AND 1000000) FROM minimax_m1.stats_by_function'), 't',
+	'nothing absurd is counted');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.usage WHERE least(prompt_tokens, cached_tokens,
+	reasoning_tokens, completion_tokens) < 0 OR greatest(prompt_tokens, completion_tokens) > 100000'), '0',
+	'nor in usage');
+
+for my $lie (map { /^0\|(.*)/ } split /\n/, $lies)
+{
+	set_fake_engine($node, $lie);
+	wait_for("\"$lie\" is noticed", sub {
+			(sqlstate($node, 'SELECT minimax_m1.logits(ARRAY[1])'))[1] =~ /greeting with numbers that cannot be/ });
+	pass("not believed: $lie");
+}
+
+set_fake_engine($node, '');
+wait_ready($node);
+is($node->safe_psql('postgres', "SELECT minimax_m1.generate('Hello.')"), 'Hello! How can I help you?',
+	'an honest engine heals it');
+is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $started, 'the server was not restarted');
+unlike(slurp_file($node->logfile), qr/terminating any other active server processes|was terminated by signal (?!9)/,
+	'no process crashed');
+$node->stop;
+done_testing();

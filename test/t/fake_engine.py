@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""An engine that says what it is told to, for tests of those who listen to it. Standard library only.
+
+fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real engine would, in form at least, except for
+the one LIE, a key of LIES below; "slow" is the truth, with a pause before each piece of a streamed reply. The frames and
+messages are those of src/wire.
+"""
+import socket
+import struct
+import sys
+import time
+
+GENERATE, TOKENIZE, DETOKENIZE, LOGITS = 1, 2, 3, 4
+READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
+HEADER = struct.Struct("=IHHIIQ")
+MAGIC, VERSION = 0x4d31574d, 2
+VOCAB = 100
+LIE = sys.argv[1]
+NAN = float("nan")
+
+
+def text(data):
+    return struct.pack("=I", len(data)) + data
+
+
+def numbers(kind, values):
+    return struct.pack(f"=I{len(values)}{kind}", len(values), *values)
+
+
+def ready(name=b"fake", parameters=1000, layers=2, experts=2, context=1000, vocab=VOCAB):
+    return READY, (text(name) + text(b"Fake") + text(b"cpu") +
+                   struct.pack("=QQiiiiB", parameters, 1000, layers, experts, context, vocab, 1))
+
+
+def progress(prompt=10, prefilled=10, generated=1, phase=2):
+    return PROGRESS, struct.pack("=Biii", phase, prompt, prefilled, generated)
+
+
+def delta(words, channel=0):
+    return DELTA, struct.pack("=B", channel) + text(words)
+
+
+def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b""):
+    return DONE, (text(content) + text(b"") + text(b"") + numbers("i", ids) +
+                  struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs))
+
+
+def tokens(words, ids=None, ends=None):
+    return TOKENS, (numbers("i", [1] * len(words) if ids is None else ids) +
+                    numbers("i", range(1, len(words) + 1) if ends is None else ends))
+
+
+# What a lie says instead of the truth: by the type of the request, one frame or several. 0 is the greeting.
+LIES = {
+    "ends beyond": (TOKENIZE, lambda w: tokens(w, ends=[1000000 * (i + 1) for i in range(len(w))])),
+    "ends descend": (TOKENIZE, lambda w: tokens(w, ends=range(len(w), 0, -1))),
+    "ends negative": (TOKENIZE, lambda w: tokens(w, ends=[-i for i in range(len(w))])),
+    "ends missing": (TOKENIZE, lambda w: tokens(w, ends=[])),
+    "ids negative": (TOKENIZE, lambda w: tokens(w, ids=[-1] * len(w))),
+    "ids beyond": (TOKENIZE, lambda w: tokens(w, ids=[VOCAB] * len(w))),
+    "another answer": (TOKENIZE, lambda w: done()),
+    "progress of text": (TOKENIZE, lambda w: progress()),
+    "no such type": (TOKENIZE, lambda w: (99, b"")),
+    "cut short": (TOKENIZE, lambda w: (TOKENS, b"\1")),
+    "text not UTF-8": (DETOKENIZE, lambda w: (TEXT, text(b"a\xff"))),
+    "text with NUL": (DETOKENIZE, lambda w: (TEXT, text(b"a\0b"))),
+    "vector short": (LOGITS, lambda w: (VECTOR, text(struct.pack("=2f", 1, 2)))),
+    "vector odd": (LOGITS, lambda w: (VECTOR, text(b"abc"))),
+    "content not UTF-8": (GENERATE, lambda w: done(content=b"\xc3")),
+    "tokens negative": (GENERATE, lambda w: done(prompt=-5)),
+    "completion negative": (GENERATE, lambda w: done(completion=-2000000000)),
+    "tokens absurd": (GENERATE, lambda w: done(prompt=2000000000)),
+    "completion absurd": (GENERATE, lambda w: done(completion=1001)),
+    "cached beyond": (GENERATE, lambda w: done(cached=11)),
+    "reasoning beyond": (GENERATE, lambda w: done(reasoning=3)),
+    "no such finish": (GENERATE, lambda w: done(finish=9)),
+    "ids unasked": (GENERATE, lambda w: done(ids=[1])),
+    "time negative": (GENERATE, lambda w: done(ms=-1.0)),
+    "time not a number": (GENERATE, lambda w: done(ms=NAN)),
+    "time infinite": (GENERATE, lambda w: done(ms=float("inf"))),
+    "probabilities unasked": (GENERATE, lambda w: done(logprobs=struct.pack("=d", -1))),
+    "stream unasked": (GENERATE, lambda w: delta(b"a")),
+    "progress negative": (GENERATE, lambda w: [progress(prompt=-10, prefilled=-10), done()]),
+    "progress beyond": (GENERATE, lambda w: [progress(prefilled=11), done()]),
+    "progress absurd": (GENERATE, lambda w: [progress(generated=2000000000), done()]),
+    "no such phase": (GENERATE, lambda w: [progress(phase=7), done()]),
+    "error without code": (GENERATE, lambda w: (ERROR, struct.pack("=I", 0) + text(b"") * 3)),
+    "snapshots absurd": (GENERATE, lambda w: [(CACHE, struct.pack("=IQ", 0xffffffff, 1)), done()]),
+    "probability not a number": ("scored", lambda w: done(logprobs=struct.pack("=2d", NAN, NAN))),
+    "probability above one": ("scored", lambda w: done(logprobs=struct.pack("=2d", 5, -1))),
+    "ids of a model": ("ids", lambda w: done(ids=[VOCAB])),
+    "no context": (0, lambda w: ready(context=0)),
+    "context negative": (0, lambda w: ready(context=-1)),
+    "no vocabulary": (0, lambda w: ready(vocab=0)),
+    "vocabulary absurd": (0, lambda w: ready(vocab=2**31 - 1)),
+    "layers negative": (0, lambda w: ready(layers=-1)),
+    "parameters absurd": (0, lambda w: ready(parameters=2**64 - 1)),
+}
+
+
+def send(stream, request, frames):
+    for kind, payload in frames if isinstance(frames, list) else [frames]:
+        # what is about the engine has no request
+        number = 0 if kind in (READY, CACHE) else request
+        stream.sendall(HEADER.pack(MAGIC, VERSION, kind, len(payload), 0, number) + payload)
+
+
+def read_generate(payload):
+    """Whether it is a request of ids, a stream, and scored; the fields before them are skipped."""
+    at = 0
+
+    def skip(unit=1):
+        nonlocal at
+        at += 4 + unit * struct.unpack_from("=I", payload, at)[0]
+
+    skip()
+    at += 4 + 8
+    for _ in range(3):
+        skip()
+    ids = struct.unpack_from("=I", payload, at)[0] > 0
+    skip(4)
+    at += 4 + 4 + 4 + 4 + 4 + 8
+    stream = payload[at] == 1
+    return ids, stream, payload[-1] == 1
+
+
+def truth(kind, payload):
+    """The kind of the request, as LIES has it, and its answer."""
+    words = payload[4:]
+    if kind == TOKENIZE:
+        return kind, tokens(words)
+    if kind == DETOKENIZE:
+        return kind, (TEXT, text(b"text"))
+    if kind == LOGITS:
+        return kind, (VECTOR, text(struct.pack(f"={VOCAB}f", *[0.5] * VOCAB)))
+    ids, stream, scored = read_generate(payload)
+    if ids:
+        return "ids", [progress(), done(content=b"", ids=[1, 2])]
+    if scored:
+        return "scored", [progress(), done(logprobs=struct.pack("=2d", -0.1, -2.4))]
+    if stream:
+        return "stream", [delta(b"one "), delta(b"two "), delta(b"three "), delta(b"four "), delta(b"five "), done(content=b"")]
+    return kind, [progress(), done()]
+
+
+def serve(fd):
+    stream = socket.socket(fileno=fd)
+    kind, lie = LIES.get(LIE, (None, None))
+    send(stream, 0, lie(b"") if kind == 0 else ready())
+    while True:
+        header = read(stream, HEADER.size)
+        _, _, asked, length, _, request = HEADER.unpack(header)
+        payload = read(stream, length)
+        if asked not in (GENERATE, TOKENIZE, DETOKENIZE, LOGITS):
+            continue
+        what, answer = truth(asked, payload)
+        if what == kind:
+            answer = lie(payload[4:])
+        if LIE == "slow" and what == "stream":
+            for frame in answer:
+                time.sleep(0.3)
+                send(stream, request, frame)
+        else:
+            send(stream, request, answer)
+
+
+def read(stream, length):
+    data = b""
+    while len(data) < length:
+        piece = stream.recv(length - len(data))
+        if not piece:
+            sys.exit(0)
+        data += piece
+    return data
+
+
+if LIE == "--list":
+    for name, (kind, _) in LIES.items():
+        print(f"{kind}|{name}")
+else:
+    serve(int(sys.argv[sys.argv.index("--fd") + 1]))
