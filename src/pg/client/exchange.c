@@ -30,10 +30,11 @@
 #include "utils/timestamp.h"
 
 /*
- * From libpq/libpq.h, which needs the Kerberos headers that Debian's server
- * headers do not bring.
+ * Not with the others: it takes in Kerberos' headers, which Debian's server
+ * headers do not bring, for a struct that nobody here looks into.
  */
-extern bool pq_check_connection(void);
+#undef ENABLE_GSS
+#include "libpq/libpq.h"
 
 /* How often a waiting backend looks whether client and worker are still there. */
 #define CHECK_INTERVAL_MS 200
@@ -403,23 +404,57 @@ worker_stays_away(M1Exchange *x)
 	return TimestampDifferenceExceeds(x->worker_missed, now, WORKER_ABSENCE_MS);
 }
 
+static bool
+has_client(void)
+{
+	return MyProcPort != NULL && whereToSendOutput == DestRemote;
+}
+
+/*
+ * Rows that the client could read already would otherwise lie in the backend's
+ * buffer until that is full. What the connection does not take now is sent
+ * later, so that a client that reads slowly does not keep this from waiting.
+ */
+static void
+flush_rows(void)
+{
+	if (has_client())
+		pq_flush_if_writable();
+}
+
 /* As client_connection_check_interval does: nobody waits for an answer any more. */
 static void
 check_client(void)
 {
-	if (MyProcPort != NULL && whereToSendOutput == DestRemote && !pq_check_connection())
+	if (has_client() && !pq_check_connection())
 	{
 		ClientConnectionLost = true;
 		InterruptPending = true;
 	}
 }
 
+/* What pg_stat_activity shows of a backend that waits; before PostgreSQL 17 all extensions share one name. */
+static uint32
+wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("MiniMaxM1Model");
+	return event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
 void
 m1pg_exchange_wait(void)
 {
-	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								   CHECK_INTERVAL_MS, PG_WAIT_EXTENSION);
+	int			events;
 
+	flush_rows();
+	events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CHECK_INTERVAL_MS, wait_event());
 	if (events & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 	if (events & WL_TIMEOUT)
