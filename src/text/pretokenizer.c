@@ -20,11 +20,13 @@ const char m1_pretokenizer_gpt2[] =
 
 #define JIT_STACK_START ((size_t) 32 << 10)
 #define JIT_STACK_MOST ((size_t) 16 << 20)
+#define FIRST_STEPS 1000 /* of a match: a word takes some ten */
+#define STEPS_OF_A_BYTE 16
+#define STEPS_OF_ANY_TEXT 100000
 
 struct m1_pretokenizer
 {
 	pcre2_code *code;
-	bool jit;
 	char *pattern;
 };
 
@@ -78,7 +80,7 @@ m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err
 		return M1_E_UNSUPPORTED;
 	}
 	/* Without JIT (a hardened kernel may forbid it) matching is slower, not different. */
-	p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
+	pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
 	*out = p;
 	return M1_OK;
 }
@@ -99,28 +101,33 @@ m1_pretokenizer_pattern(const m1_pretokenizer *p)
 	return p->pattern;
 }
 
-/* What one call of m1_pretokenize needs; an open pre-tokenizer is shared. */
+/*
+ * more as long as there are some left of those that all of the text may have.
+ * of its bytes; a pattern that backtracks may take exponentially many. So a match begins with few steps, and is given
+ * more as long as there are some left of those that the text as a whole may have.
+ */
 typedef struct matcher
 {
 	pcre2_match_data *data;
 	pcre2_match_context *context;
-	pcre2_jit_stack *stack;
+	pcre2_jit_stack *stack; /* made when the 32 kB of the thread's own that PCRE2 takes are not enough */
+	size_t steps_left;
+	uint32_t options;
 } matcher;
 
 static bool
-open_matcher(const m1_pretokenizer *p, matcher *m)
+open_matcher(matcher *m, size_t len)
 {
-	m->data = pcre2_match_data_create(1, NULL);
-	m->context = pcre2_match_context_create(NULL);
-	m->stack = p->jit ? pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MOST, NULL) : NULL;
+	/* the text was checked once: checking it again for every match would be quadratic */
+	*m = (matcher){.data = pcre2_match_data_create(1, NULL),
+				   .context = pcre2_match_context_create(NULL),
+				   .steps_left = STEPS_OF_ANY_TEXT + STEPS_OF_A_BYTE * len,
+				   .options = PCRE2_NO_UTF_CHECK};
 	if (m->data == NULL || m->context == NULL)
 		return false;
-	if (m->stack != NULL)
-		pcre2_jit_stack_assign(m->context, NULL, m->stack);
-	/* The text's length is bounded; the pattern's work is linear in it. */
-	pcre2_set_match_limit(m->context, UINT32_MAX);
 	pcre2_set_depth_limit(m->context, UINT32_MAX);
-	pcre2_set_heap_limit(m->context, UINT32_MAX);
+	/* in KiB; without JIT, each step back is remembered in some 200 bytes */
+	pcre2_set_heap_limit(m->context, (uint32_t) (65536 + (len < ((size_t) 1 << 32) ? len / 4 : (size_t) 1 << 30)));
 	return true;
 }
 
@@ -132,25 +139,57 @@ close_matcher(matcher *m)
 	pcre2_jit_stack_free(m->stack);
 }
 
+/* After a match ran out of JIT's stack: the next try has a larger one, the one after that does without JIT. */
+static void
+enlarge_stack(matcher *m)
+{
+	if (m->stack == NULL && (m->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MOST, NULL)) != NULL)
+		pcre2_jit_stack_assign(m->context, NULL, m->stack);
+	else
+		m->options |= PCRE2_NO_JIT;
+}
+
 static int
 match_at(const m1_pretokenizer *p, matcher *m, m1_slice text, size_t at)
 {
-	/* the text was checked once: checking it again for every match would be quadratic */
-	int n = pcre2_match(p->code, (PCRE2_SPTR) text.data, text.len, at, PCRE2_NO_UTF_CHECK, m->data, m->context);
+	uint32_t steps = FIRST_STEPS;
 
-	if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-		n = pcre2_match(p->code, (PCRE2_SPTR) text.data, text.len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data,
-						m->context);
-	return n;
+	for (;;)
+	{
+		int n;
+
+		pcre2_set_match_limit(m->context, steps);
+		n = pcre2_match(p->code, (PCRE2_SPTR) text.data, text.len, at, m->options, m->data, m->context);
+		if (n == PCRE2_ERROR_JIT_STACKLIMIT)
+			enlarge_stack(m);
+		else if (n == PCRE2_ERROR_MATCHLIMIT && steps <= m->steps_left && steps < UINT32_MAX / 4)
+		{
+			m->steps_left -= steps;
+			steps *= 4;
+		}
+		else
+			return n;
+	}
+}
+
+static m1_status
+give_up(int n, m1_slice text, size_t at, m1_error *err)
+{
+	if (n != PCRE2_ERROR_MATCHLIMIT)
+		return m1_fail(err, M1_E_NO_MEMORY, "the pre-tokenizer gave up on a text of %zu bytes (PCRE2 error %d)",
+					   text.len, n);
+	m1_fail(err, M1_E_UNSUPPORTED, "the pre-tokenizer's pattern takes too long on a text of %zu bytes", text.len);
+	m1_error_detail(err, "From byte %zu on, it tries more than %d ways for each byte.", at, STEPS_OF_A_BYTE);
+	return M1_E_UNSUPPORTED;
 }
 
 m1_status
 m1_pretokenize(const m1_pretokenizer *p, m1_slice text, bool (*each)(void *context, m1_slice piece), void *context,
 			   m1_error *err)
 {
-	matcher m = {0};
+	matcher m;
 	size_t done = 0;
-	bool ok = open_matcher(p, &m);
+	bool ok = open_matcher(&m, text.len);
 	int n = 0;
 
 	while (ok && done < text.len)
@@ -179,7 +218,6 @@ m1_pretokenize(const m1_pretokenizer *p, m1_slice text, bool (*each)(void *conte
 	}
 	close_matcher(&m);
 	if (ok && n < 0 && n != PCRE2_ERROR_NOMATCH)
-		return m1_fail(err, M1_E_NO_MEMORY, "the pre-tokenizer gave up on a text of %zu bytes (PCRE2 error %d)",
-					   text.len, n);
+		return give_up(n, text, done, err);
 	return ok ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for a text of %zu bytes", text.len);
 }

@@ -279,6 +279,35 @@ test_long_runs_are_not_quadratic(void **state)
 	m1_tokenizer_close(t);
 }
 
+/* A pattern whose work explodes is refused after a number of steps; one that needs a deep stack is not. */
+static void
+test_patterns_are_bounded(void **state)
+{
+	static const char *const exploding[] = {"(?:a|aa)+c|.", "(?:a+)+c|.", "(?:a|a)*?c|.", "(?:(?:a|aa)(?:a|aa))+c|."};
+	const size_t lengths[] = {64, 5000, 1 << 20};
+	char *text = malloc((1 << 20) + 1);
+
+	(void) state;
+	assert_non_null(text);
+	memset(text, 'a', 1 << 20);
+	for (size_t i = 0; i < sizeof exploding / sizeof *exploding; i++)
+		for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+		{
+			m1_pretokenizer *p = pattern(exploding[i]);
+			int n = 0;
+			m1_error err;
+
+			assert_int_equal(m1_pretokenize(p, (m1_slice){text, lengths[l]}, count_piece, &n, &err), M1_E_UNSUPPORTED);
+			assert_non_null(strstr(err.message, "takes too long"));
+			m1_pretokenizer_free(p);
+		}
+	m1_pretokenizer *deep = pattern("(?:a|b)+|.");
+
+	assert_int_equal(pieces(deep, (m1_slice){text, 1 << 20}), 1);
+	m1_pretokenizer_free(deep);
+	free(text);
+}
+
 static void
 test_invalid_input(void **state)
 {
@@ -619,6 +648,7 @@ main(void)
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_user_text_is_never_control),
 		cmocka_unit_test(test_long_runs_are_not_quadratic),
+		cmocka_unit_test(test_patterns_are_bounded),
 		cmocka_unit_test(test_invalid_input),
 		cmocka_unit_test(test_malformed_files),
 		cmocka_unit_test(test_one_id_for_two_tokens),
