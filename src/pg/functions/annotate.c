@@ -53,6 +53,29 @@ check_call(FunctionCallInfo fcinfo)
 		protocol_violated("takes the target column, the prompt and optionally max_tokens");
 }
 
+/* PostgreSQL computes them after this trigger, which sees NULL in them, and whose value they would not keep. */
+static void
+check_not_generated(TupleDesc tupdesc, int number)
+{
+	Form_pg_attribute att = TupleDescAttr(tupdesc, number - 1);
+
+	if (att->attgenerated == '\0')
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("minimax_m1.annotate: column \"%s\" is generated", NameStr(att->attname)),
+			 errdetail("It is computed after the triggers BEFORE, so it can be neither filled nor read."),
+			 errhint("An asynchronous annotator can have generated columns in its template.")));
+}
+
+static void
+check_columns(TupleDesc tupdesc, int target, const M1BoundTemplate *template)
+{
+	check_not_generated(tupdesc, target);
+	for (int i = 0; i < template->text.n; i++)
+		check_not_generated(tupdesc, template->number[i]);
+}
+
 Datum
 m1pg_annotate(PG_FUNCTION_ARGS)
 {
@@ -70,6 +93,7 @@ m1pg_annotate(PG_FUNCTION_ARGS)
 	tupdesc = RelationGetDescr(data->tg_relation);
 	target = m1pg_column_number(data->tg_relation, args[0]);
 	m1pg_template_bind(&template, args[1], data->tg_relation);
+	check_columns(tupdesc, target, &template);
 	if (data->tg_trigger->tgnargs == 3)
 		max_tokens = m1pg_check_max_tokens(pg_strtoint32(args[2]));
 	row = data->tg_trigtuple;
