@@ -32,4 +32,24 @@ for my $table ('g', 'parted')
 	}
 }
 
+# ---- columns that are renamed to whatever a name may be ----
+
+in_db('postgres', q{CREATE TABLE r (id int PRIMARY KEY, a text, topic text);
+	SELECT minimax_m1.create_annotator('r', 'r', 'topic', 'Say {{"{a}"}} once.')});
+my $id = 0;
+my $old = 'a';
+for my $new ('text}', '{text', '{text}', '}', '{', '"text"', '"', '"}', '}}', '{{', ' ', '"a"}"b', 'a')
+{
+	(my $from = $old) =~ s/"/""/g;
+	(my $to = $new) =~ s/"/""/g;
+	in_db('postgres', qq{ALTER TABLE r RENAME "$from" TO "$to"});
+	$id++;
+	is(fails('postgres', qq{INSERT INTO r (id, "$to") VALUES ($id, 'Hello.')}), 'none', "a row is queued under the name $new");
+	$old = $new;
+}
+is(in_db('postgres', 'SELECT template FROM minimax_m1.annotators'), 'Say {{"{a}"}} once.', 'the template is what it was');
+wait_for('rows are done', sub { in_db('postgres', 'SELECT count(*) FROM r WHERE topic IS NULL') eq '0' });
+is(in_db('postgres', q{SELECT count(*) FROM minimax_m1.job_errors}), '0', 'and all rows are annotated');
+in_db('postgres', q~ALTER TABLE r RENAME a TO "x}y"~);
+is(fails('postgres', q~SELECT minimax_m1.alter_annotator('r', template => 'Say {"x}y"} twice.')~), 'none', 'such a name can be written');
 done_testing();

@@ -29,6 +29,42 @@ bad_template(const char *why)
 			 errhint("Write {column} for a column's value, {{ and }} for braces.")));
 }
 
+/* The name that begins at s, behind the {; *end is behind its }. NULL when there is none. */
+static char *
+read_quoted(const char *s, const char **end)
+{
+	StringInfoData name;
+
+	if (*s++ != '"')
+		return NULL;
+	initStringInfo(&name);
+	for (; *s != '\0' && (s[0] != '"' || s[1] == '"'); s++)
+	{
+		appendStringInfoChar(&name, *s);
+		if (*s == '"')
+			s++;
+	}
+	if (s[0] != '"' || s[1] != '}')
+		return NULL;
+	*end = s + 2;
+	return name.data;
+}
+
+static char *
+read_name(const char *s, const char **end)
+{
+	char	   *name = read_quoted(s, end);
+	const char *close;
+
+	if (name != NULL)
+		return name;
+	close = strchr(s, '}');
+	if (close == NULL)
+		bad_template("It has a { without }.");
+	*end = close + 1;
+	return pnstrdup(s, close - s);
+}
+
 void
 m1pg_template_parse(M1Template *t, const char *s)
 {
@@ -38,7 +74,7 @@ m1pg_template_parse(M1Template *t, const char *s)
 	initStringInfo(&literal);
 	while (*s != '\0')
 	{
-		const char *close;
+		char	   *name;
 
 		if ((s[0] == '{' && s[1] == '{') || (s[0] == '}' && s[1] == '}'))
 		{
@@ -53,15 +89,12 @@ m1pg_template_parse(M1Template *t, const char *s)
 			appendStringInfoChar(&literal, *s++);
 			continue;
 		}
-		close = strchr(s, '}');
-		if (close == NULL)
-			bad_template("It has a { without }.");
+		name = read_name(s + 1, &s);
 		if (t->n == M1PG_MAX_PLACEHOLDERS)
 			bad_template(psprintf("It has more than %d placeholders.", M1PG_MAX_PLACEHOLDERS));
 		t->literal[t->n] = literal.data;
-		t->column[t->n++] = pnstrdup(s + 1, close - s - 1);
+		t->column[t->n++] = name;
 		initStringInfo(&literal);
-		s = close + 1;
 	}
 	t->literal[t->n] = literal.data;
 }
@@ -199,6 +232,25 @@ append_literal(StringInfo s, const char *literal)
 	}
 }
 
+/* As read_name reads it. */
+static void
+append_placeholder(StringInfo s, const char *name)
+{
+	if (name[0] != '"' && strpbrk(name, "{}") == NULL)
+	{
+		appendStringInfo(s, "{%s}", name);
+		return;
+	}
+	appendStringInfoString(s, "{\"");
+	for (; *name != '\0'; name++)
+	{
+		appendStringInfoChar(s, *name);
+		if (*name == '"')
+			appendStringInfoChar(s, '"');
+	}
+	appendStringInfoString(s, "\"}");
+}
+
 /* _template_rename(template, old, new): the template after a column was renamed. */
 Datum
 m1pg_template_rename(PG_FUNCTION_ARGS)
@@ -213,7 +265,7 @@ m1pg_template_rename(PG_FUNCTION_ARGS)
 	for (int i = 0; i < t.n; i++)
 	{
 		append_literal(&s, t.literal[i]);
-		appendStringInfo(&s, "{%s}", strcmp(t.column[i], from) == 0 ? to : t.column[i]);
+		append_placeholder(&s, strcmp(t.column[i], from) == 0 ? to : t.column[i]);
 	}
 	append_literal(&s, t.literal[t.n]);
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(s.data, s.len));

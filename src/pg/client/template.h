@@ -1,6 +1,6 @@
 /*
  * template.h - prompt templates: text with {column} placeholders, and {{ and }}
- * for braces.
+ * for braces. A name with a brace is quoted as in SQL: {"name}"}.
  *
  * A template knows names only; who uses it finds the values. Values are not
  * looked at for placeholders. All memory is palloc'd.
