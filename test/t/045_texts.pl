@@ -12,6 +12,53 @@ sub in_db { my ($db, $sql) = @_; return $node->safe_psql($db, $sql, extra_params
 
 sub fails { my ($db, $sql) = @_; return (sqlstate($node, $sql, connstr => $node->connstr($db)))[0]; }
 
+# ---- texts that are not UTF-8, and cannot be made that ----
+
+# In SQL_ASCII anything may be stored; EUC_JP has places that no character has.
+my %bad = (ascii => q{E'caf\xe9'}, japan => q{E'\xa9\xa1'});
+in_db('postgres', q{CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0});
+in_db('postgres', q{CREATE DATABASE japan ENCODING 'EUC_JP' LOCALE 'C' TEMPLATE template0});
+
+for my $db (sort keys %bad)
+{
+	my $bad = $bad{$db};
+	my @calls = (
+		"minimax_m1.generate($bad)", "minimax_m1.generate('Hello.', system_prompt => $bad)",
+		"minimax_m1.generate('Hello.', stop => ARRAY[$bad])", "minimax_m1.classify($bad, ARRAY['a', 'b'])",
+		"minimax_m1.classify('Hello.', ARRAY['a', $bad])", "minimax_m1.summarize($bad)",
+		"minimax_m1.summarize('Hello.', instruction => $bad)", "minimax_m1.is_true('It is.', $bad)", "minimax_m1.score($bad, 'long')",
+		"minimax_m1.generate_json($bad, '{\"type\": \"boolean\"}')");
+
+	in_db($db, 'CREATE EXTENSION minimax_m1');
+	for my $call (@calls)
+	{
+		is(fails($db, "SELECT $call"), '22023', "$db: $call is refused");
+		is(in_db($db, "SET minimax_m1.on_error = 'null'; SELECT $call IS NULL"), 't', "$db: $call is NULL");
+	}
+	# these are not NULL in any case
+	for my $call ("minimax_m1.count_tokens($bad)", "minimax_m1.summarize_agg($bad)",
+		"minimax_m1.complete(messages => jsonb_build_array(jsonb_build_object('role', 'user', 'content', CAST($bad AS text))))", "minimax_m1.rank('query', ARRAY['Hello.', $bad])")
+	{
+		is(fails($db, "SELECT $call"), '22023', "$db: $call is refused");
+	}
+	is(in_db($db, "SELECT string_agg((content IS NOT NULL) || '/' || (error IS NULL), ' ' ORDER BY i) FROM minimax_m1.generate_batch(ARRAY['Hello.', $bad, 'Hello.']) WITH ORDINALITY AS g(i, content, reasoning, error, n)"),
+		'true/true false/false true/true', "$db: one text fails alone in a batch");
+
+	# Jobs, and annotated rows.
+	is(fails($db, "SELECT minimax_m1.submit('Hello.', system_prompt => $bad)"), 'none', "$db: it is queued");
+	in_db($db, "SELECT minimax_m1.submit('Hello.')");
+	in_db($db, q{CREATE TABLE t (id int PRIMARY KEY, body text, topic text);
+		SELECT minimax_m1.create_annotator('t', 't', 'topic', '{body}')});
+	in_db($db, "INSERT INTO t VALUES (1, 'Hello.'), (2, $bad), (3, 'Hello.')");
+	wait_for('jobs have ended', sub { in_db($db, q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'running')}) eq '0' });
+	is(in_db($db, q{SELECT string_agg(state || coalesce(sqlstate, ''), ' ' ORDER BY id) FROM minimax_m1.job}), 'failed22023 done failed22023',
+		"$db: jobs fail one by one");
+	is(in_db($db, 'SELECT string_agg(id::text, \' \' ORDER BY id) FROM t WHERE topic IS NOT NULL'), '1 3', "$db: and so do rows");
+	in_db($db, q{CREATE TABLE u (id int PRIMARY KEY, body text, topic text);
+		CREATE TRIGGER u BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION minimax_m1.annotate('topic', '{body}')});
+	is(fails($db, "INSERT INTO u VALUES (1, $bad)"), '22023', "$db: annotate");
+}
+
 # ---- generated columns under annotate() ----
 
 in_db('postgres', q{

@@ -166,13 +166,25 @@ excerpt_of(const m1w_generate *g)
 	return pg_any_to_server(head, len, PG_UTF8);
 }
 
+static bool
+check_texts(const m1w_generate *g, m1_error *error)
+{
+	for (uint32 i = 0; i < g->n_stops; i++)
+		if (!m1pg_check_utf8(g->stops[i], "stop string", error))
+			return false;
+	return m1pg_check_utf8(g->prompt, "prompt", error) && m1pg_check_utf8(g->system, "system prompt", error) &&
+		m1pg_check_utf8(g->messages, "messages", error) && m1pg_check_utf8(g->tools, "tools", error) &&
+		m1pg_check_utf8(g->constraint_text, "form of the answer", error);
+}
+
 M1Exchange *
 m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error)
 {
-	M1Request	request = {
-		.type = M1W_GENERATE, .message.generate = g, .function = function, .excerpt = excerpt_of(g)
-	};
+	M1Request	request = {.type = M1W_GENERATE, .message.generate = g, .function = function};
 
+	if (!check_texts(g, error))
+		return NULL;
+	request.excerpt = excerpt_of(g);
 	return m1pg_exchange_try_open(&request, error);
 }
 

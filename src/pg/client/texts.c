@@ -11,14 +11,49 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+/* What a text becomes that cannot be converted: no request is made with it. */
+#define NOT_UTF8	"\xff"
+
+/* All of it converted, as a string; NULL when that cannot be done. */
+static char *
+convert_or_null(m1_slice s, int from, int to)
+{
+	Oid			proc = FindDefaultConversionProc(from, to);
+	Size		size = (s.len + 2) * MAX_CONVERSION_GROWTH;
+	char	   *converted;
+
+	if (!OidIsValid(proc))
+		return NULL;
+	converted = palloc_extended(size, MCXT_ALLOC_HUGE);
+	if (pg_do_encoding_conversion_buf(proc, from, to, (unsigned char *) unconstify(char *, s.data), (int) s.len,
+									  (unsigned char *) converted, (int) Min(size, INT_MAX), true) == (int) s.len)
+		return converted;
+	pfree(converted);
+	return NULL;
+}
+
+/* Never an error: that would be one of the statement, and not of the request. */
 m1_slice
 m1pg_to_utf8(const char *s, Size len)
 {
-	m1_slice	slice;
+	m1_slice	slice = {s, len};
+	int			encoding = GetDatabaseEncoding();
 
-	slice.data = (const char *) pg_server_to_any(s, len, PG_UTF8);
-	slice.len = slice.data == s ? len : strlen(slice.data);
-	return slice;
+	if (len == 0 || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return slice;
+	slice.data = convert_or_null(slice, encoding, PG_UTF8);
+	return m1_slice_of(slice.data != NULL ? slice.data : pstrdup(NOT_UTF8));
+}
+
+bool
+m1pg_check_utf8(m1_slice s, const char *what, m1_error *error)
+{
+	/* the server has looked at what it holds in UTF-8 */
+	if (s.len == 0 || GetDatabaseEncoding() == PG_UTF8 || pg_verify_mbstr(PG_UTF8, s.data, (int) s.len, true))
+		return true;
+	m1_fail(error, M1_E_INVALID_ARGUMENT, "a text cannot be converted to UTF-8");
+	m1_error_detail(error, "It is the %s. The encoding of this database is %s.", what, GetDatabaseEncodingName());
+	return false;
 }
 
 m1_slice
@@ -35,37 +70,19 @@ m1pg_text_from_utf8(m1_slice s)
 	return cstring_to_text_with_len(converted, converted == s.data ? s.len : strlen(converted));
 }
 
-/* Converts as far as it goes; NULL when that is not to the end. */
-static text *
-convert_or_null(m1_slice s)
-{
-	int			encoding = GetDatabaseEncoding();
-	Oid			proc = FindDefaultConversionProc(PG_UTF8, encoding);
-	Size		size = (s.len + 2) * MAX_CONVERSION_GROWTH;
-	char	   *converted;
-	text	   *result = NULL;
-
-	if (!OidIsValid(proc))
-		return NULL;
-	converted = palloc_extended(size, MCXT_ALLOC_HUGE);
-	if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, s.data),
-									  (int) s.len, (unsigned char *) converted, (int) Min(size, INT_MAX),
-									  true) == (int) s.len)
-		result = cstring_to_text(converted);
-	pfree(converted);
-	return result;
-}
-
 text *
 m1pg_try_text_from_utf8(m1_slice s)
 {
+	char	   *converted;
+
 	if (s.len == 0)
 		return cstring_to_text("");
 	if (!pg_verify_mbstr(PG_UTF8, s.data, (int) s.len, true))
 		return NULL;
 	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
 		return cstring_to_text_with_len(s.data, (int) s.len);
-	return convert_or_null(s);
+	converted = convert_or_null(s, PG_UTF8, GetDatabaseEncoding());
+	return converted != NULL ? cstring_to_text(converted) : NULL;
 }
 
 text *

@@ -8,9 +8,14 @@
 
 #include "base/buf.h"
 
-/* Converts to UTF-8; the result is palloc'd or the input itself. */
+/*
+ * Converts to UTF-8; the result is palloc'd or the input itself. What cannot be
+ * converted becomes something that m1pg_check_utf8 refuses.
+ */
 extern m1_slice m1pg_to_utf8(const char *s, Size len);
 extern m1_slice m1pg_utf8_of_text(const text *t);
+/* Whether it is UTF-8, before it is sent; `what` it is, for the error. */
+extern bool m1pg_check_utf8(m1_slice s, const char *what, m1_error *error);
 /* A palloc'd copy. */
 extern m1_slice m1pg_keep(m1_slice s);
 extern text *m1pg_text_from_utf8(m1_slice s);

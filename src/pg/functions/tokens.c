@@ -94,9 +94,12 @@ m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends
 	m1w_text	words = {utf8};
 	M1Request	question = {.type = M1W_TOKENIZE, .message.text = &words, .function = function, .excerpt = ""};
 	Size		len;
-	char	   *answer = try_ask(&question, M1W_TOKENS, &len, error);
+	char	   *answer;
 	m1w_tokens	tokens;
 
+	if (!m1pg_check_utf8(utf8, "text", error))
+		return false;
+	answer = try_ask(&question, M1W_TOKENS, &len, error);
 	if (answer == NULL || m1w_decode_tokens(answer, len, &tokens, error) != M1_OK)
 		return false;
 	if (tokens.ids.len != tokens.ends.len)
