@@ -1,13 +1,22 @@
 /*
  * jsonschema_disjoint.c - oneOf means exactly one: its schemas can be written as alternatives only where no value
  * satisfies two of them. See jsonschema_internal.h.
+ *
+ * Two schemas are told apart by the types of their values, by the values that they list, or by those that they list for
+ * a property that both require. All pairs are told apart at once: listed values are sorted, and alternatives that share
+ * one are next to each other then. A row of bits is a set of alternatives.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "grammar/jsonschema_internal.h"
 
 #define MAX_REFERENCES 16	 /* followed one after the other */
-#define MAX_ALTERNATIVES 256 /* of one oneOf */
+#define MAX_ALTERNATIVES 512 /* of one oneOf */
+#define MAX_COMPARED 100000	 /* listed values and properties, in all that a document says oneOf of */
+#define ROW (MAX_ALTERNATIVES / 64)
+#define ITSELF (-1) /* not a property of the value */
 
 /* What a schema refers to, or itself. */
 static const json_t *
@@ -60,86 +69,254 @@ kinds_of(const json_t *schema)
 	return kinds;
 }
 
-/* As JSON Schema compares: 1 and 1.0 are the same. */
-static bool
-same_value(const json_t *a, const json_t *b)
+typedef struct listed
 {
-	if (json_is_number(a) && json_is_number(b))
-		return json_number_value(a) == json_number_value(b);
-	return json_equal(a, b) != 0;
+	int property; /* the number of its name, or ITSELF */
+	int alternative;
+	uint64_t hash;
+} listed;
+
+typedef struct comparison
+{
+	m1_schema_compiler *c;
+	size_t n;
+	int kinds[MAX_ALTERNATIVES];
+	uint64_t apart[MAX_ALTERNATIVES][ROW];
+	uint64_t shares[MAX_ALTERNATIVES][ROW]; /* a value of the property at hand */
+	json_t *names;							/* of properties, with their numbers */
+	listed *list;							/* [MAX_COMPARED] */
+	size_t n_list;
+	m1_buf text; /* of one value */
+} comparison;
+
+static void
+add_bit(uint64_t row[ROW], int i)
+{
+	row[i / 64] |= (uint64_t) 1 << i % 64;
 }
 
-/* Numbers deep inside listed arrays and objects are not compared by value: those count as possibly the same. */
+/* ---- what the alternatives list ---- */
+
 static bool
-values_apart(const json_t *a, const json_t *b)
+may_compare(comparison *x, size_t more)
 {
-	json_t *x = values_of(a);
-	json_t *y = values_of(b);
-	bool apart = x != NULL && y != NULL;
+	x->c->n_compared += more;
+	if (!m1_work_goes_on(x->c->nfa->work, more))
+		x->c->nfa->failed = true;
+	return x->c->n_compared <= MAX_COMPARED && !x->c->nfa->failed;
+}
+
+/*
+ * Equal texts for values that are equal, as JSON Schema compares, or might be: 1 and 1.0 are the same, numbers deep
+ * inside arrays and objects are not compared.
+ */
+static void
+put_value(m1_buf *out, const json_t *value)
+{
+	char number[40];
+
+	switch (json_typeof(value))
+	{
+		case JSON_STRING:
+			m1_buf_puts(out, "\"");
+			m1_buf_append(out, json_string_value(value), json_string_length(value));
+			break;
+		case JSON_INTEGER:
+		case JSON_REAL:
+			snprintf(number, sizeof number, "%.17g", json_number_value(value) + 0.0);
+			m1_buf_puts(out, number);
+			break;
+		case JSON_OBJECT:
+			m1_buf_puts(out, "{");
+			break;
+		case JSON_ARRAY:
+			m1_buf_puts(out, "[");
+			break;
+		case JSON_TRUE:
+			m1_buf_puts(out, "t");
+			break;
+		case JSON_FALSE:
+			m1_buf_puts(out, "f");
+			break;
+		case JSON_NULL:
+			m1_buf_puts(out, "n");
+			break;
+	}
+}
+
+/* FNV-1a. Two values with one hash are taken for equal: the schema is refused then, at worst. */
+static uint64_t
+hash_of(const m1_buf *text)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (size_t i = 0; i < text->len; i++)
+		h = (h ^ (unsigned char) text->data[i]) * 0x100000001b3u;
+	return h;
+}
+
+static bool
+add_values(comparison *x, int alternative, int property, const json_t *schema)
+{
+	json_t *values = values_of(schema);
+	const bool ok = may_compare(x, 1 + json_array_size(values));
 	size_t i;
-	size_t j;
 	json_t *one;
-	json_t *other;
 
-	json_array_foreach (x, i, one)
-		json_array_foreach (y, j, other)
-		{
-			const bool both_deep =
-				(json_is_array(one) && json_is_array(other)) || (json_is_object(one) && json_is_object(other));
-
-			if (both_deep || same_value(one, other))
-				apart = false;
-		}
-	json_decref(x);
-	json_decref(y);
-	return apart;
+	json_array_foreach (values, i, one)
+	{
+		if (!ok)
+			break;
+		x->text.len = 0;
+		put_value(&x->text, one);
+		x->list[x->n_list++] = (listed){property, alternative, hash_of(&x->text)};
+	}
+	json_decref(values);
+	return ok;
 }
 
-static bool requires(const json_t *schema, const char *name)
+static int
+number_of(comparison *x, const char *name)
 {
-	size_t i;
-	json_t *one;
+	const json_t *known = json_object_get(x->names, name);
 
-	json_array_foreach (json_object_get(schema, "required"), i, one)
-		if (json_is_string(one) && strcmp(json_string_value(one), name) == 0)
-			return true;
-	return false;
+	if (known != NULL)
+		return (int) json_integer_value(known);
+	json_object_set_new(x->names, name, json_integer((json_int_t) json_object_size(x->names)));
+	return (int) json_object_size(x->names) - 1;
 }
 
-/* Two objects that must both have a property whose listed values differ. */
+/* The properties that an object must have. */
 static bool
-told_apart_by_property(const m1_schema_compiler *c, const json_t *a, const json_t *b)
+add_properties(comparison *x, int alternative, const json_t *schema)
 {
-	const json_t *others = json_object_get(b, "properties");
+	const json_t *properties = json_object_get(schema, "properties");
+	const json_t *required = json_object_get(schema, "required");
+	bool ok = may_compare(x, json_object_size(properties) + json_array_size(required));
+	json_t *names = ok ? m1_schema_names(required) : NULL;
 	const char *name;
-	json_t *schema;
+	json_t *one;
 
-	if (kinds_of(a) != M1_KIND_OBJECT || kinds_of(b) != M1_KIND_OBJECT)
-		return false;
-	json_object_foreach (json_object_get(a, "properties"), name, schema)
-		if (requires(a, name) && requires(b, name) &&
-			values_apart(resolve(c, schema), resolve(c, json_object_get(others, name))))
-			return true;
-	return false;
+	json_object_foreach (names, name, one)
+	{
+		const json_t *described = json_object_get(properties, name);
+
+		if (ok && described != NULL)
+			ok = add_values(x, alternative, number_of(x, name), resolve(x->c, described));
+	}
+	json_decref(names);
+	return ok;
 }
 
 static bool
-apart(const m1_schema_compiler *c, const json_t *a, const json_t *b)
+add_alternative(comparison *x, int i, const json_t *schema)
 {
-	a = resolve(c, a);
-	b = resolve(c, b);
-	return (kinds_of(a) & kinds_of(b)) == 0 || values_apart(a, b) || told_apart_by_property(c, a, b);
+	schema = resolve(x->c, schema);
+	if (!add_values(x, i, ITSELF, schema))
+		return false;
+	x->kinds[i] = kinds_of(schema);
+	return x->kinds[i] != M1_KIND_OBJECT || add_properties(x, i, schema);
+}
+
+/* ---- telling them apart ---- */
+
+static int
+by_value(const void *a, const void *b)
+{
+	const listed *x = a;
+	const listed *y = b;
+
+	if (x->property != y->property)
+		return x->property < y->property ? -1 : 1;
+	if (x->hash != y->hash)
+		return x->hash < y->hash ? -1 : 1;
+	return x->alternative - y->alternative;
+}
+
+/* Notes who shares one value of a property, which the list has from `first` on. Returns where the next one begins. */
+static size_t
+note_shared(comparison *x, size_t first)
+{
+	uint64_t all[ROW] = {0};
+	size_t end = first;
+
+	for (; end < x->n_list && x->list[end].property == x->list[first].property &&
+		   x->list[end].hash == x->list[first].hash;
+		 end++)
+		add_bit(all, x->list[end].alternative);
+	for (size_t i = first; i < end; i++)
+		for (int w = 0; w < ROW; w++)
+			x->shares[x->list[i].alternative][w] |= all[w];
+	return end;
+}
+
+/* Those that list values of one property are apart where they share none. Returns where the next property begins. */
+static size_t
+compare_property(comparison *x, size_t first)
+{
+	const int property = x->list[first].property;
+	uint64_t members[ROW] = {0};
+	size_t end = first;
+
+	for (; end < x->n_list && x->list[end].property == property; end++)
+	{
+		add_bit(members, x->list[end].alternative);
+		memset(x->shares[x->list[end].alternative], 0, sizeof x->shares[0]);
+	}
+	for (size_t i = first; i < end;)
+		i = note_shared(x, i);
+	for (size_t i = first; i < end; i++)
+		for (int w = 0; w < ROW; w++)
+			x->apart[x->list[i].alternative][w] |= members[w] & ~x->shares[x->list[i].alternative][w];
+	return end;
+}
+
+static bool
+all_apart(comparison *x)
+{
+	qsort(x->list, x->n_list, sizeof *x->list, by_value);
+	for (size_t i = 0; i < x->n_list;)
+		i = compare_property(x, i);
+	for (size_t i = 0; i < x->n; i++)
+		for (size_t j = 0; j < i; j++)
+			if ((x->kinds[i] & x->kinds[j]) != 0 && (x->apart[i][j / 64] >> j % 64 & 1) == 0)
+				return false;
+	return true;
+}
+
+static const char *
+overlap(comparison *x, const json_t *alternatives)
+{
+	for (size_t i = 0; i < x->n; i++)
+		if (!add_alternative(x, (int) i, json_array_get(alternatives, i)))
+			return "Say anyOf: so many listed values and properties are not compared with each other.";
+	x->c->nfa->failed |= x->text.failed;
+	return all_apart(x) ? NULL : "Say anyOf, or give them different types, or a required property whose const differs.";
 }
 
 const char *
-m1_schema_overlap(const m1_schema_compiler *c, const json_t *alternatives)
+m1_schema_overlap(m1_schema_compiler *c, const json_t *alternatives)
 {
-	/* all pairs are compared, while the process that reads everybody's requests waits */
+	comparison *x;
+	const char *why = NULL;
+
 	if (json_array_size(alternatives) > MAX_ALTERNATIVES)
 		return "Say anyOf: so many alternatives are not compared with each other.";
-	for (size_t i = 0; i < json_array_size(alternatives); i++)
-		for (size_t j = 0; j < i; j++)
-			if (!apart(c, json_array_get(alternatives, i), json_array_get(alternatives, j)))
-				return "Say anyOf, or give them different types, or a required property whose const differs.";
-	return NULL;
+	x = calloc(1, sizeof *x);
+	if (x == NULL || (x->names = json_object()) == NULL || (x->list = malloc(MAX_COMPARED * sizeof *x->list)) == NULL)
+		c->nfa->failed = true;
+	else
+	{
+		x->c = c;
+		x->n = json_array_size(alternatives);
+		why = overlap(x, alternatives);
+	}
+	if (x != NULL)
+	{
+		json_decref(x->names);
+		free(x->list);
+		m1_buf_free(&x->text);
+	}
+	free(x);
+	return why;
 }

@@ -33,7 +33,8 @@ typedef struct m1_schema_compiler
 	m1_buf rule_paths; /* NUL-terminated */
 	m1_buf path;	   /* of the schema at hand: "#/properties/a" */
 	int depth;
-	m1_status status; /* the first failure; what is written afterwards does not matter */
+	size_t n_compared; /* by jsonschema_disjoint.c */
+	m1_status status;  /* the first failure; what is written afterwards does not matter */
 	m1_error *err;
 } m1_schema_compiler;
 
@@ -46,6 +47,8 @@ int m1_schema_rule_of(m1_schema_compiler *c, const json_t *schema, const char *k
 /* jsonschema_parts.c: schema is an object, its keywords have been checked. */
 int32_t m1_schema_object(m1_schema_compiler *c, const json_t *schema, int32_t next);
 int32_t m1_schema_array(m1_schema_compiler *c, const json_t *schema, int32_t next);
+/* An array's strings as the keys of an object that the caller owns, so that each is found without the others. */
+json_t *m1_schema_names(const json_t *names);
 
 /* jsonschema_scalars.c */
 int32_t m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next);
@@ -56,7 +59,7 @@ int32_t m1_schema_values(m1_schema_compiler *c, const json_t *schema, int32_t ne
 int m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, int otherwise, bool cut);
 
 /* jsonschema_disjoint.c: NULL when no value satisfies two of the alternatives; else why that is not certain. */
-const char *m1_schema_overlap(const m1_schema_compiler *c, const json_t *alternatives);
+const char *m1_schema_overlap(m1_schema_compiler *c, const json_t *alternatives);
 
 /* The types a value may have; M1_KIND_INTEGER goes with M1_KIND_NUMBER. */
 enum

@@ -14,16 +14,15 @@ typedef struct property
 	bool required;
 } property;
 
-/* The names as the keys of an object that the caller owns, so that each is found without looking at the others. */
-static json_t *
-name_set(const json_t *names)
+json_t *
+m1_schema_names(const json_t *names)
 {
 	json_t *set = json_object();
 	size_t i;
 	json_t *one;
 
 	json_array_foreach ((json_t *) names, i, one)
-		if (json_object_set_new(set, json_string_value(one), json_null()) != 0)
+		if (json_is_string(one) && json_object_set_new(set, json_string_value(one), json_null()) != 0)
 		{
 			json_decref(set);
 			return NULL;
@@ -72,7 +71,7 @@ static property *
 list_properties(m1_schema_compiler *c, const json_t *properties, const json_t *required, const json_t *others,
 				size_t *n)
 {
-	json_t *names = name_set(required);
+	json_t *names = m1_schema_names(required);
 	property *list = calloc(json_object_size(properties) + json_object_size(names) + 1, sizeof *list);
 	const char *name;
 	json_t *schema;

@@ -102,9 +102,9 @@ m1_pretokenizer_pattern(const m1_pretokenizer *p)
 }
 
 /*
- * more as long as there are some left of those that all of the text may have.
- * of its bytes; a pattern that backtracks may take exponentially many. So a match begins with few steps, and is given
- * more as long as there are some left of those that the text as a whole may have.
+ * What one call of m1_pretokenize needs; an open pre-tokenizer is shared. A match takes about one of PCRE2's steps for
+ * each of its bytes, but a pattern that backtracks may take exponentially many. So a match begins with few steps, and
+ * is given more as long as there are some left of those that the text as a whole may have.
  */
 typedef struct matcher
 {

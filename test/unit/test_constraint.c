@@ -1139,6 +1139,53 @@ test_compiling_is_bounded(void **state)
 	m1_buf_free(&schema);
 }
 
+/* A oneOf of n alternatives that list `values` each, all different but for the last of the last when it is to clash. */
+static void
+put_one_of(m1_buf *schema, int n, int values, const char *form, bool clash)
+{
+	char number[16];
+
+	schema->len = 0;
+	m1_buf_puts(schema, "{\"oneOf\": [");
+	for (int i = 0; i < n; i++)
+	{
+		m1_buf_puts(schema, i > 0 ? ", {" : "{");
+		m1_buf_puts(schema, form);
+		for (int j = 0; j < values; j++)
+		{
+			const bool last = i == n - 1 && j == values - 1;
+
+			snprintf(number, sizeof number, "%s%d", j > 0 ? "," : "", clash && last ? 7 : i * values + j);
+			m1_buf_puts(schema, number);
+		}
+		m1_buf_puts(schema, strncmp(form, "\"enum", 5) == 0 ? "]}" : "]}}}");
+	}
+	m1_buf_puts(schema, "]}");
+	assert_non_null(m1_buf_cstr(schema));
+}
+
+static void
+test_many_alternatives(void **state)
+{
+	static const char *const forms[] = {
+		"\"enum\": [", "\"type\": \"object\", \"required\": [\"k\"], \"properties\": {\"k\": {\"enum\": ["};
+	m1_buf schema = {0};
+
+	(void) state;
+	for (int i = 0; i < 2; i++)
+	{
+		put_one_of(&schema, 150, 100, forms[i], false);
+		m1_constraint_release(compile(M1_CONSTRAINT_JSON_SCHEMA, schema.data));
+		put_one_of(&schema, 150, 100, forms[i], true);
+		refuse(M1_CONSTRAINT_JSON_SCHEMA, schema.data, M1_E_UNSUPPORTED, "may overlap", "#.");
+		put_one_of(&schema, 256, 400, forms[i], false);
+		refuse(M1_CONSTRAINT_JSON_SCHEMA, schema.data, M1_E_UNSUPPORTED, "may overlap", "#.");
+		put_one_of(&schema, 513, 1, forms[i], false);
+		refuse(M1_CONSTRAINT_JSON_SCHEMA, schema.data, M1_E_UNSUPPORTED, "may overlap", "#.");
+	}
+	m1_buf_free(&schema);
+}
+
 /* Whoever works for a request that is no longer wanted ends soon. */
 static void
 test_cancelled(void **state)
@@ -1208,6 +1255,7 @@ main(void)
 		cmocka_unit_test(test_budgets_keep_cursors),
 		cmocka_unit_test(test_masks_are_bounded),
 		cmocka_unit_test(test_compiling_is_bounded),
+		cmocka_unit_test(test_many_alternatives),
 		cmocka_unit_test(test_cancelled),
 	};
 
