@@ -33,19 +33,29 @@ static const cli_command commands[] = {
 #define COMMANDS (sizeof commands / sizeof *commands)
 
 static void
+print_command(FILE *out, const cli_command *c)
+{
+	fprintf(out, "  minimax_m1_engine %s %-*s %s\n", c->name, (int) (45 - strlen(c->name)), c->arguments, c->summary);
+	m1_cli_print_options(out, c->options);
+}
+
+static void
 print_usage(FILE *out)
 {
 	fputs("minimax_m1_engine - runs MiniMax-M1 checkpoints\n\n", out);
 	for (size_t i = 0; i < COMMANDS; i++)
-	{
-		const cli_command *c = &commands[i];
-
-		fprintf(out, "  minimax_m1_engine %s %-*s %s\n", c->name, (int) (45 - strlen(c->name)), c->arguments,
-				c->summary);
-		m1_cli_print_options(out, c->options);
-	}
+		print_command(out, &commands[i]);
 	fputs("\nOptions that commands share:\n", out);
-	m1_cli_print_shared_options(out);
+	m1_cli_print_shared_options(out, M1_CLI_ALL);
+}
+
+static int
+help(const cli_command *command)
+{
+	print_command(stdout, command);
+	fputs("\nOptions that it shares with other commands:\n", stdout);
+	m1_cli_print_shared_options(stdout, command->options);
+	return 0;
 }
 
 /* What is left after the options, from `next` on: IN and OUT of a command that converts. */
@@ -108,6 +118,8 @@ main(int argc, char **argv)
 		return 2;
 	}
 	next = m1_cli_parse(&cli, argc - 1, argv + 1);
+	if (next >= 0 && cli.help)
+		return help(command);
 	if (next < 0 || !take_arguments(&cli, command, next, argc - 1, argv + 1))
 		return 2;
 	return command->run(&cli);

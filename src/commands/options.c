@@ -113,6 +113,7 @@ static const option_row rows[] = {
 	 .help = "of snapshots of prompts' beginnings; 0 = none (default)", .setting = "prefix_cache_size"},
 	{"isa", "NAME", TEXT, AT(isa), MODEL,
 	 .help = "portable, avx2, avx512 or avx512vnni (default: the best that there is)"},
+	{"help", NULL, FLAG, AT(help), M1_CLI_ALL, .help = "of a command: print what it takes"},
 };
 
 #define ROWS ((int) (sizeof rows / sizeof *rows))
@@ -275,10 +276,10 @@ m1_cli_print_options(FILE *out, m1_cli_takers command)
 }
 
 void
-m1_cli_print_shared_options(FILE *out)
+m1_cli_print_shared_options(FILE *out, m1_cli_takers commands)
 {
 	for (int i = 0; i < ROWS; i++)
-		if (is_shared(&rows[i]))
+		if ((rows[i].takers & commands) != 0 && is_shared(&rows[i]))
 			print_row(out, &rows[i]);
 }
 

@@ -24,6 +24,7 @@ typedef enum m1_cli_takers
 	M1_CLI_BENCH = 8,
 	M1_CLI_QUANTIZE = 16,
 	M1_CLI_SERVE = 32,
+	M1_CLI_ALL = 63,
 } m1_cli_takers;
 
 /* An option that may be repeated. */
@@ -45,6 +46,7 @@ typedef struct m1_cli_sizes
 /* Every option of every command. */
 typedef struct m1_cli
 {
+	bool help; /* what the command takes is asked for; nothing else counts */
 	const char *model;
 	const char *device;
 	int gpus;
@@ -107,9 +109,9 @@ extern const m1_cli m1_cli_defaults;
  */
 int m1_cli_parse(m1_cli *cli, int argc, char **argv);
 
-/* What --help says of a command's own options, and of those that several share. */
+/* What --help says of a command's own options, and of those of some commands that several share. */
 void m1_cli_print_options(FILE *out, m1_cli_takers command);
-void m1_cli_print_shared_options(FILE *out);
+void m1_cli_print_shared_options(FILE *out, m1_cli_takers commands);
 
 /* For m1_error_spell_settings: "--max-context" of "max_context". */
 bool m1_cli_spell_setting(const char *key, char *out, size_t size);

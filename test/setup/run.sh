@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh - what somebody meets who has just cloned this: which packages set-up asks for on which machine, and a clone
-# that only root can enter. Prints a line "ok ...", "not ok ..." or "skip ..." per case. test/run.sh runs it, and stops
+# run.sh - what somebody meets who has just cloned this: which packages set-up asks for on which machine, help,
+# and a clone that only root can enter. Prints a line "ok ...", "not ok ..." or "skip ..." per case. test/run.sh runs it, and stops
 # the server should this script be killed.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -96,7 +96,17 @@ private_clone() {
     )" "Hello! How can I help you?"
 }
 
+# ---- the command line ----
+
+every_command_helps() {
+    local command engine=$STAGE$PG_LIB/minimax_m1_engine
+    for command in $("$engine" --help | sed -n 's/^  minimax_m1_engine \([a-z]*\) .*/\1/p'); do
+        is "--help of $command" "$("$engine" "$command" --help 2>&1 | sed -n "1s/.*engine \($command\) .*/\1/p")" "$command"
+    done
+}
+
 own_folder "$FOLDER"
 packages
+every_command_helps
 private_clone
 exit $status

@@ -231,6 +231,29 @@ test_released_tokenizer(void **state)
 
 /* ---- quantized ---- */
 
+/* Others find M1's chat form in the file, as it is in the folder; m1-nano has it, too. */
+static void
+test_chat_template(void **state)
+{
+	json_t *config = json_load_file(NANO "/tokenizer_config.json", 0, NULL);
+	const char *template = json_string_value(json_object_get(config, "chat_template"));
+	m1_source *s;
+	m1_config read;
+	m1_error err;
+	m1_slice text;
+
+	(void) state;
+	assert_non_null(template);
+	assert_non_null(strstr(template, "<beginning_of_sentence>ai name=assistant"));
+	assert_ok(convert(NANO, SCRATCH "/template.gguf", M1_WEIGHTS_Q8_0, &err));
+	s = open_source(SCRATCH "/template.gguf", &read);
+	text = m1_gguf_text(m1_gguf_find(m1_source_gguf(s), "tokenizer.chat_template"));
+	assert_int_equal(text.len, strlen(template));
+	assert_memory_equal(text.data, template, text.len);
+	m1_source_close(s);
+	json_decref(config);
+}
+
 /* The converter and quantizing on load give the same weights, bit by bit. */
 static void
 test_same_as_on_load(void **state)
@@ -595,6 +618,7 @@ main(void)
 		cmocka_unit_test(test_stored),
 		cmocka_unit_test(test_tokenizer),
 		cmocka_unit_test(test_released_tokenizer),
+		cmocka_unit_test(test_chat_template),
 		cmocka_unit_test(test_same_as_on_load),
 		cmocka_unit_test(test_types),
 		cmocka_unit_test(test_failures_leave_nothing),
