@@ -265,6 +265,8 @@ read_logits(m1_step *s, bool all, m1_error *err)
 			;
 		if (wanted)
 			status = m1_forward_logits(s->model, i, run, logits_at(s, i), err);
+		for (int k = i; wanted && status == M1_OK && k < i + run; k++)
+			s->results[k].broken = !m1_logits_are_finite(logits_at(s, k), s->model->config.vocab_size);
 	}
 	return status;
 }

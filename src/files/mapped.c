@@ -1,16 +1,15 @@
 /* mapped.c - see mapped.h. */
-#define _GNU_SOURCE /* O_CLOEXEC, madvise, PATH_MAX */
+#define _GNU_SOURCE /* madvise */
 #include "files/mapped.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "files/regular.h"
 
 static m1_status
 map_open_file(int fd, const char *name, m1_mapped *out, m1_error *err)
@@ -20,8 +19,6 @@ map_open_file(int fd, const char *name, m1_mapped *out, m1_error *err)
 
 	if (fstat(fd, &st) != 0)
 		return m1_fail(err, M1_E_IO, "could not look at \"%s\": %s", name, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%s\" is not a file", name);
 	if (st.st_size == 0)
 		return m1_fail(err, M1_E_CORRUPT, "%s is empty", name);
 	map = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_SHARED, fd, 0);
@@ -35,21 +32,12 @@ map_open_file(int fd, const char *name, m1_mapped *out, m1_error *err)
 m1_status
 m1_mapped_open(const char *dir, const char *name, m1_mapped *out, m1_error *err)
 {
-	char path[PATH_MAX];
 	m1_status status;
 	int fd;
 
 	*out = (m1_mapped){NULL, 0};
-	if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int) sizeof path)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
-	/* not blocking: a path may name a pipe by mistake */
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0)
-	{
-		status = errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO;
-		m1_fail(err, status, "could not open \"%s\": %s", name, strerror(errno));
-		m1_error_detail(err, "The folder is \"%s\".", dir);
+	if ((status = m1_regular_open(dir, name, &fd, err)) != M1_OK)
 		return status;
-	}
 	status = map_open_file(fd, name, out, err);
 	close(fd);
 	return status;

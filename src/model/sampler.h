@@ -42,6 +42,9 @@ m1_status m1_sampling_check(const m1_sampling *sampling, m1_error *err);
 m1b_pick m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t number, const uint64_t *allowed,
 						 const float *logits);
 
+/* Whether all of logits [n] are numbers: those of a broken model are not, and whatever is picked then means nothing. */
+bool m1_logits_are_finite(const float *logits, int n);
+
 /*
  * The same question to a backend, which gives the same answer but for rounding: about row `row` of its logits. allowed,
  * when not NULL, has only tokens that are alive. The draw points into it, or into the sampler.

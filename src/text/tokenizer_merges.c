@@ -2,12 +2,11 @@
  * tokenizer_merges.c - reads merges.txt, where the rule of the released model gives the ids: a byte is its own id,
  * merge i makes id 256 + i, added tokens follow.
  */
-#define _GNU_SOURCE /* PATH_MAX, fopen's "e" */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "files/regular.h"
 #include "text/markup.h"
 #include "text/tokenizer_internal.h"
 
@@ -137,17 +136,13 @@ load_file(m1_tokenizer *t, m1_token_index *index, FILE *file, m1_error *err)
 m1_status
 m1_tokenizer_load_merges(m1_tokenizer *t, const char *dir, m1_error *err)
 {
-	char path[PATH_MAX];
 	m1_token_index index = {0};
 	FILE *file;
 	m1_status status;
 
 	t->file = FILE_NAME;
-	if (snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int) sizeof path)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
-	if ((file = fopen(path, "rbe")) == NULL)
-		return m1_fail(err, errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO,
-					   "could not open " FILE_NAME ": %s", strerror(errno));
+	if ((status = m1_regular_fopen(dir, FILE_NAME, &file, err)) != M1_OK)
+		return status;
 	status = m1_pretokenizer_create(m1_pretokenizer_o200k, &t->pretokenizer, err);
 	t->bpe = m1_bpe_create(N_MERGES);
 	if (status == M1_OK && (t->bpe == NULL || !m1_token_index_init(&index, FIRST_ADDED)))

@@ -1,6 +1,7 @@
 # A model that cannot be loaded: the server runs, functions say why, and a reload heals it.
 use strict;
 use warnings;
+use JSON::PP;
 use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -41,6 +42,42 @@ wait_for('the truncated file is noticed', sub {
 ($state, $message) = sqlstate($node, "SELECT minimax_m1.generate('Hello.')");
 is($state, 'XX001', 'a truncated checkpoint');
 like($message, qr/model\.safetensors: tensor ".*" lies beyond the end of the file/, 'names file and tensor');
+
+# One weight of the last norm is not a number: the model loads, and every way to ask says what is wrong.
+my $norm = 'model.norm.weight';
+my $nan = PostgreSQL::Test::Utils::tempdir();
+system_or_bail('cp', '-r', glob(root() . '/models/m1-nano/*'), $nan);
+{
+	open(my $f, '+<:raw', "$nan/model.safetensors") or die $!;
+	read $f, my $length, 8;
+	read $f, my $header, unpack('Q<', $length);
+	seek $f, 8 + length($header) + decode_json($header)->{$norm}{data_offsets}[0], 0;
+	print $f pack('S<', 0x7fc0);
+	close $f;
+}
+set_model('model', $nan);
+for my $call ("generate('Hello.')", 'generate_ids(ARRAY[1, 2], 5)', 'logits(ARRAY[1, 2])', "score('it is so', 'It is.')",
+	"generate('Hello.', temperature => 1)")
+{
+	wait_for('the model is there', sub { (sqlstate($node, 'SELECT minimax_m1.tokenize($$a$$)'))[0] eq 'none' });
+	($state, $message) = sqlstate($node, "SELECT minimax_m1.$call");
+	like("$state $message", qr/^XX001 .*not finite numbers/s, "weights that are no numbers: $call");
+}
+
+# What is no file is not waited for.
+for my $name ('config.json', 'model.safetensors', 'tokenizer.json', 'merges.txt')
+{
+	my $pipe = PostgreSQL::Test::Utils::tempdir();
+
+	system_or_bail('cp', '-r', glob(root() . '/models/m1-nano/*'), $pipe);
+	unlink "$pipe/$name";
+	unlink "$pipe/tokenizer.json" if $name eq 'merges.txt';
+	system_or_bail('mkfifo', "$pipe/$name");
+	set_model('model', $pipe);
+	wait_for("the pipe $name is noticed", sub {
+			(sqlstate($node, "SELECT minimax_m1.generate('Hello.')"))[1] =~ /"\Q$name\E" is not a file/ });
+	pass("a pipe instead of $name");
+}
 
 # A device that is not there fails loudly, and is never replaced by the CPU.
 set_model('model', 'm1-nano');

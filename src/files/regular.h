@@ -1,0 +1,17 @@
+/*
+ * regular.h - opens the files of a checkpoint, whoever reads them: regular files only. A pipe or a device in a folder
+ * that somebody else has filled would be waited for without end.
+ */
+#ifndef M1_FILES_REGULAR_H
+#define M1_FILES_REGULAR_H
+
+#include <stdio.h>
+
+#include "base/status.h"
+
+/* *fd is the caller's to close. A file that is not there is M1_E_NOT_FOUND. */
+m1_status m1_regular_open(const char *dir, const char *name, int *fd, m1_error *err);
+/* The same as a stream. */
+m1_status m1_regular_fopen(const char *dir, const char *name, FILE **out, m1_error *err);
+
+#endif
