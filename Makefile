@@ -85,7 +85,7 @@ endif
 
 .PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-golden check-schemas check-regress check-readme check-setup check-isolation check-tap \
-        check-clients check-drain cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+        check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -130,6 +130,10 @@ check-clients: setup
 	    TAP_SECONDS=86400 test/run.sh tap
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
+
+## test-platforms: make demo and make test on bare Debians, SUITES="bookworm trixie forky" by default; as root
+test-platforms:
+	@test/platforms/run.sh $(SUITES)
 
 ## bench: speeds of the engine and through SQL
 bench:
