@@ -27,6 +27,10 @@ double		m1pg_top_p;
 char	   *m1pg_system_prompt;
 int			m1pg_on_error;
 
+int			m1pg_max_requests_per_session;
+int			m1pg_max_requests_per_role;
+int			m1pg_unread_memory;
+int			m1pg_unread_timeout;
 int			m1pg_max_calls_per_statement;
 int			m1pg_max_tokens_per_statement;
 int			m1pg_max_usage_rows;
@@ -306,6 +310,29 @@ static const Setting settings[] = {
 		"minimax_m1.max_queue", PGC_POSTMASTER, 0,
 		"Sets how many further requests may wait.", NULL,
 		INT(&m1pg_max_queue, 1000, 0, 60000)
+	},
+	{
+		"minimax_m1.max_requests_per_session", PGC_SUSET, 0,
+		"Sets how many requests a session may have open at the same time; 0 means twice max_requests, but 16 at least.",
+		"A request is open until its reply is complete and has been delivered.",
+		INT(&m1pg_max_requests_per_session, 0, 0, 65535)
+	},
+	{
+		"minimax_m1.max_requests_per_role", PGC_SIGHUP, 0,
+		"Sets how many requests a role may have open at the same time; 0 means that some are always left for others.",
+		"Quotas of roles may set less.",
+		INT(&m1pg_max_requests_per_role, 0, 0, 65535)
+	},
+	{
+		"minimax_m1.unread_memory", PGC_SIGHUP, GUC_UNIT_KB,
+		"Sets the memory for streams that are not read, so that they come to their end where others wait for a place.",
+		NULL,
+		INT(&m1pg_unread_memory, 64 * 1024, 0, MAX_KILOBYTES)
+	},
+	{
+		"minimax_m1.unread_timeout", PGC_SIGHUP, GUC_UNIT_MS,
+		"Sets how long a stream that is not read may stand still, when that memory is used up and others wait.", NULL,
+		INT(&m1pg_unread_timeout, 60 * 1000, 0, INT_MAX)
 	},
 	{
 		"minimax_m1.max_calls_per_statement", PGC_USERSET, 0,

@@ -63,6 +63,10 @@ extern int	m1pg_on_error;
 #define M1PG_QUOTA_CONCURRENT	"minimax_m1.quota_max_concurrent"
 #define M1PG_SHARE				"minimax_m1.share"
 
+extern int	m1pg_max_requests_per_session;	/* 0 = as many as a batch may want, and some */
+extern int	m1pg_max_requests_per_role; /* 0 = as many as are left for others */
+extern int	m1pg_unread_memory;		/* kB */
+extern int	m1pg_unread_timeout;	/* ms */
 extern int	m1pg_max_calls_per_statement;
 extern int	m1pg_max_tokens_per_statement;
 extern int	m1pg_max_usage_rows;

@@ -56,6 +56,14 @@ m1pg_require_shared(void)
 }
 
 void
+m1pg_slot_clear(M1Slot *slot)
+{
+	/* all of it: the excerpt is part of somebody's prompt */
+	memset(slot, 0, sizeof *slot);
+	m1pg_shared->n_used--;
+}
+
+void
 m1pg_wake_worker(void)
 {
 	PGPROC	   *worker = m1pg_shared->worker;

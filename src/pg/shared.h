@@ -20,7 +20,8 @@
 
 /*
  * FREE -> CLAIMED (by a backend) -> SUBMITTED (its queues are ready) ->
- * QUEUED and RUNNING (set by the worker) -> FREE (by the backend, at any time).
+ * QUEUED and RUNNING (set by the worker) -> FREE (by the backend, at any time;
+ * by the worker, when the whole reply is in the client's queue).
  */
 typedef enum M1SlotState
 {
@@ -44,6 +45,7 @@ typedef struct M1Slot
 	m1w_type	type;			/* of the request frame */
 	bool		cancel;			/* asked for by minimax_m1.cancel() */
 	TimestampTz submitted_at;
+	TimestampTz forwarded_at;	/* to the engine; 0 = not yet */
 	TimestampTz deadline;		/* 0 = none */
 	TimestampTz state_since;
 	m1w_phase	phase;			/* once running */
@@ -108,6 +110,7 @@ typedef struct M1Shared
 	uint64		last_request;
 	M1ModelInfo model;
 	int			n_slots;		/* max_requests + max_queue */
+	int			n_used;			/* of them, not free */
 	M1Slot		slots[FLEXIBLE_ARRAY_MEMBER];
 } M1Shared;
 
@@ -120,6 +123,8 @@ extern void m1pg_shared_startup(void);
 /* Raises the error that tells how to preload the library, when it was not. */
 extern void m1pg_require_shared(void);
 extern void m1pg_wake_worker(void);
+/* Nobody's any more: wiped. The lock is to be held. */
+extern void m1pg_slot_clear(M1Slot *slot);
 
 /* ---- the segment of a request: made by the backend, found by its handle in the slot ---- */
 
@@ -128,6 +133,7 @@ extern void m1pg_wake_worker(void);
 #define M1PG_SEGMENT_MAGIC			0x4d314348
 #define M1PG_KEY_REQUESTS			0
 #define M1PG_KEY_EVENTS				1
+#define M1PG_KEY_LAST				2	/* an M1Slot: what the slot was when the worker freed it; before, zeros */
 
 /* A message in a shm_mq: this, then the payload of the frame of that type. */
 typedef struct M1Message

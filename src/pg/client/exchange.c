@@ -7,8 +7,16 @@
  *	  frees the slot, so an error, a cancel, a dropped portal or the end of the
  *	  process all end the request; the worker notices the freed slot and cancels
  *	  in the engine.
+ *
+ *	  A session that does not read runs no code, so whatever it holds while it
+ *	  does not must be little. The slot is freed by the worker once the whole
+ *	  reply is in the queue. The segment goes with the session's next request:
+ *	  what its queues still have of complete replies is taken over into memory of
+ *	  this process. So a session has no more segments than open requests, and
+ *	  of these slots.c lets it have few.
  */
 #include "pg/client/exchange.h"
+#include "pg/client/slots.h"
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -16,9 +24,6 @@
 #include "pg/usage/statement.h"
 #include "pg/usage/usage.h"
 
-#include <limits.h>
-
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -27,6 +32,7 @@
 #include "storage/shm_toc.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /*
@@ -41,129 +47,67 @@
 /* How long the worker may be away before a waiting request gives up: its restart takes 2 s. */
 #define WORKER_ABSENCE_MS 10000
 
+/* A message that was taken over. */
+typedef struct Message
+{
+	struct Message *next;
+	Size		len;
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} Message;
+
 struct M1Exchange
 {
-	dsm_segment *segment;
+	dsm_segment *segment;		/* NULL once its reply was taken over */
+	struct Open *open;			/* until the segment is detached */
 	shm_mq_handle *requests;
 	shm_mq_handle *events;
 	m1w_type	type;
 	char	   *unsent;			/* the payload, while the queue has not taken all of it; else NULL */
 	Size		unsent_len;
-	M1Slot	   *slot;			/* the request's, until the segment is detached */
+	M1Slot	   *slot;			/* the request's, until the segment is detached or the worker has freed it */
 	uint64		request;
+	M1Slot	   *last;			/* in the segment: what the slot was when the worker freed it */
+	Message    *inbox;			/* of what was taken over: the message that was read last, and those that follow */
+	bool		inbox_begun;
 	TimestampTz submitted_at;
 	TimestampTz running_since;	/* 0 until the worker has forwarded it */
 	TimestampTz worker_missed;	/* since when there is no worker; 0 = there is one */
 };
 
-/* ---- slots ---- */
+/* ---- those that have a segment ---- */
 
-static void
-free_slot(M1Slot *slot)
+/*
+ * An exchange may lie in memory that is freed before its segment is detached,
+ * when a transaction is aborted; so what the detach callback needs does not.
+ */
+typedef struct Open
 {
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	m1pg_statement_end(slot);
-	if (slot->state == M1_SLOT_CLAIMED || slot->state == M1_SLOT_SUBMITTED)
-		m1pg_account_unseen(slot);
-	/* all of it: the excerpt is part of somebody's prompt */
-	memset(slot, 0, sizeof *slot);
-	m1pg_wake_worker();
-	LWLockRelease(m1pg_shared->lock);
-}
-
-static void
-on_detach(dsm_segment *segment, Datum slot)
-{
-	free_slot((M1Slot *) DatumGetPointer(slot));
-}
-
-/* Cuts at a character boundary of the server's encoding. */
-static void
-copy_excerpt(char *to, const char *from)
-{
-	int			len = pg_mbcliplen(from, strlen(from), M1PG_EXCERPT - 1);
-
-	memcpy(to, from, len);
-	to[len] = '\0';
-}
-
-/* There are max_requests + max_queue slots: one is free as long as the queue has room. */
-static M1Slot *
-find_slot(m1_error *error)
-{
-	for (int i = 0; i < m1pg_shared->n_slots; i++)
-		if (m1pg_shared->slots[i].state == M1_SLOT_FREE)
-			return &m1pg_shared->slots[i];
-	m1_fail(error, M1_E_OVERLOADED, "the request queue is full");
-	m1_error_detail(error, "%d requests are running or waiting.", m1pg_shared->n_slots);
-	m1_error_hint(error, "Try again later, or raise minimax_m1.max_queue.");
-	return NULL;
-}
-
-/* What a request brings to its admission. */
-typedef struct Claim
-{
-	const M1Request *request;
-	M1Quota		quota;			/* of the role that makes it */
-	M1MostTokens most;			/* that it may take */
-	int64		token_limit;	/* what the statement leaves it; 0 = no limit */
-} Claim;
-
-static void
-fill_slot(M1Slot *slot, const Claim *claim, TimestampTz now)
-{
-	memset(slot, 0, sizeof *slot);
-	slot->state = M1_SLOT_CLAIMED;
-	slot->request = ++m1pg_shared->last_request;
-	slot->proc = MyProc;
-	slot->pid = MyProcPid;
-	slot->userid = GetUserId();
-	slot->databaseid = MyDatabaseId;
-	slot->share = claim->quota.share;
-	slot->type = claim->request->type;
-	slot->submitted_at = slot->state_since = now;
-	if (m1pg_request_timeout > 0)
-		slot->deadline = TimestampTzPlusMilliseconds(now, m1pg_request_timeout);
-	slot->reserved = claim->most.all;
-	slot->most_reply = (int) Min(claim->most.reply, INT_MAX);
-	slot->token_limit = claim->token_limit;
-	strlcpy(slot->function, claim->request->function, sizeof slot->function);
-	copy_excerpt(slot->excerpt, claim->request->excerpt);
-}
-
-/* Admission: a free slot and room in the role's quota, in one moment. NULL: refused, *error says why. */
-static M1Slot *
-claim_slot(const Claim *claim, uint64 *request, m1_error *error)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	M1Stats    *stats;
+	dlist_node	node;
+	M1Exchange *exchange;
 	M1Slot	   *slot;
+	uint64		request;
+	M1Slot	   *last;
+} Open;
 
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	stats = m1pg_function_stats(claim->request->function);
-	slot = find_slot(error);
-	if (slot != NULL && !m1pg_quota_admits(&claim->quota, GetUserId(), claim->most.all, error))
-		slot = NULL;
-	if (slot != NULL)
-	{
-		fill_slot(slot, claim, now);
-		*request = slot->request;
-		stats->requests++;
-	}
-	else
-		stats->rejected++;
-	LWLockRelease(m1pg_shared->lock);
-	return slot;
+static dlist_head open_exchanges = DLIST_STATIC_INIT(open_exchanges);
+
+static void
+make_open(M1Exchange *x)
+{
+	x->open = MemoryContextAllocZero(TopMemoryContext, sizeof *x->open);
+	x->open->exchange = x;
+	x->open->slot = x->slot;
+	x->open->request = x->request;
 }
 
 static void
-submit_slot(M1Slot *slot, dsm_handle handle)
+on_detach(dsm_segment *segment, Datum arg)
 {
-	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	slot->handle = handle;
-	slot->state = M1_SLOT_SUBMITTED;
-	m1pg_wake_worker();
-	LWLockRelease(m1pg_shared->lock);
+	Open	   *open = (Open *) DatumGetPointer(arg);
+
+	m1pg_slot_free(open->slot, open->request, open->last);
+	dlist_delete(&open->node);
+	pfree(open);
 }
 
 /* ---- the request's bytes ---- */
@@ -212,13 +156,13 @@ fits_a_frame(Size len, m1_error *error)
 	return false;
 }
 
-/* ---- opening and closing ---- */
+/* ---- admission and queues ---- */
 
 /* Raises an error when a cap of the statement is reached. false: refused, *error says why. */
 static bool
 admit(M1Exchange *x, const M1Request *request, m1_error *error)
 {
-	Claim		claim = {.request = request};
+	M1Claim		claim = {.request = request};
 
 	claim.token_limit = m1pg_statement_check(request->function, request->type);
 	m1pg_quota_of(GetUserId(), &claim.quota);
@@ -226,7 +170,7 @@ admit(M1Exchange *x, const M1Request *request, m1_error *error)
 		claim.most = m1pg_most_tokens(request->message.generate);
 	else if (request->type == M1W_LOGITS)
 		claim.most = m1pg_most_tokens_of_ids(request->message.tokens->ids.len);
-	x->slot = claim_slot(&claim, &x->request, error);
+	x->slot = m1pg_slot_claim(&claim, &x->request, error);
 	x->submitted_at = GetCurrentTimestamp();
 	return x->slot != NULL;
 }
@@ -243,14 +187,20 @@ create_queues(M1Exchange *x)
 	shm_toc_initialize_estimator(&e);
 	shm_toc_estimate_chunk(&e, M1PG_REQUEST_QUEUE_BYTES);
 	shm_toc_estimate_chunk(&e, M1PG_EVENT_QUEUE_BYTES);
-	shm_toc_estimate_keys(&e, 2);
+	shm_toc_estimate_chunk(&e, sizeof *x->last);
+	shm_toc_estimate_keys(&e, 3);
 	size = shm_toc_estimate(&e);
 
+	make_open(x);
 	x->segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
 	if (x->segment == NULL)
 		return false;
-	on_dsm_detach(x->segment, on_detach, PointerGetDatum(x->slot));
+	on_dsm_detach(x->segment, on_detach, PointerGetDatum(x->open));
+	dlist_push_tail(&open_exchanges, &x->open->node);
 	toc = shm_toc_create(M1PG_SEGMENT_MAGIC, dsm_segment_address(x->segment), size);
+	x->last = x->open->last = shm_toc_allocate(toc, sizeof *x->last);
+	memset(x->last, 0, sizeof *x->last);
+	shm_toc_insert(toc, M1PG_KEY_LAST, x->last);
 
 	mq = shm_mq_create(shm_toc_allocate(toc, M1PG_REQUEST_QUEUE_BYTES), M1PG_REQUEST_QUEUE_BYTES);
 	shm_toc_insert(toc, M1PG_KEY_REQUESTS, mq);
@@ -278,7 +228,11 @@ connect_queues(M1Exchange *x, m1_error *error)
 	{
 		/* with a segment, its detach callback frees the slot */
 		if (x->segment == NULL)
-			free_slot(x->slot);
+		{
+			m1pg_slot_free(x->slot, x->request, NULL);
+			if (x->open != NULL)
+				pfree(x->open);
+		}
 	}
 	PG_END_TRY();
 	if (created)
@@ -313,19 +267,125 @@ send_request(M1Exchange *x)
 static void
 send_unsent(M1Exchange *x)
 {
-	if (x->unsent == NULL || !send_request(x))
+	if (x->unsent == NULL || (x->segment != NULL && !send_request(x)))
 		return;
 	pfree(x->unsent);
 	x->unsent = NULL;
 }
 
+/* The handles first: a statement may make any number of requests, and each has a buffer for its answer. */
+static void
+detach(M1Exchange *x)
+{
+	if (x->segment == NULL)
+		return;
+	shm_mq_detach(x->requests);
+	shm_mq_detach(x->events);
+	dsm_detach(x->segment);
+	x->segment = NULL;
+	x->open = NULL;
+	x->last = NULL;
+}
+
 static void
 free_exchange(M1Exchange *x)
 {
+	Message    *next;
+
+	for (Message *m = x->inbox; m != NULL; m = next)
+	{
+		next = m->next;
+		pfree(m);
+	}
 	if (x->unsent != NULL)
 		pfree(x->unsent);
 	pfree(x);
 }
+
+/* Notes when the worker handed the request to the engine. */
+static void
+note_running(M1Exchange *x)
+{
+	if (x->running_since != 0 || x->segment == NULL)
+		return;
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	x->running_since = x->slot->request == x->request ? x->slot->forwarded_at : x->last->forwarded_at;
+	LWLockRelease(m1pg_shared->lock);
+}
+
+/* ---- taking over ---- */
+
+/* The worker has freed the slot: the queue has all of the reply that was not read. */
+static bool
+is_complete(const Open *open)
+{
+	bool		complete;
+
+	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
+	complete = open->last->request == open->request;
+	LWLockRelease(m1pg_shared->lock);
+	return complete;
+}
+
+/* Frees the segment of a request whose reply is complete; at most a queue full of it is still to be read. */
+static void
+take_over(M1Exchange *x)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(x));
+	Message   **end = &x->inbox;
+	void	   *data;
+	Size		len;
+
+	while (shm_mq_receive(x->events, &len, &data, true) == SHM_MQ_SUCCESS)
+	{
+		Message    *m = palloc(offsetof(Message, data) + len);
+
+		m->next = NULL;
+		m->len = len;
+		memcpy(m->data, data, len);
+		*end = m;
+		end = &m->next;
+	}
+	MemoryContextSwitchTo(old);
+	note_running(x);
+	detach(x);
+}
+
+static void
+take_over_complete(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &open_exchanges)
+	{
+		Open	   *open = dlist_container(Open, node, iter.cur);
+
+		if (is_complete(open))
+			take_over(open->exchange);
+	}
+}
+
+/* The next message of a reply that was taken over. The one before it is not needed any more. */
+static shm_mq_result
+receive_taken(M1Exchange *x, Size *len, void **data)
+{
+	Message    *m = x->inbox;
+
+	if (m != NULL && x->inbox_begun)
+	{
+		x->inbox = m->next;
+		pfree(m);
+		m = x->inbox;
+	}
+	x->inbox_begun = true;
+	if (m == NULL)
+		return SHM_MQ_DETACHED;
+	*len = m->len;
+	*data = m->data;
+	return SHM_MQ_SUCCESS;
+}
+
+/* ---- opening and closing ---- */
 
 M1Exchange *
 m1pg_exchange_try_open(const M1Request *request, m1_error *error)
@@ -333,6 +393,7 @@ m1pg_exchange_try_open(const M1Request *request, m1_error *error)
 	M1Exchange *x;
 
 	m1pg_require_shared();
+	take_over_complete();
 	x = palloc0(sizeof *x);
 	x->type = request->type;
 	x->unsent = encode(request, &x->unsent_len);
@@ -342,7 +403,7 @@ m1pg_exchange_try_open(const M1Request *request, m1_error *error)
 		return NULL;
 	}
 	m1pg_statement_call(request->function, request->type);
-	submit_slot(x->slot, dsm_segment_handle(x->segment));
+	m1pg_slot_submit(x->slot, dsm_segment_handle(x->segment));
 	send_unsent(x);
 	return x;
 }
@@ -350,10 +411,7 @@ m1pg_exchange_try_open(const M1Request *request, m1_error *error)
 void
 m1pg_exchange_close(M1Exchange *x)
 {
-	/* the handles first: a statement may make any number of requests, and each has a buffer for its answer */
-	shm_mq_detach(x->requests);
-	shm_mq_detach(x->events);
-	dsm_detach(x->segment);
+	detach(x);
 	free_exchange(x);
 }
 
@@ -464,20 +522,6 @@ m1pg_exchange_wait(void)
 
 /* ---- events ---- */
 
-/* Notes when the worker handed the request to the engine. */
-static void
-note_running(M1Exchange *x)
-{
-	const M1Slot *slot = x->slot;
-
-	if (x->running_since != 0)
-		return;
-	LWLockAcquire(m1pg_shared->lock, LW_SHARED);
-	if (slot->request == x->request && slot->state == M1_SLOT_RUNNING)
-		x->running_since = slot->state_since;
-	LWLockRelease(m1pg_shared->lock);
-}
-
 m1w_type
 m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *error)
 {
@@ -488,7 +532,7 @@ m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *err
 
 	send_unsent(x);
 	note_running(x);
-	result = shm_mq_receive(x->events, &size, &data, true);
+	result = x->segment != NULL ? shm_mq_receive(x->events, &size, &data, true) : receive_taken(x, &size, &data);
 	if (result == SHM_MQ_WOULD_BLOCK)
 		return worker_stays_away(x) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
 	if (result == SHM_MQ_DETACHED)

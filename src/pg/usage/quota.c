@@ -76,6 +76,7 @@ read_settings(ArrayType *settings, M1Quota *quota)
 void
 m1pg_quota_of(Oid role, M1Quota *quota)
 {
+	char	   *name = GetUserNameFromId(role, true);
 	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
@@ -83,7 +84,7 @@ m1pg_quota_of(Oid role, M1Quota *quota)
 
 	quota->tokens_per_hour = quota->max_concurrent = -1;
 	quota->share = 1;
-	quota->role_name[0] = '\0';
+	strlcpy(quota->role_name, name != NULL ? name : "", sizeof quota->role_name);
 	ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(InvalidOid));
 	ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole, BTEqualStrategyNumber, F_OIDEQ,
@@ -99,12 +100,6 @@ m1pg_quota_of(Oid role, M1Quota *quota)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	if (quota->tokens_per_hour >= 0 || quota->max_concurrent >= 0)
-	{
-		char	   *name = GetUserNameFromId(role, true);
-
-		strlcpy(quota->role_name, name != NULL ? name : "", sizeof quota->role_name);
-	}
 }
 
 /* ---- what a request may take ---- */

@@ -14,7 +14,7 @@ typedef struct M1Quota
 	int64		tokens_per_hour;	/* -1 = no limit */
 	int64		max_concurrent; /* -1 = no limit */
 	int			share;			/* how many places it gets where another role gets one: see turns.c */
-	char		role_name[NAMEDATALEN]; /* filled if there is a limit */
+	char		role_name[NAMEDATALEN];
 } M1Quota;
 
 /* Reads the catalog. */

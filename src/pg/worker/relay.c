@@ -1,8 +1,8 @@
 /*
  * relay.c
- *	  The worker's side of requests: takes them up from the shared table, admits
- *	  them, forwards them to the engine and delivers what comes back. Roles take
- *	  turns; a role's own requests are admitted in order of arrival.
+ *	  The worker's side of requests: takes them up from the shared table, forwards
+ *	  them to the engine when they have a place there (places.c), and delivers
+ *	  what comes back.
  *
  *	  A relay outlives its slot: when the client goes away the slot is free at
  *	  once, and the relay stays until the engine has confirmed the end. A request
@@ -12,11 +12,12 @@
 #include "pg/worker/relay.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
-#include "pg/usage/turns.h"
 #include "pg/usage/usage.h"
 #include "pg/worker/answer.h"
 #include "pg/worker/engine_process.h"
+#include "pg/worker/places.h"
 #include "pg/worker/readiness.h"
+#include "pg/worker/relays.h"
 
 #include "miscadmin.h"
 #include "storage/dsm.h"
@@ -28,71 +29,27 @@
 #include "utils/timestamp.h"
 
 /* Undelivered output of one request above which it pauses, and below which it goes on. */
-#define PAUSE_BYTES		(256 * 1024)
-#define RESUME_BYTES	(64 * 1024)
+#define PAUSE_BYTES		(64 * 1024)
+#define RESUME_BYTES	(16 * 1024)
 
-/* The engine tokenizes with the thread that reads its socket: it gets no more of that at once than keeps it busy. */
-#define TOKENIZER_PLACES	2
+HTAB	   *m1pg_relays;
 
-typedef enum RelayState
-{
-	RELAY_WAITING,				/* for a place in the engine's batch */
-	RELAY_READING,				/* admitted; its message is being received */
-	RELAY_RUNNING,				/* in the engine */
-	RELAY_ENDING,				/* the last event is being delivered */
-	RELAY_ABANDONED,			/* the client is gone; the engine has not confirmed yet */
-} RelayState;
-
-typedef struct Relay
-{
-	uint64		request;		/* hash key, and the id the engine knows */
-	M1Slot	   *slot;			/* the request's, as long as it has the same number */
-	m1w_type	type;
-	int			share;			/* of its role, when places are given away */
-	RelayState	state;
-	bool		in_engine;		/* it was forwarded and has not ended there */
-	bool		cancelled;		/* CANCEL was sent to the engine */
-	bool		paused;
-	TimestampTz submitted_at;
-	TimestampTz forwarded_at;
-	TimestampTz deadline;
-	dsm_segment *segment;		/* NULL once the client is gone */
-	shm_mq_handle *requests;
-	shm_mq_handle *events;
-	m1_buf		pending;		/* undelivered messages, each behind its length */
-	M1Asked		asked;			/* what its answers are judged by, once it is in the engine */
-	M1Account	account;		/* what it uses, and how it ends */
-} Relay;
-
-static HTAB *relays;
-
-/* Who gets the engine's places: those of its batch, and those of its tokenizer. */
-typedef struct Places
-{
-	int			n;
-	M1Turns		turns;
-} Places;
-
-static Places batch_places;
-static Places tokenizer_places;
+static Size undelivered = 0;	/* bytes of all requests */
 
 /* ---- life ---- */
 
 void
 m1pg_relays_init(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(uint64), .entrysize = sizeof(Relay), .hcxt = TopMemoryContext};
+	HASHCTL		ctl = {.keysize = sizeof(uint64), .entrysize = sizeof(M1Relay), .hcxt = TopMemoryContext};
 
-	relays = hash_create("minimax_m1 relays", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	batch_places.n = m1pg_max_requests;
-	m1pg_turns_init(&batch_places.turns, "minimax_m1 turns in the batch");
-	tokenizer_places.n = TOKENIZER_PLACES;
-	m1pg_turns_init(&tokenizer_places.turns, "minimax_m1 turns at the tokenizer");
+	m1pg_relays = hash_create("minimax_m1 relays", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	m1pg_places_init();
 }
 
 /* The handles first: they are this process's memory, with a buffer as large as the longest message. */
 static void
-detach(Relay *r)
+detach(M1Relay *r)
 {
 	if (r->requests != NULL)
 		shm_mq_detach(r->requests);
@@ -102,52 +59,68 @@ detach(Relay *r)
 		dsm_detach(r->segment);
 	r->segment = NULL;
 	r->requests = r->events = NULL;
+	r->last = NULL;
 	m1_buf_free(&r->pending);
 }
 
 static void
-forget(Relay *r)
+forget(M1Relay *r)
 {
 	detach(r);
-	hash_search(relays, &r->request, HASH_REMOVE, NULL);
-}
-
-static Places *
-places_of(const Relay *r)
-{
-	return m1pg_runs_model(r->type) ? &batch_places : &tokenizer_places;
-}
-
-static bool
-holds_a_place(const Relay *r)
-{
-	return r->in_engine || r->state == RELAY_READING;
+	hash_search(m1pg_relays, &r->request, HASH_REMOVE, NULL);
 }
 
 /* Whether the slot is still the request's: its client has not gone. The lock is to be held. */
 static bool
-has_slot(const Relay *r)
+has_slot(const M1Relay *r)
 {
 	return r->slot->request == r->request;
 }
 
 static void
-set_slot_state(const Relay *r, M1SlotState state)
+set_slot_state(const M1Relay *r, M1SlotState state)
 {
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	if (has_slot(r))
 	{
 		r->slot->state = state;
 		r->slot->state_since = GetCurrentTimestamp();
+		if (state == M1_SLOT_RUNNING)
+			r->slot->forwarded_at = r->slot->state_since;
 	}
 	LWLockRelease(m1pg_shared->lock);
 }
 
 /* ---- delivery ---- */
 
+/*
+ * Whether the request is to produce nothing for now. It would have to be kept
+ * here, and it keeps its place in the batch all the same: where others want
+ * that, it had better come to its end, as long as there is memory for what it
+ * produces.
+ */
+static bool
+should_pause(const M1Relay *r)
+{
+	if (m1pg_places_wanted && undelivered < (Size) m1pg_unread_memory * 1024)
+		return false;
+	return r->pending.len > (r->paused_since != 0 ? RESUME_BYTES : PAUSE_BYTES);
+}
+
+static void
+pause_or_resume(M1Relay *r)
+{
+	bool		pause = r->in_engine && should_pause(r);
+
+	if (!r->in_engine || pause == (r->paused_since != 0))
+		return;
+	r->paused_since = pause ? GetCurrentTimestamp() : 0;
+	m1pg_engine_send(pause ? M1W_PAUSE : M1W_RESUME, r->request, NULL, 0);
+}
+
 /* Gives the client's queue what it takes. false when the client is gone. */
 static bool
-deliver(Relay *r)
+deliver(M1Relay *r)
 {
 	while (r->pending.len > 0)
 	{
@@ -168,21 +141,12 @@ deliver(Relay *r)
 	}
 	if (r->pending.len == 0)
 		m1_buf_free(&r->pending);
-	if (r->in_engine && !r->paused && r->pending.len > PAUSE_BYTES)
-	{
-		r->paused = true;
-		m1pg_engine_send(M1W_PAUSE, r->request, NULL, 0);
-	}
-	else if (r->paused && r->pending.len < RESUME_BYTES)
-	{
-		r->paused = false;
-		m1pg_engine_send(M1W_RESUME, r->request, NULL, 0);
-	}
+	pause_or_resume(r);
 	return true;
 }
 
 static void
-post(Relay *r, m1w_type type, const char *payload, Size len)
+post(M1Relay *r, m1w_type type, const char *payload, Size len)
 {
 	M1Message	message = {type};
 	uint32		total = sizeof message + len;
@@ -199,7 +163,7 @@ post(Relay *r, m1w_type type, const char *payload, Size len)
 
 /* The last event of a request, which has failed unless it was said already how it ended. */
 static void
-post_error(Relay *r, const m1_error *error)
+post_error(M1Relay *r, const m1_error *error)
 {
 	m1w_failure failure = m1w_failure_of(error);
 	m1_buf		payload = {0};
@@ -212,7 +176,7 @@ post_error(Relay *r, const m1_error *error)
 }
 
 static void
-end_with(Relay *r, m1_status code, const char *message, const char *hint)
+end_with(M1Relay *r, m1_status code, const char *message, const char *hint)
 {
 	m1_error	error;
 
@@ -226,7 +190,7 @@ end_with(Relay *r, m1_status code, const char *message, const char *hint)
 
 /* Nobody waits for this request any more. */
 static void
-abandon(Relay *r)
+abandon(M1Relay *r)
 {
 	m1pg_account_close(&r->account, M1_CANCELLED);
 	detach(r);
@@ -241,10 +205,29 @@ abandon(Relay *r)
 	r->cancelled = true;
 }
 
+/*
+ * The client's queue has all of the reply. Whether and when it is read is the
+ * client's affair: the slot is free for others, and what it has counted stays in
+ * the segment.
+ */
+static void
+retire(M1Relay *r)
+{
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	if (has_slot(r))
+	{
+		*r->last = *r->slot;
+		explicit_bzero(r->last->excerpt, sizeof r->last->excerpt);
+		m1pg_slot_clear(r->slot);
+	}
+	LWLockRelease(m1pg_shared->lock);
+	forget(r);
+}
+
 /* ---- taking up ---- */
 
 static void
-attach(Relay *r, dsm_handle handle)
+attach(M1Relay *r, dsm_handle handle)
 {
 	shm_toc    *toc;
 	shm_mq	   *mq;
@@ -257,7 +240,7 @@ attach(Relay *r, dsm_handle handle)
 	{
 		/* this worker ends; the next one takes the request up, and counts it */
 		set_slot_state(r, M1_SLOT_SUBMITTED);
-		hash_search(relays, &r->request, HASH_REMOVE, NULL);
+		hash_search(m1pg_relays, &r->request, HASH_REMOVE, NULL);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -276,13 +259,14 @@ attach(Relay *r, dsm_handle handle)
 	mq = shm_toc_lookup(toc, M1PG_KEY_EVENTS, false);
 	shm_mq_set_sender(mq, MyProc);
 	r->events = shm_mq_attach(mq, r->segment, NULL);
+	r->last = shm_toc_lookup(toc, M1PG_KEY_LAST, false);
 }
 
 static void
 take_up(M1Slot *slot, const M1Slot *copy)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Relay	   *r = hash_search(relays, &copy->request, HASH_ENTER, NULL);
+	M1Relay	   *r = hash_search(m1pg_relays, &copy->request, HASH_ENTER, NULL);
 
 	memset((char *) r + sizeof r->request, 0, sizeof *r - sizeof r->request);
 	r->slot = slot;
@@ -327,7 +311,7 @@ take_up_submitted(void)
 
 /* The client still waits; the request is over for it, and in the engine as soon as that hears of it. */
 static void
-cut_short(Relay *r, M1Ending ending, m1_status code, const char *message, const char *hint)
+cut_short(M1Relay *r, M1Ending ending, m1_status code, const char *message, const char *hint)
 {
 	m1pg_account_close(&r->account, ending);
 	if (r->in_engine && !r->cancelled)
@@ -336,8 +320,21 @@ cut_short(Relay *r, M1Ending ending, m1_status code, const char *message, const 
 	end_with(r, code, message, hint);
 }
 
+/* It stands still until it is read, and somebody wants its place. */
+static bool
+holds_unread_place(const M1Relay *r)
+{
+	return r->state == RELAY_RUNNING && r->paused_since != 0 && m1pg_places_wanted;
+}
+
+static TimestampTz
+end_of_pause(const M1Relay *r)
+{
+	return TimestampTzPlusMilliseconds(r->paused_since, m1pg_unread_timeout);
+}
+
 static void
-look_at_client(Relay *r)
+look_at_client(M1Relay *r)
 {
 	bool		gone;
 	bool		cancel;
@@ -354,6 +351,9 @@ look_at_client(Relay *r)
 		return;
 	else if (cancel)
 		cut_short(r, M1_CANCELLED, M1_E_CANCELLED, "the request was cancelled", NULL);
+	else if (holds_unread_place(r) && GetCurrentTimestamp() >= end_of_pause(r))
+		cut_short(r, M1_CANCELLED, M1_E_OVERLOADED, "the reply was not read, while others waited for its place",
+				  "Read streams as they come; minimax_m1.unread_timeout is how long one may stand still.");
 	else if (r->deadline != 0 && GetCurrentTimestamp() >= r->deadline)
 		cut_short(r, M1_TIMED_OUT, M1_E_TIMEOUT, "canceling request due to request timeout",
 				  "minimax_m1.request_timeout limits how long a request may take, waiting included.");
@@ -361,76 +361,22 @@ look_at_client(Relay *r)
 
 /* ---- admission and forwarding ---- */
 
-int
-m1pg_relays_running(void)
+static Size
+count_undelivered(void)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
-	int			n = 0;
+	M1Relay	   *r;
+	Size		sum = 0;
 
-	hash_seq_init(&scan, relays);
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
-		if (places_of(r) == &batch_places && holds_a_place(r))
-			n++;
-	return n;
-}
-
-static Relay *
-first_waiting(const Places *places, Oid role)
-{
-	HASH_SEQ_STATUS scan;
-	Relay	   *r;
-	Relay	   *first = NULL;
-
-	hash_seq_init(&scan, relays);
-	while ((r = hash_seq_search(&scan)) != NULL)
-		if (r->state == RELAY_WAITING && r->account.role == role && places_of(r) == places &&
-			(first == NULL || r->request < first->request))
-			first = r;
-	return first;
-}
-
-/* Counts who holds places and who waits for them. Returns how many are free. */
-static int
-count_places(Places *places)
-{
-	HASH_SEQ_STATUS scan;
-	Relay	   *r;
-	int			free = places->n;
-
-	m1pg_turns_recount(&places->turns);
-	hash_seq_init(&scan, relays);
-	while ((r = hash_seq_search(&scan)) != NULL)
-	{
-		if (places_of(r) != places || !(r->state == RELAY_WAITING || holds_a_place(r)))
-			continue;
-		if (r->state == RELAY_WAITING)
-			m1pg_turn_of(&places->turns, r->account.role, r->share)->waiting++;
-		else
-		{
-			m1pg_turn_of(&places->turns, r->account.role, r->share)->held++;
-			free--;
-		}
-	}
-	return free;
-}
-
-static void
-admit(Places *places)
-{
-	int			free = count_places(places);
-	M1Turn	   *turn;
-
-	while (free-- > 0 && (turn = m1pg_turns_next(&places->turns)) != NULL)
-	{
-		first_waiting(places, turn->role)->state = RELAY_READING;
-		m1pg_turn_take(&places->turns, turn);
-	}
+		sum += r->pending.len;
+	return sum;
 }
 
 /* Receives the request's message, if it is all there, and passes it on. */
 static void
-forward(Relay *r)
+forward(M1Relay *r)
 {
 	void	   *data;
 	Size		len;
@@ -468,10 +414,10 @@ static void
 refuse_waiting(void)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
+	M1Relay	   *r;
 	m1_error	refusal = m1pg_refusal();
 
-	hash_seq_init(&scan, relays);
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		if (r->state == RELAY_WAITING || r->state == RELAY_READING)
 			post_error(r, &refusal);
@@ -481,21 +427,21 @@ void
 m1pg_relays_pump(void)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
+	M1Relay	   *r;
 	M1EngineState state = m1pg_readiness()->state;
 
 	take_up_submitted();
-	hash_seq_init(&scan, relays);
+	undelivered = count_undelivered();
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		look_at_client(r);
 	if (state == M1_ENGINE_FAILED)
 		refuse_waiting();
 	else if (state == M1_ENGINE_READY)
-	{
-		admit(&batch_places);
-		admit(&tokenizer_places);
-	}
-	hash_seq_init(&scan, relays);
+		m1pg_places_give();
+	else if (state == M1_ENGINE_DRAINING)
+		m1pg_places_wanted = true;	/* all of them: the engine is to be stopped */
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 	{
 		if (r->state == RELAY_READING && m1pg_engine_serves(state))
@@ -505,14 +451,14 @@ m1pg_relays_pump(void)
 		if (!deliver(r))
 			abandon(r);
 		else if (r->state == RELAY_ENDING && r->pending.len == 0 && !r->in_engine)
-			forget(r);
+			retire(r);
 	}
 }
 
 /* ---- what the engine says ---- */
 
 static void
-note_progress(Relay *r, const char *payload, Size len)
+note_progress(M1Relay *r, const char *payload, Size len)
 {
 	m1w_progress p;
 	m1_error	error;
@@ -535,7 +481,7 @@ note_progress(Relay *r, const char *payload, Size len)
 }
 
 static void
-note_done(Relay *r, const char *payload, Size len)
+note_done(M1Relay *r, const char *payload, Size len)
 {
 	m1w_done	done;
 	m1_error	error;
@@ -548,7 +494,7 @@ const char *
 m1pg_relays_frame(const m1w_header *header, const char *payload)
 {
 	uint64		request = header->request_id;
-	Relay	   *r = hash_search(relays, &request, HASH_FIND, NULL);
+	M1Relay	   *r = hash_search(m1pg_relays, &request, HASH_FIND, NULL);
 	const char *wrong;
 
 	if (r == NULL || !r->in_engine)
@@ -589,15 +535,15 @@ void
 m1pg_relays_fail_running(const m1_error *error)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
+	M1Relay	   *r;
 
-	hash_seq_init(&scan, relays);
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 	{
 		if (!r->in_engine)
 			continue;
 		r->in_engine = false;
-		r->paused = false;
+		r->paused_since = 0;
 		if (r->state == RELAY_ABANDONED)
 			forget(r);
 		else if (r->state == RELAY_RUNNING)
@@ -610,27 +556,37 @@ void
 m1pg_relays_end(void)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
+	M1Relay	   *r;
 
-	if (relays == NULL)
+	if (m1pg_relays == NULL)
 		return;
-	hash_seq_init(&scan, relays);
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 		m1pg_account_close(&r->account, M1_FAILED);
+}
+
+/* 0 = never */
+static TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	return a == 0 || b == 0 ? Max(a, b) : Min(a, b);
 }
 
 long
 m1pg_relays_timeout(void)
 {
 	HASH_SEQ_STATUS scan;
-	Relay	   *r;
+	M1Relay	   *r;
 	TimestampTz next = 0;
 
-	hash_seq_init(&scan, relays);
+	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
-		if (r->deadline != 0 && (r->state == RELAY_WAITING || r->state == RELAY_READING || r->state == RELAY_RUNNING) &&
-			(next == 0 || r->deadline < next))
-			next = r->deadline;
+	{
+		if (r->state == RELAY_WAITING || r->state == RELAY_READING || r->state == RELAY_RUNNING)
+			next = earlier(next, r->deadline);
+		if (holds_unread_place(r))
+			next = earlier(next, end_of_pause(r));
+	}
 	if (next == 0)
 		return -1;
 	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next));

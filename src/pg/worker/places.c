@@ -1,0 +1,123 @@
+/*
+ * places.c
+ *	  Who gets the engine's places: those of its batch, and those of its tokenizer.
+ *	  Roles take turns; a role's own requests go in order of arrival.
+ *
+ *	  Called by the worker's loop, each time that it goes round.
+ */
+#include "pg/worker/places.h"
+#include "pg/settings.h"
+#include "pg/usage/turns.h"
+#include "pg/worker/relay.h"
+#include "pg/worker/relays.h"
+
+/* The engine tokenizes with the thread that reads its socket: it gets no more of that at once than keeps it busy. */
+#define TOKENIZER_PLACES	2
+
+/* Who gets the engine's places: those of its batch, and those of its tokenizer. */
+typedef struct Places
+{
+	int			n;
+	M1Turns		turns;
+} Places;
+
+static Places batch_places;
+static Places tokenizer_places;
+
+bool		m1pg_places_wanted = false;
+
+void
+m1pg_places_init(void)
+{
+	batch_places.n = m1pg_max_requests;
+	m1pg_turns_init(&batch_places.turns, "minimax_m1 turns in the batch");
+	tokenizer_places.n = TOKENIZER_PLACES;
+	m1pg_turns_init(&tokenizer_places.turns, "minimax_m1 turns at the tokenizer");
+}
+
+static Places *
+places_of(const M1Relay *r)
+{
+	return m1pg_runs_model(r->type) ? &batch_places : &tokenizer_places;
+}
+
+static bool
+holds_a_place(const M1Relay *r)
+{
+	return r->in_engine || r->state == RELAY_READING;
+}
+
+int
+m1pg_relays_running(void)
+{
+	HASH_SEQ_STATUS scan;
+	M1Relay	   *r;
+	int			n = 0;
+
+	hash_seq_init(&scan, m1pg_relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (places_of(r) == &batch_places && holds_a_place(r))
+			n++;
+	return n;
+}
+
+static M1Relay *
+first_waiting(const Places *places, Oid role)
+{
+	HASH_SEQ_STATUS scan;
+	M1Relay	   *r;
+	M1Relay	   *first = NULL;
+
+	hash_seq_init(&scan, m1pg_relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+		if (r->state == RELAY_WAITING && r->account.role == role && places_of(r) == places &&
+			(first == NULL || r->request < first->request))
+			first = r;
+	return first;
+}
+
+/* Counts who holds places and who waits for them. Returns how many are free. */
+static int
+count_places(Places *places)
+{
+	HASH_SEQ_STATUS scan;
+	M1Relay	   *r;
+	int			free = places->n;
+
+	m1pg_turns_recount(&places->turns);
+	hash_seq_init(&scan, m1pg_relays);
+	while ((r = hash_seq_search(&scan)) != NULL)
+	{
+		if (places_of(r) != places || !(r->state == RELAY_WAITING || holds_a_place(r)))
+			continue;
+		if (r->state == RELAY_WAITING)
+			m1pg_turn_of(&places->turns, r->account.role, r->share)->waiting++;
+		else
+		{
+			m1pg_turn_of(&places->turns, r->account.role, r->share)->held++;
+			free--;
+		}
+	}
+	return free;
+}
+
+static void
+admit(Places *places)
+{
+	int			free = count_places(places);
+	M1Turn	   *turn;
+
+	while (free-- > 0 && (turn = m1pg_turns_next(&places->turns)) != NULL)
+	{
+		first_waiting(places, turn->role)->state = RELAY_READING;
+		m1pg_turn_take(&places->turns, turn);
+	}
+}
+
+void
+m1pg_places_give(void)
+{
+	admit(&batch_places);
+	admit(&tokenizer_places);
+	m1pg_places_wanted = m1pg_turns_next(&batch_places.turns) != NULL;
+}
