@@ -1,9 +1,9 @@
 /*
  * work.h - work that somebody has asked for: whether it is still wanted, and how much of it there may be.
  *
- * One thread works and asks now and then, at least every few milliseconds, whether to go on; any thread may cancel. What
- * is counted are units of the worker's choice, so that a bound does not depend on the machine's speed. Functions that
- * take a work allow NULL: wanted for ever, and without a bound.
+ * One thread works and asks now and then, at least every few milliseconds, whether to go on; any thread may cancel.
+ * What is counted are units of the worker's choice, so that a bound does not depend on the machine's speed. Functions
+ * that take a work allow NULL: wanted for ever, and without a bound.
  */
 #ifndef M1_BASE_WORK_H
 #define M1_BASE_WORK_H

@@ -147,7 +147,7 @@ random_seed(void)
 static m1_status
 run(m1_engine *e, const m1w_generate *g, result *r, m1_error *err)
 {
-	m1_status status = m1_engine_generate(e, 1, g, err);
+	m1_status status = m1_engine_generate(e, 1, g, NULL, err);
 	bool busy;
 
 	while (status == M1_OK && !r->ended)

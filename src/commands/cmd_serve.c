@@ -1,9 +1,9 @@
 /*
  * cmd_serve.c - `serve`: frames on an inherited socket.
  *
- * Two threads. The main thread reads frames, prepares requests (so that a long text is tokenized beside the running
- * answers, not in front of them) and writes what the outbox holds. The step thread runs the engine; its events become
- * frames in the outbox. End of input ends the process.
+ * The main thread reads frames and writes what the outbox holds, and does nothing that takes long. Preparers read the
+ * requests, each on its own time, so that a long text is tokenized beside everybody's answers, not in front of them.
+ * The step thread runs the engine; its events become frames in the outbox. End of input ends the process.
  */
 #define _GNU_SOURCE /* eventfd, pthread */
 #include <errno.h>
@@ -16,12 +16,14 @@
 #include <unistd.h>
 
 #include "commands/cli.h"
+#include "commands/preparers.h"
 
 typedef struct server
 {
 	int fd;
 	m1_engine *engine;
-	m1_buf in; /* main thread only */
+	m1_preparers *preparers; /* main thread only, as the next */
+	m1_buf in;
 
 	pthread_mutex_t lock;
 	m1_buf outbox; /* frames to be written */
@@ -92,7 +94,7 @@ on_cache(void *context, const m1w_cache *m)
 	SEND((server *) context, M1W_CACHE, cache, 0, m);
 }
 
-/* ---- requests ---- */
+/* ---- requests, on preparers' threads ---- */
 
 static const m1_tokenizer *
 tokenizer_of(const server *s, m1_error *err)
@@ -120,7 +122,7 @@ fit_frame(size_t bytes, m1_error *err)
 }
 
 static m1_status
-tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
+tokenize(server *s, m1_task *task, m1_error *err)
 {
 	const m1_tokenizer *t = tokenizer_of(s, err);
 	m1w_text text;
@@ -130,16 +132,16 @@ tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 
 	if (t == NULL)
 		return M1_E_UNSUPPORTED;
-	status = m1w_decode_text(payload.data, payload.len, &text, err);
+	status = m1w_decode_text(task->payload.data, task->payload.len, &text, err);
 	if (status == M1_OK)
-		status = m1_tokenizer_encode(t, text.text, M1_ADDED_NONE, &ids, &ends, err);
+		status = m1_tokenizer_encode(t, text.text, M1_ADDED_NONE, &ids, &ends, &task->work, err);
 	if (status == M1_OK)
 		status = fit_frame(2 * sizeof(uint32_t) + (ids.len + ends.len) * sizeof(int32_t), err);
 	if (status == M1_OK)
 	{
 		m1w_tokens tokens = {.ids = {ids.data, ids.len}, .ends = {ends.data, ends.len}};
 
-		SEND(s, M1W_TOKENS, tokens, id, &tokens);
+		SEND(s, M1W_TOKENS, tokens, task->id, &tokens);
 	}
 	m1_ids_free(&ids);
 	m1_ids_free(&ends);
@@ -147,7 +149,7 @@ tokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 }
 
 static m1_status
-detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
+detokenize(server *s, m1_task *task, m1_error *err)
 {
 	const m1_tokenizer *t = tokenizer_of(s, err);
 	m1w_tokens tokens;
@@ -157,7 +159,7 @@ detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 
 	if (t == NULL)
 		return M1_E_UNSUPPORTED;
-	status = m1w_decode_tokens(payload.data, payload.len, &tokens, err);
+	status = m1w_decode_tokens(task->payload.data, task->payload.len, &tokens, err);
 	for (size_t i = 0; status == M1_OK && i < tokens.ids.len; i++)
 		m1_ids_push(&ids, m1w_id_at(tokens.ids, i));
 	if (status == M1_OK && ids.failed)
@@ -170,7 +172,7 @@ detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 	{
 		m1w_text answer = {.text = {text.data, text.len}};
 
-		SEND(s, M1W_TEXT, text, id, &answer);
+		SEND(s, M1W_TEXT, text, task->id, &answer);
 	}
 	m1_ids_free(&ids);
 	m1_buf_free(&text);
@@ -178,21 +180,75 @@ detokenize(server *s, uint64_t id, m1_slice payload, m1_error *err)
 }
 
 static m1_status
-generate(server *s, uint64_t id, m1_slice payload, m1_error *err)
+generate(server *s, m1_task *task, m1_error *err)
 {
 	m1w_generate g;
-	m1_status status = m1w_decode_generate(payload.data, payload.len, &g, err);
+	m1_status status = m1w_decode_generate(task->payload.data, task->payload.len, &g, err);
 
-	return status == M1_OK ? m1_engine_generate(s->engine, id, &g, err) : status;
+	return status == M1_OK ? m1_engine_generate(s->engine, task->id, &g, &task->work, err) : status;
 }
 
 static m1_status
-logits(server *s, uint64_t id, m1_slice payload, m1_error *err)
+logits(server *s, m1_task *task, m1_error *err)
 {
 	m1w_tokens tokens;
-	m1_status status = m1w_decode_tokens(payload.data, payload.len, &tokens, err);
+	m1_status status = m1w_decode_tokens(task->payload.data, task->payload.len, &tokens, err);
 
-	return status == M1_OK ? m1_engine_logits(s->engine, id, tokens.ids, err) : status;
+	return status == M1_OK ? m1_engine_logits(s->engine, task->id, tokens.ids, err) : status;
+}
+
+static void
+prepare(void *context, m1_task *task)
+{
+	server *s = context;
+	m1_status status = M1_OK;
+	m1_error err;
+
+	switch (task->type)
+	{
+		case M1W_GENERATE:
+			status = generate(s, task, &err);
+			break;
+		case M1W_LOGITS:
+			status = logits(s, task, &err);
+			break;
+		case M1W_TOKENIZE:
+			status = tokenize(s, task, &err);
+			break;
+		default:
+			status = detokenize(s, task, &err);
+			break;
+	}
+	if (status != M1_OK)
+		on_failed(s, task->id, &err);
+}
+
+/* The request may be in the engine, or have failed. */
+static void
+take_back(void *context, uint64_t id)
+{
+	m1_engine_cancel(((server *) context)->engine, id);
+}
+
+/* ---- requests, on the main thread ---- */
+
+static void
+cancel(server *s, uint64_t id)
+{
+	m1_error err;
+
+	switch (m1_preparers_cancel(s->preparers, id))
+	{
+		case M1_CANCEL_UNKNOWN:
+			m1_engine_cancel(s->engine, id);
+			break;
+		case M1_CANCEL_DROPPED:
+			m1_fail(&err, M1_E_CANCELLED, "the request was cancelled");
+			on_failed(s, id, &err);
+			break;
+		case M1_CANCEL_RUNNING:
+			break;
+	}
 }
 
 static void
@@ -204,19 +260,13 @@ handle(server *s, const m1w_header *h, m1_slice payload)
 	switch (h->type)
 	{
 		case M1W_GENERATE:
-			status = generate(s, h->request_id, payload, &err);
-			break;
 		case M1W_LOGITS:
-			status = logits(s, h->request_id, payload, &err);
-			break;
 		case M1W_TOKENIZE:
-			status = tokenize(s, h->request_id, payload, &err);
-			break;
 		case M1W_DETOKENIZE:
-			status = detokenize(s, h->request_id, payload, &err);
+			status = m1_preparers_add(s->preparers, h->type, h->request_id, payload, &err);
 			break;
 		case M1W_CANCEL:
-			m1_engine_cancel(s->engine, h->request_id);
+			cancel(s, h->request_id);
 			break;
 		case M1W_PAUSE:
 			m1_engine_pause(s->engine, h->request_id);
@@ -418,7 +468,9 @@ m1_cmd_serve(const m1_cli *cli)
 	if (m1_engine_open(&options, &events, &s.engine, &err) != M1_OK)
 		return refuse(&s, &err);
 	s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (s.wake < 0 || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 || pthread_create(&stepper, NULL, step_main, &s) != 0)
+	s.preparers = m1_preparers_create(&(m1_preparer){&s, prepare, take_back});
+	if (s.wake < 0 || s.preparers == NULL || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 ||
+		pthread_create(&stepper, NULL, step_main, &s) != 0)
 	{
 		m1_fail(&err, M1_E_INTERNAL, "could not start serving: %s", strerror(errno));
 		return refuse(&s, &err);

@@ -21,7 +21,7 @@ m1_cmd_tokenize(const m1_cli *cli)
 		status = m1_cli_read_file("-", &text, &err);
 	if (status == M1_OK)
 		status = m1_tokenizer_encode(t, (m1_slice){text.data, text.len}, cli->special ? M1_ADDED_ALL : M1_ADDED_NONE,
-									 &ids, NULL, &err);
+									 &ids, NULL, NULL, &err);
 	for (size_t i = 0; status == M1_OK && i < ids.len; i++)
 		printf("%d\n", ids.data[i]);
 	m1_ids_free(&ids);

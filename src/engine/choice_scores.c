@@ -26,7 +26,8 @@ encode_choices(m1_choice_scores *s, const m1_tokenizer *t, char **choices, m1_er
 {
 	for (size_t i = 0; i < s->n; i++)
 	{
-		m1_status status = m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &s->choices[i], NULL, err);
+		m1_status status =
+			m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &s->choices[i], NULL, NULL, err);
 
 		if (status != M1_OK)
 			return status;

@@ -12,8 +12,8 @@ struct m1_constraints
 {
 	const m1_tokenizer *tokenizer;
 	int n_tokens;
-	pthread_mutex_t lock;	   /* of what follows; compiling goes on under it, one at a time */
-	m1_vocabulary *vocabulary; /* made for the first constraint */
+	pthread_mutex_t lock;	   /* of what follows; nobody compiles under it */
+	m1_vocabulary *vocabulary; /* made for the first constraint; stays */
 	m1_constraint *kept[KEPT]; /* the last used first */
 	int n_kept;
 };
@@ -71,40 +71,70 @@ kind_of(const m1w_generate *g)
 	}
 }
 
-static m1_status
-find_or_compile(m1_constraints *cs, const m1w_generate *g, m1_constraint **out, m1_error *err)
+/* The kept constraint of g, retained, or NULL. Under the lock, as the next two. */
+static m1_constraint *
+find(m1_constraints *cs, const m1w_generate *g)
 {
-	const m1_constraint_kind kind = kind_of(g);
-	const bool scored = g->score_choices != 0;
-	m1_status status;
-
 	for (int i = 0; i < cs->n_kept; i++)
-		if (m1_constraint_is(cs->kept[i], kind, g->constraint_text, scored))
-		{
-			to_front(cs, i, *out = cs->kept[i]);
-			return M1_OK;
-		}
-	if (cs->vocabulary == NULL &&
-		(status = m1_vocabulary_create(cs->tokenizer, cs->n_tokens, &cs->vocabulary, err)) != M1_OK)
-		return status;
-	status = m1_constraint_compile(kind, g->constraint_text, scored, cs->vocabulary, NULL, out, err);
-	if (status != M1_OK)
-		return status;
+	{
+		m1_constraint *c = cs->kept[i];
+
+		if (!m1_constraint_is(c, kind_of(g), g->constraint_text, g->score_choices != 0))
+			continue;
+		to_front(cs, i, c);
+		m1_constraint_retain(c);
+		return c;
+	}
+	return NULL;
+}
+
+static void
+keep(m1_constraints *cs, m1_constraint *c)
+{
 	if (cs->n_kept == KEPT)
 		m1_constraint_release(cs->kept[--cs->n_kept]);
-	to_front(cs, cs->n_kept++, *out);
-	return M1_OK;
+	to_front(cs, cs->n_kept++, c);
+	m1_constraint_retain(c);
+}
+
+static m1_status
+make_vocabulary(m1_constraints *cs, m1_error *err)
+{
+	if (cs->vocabulary != NULL)
+		return M1_OK;
+	return m1_vocabulary_create(cs->tokenizer, cs->n_tokens, &cs->vocabulary, err);
+}
+
+/* Another thread may have compiled the same meanwhile: then that one is kept and used. */
+static m1_constraint *
+keep_or_find(m1_constraints *cs, const m1w_generate *g, m1_constraint *compiled)
+{
+	m1_constraint *kept;
+
+	pthread_mutex_lock(&cs->lock);
+	if ((kept = find(cs, g)) == NULL)
+		keep(cs, compiled);
+	pthread_mutex_unlock(&cs->lock);
+	if (kept == NULL)
+		return compiled;
+	m1_constraint_release(compiled);
+	return kept;
 }
 
 m1_status
-m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_constraint **out, m1_error *err)
+m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_work *work, m1_constraint **out, m1_error *err)
 {
-	m1_status status;
+	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&cs->lock);
-	status = find_or_compile(cs, g, out, err);
-	if (status == M1_OK)
-		m1_constraint_retain(*out);
+	if ((*out = find(cs, g)) == NULL)
+		status = make_vocabulary(cs, err);
 	pthread_mutex_unlock(&cs->lock);
+	if (status != M1_OK || *out != NULL)
+		return status;
+	status =
+		m1_constraint_compile(kind_of(g), g->constraint_text, g->score_choices != 0, cs->vocabulary, work, out, err);
+	if (status == M1_OK)
+		*out = keep_or_find(cs, g, *out);
 	return status;
 }

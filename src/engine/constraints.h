@@ -17,7 +17,8 @@ m1_constraints *m1_constraints_create(const m1_tokenizer *t, int n_tokens);
 void m1_constraints_free(m1_constraints *cs);
 
 /* The constraint of g, which has one; *out is the caller's to release. */
-m1_status m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_constraint **out, m1_error *err);
+m1_status m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_work *work, m1_constraint **out,
+							 m1_error *err);
 /* There once m1_constraints_get has succeeded. */
 const m1_vocabulary *m1_constraints_vocabulary(const m1_constraints *cs);
 

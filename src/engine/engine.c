@@ -169,10 +169,10 @@ post_request(m1_engine *e, m1_request *r, m1_error *err)
 }
 
 m1_status
-m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_error *err)
+m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_work *work, m1_error *err)
 {
 	m1_request *r;
-	m1_status status = m1_request_create(e->model, e->constraints, id, g, e->loop_guard, &r, err);
+	m1_status status = m1_request_create(e->model, e->constraints, id, g, e->loop_guard, work, &r, err);
 
 	return status == M1_OK ? post_request(e, r, err) : status;
 }

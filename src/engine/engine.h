@@ -59,9 +59,10 @@ m1w_ready m1_engine_info(const m1_engine *e);
 
 /*
  * Checks, renders and tokenizes the request, then queues it. On failure nothing is queued and no event follows;
- * on success exactly one of done and failed will. id is the caller's and must be unique among live requests.
+ * on success exactly one of done and failed will. id is the caller's and must be unique among live requests. work: of
+ * the preparation, which may take long; NULL, or another thread may cancel it.
  */
-m1_status m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_error *err);
+m1_status m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_work *work, m1_error *err);
 /* Logits after the last of ids; ends with vector or failed. */
 m1_status m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error *err);
 

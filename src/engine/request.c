@@ -94,7 +94,8 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 					.prompt = g->prompt,
 					.template_len = g->template_len,
 					.messages = g->messages,
-					.tools = g->tools};
+					.tools = g->tools,
+					.work = r->work};
 	m1_chat_bounds bounds;
 	m1_status status;
 
@@ -176,7 +177,7 @@ static m1_status
 write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
 {
 	m1_ids ids = {0};
-	m1_status status = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, err);
+	m1_status status = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, NULL, err);
 
 	for (size_t i = 0; i < ids.len && status == M1_OK; i++)
 		status = m1_ids_push(&r->tokens, ids.data[i]) ? read_token(r, ids.data[i], err) : no_memory(err);
@@ -190,7 +191,7 @@ static m1_status
 constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, const m1w_generate *g, m1_error *err)
 {
 	m1_constraint *c;
-	m1_status status = m1_constraints_get(constraints, g, &c, err);
+	m1_status status = m1_constraints_get(constraints, g, r->work, &c, err);
 
 	if (status != M1_OK)
 		return status;
@@ -256,7 +257,7 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 
 m1_status
 m1_request_create(const m1_model *model, m1_constraints *constraints, uint64_t id, const m1w_generate *g,
-				  int loop_guard, m1_request **out, m1_error *err)
+				  int loop_guard, m1_work *work, m1_request **out, m1_error *err)
 {
 	m1_request *r;
 	m1_status status;
@@ -267,11 +268,13 @@ m1_request_create(const m1_model *model, m1_constraints *constraints, uint64_t i
 	if ((r = new_request(id, g->ids.len > 0 ? M1_REQUEST_IDS : M1_REQUEST_CHAT)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 	r->loop_guard = loop_guard;
+	r->work = work;
 	if ((status = fill_generate(model, constraints, g, r, err)) != M1_OK)
 	{
 		m1_request_free(r);
 		return status;
 	}
+	r->work = NULL;
 	*out = r;
 	return M1_OK;
 }

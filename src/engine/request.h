@@ -64,12 +64,16 @@ typedef struct m1_request
 	size_t sent[M1_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
 	int reported;				   /* completion_tokens at the last progress event */
 	double submitted_ms, started_ms, prefilled_ms;
+	m1_work *work; /* of its preparation; NULL afterwards */
 	struct m1_request *next;
 } m1_request;
 
-/* Renders and tokenizes. Every value in g is checked. constraints: NULL for a model without a tokenizer. */
+/*
+ * Renders and tokenizes. Every value in g is checked. constraints: NULL for a model without a tokenizer. work: see
+ * m1_engine_generate.
+ */
 m1_status m1_request_create(const m1_model *model, m1_constraints *constraints, uint64_t id, const m1w_generate *g,
-							int loop_guard, m1_request **out, m1_error *err);
+							int loop_guard, m1_work *work, m1_request **out, m1_error *err);
 m1_status m1_request_create_logits(const m1_model *model, uint64_t id, m1w_id_slice ids, m1_request **out,
 								   m1_error *err);
 void m1_request_free(m1_request *r);

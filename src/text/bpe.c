@@ -15,6 +15,7 @@ typedef struct merge
 } merge;
 
 #define NO_MERGE (-1)
+#define LOOK_EACH 4096 /* merges, whether they are still wanted */
 
 struct m1_bpe
 {
@@ -125,33 +126,33 @@ heap_bytes(size_t n)
 }
 
 void
-m1_bpe_work_free(m1_bpe_work *work)
+m1_bpe_space_free(m1_bpe_space *space)
 {
-	if (work->cap > 0)
+	if (space->cap > 0)
 	{
-		explicit_bzero(work->symbols, work->cap * sizeof(symbol));
-		explicit_bzero(work->heap, heap_bytes(work->cap));
+		explicit_bzero(space->symbols, space->cap * sizeof(symbol));
+		explicit_bzero(space->heap, heap_bytes(space->cap));
 	}
-	free(work->symbols);
-	free(work->heap);
-	memset(work, 0, sizeof *work);
+	free(space->symbols);
+	free(space->heap);
+	memset(space, 0, sizeof *space);
 }
 
 static bool
-reserve_work(m1_bpe_work *work, size_t n)
+reserve_space(m1_bpe_space *space, size_t n)
 {
-	size_t cap = work->cap == 0 ? 256 : work->cap;
+	size_t cap = space->cap == 0 ? 256 : space->cap;
 
-	if (n <= work->cap)
+	if (n <= space->cap)
 		return true;
 	while (cap < n)
 		cap *= 2;
-	m1_bpe_work_free(work);
-	work->symbols = malloc(cap * sizeof(symbol));
-	work->heap = malloc(heap_bytes(cap));
-	if (work->symbols == NULL || work->heap == NULL)
+	m1_bpe_space_free(space);
+	space->symbols = malloc(cap * sizeof(symbol));
+	space->heap = malloc(heap_bytes(cap));
+	if (space->symbols == NULL || space->heap == NULL)
 		return false;
-	work->cap = cap;
+	space->cap = cap;
 	return true;
 }
 
@@ -206,16 +207,18 @@ consider(const m1_bpe *bpe, const symbol *s, int32_t at, candidate *heap, size_t
 }
 
 bool
-m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_work *work, m1_ids *out)
+m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_space *space, m1_work *work,
+			 m1_ids *out)
 {
 	symbol *s;
 	candidate *heap;
 	size_t n_heap = 0;
+	size_t merged = 0;
 
-	if (n > INT32_MAX / 4 || !reserve_work(work, n))
+	if (n > INT32_MAX / 4 || !reserve_space(space, n))
 		return false;
-	s = work->symbols;
-	heap = work->heap;
+	s = space->symbols;
+	heap = space->heap;
 	for (size_t i = 0; i < n; i++)
 		s[i] = (symbol){ids[i], (int32_t) i - 1, i + 1 < n ? (int32_t) i + 1 : -1};
 	for (size_t i = 0; i + 1 < n; i++)
@@ -228,6 +231,8 @@ m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_work *work,
 		symbol *left = &s[at];
 		int32_t gone = left->next;
 
+		if (++merged % LOOK_EACH == 0 && !m1_work_goes_on(work, 0))
+			return false;
 		if (gone < 0 || !joins(m, left->id, s[gone].id))
 			continue;
 		left->id = m->id;

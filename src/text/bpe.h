@@ -5,6 +5,7 @@
 #define M1_TEXT_BPE_H
 
 #include "base/buf.h"
+#include "base/work.h"
 
 typedef struct m1_bpe m1_bpe; /* immutable once all merges are added */
 
@@ -23,19 +24,20 @@ size_t m1_bpe_count(const m1_bpe *bpe);
 void m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2]);
 
 /* Work space of one caller; zero-initialised is valid. It is wiped when freed: it holds users' prompts. */
-typedef struct m1_bpe_work
+typedef struct m1_bpe_space
 {
 	void *symbols;
 	void *heap;
 	size_t cap;
-} m1_bpe_work;
+} m1_bpe_space;
 
-void m1_bpe_work_free(m1_bpe_work *work);
+void m1_bpe_space_free(m1_bpe_space *space);
 
 /*
  * Applies all merges to symbols[0..n), lowest rank first and leftmost among equals, and appends the result to out.
- * O(n log n). false when memory ran out.
+ * O(n log n). false when memory ran out, or the work does not go on.
  */
-bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_work *work, m1_ids *out);
+bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_space *space, m1_work *work,
+				  m1_ids *out);
 
 #endif

@@ -18,6 +18,7 @@ typedef struct renderer
 {
 	const m1_tokenizer *t;
 	m1_ids *ids;
+	m1_work *work;
 	m1_buf run;			   /* text since the last control token */
 	m1_added_tokens added; /* what is recognised inside the run */
 	m1_chat_bounds bounds;
@@ -51,7 +52,8 @@ find_template(renderer *r, size_t first)
 	m1_ids alone = {0};
 	size_t n = 0;
 
-	r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->template_end}, r->added, &alone, NULL, r->err);
+	r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->template_end}, r->added, &alone, NULL, r->work,
+									r->err);
 	if (r->status == M1_OK)
 		while (n < alone.len && first + n < r->ids->len && alone.data[n] == r->ids->data[first + n])
 			n++;
@@ -65,7 +67,8 @@ flush(renderer *r)
 	const size_t first = r->ids->len;
 
 	if (r->status == M1_OK)
-		r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->err);
+		r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->work,
+										r->err);
 	if (r->status == M1_OK && r->template_end > 0)
 		find_template(r, first);
 	r->template_end = 0;
@@ -354,7 +357,7 @@ any_turn(const json_t *messages)
 m1_status
 m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds, m1_error *err)
 {
-	renderer r = {.t = t, .ids = ids, .status = M1_OK, .err = err};
+	renderer r = {.t = t, .ids = ids, .work = chat->work, .status = M1_OK, .err = err};
 	json_t *messages = parse_array(&r, "messages", chat->messages);
 	json_t *tools = parse_array(&r, "tools", chat->tools);
 

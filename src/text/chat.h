@@ -16,6 +16,7 @@ typedef struct m1_chat
 	size_t template_len; /* leading bytes of prompt that are the same in other prompts; 0 = none */
 	m1_slice messages;	 /* JSON array of {role, content, ...}, or empty */
 	m1_slice tools;		 /* JSON array of tool definitions, or empty */
+	m1_work *work;		 /* of tokenizing it; may be NULL */
 } m1_chat;
 
 /*

@@ -332,7 +332,8 @@ typedef struct encoder
 {
 	const m1_tokenizer *t;
 	m1_ids *ids;
-	m1_bpe_work work;
+	m1_bpe_space space;
+	m1_work *work;
 	m1_ids bytes; /* the pre-token as byte ids */
 } encoder;
 
@@ -342,11 +343,11 @@ encode_piece(void *context, m1_slice piece)
 	encoder *e = context;
 
 	e->bytes.len = 0;
-	if (!m1_ids_reserve(&e->bytes, piece.len))
+	if (!m1_work_goes_on(e->work, piece.len) || !m1_ids_reserve(&e->bytes, piece.len))
 		return false;
 	for (size_t i = 0; i < piece.len; i++)
 		e->bytes.data[i] = e->t->byte_id[(unsigned char) piece.data[i]];
-	return m1_bpe_apply(e->t->bpe, e->bytes.data, piece.len, &e->work, e->ids);
+	return m1_bpe_apply(e->t->bpe, e->bytes.data, piece.len, &e->space, e->work, e->ids);
 }
 
 /* The longest added token that text begins with and that may be recognised, or -1. */
@@ -394,9 +395,9 @@ append_ends(const m1_tokenizer *t, const m1_ids *ids, size_t first, m1_ids *ends
 
 m1_status
 m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, m1_ids *ids, m1_ids *ends,
-					m1_error *err)
+					m1_work *work, m1_error *err)
 {
-	encoder e = {.t = t, .ids = ids};
+	encoder e = {.t = t, .ids = ids, .work = work};
 	const size_t first = ids->len;
 	m1_slice rest = text;
 	m1_status status = M1_OK;
@@ -420,8 +421,10 @@ m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added,
 			rest.len -= t->tokens[id].len;
 		}
 	}
-	m1_bpe_work_free(&e.work);
+	m1_bpe_space_free(&e.space);
 	m1_ids_free(&e.bytes);
+	if (!m1_work_goes_on(work, 0))
+		return m1_work_stopped(work, "tokenizing the text", err);
 	if (status == M1_OK && (ids->failed || (ends != NULL && !append_ends(t, ids, first, ends))))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the tokens of %zu bytes", text.len);
 	return status;

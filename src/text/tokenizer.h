@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/status.h"
+#include "base/work.h"
 #include "files/gguf.h"
 
 typedef struct m1_tokenizer m1_tokenizer;
@@ -34,10 +35,11 @@ void m1_tokenizer_close(m1_tokenizer *t);
 
 /*
  * Appends the ids of text to ids. With ends != NULL, also appends for each id the byte offset in text
- * where it ends. M1_E_INVALID_ARGUMENT when text is not UTF-8. Time is O(n log n) for any input.
+ * where it ends. M1_E_INVALID_ARGUMENT when text is not UTF-8. Time is O(n log n) for any input;
+ * a unit of the work is a byte.
  */
 m1_status m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, m1_ids *ids, m1_ids *ends,
-							  m1_error *err);
+							  m1_work *work, m1_error *err);
 
 /* The bytes of one token (maybe part of a character), or an empty slice with NULL data for a dead id. */
 m1_slice m1_tokenizer_piece(const m1_tokenizer *t, int32_t id);

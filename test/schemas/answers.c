@@ -92,7 +92,7 @@ main(int argc, char **argv)
 	{
 		const m1w_generate g = request_for(n, line, len, atoi(argv[2]));
 
-		if (m1_engine_generate(e, n, &g, &err) != M1_OK)
+		if (m1_engine_generate(e, n, &g, NULL, &err) != M1_OK)
 			on_failed(NULL, n, &err);
 	}
 	while (busy)

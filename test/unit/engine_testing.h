@@ -164,7 +164,7 @@ submit(m1_engine *e, uint64_t id, const m1w_generate *g)
 {
 	m1_error err;
 
-	assert_ok(m1_engine_generate(e, id, g, &err));
+	assert_ok(m1_engine_generate(e, id, g, NULL, &err));
 }
 
 static inline void

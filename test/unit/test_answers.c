@@ -130,7 +130,7 @@ submit(m1_engine *e, uint64_t id, const m1w_generate *g)
 {
 	m1_error err;
 
-	assert_ok(m1_engine_generate(e, id, g, &err));
+	assert_ok(m1_engine_generate(e, id, g, NULL, &err));
 }
 
 static void
@@ -351,8 +351,8 @@ assert_scores(m1_engine *e, const m1w_generate *g, const char *const *choices, s
 		m1_error err;
 
 		assert_ok(m1_chat_render(t, &chat, &ids, &bounds, &err));
-		assert_ok(m1_tokenizer_encode(t, m1_slice_of("<think>\n\n</think>\n\n"), M1_ADDED_PLAIN, &ids, NULL, &err));
-		assert_ok(m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &choice, NULL, &err));
+		assert_ok(m1_tokenizer_encode(t, m1_slice_of("<think>\n\n</think>\n\n"), M1_ADDED_PLAIN, &ids, NULL, NULL, &err));
+		assert_ok(m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &choice, NULL, NULL, &err));
 		m1_ids_push(&choice, m1_tokenizer_eos(t));
 		want[i] = 0;
 		for (size_t j = 0; j < choice.len; j++)
@@ -460,7 +460,7 @@ test_scores_that_do_not_fit(void **state)
 	m1_error err;
 
 	(void) state;
-	for (g.max_tokens = 1; m1_engine_generate(e, 1, &g, &err) != M1_OK; g.max_tokens++)
+	for (g.max_tokens = 1; m1_engine_generate(e, 1, &g, NULL, &err) != M1_OK; g.max_tokens++)
 	{
 		assert_int_equal(err.code, M1_E_INVALID_ARGUMENT);
 		assert_non_null(strstr(err.message, "longest choice"));
@@ -549,7 +549,7 @@ test_refusals(void **state)
 	bad[4].score_choices = 1; /* a regular expression has none */
 	bad[5].constraint_text = m1_slice_of("(");
 	for (int i = 0; i < 6; i++)
-		if (m1_engine_generate(e, 1, &bad[i], &err) != M1_E_INVALID_ARGUMENT ||
+		if (m1_engine_generate(e, 1, &bad[i], NULL, &err) != M1_E_INVALID_ARGUMENT ||
 			strstr(err.message, messages[i]) == NULL)
 			fail_msg("bad request %d: \"%s\" instead of \"%s\"", i, err.message, messages[i]);
 	m1_engine_close(e);

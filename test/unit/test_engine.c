@@ -249,7 +249,7 @@ test_context_overflow(void **state)
 	(void) state;
 	submit(e, 1, &g); /* 29 tokens of prompt leave 11 */
 	g.prompt = m1_slice_of("What is the weather in Oslo today, and what will it be tomorrow?");
-	assert_int_equal(m1_engine_generate(e, 2, &g, &err), M1_E_CONTEXT_OVERFLOW);
+	assert_int_equal(m1_engine_generate(e, 2, &g, NULL, &err), M1_E_CONTEXT_OVERFLOW);
 	run_all(e);
 	assert_int_equal(outcomes[1].facts.finish, M1W_FINISH_LENGTH);
 	assert_int_equal(outcomes[1].facts.completion_tokens, 11);
@@ -278,7 +278,7 @@ test_bad_requests(void **state)
 	bad[7].prompt = m1_slice_of("");
 	bad[7].ids = (m1w_id_slice){outside, 2};
 	for (int i = 0; i < 8; i++)
-		if (m1_engine_generate(e, 1, &bad[i], &err) != M1_E_INVALID_ARGUMENT)
+		if (m1_engine_generate(e, 1, &bad[i], NULL, &err) != M1_E_INVALID_ARGUMENT)
 			fail_msg("bad request %d was not refused", i);
 	m1_engine_close(e);
 }
@@ -299,7 +299,7 @@ test_ids_and_logits(void **state)
 	run_all(e);
 	assert_int_equal(outcomes[1].ids.len, 9 * sizeof(int32_t));
 	assert_int_equal(outcomes[2].content.len, 320 * sizeof(float));
-	assert_int_equal(m1_engine_generate(e, 3, &text, &err), M1_E_UNSUPPORTED);
+	assert_int_equal(m1_engine_generate(e, 3, &text, NULL, &err), M1_E_UNSUPPORTED);
 	m1_engine_close(e);
 }
 

@@ -584,7 +584,7 @@ test_memory_is_waited_for_in_order(void **state)
 			m1_buf_puts(&text, "a box ");
 		g = prompt("x");
 		g.prompt = (m1_slice){text.data, text.len};
-		assert_int_equal(m1_engine_generate(e, 8, &g, &err), M1_E_CONTEXT_OVERFLOW);
+		assert_int_equal(m1_engine_generate(e, 8, &g, NULL, &err), M1_E_CONTEXT_OVERFLOW);
 		assert_non_null(strstr(err.detail, "the context holds 512"));
 		assert_non_null(strstr(err.hint, "kv_cache_size"));
 		m1_buf_free(&text);
@@ -715,14 +715,14 @@ test_bad_templates(void **state)
 
 	(void) state;
 	g.template_len = 6;
-	assert_int_equal(m1_engine_generate(e, 1, &g, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(m1_engine_generate(e, 1, &g, NULL, &err), M1_E_INVALID_ARGUMENT);
 	g.template_len = 4; /* inside the character */
-	assert_int_equal(m1_engine_generate(e, 1, &g, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(m1_engine_generate(e, 1, &g, NULL, &err), M1_E_INVALID_ARGUMENT);
 	g.template_len = 5;
 	submit(e, 1, &g);
 	g.prompt = m1_slice_of("");
 	g.messages = m1_slice_of("[{\"role\": \"user\", \"content\": \"Hello.\"}]");
-	assert_int_equal(m1_engine_generate(e, 2, &g, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(m1_engine_generate(e, 2, &g, NULL, &err), M1_E_INVALID_ARGUMENT);
 	run_all(e);
 	assert_true(outcomes[1].done);
 	m1_engine_close(e);

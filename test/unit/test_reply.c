@@ -91,7 +91,7 @@ check_stops(const char *raw, const char *reasoning, const char *content, const m
 
 	/* and in the tokens a model would write */
 	r = m1_reply_create(tokenizer, stops, n_stops);
-	assert_ok(m1_tokenizer_encode(tokenizer, m1_slice_of(raw), M1_ADDED_PLAIN, &ids, NULL, &err));
+	assert_ok(m1_tokenizer_encode(tokenizer, m1_slice_of(raw), M1_ADDED_PLAIN, &ids, NULL, NULL, &err));
 	for (size_t i = 0; i < ids.len; i++)
 		assert_true(m1_reply_push(r, ids.data[i]));
 	assert_true(m1_reply_push(r, m1_tokenizer_eos(tokenizer)));

@@ -11,8 +11,8 @@
 #include "pg/worker/relay.h"
 #include "pg/worker/relays.h"
 
-/* The engine tokenizes with the thread that reads its socket: it gets no more of that at once than keeps it busy. */
-#define TOKENIZER_PLACES	2
+/* The engine has threads for more, but no processors: it gets no more of that at once than does not slow the rest. */
+#define TOKENIZER_PLACES	8
 
 /* Who gets the engine's places: those of its batch, and those of its tokenizer. */
 typedef struct Places
