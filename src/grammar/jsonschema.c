@@ -8,6 +8,7 @@
 
 #include "base/utf8.h"
 #include "grammar/jsonschema_internal.h"
+#include "text/jsonparse.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */
 
@@ -183,8 +184,8 @@ m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, in
 
 	if (value == NULL)
 		return otherwise;
-	n = json_is_number(value) ? json_number_value(value) : -1;
-	if (!(n >= 0) || n != (double) (int64_t) (n < 1e15 ? n : 1e15))
+	n = m1_json_is_number(value) ? m1_json_real(value) : -1;
+	if (!(n >= 0) || !m1_json_is_whole(value))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s must be a whole number that is not negative", key);
 	else if (n > M1_SCHEMA_MAX_COUNT && !cut)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is above %d", key, M1_SCHEMA_MAX_COUNT);
@@ -286,9 +287,10 @@ referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference
 static int32_t
 write_reference(m1_schema_compiler *c, const json_t *reference, int32_t next)
 {
-	const json_t *target = json_is_string(reference) ? m1_schema_target(c->root, json_string_value(reference)) : NULL;
+	const json_t *target =
+		m1_json_is_string(reference) ? m1_schema_target(c->root, json_string_value(reference)) : NULL;
 
-	if (!json_is_string(reference))
+	if (!m1_json_is_string(reference))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref is not a string");
 	else if (json_string_value(reference)[0] != '#')
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref \"%.80s\" leads out of the document", json_string_value(reference));
@@ -408,7 +410,7 @@ parse(m1_slice text, json_t **root, m1_error *err)
 {
 	json_error_t where;
 
-	*root = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+	*root = m1_json_parse(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
 	if (*root == NULL)
 	{
 		m1_fail(err, M1_E_INVALID_ARGUMENT, "JSON schema: it is not valid JSON");

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "grammar/jsonschema_internal.h"
+#include "text/jsonparse.h"
 
 #define MAX_REFERENCES 16	 /* followed one after the other */
 #define MAX_ALTERNATIVES 512 /* of one oneOf */
@@ -115,16 +116,20 @@ put_value(m1_buf *out, const json_t *value)
 {
 	char number[40];
 
+	if (m1_json_is_number(value))
+	{
+		snprintf(number, sizeof number, "%.17g", m1_json_real(value) + 0.0);
+		m1_buf_puts(out, number);
+		return;
+	}
 	switch (json_typeof(value))
 	{
+		case JSON_INTEGER:
+		case JSON_REAL:
+			break;
 		case JSON_STRING:
 			m1_buf_puts(out, "\"");
 			m1_buf_append(out, json_string_value(value), json_string_length(value));
-			break;
-		case JSON_INTEGER:
-		case JSON_REAL:
-			snprintf(number, sizeof number, "%.17g", json_number_value(value) + 0.0);
-			m1_buf_puts(out, number);
 			break;
 		case JSON_OBJECT:
 			m1_buf_puts(out, "{");

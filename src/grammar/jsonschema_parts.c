@@ -4,6 +4,7 @@
 
 #include "grammar/jsonschema.h"
 #include "grammar/jsonschema_internal.h"
+#include "text/jsonparse.h"
 #include "text/jsontext.h"
 
 /* ---- objects ---- */
@@ -22,7 +23,7 @@ m1_schema_names(const json_t *names)
 	json_t *one;
 
 	json_array_foreach ((json_t *) names, i, one)
-		if (json_is_string(one) && json_object_set_new(set, json_string_value(one), json_null()) != 0)
+		if (m1_json_is_string(one) && json_object_set_new(set, json_string_value(one), json_null()) != 0)
 		{
 			json_decref(set);
 			return NULL;
@@ -126,7 +127,7 @@ check_object(m1_schema_compiler *c, const json_t *properties, const json_t *requ
 	if (others != NULL && !json_is_boolean(others) && !json_is_object(others))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "additionalProperties is not a schema");
 	json_array_foreach ((json_t *) required, i, one)
-		if (!json_is_string(one))
+		if (!m1_json_is_string(one))
 			m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "required is not an array of names");
 	return c->status == M1_OK;
 }

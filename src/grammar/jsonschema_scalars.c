@@ -4,6 +4,7 @@
 
 #include "grammar/jsonschema_internal.h"
 #include "grammar/regex.h"
+#include "text/jsonparse.h"
 #include "text/jsontext.h"
 
 /* ---- strings ---- */
@@ -42,9 +43,9 @@ static int32_t
 write_format(m1_schema_compiler *c, const json_t *format, int32_t next)
 {
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-		if (json_is_string(format) && strcmp(formats[i].name, json_string_value(format)) == 0)
+		if (m1_json_is_string(format) && strcmp(formats[i].name, json_string_value(format)) == 0)
 			return write_pattern(c, m1_slice_of(formats[i].pattern), M1_REGEX_WHOLE, next);
-	if (json_is_string(format))
+	if (m1_json_is_string(format))
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "format \"%.60s\" is not supported", json_string_value(format));
 	else
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "format is not a string");
@@ -60,7 +61,7 @@ m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next)
 	const int max = m1_schema_count(c, schema, "maxLength", M1_JSON_NO_MAX, true);
 	const bool sized = json_object_get(schema, "minLength") != NULL || json_object_get(schema, "maxLength") != NULL;
 
-	if (pattern != NULL && !json_is_string(pattern))
+	if (pattern != NULL && !m1_json_is_string(pattern))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "pattern is not a string");
 	else if ((pattern != NULL) + (format != NULL) + sized > 1)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "only one of pattern, format and a length is supported");
@@ -76,7 +77,37 @@ m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next)
 
 /* ---- numbers ---- */
 
-/* Which of "minimum" and "exclusiveMinimum", or of the maxima, bounds the values more; as a whole number. */
+/*
+ * The bound as a whole number. One that no 64-bit number is beyond bounds what is written to 64 bits. Of integers only
+ * those on the right side of a fraction are meant; it is none of them itself.
+ */
+static m1_json_bound
+whole_bound(m1_schema_compiler *c, const json_t *value, const char *key, bool upper, bool integer, bool exclusive)
+{
+	const double x = m1_json_real(value);
+	const bool whole = m1_json_is_whole(value);
+	m1_json_bound bound = {.given = true, .exclusive = exclusive && whole};
+
+	if (!m1_json_is_number(value))
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not a number", key);
+	else if (!whole && !integer)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", key);
+	else if (json_is_integer(value))
+		bound.value = json_integer_value(value);
+	else if (fabs(x) < 9e15)
+		bound.value = (int64_t) (upper ? floor(x) : ceil(x));
+	else if (fabs(x) < 9e18 && whole)
+		bound.value = (int64_t) x;
+	else if (fabs(x) < 9e18)
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is not whole, and too large to be rounded", key);
+	else if (upper == (x > 0))
+		bound = (m1_json_bound){.given = true, .value = upper ? INT64_MAX : INT64_MIN};
+	else
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is beyond 64 bits", key);
+	return bound;
+}
+
+/* Which of "minimum" and "exclusiveMinimum", or of the maxima, bounds the values more. */
 static m1_json_bound
 read_bound(m1_schema_compiler *c, const json_t *schema, bool upper, bool integer)
 {
@@ -86,26 +117,11 @@ read_bound(m1_schema_compiler *c, const json_t *schema, bool upper, bool integer
 	for (int i = 0; i < 2; i++)
 	{
 		const json_t *value = json_object_get(schema, keys[i]);
-		m1_json_bound this = {.given = true, .exclusive = i == 1};
+		m1_json_bound this;
 
 		if (value == NULL)
 			continue;
-		if (json_is_integer(value))
-			this.value = json_integer_value(value);
-		else if (json_is_real(value) && fabs(json_real_value(value)) < 9e18)
-		{
-			const double x = json_real_value(value);
-
-			/* of integers only those on the right side of a fraction are meant; it is none of them itself */
-			if (x != floor(x) && integer)
-				this.exclusive = false;
-			else if (x != floor(x))
-				m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", keys[i]);
-			this.value = (int64_t) (upper ? floor(x) : ceil(x));
-		}
-		else
-			m1_schema_fail(c, json_is_number(value) ? M1_E_UNSUPPORTED : M1_E_INVALID_ARGUMENT,
-						   "%s is not a number of 64 bits", keys[i]);
+		this = whole_bound(c, value, keys[i], upper, integer, i == 1);
 		if (!bound.given || (upper ? this.value <= bound.value : this.value >= bound.value))
 			bound = this;
 	}
@@ -128,18 +144,19 @@ m1_schema_number(m1_schema_compiler *c, const json_t *schema, bool integer, int3
 int
 m1_schema_kind_of_value(const json_t *value)
 {
+	if (m1_json_is_number(value))
+		return m1_json_is_whole(value) ? M1_KIND_INTEGER : M1_KIND_NUMBER;
 	switch (json_typeof(value))
 	{
+		case JSON_INTEGER:
+		case JSON_REAL:
+			break;
 		case JSON_OBJECT:
 			return M1_KIND_OBJECT;
 		case JSON_ARRAY:
 			return M1_KIND_ARRAY;
 		case JSON_STRING:
 			return M1_KIND_STRING;
-		case JSON_INTEGER:
-			return M1_KIND_INTEGER;
-		case JSON_REAL:
-			return json_real_value(value) == floor(json_real_value(value)) ? M1_KIND_INTEGER : M1_KIND_NUMBER;
 		case JSON_TRUE:
 		case JSON_FALSE:
 			return M1_KIND_BOOLEAN;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/jsonparse.h"
+
 /* How the keys of an object are ordered. */
 typedef enum key_order
 {
@@ -208,7 +210,10 @@ write_value(m1_buf *out, const json_t *value, key_order order)
 			write_array(out, value, order);
 			break;
 		case JSON_STRING:
-			write_string(out, json_string_value(value), json_string_length(value));
+			if (m1_json_number_text(value).data != NULL)
+				m1_buf_append(out, m1_json_number_text(value).data, m1_json_number_text(value).len);
+			else
+				write_string(out, json_string_value(value), json_string_length(value));
 			break;
 		case JSON_INTEGER:
 			write_integer(out, json_integer_value(value));

@@ -1,6 +1,6 @@
 /*
  * jsontext.h - writes JSON the way the model saw it in training: as Python's json.dumps(value, ensure_ascii=False)
- * does, separators and numbers included.
+ * does, separators and numbers included; numbers that m1_json_parse kept as text are written as they were.
  */
 #ifndef M1_TEXT_JSONTEXT_H
 #define M1_TEXT_JSONTEXT_H
