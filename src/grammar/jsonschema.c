@@ -261,10 +261,12 @@ static int
 referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference)
 {
 	m1_schema_rule *r;
+	char address[32];
+	const json_t *known;
 
-	for (size_t i = 0; i < c->n_referred; i++)
-		if (c->referred[i].schema == schema)
-			return c->referred[i].rule;
+	snprintf(address, sizeof address, "%p", (const void *) schema);
+	if ((known = json_object_get(c->places, address)) != NULL)
+		return c->referred[json_integer_value(known)].rule;
 	if (c->n_referred == c->cap_referred)
 	{
 		size_t cap = c->cap_referred < 16 ? 16 : c->cap_referred * 2;
@@ -277,6 +279,11 @@ referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference
 		}
 		c->referred = referred;
 		c->cap_referred = cap;
+	}
+	if (json_object_set_new(c->places, address, json_integer((json_int_t) c->n_referred)) != 0)
+	{
+		c->nfa->failed = true;
+		return 0;
 	}
 	r = &c->referred[c->n_referred++];
 	*r = (m1_schema_rule){.schema = schema, .rule = m1_nfa_new_rule(c->nfa, false), .path = c->rule_paths.len};
@@ -465,12 +472,14 @@ m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start
 	if (status != M1_OK)
 		return status;
 	c.root = root;
+	c.places = json_object();
 	*start = write_document(&c, next);
 	if (c.path.failed || c.rule_paths.failed)
 		nfa->failed = true;
 	m1_buf_free(&c.path);
 	m1_buf_free(&c.rule_paths);
 	free(c.referred);
+	json_decref(c.places);
 	json_decref(root);
 	return c.status;
 }

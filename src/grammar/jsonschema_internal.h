@@ -29,6 +29,7 @@ typedef struct m1_schema_compiler
 	m1_json_rules rules;
 	m1_schema_rule *referred;
 	size_t n_referred, cap_referred;
+	json_t *places;	   /* of the referred ones, by the address of their schema */
 	size_t n_written;  /* of the referred ones */
 	m1_buf rule_paths; /* NUL-terminated */
 	m1_buf path;	   /* of the schema at hand: "#/properties/a" */
