@@ -78,6 +78,23 @@ test_write_file(const char *folder, const char *name, const void *data, size_t l
 	assert_int_equal(fclose(f), 0);
 }
 
+#ifdef _GNU_SOURCE /* realpath, symlink */
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Makes `link` a link to a file of the checkout; anything of that name is removed. */
+static inline void
+test_link(const char *file, const char *link)
+{
+	char *path = realpath(file, NULL);
+
+	assert_non_null(path);
+	unlink(link);
+	assert_int_equal(symlink(path, link), 0);
+	free(path);
+}
+#endif
+
 #define assert_ok(call)                                              \
 	do                                                               \
 	{                                                                \
