@@ -16,6 +16,8 @@
 #define MAX_REFERENCES 16	 /* followed one after the other */
 #define MAX_ALTERNATIVES 512 /* of one oneOf */
 #define MAX_COMPARED 100000	 /* listed values and properties, in all that a document says oneOf of */
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
 #define ROW (MAX_ALTERNATIVES / 64)
 #define ITSELF (-1) /* not a property of the value */
 
@@ -294,7 +296,7 @@ overlap(comparison *x, const json_t *alternatives)
 {
 	for (size_t i = 0; i < x->n; i++)
 		if (!add_alternative(x, (int) i, json_array_get(alternatives, i)))
-			return "Say anyOf: so many listed values and properties are not compared with each other.";
+			return "Say anyOf: more than " TEXT(MAX_COMPARED) " listed values and properties are not compared.";
 	x->c->nfa->failed |= x->text.failed;
 	return all_apart(x) ? NULL : "Say anyOf, or give them different types, or a required property whose const differs.";
 }
@@ -306,7 +308,7 @@ m1_schema_overlap(m1_schema_compiler *c, const json_t *alternatives)
 	const char *why = NULL;
 
 	if (json_array_size(alternatives) > MAX_ALTERNATIVES)
-		return "Say anyOf: so many alternatives are not compared with each other.";
+		return "Say anyOf: more than " TEXT(MAX_ALTERNATIVES) " schemas are not compared.";
 	x = calloc(1, sizeof *x);
 	if (x == NULL || (x->names = json_object()) == NULL || (x->list = malloc(MAX_COMPARED * sizeof *x->list)) == NULL)
 		c->nfa->failed = true;
