@@ -1,7 +1,7 @@
 /*
  * regex.h - regular expressions over characters, compiled into an nfa.
  *
- * What they can say: literals, . [sets] with ranges, negation and [:names:] as POSIX has them, the escapes of ECMAScript
+ * What they can say: literals, . [sets] with ranges, negation and [:names:] as in POSIX, the escapes of ECMAScript
  * and Perl for characters, \d \w \s and their negations (ASCII), groups, alternatives, and the repetitions ? * + {n}
  * {n,} {n,m}, whose lazy forms are the same set of texts. Refused by name: back references, look-around, \b, flags, \p
  * and unknown names of sets. U+0000 matches nothing, since SQL texts cannot hold it.
