@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/pool.h"
+#include "base/sort.h"
 #include "blocks/blocks.h"
 #include "commands/cli.h"
 #include "model/forward.h"
@@ -42,7 +43,7 @@ by_size(const void *a, const void *b)
 static double
 median(double *values, int n)
 {
-	qsort(values, (size_t) n, sizeof *values, by_value);
+	m1_sort(values, (size_t) n, sizeof *values, by_value);
 	return values[n / 2];
 }
 
@@ -434,7 +435,7 @@ m1_cmd_bench(const m1_cli *cli)
 	m1_error err;
 	m1_status status;
 
-	qsort(r.context.at, (size_t) r.context.n, sizeof *r.context.at, by_size);
+	m1_sort(r.context.at, (size_t) r.context.n, sizeof *r.context.at, by_size);
 	status = open_model(cli, &r, &b, &err);
 	load_ms = m1_now_ms() - start;
 	if (status == M1_OK)

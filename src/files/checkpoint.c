@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "files/jsonfile.h"
 #include "files/mapped.h"
 
@@ -168,7 +169,7 @@ by_place(const void *a, const void *b)
 static m1_status
 refuse_overlaps(m1_tensor *tensors, size_t n, m1_error *err)
 {
-	qsort(tensors, n, sizeof *tensors, by_place);
+	m1_sort(tensors, n, sizeof *tensors, by_place);
 	for (size_t i = 1; i < n; i++)
 		if ((const char *) tensors[i - 1].data + tensors[i - 1].bytes > (const char *) tensors[i].data)
 		{
@@ -221,7 +222,7 @@ open_shard(m1_checkpoint *c, const char *dir, const char *name, m1_error *err)
 			return status;
 		c->n_tensors++;
 	}
-	return refuse_overlaps(c->tensors + first, c->n_tensors - first, err);
+	return c->n_tensors == first ? M1_OK : refuse_overlaps(c->tensors + first, c->n_tensors - first, err);
 }
 
 /* ---- the folder ---- */
@@ -277,7 +278,7 @@ static m1_status
 index_tensors(m1_checkpoint *c, m1_error *err)
 {
 	if (c->n_tensors > 0)
-		qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
+		m1_sort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
 	for (size_t i = 1; i < c->n_tensors; i++)
 		if (by_name(&c->tensors[i - 1], &c->tensors[i]) == 0)
 			return bad_tensor(err, c->tensors[i].file, c->tensors[i].name, "is in two files");

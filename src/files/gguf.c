@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "base/utf8.h"
 #include "blocks/blocks.h"
 #include "files/mapped.h"
@@ -223,7 +224,7 @@ read_keys(reader *r, m1_gguf *g, uint64_t n)
 	}
 	if (r->status != M1_OK)
 		return;
-	qsort(g->keys, g->n_keys, sizeof *g->keys, by_key);
+	m1_sort(g->keys, g->n_keys, sizeof *g->keys, by_key);
 	for (size_t i = 1; i < g->n_keys; i++)
 		if (strcmp(g->keys[i - 1].key, g->keys[i].key) == 0)
 		{
@@ -404,14 +405,14 @@ check_tensors(reader *r, m1_gguf *g)
 
 	if (r->status != M1_OK)
 		return;
-	qsort(t, g->n_tensors, sizeof *t, by_name);
+	m1_sort(t, g->n_tensors, sizeof *t, by_name);
 	for (size_t i = 1; i < g->n_tensors; i++)
 		if (by_name(&t[i - 1], &t[i]) == 0)
 		{
 			now_reading(r, "tensor", t[i].name);
 			refuse(r, M1_E_CORRUPT, "is there twice");
 		}
-	qsort(t, g->n_tensors, sizeof *t, by_place);
+	m1_sort(t, g->n_tensors, sizeof *t, by_place);
 	for (size_t i = 1; i < g->n_tensors && r->status == M1_OK; i++)
 		if ((const char *) t[i - 1].data + t[i - 1].bytes > (const char *) t[i].data)
 		{

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
+
 /* Beyond these, a constraint costs other requests too much time. */
 #define MAX_BYTES ((size_t) 64 << 20)
 #define MAX_PLACES 16384 /* of one state */
@@ -345,7 +347,8 @@ intern(m1_automaton *a, size_t first, bool accepting)
 		a->n_places = first;
 		return M1_AUTOMATON_TOO_LARGE;
 	}
-	qsort(a->places + first, a->n_places - first, sizeof *a->places, by_place);
+	if (a->n_places > first)
+		m1_sort(a->places + first, a->n_places - first, sizeof *a->places, by_place);
 	s = &a->states[a->n_states];
 	*s = (m1_state){.first = (uint32_t) first, .n = (uint32_t) (a->n_places - first), .accepting = accepting};
 	for (at = hash_state(a, (int32_t) a->n_states) & (a->state_index.cap - 1); a->state_index.slots[at] >= 0;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "grammar/automaton.h"
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
@@ -75,7 +76,7 @@ check_distinct(char *const *choices, size_t n, m1_error *err)
 	if (sorted == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
 	memcpy(sorted, choices, n * sizeof *sorted);
-	qsort(sorted, n, sizeof *sorted, by_text);
+	m1_sort(sorted, n, sizeof *sorted, by_text);
 	for (size_t i = 1; i < n && status == M1_OK; i++)
 		if (strcmp(sorted[i - 1], sorted[i]) == 0)
 			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "choice \"%.100s\" is given twice", sorted[i]);

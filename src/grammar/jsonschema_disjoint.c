@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "grammar/jsonschema_internal.h"
 #include "text/jsonparse.h"
 
@@ -281,7 +282,7 @@ compare_property(comparison *x, size_t first)
 static bool
 all_apart(comparison *x)
 {
-	qsort(x->list, x->n_list, sizeof *x->list, by_value);
+	m1_sort(x->list, x->n_list, sizeof *x->list, by_value);
 	for (size_t i = 0; i < x->n_list;)
 		i = compare_property(x, i);
 	for (size_t i = 0; i < x->n; i++)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "base/utf8.h"
 #include "grammar/regex_internal.h"
 
@@ -77,7 +78,7 @@ m1_regex_normalise(parser *p, size_t first)
 
 	if (p->n_ranges == first)
 		return;
-	qsort(p->ranges + first, p->n_ranges - first, sizeof *p->ranges, by_low);
+	m1_sort(p->ranges + first, p->n_ranges - first, sizeof *p->ranges, by_low);
 	for (size_t i = first; i < p->n_ranges; i++)
 	{
 		m1_range r = p->ranges[i];

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
+
 typedef struct candidate
 {
 	float weight; /* unnormalised probability */
@@ -167,11 +169,11 @@ sort_head(candidate *c, int n, float max_weight, double needed, int top_k)
 			}
 		if (top_k > 0 ? kept >= top_k : weight >= needed)
 		{
-			qsort(c, (size_t) kept, sizeof *c, by_weight);
+			m1_sort(c, (size_t) kept, sizeof *c, by_weight);
 			return kept;
 		}
 	}
-	qsort(c, (size_t) n, sizeof *c, by_weight);
+	m1_sort(c, (size_t) n, sizeof *c, by_weight);
 	return n;
 }
 

@@ -389,15 +389,16 @@ add_calls(json_t *calls, const char *at, const char *end)
 		if (line_end == NULL)
 			line_end = end;
 		add_call(calls, at, (size_t) (line_end - at));
-		at = line_end + 1;
+		at = line_end < end ? line_end + 1 : end;
 	}
 }
 
 bool
 m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 {
-	const char *at = r->out[M1_CONTENT].data;
-	const char *end = at + r->out[M1_CONTENT].len;
+	const m1_slice content = m1_reply_text(r, M1_CONTENT);
+	const char *at = content.len > 0 ? content.data : "";
+	const char *end = at + content.len;
 	json_t *calls = json_array();
 	bool ok = calls != NULL;
 
