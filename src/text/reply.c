@@ -65,7 +65,7 @@ prepare_stops(m1_reply *r, const m1_slice *stops, size_t n_stops)
 	for (size_t i = 0; i < n_stops; i++)
 		if (!m1_buf_append(&r->stop_text, stops[i].data, stops[i].len))
 			return false;
-	at = r->stop_text.data;
+	at = r->stop_text.len > 0 ? r->stop_text.data : "";
 	for (size_t i = 0; i < n_stops; at += stops[i++].len)
 	{
 		if (stops[i].len == 0)
