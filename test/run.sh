@@ -108,8 +108,9 @@ build_parts() {
 
 # About how many seconds the long ones take. They begin first, so that no processor is idle at the end.
 declare -A EXPECTED=(
-    [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_cuda_sample]=70 [san/unit/test_cuda_group]=40
-    [san/unit/test_constraint]=30 [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
+    [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_prefix]=60 [san/unit/test_cuda_sample]=60
+    [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
+    [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
     [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [readme]=20
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20)
