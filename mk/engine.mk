@@ -3,7 +3,7 @@
 # Every .c file of these rooms belongs to it. Sanitized builds use the same rules with another
 # BUILD folder and SANITIZE flags.
 
-ENGINE_ROOMS := base blocks files text grammar backend backend/cpu backend/cuda model wire engine commands
+ENGINE_ROOMS := base blocks files text grammar backend backend/cpu backend/cuda model train wire engine commands
 
 BUILD     ?= build
 SANITIZE  ?=
@@ -15,7 +15,7 @@ ENGINE_CFLAGS := -std=c11 -O3 -g -fno-math-errno -fno-trapping-math -Isrc -I. -M
 ENGINE_LIBS   := -lpcre2-8 -ljansson -lpthread -lm
 
 CUDA_SRC   := $(filter-out src/backend/cuda/cuda_absent.c,$(wildcard src/backend/cuda/*.c))
-KERNEL_SRC := src/backend/cpu/cpu_kernels.c src/backend/cpu/cpu_qkernels.c
+KERNEL_SRC := src/backend/cpu/cpu_kernels.c src/backend/cpu/cpu_qkernels.c src/backend/cpu/cpu_lkernels.c
 ENGINE_SRC := $(filter-out $(KERNEL_SRC) $(CUDA_SRC),$(wildcard $(ENGINE_ROOMS:%=src/%/*.c)))
 
 # Compiled once per instruction set; the backend chooses at run time.

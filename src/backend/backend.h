@@ -234,6 +234,17 @@ typedef struct m1b_attention
 	float *out;		/* [T, H, D] */
 } m1b_attention;
 
+/* What gradients need of m1b_moe, for the rows of its x. */
+typedef struct m1b_moe_kept
+{
+	float *logits;	 /* [n, E] of the router */
+	int32_t *choice; /* [n, top_k] experts */
+	float *weight;	 /* [n, top_k] */
+	float *gate;	 /* [n, top_k, F] w1 x */
+	float *up;		 /* [n, top_k, F] w3 x */
+	bool replay;	 /* choice is read: where it is not negative, these are the experts, whatever the router says now */
+} m1b_moe_kept;
+
 /* Router in fp32, top-k experts renormalised, out = sum_k p_k w2(silu(w1 x) * w3 x). */
 typedef struct m1b_moe
 {
@@ -244,7 +255,8 @@ typedef struct m1b_moe
 	int top_k;
 	const float *x; /* [n, d] */
 	int n;
-	float *out; /* [n, d] */
+	float *out;				  /* [n, d] */
+	const m1b_moe_kept *kept; /* filled when a device that can learn is to; NULL when serving */
 } m1b_moe;
 
 /* How one row's next token is chosen: model/sampler.h has the rules. */
@@ -274,6 +286,7 @@ typedef struct m1b_sample
 } m1b_sample;
 
 typedef struct m1b_backend m1b_backend;
+typedef struct m1b_learning m1b_learning; /* learning.h */
 
 typedef struct m1b_ops
 {
@@ -338,6 +351,8 @@ typedef struct m1b_ops
 	 * done, where the caller is to read the logits and choose by itself.
 	 */
 	m1_status (*sample)(m1b_backend *b, const m1b_sample *p, m1_error *err);
+
+	const m1b_learning *learning; /* NULL: nothing can be trained on this device */
 } m1b_ops;
 
 struct m1b_backend

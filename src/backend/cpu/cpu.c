@@ -3,7 +3,7 @@
  * each operation means.
  */
 #include "blocks/blocks.h"
-#include "backend/cpu/cpu_internal.h"
+#include "backend/cpu/cpu_learn.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,6 +203,7 @@ cpu_close(m1b_backend *b)
 	m1b_cpu_states_free(c);
 	m1b_cpu_attention_free(c);
 	m1b_cpu_moe_free(c);
+	m1b_cpu_learn_free(c);
 	for (int i = 0; i < c->n_owned; i++)
 		free(c->owned[i]);
 	free(c->owned);
@@ -233,6 +234,7 @@ static const m1b_ops cpu_ops = {
 	.moe = m1b_cpu_moe,
 	.end = end,
 	.read = read_floats,
+	.learning = &m1b_cpu_learning,
 };
 
 m1_status

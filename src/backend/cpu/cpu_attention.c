@@ -26,8 +26,8 @@ min_int(int a, int b)
 	return a < b ? a : b;
 }
 
-static size_t
-lightning_scratch(const m1b_geometry *g)
+size_t
+m1b_cpu_lightning_scratch(const m1b_geometry *g)
 {
 	size_t block = M1B_LIGHTNING_BLOCK;
 
@@ -35,8 +35,8 @@ lightning_scratch(const m1b_geometry *g)
 	return block * block + 2 * block * (size_t) g->head_dim + block + 1;
 }
 
-static size_t
-attention_scratch(const m1b_geometry *g)
+size_t
+m1b_cpu_attention_scratch(const m1b_geometry *g)
 {
 	size_t rows = (size_t) M1B_QUERY_TOKENS * (size_t) (g->heads / g->kv_heads);
 
@@ -50,8 +50,8 @@ m1b_cpu_attention_configure(m1b_cpu *c, m1_error *err)
 	const m1b_geometry *g = &c->g;
 	int half = g->rotary_dim / 2;
 	int threads = m1_pool_size(c->pool);
-	size_t a = lightning_scratch(g);
-	size_t b = attention_scratch(g);
+	size_t a = m1b_cpu_lightning_scratch(g);
+	size_t b = m1b_cpu_attention_scratch(g);
 
 	c->scratch_floats = a > b ? a : b;
 	/* No more than one piece per token and head: a tile holds at least one token. */
@@ -84,12 +84,24 @@ m1b_cpu_attention_free(m1b_cpu *c)
 
 /* ---- rotary positions ---- */
 
+/* cos and sin for each pair of one position. */
+void
+m1b_cpu_rotation(const m1b_cpu *c, int position, float *rope)
+{
+	for (int j = 0; j < c->g.rotary_dim / 2; j++)
+	{
+		const float angle = (float) position * c->inv_freq[j];
+
+		rope[2 * j] = cosf(angle);
+		rope[2 * j + 1] = sinf(angle);
+	}
+}
+
 /* Rotations of this step's tokens, computed once and used by every softmax layer. */
 bool
 m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
-	int half = c->g.rotary_dim / 2;
 
 	if (c->g.softmax_layers == 0)
 		return false;
@@ -99,26 +111,14 @@ m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch)
 
 		m1b_cpu_state_extend(c, segment->state, segment->start + segment->n_tokens);
 		for (int t = 0; t < segment->n_tokens; t++)
-		{
-			float *rope = c->rope + (size_t) (segment->row + t) * (size_t) c->g.rotary_dim;
-			float position = (float) (segment->start + t);
-
-			for (int j = 0; j < half; j++)
-			{
-				float angle = position * c->inv_freq[j];
-
-				rope[2 * j] = cosf(angle);
-				rope[2 * j + 1] = sinf(angle);
-			}
-		}
+			m1b_cpu_rotation(c, segment->start + t, c->rope + (size_t) (segment->row + t) * (size_t) c->g.rotary_dim);
 	}
 	return false;
 }
 
-static void
-rotate(const m1b_cpu *c, float *x, int row)
+void
+m1b_cpu_rotate(const m1b_cpu *c, float *x, const float *rope)
 {
-	const float *rope = c->rope + (size_t) row * (size_t) c->g.rotary_dim;
 	int half = c->g.rotary_dim / 2;
 
 	for (int j = 0; j < half; j++)
@@ -139,15 +139,56 @@ typedef struct lightning_job
 	const m1b_lightning *p;
 } lightning_job;
 
+/* Multiplies the scores of m queries and m keys by e^(-l(p-r)), and makes those of later keys zeros. */
+void
+m1b_cpu_decay_scores(float *scores, const float *decay, int m)
+{
+	for (int p = 0; p < m; p++)
+	{
+		float *row = scores + p * M1B_LIGHTNING_BLOCK;
+
+		for (int r = 0; r <= p; r++)
+			row[r] *= decay[p - r];
+		memset(row + p + 1, 0, (size_t) (m - 1 - p) * sizeof *row);
+	}
+}
+
+/*
+ * S = e^(-lm) S + sum_r e^(-l(m-r)) k_r^T v_r over a block of m tokens; scaled_k [m, D] is work memory,
+ * decay[i] = e^(-li).
+ */
+void
+m1b_cpu_lightning_advance(const m1b_cpu *c, float *scaled_k, float *state, const float *k, const float *v,
+						  size_t stride, int m, const float *decay)
+{
+	const int d = c->g.head_dim;
+
+	for (int p = 0; p < m; p++)
+	{
+		memcpy(scaled_k + (size_t) p * (size_t) d, k + (size_t) p * stride, (size_t) d * sizeof(float));
+		c->k->scale(scaled_k + (size_t) p * (size_t) d, decay[m - 1 - p], d);
+	}
+	c->k->mac(&(m1b_mac){.m = d,
+						 .n = d,
+						 .k = m,
+						 .a = scaled_k,
+						 .a_row = 1,
+						 .a_col = (size_t) d,
+						 .b = v,
+						 .b_row = stride,
+						 .c = state,
+						 .c_row = (size_t) d,
+						 .scale = decay[m]});
+}
+
 /*
  * One block of m tokens of one head, 1-based position r in the block:
- * o_p = e^(-lp) q_p S + sum_{r <= p} e^(-l(p-r)) (q_p k_r) v_r,
- * then S = e^(-lm) S + sum_r e^(-l(m-r)) k_r^T v_r.
+ * o_p = e^(-lp) q_p S + sum_{r <= p} e^(-l(p-r)) (q_p k_r) v_r, then S as above.
  * Decays are powers of exponent differences, which cannot overflow.
  */
-static void
-lightning_block(const m1b_cpu *c, float *scratch, float *state, const float *q, size_t stride, int m, float lambda,
-				float *out, size_t out_stride)
+void
+m1b_cpu_lightning_block(const m1b_cpu *c, float *scratch, float *state, const float *q, size_t stride, int m,
+						float lambda, float *out, size_t out_stride)
 {
 	const int d = c->g.head_dim;
 	const size_t block = M1B_LIGHTNING_BLOCK;
@@ -168,17 +209,10 @@ lightning_block(const m1b_cpu *c, float *scratch, float *state, const float *q, 
 		score_rows[p] = scores + (size_t) p * block;
 		memcpy(scaled_q + (size_t) p * (size_t) d, q_rows[p], (size_t) d * sizeof(float));
 		c->k->scale(scaled_q + (size_t) p * (size_t) d, decay[p + 1], d);
-		memcpy(scaled_k + (size_t) p * (size_t) d, k + (size_t) p * stride, (size_t) d * sizeof(float));
-		c->k->scale(scaled_k + (size_t) p * (size_t) d, decay[m - 1 - p], d);
 	}
 	c->k->dot(&(m1b_dot){
 		.x = q_rows, .n = m, .w = k, .w_type = M1B_F32, .w_stride = stride, .k = d, .row1 = m, .out = score_rows});
-	for (int p = 0; p < m; p++)
-	{
-		for (int r = 0; r <= p; r++)
-			score_rows[p][r] *= decay[p - r];
-		memset(score_rows[p] + p + 1, 0, (size_t) (m - 1 - p) * sizeof(float));
-	}
+	m1b_cpu_decay_scores(scores, decay, m);
 	c->k->mac(&(m1b_mac){.m = m,
 						 .n = d,
 						 .k = d,
@@ -201,17 +235,7 @@ lightning_block(const m1b_cpu *c, float *scratch, float *state, const float *q, 
 						 .c = out,
 						 .c_row = out_stride,
 						 .scale = 1.0f});
-	c->k->mac(&(m1b_mac){.m = d,
-						 .n = d,
-						 .k = m,
-						 .a = scaled_k,
-						 .a_row = 1,
-						 .a_col = (size_t) d,
-						 .b = v,
-						 .b_row = stride,
-						 .c = state,
-						 .c_row = (size_t) d,
-						 .scale = decay[m]});
+	m1b_cpu_lightning_advance(c, scaled_k, state, k, v, stride, m, decay);
 }
 
 static void
@@ -234,9 +258,9 @@ lightning_piece(void *arg, int index, int worker)
 		return;
 	}
 	for (int t = 0; t < segment->n_tokens; t += M1B_LIGHTNING_BLOCK)
-		lightning_block(c, c->worker_scratch[worker], state, qkv + (size_t) t * heads * 3 * d, heads * 3 * d,
-						min_int(M1B_LIGHTNING_BLOCK, segment->n_tokens - t), p->decay[h], out + (size_t) t * heads * d,
-						heads * d);
+		m1b_cpu_lightning_block(c, c->worker_scratch[worker], state, qkv + (size_t) t * heads * 3 * d, heads * 3 * d,
+								min_int(M1B_LIGHTNING_BLOCK, segment->n_tokens - t), p->decay[h],
+								out + (size_t) t * heads * d, heads * d);
 }
 
 void
@@ -260,9 +284,8 @@ typedef struct attention_job
 	const m1b_attention *p;
 } attention_job;
 
-/* Puts a head's numbers into its part of a page, `step` places apart from `first` on. */
-static void
-store_head(const m1b_cpu *c, const float *x, void *part, size_t first, size_t step)
+void
+m1b_cpu_store_head(const m1b_cpu *c, const float *x, void *part, size_t first, size_t step)
 {
 	if (c->kv_type == M1B_BF16)
 		for (int i = 0; i < c->g.head_dim; i++)
@@ -284,19 +307,20 @@ append_token(void *arg, int index, int worker)
 	const size_t d = (size_t) c->g.head_dim;
 	int row = segment->row + piece->first;
 	int position = segment->start + piece->first;
+	const float *rope = c->rope + (size_t) row * (size_t) c->g.rotary_dim;
 
 	(void) worker;
 	for (int h = 0; h < c->g.heads; h++)
-		rotate(c, p->q + ((size_t) row * (size_t) c->g.heads + (size_t) h) * d, row);
+		m1b_cpu_rotate(c, p->q + ((size_t) row * (size_t) c->g.heads + (size_t) h) * d, rope);
 	for (int h = 0; h < c->g.kv_heads; h++)
 	{
 		size_t at = ((size_t) row * (size_t) c->g.kv_heads + (size_t) h) * d;
 		size_t place = (size_t) (position % M1B_PAGE_TOKENS);
 		int page = position / M1B_PAGE_TOKENS;
 
-		rotate(c, p->k + at, row);
-		store_head(c, p->k + at, m1b_cpu_page(c, segment->state, page, p->slot, 0, h), place, M1B_PAGE_TOKENS);
-		store_head(c, p->v + at, m1b_cpu_page(c, segment->state, page, p->slot, 1, h), place * d, 1);
+		m1b_cpu_rotate(c, p->k + at, rope);
+		m1b_cpu_store_head(c, p->k + at, m1b_cpu_page(c, segment->state, page, p->slot, 0, h), place, M1B_PAGE_TOKENS);
+		m1b_cpu_store_head(c, p->v + at, m1b_cpu_page(c, segment->state, page, p->slot, 1, h), place * d, 1);
 	}
 }
 
@@ -368,21 +392,15 @@ attend_page(const m1b_cpu *c, query_tile *tile, const void *keys, const void *va
 						 .scale = base == 0 ? 0.0f : 1.0f});
 }
 
-static void
-attention_piece(void *arg, int index, int worker)
+void
+m1b_cpu_attend(const m1b_cpu *c, float *scratch, const m1b_queries *p, m1b_page_fn page, const void *pages)
 {
-	const attention_job *job = arg;
-	const m1b_cpu *c = job->c;
-	const m1b_attention *p = job->p;
-	const m1b_piece *piece = &c->pieces[index];
-	const m1b_segment *segment = &p->batch->segments[piece->segment];
 	const size_t d = (size_t) c->g.head_dim;
 	const int group = c->g.heads / c->g.kv_heads;
 	const size_t max_rows = (size_t) M1B_QUERY_TOKENS * (size_t) group;
-	const int n_keys = segment->start + piece->first + piece->n_tokens;
-	const void *keys = m1b_cpu_page(c, segment->state, 0, p->slot, 0, piece->head);
-	float *scratch = c->worker_scratch[worker];
-	query_tile tile = {.rows = piece->n_tokens * group, .group = group, .position = segment->start + piece->first};
+	const int n_keys = p->position + p->n_tokens;
+	const void *keys = page(pages, 0, 0, p->kv_head);
+	query_tile tile = {.rows = p->n_tokens * group, .group = group, .position = p->position};
 
 	tile.q = scratch;
 	tile.scores = tile.q + max_rows * d;
@@ -391,33 +409,67 @@ attention_piece(void *arg, int index, int worker)
 	tile.sum = tile.max + max_rows;
 	for (int r = 0; r < tile.rows; r++)
 	{
-		size_t row = (size_t) (segment->row + piece->first + r / group);
-		size_t head = (size_t) (piece->head * group + r % group);
+		const size_t head = m1b_cpu_query_head(c, p, r);
 
-		memcpy(tile.q + (size_t) r * d, p->q + (row * (size_t) c->g.heads + head) * d, d * sizeof(float));
+		memcpy(tile.q + (size_t) r * d, p->q + head * d, d * sizeof(float));
 		c->k->scale(tile.q + (size_t) r * d, 1.0f / sqrtf((float) d), (int) d);
 		tile.max[r] = -INFINITY;
 		tile.sum[r] = 0.0f;
 	}
 	for (int base = 0; base < n_keys; base += M1B_PAGE_TOKENS)
 	{
-		const int page = base / M1B_PAGE_TOKENS;
-		const void *values = m1b_cpu_page(c, segment->state, page, p->slot, 1, piece->head);
-		const void *next_keys =
-			base + M1B_PAGE_TOKENS < n_keys ? m1b_cpu_page(c, segment->state, page + 1, p->slot, 0, piece->head) : NULL;
+		const int at = base / M1B_PAGE_TOKENS;
+		const void *values = page(pages, at, 1, p->kv_head);
+		const void *next_keys = base + M1B_PAGE_TOKENS < n_keys ? page(pages, at + 1, 0, p->kv_head) : NULL;
 
 		attend_page(c, &tile, keys, values, next_keys, base, min_int(M1B_PAGE_TOKENS, n_keys - base));
 		keys = next_keys;
 	}
 	for (int r = 0; r < tile.rows; r++)
 	{
-		size_t row = (size_t) (segment->row + piece->first + r / group);
-		size_t head = (size_t) (piece->head * group + r % group);
-		float *out = p->out + (row * (size_t) c->g.heads + head) * d;
+		const size_t head = m1b_cpu_query_head(c, p, r);
+		float *out = p->out + head * d;
 
 		memcpy(out, tile.out + (size_t) r * d, d * sizeof(float));
 		c->k->scale(out, 1.0f / tile.sum[r], (int) d);
+		if (p->lse != NULL)
+			p->lse[head] = tile.max[r] + logf(tile.sum[r]);
 	}
+}
+
+/* Where a page of a state's sequence has a layer's keys or values. */
+typedef struct state_pages
+{
+	const m1b_cpu *c;
+	const m1b_state *state;
+	int slot;
+} state_pages;
+
+static const void *
+page_of_state(const void *pages, int page, int which, int kv_head)
+{
+	const state_pages *p = pages;
+
+	return m1b_cpu_page(p->c, p->state, page, p->slot, which, kv_head);
+}
+
+static void
+attention_piece(void *arg, int index, int worker)
+{
+	const attention_job *job = arg;
+	const m1b_cpu *c = job->c;
+	const m1b_attention *p = job->p;
+	const m1b_piece *piece = &c->pieces[index];
+	const m1b_segment *segment = &p->batch->segments[piece->segment];
+	const size_t at = (size_t) (segment->row + piece->first) * (size_t) (c->g.heads * c->g.head_dim);
+	const m1b_queries queries = {.n_tokens = piece->n_tokens,
+								 .position = segment->start + piece->first,
+								 .kv_head = piece->head,
+								 .q = p->q + at,
+								 .out = p->out + at};
+
+	m1b_cpu_attend(c, c->worker_scratch[worker], &queries, page_of_state,
+				   &(state_pages){.c = c, .state = segment->state, .slot = p->slot});
 }
 
 void

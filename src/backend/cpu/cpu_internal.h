@@ -64,6 +64,9 @@ typedef struct m1b_cpu
 	/* cpu_moe.c */
 	struct m1b_moe_work *moe;
 
+	/* cpu_learn.c */
+	struct m1b_learn_work *learn; /* NULL until something is to be learned */
+
 	/* cpu_weights.c */
 	struct m1b_chunk *chunks; /* memory of packed matrices */
 
@@ -144,6 +147,47 @@ void m1b_cpu_attention_free(m1b_cpu *c);
 bool m1b_cpu_begin(m1b_backend *b, const m1b_batch *batch);
 void m1b_cpu_lightning(m1b_backend *b, const m1b_lightning *p);
 void m1b_cpu_attention(m1b_backend *b, const m1b_attention *p);
+
+size_t m1b_cpu_lightning_scratch(const m1b_geometry *g);
+size_t m1b_cpu_attention_scratch(const m1b_geometry *g);
+/* One block of m tokens of one head; q, k and v lie D apart in rows `stride` apart. scratch as for lightning. */
+void m1b_cpu_lightning_block(const m1b_cpu *c, float *scratch, float *state, const float *q, size_t stride, int m,
+							 float lambda, float *out, size_t out_stride);
+/* What that does to the state; scaled_k [m, D] is work memory, decay[i] = e^(-lambda i) for i <= m. */
+void m1b_cpu_lightning_advance(const m1b_cpu *c, float *scaled_k, float *state, const float *k, const float *v,
+							   size_t stride, int m, const float *decay);
+/* Multiplies scores [m][M1B_LIGHTNING_BLOCK] by e^(-lambda (p - r)), and makes those of later keys zeros. */
+void m1b_cpu_decay_scores(float *scores, const float *decay, int m);
+
+/* [rotary_dim / 2][cos, sin] of one position, and the rotation of one head by it. */
+void m1b_cpu_rotation(const m1b_cpu *c, int position, float *rope);
+void m1b_cpu_rotate(const m1b_cpu *c, float *x, const float *rope);
+/* Puts a head's numbers into its part of a page, `step` places apart from `first` on. */
+void m1b_cpu_store_head(const m1b_cpu *c, const float *x, void *part, size_t first, size_t step);
+
+/* The queries that share a kv head, of up to M1B_QUERY_TOKENS tokens. */
+typedef struct m1b_queries
+{
+	int n_tokens;
+	int position; /* of the first token */
+	int kv_head;
+	const float *q; /* [n_tokens, H, D] rotated */
+	float *out;		/* [n_tokens, H, D] */
+	float *lse;		/* [n_tokens, H] or NULL */
+} m1b_queries;
+
+/* Row r of the queries' tile, as a place in [n_tokens, H]. */
+static inline size_t
+m1b_cpu_query_head(const m1b_cpu *c, const m1b_queries *p, int r)
+{
+	const int group = c->g.heads / c->g.kv_heads;
+
+	return (size_t) (r / group * c->g.heads + p->kv_head * group + r % group);
+}
+
+/* K (which = 0) or V (which = 1) of one kv head in one page, as m1b_cpu_page. */
+typedef const void *(*m1b_page_fn)(const void *pages, int page, int which, int kv_head);
+void m1b_cpu_attend(const m1b_cpu *c, float *scratch, const m1b_queries *p, m1b_page_fn page, const void *pages);
 
 /* cpu_moe.c */
 m1_status m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err);

@@ -1,7 +1,7 @@
 /*
  * cpu_kernels.h - the inner loops of the CPU backend, one table per instruction set.
  *
- * cpu_kernels.c and cpu_qkernels.c are compiled once per instruction set (M1_ISA); the
+ * cpu_kernels.c, cpu_qkernels.c and cpu_lkernels.c are compiled once per instruction set (M1_ISA); the
  * table is chosen at run time. Kernels are single-threaded, allocate nothing and accept unaligned
  * pointers. Every output element is accumulated in one fixed order per instruction
  * set, whatever the tile it falls in: that is what makes a row's result independent
@@ -64,6 +64,23 @@ typedef struct m1b_qkernels
 	void (*quantize_rest)(const float *x, int n, const void *of, void *to);
 } m1b_qkernels;
 
+/* Gradients of what is done along rows. */
+typedef struct m1b_lkernels
+{
+	float (*inner)(const float *x, const float *y, int n); /* sum of x * y */
+	/* y = RMS(x) * weight; returns 1 / RMS. dx is not dy. */
+	float (*norm_back)(const float *x, const float *weight, const float *dy, float eps, int n, float *dx);
+	void (*add_product)(float *out, const float *x, const float *y, float factor, int n); /* out += x * y * factor */
+	/* y = u * sigmoid(t): dt, and du in place of dy */
+	void (*gate_back)(const float *u, const float *t, float *dy, float *dt, int n);
+	/* out = dy * silu'(z); out may be dy */
+	void (*silu_back)(const float *z, const float *dy, float *out, int n);
+	/* u = silu(a) * b */
+	void (*silu_mul_back)(const float *a, const float *b, const float *du, float *da, float *db, int n);
+	/* x = exp(x - max); returns their sum, and in *weighted that of (x - max) exp(x - max) */
+	float (*exp_sums)(float *x, float max, int n, float *weighted);
+} m1b_lkernels;
+
 typedef struct m1b_kernels
 {
 	const char *name; /* "AVX-512" */
@@ -83,10 +100,12 @@ typedef struct m1b_kernels
 	float (*exp_sum)(float *x, float max, int n);
 	float (*max)(const float *x, int n);
 	const m1b_qkernels *packed;
+	const m1b_lkernels *learning;
 } m1b_kernels;
 
 extern const m1b_kernels m1b_kernels_portable;
 extern const m1b_qkernels m1b_qkernels_portable;
+extern const m1b_lkernels m1b_lkernels_portable;
 #if defined(__x86_64__)
 extern const m1b_kernels m1b_kernels_avx2;
 extern const m1b_kernels m1b_kernels_avx512;
@@ -94,6 +113,9 @@ extern const m1b_kernels m1b_kernels_avx512vnni;
 extern const m1b_qkernels m1b_qkernels_avx2;
 extern const m1b_qkernels m1b_qkernels_avx512;
 extern const m1b_qkernels m1b_qkernels_avx512vnni;
+extern const m1b_lkernels m1b_lkernels_avx2;
+extern const m1b_lkernels m1b_lkernels_avx512;
+extern const m1b_lkernels m1b_lkernels_avx512vnni;
 #endif
 
 #endif

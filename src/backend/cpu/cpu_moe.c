@@ -5,30 +5,11 @@
  * tokens that chose it. A (token, rank) pair owns a row of each intermediate; the
  * final sum runs in rank order, so that grouping cannot change a token's result.
  */
-#include "backend/cpu/cpu_internal.h"
+#include "backend/cpu/cpu_moe.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct m1b_moe_work
-{
-	float *scores;		 /* [T, E] router logits, then probabilities */
-	int *choice;		 /* [T, top_k] expert of each pair */
-	float *weight;		 /* [T, top_k] */
-	int *group;			 /* [E + 1] first place of each expert in order */
-	int *order;			 /* [pairs] pairs sorted by expert */
-	const float **x;	 /* [pairs] rows of x, then of hidden, in sorted order */
-	void **q;			 /* [pairs] the same quantized */
-	float **hidden_rows; /* [pairs] */
-	float **up_rows;	 /* [pairs] */
-	float **out_rows;	 /* [pairs] */
-	float *hidden;		 /* [pairs, F] w1 x, then silu(w1 x) * w3 x */
-	float *up;			 /* [pairs, F] w3 x */
-	float *out;			 /* [pairs, d] */
-	int *active;		 /* experts with at least one pair */
-	int n_active;
-} m1b_moe_work;
 
 typedef struct moe_job
 {
@@ -92,16 +73,10 @@ m1b_cpu_moe_free(m1b_cpu *c)
 	free(w);
 }
 
-/* The top_k best experts of one token, best first (the lower number wins a tie), weights renormalised. */
+/* The top_k best experts of one token, best first (the lower number wins a tie). */
 static void
-choose(float *scores, int experts, int top_k, int *choice, float *weight)
+choose(const float *scores, int experts, int top_k, int *choice)
 {
-	float best = scores[0];
-	float total = 0.0f;
-
-	/* softmax in fp32; its denominator cancels in the renormalisation, so only the numerators are needed */
-	for (int e = 1; e < experts; e++)
-		best = scores[e] > best ? scores[e] : best;
 	for (int rank = 0; rank < top_k; rank++)
 	{
 		int pick = -1;
@@ -116,7 +91,21 @@ choose(float *scores, int experts, int top_k, int *choice, float *weight)
 				pick = e;
 		}
 		choice[rank] = pick;
-		weight[rank] = expf(scores[pick] - best);
+	}
+}
+
+/* Softmax in fp32 over the chosen experts: the others' part of the denominator cancels in the renormalisation. */
+static void
+weigh(const float *scores, int top_k, const int *choice, float *weight)
+{
+	float best = scores[choice[0]];
+	float total = 0.0f;
+
+	for (int rank = 1; rank < top_k; rank++)
+		best = fmaxf(best, scores[choice[rank]]);
+	for (int rank = 0; rank < top_k; rank++)
+	{
+		weight[rank] = expf(scores[choice[rank]] - best);
 		total += weight[rank];
 	}
 	for (int rank = 0; rank < top_k; rank++)
@@ -127,25 +116,38 @@ static void
 route(m1b_cpu *c, const m1b_moe *p)
 {
 	m1b_moe_work *w = c->moe;
+	const size_t pairs = (size_t) p->n * (size_t) p->top_k;
+	const bool replay = p->kept != NULL && p->kept->replay;
 	m1b_linear router = {.x = p->x, .n = p->n, .products = {{p->router, M1B_NONE, w->scores}}, .n_products = 1};
 
 	c->base.ops->linear(&c->base, &router);
+	if (replay)
+		memcpy(w->choice, p->kept->choice, pairs * sizeof *w->choice);
 	for (int t = 0; t < p->n; t++)
-		choose(w->scores + (size_t) t * (size_t) p->experts, p->experts, p->top_k, w->choice + t * p->top_k,
-			   w->weight + t * p->top_k);
+	{
+		const int pair = t * p->top_k;
+		const float *scores = w->scores + (size_t) t * (size_t) p->experts;
+
+		if (!replay || w->choice[pair] < 0)
+			choose(scores, p->experts, p->top_k, w->choice + pair);
+		weigh(scores, p->top_k, w->choice + pair, w->weight + pair);
+	}
+	if (p->kept != NULL)
+	{
+		memcpy(p->kept->logits, w->scores, (size_t) p->n * (size_t) p->experts * sizeof *w->scores);
+		memcpy(p->kept->choice, w->choice, pairs * sizeof *w->choice);
+		memcpy(p->kept->weight, w->weight, pairs * sizeof *w->weight);
+	}
 }
 
-/* Counting sort of the pairs by expert; within an expert in token order. */
-static void
-group_by_expert(m1b_moe_work *w, const m1b_moe *p)
+void
+m1b_cpu_moe_group(m1b_moe_work *w, int pairs, int experts)
 {
-	int pairs = p->n * p->top_k;
-
-	memset(w->group, 0, ((size_t) p->experts + 1) * sizeof *w->group);
+	memset(w->group, 0, ((size_t) experts + 1) * sizeof *w->group);
 	for (int i = 0; i < pairs; i++)
 		w->group[w->choice[i] + 1]++;
 	w->n_active = 0;
-	for (int e = 0; e < p->experts; e++)
+	for (int e = 0; e < experts; e++)
 	{
 		if (w->group[e + 1] > 0)
 			w->active[w->n_active++] = e;
@@ -153,7 +155,7 @@ group_by_expert(m1b_moe_work *w, const m1b_moe *p)
 	}
 	for (int i = 0; i < pairs; i++)
 		w->order[w->group[w->choice[i]]++] = i;
-	for (int e = p->experts; e > 0; e--)
+	for (int e = experts; e > 0; e--)
 		w->group[e] = w->group[e - 1];
 	w->group[0] = 0;
 }
@@ -181,6 +183,17 @@ multiply(const moe_job *job, const m1b_matrix *weight, int first, int n, int row
 	m1b_cpu_product(job->c, weight, &in, row0, row1, out + first);
 }
 
+static void
+keep_hidden(const moe_job *job, int i, int row0, int row1)
+{
+	const m1b_moe_work *w = job->c->moe;
+	const size_t at = (size_t) w->order[i] * (size_t) job->p->w1->rows + (size_t) row0;
+	const size_t bytes = (size_t) (row1 - row0) * sizeof(float);
+
+	memcpy(job->p->kept->gate + at, w->hidden_rows[i] + row0, bytes);
+	memcpy(job->p->kept->up + at, w->up_rows[i] + row0, bytes);
+}
+
 /* hidden = silu(w1 x) * (w3 x) for some rows of one expert */
 static void
 up_piece(void *arg, int piece, int worker)
@@ -194,7 +207,11 @@ up_piece(void *arg, int piece, int worker)
 	multiply(job, &job->p->w1[expert], first, n, row0, row1, w->hidden_rows);
 	multiply(job, &job->p->w3[expert], first, n, row0, row1, w->up_rows);
 	for (int i = first; i < first + n; i++)
+	{
+		if (job->p->kept != NULL)
+			keep_hidden(job, i, row0, row1);
 		job->c->k->silu_mul(w->hidden_rows[i] + row0, w->up_rows[i] + row0, row1 - row0);
+	}
 }
 
 static void
@@ -252,7 +269,7 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 	m1b_operand in;
 
 	route(c, p);
-	group_by_expert(w, p);
+	m1b_cpu_moe_group(w, pairs, p->experts);
 	for (int t = 0; t < p->n; t++)
 		c->x_rows[t] = p->x + (size_t) t * d;
 	in = m1b_cpu_operand(c, c->x_rows, p->n, (const m1b_matrix *[]){&p->w1[0], &p->w3[0]}, 2);

@@ -200,3 +200,61 @@ m1b_pack_panel(m1b_dtype type, const void *stored, int rows, int cols, int panel
 			pack_k(type, &at, from, cols, row, to);
 	}
 }
+
+/* ---- and back ---- */
+
+static float
+half_at(const uint8_t *panel, size_t region, int block, int row)
+{
+	uint16_t half;
+
+	memcpy(&half, panel + region + ((size_t) block * M1B_PANEL_ROWS + (size_t) row) * 2, sizeof half);
+	return m1b_half_to_float(half);
+}
+
+/* The unsigned numbers of a group as pack_nibbles and pack_high have laid them out. */
+static void
+unpack_numbers(m1b_dtype type, const m1b_panel *at, const uint8_t *panel, int row, int group, int numbers[32])
+{
+	const size_t line = (size_t) row * 4;
+	const uint8_t *quants = panel + at->quants + (size_t) group * (type == M1B_Q8_0 ? 8 : 4) * M1B_LINE + line;
+	const int bits = type == M1B_Q5_K ? 1 : type == M1B_Q6_K ? 2 : 0;
+	const uint8_t *high = panel + at->high + (size_t) (group * bits) * M1B_LINE + line;
+
+	for (int i = 0; i < 32; i++)
+	{
+		if (type == M1B_Q8_0)
+			numbers[i] = quants[i / 4 * M1B_LINE + i % 4];
+		else
+			numbers[i] = quants[i / 8 * M1B_LINE + i % 4] >> i % 8 / 4 * 4 & 15;
+		if (type == M1B_Q5_K)
+			numbers[i] |= (high[i % 4] >> i / 4 & 1) << 4;
+		else if (type == M1B_Q6_K)
+			numbers[i] |= (high[i / 16 * M1B_LINE + i % 4] >> i % 16 / 4 * 2 & 3) << 4;
+	}
+}
+
+void
+m1b_unpack_group(m1b_dtype type, const m1b_panel *at, const uint8_t *panel, int row, int group, float *to)
+{
+	const int block = group * M1B_GROUP / m1b_block_weights(type);
+	const float scale = half_at(panel, at->scales, block, row);
+	const size_t place = (size_t) group * M1B_PANEL_ROWS + (size_t) row;
+	int numbers[M1B_GROUP];
+
+	unpack_numbers(type, at, panel, row, group, numbers);
+	for (int i = 0; i < M1B_GROUP; i++)
+		if (type == M1B_Q8_0)
+			to[i] = scale * (float) (numbers[i] - 128);
+		else if (type == M1B_Q4_0)
+			to[i] = scale * (float) (numbers[i] - 8);
+		else if (type == M1B_Q6_K)
+		{
+			const size_t half = (size_t) (2 * group + i / 16) * M1B_PANEL_ROWS + (size_t) row;
+
+			to[i] = scale * (float) ((int8_t) panel[at->group_scales + half] * (numbers[i] - 32));
+		}
+		else
+			to[i] = scale * (float) (panel[at->group_scales + place] * numbers[i]) -
+					half_at(panel, at->mins, block, row) * (float) panel[at->group_mins + place];
+}
