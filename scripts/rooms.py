@@ -19,9 +19,10 @@ ROOMS = {
     "backend/cpu": "base blocks backend",
     "backend/cuda": "base blocks backend kernels",
     "model": "base blocks files text backend",
+    "train": "base blocks files text backend model",
     "wire": "base",
     "engine": "base blocks files text grammar backend model wire",
-    "commands": "base blocks files text grammar backend model wire engine",
+    "commands": "base blocks files text grammar backend model train wire engine",
     "pg": "base wire",
     "pg/usage": "base wire pg",
     "pg/client": "base wire pg pg/usage",
@@ -36,8 +37,8 @@ COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
 WORDS = [
     (re.compile(r'"[^"]*minimax_m1\.[a-z]'), ("pg",),
      "only src/pg names SQL settings: hints name them by key, as {max_context}"),
-    (re.compile(r"->ops\b"), ("backend", "model"),
-     "only src/model and src/backend know the backend's table of operations"),
+    (re.compile(r"->ops\b"), ("backend", "model", "train"),
+     "only src/model, src/train and src/backend know the backend's table of operations"),
 ]
 
 LONGEST_FILE = 700
