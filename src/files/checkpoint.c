@@ -409,6 +409,14 @@ m1_checkpoint_naming(const m1_checkpoint *c)
 	return c->naming;
 }
 
+const char *
+m1_checkpoint_metadata(const m1_checkpoint *c, const char *key)
+{
+	return c->n_shards == 0
+			   ? NULL
+			   : json_string_value(json_object_get(json_object_get(c->shards[0].header, "__metadata__"), key));
+}
+
 size_t
 m1_checkpoint_tensors(const m1_checkpoint *c)
 {

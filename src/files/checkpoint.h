@@ -38,6 +38,9 @@ m1_naming m1_checkpoint_naming(const m1_checkpoint *c);
 /* NULL when there is no tensor of that name. */
 const m1_tensor *m1_checkpoint_find(const m1_checkpoint *c, const char *name);
 
+/* An entry of the first file's __metadata__; NULL when there is none, or when it is no text. */
+const char *m1_checkpoint_metadata(const m1_checkpoint *c, const char *key);
+
 size_t m1_checkpoint_tensors(const m1_checkpoint *c);
 /* In order of their names. */
 const m1_tensor *m1_checkpoint_tensor(const m1_checkpoint *c, size_t i);

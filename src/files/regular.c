@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define READ_BYTES 65536
+
 static m1_status
 check(int fd, const char *name, m1_error *err)
 {
@@ -54,4 +56,19 @@ m1_regular_fopen(const char *dir, const char *name, FILE **out, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
 	}
 	return status;
+}
+
+m1_status
+m1_read_rest(FILE *file, const char *name, m1_buf *out, m1_error *err)
+{
+	size_t n;
+
+	do
+	{
+		if (!m1_buf_reserve(out, READ_BYTES))
+			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for \"%.150s\"", name);
+		n = fread(out->data + out->len, 1, READ_BYTES, file);
+		out->len += n;
+	} while (n > 0);
+	return ferror(file) ? m1_fail(err, M1_E_IO, "could not read \"%.150s\": %s", name, strerror(errno)) : M1_OK;
 }

@@ -7,11 +7,15 @@
 
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/status.h"
 
 /* *fd is the caller's to close. A file that is not there is M1_E_NOT_FOUND. */
 m1_status m1_regular_open(const char *dir, const char *name, int *fd, m1_error *err);
 /* The same as a stream. */
 m1_status m1_regular_fopen(const char *dir, const char *name, FILE **out, m1_error *err);
+
+/* Appends the rest of any stream to out; name is for errors. */
+m1_status m1_read_rest(FILE *file, const char *name, m1_buf *out, m1_error *err);
 
 #endif
