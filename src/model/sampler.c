@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "base/sort.h"
 
 typedef struct candidate
@@ -59,29 +60,6 @@ m1_sampling_check(const m1_sampling *s, m1_error *err)
 	if (s->top_k < 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "top_k must not be negative");
 	return M1_OK;
-}
-
-/* A well-mixed 64-bit value of seed and number: two rounds of a multiply-xorshift finaliser. */
-static uint64_t
-mix(uint64_t seed, uint64_t number)
-{
-	uint64_t z = seed ^ (number + 1) * 0x9e3779b97f4a7c15u;
-
-	for (int round = 0; round < 2; round++)
-	{
-		z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-		z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-		z ^= z >> 31;
-		z += seed;
-	}
-	return z;
-}
-
-/* Uniform in [0, 1), 53 bits. */
-static double
-uniform(uint64_t seed, uint64_t number)
-{
-	return (double) (mix(seed, number) >> 11) * 0x1p-53;
 }
 
 /* Likelier first; the lower id first among equals, so that the order is total. */
@@ -219,7 +197,7 @@ sample_token(m1_sampler *s, const m1_sampling *p, uint64_t number, const uint64_
 			 int32_t best)
 {
 	candidate *c = s->candidates;
-	const double u = uniform(p->seed, number);
+	const double u = m1_random_uniform(p->seed, number);
 	double total;
 	int n = 0;
 
@@ -285,7 +263,7 @@ m1_sampler_draw(const m1_sampler *s, const m1_sampling *p, uint64_t number, cons
 		.temperature = p->temperature,
 		.top_p = p->top_p,
 		.top_k = p->top_k,
-		.uniform = uniform(p->seed, number),
+		.uniform = m1_random_uniform(p->seed, number),
 		.allowed = allowed != NULL ? allowed : s->alive,
 	};
 }

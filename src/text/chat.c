@@ -23,6 +23,7 @@ typedef struct renderer
 	m1_added_tokens added; /* what is recognised inside the run */
 	m1_chat_bounds bounds;
 	size_t template_end; /* bytes of the run up to the end of the template; 0 = the run has none */
+	m1_ids *replies;	 /* NULL, or where the assistant's words begin and end */
 	m1_status status;	 /* the first failure */
 	m1_error *err;
 } renderer;
@@ -52,8 +53,8 @@ find_template(renderer *r, size_t first)
 	m1_ids alone = {0};
 	size_t n = 0;
 
-	r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->template_end}, r->added, &alone, NULL, r->work,
-									r->err);
+	r->status =
+		m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->template_end}, r->added, &alone, NULL, r->work, r->err);
 	if (r->status == M1_OK)
 		while (n < alone.len && first + n < r->ids->len && alone.data[n] == r->ids->data[first + n])
 			n++;
@@ -67,8 +68,8 @@ flush(renderer *r)
 	const size_t first = r->ids->len;
 
 	if (r->status == M1_OK)
-		r->status = m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->work,
-										r->err);
+		r->status =
+			m1_tokenizer_encode(r->t, (m1_slice){r->run.data, r->run.len}, r->added, r->ids, NULL, r->work, r->err);
 	if (r->status == M1_OK && r->template_end > 0)
 		find_template(r, first);
 	r->template_end = 0;
@@ -255,6 +256,29 @@ open_user_turn(renderer *r)
 	r->bounds.history = r->bounds.template = r->ids->len;
 }
 
+/* A bound of the assistant's words: what is here is encoded by itself. */
+static void
+mark_reply(renderer *r)
+{
+	if (r->replies == NULL)
+		return;
+	flush(r);
+	if (r->status == M1_OK && !m1_ids_push(r->replies, (int32_t) r->ids->len))
+		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
+}
+
+static void
+assistant_turn(renderer *r, const json_t *message, const char *where)
+{
+	open_message(r, "ai name=assistant\n");
+	mark_reply(r);
+	r->added = M1_ADDED_PLAIN; /* the model's own words: its <think> is the token it wrote */
+	content(r, message, where);
+	control(r, M1_TURN_CLOSE);
+	mark_reply(r);
+	markup(r, "\n");
+}
+
 static void
 message_turn(renderer *r, const json_t *message, size_t i)
 {
@@ -270,9 +294,8 @@ message_turn(renderer *r, const json_t *message, size_t i)
 	}
 	else if (has_role(message, "assistant"))
 	{
-		open_message(r, "ai name=assistant\n");
-		r->added = M1_ADDED_PLAIN; /* the model's own words: its <think> is the token it wrote */
-		content(r, message, where);
+		assistant_turn(r, message, where);
+		return;
 	}
 	else if (has_role(message, "tool"))
 	{
@@ -357,18 +380,21 @@ any_turn(const json_t *messages)
 m1_status
 m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds, m1_error *err)
 {
-	renderer r = {.t = t, .ids = ids, .work = chat->work, .status = M1_OK, .err = err};
+	renderer r = {.t = t, .ids = ids, .work = chat->work, .replies = chat->replies, .status = M1_OK, .err = err};
 	json_t *messages = parse_array(&r, "messages", chat->messages);
 	json_t *tools = parse_array(&r, "tools", chat->tools);
 
 	if (messages != NULL && !any_turn(messages))
 		bad(&r, "messages", "holds no message from a user");
-	control(&r, "<begin_of_document>");
+	control(&r, M1_DOCUMENT_OPEN);
 	system_turn(&r, messages, chat->system);
 	tools_turn(&r, tools);
 	conversation(&r, messages, chat);
-	open_turn(&r, "ai name=assistant\n");
-	flush(&r);
+	if (chat->replies == NULL)
+	{
+		open_turn(&r, "ai name=assistant\n");
+		flush(&r);
+	}
 	if (r.bounds.history < r.bounds.system) /* no user turn at all */
 		r.bounds.history = r.bounds.template = r.bounds.system;
 	*bounds = r.bounds;

@@ -17,6 +17,7 @@ typedef struct m1_chat
 	m1_slice messages;	 /* JSON array of {role, content, ...}, or empty */
 	m1_slice tools;		 /* JSON array of tool definitions, or empty */
 	m1_work *work;		 /* of tokenizing it; may be NULL */
+	m1_ids *replies;	 /* NULL; or the conversation is to learn from: see m1_chat_render */
 } m1_chat;
 
 /*
@@ -31,7 +32,10 @@ typedef struct m1_chat_bounds
 } m1_chat_bounds;
 
 /*
- * Appends the prompt, ending with the opened assistant turn, to ids.
+ * Appends the prompt, ending with the opened assistant turn, to ids. A conversation to learn from is complete instead:
+ * no turn is opened behind it, and for every turn of the assistant the place in ids where its words begin and the place
+ * behind the token that ends it are appended to chat->replies. Its words begin with a token of their own there, as in a
+ * reply.
  * M1_E_INVALID_ARGUMENT with the place ("messages[2].role") for malformed messages or tools.
  */
 m1_status m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds,

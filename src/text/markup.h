@@ -2,10 +2,14 @@
  * markup.h - the tags of M1's chat form: the one place that spells them.
  *
  * chat.c writes them into prompts, reply.c and grammar/constraint.c find them in replies. Turns are control tokens; the
- * others are text, which some checkpoints have as one token.
+ * others are text, which some checkpoints have as one token. Documents are control tokens, too.
  */
 #ifndef M1_TEXT_MARKUP_H
 #define M1_TEXT_MARKUP_H
+
+/* Everything that is one sequence of tokens: a conversation, or a text. */
+#define M1_DOCUMENT_OPEN "<begin_of_document>"
+#define M1_DOCUMENT_CLOSE "<end_of_document>"
 
 /* A turn of the conversation; the latter is also what ends a reply. */
 #define M1_TURN_OPEN "<beginning_of_sentence>"

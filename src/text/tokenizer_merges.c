@@ -39,7 +39,7 @@ static const char *const released_added[] = {
 	"<commit_after>",
 	M1_TURN_OPEN,
 	M1_TURN_CLOSE,
-	"<end_of_document>",
+	M1_DOCUMENT_CLOSE,
 	"<function_call>",
 	"<code_interpreter>",
 	NULL,
@@ -52,7 +52,7 @@ static const char *const released_added[] = {
 	NULL,
 	NULL,
 	NULL,
-	"<begin_of_document>",
+	M1_DOCUMENT_OPEN,
 };
 
 static m1_status
