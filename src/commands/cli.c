@@ -7,6 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files/regular.h"
+
+bool
+m1_cli_has(const char *command, const char *option, const void *given)
+{
+	if (given == NULL)
+		fprintf(stderr, "minimax_m1_engine: %s needs %s\n", command, option);
+	return given != NULL;
+}
+
 int
 m1_cli_report(const m1_error *err)
 {
@@ -25,24 +35,14 @@ m1_status
 m1_cli_read_file(const char *path, m1_buf *out, m1_error *err)
 {
 	FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
-	bool ok;
-	size_t n;
+	m1_status status;
 
 	if (file == NULL)
 		return m1_fail(err, M1_E_IO, "could not open \"%.150s\": %s", path, strerror(errno));
-	do
-	{
-		if (!m1_buf_reserve(out, 65536))
-			break;
-		n = fread(out->data + out->len, 1, 65536, file);
-		out->len += n;
-	} while (n > 0);
-	ok = !ferror(file);
+	status = m1_read_rest(file, path, out, err);
 	if (file != stdin)
 		fclose(file);
-	if (out->failed)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for \"%.150s\"", path);
-	return ok ? M1_OK : m1_fail(err, M1_E_IO, "could not read \"%.150s\": %s", path, strerror(errno));
+	return status;
 }
 
 m1_status

@@ -18,6 +18,10 @@ int m1_cmd_logits(const m1_cli *cli);
 int m1_cmd_bench(const m1_cli *cli);
 int m1_cmd_serve(const m1_cli *cli);
 int m1_cmd_quantize(const m1_cli *cli);
+int m1_cmd_tokenizer_train(const m1_cli *cli);
+
+/* For a command that needs an option: says so on stderr if the text is NULL. */
+bool m1_cli_has(const char *command, const char *option, const void *given);
 
 /* Prints message, detail and hint on stderr and returns the exit status of a failed command. */
 int m1_cli_report(const m1_error *err);

@@ -14,7 +14,8 @@ typedef struct cli_command
 	int (*run)(const m1_cli *cli);
 	const char *arguments;
 	const char *summary;
-	bool converts; /* takes IN and OUT instead of --model */
+	bool converts;	  /* takes IN and OUT instead of --model */
+	bool takes_files; /* those behind the options belong to --data; it looks itself what is missing */
 } cli_command;
 
 /* In the order of --help. */
@@ -27,6 +28,8 @@ static const cli_command commands[] = {
 	{"bench", M1_CLI_BENCH, m1_cmd_bench, "--model DIR", .summary = "speeds as JSON"},
 	{"quantize", M1_CLI_QUANTIZE, m1_cmd_quantize, "IN OUT.gguf", .summary = "any model as a GGUF file",
 	 .converts = true},
+	{"tokenizer-train", M1_CLI_TOKENIZER_TRAIN, m1_cmd_tokenizer_train, "--data FILES --vocab-size N --out DIR",
+	 .summary = "tokenizer.json", .takes_files = true},
 	{"serve", M1_CLI_SERVE, m1_cmd_serve, "--model DIR --fd N", .summary = "frames on an inherited socket"},
 };
 
@@ -58,7 +61,7 @@ help(const cli_command *command)
 	return 0;
 }
 
-/* What is left after the options, from `next` on: IN and OUT of a command that converts. */
+/* What is left after the options, from `next` on: IN and OUT of a command that converts, or files. */
 static bool
 take_arguments(m1_cli *cli, const cli_command *command, int next, int argc, char **argv)
 {
@@ -66,6 +69,12 @@ take_arguments(m1_cli *cli, const cli_command *command, int next, int argc, char
 	{
 		cli->model = argv[next++];
 		cli->out_file = argv[next++];
+	}
+	else if (command->takes_files)
+	{
+		while (next < argc)
+			if (!m1_cli_add_data(cli, argv[next++]))
+				return false;
 	}
 	else if (cli->model == NULL || command->converts)
 	{

@@ -9,13 +9,14 @@
 #include <string.h>
 
 #define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
+#define LEARNING M1_CLI_TOKENIZER_TRAIN
 #define MODEL (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
 
 typedef enum option_kind
 {
 	FLAG,		   /* bool: takes nothing */
 	TEXT,		   /* const char * */
-	TEXTS,		   /* m1_cli_texts: may be repeated */
+	TEXTS,		   /* m1_cli_texts: may be repeated, up to `most` times */
 	INTEGER,	   /* int, of at least `least` */
 	UNSIGNED,	   /* uint64_t */
 	REAL,		   /* double */
@@ -32,6 +33,7 @@ typedef struct option_row
 	unsigned takers;
 	const char *help; /* its lines */
 	int least;
+	int most;
 	size_t given;		 /* in m1_cli: a bool that tells whether it was given; 0 for none */
 	const char *setting; /* its key in hints, if that is not the name with _ for - */
 } option_row;
@@ -56,7 +58,7 @@ const m1_cli m1_cli_defaults = {
 /* In the order of --help. */
 static const option_row rows[] = {
 	{"prompt", "TEXT", TEXT, AT(prompt), M1_CLI_GENERATE, .help = "what the user says"},
-	{"system", "TEXT", TEXT, AT(system), M1_CLI_GENERATE,
+	{"system", "TEXT", TEXT, AT(system), M1_CLI_GENERATE | LEARNING,
 	 .help = "system prompt (default \"You are a helpful assistant.\")"},
 	{"messages", "FILE", TEXT, AT(messages_file), M1_CLI_GENERATE,
 	 .help = "a JSON array of {role, content} instead of --prompt"},
@@ -71,7 +73,8 @@ static const option_row rows[] = {
 	{"top-p", "X", REAL, AT(top_p), M1_CLI_GENERATE, .help = "default 0.95"},
 	{"top-k", "N", INTEGER, AT(top_k), M1_CLI_GENERATE, .help = "0 = off (default)"},
 	{"seed", "N", UNSIGNED, AT(seed), M1_CLI_GENERATE, .help = "default: random", .given = AT(seed_given)},
-	{"stop", "TEXT", TEXTS, AT(stops), M1_CLI_GENERATE, .help = "end the answer before this text; may be repeated"},
+	{"stop", "TEXT", TEXTS, AT(stops), M1_CLI_GENERATE, .help = "end the answer before this text; may be repeated",
+	 .most = M1W_MAX_STOPS},
 	{"choices", "JSON", TEXT, AT(choices), M1_CLI_GENERATE, .help = "the answer is one of the strings of this array"},
 	{"score", NULL, FLAG, AT(score), M1_CLI_GENERATE,
 	 .help = "with --choices: print the probability of each, and answer by it"},
@@ -81,7 +84,18 @@ static const option_row rows[] = {
 
 	{"special", NULL, FLAG, AT(special), M1_CLI_TOKENIZE, .help = "recognise control tokens in the text"},
 
-	{"out", "FILE", TEXT, AT(out_file), M1_CLI_LOGITS, .help = "where the logits go"},
+	{"data", "FILE", TEXTS, AT(data), LEARNING,
+	 .help = "what to learn from: JSON lines, or plain text for tokenizer-train where the name does\n"
+			 "not end in .jsonl; may be repeated, as may FILEs behind it",
+	 .most = M1_CLI_MAX_TEXTS},
+	{"vocab-size", "N", INTEGER, AT(vocab_size), M1_CLI_TOKENIZER_TRAIN,
+	 .help = "tokens: 256 bytes, control tokens, and what is learnt", .least = 1},
+	{"control-token", "TEXT", TEXTS, AT(control_tokens), M1_CLI_TOKENIZER_TRAIN,
+	 .help = "beside those of M1's chats; may be repeated", .most = M1_CLI_MAX_TEXTS},
+	{"single-digits", NULL, FLAG, AT(single_digits), M1_CLI_TOKENIZER_TRAIN, .help = "numbers stay digit by digit"},
+
+	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | LEARNING,
+	 .help = "logits: the file that they go to; tokenizer-train: the folder"},
 	{"decode", NULL, FLAG, AT(decode), M1_CLI_LOGITS, .help = "feed one token a step instead of prefilling"},
 
 	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
@@ -90,7 +104,7 @@ static const option_row rows[] = {
 	 .least = 1},
 	{"context", "LIST", SIZES, AT(context), M1_CLI_BENCH, .help = "also the time of a decoded token after so many"},
 
-	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE, .help = "replace OUT.gguf if it exists"},
+	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE | LEARNING, .help = "replace what exists"},
 
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
 
@@ -165,11 +179,11 @@ set_real(const option_row *row, const char *text, double *out)
 }
 
 static bool
-add_text(const char *text, m1_cli_texts *out)
+add_text(const option_row *row, const char *text, m1_cli_texts *out)
 {
-	if (out->n == M1W_MAX_STOPS)
+	if (out->n == row->most)
 	{
-		fprintf(stderr, "minimax_m1_engine: more than %d stop strings\n", M1W_MAX_STOPS);
+		fprintf(stderr, "minimax_m1_engine: --%s is there more than %d times\n", row->name, row->most);
 		return false;
 	}
 	out->at[out->n++] = text;
@@ -209,7 +223,7 @@ set_value(const option_row *row, const char *text, void *out)
 			*(const char **) out = text;
 			return true;
 		case TEXTS:
-			return add_text(text, out);
+			return add_text(row, text, out);
 		case INTEGER:
 			return set_integer(row, text, out);
 		case UNSIGNED:
@@ -242,6 +256,16 @@ m1_cli_parse(m1_cli *cli, int argc, char **argv)
 			*(bool *) ((char *) cli + rows[found].given) = true;
 	}
 	return optind;
+}
+
+bool
+m1_cli_add_data(m1_cli *cli, const char *path)
+{
+	int i = 0;
+
+	while (rows[i].place != AT(data))
+		i++;
+	return add_text(&rows[i], path, &cli->data);
 }
 
 /* ---- what they are called ---- */

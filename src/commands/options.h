@@ -24,14 +24,17 @@ typedef enum m1_cli_takers
 	M1_CLI_BENCH = 8,
 	M1_CLI_QUANTIZE = 16,
 	M1_CLI_SERVE = 32,
-	M1_CLI_ALL = 63,
+	M1_CLI_TOKENIZER_TRAIN = 64,
+	M1_CLI_ALL = 127,
 } m1_cli_takers;
+
+#define M1_CLI_MAX_TEXTS 64
 
 /* An option that may be repeated. */
 typedef struct m1_cli_texts
 {
 	int n;
-	const char *at[M1W_MAX_STOPS];
+	const char *at[M1_CLI_MAX_TEXTS];
 } m1_cli_texts;
 
 #define M1_CLI_MAX_SIZES 16
@@ -81,14 +84,20 @@ typedef struct m1_cli
 	bool json;
 
 	/* quantize */
-	bool force;
+	bool force; /* also tokenizer-train */
 
 	/* logits */
-	const char *out_file; /* also quantize */
+	const char *out_file; /* also quantize; a folder for tokenizer-train */
 	bool decode;		  /* one token a step */
 
 	/* tokenize */
 	bool special;
+
+	/* tokenizer-train */
+	m1_cli_texts data; /* files; arguments that are no options, too */
+	int vocab_size;
+	m1_cli_texts control_tokens;
+	bool single_digits;
 
 	/* bench */
 	m1_cli_sizes prefill;
@@ -108,6 +117,8 @@ extern const m1_cli m1_cli_defaults;
  * that is no option, all of which come to the end; -1 after saying on stderr what is wrong.
  */
 int m1_cli_parse(m1_cli *cli, int argc, char **argv);
+/* One more file of --data. */
+bool m1_cli_add_data(m1_cli *cli, const char *path);
 
 /* What --help says of a command's own options, and of those of some commands that several share. */
 void m1_cli_print_options(FILE *out, m1_cli_takers command);

@@ -12,6 +12,7 @@
 
 #define CONFIG_NAME "tokenizer_config.json"
 #define QUOTED_BYTES 80 /* of a token, in an error */
+#define BYTES 256
 
 /* ---- opening ---- */
 
@@ -203,8 +204,26 @@ find_eos(m1_tokenizer *t, const char *dir, m1_error *err)
 	return status;
 }
 
+/* All tokens are there: what is looked up later. */
 static m1_status
-load_folder(m1_tokenizer *t, const char *dir, m1_error *err)
+finish_load(m1_tokenizer *t, m1_error *err)
+{
+	m1_status status = list_added(t, err);
+
+	return status == M1_OK ? index_bytes(t, err) : status;
+}
+
+/* What ends a turn is never text, whatever its entry says. */
+static m1_status
+make_eos_special(m1_tokenizer *t, m1_status status)
+{
+	if (status == M1_OK)
+		t->tokens[t->eos].special = true;
+	return status;
+}
+
+static m1_status
+read_folder(m1_tokenizer *t, const char *dir, m1_error *err)
 {
 	m1_status status = m1_tokenizer_load_json(t, dir, err);
 
@@ -219,27 +238,51 @@ load_folder(m1_tokenizer *t, const char *dir, m1_error *err)
 }
 
 static m1_status
-load(m1_tokenizer *t, const char *dir, const m1_gguf *gguf, m1_error *err)
+load_folder(m1_tokenizer *t, const char *dir, m1_error *err)
 {
-	m1_status status = gguf != NULL ? m1_tokenizer_load_gguf(t, gguf, err) : load_folder(t, dir, err);
+	m1_status status = read_folder(t, dir, err);
 
-	if (status != M1_OK || (status = list_added(t, err)) != M1_OK || (status = index_bytes(t, err)) != M1_OK)
+	if (status != M1_OK || (status = finish_load(t, err)) != M1_OK)
 		return status;
-	if (gguf == NULL)
-		status = find_eos(t, dir, err);
-	else if (t->eos < 0)
-		status = set_eos(t, M1_TURN_CLOSE, err);
-	if (status == M1_OK)
-		t->tokens[t->eos].special = true; /* what ends a turn is never text, whatever its entry says */
-	return status;
+	return make_eos_special(t, find_eos(t, dir, err));
 }
 
-/* From the folder, or from the file when there is one. */
 static m1_status
-open_from(const char *dir, const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err)
+load_gguf(m1_tokenizer *t, const m1_gguf *gguf, m1_error *err)
+{
+	m1_status status = m1_tokenizer_load_gguf(t, gguf, err);
+
+	if (status != M1_OK || (status = finish_load(t, err)) != M1_OK)
+		return status;
+	return make_eos_special(t, t->eos < 0 ? set_eos(t, M1_TURN_CLOSE, err) : M1_OK);
+}
+
+static m1_status
+load_bytes(m1_tokenizer *t, const m1_added_token *added, size_t n_added, m1_error *err)
+{
+	m1_status status = m1_pretokenizer_create(m1_pretokenizer_o200k, &t->pretokenizer, err);
+
+	t->file = "the list of added tokens";
+	if (status == M1_OK && (t->bpe = m1_bpe_create(0)) == NULL)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the vocabulary");
+	for (int b = 0; b < BYTES && status == M1_OK; b++)
+	{
+		const char byte = (char) b;
+
+		status = m1_tokenizer_set(t, b, (m1_slice){&byte, 1}, false, false, err);
+	}
+	for (size_t i = 0; i < n_added && status == M1_OK; i++)
+		status = m1_tokenizer_set(t, BYTES + (int32_t) i, m1_slice_of(added[i].content), true, added[i].special, err);
+	if (status != M1_OK || (status = finish_load(t, err)) != M1_OK)
+		return status;
+	return make_eos_special(t, set_eos(t, M1_TURN_CLOSE, err));
+}
+
+/* An empty one of that many rows. */
+static m1_status
+create(int vocab_rows, m1_tokenizer **out, m1_error *err)
 {
 	m1_tokenizer *t;
-	m1_status status;
 
 	*out = NULL;
 	if (vocab_rows <= 0)
@@ -252,25 +295,44 @@ open_from(const char *dir, const m1_gguf *gguf, int vocab_rows, m1_tokenizer **o
 	}
 	t->n_tokens = vocab_rows;
 	t->eos = -1;
-	if ((status = load(t, dir, gguf, err)) != M1_OK)
-	{
-		m1_tokenizer_close(t);
-		return status;
-	}
 	*out = t;
 	return M1_OK;
+}
+
+/* A tokenizer that could not be loaded is none. */
+static m1_status
+finish_open(m1_status status, m1_tokenizer **out)
+{
+	if (status != M1_OK)
+	{
+		m1_tokenizer_close(*out);
+		*out = NULL;
+	}
+	return status;
 }
 
 m1_status
 m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err)
 {
-	return open_from(dir, NULL, vocab_rows, out, err);
+	m1_status status = create(vocab_rows, out, err);
+
+	return status == M1_OK ? finish_open(load_folder(*out, dir, err), out) : status;
 }
 
 m1_status
 m1_tokenizer_open_gguf(const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err)
 {
-	return open_from(NULL, gguf, vocab_rows, out, err);
+	m1_status status = create(vocab_rows, out, err);
+
+	return status == M1_OK ? finish_open(load_gguf(*out, gguf, err), out) : status;
+}
+
+m1_status
+m1_tokenizer_of_bytes(const m1_added_token *added, size_t n_added, m1_tokenizer **out, m1_error *err)
+{
+	m1_status status = create(BYTES + (int) n_added, out, err);
+
+	return status == M1_OK ? finish_open(load_bytes(*out, added, n_added, err), out) : status;
 }
 
 void

@@ -31,6 +31,20 @@ typedef enum m1_added_tokens
 m1_status m1_tokenizer_open(const char *dir, int vocab_rows, m1_tokenizer **out, m1_error *err);
 /* Reads the keys tokenizer.ggml.*; M1_E_NOT_FOUND when the file has none. The file may be closed afterwards. */
 m1_status m1_tokenizer_open_gguf(const m1_gguf *gguf, int vocab_rows, m1_tokenizer **out, m1_error *err);
+
+/* A token that no merge makes. */
+typedef struct m1_added_token
+{
+	const char *content;
+	bool special; /* a control token; else text that is one token */
+} m1_added_token;
+
+/*
+ * A tokenizer that has learnt nothing: every byte of a text is a token of its own, with its value as id, and the added
+ * tokens follow from 256 on. The end-of-turn token must be among them.
+ */
+m1_status m1_tokenizer_of_bytes(const m1_added_token *added, size_t n_added, m1_tokenizer **out, m1_error *err);
+
 void m1_tokenizer_close(m1_tokenizer *t);
 
 /*
