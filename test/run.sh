@@ -4,7 +4,8 @@
 #   rooms       the layout of src, and that scripts/rooms.py notices what breaks it
 #   unit        cmocka programs over the engine's code
 #   unit-san    the same under AddressSanitizer and UndefinedBehaviorSanitizer
-#   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too
+#   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too;
+#               and trainings
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
@@ -149,6 +150,7 @@ jobs_of_unit_san() {
 jobs_of_golden() {
     job 900 lines golden python3 test/golden/golden.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34
+    job 300 lines training python3 test/golden/training.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda-2 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 2
 }
 

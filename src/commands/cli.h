@@ -19,6 +19,7 @@ int m1_cmd_bench(const m1_cli *cli);
 int m1_cmd_serve(const m1_cli *cli);
 int m1_cmd_quantize(const m1_cli *cli);
 int m1_cmd_tokenizer_train(const m1_cli *cli);
+int m1_cmd_train(const m1_cli *cli);
 
 /* For a command that needs an option: says so on stderr if the text is NULL. */
 bool m1_cli_has(const char *command, const char *option, const void *given);

@@ -30,6 +30,8 @@ static const cli_command commands[] = {
 	 .converts = true},
 	{"tokenizer-train", M1_CLI_TOKENIZER_TRAIN, m1_cmd_tokenizer_train, "--data FILES --vocab-size N --out DIR",
 	 .summary = "tokenizer.json", .takes_files = true},
+	{"train", M1_CLI_TRAIN, m1_cmd_train, "--model DIR --data FILE.jsonl --out DIR", .summary = "a trained model",
+	 .takes_files = true},
 	{"serve", M1_CLI_SERVE, m1_cmd_serve, "--model DIR --fd N", .summary = "frames on an inherited socket"},
 };
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
-#define LEARNING M1_CLI_TOKENIZER_TRAIN
+#define LEARNING (M1_CLI_TOKENIZER_TRAIN | M1_CLI_TRAIN)
 #define MODEL (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
 
 typedef enum option_kind
@@ -52,6 +52,17 @@ const m1_cli m1_cli_defaults = {
 	.prefill = {.n = 2, .at = {512, 2048}},
 	.batch = {.n = 3, .at = {1, 4, 16}},
 	.bench_tokens = 64,
+	.answer_weight = 1.0,
+	.too_long = "refuse",
+	.batch_tokens = 4096,
+	.epochs = 1,
+	.decay = "cosine",
+	.beta1 = 0.9,
+	.beta2 = 0.95,
+	.eps = 1e-15,
+	.weight_decay = 0.1,
+	.clip = 1.0,
+	.balance = 0.001,
 	.fd = -1,
 };
 
@@ -72,7 +83,8 @@ static const option_row rows[] = {
 	{"temperature", "X", REAL, AT(temperature), M1_CLI_GENERATE, .help = "default 1.0; 0 = greedy"},
 	{"top-p", "X", REAL, AT(top_p), M1_CLI_GENERATE, .help = "default 0.95"},
 	{"top-k", "N", INTEGER, AT(top_k), M1_CLI_GENERATE, .help = "0 = off (default)"},
-	{"seed", "N", UNSIGNED, AT(seed), M1_CLI_GENERATE, .help = "default: random", .given = AT(seed_given)},
+	{"seed", "N", UNSIGNED, AT(seed), M1_CLI_GENERATE | M1_CLI_TRAIN, .help = "default: random; of a training, 0",
+	 .given = AT(seed_given)},
 	{"stop", "TEXT", TEXTS, AT(stops), M1_CLI_GENERATE, .help = "end the answer before this text; may be repeated",
 	 .most = M1W_MAX_STOPS},
 	{"choices", "JSON", TEXT, AT(choices), M1_CLI_GENERATE, .help = "the answer is one of the strings of this array"},
@@ -94,8 +106,49 @@ static const option_row rows[] = {
 	 .help = "beside those of M1's chats; may be repeated", .most = M1_CLI_MAX_TEXTS},
 	{"single-digits", NULL, FLAG, AT(single_digits), M1_CLI_TOKENIZER_TRAIN, .help = "numbers stay digit by digit"},
 
+	{"config", "FILE", TEXT, AT(config_file), M1_CLI_TRAIN,
+	 .help = "a config.json: train from scratch, instead of --model"},
+	{"tokenizer", "DIR", TEXT, AT(tokenizer), M1_CLI_TRAIN,
+	 .help = "with --config: where its tokenizer is (default: lines have token ids)"},
+	{"f32", NULL, FLAG, AT(f32), M1_CLI_TRAIN, .help = "with --config: store weights as F32 (default: BF16)"},
+	{"resume", NULL, FLAG, AT(resume), M1_CLI_TRAIN, .help = "go on from the checkpoint in --out"},
+	{"prompt-weight", "X", REAL, AT(prompt_weight), M1_CLI_TRAIN,
+	 .help = "of a prompt's tokens in the loss (default 0)"},
+	{"answer-weight", "X", REAL, AT(answer_weight), M1_CLI_TRAIN, .help = "of an answer's (default 1)"},
+	{"too-long", "WHAT", TEXT, AT(too_long), M1_CLI_TRAIN,
+	 .help = "what becomes of an example that is longer than the context: refuse (default), skip, or\n"
+			 "split: texts are learnt in pieces"},
+	{"held-out", "X", REAL, AT(held_out), M1_CLI_TRAIN,
+	 .help = "share of the examples that are only evaluated (default 0)"},
+	{"batch-tokens", "N", INTEGER, AT(batch_tokens), M1_CLI_TRAIN, .help = "tokens of a step (default 4096)",
+	 .least = 1},
+	{"steps", "N", INTEGER, AT(steps), M1_CLI_TRAIN, .help = "of the training (default: by --epochs)", .least = 1},
+	{"epochs", "N", INTEGER, AT(epochs), M1_CLI_TRAIN, .help = "times that each example is learnt (default 1)",
+	 .least = 1},
+	{"lr", "X", REAL, AT(lr), M1_CLI_TRAIN, .help = "learning rate (default 1e-5; from scratch, 2e-4)",
+	 .given = AT(lr_given)},
+	{"last-lr", "X", REAL, AT(last_lr), M1_CLI_TRAIN, .help = "at the decay's end (default: a tenth of it)",
+	 .given = AT(last_lr_given)},
+	{"warmup", "N", INTEGER, AT(warmup), M1_CLI_TRAIN, .help = "steps in which it rises (default 0)"},
+	{"decay", "HOW", TEXT, AT(decay), M1_CLI_TRAIN,
+	 .help = "how it falls at the end: none, linear, exponential or cosine (default)"},
+	{"decay-steps", "N", INTEGER, AT(decay_steps), M1_CLI_TRAIN,
+	 .help = "steps in which it does (default: all after the warm-up)"},
+	{"weight-decay", "X", REAL, AT(weight_decay), M1_CLI_TRAIN, .help = "of matrices (default 0.1)"},
+	{"clip", "X", REAL, AT(clip), M1_CLI_TRAIN, .help = "largest norm of the gradient; 0 = any (default 1)"},
+	{"beta1", "X", REAL, AT(beta1), M1_CLI_TRAIN, .help = "of AdamW (default 0.9)"},
+	{"beta2", "X", REAL, AT(beta2), M1_CLI_TRAIN, .help = "default 0.95"},
+	{"eps", "X", REAL, AT(eps), M1_CLI_TRAIN, .help = "default 1e-15"},
+	{"balance", "X", REAL, AT(balance), M1_CLI_TRAIN, .help = "weight of the routers' auxiliary loss (default 0.001)"},
+	{"save-every", "N", INTEGER, AT(save_every), M1_CLI_TRAIN,
+	 .help = "steps from checkpoint to checkpoint; 0 = at the end (default)"},
+	{"evaluate-every", "N", INTEGER, AT(evaluate_every), M1_CLI_TRAIN,
+	 .help = "steps from one held-out loss to the next; 0 = at the end (default)"},
+	{"log", "FILE", TEXT, AT(log_file), M1_CLI_TRAIN,
+	 .help = "where a line of JSON for each step is added (default: stdout)"},
+
 	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | LEARNING,
-	 .help = "logits: the file that they go to; tokenizer-train: the folder"},
+	 .help = "logits: the file that they go to; tokenizer-train, train: the folder"},
 	{"decode", NULL, FLAG, AT(decode), M1_CLI_LOGITS, .help = "feed one token a step instead of prefilling"},
 
 	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
@@ -108,15 +161,16 @@ static const option_row rows[] = {
 
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
 
-	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_TOKENIZE, .help = "a checkpoint folder or a GGUF file"},
+	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
+	 .help = "a checkpoint folder or a GGUF file"},
 	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE,
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
 			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only",
 	 .given = AT(weight_format_given)},
 	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
 	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
-	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE, .help = "0 = all cores (default)"},
-	{"max-context", "N", INTEGER, AT(max_context), MODEL,
+	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_TRAIN, .help = "0 = all cores (default)"},
+	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN,
 	 .help = "tokens of one sequence; 0 = the model's own (default)"},
 	{"max-requests", "N", INTEGER, AT(max_requests), ENGINE, .help = "sequences in one batch (default 1)", .least = 1},
 	{"prefill-chunk", "N", INTEGER, AT(prefill_chunk), MODEL,
@@ -125,7 +179,7 @@ static const option_row rows[] = {
 	 .setting = "kv_cache_size"},
 	{"prefix-cache", "MB", INTEGER, AT(prefix_cache), ENGINE,
 	 .help = "of snapshots of prompts' beginnings; 0 = none (default)", .setting = "prefix_cache_size"},
-	{"isa", "NAME", TEXT, AT(isa), MODEL,
+	{"isa", "NAME", TEXT, AT(isa), MODEL | M1_CLI_TRAIN,
 	 .help = "portable, avx2, avx512 or avx512vnni (default: the best that there is)"},
 	{"help", NULL, FLAG, AT(help), M1_CLI_ALL, .help = "of a command: print what it takes"},
 };

@@ -25,7 +25,8 @@ typedef enum m1_cli_takers
 	M1_CLI_QUANTIZE = 16,
 	M1_CLI_SERVE = 32,
 	M1_CLI_TOKENIZER_TRAIN = 64,
-	M1_CLI_ALL = 127,
+	M1_CLI_TRAIN = 128,
+	M1_CLI_ALL = 255,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -84,20 +85,46 @@ typedef struct m1_cli
 	bool json;
 
 	/* quantize */
-	bool force; /* also tokenizer-train */
+	bool force; /* also tokenizer-train, train */
 
 	/* logits */
-	const char *out_file; /* also quantize; a folder for tokenizer-train */
+	const char *out_file; /* also quantize; a folder for tokenizer-train and train */
 	bool decode;		  /* one token a step */
 
 	/* tokenize */
 	bool special;
 
 	/* tokenizer-train */
-	m1_cli_texts data; /* files; arguments that are no options, too */
+	m1_cli_texts data; /* files; arguments that are no options, too; also train */
 	int vocab_size;
 	m1_cli_texts control_tokens;
 	bool single_digits;
+
+	/* train */
+	const char *config_file; /* from scratch, with the next */
+	const char *tokenizer;
+	bool f32;
+	bool resume;
+	double prompt_weight, answer_weight;
+	const char *too_long;
+	double held_out;
+	int batch_tokens;
+	int steps; /* 0: by epochs */
+	int epochs;
+	double lr;
+	bool lr_given;
+	double last_lr;
+	bool last_lr_given;
+	int warmup;
+	const char *decay;
+	int decay_steps;
+	double beta1, beta2, eps;
+	double weight_decay;
+	double clip;
+	double balance;
+	int save_every;
+	int evaluate_every;
+	const char *log_file;
 
 	/* bench */
 	m1_cli_sizes prefill;

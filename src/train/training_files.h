@@ -1,0 +1,43 @@
+/*
+ * training_files.h - the folder that a training leaves: model.safetensors, which is served, and training.safetensors,
+ * from which the training goes on to the same bits: weights as fp32, what AdamW keeps of each, and the place.
+ *
+ * Each replaces the one that was there only when it is whole, the model first: where there is a training, there is a
+ * model. Called by the thread that trains, between two steps.
+ */
+#ifndef M1_TRAIN_TRAINING_FILES_H
+#define M1_TRAIN_TRAINING_FILES_H
+
+#include "train/batches.h"
+#include "train/train.h"
+
+#define M1_TRAINING_FILE "training.safetensors"
+#define M1_MODEL_FILE "model.safetensors"
+
+/* How far a training is, and of what. */
+typedef struct m1_training_place
+{
+	uint64_t step; /* steps that are done */
+	m1_batch_place batch;
+	int64_t updates; /* steps that changed the weights */
+	uint64_t tokens; /* of all steps */
+	/* what must be the same when it goes on */
+	uint64_t digest; /* of the examples */
+	uint64_t seed;
+	uint64_t batch_tokens;
+	double held_out;
+} m1_training_place;
+
+/* Whether the folder has a training. */
+bool m1_training_exists(const char *dir);
+
+/* Writes both files; tensors of the model are stored as in `stored`. */
+m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_checkpoint *stored,
+						   const m1_training_place *place, m1_error *err);
+
+/* Reads the place alone. */
+m1_status m1_training_place_of(const char *dir, m1_training_place *place, m1_error *err);
+/* Sets the trainer's parameters as they were. The error names the tensor that is missing or of another shape. */
+m1_status m1_training_load(const char *dir, m1_trainer *t, m1_error *err);
+
+#endif

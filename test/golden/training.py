@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Trainings by the command line: a tokenizer, a small model from scratch, its log and its checkpoints, and what is said
+when something is wrong.
+
+training.py ENGINE: prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
+"""
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ENGINE = sys.argv[1]
+CONFIG = {"architectures": ["MiniMaxM1ForCausalLM"], "model_type": "minimax_m1", "vocab_size": 320, "hidden_size": 32,
+          "num_hidden_layers": 2, "attn_type_list": [0, 1], "num_attention_heads": 2, "num_key_value_heads": 1,
+          "head_dim": 16, "rotary_dim": 8, "rope_theta": 10000, "intermediate_size": 32, "num_local_experts": 4,
+          "num_experts_per_tok": 2, "hidden_act": "silu", "rms_norm_eps": 1e-5, "postnorm": True,
+          "layernorm_full_attention_alpha": 1.41, "layernorm_full_attention_beta": 1.0,
+          "layernorm_linear_attention_alpha": 1.41, "layernorm_linear_attention_beta": 1.0,
+          "layernorm_mlp_alpha": 1.41, "layernorm_mlp_beta": 1.0, "tie_word_embeddings": False,
+          "max_position_embeddings": 256}
+LINES = [{"prompt": f"Say {word}.", "reasoning": f"The word is {word}.", "answer": word}
+         for word in ("red", "green", "blue", "white", "black", "brown", "pink", "grey")]
+
+
+def report(ok, name, why=""):
+    print(("ok " if ok else "not ok ") + name + (": " + str(why) if why and not ok else ""), flush=True)
+
+
+def engine(*arguments):
+    return subprocess.run([ENGINE, *map(str, arguments)], capture_output=True, text=True)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Cases:
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = folder / "data.jsonl"
+        self.config = folder / "config.json"
+        self.tokenizer = folder / "tokenizer"
+        self.data.write_text("".join(json.dumps(line) + "\n" for line in LINES * 4))
+        self.config.write_text(json.dumps(CONFIG))
+
+    def train(self, out, *options):
+        return ["train", "--config", self.config, "--tokenizer", self.tokenizer, "--data", self.data, "--out",
+                self.folder / out, "--batch-tokens", 200, "--lr", "1e-2", *options]
+
+    def learns_a_tokenizer(self):
+        made = engine("tokenizer-train", "--data", self.data, "--vocab-size", 320, "--out", self.tokenizer)
+        report(made.returncode == 0 and "320 tokens" in made.stdout, "tokenizer-train", made.stderr)
+        written = json.loads((self.tokenizer / "tokenizer.json").read_text())
+        ids = list(written["model"]["vocab"].values()) + [token["id"] for token in written["added_tokens"]]
+        report(sorted(ids) == list(range(320)), "every id once")
+        again = engine("tokenizer-train", "--data", self.data, "--vocab-size", 320, "--out", self.tokenizer)
+        report(again.returncode == 1 and "--force" in again.stderr, "a tokenizer is not replaced", again.stderr)
+
+    def logs_steps(self):
+        log = self.folder / "log"
+        done = engine(*self.train("straight", "--steps", 12, "--held-out", "0.1", "--evaluate-every", 5, "--log", log))
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        report(done.returncode == 0 and done.stdout == "", "train", done.stderr)
+        report([line["step"] for line in lines] == list(range(1, 13)), "a line for each step")
+        report(["held_out_loss" in line for line in lines] == [n in (5, 10, 12) for n in range(1, 13)],
+               "held-out losses")
+        report(lines[-1]["loss"] < lines[0]["loss"], "the loss falls", lines)
+        asked = engine("generate", "--model", self.folder / "straight", "--prompt", "Say red.", "--max-tokens", 3)
+        report(asked.returncode == 0, "the model is served", asked.stderr)
+
+    def goes_on(self):
+        options = ["--steps", 3000, "--save-every", 1000]
+        running = subprocess.Popen([ENGINE, *map(str, self.train("parts", *options))], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        for _ in range(5):
+            running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        rest, said = running.communicate(timeout=60)
+        steps = 5 + len(rest.splitlines())
+        report(running.returncode == 1 and f"interrupted after step {steps} of 3000" in said and "--resume" in said,
+               "an interrupt is told", said)
+        more = engine(*self.train("parts", "--steps", steps + 4, "--decay", "none", "--resume"))
+        lines = [json.loads(line) for line in more.stdout.splitlines()]
+        report([line["step"] for line in lines] == list(range(steps + 1, steps + 5)), "it goes on", more.stderr)
+
+    def same_bits(self):
+        """Killed between two checkpoints, a training goes on as if nothing had happened."""
+        options = ["--steps", 200, "--save-every", 20, "--seed", 7]
+        whole = engine(*self.train("whole", *options))
+        killed = subprocess.Popen([ENGINE, *map(str, self.train("killed", *options))], stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL)
+        for _ in range(70):
+            killed.stdout.readline()
+        killed.kill()
+        killed.communicate()
+        rest = engine(*self.train("killed", *options, "--resume"))
+        report(whole.returncode == 0 and rest.returncode == 0, "a killed training goes on", rest.stderr)
+        names = ["model.safetensors", "training.safetensors"]
+        a, b = files(self.folder / "whole"), files(self.folder / "killed")
+        report(all(a[name] == b[name] for name in names), "to the same bits")
+
+    def says_what_is_wrong(self):
+        bad = self.folder / "bad.jsonl"
+        bad.write_text('{"text": "fine"}\n{"text": "fine", "label": 3}\n')
+        long = self.folder / "long.jsonl"
+        long.write_text(json.dumps({"prompt": "x" * 400, "answer": "y"}) + "\n" + self.data.read_text())
+        missing = [ENGINE, "train", "--data", self.data, "--out", self.folder / "no"]
+        cases = [("a key that is unknown", self.train("no", bad), 1, 'bad.jsonl, line 2: "label" is no key'),
+                 ("an example that is too long", self.train("no", long), 1, "long.jsonl, line 1"),
+                 ("no model", missing[1:], 2, "needs --model DIR or --config FILE"),
+                 ("a decay that is unknown", self.train("no", "--decay", "fast"), 2, "--decay takes none, linear"),
+                 ("a rate that is none", self.train("no", "--lr", "nan"), 1, "the learning rate must be"),
+                 ("a model that is there", self.train("straight"), 1, "--resume to go on"),
+                 ("a GGUF file", ["train", "--model", bad, "--data", self.data, "--out", self.folder / "no"], 1,
+                  "is no folder with config.json")]
+        for name, arguments, code, says in cases:
+            done = engine(*arguments)
+            report(done.returncode == code and says in done.stderr and done.stdout == "", name, done.stderr)
+        report(not (self.folder / "no" / "model.safetensors").exists(), "nothing was trained")
+        done = engine(*self.train("skipped", long, "--too-long", "skip", "--steps", 1))
+        report(done.returncode == 0 and "1 too long and skipped" in done.stderr, "what is skipped is counted",
+               done.stderr)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        cases = Cases(Path(folder))
+        for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits,
+                     cases.says_what_is_wrong):
+            case()
+    print("done")
+
+
+main()
