@@ -142,13 +142,14 @@ typedef struct m1b_segment
 	int start; /* position of the first token in its sequence */
 	int n_tokens;
 	int row;
+	int adapter; /* the number that the model has given to the sequence's adapter; 0 = none. Operations have m1b_runs */
 } m1b_segment;
 
 typedef struct m1b_batch
 {
-	const int32_t *tokens; /* [T] */
-	int n_tokens;		   /* T */
-	const m1b_segment *segments;
+	const int32_t *tokens;		 /* [T] */
+	int n_tokens;				 /* T */
+	const m1b_segment *segments; /* in the order of their rows */
 	int n_segments;
 } m1b_batch;
 
@@ -183,6 +184,47 @@ typedef struct m1b_norm
 	float *out; /* [n, width]; not residual, not branch */
 } m1b_norm;
 
+/*
+ * What an adapter makes of a matrix W [rows, cols]: x W^T becomes x W'^T + scale (x a^T) b, with activations in fp32 in
+ * the latter.
+ */
+typedef struct m1b_adapted
+{
+	const m1b_matrix *whole; /* W', which was trained as a whole; NULL: W itself. Not of experts */
+	const float *a;			 /* [rank, cols] */
+	const float *b;			 /* [rank, rows] */
+	int rank;				 /* 0: nothing is added */
+	float scale;
+} m1b_adapted;
+
+/* The matrices of m1b_moe, in a run. */
+typedef enum m1b_moe_matrix
+{
+	M1B_MOE_ROUTER,
+	M1B_MOE_W1,
+	M1B_MOE_W2,
+	M1B_MOE_W3,
+	M1B_MOE_MATRICES
+} m1b_moe_matrix;
+
+/* Rows of x, one after the other, whose sequences use the same adapter. */
+typedef struct m1b_run
+{
+	int row, n;
+	/*
+	 * What it makes of each matrix of the operation, NULL for nothing: of each product's weight; or of the router, w1,
+	 * w2 and w3, where the experts' are arrays of E.
+	 */
+	const m1b_adapted *matrices[M1B_MOE_MATRICES];
+} m1b_run;
+
+/* What adapters change in an operation. Rows of no run go through the model as it is. */
+typedef struct m1b_runs
+{
+	const m1b_run *list; /* ascending */
+	int n;
+} m1b_runs;
+
 /* out = activation(x W^T), accumulated in fp32 */
 typedef struct m1b_product
 {
@@ -200,6 +242,7 @@ typedef struct m1b_linear
 	int n;
 	m1b_product products[M1B_MAX_PRODUCTS];
 	int n_products;
+	m1b_runs adapters;
 } m1b_linear;
 
 /* Linear attention with exponential decay; advances layer `slot` of each segment's state. */
@@ -257,6 +300,7 @@ typedef struct m1b_moe
 	int n;
 	float *out;				  /* [n, d] */
 	const m1b_moe_kept *kept; /* filled when a device that can learn is to; NULL when serving */
+	m1b_runs adapters;
 } m1b_moe;
 
 /* How one row's next token is chosen: model/sampler.h has the rules. */
@@ -303,6 +347,11 @@ typedef struct m1b_ops
 	m1_status (*matrix)(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, bool *borrowed, m1_error *err);
 	/* n floats of device memory, zeroed, freed by close; filled from host when that is not NULL. */
 	float *(*scratch)(m1b_backend *b, size_t n, const float *host);
+	/*
+	 * Makes room for what operations do with adapters of at most this rank; before the first step with one. Their a
+	 * and b are the caller's, who may change them between steps. NULL: the device knows no adapters.
+	 */
+	m1_status (*prepare_adapters)(m1b_backend *b, int max_rank, m1_error *err);
 
 	/*
 	 * A zeroed state for a sequence of at most n_tokens; NULL when no state or not enough KV pages are free

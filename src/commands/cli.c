@@ -81,8 +81,45 @@ m1_cli_log(void *context, const char *line)
 	fprintf(stderr, "minimax_m1_engine: %s\n", line);
 }
 
+/* "NAME=DIR", or "DIR", whose last component is the name then. */
+static m1_status
+split_adapter(const char *text, char *room, m1_adapter_option *out, m1_error *err)
+{
+	const char *equals = strchr(text, '=');
+	const char *path = equals != NULL ? equals + 1 : text;
+	size_t end = equals != NULL ? (size_t) (equals - text) : strlen(text);
+	size_t begin = 0;
+
+	while (equals == NULL && end > 1 && text[end - 1] == '/')
+		end--;
+	for (size_t i = 0; equals == NULL && i < end; i++)
+		begin = text[i] == '/' ? i + 1 : begin;
+	if (begin == end || *path == '\0')
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--adapter takes a folder, or NAME=FOLDER, not \"%.100s\"", text);
+	if (end - begin >= M1_CLI_ADAPTER_NAME)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the name of adapter \"%.100s\" is longer than %d bytes", path,
+					   M1_CLI_ADAPTER_NAME - 1);
+	memcpy(room, text + begin, end - begin);
+	room[end - begin] = '\0';
+	*out = (m1_adapter_option){.name = room, .path = path};
+	return M1_OK;
+}
+
+m1_status
+m1_cli_adapters(const m1_cli *cli, int most, m1_cli_adapter_list *out, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	*out = (m1_cli_adapter_list){.n = cli->adapters.n};
+	if (out->n > most)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "this command uses one adapter only");
+	for (int i = 0; i < out->n && status == M1_OK; i++)
+		status = split_adapter(cli->adapters.at[i], out->names[i], &out->at[i], err);
+	return status;
+}
+
 m1_engine_options
-m1_cli_engine_options(const m1_cli *cli)
+m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 {
 	m1_engine_options options = {
 		.model_path = cli->model,
@@ -96,6 +133,8 @@ m1_cli_engine_options(const m1_cli *cli)
 		.prefill_chunk = cli->prefill_chunk,
 		.kv_bytes = (size_t) cli->kv_cache << 20,
 		.prefix_cache_bytes = (size_t) cli->prefix_cache << 20,
+		.adapters = adapters->at,
+		.n_adapters = adapters->n,
 		.log = m1_cli_log,
 	};
 

@@ -36,6 +36,20 @@ m1_status m1_cli_read_ids(const char *path, m1_ids *out, m1_error *err);
 /* For the log options of engine and model: a line on stderr. */
 void m1_cli_log(void *context, const char *line);
 
-m1_engine_options m1_cli_engine_options(const m1_cli *cli);
+#define M1_CLI_ADAPTER_NAME 64 /* bytes of a name, the end among them */
+
+/* The adapters that --adapter names; paths point into argv, names into the list itself, which stays where it is. */
+typedef struct m1_cli_adapter_list
+{
+	int n;
+	m1_adapter_option at[M1_CLI_MAX_TEXTS];
+	char names[M1_CLI_MAX_TEXTS][M1_CLI_ADAPTER_NAME];
+} m1_cli_adapter_list;
+
+/* M1_E_INVALID_ARGUMENT when there are more than `most`, or one is spelled wrongly. */
+m1_status m1_cli_adapters(const m1_cli *cli, int most, m1_cli_adapter_list *out, m1_error *err);
+
+/* With adapters that m1_cli_adapters has read; they must stay until the engine is open. */
+m1_engine_options m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters);
 
 #endif

@@ -162,7 +162,7 @@ prefill(const bench *b, m1b_state *state, int from, int to, m1_error *err)
 	{
 		int size = to - at < b->chunk ? to - at : b->chunk;
 		int row = size - 1;
-		m1b_segment segment = {.state = state, .start = at, .n_tokens = size};
+		m1b_segment segment = {.state = state, .start = at, .n_tokens = size, .adapter = b->model->n_adapters};
 		m1b_batch batch = {.tokens = b->tokens + at, .n_tokens = size, .segments = &segment, .n_segments = 1};
 
 		status = m1_forward(b->model, &batch, &row, at + size == to ? 1 : 0, b->logits, err);
@@ -221,7 +221,8 @@ decode(const bench *b, m1b_state **states, int batch, int first, int n, m1_error
 
 		for (int s = 0; s < batch; s++)
 		{
-			segments[s] = (m1b_segment){.state = states[s], .start = i, .n_tokens = 1, .row = s};
+			segments[s] =
+				(m1b_segment){.state = states[s], .start = i, .n_tokens = 1, .row = s, .adapter = b->model->n_adapters};
 			rows[s] = s;
 		}
 		for (int t = 0; t < batch; t++)
@@ -409,8 +410,13 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 								.threads = cli->threads,
 								.max_context = cli->max_context,
 								.log = m1_cli_log};
-	m1_status status;
+	m1_cli_adapter_list adapters;
+	m1_status status = m1_cli_adapters(cli, 1, &adapters, err);
 
+	if (status != M1_OK)
+		return status;
+	options.adapters = adapters.at;
+	options.n_adapters = adapters.n;
 	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : m1_model_prefill_chunk(cli->device);
 	options.max_sequences = largest(&r->decode);
 	options.max_batch_tokens = b->chunk > options.max_sequences ? b->chunk : options.max_sequences;

@@ -231,17 +231,22 @@ m1_cmd_generate(const m1_cli *cli)
 {
 	result r = {.cli = cli};
 	m1_engine_events events = {&r, ignore_progress, print_delta, print_done, no_vector, keep_failure, NULL};
-	m1_engine_options options = m1_cli_engine_options(cli);
+	m1_cli_adapter_list adapters;
+	m1_engine_options options;
 	inputs in = {0};
 	m1_engine *e = NULL;
 	m1_error err;
 	m1_status status;
 
+	if ((status = m1_cli_adapters(cli, 1, &adapters, &err)) != M1_OK)
+		return m1_cli_report(&err);
+	options = m1_cli_engine_options(cli, &adapters);
 	if ((status = read_inputs(cli, &in, &err)) == M1_OK &&
 		(status = m1_engine_open(&options, &events, &e, &err)) == M1_OK)
 	{
 		m1w_generate g = request_of(cli, &in);
 
+		g.adapter = m1_slice_of(adapters.at[0].name);
 		r.model = m1_engine_model(e)->name;
 		status = run(e, &g, &r, &err);
 	}

@@ -42,7 +42,7 @@ write_logits(m1_model *model, const m1_ids *ids, int chunk, FILE *out, m1_error 
 	for (int at = 0; status == M1_OK && at < (int) ids->len; at += chunk)
 	{
 		int n = (int) ids->len - at < chunk ? (int) ids->len - at : chunk;
-		m1b_segment segment = {.state = state, .start = at, .n_tokens = n, .row = 0};
+		m1b_segment segment = {.state = state, .start = at, .n_tokens = n, .row = 0, .adapter = model->n_adapters};
 		m1b_batch batch = {.tokens = ids->data + at, .n_tokens = n, .segments = &segment, .n_segments = 1};
 
 		status = m1_forward(model, &batch, rows, n, logits, err);
@@ -87,6 +87,7 @@ m1_cmd_logits(const m1_cli *cli)
 		.max_batch_tokens = chunk,
 		.log = m1_cli_log,
 	};
+	m1_cli_adapter_list adapters;
 	m1_model *model = NULL;
 	m1_ids ids = {0};
 	m1_error err;
@@ -97,6 +98,10 @@ m1_cmd_logits(const m1_cli *cli)
 		fputs("minimax_m1_engine: logits needs --ids FILE and --out FILE\n", stderr);
 		return 2;
 	}
+	if ((status = m1_cli_adapters(cli, 1, &adapters, &err)) != M1_OK)
+		return m1_cli_report(&err);
+	options.adapters = adapters.at;
+	options.n_adapters = adapters.n;
 	if ((status = m1_cli_read_ids(cli->ids_file, &ids, &err)) == M1_OK &&
 		(status = m1_model_open(&options, &model, &err)) == M1_OK && (status = check_ids(model, &ids, &err)) == M1_OK)
 		status = run(cli, model, &ids, chunk, &err);

@@ -454,7 +454,8 @@ m1_cmd_serve(const m1_cli *cli)
 {
 	server s = {.fd = cli->fd, .lock = PTHREAD_MUTEX_INITIALIZER};
 	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
-	m1_engine_options options = m1_cli_engine_options(cli);
+	m1_cli_adapter_list adapters;
+	m1_engine_options options;
 	pthread_t stepper;
 	m1w_ready info;
 	m1_error err;
@@ -465,6 +466,9 @@ m1_cmd_serve(const m1_cli *cli)
 		fputs("minimax_m1_engine: serve needs --fd N, an open socket\n", stderr);
 		return 2;
 	}
+	if (m1_cli_adapters(cli, M1_CLI_MAX_TEXTS, &adapters, &err) != M1_OK)
+		return refuse(&s, &err);
+	options = m1_cli_engine_options(cli, &adapters);
 	if (m1_engine_open(&options, &events, &s.engine, &err) != M1_OK)
 		return refuse(&s, &err);
 	s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -167,6 +167,10 @@ static const option_row rows[] = {
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
 			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only",
 	 .given = AT(weight_format_given)},
+	{"adapter", "[NAME=]DIR", TEXTS, AT(adapters), MODEL,
+	 .help = "a LoRA adapter in PEFT's format, which requests use by its name (default: that of\n"
+			 "the folder); only serve takes several",
+	 .most = M1_CLI_MAX_TEXTS},
 	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
 	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
 	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_TRAIN, .help = "0 = all cores (default)"},

@@ -58,6 +58,7 @@ typedef struct m1_cli
 	int threads;
 	m1_weight_format weight_format;
 	bool weight_format_given;
+	m1_cli_texts adapters;
 	int max_requests;
 	int max_context;
 	int prefill_chunk;

@@ -34,13 +34,13 @@ is_bound(int at, const int *bounds, int n_bounds)
 }
 
 bool
-m1_cuts_make(m1_cuts *cuts, uint64_t owner, const int32_t *ids, int n_tokens, int chunk, const int *bounds,
+m1_cuts_make(m1_cuts *cuts, m1_cut_scope scope, const int32_t *ids, int n_tokens, int chunk, const int *bounds,
 			 int n_bounds)
 {
-	uint64_t hash = mix(0, owner);
+	uint64_t hash = mix(scope.adapter == 0 ? 0 : mix(0, (uint64_t) scope.adapter), scope.owner);
 	int next = 0; /* of cuts->bounds */
 
-	*cuts = (m1_cuts){.owner = owner};
+	*cuts = (m1_cuts){.scope = scope};
 	keep_bounds(cuts, n_tokens, chunk, bounds, n_bounds);
 	cuts->list = calloc((size_t) (n_tokens / chunk + M1_MAX_BOUNDS), sizeof *cuts->list);
 	if (cuts->list == NULL)
@@ -107,7 +107,7 @@ m1_cuts_at(m1_cuts *cuts, int at)
 m1_prefix_name
 m1_cuts_name(const m1_cuts *cuts, const m1_cut *cut, const int32_t *ids)
 {
-	m1_prefix_name name = {.owner = cuts->owner, .hash = cut->hash, .ids = ids, .n_tokens = cut->at};
+	m1_prefix_name name = {.scope = cuts->scope, .hash = cut->hash, .ids = ids, .n_tokens = cut->at};
 
 	while (name.n_bounds < cuts->n_bounds && cuts->bounds[name.n_bounds] < cut->at)
 	{
@@ -120,7 +120,8 @@ m1_cuts_name(const m1_cuts *cuts, const m1_cut *cut, const int32_t *ids)
 bool
 m1_prefix_name_equal(const m1_prefix_name *a, const m1_prefix_name *b)
 {
-	return a->hash == b->hash && a->owner == b->owner && a->n_tokens == b->n_tokens && a->n_bounds == b->n_bounds &&
+	return a->hash == b->hash && a->scope.owner == b->scope.owner && a->scope.adapter == b->scope.adapter &&
+		   a->n_tokens == b->n_tokens && a->n_bounds == b->n_bounds &&
 		   memcmp(a->bounds, b->bounds, (size_t) a->n_bounds * sizeof *a->bounds) == 0 &&
 		   memcmp(a->ids, b->ids, (size_t) a->n_tokens * sizeof *a->ids) == 0;
 }

@@ -19,9 +19,16 @@
 #define M1_MAX_BOUNDS 3		  /* of one request: system, history, template */
 #define M1_SHORTEST_PREFIX 16 /* tokens: a shorter one costs less to prefill than to keep, and is not cut off */
 
+/* Who may share a prefix: nobody of another owner or with another adapter, with which the states are others. */
+typedef struct m1_cut_scope
+{
+	uint64_t owner;
+	int adapter; /* see m1b_segment */
+} m1_cut_scope;
+
 typedef struct m1_cut
 {
-	uint64_t hash; /* of owner, ids before the cut, and bounds before it */
+	uint64_t hash; /* of scope, ids before the cut, and bounds before it */
 	int at;		   /* tokens before it; the prompt goes on after it */
 	bool bound;	   /* one of the request's own; else a multiple of the chunk */
 	bool wanted;   /* a snapshot is worth taking here: kept by admission.c */
@@ -29,7 +36,7 @@ typedef struct m1_cut
 
 typedef struct m1_cuts
 {
-	uint64_t owner;
+	m1_cut_scope scope;
 	m1_cut *list; /* ascending */
 	int n;
 	int bounds[M1_MAX_BOUNDS]; /* ascending; those that are not multiples of the chunk anyway */
@@ -37,7 +44,7 @@ typedef struct m1_cuts
 } m1_cuts;
 
 /* bounds: ascending, maybe equal, maybe useless (too short, or at the prompt's end). false when memory ran out. */
-bool m1_cuts_make(m1_cuts *cuts, uint64_t owner, const int32_t *ids, int n_tokens, int chunk, const int *bounds,
+bool m1_cuts_make(m1_cuts *cuts, m1_cut_scope scope, const int32_t *ids, int n_tokens, int chunk, const int *bounds,
 				  int n_bounds);
 void m1_cuts_free(m1_cuts *cuts);
 
@@ -49,7 +56,7 @@ m1_cut *m1_cuts_at(m1_cuts *cuts, int at);
 /* What a prefix is known by. Borrows the ids. Two prefixes are the same only if all of it is: the hash finds, only. */
 typedef struct m1_prefix_name
 {
-	uint64_t owner;
+	m1_cut_scope scope;
 	uint64_t hash;
 	const int32_t *ids;
 	int n_tokens;

@@ -76,6 +76,8 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 		.max_batch_tokens = o->max_requests + chunk,
 		.kv_bytes = o->kv_bytes,
 		.snapshot_bytes = o->prefix_cache_bytes,
+		.adapters = o->adapters,
+		.n_adapters = o->n_adapters,
 		.log = o->log,
 		.log_context = o->log_context,
 	};

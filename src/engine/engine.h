@@ -37,13 +37,15 @@ typedef struct m1_engine_options
 	int gpus;			/* that share the model, where the device is cuda; 0 is 1 */
 	const char *isa;	/* NULL, or a CPU instruction set (for tests) */
 	m1_weight_format weight_format;
-	int threads;								  /* 0 = all cores */
-	int max_requests;							  /* sequences in the batch */
-	int max_context;							  /* 0 = the model's own */
-	int prefill_chunk;							  /* prompt tokens of one step; 0 = what suits the device */
-	int loop_guard;								  /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
-	size_t kv_bytes;							  /* of KV pages; 0 = a safe share of the memory */
-	size_t prefix_cache_bytes;					  /* of prefix snapshots; 0 = none are kept */
+	int threads;					   /* 0 = all cores */
+	int max_requests;				   /* sequences in the batch */
+	int max_context;				   /* 0 = the model's own */
+	int prefill_chunk;				   /* prompt tokens of one step; 0 = what suits the device */
+	int loop_guard;					   /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
+	size_t kv_bytes;				   /* of KV pages; 0 = a safe share of the memory */
+	size_t prefix_cache_bytes;		   /* of prefix snapshots; 0 = none are kept */
+	const m1_adapter_option *adapters; /* [n_adapters] that requests may name */
+	int n_adapters;
 	void (*log)(void *context, const char *line); /* see m1_model_options */
 	void *log_context;
 } m1_engine_options;

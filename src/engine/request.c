@@ -230,6 +230,17 @@ fit_choices(const m1_request *r, int reply_tokens, m1_error *err)
 }
 
 static m1_status
+find_adapter(const m1_model *model, m1_slice name, int *number, m1_error *err)
+{
+	*number = m1_model_find_adapter(model, name);
+	if (*number > 0 || name.len == 0)
+		return M1_OK;
+	m1_fail(err, M1_E_NOT_FOUND, "there is no adapter \"%.*s\"", (int) (name.len < 60 ? name.len : 60), name.data);
+	m1_error_detail(err, "%d are loaded with model \"%.100s\".", model->n_adapters, model->name);
+	return M1_E_NOT_FOUND;
+}
+
+static m1_status
 fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_generate *g, m1_request *r, m1_error *err)
 {
 	m1_status status;
@@ -239,6 +250,8 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 	r->cache_owner = g->cache_owner;
 	r->thinking_budget = g->thinking_budget;
 	r->stream = g->stream != 0;
+	if ((status = find_adapter(model, g->adapter, &r->adapter, err)) != M1_OK)
+		return status;
 	if (r->kind == M1_REQUEST_IDS)
 		status = copy_ids(model, g->ids, &r->tokens, err);
 	else
@@ -324,8 +337,8 @@ m1_request_most_tokens(const m1_request *r)
 bool
 m1_request_cut(m1_request *r, int prefill_chunk)
 {
-	return m1_cuts_make(&r->cuts, r->cache_owner, r->tokens.data, r->prompt_tokens, prefill_chunk, r->bounds,
-						M1_MAX_BOUNDS);
+	return m1_cuts_make(&r->cuts, (m1_cut_scope){r->cache_owner, r->adapter}, r->tokens.data, r->prompt_tokens,
+						prefill_chunk, r->bounds, M1_MAX_BOUNDS);
 }
 
 int

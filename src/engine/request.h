@@ -34,6 +34,7 @@ typedef struct m1_request
 	int prompt_tokens;
 	int bounds[M1_MAX_BOUNDS]; /* of the prompt: where a snapshot is worth taking; see cuts.h */
 	uint64_t cache_owner;
+	int adapter;				   /* its number in the model; 0 = none */
 	int fed;					   /* tokens that have gone through the model, or came with a snapshot */
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */

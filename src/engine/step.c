@@ -150,7 +150,8 @@ m1_step_add(m1_step *s, m1_request *r, int n)
 	m1b_batch *b = &s->batch;
 
 	memcpy(s->tokens + b->n_tokens, r->tokens.data + r->fed, (size_t) n * sizeof *s->tokens);
-	s->segments[b->n_segments] = (m1b_segment){.state = r->state, .start = r->fed, .n_tokens = n, .row = b->n_tokens};
+	s->segments[b->n_segments] =
+		(m1b_segment){.state = r->state, .start = r->fed, .n_tokens = n, .row = b->n_tokens, .adapter = r->adapter};
 	s->owners[b->n_segments++] = r;
 	b->n_tokens += n;
 	if (n == m1_request_pending(r))

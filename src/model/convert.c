@@ -9,6 +9,7 @@
 #include "files/jsonfile.h"
 #include "files/mapped.h"
 #include "model/config_internal.h"
+#include "model/digest.h"
 #include "model/source.h"
 #include "text/tokenizer_internal.h"
 
@@ -163,6 +164,17 @@ write_chat_template(converter *c, m1_error *err)
 }
 
 static m1_status
+write_digest(converter *c, m1_error *err)
+{
+	char digest[M1_DIGEST_SIZE];
+	m1_status status = m1_digest(c->source, &c->config, c->checkpoint, digest, err);
+
+	if (status == M1_OK)
+		m1_gguf_write_text(c->writer, M1_DIGEST_KEY, m1_slice_of(digest));
+	return status;
+}
+
+static m1_status
 write_keys(converter *c, m1_error *err)
 {
 	m1_gguf_writer *w = c->writer;
@@ -172,7 +184,7 @@ write_keys(converter *c, m1_error *err)
 	m1_gguf_write_text(w, "general.name", m1_slice_of(m1_source_name(c->source)));
 	m1_gguf_write_u32(w, "general.file_type", file_type(c));
 	m1_gguf_write_u32(w, "general.quantization_version", 2);
-	if ((status = m1_config_write_gguf(&c->config, w, err)) != M1_OK)
+	if ((status = m1_config_write_gguf(&c->config, w, err)) != M1_OK || (status = write_digest(c, err)) != M1_OK)
 		return status;
 	if (c->tokenizer == NULL)
 	{

@@ -4,11 +4,15 @@
  * Each layer: h = RMS(x); y = alpha h + beta Attn(h); g = RMS(y); x' = alpha g + beta MoE(g).
  * With postnorm false the residual is the un-normalised x and y instead of h and g.
  * The sum of residual and branch is folded into the norm that reads it next.
+ *
+ * Sequences that use adapters are runs of rows, which operations are told of; a batch without one has no runs.
  */
 #include "model/forward.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "model/adapter.h"
 
 /* The inner norm's eps is part of the architecture, not of the config. */
 #define INNER_NORM_EPS 1e-6f
@@ -25,6 +29,11 @@ typedef struct m1_activations
 	float *attention;	/* [T, H * D] */
 	float *head_in;		/* [max_sequences, d] */
 	float *logits;		/* [max_sequences, vocab] */
+
+	/* on the host: the rows of this step that use adapters, and those of the head's, which are runs of their own */
+	m1b_run *runs;				 /* [max_sequences] */
+	const m1_adapter **adapters; /* [max_sequences] of the runs */
+	int n_runs;
 } m1_activations;
 
 /* Where each array belongs, and its floats. */
@@ -83,15 +92,86 @@ m1_forward_prepare(m1_model *m, m1_error *err)
 	for (int i = 0; i < ARRAYS; i++)
 		if ((*all[i].at = m->backend->ops->scratch(m->backend, all[i].floats, NULL)) == NULL)
 			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the activations of %d tokens", m->max_batch_tokens);
+	m->activations->runs = calloc((size_t) m->max_sequences, sizeof *m->activations->runs);
+	m->activations->adapters = calloc((size_t) m->max_sequences, sizeof *m->activations->adapters);
+	if (m->activations->runs == NULL || m->activations->adapters == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the adapters of %d sequences", m->max_sequences);
 	return M1_OK;
 }
 
 void
 m1_forward_free(m1_model *m)
 {
+	if (m->activations != NULL)
+	{
+		free(m->activations->runs);
+		free(m->activations->adapters);
+	}
 	free(m->activations);
 	m->activations = NULL;
 }
+
+/* ---- adapters ---- */
+
+/* Row number `row` of what is computed next belongs to this adapter; rows come in order. */
+static void
+add_row(m1_activations *a, const m1_adapter *adapter, int row, int n)
+{
+	m1b_run *last = a->n_runs > 0 ? &a->runs[a->n_runs - 1] : NULL;
+
+	if (adapter == NULL)
+		return;
+	if (last != NULL && a->adapters[a->n_runs - 1] == adapter && last->row + last->n == row)
+	{
+		last->n += n;
+		return;
+	}
+	a->adapters[a->n_runs] = adapter;
+	a->runs[a->n_runs++] = (m1b_run){.row = row, .n = n};
+}
+
+static void
+find_runs(m1_model *m, const m1b_batch *batch)
+{
+	m->activations->n_runs = 0;
+	for (int i = 0; i < batch->n_segments; i++)
+	{
+		const m1b_segment *s = &batch->segments[i];
+
+		add_row(m->activations, m1_model_adapter(m, s->adapter), s->row, s->n_tokens);
+	}
+}
+
+/* The same for the rows that the head computes, of which each is the row of some segment. */
+static void
+find_head_runs(m1_model *m, const m1b_batch *batch, const int *rows, int n)
+{
+	m->activations->n_runs = 0;
+	for (int i = 0, s = 0; i < n; i++)
+	{
+		while (s + 1 < batch->n_segments && rows[i] >= batch->segments[s + 1].row)
+			s++;
+		add_row(m->activations, m1_model_adapter(m, batch->segments[s].adapter), i, 1);
+	}
+}
+
+/* What the adapters make of the weights that an operation uses, in its order; of no layer, layer is 0. */
+static m1b_runs
+adapted(const m1_model *m, const m1_layer *layer, const m1_role *roles, int n)
+{
+	m1_activations *a = m->activations;
+	const int number = layer != NULL ? (int) (layer - m->weights.layers) : 0;
+
+	for (int r = 0; r < a->n_runs; r++)
+		for (int i = 0; i < n; i++)
+			a->runs[r].matrices[i] = m1_adapter_change(a->adapters[r], roles[i], number);
+	return (m1b_runs){.list = a->runs, .n = a->n_runs};
+}
+
+#define ADAPTED(m, layer, ...) \
+	adapted(m, layer, (const m1_role[]){__VA_ARGS__}, sizeof((const m1_role[]){__VA_ARGS__}) / sizeof(m1_role))
+
+/* ---- layers ---- */
 
 /*
  * Adds branch (NULL for the first norm of a pass) to the residual and normalises:
@@ -122,9 +202,10 @@ add_and_norm(m1_model *m, const float *branch, float alpha, float beta, const fl
 }
 
 static void
-linear(m1_model *m, const m1b_matrix *weight, const float *x, int n, float *out)
+linear(m1_model *m, const m1_layer *layer, m1_role role, const m1b_matrix *weight, const float *x, int n, float *out)
 {
-	m1b_linear p = {.x = x, .n = n, .products = {{weight, M1B_NONE, out}}, .n_products = 1};
+	m1b_linear p = {
+		.x = x, .n = n, .products = {{weight, M1B_NONE, out}}, .n_products = 1, .adapters = ADAPTED(m, layer, role)};
 
 	m->backend->ops->linear(m->backend, &p);
 }
@@ -139,6 +220,7 @@ lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 		.n = n,
 		.products = {{&layer->qkv, M1B_SILU, a->qkv}, {&layer->output_gate, M1B_NONE, a->gate}},
 		.n_products = 2,
+		.adapters = ADAPTED(m, layer, M1_ROLE_QKV, M1_ROLE_OUTPUT_GATE),
 	};
 	m1b_lightning attend = {
 		.batch = batch, .slot = layer->slot, .decay = layer->decay, .qkv = a->qkv, .out = a->attention};
@@ -155,7 +237,7 @@ lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 	m->backend->ops->linear(m->backend, &project);
 	m->backend->ops->lightning(m->backend, &attend);
 	m->backend->ops->gate(m->backend, &gate);
-	linear(m, &layer->out, a->attention, n, a->branch);
+	linear(m, layer, M1_ROLE_LIGHTNING_OUT, &layer->out, a->attention, n, a->branch);
 }
 
 static void
@@ -171,12 +253,13 @@ softmax_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 		.n = n,
 		.products = {{&layer->q, M1B_NONE, q}, {&layer->k, M1B_NONE, k}, {&layer->v, M1B_NONE, v}},
 		.n_products = 3,
+		.adapters = ADAPTED(m, layer, M1_ROLE_Q, M1_ROLE_K, M1_ROLE_V),
 	};
 	m1b_attention attend = {.batch = batch, .slot = layer->slot, .q = q, .k = k, .v = v, .out = a->attention};
 
 	m->backend->ops->linear(m->backend, &project);
 	m->backend->ops->attention(m->backend, &attend);
-	linear(m, &layer->out, a->attention, n, a->branch);
+	linear(m, layer, M1_ROLE_SOFTMAX_OUT, &layer->out, a->attention, n, a->branch);
 }
 
 static void
@@ -193,6 +276,8 @@ experts(m1_model *m, const m1_layer *layer, int n)
 		.x = a->normed,
 		.n = n,
 		.out = a->branch,
+		/* in the order of m1b_moe_matrix */
+		.adapters = ADAPTED(m, layer, M1_ROLE_ROUTER, M1_ROLE_W1, M1_ROLE_W2, M1_ROLE_W3),
 	};
 
 	m->backend->ops->moe(m->backend, &moe);
@@ -200,7 +285,7 @@ experts(m1_model *m, const m1_layer *layer, int n)
 
 /* Ends the last layer for up to max_sequences wanted rows, and puts their logits into a->logits, in that order. */
 static void
-head(m1_model *m, const int *rows, int n)
+head(m1_model *m, const m1b_batch *batch, const int *rows, int n)
 {
 	m1_activations *a = m->activations;
 	const size_t d = (size_t) m->config.hidden_size;
@@ -223,8 +308,10 @@ head(m1_model *m, const int *rows, int n)
 		last.n = run;
 		m->backend->ops->norm(m->backend, &last);
 	}
-	if (n > 0)
-		linear(m, &m->weights.head, a->head_in, n, a->logits);
+	if (n == 0)
+		return;
+	find_head_runs(m, batch, rows, n);
+	linear(m, NULL, M1_ROLE_HEAD, &m->weights.head, a->head_in, n, a->logits);
 }
 
 /* All layers but the end of the last one, which the head does for the rows that are wanted. */
@@ -258,6 +345,7 @@ layers(m1_model *m, const m1b_batch *batch)
 static void
 all_layers(m1_model *m, const m1b_batch *batch)
 {
+	find_runs(m, batch);
 	/* Two norms a layer swap the two arrays an even number of times: recorded layers use the same ones every time. */
 	if (!m->backend->ops->begin(m->backend, batch))
 	{
@@ -270,7 +358,7 @@ void
 m1_forward_start(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows)
 {
 	all_layers(m, batch);
-	head(m, rows, n_rows);
+	head(m, batch, rows, n_rows);
 }
 
 m1_status
@@ -306,7 +394,7 @@ m1_forward(m1_model *m, const m1b_batch *batch, const int *rows, int n_rows, flo
 	{
 		const int n = n_rows - first < m->max_sequences ? n_rows - first : m->max_sequences;
 
-		head(m, rows + first, n);
+		head(m, batch, rows + first, n);
 		status = m1_forward_logits(m, 0, n, logits + (size_t) first * (size_t) m->config.vocab_size, err);
 	}
 	return status;

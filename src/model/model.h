@@ -6,8 +6,16 @@
 #define M1_MODEL_MODEL_H
 
 #include "backend/backend.h"
+#include "model/adapter.h"
 #include "model/source.h"
 #include "model/weights.h"
+
+/* An adapter by the name that requests call it by. */
+typedef struct m1_adapter_option
+{
+	const char *name;
+	const char *path; /* of its folder */
+} m1_adapter_option;
 
 typedef struct m1_model_options
 {
@@ -16,15 +24,23 @@ typedef struct m1_model_options
 	int gpus;			/* that share the model, where the device is cuda; 0 is 1 */
 	const char *isa;	/* NULL, or the CPU instruction set to use (for tests) */
 	m1_weight_format weight_format;
-	int threads;								  /* 0 = all cores */
-	int max_context;							  /* tokens of one sequence; 0 = the model's own */
-	int max_sequences;							  /* states at once */
-	int max_batch_tokens;						  /* tokens of one step */
-	size_t kv_bytes;							  /* of KV pages; 0 = a safe share of the memory */
-	size_t snapshot_bytes;						  /* what the caller will let snapshots take */
+	int threads;					   /* 0 = all cores */
+	int max_context;				   /* tokens of one sequence; 0 = the model's own */
+	int max_sequences;				   /* states at once */
+	int max_batch_tokens;			   /* tokens of one step */
+	size_t kv_bytes;				   /* of KV pages; 0 = a safe share of the memory */
+	size_t snapshot_bytes;			   /* what the caller will let snapshots take */
+	const m1_adapter_option *adapters; /* [n_adapters], of different names */
+	int n_adapters;
 	void (*log)(void *context, const char *line); /* told what the device's memory is used for; may be NULL */
 	void *log_context;
 } m1_model_options;
+
+typedef struct m1_named_adapter
+{
+	char *name;
+	m1_adapter *adapter;
+} m1_named_adapter;
 
 typedef struct m1_model
 {
@@ -36,6 +52,8 @@ typedef struct m1_model
 	uint64_t weight_bytes;	 /* in the types that they are used in */
 	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 	m1b_backend *backend;
+	m1_named_adapter *adapters; /* number i + 1 is adapters[i] */
+	int n_adapters;
 	int max_context;
 	int page_tokens;		/* of the backend's KV pages */
 	bool kv_limits_context; /* max_context is what the KV pages hold, less than was asked for */
@@ -52,6 +70,11 @@ int m1_model_prefill_chunk(const char *device);
 
 m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
+
+/* The number of the adapter of that name; 0 when there is none. */
+int m1_model_find_adapter(const m1_model *model, m1_slice name);
+/* The adapter of a number; NULL for 0, which is none. */
+const m1_adapter *m1_model_adapter(const m1_model *model, int number);
 
 /* "cpu (AVX-512, 2 threads)" */
 const char *m1_model_device(const m1_model *model);

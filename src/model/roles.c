@@ -123,8 +123,8 @@ m1_roles_of_layer(const m1_config *c, int layer, m1_role roles[M1_ROLES])
 
 /* ---- finding ---- */
 
-static void
-describe_shape(char *to, size_t size, const int64_t *shape, int dims)
+void
+m1_describe_shape(const int64_t *shape, int dims, char *to, size_t size)
 {
 	size_t at = 0;
 
@@ -143,8 +143,8 @@ check_tensor(const m1_tensor *t, const int64_t *wanted, int dims, m1_naming nami
 		char is[128];
 		char should[128];
 
-		describe_shape(is, sizeof is, t->shape, t->dims);
-		describe_shape(should, sizeof should, wanted, dims);
+		m1_describe_shape(t->shape, t->dims, is, sizeof is);
+		m1_describe_shape(wanted, dims, should, sizeof should);
 		m1_fail(err, M1_E_CORRUPT, "tensor \"%.120s\" has the wrong shape", t->name);
 		m1_error_detail(err, "It is %s in %s; %s for %s.", is, t->file,
 						naming == M1_NAMES_GGUF ? "the file's keys ask" : "config.json asks", should);

@@ -74,6 +74,9 @@ int m1_roles_of_layer(const m1_config *config, int layer, m1_role roles[M1_ROLES
 m1_status m1_role_find(m1_role role, const m1_checkpoint *checkpoint, const m1_config *config, int layer, int expert,
 					   m1_weight *out, m1_error *err);
 
+/* "[64, 128]", as errors tell a shape */
+void m1_describe_shape(const int64_t *shape, int dims, char *to, size_t size);
+
 /* A GGUF file may hold nothing else: what is not used, such as a bias, would change the results. */
 m1_status m1_role_refuse_others(const m1_checkpoint *checkpoint, const m1_config *config, m1_error *err);
 

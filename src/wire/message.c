@@ -114,6 +114,7 @@ fields_generate(codec *c, m1w_generate *m)
 	enumeration(c, &m->constraint, M1W_CONSTRAINT_COUNT);
 	text(c, &m->constraint_text);
 	enumeration(c, &m->score_choices, 2);
+	text(c, &m->adapter);
 }
 
 static void

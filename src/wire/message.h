@@ -78,6 +78,7 @@ typedef struct m1w_generate
 	m1_slice stops[M1W_MAX_STOPS];
 	uint8_t constraint;		  /* m1w_constraint; not together with stops, tools or ids */
 	m1_slice constraint_text; /* empty only for none */
+	m1_slice adapter;		  /* the name of one that the engine has loaded; empty for none */
 	uint8_t score_choices;	  /* 1, with choices only: choose by, and return, the probability of every choice */
 } m1w_generate;
 

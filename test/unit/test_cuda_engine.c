@@ -300,6 +300,21 @@ test_loop_guard(void **state)
 	m1_engine_close(e);
 }
 
+/* A clear error, before anything is loaded; better than a reply without the adapter. */
+static void
+test_adapters_are_refused(void **state)
+{
+	const m1_adapter_option adapter = {"poet", "nowhere"};
+	const m1_engine_options options = {
+		.model_path = MODEL, .device = "cuda", .max_requests = 1, .adapters = &adapter, .n_adapters = 1};
+	m1_engine *e;
+	m1_error err;
+
+	(void) state;
+	assert_int_equal(m1_engine_open(&options, &engine_events, &e, &err), M1_E_UNSUPPORTED);
+	assert_string_equal(err.message, "adapters cannot be used on a GPU yet");
+}
+
 int
 main(void)
 {
@@ -312,6 +327,7 @@ main(void)
 		cmocka_unit_test(test_scoring_waits_for_a_place),
 #endif
 		cmocka_unit_test(test_loop_guard),
+		cmocka_unit_test(test_adapters_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

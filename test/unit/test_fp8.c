@@ -16,6 +16,7 @@
 #include "blocks/blocks.h"
 #include "base/buf.h"
 #include "model/convert.h"
+#include "model/digest.h"
 #include "model/forward.h"
 #include "model/model.h"
 
@@ -401,12 +402,44 @@ test_gguf(void **state)
 	assert_int_not_equal(access(options.out, F_OK), 0);
 }
 
+static void
+digest_of(char digest[M1_DIGEST_SIZE])
+{
+	static m1_config c;
+	m1_checkpoint *checkpoint;
+	m1_source *source;
+	m1_error err;
+
+	assert_ok(m1_source_open(DIR, &source, &err));
+	assert_ok(m1_source_config(source, &c, &err));
+	assert_ok(m1_source_checkpoint(source, &checkpoint, &err));
+	assert_ok(m1_digest(source, &c, checkpoint, digest, &err));
+	m1_checkpoint_close(checkpoint);
+	m1_source_close(source);
+}
+
+/* The numbers are what they are, with scales apart or not. */
+static void
+test_digest(void **state)
+{
+	char want[M1_DIGEST_SIZE];
+	char got[M1_DIGEST_SIZE];
+
+	(void) state;
+	write_checkpoint(&(writer){.form = FORM_F32}, CONFIG(""));
+	digest_of(want);
+	write_checkpoint(&(writer){.form = FORM_FP8_BF16}, CONFIG(BLOCKS));
+	digest_of(got);
+	assert_string_equal(got, want);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_as_the_floats), cmocka_unit_test(test_on_load), cmocka_unit_test(test_scales),
-		cmocka_unit_test(test_config),		  cmocka_unit_test(test_places),  cmocka_unit_test(test_gguf),
+		cmocka_unit_test(test_digest), cmocka_unit_test(test_as_the_floats), cmocka_unit_test(test_on_load),
+		cmocka_unit_test(test_scales), cmocka_unit_test(test_config),		 cmocka_unit_test(test_places),
+		cmocka_unit_test(test_gguf),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

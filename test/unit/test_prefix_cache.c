@@ -65,7 +65,7 @@ assert_cuts(int n_tokens, const int *bounds, const char *want)
 	char got[256] = "";
 	m1_cuts cuts;
 
-	assert_true(m1_cuts_make(&cuts, 1, ids, n_tokens, CHUNK, bounds, M1_MAX_BOUNDS));
+	assert_true(m1_cuts_make(&cuts, (m1_cut_scope){1, 0}, ids, n_tokens, CHUNK, bounds, M1_MAX_BOUNDS));
 	for (int at = 0; at < n_tokens;)
 	{
 		const m1_cut *cut;
@@ -105,7 +105,7 @@ make_name(m1_cuts *cuts, uint64_t owner, const int32_t *ids, int n, int bound)
 {
 	const int bounds[] = {bound, n, n};
 
-	assert_true(m1_cuts_make(cuts, owner, ids, n + 1, CHUNK, bounds, M1_MAX_BOUNDS));
+	assert_true(m1_cuts_make(cuts, (m1_cut_scope){owner, 0}, ids, n + 1, CHUNK, bounds, M1_MAX_BOUNDS));
 	return m1_cuts_name(cuts, m1_cuts_at(cuts, n), ids);
 }
 

@@ -58,7 +58,8 @@ test_generate(void **state)
 					   .stops = {m1_slice_of("a"), m1_slice_of("bb")},
 					   .constraint = M1W_CONSTRAINT_CHOICES,
 					   .constraint_text = m1_slice_of("[\"x\"]"),
-					   .score_choices = 1};
+					   .score_choices = 1,
+					   .adapter = m1_slice_of("poet")};
 	m1w_generate out;
 	m1_buf payload = {0};
 	m1_error err;
@@ -84,6 +85,7 @@ test_generate(void **state)
 	assert_int_equal(out.constraint, M1W_CONSTRAINT_CHOICES);
 	assert_slice(out.constraint_text, in.constraint_text);
 	assert_int_equal(out.score_choices, 1);
+	assert_slice(out.adapter, in.adapter);
 	ASSERT_ONLY_WHOLE(generate, &payload);
 
 	in.n_stops = M1W_MAX_STOPS + 1;

@@ -204,6 +204,7 @@ cpu_close(m1b_backend *b)
 	m1b_cpu_attention_free(c);
 	m1b_cpu_moe_free(c);
 	m1b_cpu_learn_free(c);
+	m1b_cpu_adapters_free(c);
 	for (int i = 0; i < c->n_owned; i++)
 		free(c->owned[i]);
 	free(c->owned);
@@ -216,6 +217,7 @@ static const m1b_ops cpu_ops = {
 	.configure = configure,
 	.matrix = m1b_cpu_matrix,
 	.scratch = scratch,
+	.prepare_adapters = m1b_cpu_prepare_adapters,
 	.state_acquire = m1b_cpu_state_acquire,
 	.state_acquire_from = m1b_cpu_state_acquire_from,
 	.state_release = m1b_cpu_state_release,

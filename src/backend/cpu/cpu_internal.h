@@ -77,6 +77,11 @@ typedef struct m1b_cpu
 	char *q_memory; /* [max rows][q_row_bytes] quantized activations */
 	size_t q_row_bytes;
 
+	/* cpu_adapters.c */
+	float
+		*inner[M1B_MAX_PRODUCTS]; /* [max rows of any][max_rank]: what a product's a, or an expert's, makes of a row */
+	int max_rank;				  /* 0: no adapter can be used yet */
+
 	void **owned; /* scratch blocks, freed by close */
 	int n_owned;
 	int cap_owned;
@@ -111,6 +116,9 @@ m1_status m1b_cpu_product_configure(m1b_cpu *c, m1_error *err);
 void m1b_cpu_product_free(m1b_cpu *c);
 void m1b_cpu_linear(m1b_backend *b, const m1b_linear *p);
 
+/* How many rows a product may have at most. */
+size_t m1b_cpu_max_rows(const m1b_cpu *c);
+
 /* Rows of activations, and the same quantized where the weights need it. */
 typedef struct m1b_operand
 {
@@ -124,6 +132,21 @@ m1b_operand m1b_cpu_operand(m1b_cpu *c, const float *const *x, int n, const m1b_
 /* out[t][j] for rows [row0, row1) of the weight, row0 a multiple of M1B_PANEL_ROWS; single-threaded. */
 void m1b_cpu_product(const m1b_cpu *c, const m1b_matrix *weight, const m1b_operand *in, int row0, int row1,
 					 float *const *out);
+
+/* cpu_adapters.c */
+m1_status m1b_cpu_prepare_adapters(m1b_backend *b, int max_rank, m1_error *err);
+void m1b_cpu_adapters_free(m1b_cpu *c);
+/* inner = scale x a^T for n rows of x, which have cols columns; rows of inner are max_rank apart. Single-threaded. */
+void m1b_cpu_shrink(const m1b_cpu *c, const m1b_adapted *m, const float *const *x, int cols, int n, float *inner);
+/* out[t][j] += inner[t] b for n rows, `rows` apart, and j in [row0, row1): b is [rank, rows]. Single-threaded. */
+void m1b_cpu_expand(const m1b_cpu *c, const m1b_adapted *m, const float *inner, int rows, int n, int row0, int row1,
+					float *out);
+/* Fills inner for all products and rows that adapters add to. */
+void m1b_cpu_linear_shrink(m1b_cpu *c, const m1b_linear *p);
+/* Adds to rows [row0, row1) of a product what they add. */
+void m1b_cpu_linear_expand(const m1b_cpu *c, const m1b_linear *p, int product, int row0, int row1);
+/* The products whose weight an adapter replaces, for its rows. */
+void m1b_cpu_linear_replace(m1b_cpu *c, const m1b_linear *p);
 
 /* cpu_state.c */
 m1_status m1b_cpu_states_configure(m1b_cpu *c, m1_error *err);

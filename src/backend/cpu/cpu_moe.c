@@ -36,6 +36,7 @@ m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err)
 	w->order = calloc(pairs, sizeof *w->order);
 	w->x = calloc(pairs, sizeof *w->x);
 	w->q = calloc(pairs, sizeof *w->q);
+	w->run = calloc(pairs, sizeof *w->run);
 	w->hidden_rows = calloc(pairs, sizeof *w->hidden_rows);
 	w->up_rows = calloc(pairs, sizeof *w->up_rows);
 	w->out_rows = calloc(pairs, sizeof *w->out_rows);
@@ -43,8 +44,8 @@ m1b_cpu_moe_configure(m1b_cpu *c, m1_error *err)
 	w->up = calloc(pairs * (size_t) g->expert_width, sizeof *w->up);
 	w->out = calloc(pairs * (size_t) g->hidden, sizeof *w->out);
 	w->active = calloc((size_t) g->experts, sizeof *w->active);
-	if (!w->scores || !w->choice || !w->weight || !w->group || !w->order || !w->x || !w->q || !w->hidden_rows ||
-		!w->up_rows || !w->out_rows || !w->hidden || !w->up || !w->out || !w->active)
+	if (!w->scores || !w->choice || !w->weight || !w->group || !w->order || !w->x || !w->q || !w->run ||
+		!w->hidden_rows || !w->up_rows || !w->out_rows || !w->hidden || !w->up || !w->out || !w->active)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the experts' work space of %zu rows", pairs);
 	return M1_OK;
 }
@@ -63,6 +64,7 @@ m1b_cpu_moe_free(m1b_cpu *c)
 	free(w->order);
 	free(w->x);
 	free(w->q);
+	free(w->run);
 	free(w->hidden_rows);
 	free(w->up_rows);
 	free(w->out_rows);
@@ -118,7 +120,8 @@ route(m1b_cpu *c, const m1b_moe *p)
 	m1b_moe_work *w = c->moe;
 	const size_t pairs = (size_t) p->n * (size_t) p->top_k;
 	const bool replay = p->kept != NULL && p->kept->replay;
-	m1b_linear router = {.x = p->x, .n = p->n, .products = {{p->router, M1B_NONE, w->scores}}, .n_products = 1};
+	m1b_linear router = {
+		.x = p->x, .n = p->n, .products = {{p->router, M1B_NONE, w->scores}}, .n_products = 1, .adapters = p->adapters};
 
 	c->base.ops->linear(&c->base, &router);
 	if (replay)
@@ -183,6 +186,104 @@ multiply(const moe_job *job, const m1b_matrix *weight, int first, int n, int row
 	m1b_cpu_product(job->c, weight, &in, row0, row1, out + first);
 }
 
+/* ---- what adapters add ---- */
+
+/* Notes each pair's run, in sorted order. */
+static void
+find_runs(m1b_moe_work *w, const m1b_moe *p)
+{
+	const int pairs = p->n * p->top_k;
+
+	for (int i = 0; i < pairs && p->adapters.n > 0; i++)
+	{
+		const int token = w->order[i] / p->top_k;
+
+		w->run[i] = NULL;
+		for (int r = 0; r < p->adapters.n && p->adapters.list[r].row <= token; r++)
+			if (token < p->adapters.list[r].row + p->adapters.list[r].n)
+				w->run[i] = &p->adapters.list[r];
+	}
+}
+
+/* What the adapter of a pair adds to a matrix of its expert; NULL for nothing. */
+static const m1b_adapted *
+added(const m1b_moe_work *w, int pair, m1b_moe_matrix matrix, int expert)
+{
+	const m1b_adapted *m = w->run[pair] != NULL ? w->run[pair]->matrices[matrix] : NULL;
+
+	return m != NULL && m[expert].rank > 0 ? &m[expert] : NULL;
+}
+
+static float *
+inner_at(const m1b_cpu *c, int which, int pair)
+{
+	return c->inner[which] + (size_t) pair * (size_t) c->max_rank;
+}
+
+/* inner[which] of all pairs of one expert, those of an adapter at once. */
+static void
+shrink_expert(const moe_job *job, int expert, m1b_moe_matrix matrix, int cols, int which)
+{
+	const m1b_moe_work *w = job->c->moe;
+	const int end = w->group[expert + 1];
+
+	for (int i = w->group[expert], n; i < end; i += n)
+	{
+		const m1b_adapted *m = added(w, i, matrix, expert);
+
+		for (n = 1; i + n < end && w->run[i + n] == w->run[i]; n++)
+			;
+		if (m != NULL)
+			m1b_cpu_shrink(job->c, m, w->x + i, cols, n, inner_at(job->c, which, i));
+	}
+}
+
+static void
+shrink_up_piece(void *arg, int piece, int worker)
+{
+	const moe_job *job = arg;
+	const int expert = job->c->moe->active[piece];
+
+	(void) worker;
+	shrink_expert(job, expert, M1B_MOE_W1, job->p->w1->cols, 0);
+	shrink_expert(job, expert, M1B_MOE_W3, job->p->w3->cols, 1);
+}
+
+static void
+shrink_down_piece(void *arg, int piece, int worker)
+{
+	const moe_job *job = arg;
+
+	(void) worker;
+	shrink_expert(job, job->c->moe->active[piece], M1B_MOE_W2, job->p->w2->cols, 0);
+}
+
+static void
+shrink(moe_job *job, int cols, m1_pool_fn fn)
+{
+	if (job->p->adapters.n > 0)
+		m1b_cpu_loop(job->c, (double) job->p->n * job->p->top_k * cols * job->c->max_rank, job->c->moe->n_active, fn,
+					 job);
+}
+
+/* Adds to rows [row0, row1) of a product of an expert, which has them in all, with n pairs from `first` on. */
+static void
+expand(const moe_job *job, int expert, m1b_moe_matrix matrix, int rows, int first, int n, int row0, int row1,
+	   float **out, int which)
+{
+	if (job->p->adapters.n == 0)
+		return;
+	for (int i = first; i < first + n; i++)
+	{
+		const m1b_adapted *m = added(job->c->moe, i, matrix, expert);
+
+		if (m != NULL)
+			m1b_cpu_expand(job->c, m, inner_at(job->c, which, i), rows, 1, row0, row1, out[i]);
+	}
+}
+
+/* ---- experts ---- */
+
 static void
 keep_hidden(const moe_job *job, int i, int row0, int row1)
 {
@@ -201,11 +302,14 @@ up_piece(void *arg, int piece, int worker)
 	const moe_job *job = arg;
 	m1b_moe_work *w = job->c->moe;
 	int first, n, row0, row1;
-	int expert = piece_of(job, piece, job->p->w1->rows, &first, &n, &row0, &row1);
+	const int rows = job->p->w1->rows;
+	int expert = piece_of(job, piece, rows, &first, &n, &row0, &row1);
 
 	(void) worker;
 	multiply(job, &job->p->w1[expert], first, n, row0, row1, w->hidden_rows);
 	multiply(job, &job->p->w3[expert], first, n, row0, row1, w->up_rows);
+	expand(job, expert, M1B_MOE_W1, rows, first, n, row0, row1, w->hidden_rows, 0);
+	expand(job, expert, M1B_MOE_W3, rows, first, n, row0, row1, w->up_rows, 1);
 	for (int i = first; i < first + n; i++)
 	{
 		if (job->p->kept != NULL)
@@ -218,11 +322,13 @@ static void
 down_piece(void *arg, int piece, int worker)
 {
 	const moe_job *job = arg;
+	const int rows = job->p->w2->rows;
 	int first, n, row0, row1;
-	int expert = piece_of(job, piece, job->p->w2->rows, &first, &n, &row0, &row1);
+	int expert = piece_of(job, piece, rows, &first, &n, &row0, &row1);
 
 	(void) worker;
 	multiply(job, &job->p->w2[expert], first, n, row0, row1, job->c->moe->out_rows);
+	expand(job, expert, M1B_MOE_W2, rows, first, n, row0, row1, job->c->moe->out_rows, 0);
 }
 
 static void
@@ -284,12 +390,15 @@ m1b_cpu_moe(m1b_backend *b, const m1b_moe *p)
 		w->up_rows[i] = w->up + pair * width;
 		w->out_rows[i] = w->out + pair * d;
 	}
+	find_runs(w, p);
+	shrink(&job, p->w1->cols, shrink_up_piece);
 	run_experts(&job, p->w1->rows, up_piece);
 	for (int i = 0; i < pairs; i++)
 		w->x[i] = w->hidden_rows[i];
 	in = m1b_cpu_operand(c, w->x, pairs, (const m1b_matrix *[]){&p->w2[0]}, 1);
 	for (int i = 0; i < pairs; i++)
 		w->q[i] = in.q[i];
+	shrink(&job, p->w2->cols, shrink_down_piece);
 	run_experts(&job, p->w2->rows, down_piece);
 	m1b_cpu_loop(c, (double) pairs * p->w2->rows, p->n, combine_row, &job);
 }

@@ -16,6 +16,7 @@ typedef struct m1b_moe_work
 	int *order;			 /* [pairs] pairs sorted by expert */
 	const float **x;	 /* [pairs] rows of x, then of hidden, in sorted order */
 	void **q;			 /* [pairs] the same quantized */
+	const m1b_run **run; /* [pairs] in sorted order: the run that a pair's token is in, or NULL */
 	float **hidden_rows; /* [pairs] */
 	float **up_rows;	 /* [pairs] */
 	float **out_rows;	 /* [pairs] */

@@ -19,12 +19,18 @@ max_int(int a, int b)
 	return a > b ? a : b;
 }
 
+size_t
+m1b_cpu_max_rows(const m1b_cpu *c)
+{
+	return (size_t) max_int(2 * c->g.max_tokens, c->g.max_moe_pairs); /* twice: the head's second rows */
+}
+
 m1_status
 m1b_cpu_product_configure(m1b_cpu *c, m1_error *err)
 {
 	const m1b_geometry *g = &c->g;
 	const int columns = max_int(max_int(g->hidden, g->heads * g->head_dim), g->expert_width);
-	const size_t rows = (size_t) max_int(2 * g->max_tokens, g->max_moe_pairs); /* twice: the head's second rows */
+	const size_t rows = m1b_cpu_max_rows(c);
 
 	c->x_rows = calloc(rows, sizeof *c->x_rows);
 	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
@@ -170,6 +176,7 @@ linear_piece(void *arg, int piece, int worker)
 	m1b_cpu_product(job->c, weight, &job->in, row0, row1, out);
 	if (weight->use == M1B_USE_HEAD && m1b_is_integer(weight->type))
 		add_rest(job->c, weight, &job->in, row0, row1, out);
+	m1b_cpu_linear_expand(job->c, job->p, (int) (product - job->p->products), row0, row1);
 	if (product->activation == M1B_SILU)
 		for (int t = 0; t < job->p->n; t++)
 			job->c->k->silu(out[t] + row0, row1 - row0);
@@ -201,5 +208,7 @@ m1b_cpu_linear(m1b_backend *b, const m1b_linear *p)
 	for (int t = 0; t < p->n; t++)
 		c->x_rows[t] = p->x + (size_t) t * (size_t) columns;
 	job.in = m1b_cpu_operand(c, c->x_rows, p->n, weights, p->n_products);
+	m1b_cpu_linear_shrink(c, p);
 	m1b_cpu_loop(c, (double) p->n * rows * columns, job.first_piece[p->n_products], linear_piece, &job);
+	m1b_cpu_linear_replace(c, p);
 }
