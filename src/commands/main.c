@@ -28,6 +28,8 @@ static const cli_command commands[] = {
 	{"bench", M1_CLI_BENCH, m1_cmd_bench, "--model DIR", .summary = "speeds as JSON"},
 	{"quantize", M1_CLI_QUANTIZE, m1_cmd_quantize, "IN OUT.gguf", .summary = "any model as a GGUF file",
 	 .converts = true},
+	{"merge", M1_CLI_MERGE, m1_cmd_merge, "--model DIR --adapter DIR --out PATH",
+	 .summary = "a model with an adapter in its weights"},
 	{"tokenizer-train", M1_CLI_TOKENIZER_TRAIN, m1_cmd_tokenizer_train, "--data FILES --vocab-size N --out DIR",
 	 .summary = "tokenizer.json", .takes_files = true},
 	{"train", M1_CLI_TRAIN, m1_cmd_train, "--model DIR --data FILE.jsonl --out DIR", .summary = "a trained model",

@@ -147,8 +147,9 @@ static const option_row rows[] = {
 	{"log", "FILE", TEXT, AT(log_file), M1_CLI_TRAIN,
 	 .help = "where a line of JSON for each step is added (default: stdout)"},
 
-	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | LEARNING,
-	 .help = "logits: the file that they go to; tokenizer-train, train: the folder"},
+	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | M1_CLI_MERGE | LEARNING,
+	 .help = "logits: the file that they go to; tokenizer-train, train: the folder; merge: a folder, or\n"
+			 "a file whose name ends in .gguf"},
 	{"decode", NULL, FLAG, AT(decode), M1_CLI_LOGITS, .help = "feed one token a step instead of prefilling"},
 
 	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
@@ -157,23 +158,26 @@ static const option_row rows[] = {
 	 .least = 1},
 	{"context", "LIST", SIZES, AT(context), M1_CLI_BENCH, .help = "also the time of a decoded token after so many"},
 
-	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE | LEARNING, .help = "replace what exists"},
+	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE | M1_CLI_MERGE | LEARNING,
+	 .help = "replace what exists; merge: only a file"},
 
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
 
-	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
+	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
 	 .help = "a checkpoint folder or a GGUF file"},
-	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE,
+	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE,
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
-			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only",
+			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only;\n"
+			 "for merge into a .gguf: stored (default), q8_0 or q4",
 	 .given = AT(weight_format_given)},
-	{"adapter", "[NAME=]DIR", TEXTS, AT(adapters), MODEL,
+	{"adapter", "[NAME=]DIR", TEXTS, AT(adapters), MODEL | M1_CLI_MERGE,
 	 .help = "a LoRA adapter in PEFT's format, which requests use by its name (default: that of\n"
 			 "the folder); only serve takes several",
 	 .most = M1_CLI_MAX_TEXTS},
 	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
 	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
-	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_TRAIN, .help = "0 = all cores (default)"},
+	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
+	 .help = "0 = all cores (default)"},
 	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN,
 	 .help = "tokens of one sequence; 0 = the model's own (default)"},
 	{"max-requests", "N", INTEGER, AT(max_requests), ENGINE, .help = "sequences in one batch (default 1)", .least = 1},

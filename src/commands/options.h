@@ -26,7 +26,8 @@ typedef enum m1_cli_takers
 	M1_CLI_SERVE = 32,
 	M1_CLI_TOKENIZER_TRAIN = 64,
 	M1_CLI_TRAIN = 128,
-	M1_CLI_ALL = 255,
+	M1_CLI_MERGE = 256,
+	M1_CLI_ALL = 511,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -89,7 +90,7 @@ typedef struct m1_cli
 	bool force; /* also tokenizer-train, train */
 
 	/* logits */
-	const char *out_file; /* also quantize; a folder for tokenizer-train and train */
+	const char *out_file; /* also merge, quantize; a folder for tokenizer-train and train */
 	bool decode;		  /* one token a step */
 
 	/* tokenize */

@@ -25,4 +25,7 @@ typedef struct m1_adapter_base
 
 m1_status m1_adapter_load(const char *dir, const m1_adapter_base *base, m1_adapter **out, m1_error *err);
 
+/* Writes both files into the folder, which must exist; each replaces the one that was there only when it is whole. */
+m1_status m1_adapter_save(const m1_adapter *a, const char *dir, const m1_adapter_base *base, m1_error *err);
+
 #endif

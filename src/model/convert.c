@@ -8,6 +8,7 @@
 #include "files/gguf_writer.h"
 #include "files/jsonfile.h"
 #include "files/mapped.h"
+#include "model/adapter_files.h"
 #include "model/config_internal.h"
 #include "model/digest.h"
 #include "model/source.h"
@@ -32,6 +33,7 @@ typedef struct converter
 	m1_config config;
 	m1_tokenizer *tokenizer; /* NULL: the model has none */
 	m1_checkpoint *checkpoint;
+	m1_adapter *adapter; /* NULL: nothing is merged */
 	m1_quantizer *quantizer;
 	m1_gguf_writer *writer;
 	item *items;
@@ -65,6 +67,26 @@ refuse_fp8(const char *tensor, m1_error *err)
 	return M1_E_UNSUPPORTED;
 }
 
+/* What the adapter makes of a weight, or NULL. */
+static const m1_adapter_target *
+change_of(const converter *c, m1_role role, int layer, int expert)
+{
+	return c->adapter != NULL ? m1_adapter_find(c->adapter, role, layer, expert) : NULL;
+}
+
+/* A tensor that the adapter changes is written anew. */
+static m1_status
+check_changed(const converter *c, const item *it, const m1_weight *w, m1_error *err)
+{
+	if (c->adapter == NULL || m1_adapter_change(c->adapter, it->role, it->layer) == NULL ||
+		m1_quantizer_makes(it->type))
+		return M1_OK;
+	m1_fail(err, M1_E_UNSUPPORTED, "an adapter cannot be merged into tensor \"%s\"", w->name);
+	m1_error_detail(err, "It is %s, which this version reads and does not make.", m1b_dtype_name(w->type));
+	m1_error_hint(err, "Merge the adapter into the original, then quantize.");
+	return M1_E_UNSUPPORTED;
+}
+
 static m1_status
 plan_tensor(converter *c, m1_role role, int layer, m1_error *err)
 {
@@ -93,7 +115,14 @@ plan_tensor(converter *c, m1_role role, int layer, m1_error *err)
 		it->type = type;
 		c->progress.total += w.bytes;
 	}
-	return M1_OK;
+	return check_changed(c, it, &w, err);
+}
+
+/* A tied head is the embedding, unless the adapter makes it another. */
+static bool
+has_head(const converter *c)
+{
+	return !c->config.tied_head || change_of(c, M1_ROLE_HEAD, 0, 0) != NULL;
 }
 
 static m1_status
@@ -113,7 +142,7 @@ plan(converter *c, m1_error *err)
 		for (int i = 0, n = m1_roles_of_layer(&c->config, layer, roles); i < n; i++)
 			if ((status = plan_tensor(c, roles[i], layer, err)) != M1_OK)
 				return status;
-	if ((status = plan_tensor(c, M1_ROLE_FINAL_NORM, 0, err)) != M1_OK || c->config.tied_head)
+	if ((status = plan_tensor(c, M1_ROLE_FINAL_NORM, 0, err)) != M1_OK || !has_head(c))
 		return status;
 	return plan_tensor(c, M1_ROLE_HEAD, 0, err);
 }
@@ -163,13 +192,16 @@ write_chat_template(converter *c, m1_error *err)
 	return M1_OK;
 }
 
+/* What is merged is a model of its own, whose digest its numbers tell. */
 static m1_status
 write_digest(converter *c, m1_error *err)
 {
 	char digest[M1_DIGEST_SIZE];
-	m1_status status = m1_digest(c->source, &c->config, c->checkpoint, digest, err);
+	m1_status status;
 
-	if (status == M1_OK)
+	if (c->adapter != NULL)
+		return M1_OK;
+	if ((status = m1_digest(c->source, &c->config, c->checkpoint, digest, err)) == M1_OK)
 		m1_gguf_write_text(c->writer, M1_DIGEST_KEY, m1_slice_of(digest));
 	return status;
 }
@@ -244,7 +276,8 @@ reserve_chunk(converter *c, size_t bytes, m1_error *err)
 
 /* Some rows: read, converted unless the type stays, written, and forgotten. */
 static m1_status
-write_rows(converter *c, const m1_weight *w, int first, int n, m1b_dtype type, m1_error *err)
+write_rows(converter *c, const m1_weight *w, const m1_adapter_target *change, int first, int n, m1b_dtype type,
+		   m1_error *err)
 {
 	const size_t width = (size_t) (w->cols > 0 ? w->cols : w->rows);
 	const size_t row_bytes = m1b_bytes(w->type, width);
@@ -253,17 +286,17 @@ write_rows(converter *c, const m1_weight *w, int first, int n, m1b_dtype type, m
 	const size_t to_bytes = (size_t) n * m1b_bytes(type, width);
 	m1_status status = M1_OK;
 
-	if (type == w->type)
+	if (type == w->type && change == NULL)
 		status = m1_gguf_writer_data(c->writer, from, from_bytes, err);
 	else if ((status = reserve_chunk(c, to_bytes, err)) == M1_OK &&
-			 (status = m1_quantizer_run(c->quantizer, w, first, n, type, c->chunk, err)) == M1_OK)
+			 (status = m1_quantizer_run(c->quantizer, w, change, first, n, type, c->chunk, err)) == M1_OK)
 		status = m1_gguf_writer_data(c->writer, c->chunk, to_bytes, err);
 	m1_mapped_drop(from, from_bytes);
 	return status == M1_OK ? advance(c, from_bytes, err) : status;
 }
 
 static m1_status
-write_weight(converter *c, const m1_weight *w, m1b_dtype type, m1_error *err)
+write_weight(converter *c, const m1_weight *w, const m1_adapter_target *change, m1b_dtype type, m1_error *err)
 {
 	const int rows = w->cols > 0 ? w->rows : 1;
 	const size_t row_bytes = w->bytes / (size_t) rows;
@@ -273,7 +306,7 @@ write_weight(converter *c, const m1_weight *w, m1b_dtype type, m1_error *err)
 	m1_mapped_expect(w->data, w->bytes);
 	for (int r = 0; r < rows; r += step)
 	{
-		m1_status status = write_rows(c, w, r, rows - r < step ? rows - r : step, type, err);
+		m1_status status = write_rows(c, w, change, r, rows - r < step ? rows - r : step, type, err);
 
 		if (status != M1_OK)
 			return status;
@@ -295,7 +328,7 @@ write_data(converter *c, m1_error *err)
 			m1_weight w;
 
 			if ((status = m1_role_find(it->role, c->checkpoint, &c->config, it->layer, e, &w, err)) != M1_OK ||
-				(status = write_weight(c, &w, it->type, err)) != M1_OK)
+				(status = write_weight(c, &w, change_of(c, it->role, it->layer, e), it->type, err)) != M1_OK)
 				return status;
 		}
 	}
@@ -315,7 +348,11 @@ open_input(converter *c, m1_error *err)
 	status = m1_source_tokenizer(c->source, c->config.vocab_size, &c->tokenizer, err);
 	if (status != M1_OK && status != M1_E_NOT_FOUND)
 		return status;
-	return m1_source_checkpoint(c->source, &c->checkpoint, err);
+	if ((status = m1_source_checkpoint(c->source, &c->checkpoint, err)) != M1_OK || c->o->adapter == NULL)
+		return status;
+	return m1_adapter_load(c->o->adapter,
+						   &(m1_adapter_base){.source = c->source, .config = &c->config, .checkpoint = c->checkpoint},
+						   &c->adapter, err);
 }
 
 static m1_status
@@ -342,6 +379,7 @@ m1_convert(const m1_convert_options *options, m1_error *err)
 
 	m1_gguf_writer_free(c.writer);
 	m1_quantizer_free(c.quantizer);
+	m1_adapter_free(c.adapter);
 	m1_checkpoint_close(c.checkpoint);
 	m1_tokenizer_close(c.tokenizer);
 	m1_source_close(c.source);

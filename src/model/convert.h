@@ -18,11 +18,13 @@ typedef struct m1_convert_progress
 
 typedef struct m1_convert_options
 {
-	const char *in;	 /* path of a model */
-	const char *out; /* path of the file to write */
-	bool replace;	 /* an existing file */
+	const char *in;		 /* path of a model */
+	const char *out;	 /* path of the file to write */
+	const char *adapter; /* folder of one that is merged into the weights; NULL for none */
+	bool replace;		 /* an existing file */
 	m1_weight_format format;
-	int threads; /* 0 = all cores */
+	int threads;		  /* 0 = all cores */
+	uint64_t shard_bytes; /* of each file of a folder, about; 0 = 5 GB. The converter writes one file */
 	/* Called often; false ends the work with M1_E_CANCELLED. May be NULL. */
 	bool (*progress)(void *context, const m1_convert_progress *p);
 	void *context;

@@ -86,7 +86,7 @@ load_adapters(m1_model *m, const m1_model_options *o, m1_error *err)
 	if (m->backend->ops->prepare_adapters == NULL)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "adapters cannot be used on a GPU yet");
-		m1_error_hint(err, "Use {device} cpu.");
+		m1_error_hint(err, "Merge the adapter into the model, or use {device} cpu.");
 		return M1_E_UNSUPPORTED;
 	}
 	if ((m->adapters = calloc((size_t) o->n_adapters, sizeof *m->adapters)) == NULL)

@@ -13,7 +13,7 @@
 struct m1_quantizer
 {
 	m1_pool *pool;
-	float **rows; /* [threads][cap] */
+	float **rows; /* [threads][2 * cap]: a row as floats, and as it was stored */
 	size_t cap;
 };
 
@@ -93,7 +93,7 @@ reserve_rows(m1_quantizer *q, size_t width, m1_error *err)
 	for (int i = 0; i < m1_pool_size(q->pool); i++)
 	{
 		free(q->rows[i]);
-		q->rows[i] = malloc(width * sizeof **q->rows);
+		q->rows[i] = malloc(2 * width * sizeof **q->rows);
 		if (q->rows[i] == NULL)
 		{
 			q->cap = 0;
@@ -102,6 +102,12 @@ reserve_rows(m1_quantizer *q, size_t width, m1_error *err)
 	}
 	q->cap = width;
 	return M1_OK;
+}
+
+bool
+m1_quantizer_makes(m1b_dtype type)
+{
+	return type == M1B_F32 || type == M1B_F16 || type == M1B_BF16 || m1b_can_quantize(type);
 }
 
 typedef enum fault
@@ -115,6 +121,7 @@ typedef struct job
 {
 	m1_quantizer *q;
 	const m1_weight *w;
+	const m1_adapter_target *change;
 	int first; /* row of w */
 	char *to;
 	m1b_dtype to_type;
@@ -123,20 +130,6 @@ typedef struct job
 	int rows_per_piece;
 	atomic_int fault; /* that some value has */
 } job;
-
-/* By way of floats. */
-static fault
-convert_row(const job *j, int row, int worker, char *to)
-{
-	float *x = j->q->rows[worker];
-
-	m1b_dequantize(j->w->type, (const char *) j->w->data + (size_t) row * m1b_bytes(j->w->type, j->width), j->width, x);
-	if (j->to_type == M1B_F32)
-		memcpy(to, x, j->width * sizeof *x);
-	else if (!m1b_quantize(j->to_type, x, j->width, to))
-		return FAULT_VALUE;
-	return FAULT_NONE;
-}
 
 /* From numbers and scales that are apart. */
 static fault
@@ -152,6 +145,57 @@ join_row(const job *j, int row, char *to)
 	return bad_scale ? FAULT_SCALE : FAULT_VALUE;
 }
 
+/* room: for a row of any type */
+static fault
+read_row(const job *j, int row, float *x, char *room)
+{
+	if (j->w->scales == NULL)
+	{
+		m1b_dequantize(j->w->type, (const char *) j->w->data + (size_t) row * m1b_bytes(j->w->type, j->width), j->width,
+					   x);
+		return FAULT_NONE;
+	}
+	else
+	{
+		const fault found = join_row(j, row, room);
+
+		if (found == FAULT_NONE)
+			m1b_dequantize(M1B_F8_E4M3, room, j->width, x);
+		return found;
+	}
+}
+
+static fault
+write_row(const job *j, const float *x, char *to)
+{
+	if (j->to_type == M1B_F32)
+		memcpy(to, x, j->width * sizeof *x);
+	else if (j->to_type == M1B_BF16 || j->to_type == M1B_F16)
+		for (size_t i = 0; i < j->width; i++)
+		{
+			const uint16_t rounded = j->to_type == M1B_BF16 ? m1b_float_to_bf16(x[i]) : m1b_float_to_half(x[i]);
+
+			memcpy(to + i * sizeof rounded, &rounded, sizeof rounded);
+		}
+	else if (!m1b_quantize(j->to_type, x, j->width, to))
+		return FAULT_VALUE;
+	return FAULT_NONE;
+}
+
+/* By way of floats. */
+static fault
+convert_row(const job *j, int row, int worker, char *to)
+{
+	float *x = j->q->rows[worker];
+	const fault found = read_row(j, row, x, (char *) (x + j->width));
+
+	if (found != FAULT_NONE)
+		return found;
+	if (j->change != NULL)
+		m1_adapter_apply(j->change, row, 1, x);
+	return write_row(j, x, to);
+}
+
 static void
 convert_piece(void *arg, int piece, int worker)
 {
@@ -162,7 +206,8 @@ convert_piece(void *arg, int piece, int worker)
 	{
 		char *to = j->to + (size_t) r * m1b_bytes(j->to_type, j->width);
 		const int row = j->first + r;
-		const fault found = j->w->scales != NULL ? join_row(j, row, to) : convert_row(j, row, worker, to);
+		const bool joins = j->w->scales != NULL && j->change == NULL && j->to_type == M1B_F8_E4M3;
+		const fault found = joins ? join_row(j, row, to) : convert_row(j, row, worker, to);
 
 		if (found != FAULT_NONE)
 			atomic_store(&j->fault, found);
@@ -185,10 +230,11 @@ refuse(const job *j, fault found, m1_error *err)
 }
 
 m1_status
-m1_quantizer_run(m1_quantizer *q, const m1_weight *w, int first, int n, m1b_dtype to, void *out, m1_error *err)
+m1_quantizer_run(m1_quantizer *q, const m1_weight *w, const m1_adapter_target *change, int first, int n, m1b_dtype to,
+				 void *out, m1_error *err)
 {
 	const size_t width = (size_t) (w->cols > 0 ? w->cols : w->rows);
-	job j = {.q = q, .w = w, .first = first, .to = out, .to_type = to, .width = width, .rows = n};
+	job j = {.q = q, .w = w, .change = change, .first = first, .to = out, .to_type = to, .width = width, .rows = n};
 	m1_status status = reserve_rows(q, width, err);
 
 	if (status != M1_OK)

@@ -6,7 +6,7 @@
 #ifndef M1_MODEL_QUANTIZE_H
 #define M1_MODEL_QUANTIZE_H
 
-#include "model/roles.h"
+#include "model/adapter.h"
 
 /* What becomes of the large matrices of a checkpoint that has them as floats. */
 typedef enum m1_weight_format
@@ -32,11 +32,15 @@ typedef struct m1_quantizer m1_quantizer;
 m1_status m1_quantizer_create(int threads, m1_quantizer **out, m1_error *err);
 void m1_quantizer_free(m1_quantizer *q);
 
+/* Whether m1_quantizer_run makes this type. */
+bool m1_quantizer_makes(m1b_dtype type);
+
 /*
- * Writes rows [first, first + n) of the weight (a vector has one row) as type `to`: F32 or one that m1b_can_quantize.
- * One whose scales are apart only gets them into its blocks. M1_E_CORRUPT names the tensor with a value that cannot be.
+ * Writes rows [first, first + n) of the weight (a vector has one row) as type `to`: F32, F16, BF16, or one that
+ * m1b_can_quantize. change: what an adapter makes of the weight; NULL: it stays what it is, and one whose scales are
+ * apart only gets them into its blocks, as F8_E4M3. M1_E_CORRUPT names the tensor with a value that cannot be.
  */
-m1_status m1_quantizer_run(m1_quantizer *q, const m1_weight *weight, int first, int n, m1b_dtype to, void *out,
-						   m1_error *err);
+m1_status m1_quantizer_run(m1_quantizer *q, const m1_weight *weight, const m1_adapter_target *change, int first, int n,
+						   m1b_dtype to, void *out, m1_error *err);
 
 #endif

@@ -76,7 +76,7 @@ prepare(loader *l, m1_role role, const m1_weight *stored)
 		return w;
 	}
 	m1_mapped_expect(stored->data, stored->bytes);
-	l->status = m1_quantizer_run(l->quantizer, stored, 0, w.rows, w.type, l->staging, l->err);
+	l->status = m1_quantizer_run(l->quantizer, stored, NULL, 0, w.rows, w.type, l->staging, l->err);
 	w.data = l->staging;
 	return w;
 }

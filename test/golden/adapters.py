@@ -2,8 +2,8 @@
 """Adapters through the engine's command line, against arithmetic of this file's own.
 
 adapters.py ENGINE: writes LoRA adapters as PEFT does for a test checkpoint, adds them to its weights here, and compares
-the logits of the model with the adapter with those of the weights that were made here. Prints a line "ok ..." or
-"not ok ..." per case, and "done" at the end. Standard library only.
+the logits of the model with the adapter, of the weights that were made here, and of those that `merge` makes. Prints a
+line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
 """
 import array
 import json
@@ -127,6 +127,12 @@ def check(engine, name, config, base, folder, ids):
         if variant[:1] != ["--isa"] or has_isa(variant[1]):
             compare(f"adapter of {name} {' '.join(variant)}".strip(),
                     logits(engine, MODEL, ids, out, ["--adapter", adapter, *variant]), want)
+    for form in ("merged", "merged.gguf"):
+        path = os.path.join(folder, form)
+        run = run_engine([engine, "merge", "--model", MODEL, "--adapter", adapter, "--out", path])
+        report(run.returncode == 0, f"adapter of {name}: {form}", run.stderr.strip())
+        if run.returncode == 0:
+            compare(f"adapter of {name}: logits, {form}", logits(engine, path, ids, out, []), want)
 
 
 def main():

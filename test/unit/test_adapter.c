@@ -1,5 +1,6 @@
 /*
- * test_adapter.c - adapters: the operations against plain arithmetic, on every instruction set; rows of several adapters in one batch; the format's errors, one by one.
+ * test_adapter.c - adapters: the operations against plain arithmetic, on every instruction set; what they make of a
+ * model against merged weights; rows of several adapters in one batch; the format's errors, one by one.
  */
 #define _GNU_SOURCE /* realpath, symlink */
 #include "adapter_testing.h"
@@ -10,7 +11,7 @@
 #include "model/adapter_files.h"
 #include "model/digest.h"
 #include "model/forward.h"
-#include "model/convert.h"
+#include "model/merge.h"
 #include "model/state.h"
 
 #define FOLDER TEST_BUILD "/adapter"
@@ -256,6 +257,62 @@ remove_folder(const char *folder)
 
 	snprintf(command, sizeof command, "rm -rf '%s'", folder);
 	assert_int_equal(system(command), 0);
+}
+
+static float *
+logits_at(const char *path, m1_weight_format format)
+{
+	m1_model *m = open_model(path, format, NULL, 0);
+	float *logits = logits_of(m, 0);
+
+	m1_model_close(m);
+	return logits;
+}
+
+/* Served with the model, and merged into a folder of several files and into a GGUF file, an adapter gives one result. */
+static void
+check_merged(const char *model, double tolerance)
+{
+	const adapter_spec a = everything(FOLDER, model, 1);
+	const m1_adapter_option adapter = {"a", FOLDER};
+	const char *const outs[] = {TEST_BUILD "/adapter_merged", TEST_BUILD "/adapter_merged.gguf"};
+	m1_model *m;
+	float *base, *served;
+	size_t n;
+	m1_error err;
+
+	write_adapter(&a);
+	m = open_model(model, M1_WEIGHTS_STORED, &adapter, 1);
+	n = (size_t) TOKENS * (size_t) m->config.vocab_size;
+	base = logits_of(m, 0);
+	served = logits_of(m, 1);
+	m1_model_close(m);
+	assert_true(distance(served, base, n) > 0.05);
+	for (int i = 0; i < 2; i++)
+	{
+		const m1_convert_options options = {
+			.in = model, .out = outs[i], .adapter = FOLDER, .replace = true, .threads = 2, .shard_bytes = 200000};
+		float *merged;
+
+		remove_folder(outs[i]);
+		assert_ok(m1_merge(&options, &err));
+		merged = logits_at(outs[i], M1_WEIGHTS_STORED);
+		if (!(distance(served, merged, n) < tolerance))
+			fail_msg("%s of %s: %g", outs[i], model, distance(served, merged, n));
+		free(merged);
+	}
+	free(base);
+	free(served);
+}
+
+static void
+test_merged(void **state)
+{
+	(void) state;
+	check_merged(TINY, 2e-5);
+	check_merged("test/checkpoints/tiny-odd", 2e-5); /* with a tied head, which comes apart */
+	check_merged("test/checkpoints/tiny-bf16-sharded", 5e-2);
+	check_merged(MODEL, 5e-2);
 }
 
 /* ---- one batch ---- */
@@ -651,14 +708,180 @@ test_digest(void **state)
 	m1_buf_free(&config);
 }
 
+static void
+assert_same_targets(const m1_adapter *a, const m1_adapter *b)
+{
+	int n, m;
+	const m1_adapter_target *x = m1_adapter_targets(a, &n);
+	const m1_adapter_target *y = m1_adapter_targets(b, &m);
+
+	assert_int_equal(n, m);
+	assert_int_equal(m1_adapter_bytes(a), m1_adapter_bytes(b));
+	for (int i = 0; i < n; i++, x++, y++)
+	{
+		assert_true(x->role == y->role && x->layer == y->layer && x->expert == y->expert && x->rank == y->rank);
+		assert_true(x->scale == y->scale);
+		if (x->rank > 0)
+		{
+			assert_memory_equal(x->a, y->a, (size_t) (x->rank * x->cols) * sizeof *x->a);
+			assert_memory_equal(x->b, y->b, (size_t) (x->rank * x->rows) * sizeof *x->b);
+		}
+		assert_int_equal(x->whole == NULL, y->whole == NULL);
+		if (x->whole != NULL)
+			assert_memory_equal(x->whole, y->whole, (size_t) (x->rows * x->cols) * sizeof *x->whole);
+	}
+}
+
+/* What is written is read again, with the digest of its base; on another base it is refused. */
+static void
+check_saved(const m1_adapter *a, base *b)
+{
+	m1_adapter *again;
+	base other;
+	m1_error err;
+
+	remove_folder(FOLDER "_saved");
+	assert_int_equal(mkdir(FOLDER "_saved", 0777), 0);
+	assert_ok(m1_adapter_save(a, FOLDER "_saved", &b->as, &err));
+	assert_ok(m1_adapter_load(FOLDER "_saved", &b->as, &again, &err));
+	assert_same_targets(a, again);
+	m1_adapter_free(again);
+	open_base("test/checkpoints/tiny-odd", &other);
+	assert_int_equal(m1_adapter_load(FOLDER "_saved", &other.as, &again, &err), M1_E_INVALID_ARGUMENT);
+	close_base(&other);
+}
+
+static void
+test_saved(void **state)
+{
+	adapter_spec a = everything(FOLDER, TINY, 3);
+	m1_adapter *loaded;
+	base b;
+	m1_error err;
+
+	(void) state;
+	open_base(TINY, &b);
+	write_adapter(&a);
+	assert_ok(m1_adapter_load(FOLDER, &b.as, &loaded, &err));
+	check_saved(loaded, &b);
+	m1_adapter_free(loaded);
+	/* ranks that differ within a role, and a role of which only some are there */
+	a.config = "{\"peft_type\": \"LORA\", \"r\": 6, \"lora_alpha\": 7,"
+			   "\"target_modules\": [\"qkv_proj\"], \"layers_to_transform\": [1, 4], \"modules_to_save\": []}";
+	memset(a.rank, 0, sizeof a.rank);
+	a.rank[M1_ROLE_QKV] = 6;
+	a.router = false;
+	a.layers = 1 << 1 | 1 << 4;
+	write_adapter(&a);
+	assert_ok(m1_adapter_load(FOLDER, &b.as, &loaded, &err));
+	m1_adapter_targets(loaded, &(int){0})->scale = 0.5f;
+	check_saved(loaded, &b);
+	m1_adapter_free(loaded);
+	close_base(&b);
+}
+
+/* A new adapter changes nothing but is there: B is 0, and the router the base's. */
+static void
+test_new(void **state)
+{
+	m1_adapter_plan plan = m1_adapter_default_plan();
+	const m1_adapter_option adapter = {"new", FOLDER "_saved"};
+	const m1_adapter_target *targets;
+	m1_adapter *a;
+	m1_model *m;
+	float *base_logits, *logits;
+	base b;
+	int n;
+	m1_error err;
+
+	(void) state;
+	open_base(MODEL, &b);
+	assert_ok(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err));
+	/* as many as shared facts have it: 8064 of attention for each rank, 49152 of experts, 8192 of the router */
+	assert_int_equal(m1_adapter_bytes(a), sizeof(float) * (16 * 8064 + 49152 + 8192));
+	targets = m1_adapter_targets(a, &n);
+	assert_true(targets->a[0] != targets->a[1] && fabsf(targets->a[0]) <= 1 / sqrtf((float) targets->cols));
+	check_saved(a, &b);
+	m1_adapter_free(a);
+	close_base(&b);
+	m = open_model(MODEL, M1_WEIGHTS_STORED, &adapter, 1);
+	base_logits = logits_of(m, 0);
+	logits = logits_of(m, 1);
+	assert_true(distance(logits, base_logits, (size_t) TOKENS * (size_t) m->config.vocab_size) < 1e-6);
+	m1_model_close(m);
+	free(base_logits);
+	free(logits);
+	plan.attention_rank = -1;
+	open_base(MODEL, &b);
+	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);
+	plan = (m1_adapter_plan){.alpha = 1.0f};
+	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);
+	close_base(&b);
+}
+
+/* ---- merging ---- */
+
+static void
+assert_not_merged(m1_convert_options options, m1_status code, const char *message)
+{
+	m1_error err;
+
+	options.threads = 1;
+	assert_int_equal(m1_merge(&options, &err), code);
+	if (strstr(err.message, message) == NULL)
+		fail_msg("\"%s\" instead of \"%s\"", err.message, message);
+	if (options.out != NULL && strcmp(options.out, FOLDER) != 0)
+		assert_int_not_equal(access(options.out, F_OK), 0);
+}
+
+static bool
+stop(void *context, const m1_convert_progress *p)
+{
+	(void) context;
+	return p->done < p->total / 2;
+}
+
+static void
+test_not_merged(void **state)
+{
+	const adapter_spec a = everything(FOLDER, TINY, 1);
+	const char *out = TEST_BUILD "/adapter_none";
+	const m1_convert_options gguf = {
+		.in = TINY, .out = FOLDER ".gguf", .replace = true, .format = M1_WEIGHTS_STORED, .threads = 1};
+	m1_error err;
+
+	(void) state;
+	write_adapter(&a);
+	remove_folder(out);
+	assert_ok(m1_convert(&gguf, &err));
+	assert_not_merged((m1_convert_options){.in = TINY, .out = FOLDER, .adapter = FOLDER}, M1_E_INVALID_ARGUMENT,
+					  "exists already");
+	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = FOLDER, .format = M1_WEIGHTS_Q8_0},
+					  M1_E_INVALID_ARGUMENT, "a folder keeps weights");
+	assert_not_merged((m1_convert_options){.in = FOLDER ".gguf", .out = out, .adapter = FOLDER}, M1_E_INVALID_ARGUMENT,
+					  "a GGUF file cannot be merged into a folder");
+	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = TINY}, M1_E_NOT_FOUND, "adapter_config");
+	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = FOLDER, .progress = stop}, M1_E_CANCELLED,
+					  "was not written");
+	assert_not_merged((m1_convert_options){.in = TINY, .out = "/nowhere/at/all", .adapter = FOLDER}, M1_E_IO,
+					  "could not create");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_linear),			cmocka_unit_test(test_mixed_batch),
-		cmocka_unit_test(test_quantized_base),	cmocka_unit_test(test_refused_tensors),
-		cmocka_unit_test(test_refused_configs), cmocka_unit_test(test_accepted_configs),
+		cmocka_unit_test(test_linear),
+		cmocka_unit_test(test_merged),
+		cmocka_unit_test(test_mixed_batch),
+		cmocka_unit_test(test_quantized_base),
+		cmocka_unit_test(test_refused_tensors),
+		cmocka_unit_test(test_refused_configs),
+		cmocka_unit_test(test_accepted_configs),
 		cmocka_unit_test(test_digest),
+		cmocka_unit_test(test_saved),
+		cmocka_unit_test(test_new),
+		cmocka_unit_test(test_not_merged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

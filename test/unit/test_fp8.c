@@ -3,7 +3,7 @@
  * same numbers give as F32, to the bit; and every way in which numbers, scales and config do not belong together is one
  * error that names the place.
  */
-#include "testing.h"
+#include "adapter_testing.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -15,9 +15,9 @@
 
 #include "blocks/blocks.h"
 #include "base/buf.h"
-#include "model/convert.h"
 #include "model/digest.h"
 #include "model/forward.h"
+#include "model/merge.h"
 #include "model/model.h"
 
 #define DIR TEST_BUILD "/test_fp8"
@@ -433,13 +433,66 @@ test_digest(void **state)
 	assert_string_equal(got, want);
 }
 
+static m1_status
+last_logits(const char *path, const m1_adapter_option *adapter, float logits[VOCAB], m1_error *err)
+{
+	const m1_model_options options = {.path = path,
+									  .device = "cpu",
+									  .threads = 1,
+									  .max_sequences = 1,
+									  .max_batch_tokens = 16,
+									  .max_context = 64,
+									  .adapters = adapter,
+									  .n_adapters = adapter != NULL};
+	const int32_t tokens[3] = {1, 63, 5};
+	const int last = 2;
+	m1b_segment segment = {.n_tokens = 3, .adapter = options.n_adapters};
+	m1b_batch batch = {.tokens = tokens, .n_tokens = 3, .segments = &segment, .n_segments = 1};
+	m1_model *m;
+	m1_status status = m1_model_open(&options, &m, err);
+
+	if (status != M1_OK)
+		return status;
+	assert_non_null(segment.state = m->backend->ops->state_acquire(m->backend, 3));
+	status = m1_forward(m, &batch, &last, 1, logits, err);
+	m1_model_close(m);
+	return status;
+}
+
+/* Merged, all of it is BF16: the numbers of fp8 are held by that, and those that the adapter changes are rounded. */
+static void
+test_merge(void **state)
+{
+	const adapter_spec a = {.folder = DIR "/adapter",
+							.model = DIR,
+							.config = "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 3,"
+									  "\"target_modules\": [\"qkv_proj\", \"w2\"]}",
+							.rank = {[M1_ROLE_QKV] = 3, [M1_ROLE_W2] = 3}};
+	const m1_adapter_option adapter = {"a", a.folder};
+	const m1_convert_options options = {.in = DIR, .out = DIR "/merged", .adapter = a.folder, .threads = 1};
+	float base[VOCAB], served[VOCAB], merged[VOCAB];
+	m1_error err;
+
+	(void) state;
+	write_checkpoint(&(writer){.form = FORM_FP8}, CONFIG(BLOCKS));
+	write_adapter(&a);
+	assert_int_equal(system("rm -rf " DIR "/merged"), 0);
+	assert_ok(m1_merge(&options, &err));
+	assert_ok(last_logits(DIR, NULL, base, &err));
+	assert_ok(last_logits(DIR, &adapter, served, &err));
+	assert_ok(last_logits(DIR "/merged", NULL, merged, &err));
+	for (int i = 0; i < VOCAB; i++)
+		assert_true(fabsf(merged[i] - served[i]) < 0.05f);
+	assert_true(fabsf(base[0] - served[0]) + fabsf(base[1] - served[1]) > 0.1f);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_digest), cmocka_unit_test(test_as_the_floats), cmocka_unit_test(test_on_load),
-		cmocka_unit_test(test_scales), cmocka_unit_test(test_config),		 cmocka_unit_test(test_places),
-		cmocka_unit_test(test_gguf),
+		cmocka_unit_test(test_digest),	cmocka_unit_test(test_merge),  cmocka_unit_test(test_as_the_floats),
+		cmocka_unit_test(test_on_load), cmocka_unit_test(test_scales), cmocka_unit_test(test_config),
+		cmocka_unit_test(test_places),	cmocka_unit_test(test_gguf),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
