@@ -24,6 +24,10 @@ cd "$(dirname "$0")/.." || exit 1
 PGXS_TEST=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
 SLOTS=$(nproc)
 
+# One locale wherever the tests run. A container has none, and servers would take another encoding there.
+unset "${!LC_@}" LANGUAGE
+export LANG=C.UTF-8
+
 # Of each part: its results so far, its jobs that have not ended, and in the end a line of the summary.
 declare -A PASSED FAILED SKIPPED TOOK LEFT SUMMARY
 

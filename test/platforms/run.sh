@@ -19,12 +19,13 @@ skip() {
     echo "skip $1: $2"
 }
 
-# bootstrapped SUITE: its folder is there, whole. A folder that is not finished has another name.
+# bootstrapped SUITE: its folder is there, whole. A folder that is not finished has another name. debootstrap is told to
+# do as for sid, as it does for every suite of today, because it may be older than the suite and not know its name.
 bootstrapped() {
     local root=$PLATFORMS/$1
     [ ! -d "$root" ] || return 0
     rm -rf "$root.new"
-    debootstrap --variant=minbase --include=make "$1" "$root.new" "$MIRROR" > "$PLATFORMS/$1.log" 2>&1 || return 1
+    debootstrap --variant=minbase --include=make "$1" "$root.new" "$MIRROR" sid > "$PLATFORMS/$1.log" 2>&1 || return 1
     mv "$root.new" "$root"
 }
 
@@ -46,7 +47,13 @@ fresh_copy() {
     rm -rf "$copy"
     mkdir -p "$copy"
     git ls-files -z | tar --null --files-from=- --create | tar --extract --directory="$copy"
-    cp /etc/resolv.conf "$PLATFORMS/$1/etc/"
+}
+
+# join_network SUITE: names are resolved as here, and apt goes the same way to a mirror, however old that may be.
+join_network() {
+    local etc=$PLATFORMS/$1/etc
+    cp /etc/resolv.conf "$etc/"
+    apt-config dump | grep -E '^Acquire::(http|Check-)' > "$etc/apt/apt.conf.d/50outside"
 }
 
 # try SUITE TARGET
@@ -75,6 +82,7 @@ for suite; do
     elif ! inside "$suite" true 2> /dev/null; then
         skip "$suite" "this machine does not let root have mounts and processes of their own"
     else
+        join_network "$suite"
         fresh_copy "$suite"
         for target in $TARGETS; do
             try "$suite" "$target"
