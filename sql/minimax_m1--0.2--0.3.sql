@@ -9,6 +9,11 @@ SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', 
 FROM pg_catalog.pg_proc p
 WHERE p.oid = '@extschema@.prefix_cache_row()'::pg_catalog.regprocedure
   AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND i.objoid = p.oid;
+-- Since PostgreSQL 17 such a grant stands among what keeps a role from being dropped, too.
+DELETE FROM pg_catalog.pg_shdepend
+WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  AND objid = '@extschema@.prefix_cache_row()'::pg_catalog.regprocedure AND deptype = 'i'
+  AND dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database());
 
 -- What an annotator does to its table is done as the table's owner, once the annotator's has been found to have the
 -- rights: it used to be the annotator's, with whose rights the table's own code was run.
