@@ -20,7 +20,7 @@ sub set
 }
 
 # What runs is finished by the old model; what waits is answered by the new one.
-my $running = start_query($node, 'SELECT array_length(minimax_m1.generate_ids(ARRAY[1, 2, 3], 60000), 1)');
+my $running = start_query($node, 'SELECT array_length(minimax_m1.generate_ids(ARRAY[1, 2, 3], 20000), 1)');
 wait_for('it runs', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.activity WHERE state = 'decode'") eq '1' });
 my $waiting = start_query($node, "SELECT minimax_m1.generate('Hello.')");
 wait_for('it waits', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.activity') eq '2' });
@@ -28,7 +28,7 @@ set('model', 'm1-nano');
 wait_for('the change is known', sub {
 		$node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model') ne 'ready' });
 is($node->safe_psql('postgres', 'SELECT state, name FROM minimax_m1.model'), 'draining|tiny-f32', 'the old model finishes its work');
-is(finish_query($running)->{out}, '60000', 'the request that runs is finished') or diag($running->{err});
+is(finish_query($running)->{out}, '20000', 'the request that runs is finished') or diag($running->{err});
 is(finish_query($waiting)->{out}, 'Hello! How can I help you?', 'the one that waits is answered by the new model') or diag($waiting->{err});
 is($node->safe_psql('postgres', 'SELECT state, name FROM minimax_m1.model'), 'ready|m1-nano', 'which is there');
 isnt(engine_pid($node), $first, 'in another process');
