@@ -1,11 +1,12 @@
 /* cmd_generate.c - `generate`: one prompt in, one reply out, through the same engine that serves SQL. */
 #define _GNU_SOURCE /* getrandom */
-#include <jansson.h>
 #include <math.h>
 #include <sys/random.h>
 
 #include "base/clock.h"
 #include "commands/cli.h"
+#include "grammar/constraint.h"
+#include "text/jsontext.h"
 
 typedef struct result
 {
@@ -43,53 +44,110 @@ print_delta(void *context, uint64_t id, const m1w_delta *delta)
 	r->channel = delta->channel;
 }
 
-static json_t *
-json_text(m1_slice text)
-{
-	return json_stringn(text.len > 0 ? text.data : "", text.len);
-}
-
-static json_t *
-logprobs(const m1w_done *done)
-{
-	json_t *array = json_array();
-
-	for (size_t i = 0; i < done->choice_logprobs.len / sizeof(double); i++)
-		json_array_append_new(array, json_real(m1w_double_at(done->choice_logprobs, i)));
-	return array;
-}
-
 /* For people: each choice with its probability. */
 static void
 print_scores(const result *r, const m1w_done *done)
 {
-	json_t *choices = json_loads(r->cli->choices, 0, NULL);
+	char **choices;
+	size_t n;
 
+	if (m1_choices_parse(m1_slice_of(r->cli->choices), &choices, &n, NULL) != M1_OK)
+		return;
+	for (size_t i = 0; i < n && i < done->choice_logprobs.len / sizeof(double); i++)
+		fprintf(stderr, "[%.4f %s]\n", exp(m1w_double_at(done->choice_logprobs, i)), choices[i]);
+	m1_choices_free(choices, n);
+}
+
+/* A member of the object that print_json writes: its key, and then the value. */
+static void
+key(m1_buf *out, const char *name)
+{
+	m1_buf_puts(out, out->len > 0 ? ", " : "{");
+	m1_json_write_string(out, m1_slice_of(name));
+	m1_buf_puts(out, ": ");
+}
+
+static void
+value(m1_buf *out, const char *name, const char *text)
+{
+	key(out, name);
+	m1_buf_puts(out, text);
+}
+
+static void
+whole(m1_buf *out, const char *name, int n)
+{
+	char text[16];
+
+	snprintf(text, sizeof text, "%d", n);
+	value(out, name, text);
+}
+
+static void
+real(m1_buf *out, const char *name, double x)
+{
+	char text[40];
+
+	snprintf(text, sizeof text, "%.6g", x);
+	value(out, name, text);
+}
+
+static void
+string(m1_buf *out, const char *name, m1_slice text)
+{
+	key(out, name);
+	m1_json_write_string(out, text);
+}
+
+static void
+logprobs(m1_buf *out, const m1w_done *done)
+{
+	char text[40];
+
+	key(out, "choice_logprobs");
+	m1_buf_puts(out, "[");
 	for (size_t i = 0; i < done->choice_logprobs.len / sizeof(double); i++)
-		fprintf(stderr, "[%.4f %s]\n", exp(m1w_double_at(done->choice_logprobs, i)),
-				json_string_value(json_array_get(choices, i)));
-	json_decref(choices);
+	{
+		const double x = m1w_double_at(done->choice_logprobs, i);
+
+		snprintf(text, sizeof text, "%.6g", x);
+		m1_buf_puts(out, i == 0 ? "" : ", ");
+		m1_buf_puts(out, isfinite(x) ? text : "null");
+	}
+	m1_buf_puts(out, "]");
 }
 
 static void
 print_json(const result *r, const m1w_done *done)
 {
-	json_t *calls =
-		done->tool_calls.len > 0 ? json_loadb(done->tool_calls.data, done->tool_calls.len, 0, NULL) : json_null();
-	json_t *object = json_pack(
-		"{s:o, s:o, s:o, s:s, s:i, s:i, s:i, s:i, s:I, s:s, s:f, s:f, s:f}", "content", json_text(done->content),
-		"reasoning", done->reasoning.len > 0 ? json_text(done->reasoning) : json_null(), "tool_calls", calls,
-		"finish_reason", m1w_finish_name(done->finish), "prompt_tokens", (int) done->prompt_tokens, "cached_tokens",
-		(int) done->cached_tokens, "reasoning_tokens", (int) done->reasoning_tokens, "completion_tokens",
-		(int) done->completion_tokens, "seed", (json_int_t) done->seed, "model", r->model, "queue_ms", done->queue_ms,
-		"prefill_ms", done->prefill_ms, "decode_ms", done->decode_ms);
+	m1_buf out = {0};
+	char seed[24];
 
-	if (object != NULL && r->cli->score)
-		json_object_set_new(object, "choice_logprobs", logprobs(done));
-	if (object != NULL)
-		json_dumpf(object, stdout, JSON_REAL_PRECISION(6));
-	fputc('\n', stdout);
-	json_decref(object);
+	string(&out, "content", done->content);
+	if (done->reasoning.len > 0)
+		string(&out, "reasoning", done->reasoning);
+	else
+		value(&out, "reasoning", "null");
+	key(&out, "tool_calls");
+	m1_buf_append(&out, done->tool_calls.data, done->tool_calls.len);
+	m1_buf_puts(&out, done->tool_calls.len > 0 ? "" : "null");
+	string(&out, "finish_reason", m1_slice_of(m1w_finish_name(done->finish)));
+	whole(&out, "prompt_tokens", done->prompt_tokens);
+	whole(&out, "cached_tokens", done->cached_tokens);
+	whole(&out, "reasoning_tokens", done->reasoning_tokens);
+	whole(&out, "completion_tokens", done->completion_tokens);
+	snprintf(seed, sizeof seed, "%llu", (unsigned long long) done->seed);
+	value(&out, "seed", seed);
+	string(&out, "model", m1_slice_of(r->model));
+	real(&out, "queue_ms", done->queue_ms);
+	real(&out, "prefill_ms", done->prefill_ms);
+	real(&out, "decode_ms", done->decode_ms);
+	if (r->cli->score)
+		logprobs(&out, done);
+	m1_buf_puts(&out, "}");
+	if (m1_buf_cstr(&out) != NULL)
+		puts(out.data);
+	m1_buf_free(&out);
 }
 
 static void
@@ -106,6 +164,8 @@ print_done(void *context, uint64_t id, const m1w_done *done)
 		print_json(r, done);
 	else
 	{
+		if (done->tool_calls.len > 0)
+			printf("%s[tool calls]\n%.*s", r->wrote ? "\n\n" : "", (int) done->tool_calls.len, done->tool_calls.data);
 		fputc('\n', stdout);
 		if (r->cli->score)
 			print_scores(r, done);

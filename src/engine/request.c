@@ -64,6 +64,9 @@ check_generate(const m1w_generate *g, m1_error *err)
 	for (uint32_t i = 0; i < g->n_stops; i++)
 		if (g->stops[i].len == 0)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "stop string %u is empty", i + 1);
+		else if (g->stops[i].len > M1_MAX_STOP_BYTES)
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "stop string %u has %zu bytes: more than %d", i + 1,
+						   g->stops[i].len, M1_MAX_STOP_BYTES);
 	if ((status = m1_sampling_check(&sampling, err)) != M1_OK)
 		return status;
 	return check_constraint(g, err);
@@ -111,6 +114,8 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 	if ((status = m1_chat_render(model->tokenizer, &chat, &r->tokens, &bounds, err)) != M1_OK)
 		return status;
+	if (bounds.tools)
+		m1_reply_take_calls(r->reply);
 	r->bounds[0] = (int) bounds.system;
 	r->bounds[1] = (int) bounds.history;
 	r->bounds[2] = (int) bounds.template;

@@ -8,7 +8,6 @@
 #define _DEFAULT_SOURCE /* explicit_bzero, pthread */
 #include "grammar/constraint.h"
 
-#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
 #include "grammar/token_mask.h"
+#include "text/jsonparse.h"
 #include "text/markup.h"
 
 #define MASK_BUDGET ((size_t) 8 << 20)
@@ -85,18 +85,17 @@ check_distinct(char *const *choices, size_t n, m1_error *err)
 }
 
 static m1_status
-copy_choices(const json_t *array, char **choices, m1_error *err)
+copy_choices(const m1_json *array, char **choices, m1_error *err)
 {
-	size_t i;
-	json_t *one;
+	size_t i = 0;
 
-	json_array_foreach ((json_t *) array, i, one)
+	m1_json_foreach (array, one)
 	{
-		if (!json_is_string(one))
+		if (!m1_json_is(one, M1_JSON_STRING))
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is not a string", i + 1);
-		if (json_string_length(one) == 0)
+		if (one->n == 0)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is empty", i + 1);
-		if ((choices[i] = strdup(json_string_value(one))) == NULL)
+		if ((choices[i++] = strdup(one->text)) == NULL)
 			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
 	}
 	return check_distinct(choices, i, err);
@@ -105,27 +104,34 @@ copy_choices(const json_t *array, char **choices, m1_error *err)
 m1_status
 m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err)
 {
-	json_t *array = NULL;
+	m1_json_doc doc;
+	m1_error why;
 	m1_status status;
 
 	*choices = NULL;
 	*n = 0;
 	if ((status = check_size(text, err)) != M1_OK)
 		return status;
-	array = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
-	*n = json_array_size(array);
-	if (*n == 0)
-		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");
+	status = m1_json_parse(text, "the list of choices", NULL, &doc, &why);
+	*n = m1_json_is(doc.root, M1_JSON_ARRAY) ? m1_json_size(doc.root) : 0;
+	if (status != M1_OK && status != M1_E_INVALID_ARGUMENT)
+		status = m1_fail(err, status, "%s", why.message);
+	else if (*n == 0)
+	{
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");
+		m1_error_detail(err, "%s", status != M1_OK ? why.detail : "");
+		status = M1_E_INVALID_ARGUMENT;
+	}
 	else if (*n > M1_MAX_CHOICES)
 		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "there are more than %d choices", M1_MAX_CHOICES);
 	else if ((*choices = calloc(*n, sizeof **choices)) == NULL)
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
-	else if ((status = copy_choices(array, *choices, err)) != M1_OK)
+	else if ((status = copy_choices(doc.root, *choices, err)) != M1_OK)
 	{
 		m1_choices_free(*choices, *n);
 		*choices = NULL;
 	}
-	json_decref(array);
+	m1_json_free(&doc);
 	return status;
 }
 

@@ -8,7 +8,6 @@
 
 #include "base/utf8.h"
 #include "grammar/jsonschema_internal.h"
-#include "text/jsonparse.h"
 
 #define MAX_DEPTH 100 /* schemas inside each other, references not counted */
 
@@ -114,19 +113,18 @@ find_keyword(const char *name)
 
 /* Refuses what is not known. Sets *kinds to the types that the keywords speak of. */
 static bool
-check_keywords(m1_schema_compiler *c, const json_t *schema, int *kinds)
+check_keywords(m1_schema_compiler *c, const m1_json *schema, int *kinds)
 {
 	const struct keyword *decisive = NULL; /* the one that says all */
 	const char *beside = NULL;
-	const char *name;
-	json_t *value;
 
 	*kinds = 0;
-	json_object_foreach ((json_t *) schema, name, value)
+	m1_json_foreach (schema, value)
 	{
+		const char *name = m1_json_key(value);
 		const struct keyword *k = find_keyword(name);
 
-		if (k == NULL || (k->where == FALSE_ONLY && !json_is_false(value)))
+		if (k == NULL || (k->where == FALSE_ONLY && !m1_json_is(value, M1_JSON_FALSE)))
 		{
 			m1_schema_fail(c, M1_E_UNSUPPORTED, "keyword \"%.60s\" is not supported%s", name,
 						   k != NULL ? ", unless it is false" : "");
@@ -145,7 +143,7 @@ check_keywords(m1_schema_compiler *c, const json_t *schema, int *kinds)
 }
 
 int
-m1_schema_types(const json_t *type)
+m1_schema_types(const m1_json *type)
 {
 	static const struct
 	{
@@ -156,18 +154,16 @@ m1_schema_types(const json_t *type)
 				 {"integer", M1_KIND_INTEGER}, {"boolean", M1_KIND_BOOLEAN},
 				 {"null", M1_KIND_NULL}};
 	int kinds = 0;
-	size_t i;
-	json_t *one;
 
-	if (json_is_string(type))
-		for (i = 0; i < sizeof names / sizeof *names; i++)
-			if (strcmp(names[i].name, json_string_value(type)) == 0)
+	if (m1_json_is(type, M1_JSON_STRING))
+		for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+			if (strcmp(names[i].name, m1_json_cstr(type)) == 0)
 				return names[i].kinds;
-	if (!json_is_array(type))
+	if (!m1_json_is(type, M1_JSON_ARRAY))
 		return 0;
-	json_array_foreach ((json_t *) type, i, one)
+	m1_json_foreach (type, one)
 	{
-		const int these = json_is_string(one) ? m1_schema_types(one) : 0;
+		const int these = m1_json_is(one, M1_JSON_STRING) ? m1_schema_types(one) : 0;
 
 		if (these == 0)
 			return 0;
@@ -177,14 +173,14 @@ m1_schema_types(const json_t *type)
 }
 
 int
-m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, int otherwise, bool cut)
+m1_schema_count(m1_schema_compiler *c, const m1_json *schema, const char *key, int otherwise, bool cut)
 {
-	const json_t *value = json_object_get(schema, key);
+	const m1_json *value = m1_json_get(schema, key);
 	double n;
 
 	if (value == NULL)
 		return otherwise;
-	n = m1_json_is_number(value) ? m1_json_real(value) : -1;
+	n = m1_json_is(value, M1_JSON_NUMBER) ? m1_json_real(value) : -1;
 	if (!(n >= 0) || !m1_json_is_whole(value))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s must be a whole number that is not negative", key);
 	else if (n > M1_SCHEMA_MAX_COUNT && !cut)
@@ -223,24 +219,24 @@ decode_step(const char *from, size_t len, m1_buf *out)
 	return m1_buf_cstr(out) != NULL;
 }
 
-static const json_t *
-child(const json_t *parent, const char *step)
+static const m1_json *
+child(const m1_json *parent, const char *step)
 {
 	char *end;
 	unsigned long i;
 
-	if (json_is_object(parent))
-		return json_object_get(parent, step);
-	if (!json_is_array(parent) || *step < '0' || *step > '9')
+	if (m1_json_is(parent, M1_JSON_OBJECT))
+		return m1_json_get(parent, step);
+	if (!m1_json_is(parent, M1_JSON_ARRAY) || *step < '0' || *step > '9')
 		return NULL;
 	i = strtoul(step, &end, 10);
-	return *end == '\0' ? json_array_get(parent, i) : NULL;
+	return *end == '\0' ? m1_json_at(parent, i) : NULL;
 }
 
-const json_t *
-m1_schema_target(const json_t *root, const char *reference)
+const m1_json *
+m1_schema_target(const m1_json *root, const char *reference)
 {
-	const json_t *at = root;
+	const m1_json *at = root;
 	m1_buf step = {0};
 
 	if (*reference++ != '#')
@@ -253,20 +249,18 @@ m1_schema_target(const json_t *root, const char *reference)
 		reference += 1 + len;
 	}
 	m1_buf_free(&step);
-	return *reference == '\0' && (json_is_object(at) || json_is_boolean(at)) ? at : NULL;
+	return *reference == '\0' && (m1_json_is(at, M1_JSON_OBJECT) || m1_json_is_boolean(at)) ? at : NULL;
 }
 
 /* The rule of a schema that is referred to; written later, once, under the path of its first reference. */
 static int
-referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference)
+referred_rule(m1_schema_compiler *c, const m1_json *schema, const char *reference)
 {
 	m1_schema_rule *r;
-	char address[32];
-	const json_t *known;
+	uint32_t *place = &c->places[schema - c->root];
 
-	snprintf(address, sizeof address, "%p", (const void *) schema);
-	if ((known = json_object_get(c->places, address)) != NULL)
-		return c->referred[json_integer_value(known)].rule;
+	if (*place > 0)
+		return c->referred[*place - 1].rule;
 	if (c->n_referred == c->cap_referred)
 	{
 		size_t cap = c->cap_referred < 16 ? 16 : c->cap_referred * 2;
@@ -280,62 +274,58 @@ referred_rule(m1_schema_compiler *c, const json_t *schema, const char *reference
 		c->referred = referred;
 		c->cap_referred = cap;
 	}
-	if (json_object_set_new(c->places, address, json_integer((json_int_t) c->n_referred)) != 0)
-	{
-		c->nfa->failed = true;
-		return 0;
-	}
 	r = &c->referred[c->n_referred++];
+	*place = (uint32_t) c->n_referred;
 	*r = (m1_schema_rule){.schema = schema, .rule = m1_nfa_new_rule(c->nfa, false), .path = c->rule_paths.len};
 	m1_buf_append(&c->rule_paths, reference, strlen(reference) + 1);
 	return r->rule;
 }
 
 static int32_t
-write_reference(m1_schema_compiler *c, const json_t *reference, int32_t next)
+write_reference(m1_schema_compiler *c, const m1_json *reference, int32_t next)
 {
-	const json_t *target =
-		m1_json_is_string(reference) ? m1_schema_target(c->root, json_string_value(reference)) : NULL;
+	const m1_json *target =
+		m1_json_is(reference, M1_JSON_STRING) ? m1_schema_target(c->root, m1_json_cstr(reference)) : NULL;
 
-	if (!m1_json_is_string(reference))
+	if (!m1_json_is(reference, M1_JSON_STRING))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref is not a string");
-	else if (json_string_value(reference)[0] != '#')
-		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref \"%.80s\" leads out of the document", json_string_value(reference));
+	else if (m1_json_cstr(reference)[0] != '#')
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref \"%.80s\" leads out of the document", m1_json_cstr(reference));
 	else if (target == NULL)
-		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref \"%.80s\" leads to no schema", json_string_value(reference));
+		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref \"%.80s\" leads to no schema", m1_json_cstr(reference));
 	if (c->status != M1_OK)
 		return M1_NFA_FAIL;
-	return m1_nfa_call(c->nfa, referred_rule(c, target, json_string_value(reference)), next);
+	return m1_nfa_call(c->nfa, referred_rule(c, target, m1_json_cstr(reference)), next);
 }
 
 /* ---- schemas ---- */
 
 static int32_t
-write_alternatives(m1_schema_compiler *c, const json_t *schema, const char *key, int32_t next)
+write_alternatives(m1_schema_compiler *c, const m1_json *schema, const char *key, int32_t next)
 {
-	const json_t *list = json_object_get(schema, key);
+	const m1_json *list = m1_json_get(schema, key);
 	int32_t start = M1_NFA_FAIL;
 	const char *overlap;
 
-	if (!json_is_array(list) || json_array_size(list) == 0)
+	if (!m1_json_is(list, M1_JSON_ARRAY) || m1_json_size(list) == 0)
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not an array of schemas", key);
-	else if (strcmp(key, "allOf") == 0 && json_array_size(list) > 1)
+	else if (strcmp(key, "allOf") == 0 && m1_json_size(list) > 1)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "allOf is supported with one schema only");
 	else if (strcmp(key, "oneOf") == 0 && (overlap = m1_schema_overlap(c, list)) != NULL)
 	{
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "the schemas of oneOf may overlap");
 		m1_error_hint(c->err, "%s", overlap);
 	}
-	for (size_t i = json_array_size(list); i-- > 0 && c->status == M1_OK;)
-		start = m1_nfa_split(c->nfa, m1_schema_write(c, json_array_get(list, i), key, NULL, (int) i, next), start);
+	for (size_t i = m1_json_size(list); i-- > 0 && c->status == M1_OK;)
+		start = m1_nfa_split(c->nfa, m1_schema_write(c, m1_json_at(list, i), key, NULL, (int) i, next), start);
 	return start;
 }
 
 /* The values of the types that "type" names, or, without it, that the other keywords speak of. */
 static int32_t
-write_types(m1_schema_compiler *c, const json_t *schema, int spoken_of, int32_t next)
+write_types(m1_schema_compiler *c, const m1_json *schema, int spoken_of, int32_t next)
 {
-	const json_t *type = json_object_get(schema, "type");
+	const m1_json *type = m1_json_get(schema, "type");
 	int kinds = type != NULL ? m1_schema_types(type) : spoken_of;
 	m1_nfa *nfa = c->nfa;
 	int32_t start = M1_NFA_FAIL;
@@ -361,25 +351,26 @@ write_types(m1_schema_compiler *c, const json_t *schema, int spoken_of, int32_t 
 }
 
 static int32_t
-write_keywords(m1_schema_compiler *c, const json_t *schema, int32_t next)
+write_keywords(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 {
 	static const char *const lists[] = {"anyOf", "oneOf", "allOf"};
 	int kinds;
 
 	if (!check_keywords(c, schema, &kinds))
 		return M1_NFA_FAIL;
-	if (json_object_get(schema, "$ref") != NULL)
-		return write_reference(c, json_object_get(schema, "$ref"), next);
+	if (m1_json_get(schema, "$ref") != NULL)
+		return write_reference(c, m1_json_get(schema, "$ref"), next);
 	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-		if (json_object_get(schema, lists[i]) != NULL)
+		if (m1_json_get(schema, lists[i]) != NULL)
 			return write_alternatives(c, schema, lists[i], next);
-	if (json_object_get(schema, "enum") != NULL || json_object_get(schema, "const") != NULL)
+	if (m1_json_get(schema, "enum") != NULL || m1_json_get(schema, "const") != NULL)
 		return m1_schema_values(c, schema, next);
 	return write_types(c, schema, kinds, next);
 }
 
 int32_t
-m1_schema_write(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index, int32_t next)
+m1_schema_write(m1_schema_compiler *c, const m1_json *schema, const char *key, const char *name, int index,
+				int32_t next)
 {
 	const size_t above = c->path.len;
 	int32_t start = M1_NFA_FAIL;
@@ -389,11 +380,11 @@ m1_schema_write(m1_schema_compiler *c, const json_t *schema, const char *key, co
 	append_step(c, key, name, index);
 	if (++c->depth > MAX_DEPTH)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "it is more than %d schemas deep", MAX_DEPTH);
-	else if (json_is_true(schema))
+	else if (m1_json_is(schema, M1_JSON_TRUE))
 		start = m1_json_any(c->nfa, &c->rules, next);
-	else if (json_is_object(schema))
+	else if (m1_json_is(schema, M1_JSON_OBJECT))
 		start = write_keywords(c, schema, next);
-	else if (!json_is_false(schema))
+	else if (!m1_json_is(schema, M1_JSON_FALSE))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "a schema must be an object, true or false");
 	c->depth--;
 	c->path.len = above;
@@ -401,7 +392,7 @@ m1_schema_write(m1_schema_compiler *c, const json_t *schema, const char *key, co
 }
 
 int
-m1_schema_rule_of(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index)
+m1_schema_rule_of(m1_schema_compiler *c, const m1_json *schema, const char *key, const char *name, int index)
 {
 	const int32_t start = m1_schema_write(c, schema, key, name, index, M1_NFA_RETURN);
 	const int rule = m1_nfa_new_rule(c->nfa, false);
@@ -412,21 +403,6 @@ m1_schema_rule_of(m1_schema_compiler *c, const json_t *schema, const char *key, 
 
 /* ---- the document ---- */
 
-static m1_status
-parse(m1_slice text, json_t **root, m1_error *err)
-{
-	json_error_t where;
-
-	*root = m1_json_parse(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
-	if (*root == NULL)
-	{
-		m1_fail(err, M1_E_INVALID_ARGUMENT, "JSON schema: it is not valid JSON");
-		m1_error_detail(err, "Line %d, column %d: %.150s.", where.line, where.column, where.text);
-		return M1_E_INVALID_ARGUMENT;
-	}
-	return M1_OK;
-}
-
 /* The root, then what it refers to, and what that refers to. */
 static int32_t
 write_document(m1_schema_compiler *c, int32_t next)
@@ -435,14 +411,14 @@ write_document(m1_schema_compiler *c, int32_t next)
 
 	m1_buf_puts(&c->path, "#");
 	c->depth = 1;
-	if (json_is_object(c->root))
+	if (m1_json_is(c->root, M1_JSON_OBJECT))
 		start = write_keywords(c, c->root, next);
-	else if (json_is_true(c->root))
+	else if (m1_json_is(c->root, M1_JSON_TRUE))
 		start = m1_json_any(c->nfa, &c->rules, next);
 	else
 	{
 		start = M1_NFA_FAIL;
-		if (!json_is_false(c->root))
+		if (!m1_json_is(c->root, M1_JSON_FALSE))
 			m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "a schema must be an object, true or false");
 	}
 	while (c->n_written < c->n_referred && c->status == M1_OK && !c->nfa->failed)
@@ -452,9 +428,9 @@ write_document(m1_schema_compiler *c, int32_t next)
 
 		c->path.len = 0;
 		m1_buf_puts(&c->path, c->rule_paths.data + r.path);
-		if (json_is_object(r.schema))
+		if (m1_json_is(r.schema, M1_JSON_OBJECT))
 			rule_start = write_keywords(c, r.schema, M1_NFA_RETURN);
-		else if (json_is_true(r.schema))
+		else if (m1_json_is(r.schema, M1_JSON_TRUE))
 			rule_start = m1_json_any(c->nfa, &c->rules, M1_NFA_RETURN);
 		m1_nfa_set_rule(c->nfa, r.rule, rule_start);
 	}
@@ -465,21 +441,23 @@ m1_status
 m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err)
 {
 	m1_schema_compiler c = {.nfa = nfa, .rules = {.character = -1, .any = -1}, .err = err};
-	json_t *root;
-	m1_status status = parse(schema, &root, err);
+	m1_json_doc doc;
+	m1_status status = m1_json_parse(schema, "JSON schema: it", nfa->work, &doc, err);
 
 	*start = M1_NFA_FAIL;
 	if (status != M1_OK)
 		return status;
-	c.root = root;
-	c.places = json_object();
-	*start = write_document(&c, next);
+	c.root = doc.root;
+	if ((c.places = calloc(doc.root->span, sizeof *c.places)) == NULL)
+		nfa->failed = true;
+	else
+		*start = write_document(&c, next);
 	if (c.path.failed || c.rule_paths.failed)
 		nfa->failed = true;
 	m1_buf_free(&c.path);
 	m1_buf_free(&c.rule_paths);
 	free(c.referred);
-	json_decref(c.places);
-	json_decref(root);
+	free(c.places);
+	m1_json_free(&doc);
 	return c.status;
 }

@@ -12,7 +12,6 @@
 
 #include "base/sort.h"
 #include "grammar/jsonschema_internal.h"
-#include "text/jsonparse.h"
 
 #define MAX_REFERENCES 16	 /* followed one after the other */
 #define MAX_ALTERNATIVES 512 /* of one oneOf */
@@ -20,17 +19,16 @@
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 #define ROW (MAX_ALTERNATIVES / 64)
-#define ITSELF (-1) /* not a property of the value */
 
 /* What a schema refers to, or itself. */
-static const json_t *
-resolve(const m1_schema_compiler *c, const json_t *schema)
+static const m1_json *
+resolve(const m1_schema_compiler *c, const m1_json *schema)
 {
 	for (int i = 0; i < MAX_REFERENCES; i++)
 	{
-		const json_t *reference = json_object_get(schema, "$ref");
-		const json_t *target =
-			json_is_string(reference) ? m1_schema_target(c->root, json_string_value(reference)) : NULL;
+		const m1_json *reference = m1_json_get(schema, "$ref");
+		const m1_json *target =
+			m1_json_is(reference, M1_JSON_STRING) ? m1_schema_target(c->root, m1_json_cstr(reference)) : NULL;
 
 		if (target == NULL)
 			break;
@@ -39,43 +37,52 @@ resolve(const m1_schema_compiler *c, const json_t *schema)
 	return schema;
 }
 
-/* The listed values of a schema as an array that the caller owns; NULL when it has no list. */
-static json_t *
-values_of(const json_t *schema)
+/* The listed values of a schema. */
+typedef struct values
 {
-	const json_t *list = json_object_get(schema, "enum");
-	json_t *one = json_object_get(schema, "const");
+	bool given;
+	const m1_json *list; /* NULL: the one */
+	const m1_json *one;
+	size_t n;
+} values;
 
-	if (json_is_array(list))
-		return json_incref((json_t *) list);
-	return one != NULL ? json_pack("[O]", one) : NULL;
+static values
+values_of(const m1_json *schema)
+{
+	const m1_json *list = m1_json_get(schema, "enum");
+	const m1_json *one = m1_json_get(schema, "const");
+
+	if (m1_json_is(list, M1_JSON_ARRAY))
+		return (values){.given = true, .list = list, .n = m1_json_size(list)};
+	return (values){.given = one != NULL, .one = one, .n = one != NULL};
+}
+
+static const m1_json *
+value_at(const values *v, size_t i)
+{
+	return v->list != NULL ? m1_json_at(v->list, i) : v->one;
 }
 
 /* The types that a value of the schema may have, at least. */
 static int
-kinds_of(const json_t *schema)
+kinds_of(const m1_json *schema)
 {
-	const json_t *type = json_object_get(schema, "type");
-	json_t *values = values_of(schema);
+	const m1_json *type = m1_json_get(schema, "type");
+	const values v = values_of(schema);
 	int kinds = M1_KIND_ANY;
-	size_t i;
-	json_t *one;
 
-	if (values != NULL)
-	{
+	if (v.given)
 		kinds = 0;
-		json_array_foreach (values, i, one)
-			kinds |= m1_schema_kind_of_value(one);
-	}
 	else if (type != NULL && m1_schema_types(type) != 0)
 		kinds = m1_schema_types(type);
-	json_decref(values);
+	for (size_t i = 0; i < v.n; i++)
+		kinds |= m1_schema_kind_of_value(value_at(&v, i));
 	return kinds;
 }
 
 typedef struct listed
 {
-	int property; /* the number of its name, or ITSELF */
+	const char *property; /* its name; NULL: of none, but of the value itself */
 	int alternative;
 	uint64_t hash;
 } listed;
@@ -87,7 +94,6 @@ typedef struct comparison
 	int kinds[MAX_ALTERNATIVES];
 	uint64_t apart[MAX_ALTERNATIVES][ROW];
 	uint64_t shares[MAX_ALTERNATIVES][ROW]; /* a value of the property at hand */
-	json_t *names;							/* of properties, with their numbers */
 	listed *list;							/* [MAX_COMPARED] */
 	size_t n_list;
 	m1_buf text; /* of one value */
@@ -115,38 +121,33 @@ may_compare(comparison *x, size_t more)
  * inside arrays and objects are not compared.
  */
 static void
-put_value(m1_buf *out, const json_t *value)
+put_value(m1_buf *out, const m1_json *value)
 {
 	char number[40];
 
-	if (m1_json_is_number(value))
+	switch ((m1_json_kind) value->kind)
 	{
-		snprintf(number, sizeof number, "%.17g", m1_json_real(value) + 0.0);
-		m1_buf_puts(out, number);
-		return;
-	}
-	switch (json_typeof(value))
-	{
-		case JSON_INTEGER:
-		case JSON_REAL:
+		case M1_JSON_NUMBER:
+			snprintf(number, sizeof number, "%.17g", m1_json_real(value) + 0.0);
+			m1_buf_puts(out, number);
 			break;
-		case JSON_STRING:
+		case M1_JSON_STRING:
 			m1_buf_puts(out, "\"");
-			m1_buf_append(out, json_string_value(value), json_string_length(value));
+			m1_buf_append(out, value->text, value->n);
 			break;
-		case JSON_OBJECT:
+		case M1_JSON_OBJECT:
 			m1_buf_puts(out, "{");
 			break;
-		case JSON_ARRAY:
+		case M1_JSON_ARRAY:
 			m1_buf_puts(out, "[");
 			break;
-		case JSON_TRUE:
+		case M1_JSON_TRUE:
 			m1_buf_puts(out, "t");
 			break;
-		case JSON_FALSE:
+		case M1_JSON_FALSE:
 			m1_buf_puts(out, "f");
 			break;
-		case JSON_NULL:
+		case M1_JSON_NULL:
 			m1_buf_puts(out, "n");
 			break;
 	}
@@ -164,63 +165,50 @@ hash_of(const m1_buf *text)
 }
 
 static bool
-add_values(comparison *x, int alternative, int property, const json_t *schema)
+add_values(comparison *x, int alternative, const char *property, const m1_json *schema)
 {
-	json_t *values = values_of(schema);
-	const bool ok = may_compare(x, 1 + json_array_size(values));
-	size_t i;
-	json_t *one;
+	const values v = values_of(schema);
+	const bool ok = may_compare(x, 1 + v.n);
 
-	json_array_foreach (values, i, one)
+	for (size_t i = 0; ok && i < v.n; i++)
 	{
-		if (!ok)
-			break;
 		x->text.len = 0;
-		put_value(&x->text, one);
+		put_value(&x->text, value_at(&v, i));
 		x->list[x->n_list++] = (listed){property, alternative, hash_of(&x->text)};
 	}
-	json_decref(values);
 	return ok;
-}
-
-static int
-number_of(comparison *x, const char *name)
-{
-	const json_t *known = json_object_get(x->names, name);
-
-	if (known != NULL)
-		return (int) json_integer_value(known);
-	json_object_set_new(x->names, name, json_integer((json_int_t) json_object_size(x->names)));
-	return (int) json_object_size(x->names) - 1;
 }
 
 /* The properties that an object must have. */
 static bool
-add_properties(comparison *x, int alternative, const json_t *schema)
+add_properties(comparison *x, int alternative, const m1_json *schema)
 {
-	const json_t *properties = json_object_get(schema, "properties");
-	const json_t *required = json_object_get(schema, "required");
-	bool ok = may_compare(x, json_object_size(properties) + json_array_size(required));
-	json_t *names = ok ? m1_schema_names(required) : NULL;
-	const char *name;
-	json_t *one;
+	const m1_json *properties = m1_json_get(schema, "properties");
+	const m1_json *required = m1_json_get(schema, "required");
+	bool ok = may_compare(x, m1_json_size(properties) + m1_json_size(required));
+	m1_schema_names names = {0};
 
-	json_object_foreach (names, name, one)
+	if (ok)
 	{
-		const json_t *described = json_object_get(properties, name);
-
-		if (ok && described != NULL)
-			ok = add_values(x, alternative, number_of(x, name), resolve(x->c, described));
+		names = m1_schema_names_of(required);
+		x->c->nfa->failed |= names.sorted == NULL;
 	}
-	json_decref(names);
+	for (size_t i = 0; ok && i < names.n; i++)
+	{
+		const m1_json *described = m1_json_get(properties, names.sorted[i]->text);
+
+		if (described != NULL)
+			ok = add_values(x, alternative, names.sorted[i]->text, resolve(x->c, described));
+	}
+	free(names.sorted);
 	return ok;
 }
 
 static bool
-add_alternative(comparison *x, int i, const json_t *schema)
+add_alternative(comparison *x, int i, const m1_json *schema)
 {
 	schema = resolve(x->c, schema);
-	if (!add_values(x, i, ITSELF, schema))
+	if (!add_values(x, i, NULL, schema))
 		return false;
 	x->kinds[i] = kinds_of(schema);
 	return x->kinds[i] != M1_KIND_OBJECT || add_properties(x, i, schema);
@@ -229,13 +217,23 @@ add_alternative(comparison *x, int i, const json_t *schema)
 /* ---- telling them apart ---- */
 
 static int
+by_property(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return (a != NULL) - (b != NULL);
+	return strcmp(a, b);
+}
+
+static int
 by_value(const void *a, const void *b)
 {
 	const listed *x = a;
 	const listed *y = b;
 
-	if (x->property != y->property)
-		return x->property < y->property ? -1 : 1;
+	const int order = by_property(x->property, y->property);
+
+	if (order != 0)
+		return order;
 	if (x->hash != y->hash)
 		return x->hash < y->hash ? -1 : 1;
 	return x->alternative - y->alternative;
@@ -248,7 +246,7 @@ note_shared(comparison *x, size_t first)
 	uint64_t all[ROW] = {0};
 	size_t end = first;
 
-	for (; end < x->n_list && x->list[end].property == x->list[first].property &&
+	for (; end < x->n_list && by_property(x->list[end].property, x->list[first].property) == 0 &&
 		   x->list[end].hash == x->list[first].hash;
 		 end++)
 		add_bit(all, x->list[end].alternative);
@@ -262,11 +260,11 @@ note_shared(comparison *x, size_t first)
 static size_t
 compare_property(comparison *x, size_t first)
 {
-	const int property = x->list[first].property;
+	const char *property = x->list[first].property;
 	uint64_t members[ROW] = {0};
 	size_t end = first;
 
-	for (; end < x->n_list && x->list[end].property == property; end++)
+	for (; end < x->n_list && by_property(x->list[end].property, property) == 0; end++)
 	{
 		add_bit(members, x->list[end].alternative);
 		memset(x->shares[x->list[end].alternative], 0, sizeof x->shares[0]);
@@ -293,35 +291,34 @@ all_apart(comparison *x)
 }
 
 static const char *
-overlap(comparison *x, const json_t *alternatives)
+overlap(comparison *x, const m1_json *alternatives)
 {
 	for (size_t i = 0; i < x->n; i++)
-		if (!add_alternative(x, (int) i, json_array_get(alternatives, i)))
+		if (!add_alternative(x, (int) i, m1_json_at(alternatives, i)))
 			return "Say anyOf: more than " TEXT(MAX_COMPARED) " listed values and properties are not compared.";
 	x->c->nfa->failed |= x->text.failed;
 	return all_apart(x) ? NULL : "Say anyOf, or give them different types, or a required property whose const differs.";
 }
 
 const char *
-m1_schema_overlap(m1_schema_compiler *c, const json_t *alternatives)
+m1_schema_overlap(m1_schema_compiler *c, const m1_json *alternatives)
 {
 	comparison *x;
 	const char *why = NULL;
 
-	if (json_array_size(alternatives) > MAX_ALTERNATIVES)
+	if (m1_json_size(alternatives) > MAX_ALTERNATIVES)
 		return "Say anyOf: more than " TEXT(MAX_ALTERNATIVES) " schemas are not compared.";
 	x = calloc(1, sizeof *x);
-	if (x == NULL || (x->names = json_object()) == NULL || (x->list = malloc(MAX_COMPARED * sizeof *x->list)) == NULL)
+	if (x == NULL || (x->list = malloc(MAX_COMPARED * sizeof *x->list)) == NULL)
 		c->nfa->failed = true;
 	else
 	{
 		x->c = c;
-		x->n = json_array_size(alternatives);
+		x->n = m1_json_size(alternatives);
 		why = overlap(x, alternatives);
 	}
 	if (x != NULL)
 	{
-		json_decref(x->names);
 		free(x->list);
 		m1_buf_free(&x->text);
 	}

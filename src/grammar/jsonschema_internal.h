@@ -10,14 +10,13 @@
 #ifndef M1_GRAMMAR_JSONSCHEMA_INTERNAL_H
 #define M1_GRAMMAR_JSONSCHEMA_INTERNAL_H
 
-#include <jansson.h>
-
 #include "grammar/jsonvalue.h"
+#include "text/jsonparse.h"
 
 /* A schema that is referred to, and the rule that it becomes. */
 typedef struct m1_schema_rule
 {
-	const json_t *schema;
+	const m1_json *schema;
 	int rule;
 	size_t path; /* where its path begins in the compiler's rule_paths */
 } m1_schema_rule;
@@ -25,11 +24,11 @@ typedef struct m1_schema_rule
 typedef struct m1_schema_compiler
 {
 	m1_nfa *nfa;
-	const json_t *root;
+	const m1_json *root;
 	m1_json_rules rules;
 	m1_schema_rule *referred;
 	size_t n_referred, cap_referred;
-	json_t *places;	   /* of the referred ones, by the address of their schema */
+	uint32_t *places;  /* [values of the document]: of a schema that is referred to, its number from 1 on in referred */
 	size_t n_written;  /* of the referred ones */
 	m1_buf rule_paths; /* NUL-terminated */
 	m1_buf path;	   /* of the schema at hand: "#/properties/a" */
@@ -40,27 +39,35 @@ typedef struct m1_schema_compiler
 } m1_schema_compiler;
 
 /* Writes a schema's values in front of next. `key` (and index, when not negative) is what its path is longer by. */
-int32_t m1_schema_write(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index,
+int32_t m1_schema_write(m1_schema_compiler *c, const m1_json *schema, const char *key, const char *name, int index,
 						int32_t next);
 /* The same as a rule of its own. */
-int m1_schema_rule_of(m1_schema_compiler *c, const json_t *schema, const char *key, const char *name, int index);
+int m1_schema_rule_of(m1_schema_compiler *c, const m1_json *schema, const char *key, const char *name, int index);
 
 /* jsonschema_parts.c: schema is an object, its keywords have been checked. */
-int32_t m1_schema_object(m1_schema_compiler *c, const json_t *schema, int32_t next);
-int32_t m1_schema_array(m1_schema_compiler *c, const json_t *schema, int32_t next);
-/* An array's strings as the keys of an object that the caller owns, so that each is found without the others. */
-json_t *m1_schema_names(const json_t *names);
+int32_t m1_schema_object(m1_schema_compiler *c, const m1_json *schema, int32_t next);
+int32_t m1_schema_array(m1_schema_compiler *c, const m1_json *schema, int32_t next);
+
+/* The strings of an array, each of them once, so that one is found without the others. Freed with free(sorted). */
+typedef struct m1_schema_names
+{
+	const m1_json **sorted; /* [n]: by their text; of equal ones the first; NULL when memory ran out */
+	size_t n;
+} m1_schema_names;
+
+m1_schema_names m1_schema_names_of(const m1_json *array);
+const m1_json *m1_schema_find_name(const m1_schema_names *names, const char *name); /* NULL: it is not there */
 
 /* jsonschema_scalars.c */
-int32_t m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next);
-int32_t m1_schema_number(m1_schema_compiler *c, const json_t *schema, bool integer, int32_t next);
-int32_t m1_schema_values(m1_schema_compiler *c, const json_t *schema, int32_t next); /* enum or const */
+int32_t m1_schema_string(m1_schema_compiler *c, const m1_json *schema, int32_t next);
+int32_t m1_schema_number(m1_schema_compiler *c, const m1_json *schema, bool integer, int32_t next);
+int32_t m1_schema_values(m1_schema_compiler *c, const m1_json *schema, int32_t next); /* enum or const */
 
 /* A whole number of 0 .. M1_SCHEMA_MAX_COUNT; greater ones are refused, or cut when they are maxima. */
-int m1_schema_count(m1_schema_compiler *c, const json_t *schema, const char *key, int otherwise, bool cut);
+int m1_schema_count(m1_schema_compiler *c, const m1_json *schema, const char *key, int otherwise, bool cut);
 
 /* jsonschema_disjoint.c: NULL when no value satisfies two of the alternatives; else why that is not certain. */
-const char *m1_schema_overlap(m1_schema_compiler *c, const json_t *alternatives);
+const char *m1_schema_overlap(m1_schema_compiler *c, const m1_json *alternatives);
 
 /* The types a value may have; M1_KIND_INTEGER goes with M1_KIND_NUMBER. */
 enum
@@ -76,10 +83,10 @@ enum
 };
 
 /* Of "type"; 0 when it is not a type or a list of them. */
-int m1_schema_types(const json_t *type);
-int m1_schema_kind_of_value(const json_t *value);
+int m1_schema_types(const m1_json *type);
+int m1_schema_kind_of_value(const m1_json *value);
 /* Follows a "$ref"; NULL when it leads nowhere in the document. */
-const json_t *m1_schema_target(const json_t *root, const char *reference);
+const m1_json *m1_schema_target(const m1_json *root, const char *reference);
 
 /* Remembers the first failure, with the path of the schema at hand. */
 void m1_schema_fail(m1_schema_compiler *c, m1_status status, const char *fmt, ...) M1_PRINTF(3, 4);

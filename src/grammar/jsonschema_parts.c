@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "grammar/jsonschema.h"
 #include "grammar/jsonschema_internal.h"
-#include "text/jsonparse.h"
 #include "text/jsontext.h"
 
 /* ---- objects ---- */
@@ -15,82 +15,111 @@ typedef struct property
 	bool required;
 } property;
 
-json_t *
-m1_schema_names(const json_t *names)
+static int
+by_text(const void *a, const void *b)
 {
-	json_t *set = json_object();
-	size_t i;
-	json_t *one;
+	const m1_json *x = *(const m1_json *const *) a;
+	const m1_json *y = *(const m1_json *const *) b;
+	const int order = strcmp(x->text, y->text);
 
-	json_array_foreach ((json_t *) names, i, one)
-		if (m1_json_is_string(one) && json_object_set_new(set, json_string_value(one), json_null()) != 0)
-		{
-			json_decref(set);
-			return NULL;
-		}
-	return set;
+	return order != 0 ? order : (x > y) - (x < y);
+}
+
+m1_schema_names
+m1_schema_names_of(const m1_json *array)
+{
+	m1_schema_names names = {.sorted = malloc((m1_json_size(array) + 1) * sizeof *names.sorted)};
+	size_t n = 0;
+
+	if (names.sorted == NULL || !m1_json_is(array, M1_JSON_ARRAY))
+		return names;
+	m1_json_foreach (array, one)
+		if (m1_json_is(one, M1_JSON_STRING))
+			names.sorted[n++] = one;
+	m1_sort(names.sorted, n, sizeof *names.sorted, by_text);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || strcmp(names.sorted[i]->text, names.sorted[names.n - 1]->text) != 0)
+			names.sorted[names.n++] = names.sorted[i];
+	return names;
+}
+
+const m1_json *
+m1_schema_find_name(const m1_schema_names *names, const char *name)
+{
+	size_t low = 0;
+	size_t high = names->n;
+
+	while (low < high)
+	{
+		const size_t middle = low + (high - low) / 2;
+		const int order = strcmp(name, names->sorted[middle]->text);
+
+		if (order == 0)
+			return names->sorted[middle];
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return NULL;
 }
 
 /* The rule of "name": and then what begins at node `value`. */
 static int
 property_rule(m1_schema_compiler *c, const char *name, int32_t value)
 {
-	json_t *text = json_string(name);
 	m1_buf quoted = {0};
 	const int rule = m1_nfa_new_rule(c->nfa, false);
 
 	value = m1_json_separator(c->nfa, ':', value);
-	if (text == NULL || !m1_json_write(&quoted, text, M1_JSON_AS_GIVEN))
+	if (!m1_json_write_string(&quoted, m1_slice_of(name)))
 		c->nfa->failed = true;
 	else
 		m1_nfa_set_rule(c->nfa, rule, m1_nfa_literal(c->nfa, (m1_slice){quoted.data, quoted.len}, value));
 	m1_buf_free(&quoted);
-	json_decref(text);
 	return rule;
 }
 
 /* Appends the names that are required without being described: what they may be is said by additionalProperties. */
 static void
-list_others(m1_schema_compiler *c, const json_t *properties, json_t *names, const json_t *others, property *list,
-			size_t *n)
+list_others(m1_schema_compiler *c, const m1_json *properties, const m1_json *required, const m1_schema_names *names,
+			const m1_json *others, property *list, size_t *n)
 {
 	int value = -1; /* the rule of all of them */
-	const char *name;
-	json_t *unused;
 
-	json_object_foreach (names, name, unused)
-		if (json_object_get(properties, name) == NULL && !c->nfa->failed)
+	m1_json_foreach (required, one)
+		if (m1_schema_find_name(names, one->text) == one && m1_json_get(properties, one->text) == NULL &&
+			!c->nfa->failed)
 		{
 			if (value < 0)
 				value = m1_schema_rule_of(c, others, "additionalProperties", NULL, -1);
-			list[(*n)++] = (property){property_rule(c, name, m1_nfa_call(c->nfa, value, M1_NFA_RETURN)), true};
+			list[(*n)++] = (property){property_rule(c, one->text, m1_nfa_call(c->nfa, value, M1_NFA_RETURN)), true};
 		}
 }
 
 /* The properties in the order of the schema, then those that are only required. */
 static property *
-list_properties(m1_schema_compiler *c, const json_t *properties, const json_t *required, const json_t *others,
+list_properties(m1_schema_compiler *c, const m1_json *properties, const m1_json *required, const m1_json *others,
 				size_t *n)
 {
-	json_t *names = m1_schema_names(required);
-	property *list = calloc(json_object_size(properties) + json_object_size(names) + 1, sizeof *list);
-	const char *name;
-	json_t *schema;
+	m1_schema_names names = m1_schema_names_of(required);
+	property *list = calloc(m1_json_size(properties) + names.n + 1, sizeof *list);
 
 	*n = 0;
-	if (list == NULL || names == NULL)
+	if (list == NULL || names.sorted == NULL)
 		c->nfa->failed = true;
 	else
 	{
-		json_object_foreach ((json_t *) properties, name, schema)
+		m1_json_foreach (properties, schema)
 		{
+			const char *name = m1_json_key(schema);
 			const int32_t value = m1_schema_write(c, schema, "properties", name, -1, M1_NFA_RETURN);
 
-			list[(*n)++] = (property){property_rule(c, name, value), json_object_get(names, name) != NULL};
+			list[(*n)++] = (property){property_rule(c, name, value), m1_schema_find_name(&names, name) != NULL};
 		}
-		list_others(c, properties, names, others, list, n);
+		list_others(c, properties, required, &names, others, list, n);
 	}
-	json_decref(names);
+	free(names.sorted);
 	return list;
 }
 
@@ -115,29 +144,26 @@ write_properties(m1_schema_compiler *c, const property *list, size_t n)
 }
 
 static bool
-check_object(m1_schema_compiler *c, const json_t *properties, const json_t *required, const json_t *others)
+check_object(m1_schema_compiler *c, const m1_json *properties, const m1_json *required, const m1_json *others)
 {
-	size_t i;
-	json_t *one;
-
-	if (properties != NULL && !json_is_object(properties))
+	if (properties != NULL && !m1_json_is(properties, M1_JSON_OBJECT))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "properties is not an object of schemas");
-	if (required != NULL && !json_is_array(required))
+	if (required != NULL && !m1_json_is(required, M1_JSON_ARRAY))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "required is not an array of names");
-	if (others != NULL && !json_is_boolean(others) && !json_is_object(others))
+	if (others != NULL && !m1_json_is_boolean(others) && !m1_json_is(others, M1_JSON_OBJECT))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "additionalProperties is not a schema");
-	json_array_foreach ((json_t *) required, i, one)
-		if (!m1_json_is_string(one))
+	m1_json_foreach (required, one)
+		if (!m1_json_is(one, M1_JSON_STRING))
 			m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "required is not an array of names");
 	return c->status == M1_OK;
 }
 
 int32_t
-m1_schema_object(m1_schema_compiler *c, const json_t *schema, int32_t next)
+m1_schema_object(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 {
-	const json_t *properties = json_object_get(schema, "properties");
-	const json_t *required = json_object_get(schema, "required");
-	const json_t *others = json_object_get(schema, "additionalProperties");
+	const m1_json *properties = m1_json_get(schema, "properties");
+	const m1_json *required = m1_json_get(schema, "required");
+	const m1_json *others = m1_json_get(schema, "additionalProperties");
 	property *list;
 	size_t n;
 	int rule;
@@ -145,9 +171,9 @@ m1_schema_object(m1_schema_compiler *c, const json_t *schema, int32_t next)
 	if (!check_object(c, properties, required, others))
 		return M1_NFA_FAIL;
 	if (others == NULL)
-		others = json_true();
+		others = &m1_json_true;
 	/* Without a list of properties, the object is a map, unless that is forbidden. */
-	if (json_object_size(properties) + json_array_size(required) == 0 && !json_is_false(others))
+	if (m1_json_size(properties) + m1_json_size(required) == 0 && !m1_json_is(others, M1_JSON_FALSE))
 		return m1_json_map(c->nfa, &c->rules, m1_schema_rule_of(c, others, "additionalProperties", NULL, -1), next);
 	if ((list = list_properties(c, properties, required, others, &n)) == NULL)
 		return M1_NFA_FAIL;
@@ -204,19 +230,19 @@ write_items(m1_schema_compiler *c, const array_parts *a)
 }
 
 int32_t
-m1_schema_array(m1_schema_compiler *c, const json_t *schema, int32_t next)
+m1_schema_array(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 {
-	const json_t *prefix = json_object_get(schema, "prefixItems");
-	const json_t *items = json_object_get(schema, "items");
-	array_parts a = {.item = -1, .n_prefix = (int) json_array_size(prefix)};
+	const m1_json *prefix = m1_json_get(schema, "prefixItems");
+	const m1_json *items = m1_json_get(schema, "items");
+	array_parts a = {.item = -1, .n_prefix = (int) m1_json_size(prefix)};
 	int *rules;
 	int rule;
 
 	a.min = m1_schema_count(c, schema, "minItems", 0, false);
 	a.max = m1_schema_count(c, schema, "maxItems", M1_JSON_NO_MAX, true);
-	if (prefix != NULL && !json_is_array(prefix))
+	if (prefix != NULL && !m1_json_is(prefix, M1_JSON_ARRAY))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "prefixItems is not an array of schemas");
-	if (json_is_array(items))
+	if (m1_json_is(items, M1_JSON_ARRAY))
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "items as an array is not supported: say prefixItems");
 	if (c->status != M1_OK || (rules = calloc((size_t) a.n_prefix + 1, sizeof *rules)) == NULL)
 	{
@@ -224,11 +250,11 @@ m1_schema_array(m1_schema_compiler *c, const json_t *schema, int32_t next)
 		return M1_NFA_FAIL;
 	}
 	for (int i = 0; i < a.n_prefix; i++)
-		rules[i] = m1_schema_rule_of(c, json_array_get(prefix, (size_t) i), "prefixItems", NULL, i);
+		rules[i] = m1_schema_rule_of(c, m1_json_at(prefix, (size_t) i), "prefixItems", NULL, i);
 	/* Behind a prefix no other items are made up, unless they must be there. */
 	if (items == NULL && (a.n_prefix == 0 || a.min > a.n_prefix))
-		items = json_true();
-	if (items != NULL && !json_is_false(items))
+		items = &m1_json_true;
+	if (items != NULL && !m1_json_is(items, M1_JSON_FALSE))
 	{
 		a.item = m1_schema_rule_of(c, items, "items", NULL, -1);
 		a.later = m1_nfa_new_rule(c->nfa, false);

@@ -4,7 +4,6 @@
 
 #include "grammar/jsonschema_internal.h"
 #include "grammar/regex.h"
-#include "text/jsonparse.h"
 #include "text/jsontext.h"
 
 /* ---- strings ---- */
@@ -40,36 +39,35 @@ write_pattern(m1_schema_compiler *c, m1_slice pattern, m1_regex_match match, int
 }
 
 static int32_t
-write_format(m1_schema_compiler *c, const json_t *format, int32_t next)
+write_format(m1_schema_compiler *c, const m1_json *format, int32_t next)
 {
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-		if (m1_json_is_string(format) && strcmp(formats[i].name, json_string_value(format)) == 0)
+		if (m1_json_is(format, M1_JSON_STRING) && strcmp(formats[i].name, m1_json_cstr(format)) == 0)
 			return write_pattern(c, m1_slice_of(formats[i].pattern), M1_REGEX_WHOLE, next);
-	if (m1_json_is_string(format))
-		m1_schema_fail(c, M1_E_UNSUPPORTED, "format \"%.60s\" is not supported", json_string_value(format));
+	if (m1_json_is(format, M1_JSON_STRING))
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "format \"%.60s\" is not supported", m1_json_cstr(format));
 	else
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "format is not a string");
 	return M1_NFA_FAIL;
 }
 
 int32_t
-m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next)
+m1_schema_string(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 {
-	const json_t *pattern = json_object_get(schema, "pattern");
-	const json_t *format = json_object_get(schema, "format");
+	const m1_json *pattern = m1_json_get(schema, "pattern");
+	const m1_json *format = m1_json_get(schema, "format");
 	const int min = m1_schema_count(c, schema, "minLength", 0, false);
 	const int max = m1_schema_count(c, schema, "maxLength", M1_JSON_NO_MAX, true);
-	const bool sized = json_object_get(schema, "minLength") != NULL || json_object_get(schema, "maxLength") != NULL;
+	const bool sized = m1_json_get(schema, "minLength") != NULL || m1_json_get(schema, "maxLength") != NULL;
 
-	if (pattern != NULL && !m1_json_is_string(pattern))
+	if (pattern != NULL && !m1_json_is(pattern, M1_JSON_STRING))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "pattern is not a string");
 	else if ((pattern != NULL) + (format != NULL) + sized > 1)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "only one of pattern, format and a length is supported");
 	if (c->status != M1_OK)
 		return M1_NFA_FAIL;
 	if (pattern != NULL)
-		return write_pattern(c, (m1_slice){json_string_value(pattern), json_string_length(pattern)}, M1_REGEX_SEARCH,
-							 next);
+		return write_pattern(c, m1_json_text(pattern), M1_REGEX_SEARCH, next);
 	if (format != NULL)
 		return write_format(c, format, next);
 	return max != M1_JSON_NO_MAX && min > max ? M1_NFA_FAIL : m1_json_string(c->nfa, &c->rules, min, max, next);
@@ -82,18 +80,19 @@ m1_schema_string(m1_schema_compiler *c, const json_t *schema, int32_t next)
  * those on the right side of a fraction are meant; it is none of them itself.
  */
 static m1_json_bound
-whole_bound(m1_schema_compiler *c, const json_t *value, const char *key, bool upper, bool integer, bool exclusive)
+whole_bound(m1_schema_compiler *c, const m1_json *value, const char *key, bool upper, bool integer, bool exclusive)
 {
 	const double x = m1_json_real(value);
 	const bool whole = m1_json_is_whole(value);
+	int64_t n;
 	m1_json_bound bound = {.given = true, .exclusive = exclusive && whole};
 
-	if (!m1_json_is_number(value))
+	if (!m1_json_is(value, M1_JSON_NUMBER))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not a number", key);
 	else if (!whole && !integer)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", key);
-	else if (json_is_integer(value))
-		bound.value = json_integer_value(value);
+	else if (m1_json_is_int64(value, &n))
+		bound.value = n;
 	else if (fabs(x) < 9e15)
 		bound.value = (int64_t) (upper ? floor(x) : ceil(x));
 	else if (fabs(x) < 9e18 && whole)
@@ -109,14 +108,14 @@ whole_bound(m1_schema_compiler *c, const json_t *value, const char *key, bool up
 
 /* Which of "minimum" and "exclusiveMinimum", or of the maxima, bounds the values more. */
 static m1_json_bound
-read_bound(m1_schema_compiler *c, const json_t *schema, bool upper, bool integer)
+read_bound(m1_schema_compiler *c, const m1_json *schema, bool upper, bool integer)
 {
 	const char *const keys[] = {upper ? "maximum" : "minimum", upper ? "exclusiveMaximum" : "exclusiveMinimum"};
 	m1_json_bound bound = {0};
 
 	for (int i = 0; i < 2; i++)
 	{
-		const json_t *value = json_object_get(schema, keys[i]);
+		const m1_json *value = m1_json_get(schema, keys[i]);
 		m1_json_bound this;
 
 		if (value == NULL)
@@ -129,7 +128,7 @@ read_bound(m1_schema_compiler *c, const json_t *schema, bool upper, bool integer
 }
 
 int32_t
-m1_schema_number(m1_schema_compiler *c, const json_t *schema, bool integer, int32_t next)
+m1_schema_number(m1_schema_compiler *c, const m1_json *schema, bool integer, int32_t next)
 {
 	const m1_json_bound low = read_bound(c, schema, false, integer);
 	const m1_json_bound high = read_bound(c, schema, true, integer);
@@ -142,32 +141,31 @@ m1_schema_number(m1_schema_compiler *c, const json_t *schema, bool integer, int3
 /* ---- listed values ---- */
 
 int
-m1_schema_kind_of_value(const json_t *value)
+m1_schema_kind_of_value(const m1_json *value)
 {
-	if (m1_json_is_number(value))
-		return m1_json_is_whole(value) ? M1_KIND_INTEGER : M1_KIND_NUMBER;
-	switch (json_typeof(value))
+	if (value == NULL)
+		return 0;
+	switch ((m1_json_kind) value->kind)
 	{
-		case JSON_INTEGER:
-		case JSON_REAL:
-			break;
-		case JSON_OBJECT:
+		case M1_JSON_NUMBER:
+			return m1_json_is_whole(value) ? M1_KIND_INTEGER : M1_KIND_NUMBER;
+		case M1_JSON_OBJECT:
 			return M1_KIND_OBJECT;
-		case JSON_ARRAY:
+		case M1_JSON_ARRAY:
 			return M1_KIND_ARRAY;
-		case JSON_STRING:
+		case M1_JSON_STRING:
 			return M1_KIND_STRING;
-		case JSON_TRUE:
-		case JSON_FALSE:
+		case M1_JSON_TRUE:
+		case M1_JSON_FALSE:
 			return M1_KIND_BOOLEAN;
-		case JSON_NULL:
+		case M1_JSON_NULL:
 			return M1_KIND_NULL;
 	}
 	return 0;
 }
 
 static int32_t
-write_value(m1_schema_compiler *c, const json_t *value, int kinds, int32_t next)
+write_value(m1_schema_compiler *c, const m1_json *value, int kinds, int32_t next)
 {
 	m1_buf text = {0};
 	int32_t start = M1_NFA_FAIL;
@@ -184,20 +182,20 @@ write_value(m1_schema_compiler *c, const json_t *value, int kinds, int32_t next)
 
 /* Those of the values that have one of the types. */
 int32_t
-m1_schema_values(m1_schema_compiler *c, const json_t *schema, int32_t next)
+m1_schema_values(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 {
-	const json_t *type = json_object_get(schema, "type");
-	const json_t *list = json_object_get(schema, "enum");
+	const m1_json *type = m1_json_get(schema, "type");
+	const m1_json *list = m1_json_get(schema, "enum");
 	const int kinds = type != NULL ? m1_schema_types(type) : M1_KIND_ANY;
 	int32_t start = M1_NFA_FAIL;
 
 	if (kinds == 0)
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "type is not one of JSON's types, or a list of them");
 	else if (list == NULL)
-		return write_value(c, json_object_get(schema, "const"), kinds, next);
-	else if (!json_is_array(list))
+		return write_value(c, m1_json_get(schema, "const"), kinds, next);
+	else if (!m1_json_is(list, M1_JSON_ARRAY))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "enum is not an array of values");
-	for (size_t i = json_array_size(list); i-- > 0 && c->status == M1_OK;)
-		start = m1_nfa_split(c->nfa, write_value(c, json_array_get(list, i), kinds, next), start);
+	for (size_t i = m1_json_size(list); i-- > 0 && c->status == M1_OK;)
+		start = m1_nfa_split(c->nfa, write_value(c, m1_json_at(list, i), kinds, next), start);
 	return start;
 }

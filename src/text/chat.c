@@ -7,12 +7,21 @@
  */
 #include "text/chat.h"
 
-#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
+#include "text/calls.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
+
+/* A call that the assistant has made, for the tool message that answers it. */
+typedef struct call
+{
+	m1_slice id, name;
+	size_t message;
+} call;
 
 typedef struct renderer
 {
@@ -24,7 +33,9 @@ typedef struct renderer
 	m1_chat_bounds bounds;
 	size_t template_end; /* bytes of the run up to the end of the template; 0 = the run has none */
 	m1_ids *replies;	 /* NULL, or where the assistant's words begin and end */
-	m1_status status;	 /* the first failure */
+	call *calls;		 /* [n_calls], by id and message */
+	size_t n_calls;
+	m1_status status; /* the first failure */
 	m1_error *err;
 } renderer;
 
@@ -118,59 +129,71 @@ bad(renderer *r, const char *where, const char *why)
 						  "\"content\": text}; tools an array of {\"name\", \"description\", \"parameters\"}.");
 }
 
+/* Whatever is not understood might change the prompt. */
+static void
+check_keys(renderer *r, const m1_json *object, const char *const *keys, const char *where)
+{
+	const char *key = m1_json_other_key(object, keys);
+	char why[128];
+
+	if (key == NULL)
+		return;
+	snprintf(why, sizeof why, "has a key that is not known, \"%.60s\"", key);
+	bad(r, where, why);
+}
+
 /* ---- tools ---- */
 
 static void
-tool(renderer *r, const json_t *definition, size_t i)
+tool(renderer *r, const m1_json *definition, size_t i)
 {
-	const json_t *function = json_object_get(definition, "function");
+	static const char *const wrapper[] = {"type", "function", NULL};
+	const m1_json *function = m1_json_get(definition, "function");
 	char where[40];
 
 	snprintf(where, sizeof where, "tools[%zu]", i);
-	if (json_is_object(function))
+	if (m1_json_is(function, M1_JSON_OBJECT))
+	{
+		check_keys(r, definition, wrapper, where);
+		if (m1_json_get(definition, "type") != NULL && !m1_json_is_text(m1_json_get(definition, "type"), "function"))
+			bad(r, where, "has a type that is not \"function\"");
 		definition = function;
-	if (!json_is_string(json_object_get(definition, "name")))
+	}
+	if (!m1_json_is(m1_json_get(definition, "name"), M1_JSON_STRING))
 	{
 		bad(r, where, "has no name");
 		return;
 	}
-	/* jsonb forgets the order in which keys were written: render all definitions in the usual one */
+	/* whoever has them as jsonb has another order of keys: render all definitions in the usual one */
 	if (r->status == M1_OK && !m1_json_write(&r->run, definition, M1_JSON_TOOL))
 		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the tools");
 	markup(r, "\n");
 }
 
-static json_t *
-parse_array(renderer *r, const char *what, m1_slice json)
+static void
+parse_array(renderer *r, const char *what, m1_slice json, size_t most_bytes, m1_json_doc *doc)
 {
-	json_error_t why;
-	json_t *root;
-
+	*doc = (m1_json_doc){0};
 	if (r->status != M1_OK || json.len == 0)
-		return NULL;
-	root = json_loadb(json.data, json.len, JSON_REJECT_DUPLICATES, &why);
-	if (!json_is_array(root))
-	{
-		bad(r, what, root == NULL ? "is not valid JSON" : "is not an array");
-		if (root == NULL)
-			m1_error_detail(r->err, "Line %d, column %d: %s.", why.line, why.column, why.text);
-		json_decref(root);
-		return NULL;
-	}
-	return root;
+		return;
+	if (json.len > most_bytes)
+		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "%s has %zu bytes: more than %zu", what, json.len, most_bytes);
+	else if ((r->status = m1_json_parse(json, what, r->work, doc, r->err)) == M1_OK &&
+			 !m1_json_is(doc->root, M1_JSON_ARRAY))
+		bad(r, what, "is not an array");
 }
 
 static void
-tools_turn(renderer *r, const json_t *tools)
+tools_turn(renderer *r, const m1_json *tools)
 {
-	size_t i;
-	json_t *definition;
+	size_t i = 0;
 
-	if (json_array_size(tools) == 0)
+	if (m1_json_size(tools) == 0)
 		return;
+	r->bounds.tools = true;
 	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n" M1_TOOLS_OPEN "\n");
-	json_array_foreach ((json_t *) tools, i, definition)
-		tool(r, definition, i);
+	m1_json_foreach (tools, definition)
+		tool(r, definition, i++);
 	markup(r, M1_TOOLS_CLOSE
 		   "\n\nIf you need to call tools, please respond with " M1_CALLS_OPEN M1_CALLS_CLOSE
 		   " XML tags, and provide tool-name and json-object of arguments, following the format below:\n");
@@ -180,63 +203,191 @@ tools_turn(renderer *r, const json_t *tools)
 
 /* ---- messages ---- */
 
-static m1_slice
-json_slice(const json_t *s)
+/* A part's text. */
+static void
+part(renderer *r, const m1_json *value, const char *const *keys, const char *where)
 {
-	m1_slice slice = {json_string_value(s), json_string_length(s)};
+	const m1_json *type = m1_json_get(value, "type");
+	const m1_json *words = m1_json_get(value, "text");
 
-	return slice;
-}
-
-static bool
-is_string(const json_t *value, const char *wanted)
-{
-	return json_is_string(value) && strcmp(json_string_value(value), wanted) == 0;
+	if (!m1_json_is(words, M1_JSON_STRING) || (type != NULL && !m1_json_is_text(type, "text")))
+		bad(r, where, "has content that is not text");
+	check_keys(r, value, keys, where);
+	text(r, m1_json_text(words));
 }
 
 /* The text of a message's content: a string, or an array of {"type": "text", "text": ...} parts. */
 static void
-content(renderer *r, const json_t *message, const char *where)
+content(renderer *r, const m1_json *message, const char *where)
 {
-	const json_t *value = json_object_get(message, "content");
-	size_t i;
-	json_t *part;
+	static const char *const keys[] = {"type", "text", NULL};
+	const m1_json *value = m1_json_get(message, "content");
 
-	if (json_is_string(value))
-		text(r, json_slice(value));
-	else if (json_is_array(value))
-		json_array_foreach ((json_t *) value, i, part)
-		{
-			const json_t *type = json_object_get(part, "type");
-			const json_t *words = json_object_get(part, "text");
-
-			if (!json_is_string(words) || (type != NULL && !is_string(type, "text")))
-				bad(r, where, "has content that is not text");
-			else
-				text(r, json_slice(words));
-		}
+	if (m1_json_is(value, M1_JSON_STRING))
+		text(r, m1_json_text(value));
+	else if (m1_json_is(value, M1_JSON_ARRAY))
+		m1_json_foreach (value, one)
+			part(r, one, keys, where);
 	else
 		bad(r, where, "has no content");
 }
 
-static void
-tool_result(renderer *r, const json_t *message, const char *where)
-{
-	const json_t *name = json_object_get(message, "name");
+/* ---- tool calls and their results ---- */
 
-	if (!json_is_string(name))
-		bad(r, where, "is a tool result without a name");
-	markup(r, "tool name: ");
-	text(r, json_slice(name));
-	markup(r, "\ntool result: ");
-	content(r, message, where);
-	markup(r, "\n\n");
+static int
+by_id(const void *a, const void *b)
+{
+	const call *x = a;
+	const call *y = b;
+	const size_t len = x->id.len < y->id.len ? x->id.len : y->id.len;
+	const int order = memcmp(x->id.data, y->id.data, len);
+
+	if (order != 0 || x->id.len != y->id.len)
+		return order != 0 ? order : x->id.len < y->id.len ? -1 : 1;
+	return (x->message > y->message) - (x->message < y->message);
 }
 
-static bool
-has_role(const json_t *message, const char *role)
+/* The calls of all messages that have an id. */
+static void
+list_calls(renderer *r, const m1_json *messages)
 {
-	return is_string(json_object_get(message, "role"), role);
+	size_t n = 0;
+	size_t i = 0;
+
+	m1_json_foreach (messages, message)
+		n += m1_json_size(m1_json_get(message, "tool_calls"));
+	if (n == 0 || r->status != M1_OK)
+		return;
+	if ((r->calls = malloc(n * sizeof *r->calls)) == NULL)
+		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the tool calls");
+	m1_json_foreach (messages, message)
+	{
+		const m1_json *calls = m1_json_get(message, "tool_calls");
+
+		m1_json_foreach (calls, one)
+			if (r->calls != NULL && m1_call_id(one).len > 0)
+				r->calls[r->n_calls++] = (call){m1_call_id(one), m1_call_name(one), i};
+		i++;
+	}
+	m1_sort(r->calls, r->n_calls, sizeof *r->calls, by_id);
+}
+
+/* The last call with this id before message i; NULL when there is none. */
+static const call *
+find_call(const renderer *r, m1_slice id, size_t i)
+{
+	const call wanted = {.id = id, .message = i};
+	size_t low = 0;
+	size_t high = r->n_calls;
+
+	while (low < high)
+	{
+		const size_t middle = low + (high - low) / 2;
+
+		if (by_id(&r->calls[middle], &wanted) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == 0 || r->calls[low - 1].id.len != id.len || memcmp(r->calls[low - 1].id.data, id.data, id.len) != 0)
+		return NULL;
+	return &r->calls[low - 1];
+}
+
+/* The name of the tool whose result message i is: its own, or that of the call that it answers. */
+static m1_slice
+name_of_result(renderer *r, const m1_json *message, size_t i, const char *where)
+{
+	const m1_json *id = m1_json_get(message, "tool_call_id");
+	m1_slice name = m1_json_text(m1_json_get(message, "name"));
+	const call *answered;
+
+	if (id == NULL || m1_json_is(id, M1_JSON_NULL))
+		return name;
+	answered = find_call(r, m1_json_text(id), i);
+	if (name.len == 0 && answered == NULL)
+		bad(r, where, "has a tool_call_id that no tool call before it has");
+	else if (answered != NULL && name.len > 0 &&
+			 (answered->name.len != name.len || memcmp(answered->name.data, name.data, name.len) != 0))
+		bad(r, where, "has another name than the tool call with its tool_call_id");
+	return name.len == 0 && answered != NULL ? answered->name : name;
+}
+
+static void
+open_result(renderer *r, m1_slice name, const char *where)
+{
+	if (name.len == 0)
+		bad(r, where, "is a tool result without a name");
+	markup(r, "tool name: ");
+	text(r, name);
+	markup(r, "\ntool result: ");
+}
+
+/* Each part may be the result of a tool that it names. */
+static void
+tool_results(renderer *r, const m1_json *message, size_t i, const char *where)
+{
+	static const char *const keys[] = {"type", "text", "name", NULL};
+	const m1_slice name = name_of_result(r, message, i, where);
+	const m1_json *parts = m1_json_get(message, "content");
+
+	if (m1_json_get(m1_json_at(parts, 0), "name") == NULL || name.len > 0)
+	{
+		open_result(r, name, where);
+		content(r, message, where);
+		markup(r, "\n\n");
+		return;
+	}
+	m1_json_foreach (parts, one)
+	{
+		open_result(r, m1_json_text(m1_json_get(one, "name")), where);
+		part(r, one, keys, where);
+		markup(r, "\n\n");
+	}
+}
+
+/* What the assistant said, and then the calls that it made, in the form that it writes them in. */
+static void
+answer(renderer *r, const m1_json *message, const char *where)
+{
+	const m1_json *calls = m1_json_get(message, "tool_calls");
+	const m1_json *said = m1_json_get(message, "content");
+	const size_t start = r->run.len;
+	size_t i = 0;
+
+	if (calls != NULL && !m1_json_is(calls, M1_JSON_ARRAY) && !m1_json_is(calls, M1_JSON_NULL))
+		bad(r, where, "has tool_calls that are not an array");
+	if (m1_json_size(calls) == 0 || (said != NULL && !m1_json_is(said, M1_JSON_NULL)))
+		content(r, message, where);
+	if (m1_json_size(calls) == 0)
+		return;
+	if (r->run.len > start && r->run.data[r->run.len - 1] != '\n')
+		markup(r, "\n");
+	markup(r, M1_CALLS_OPEN "\n");
+	m1_json_foreach (calls, one)
+	{
+		char place[80];
+
+		snprintf(place, sizeof place, "%s.tool_calls[%zu]", where, i++);
+		if (r->status == M1_OK)
+			r->status = m1_call_write(one, place, &r->run, r->err);
+	}
+	markup(r, M1_CALLS_CLOSE);
+}
+
+/* ---- turns ---- */
+
+static bool
+has_role(const m1_json *message, const char *role)
+{
+	return m1_json_is_text(m1_json_get(message, "role"), role);
+}
+
+/* Newer clients call it developer. */
+static bool
+is_system(const m1_json *message)
+{
+	return has_role(message, "system") || has_role(message, "developer");
 }
 
 /* The first and the last of these set the bounds of system and history. */
@@ -268,39 +419,48 @@ mark_reply(renderer *r)
 }
 
 static void
-assistant_turn(renderer *r, const json_t *message, const char *where)
+assistant_turn(renderer *r, const m1_json *message, const char *where)
 {
 	open_message(r, "ai name=assistant\n");
 	mark_reply(r);
-	r->added = M1_ADDED_PLAIN; /* the model's own words: its <think> is the token it wrote */
-	content(r, message, where);
+	if (r->replies != NULL)
+		r->added = M1_ADDED_PLAIN; /* what it is to write: its <think> is a token */
+	answer(r, message, where);
 	control(r, M1_TURN_CLOSE);
 	mark_reply(r);
 	markup(r, "\n");
 }
 
 static void
-message_turn(renderer *r, const json_t *message, size_t i)
+message_turn(renderer *r, const m1_json *message, size_t i)
 {
+	static const char *const plain[] = {"role", "content", NULL};
+	/* what it thought before is not shown to it again */
+	static const char *const assistant[] = {"role", "content", "tool_calls", "reasoning", "reasoning_content", NULL};
+	static const char *const learnt[] = {"role", "content", "tool_calls", NULL};
+	static const char *const tool_keys[] = {"role", "content", "name", "tool_call_id", NULL};
 	char where[40];
 
 	snprintf(where, sizeof where, "messages[%zu]", i);
-	if (has_role(message, "system"))
+	if (is_system(message))
 		return; /* all of them are in the first turn */
 	if (has_role(message, "user"))
 	{
 		open_user_turn(r);
+		check_keys(r, message, plain, where);
 		content(r, message, where);
 	}
 	else if (has_role(message, "assistant"))
 	{
+		check_keys(r, message, r->replies == NULL ? assistant : learnt, where);
 		assistant_turn(r, message, where);
 		return;
 	}
 	else if (has_role(message, "tool"))
 	{
 		open_message(r, "tool name=tools\n");
-		tool_result(r, message, where);
+		check_keys(r, message, tool_keys, where);
+		tool_results(r, message, i, where);
 	}
 	else
 		bad(r, where, "has a role that is not system, user, assistant or tool");
@@ -309,20 +469,21 @@ message_turn(renderer *r, const json_t *message, size_t i)
 
 /* The texts of all system messages, one after the other; false when there is no such message. */
 static bool
-system_messages(renderer *r, const json_t *messages)
+system_messages(renderer *r, const m1_json *messages)
 {
+	static const char *const keys[] = {"role", "content", NULL};
 	bool any = false;
-	size_t i;
-	json_t *message;
+	size_t i = 0;
 
-	json_array_foreach ((json_t *) messages, i, message)
+	m1_json_foreach (messages, message)
 	{
 		char where[40];
 
-		if (!has_role(message, "system"))
+		snprintf(where, sizeof where, "messages[%zu]", i++);
+		if (!is_system(message))
 			continue;
 		any = true;
-		snprintf(where, sizeof where, "messages[%zu]", i);
+		check_keys(r, message, keys, where);
 		content(r, message, where);
 	}
 	return any;
@@ -330,7 +491,7 @@ system_messages(renderer *r, const json_t *messages)
 
 /* One turn for all of them, or none when they say nothing. */
 static void
-system_turn(renderer *r, const json_t *messages, m1_slice fallback)
+system_turn(renderer *r, const m1_json *messages, m1_slice fallback)
 {
 	m1_buf said;
 
@@ -349,13 +510,12 @@ system_turn(renderer *r, const json_t *messages, m1_slice fallback)
 
 /* The turns after system and tools. */
 static void
-conversation(renderer *r, const json_t *messages, const m1_chat *chat)
+conversation(renderer *r, const m1_json *messages, const m1_chat *chat)
 {
-	size_t i;
-	json_t *message;
+	size_t i = 0;
 
-	json_array_foreach ((json_t *) messages, i, message)
-		message_turn(r, message, i);
+	m1_json_foreach (messages, message)
+		message_turn(r, message, i++);
 	if (messages != NULL)
 		return;
 	open_user_turn(r);
@@ -365,31 +525,35 @@ conversation(renderer *r, const json_t *messages, const m1_chat *chat)
 	close_turn(r);
 }
 
-static bool
-any_turn(const json_t *messages)
+static void
+check_messages(renderer *r, const m1_json *messages)
 {
-	size_t i;
-	json_t *message;
-
-	json_array_foreach ((json_t *) messages, i, message)
-		if (!has_role(message, "system"))
-			return true;
-	return false;
+	if (messages == NULL || r->status != M1_OK)
+		return;
+	if (m1_json_size(messages) > M1_CHAT_MAX_MESSAGES)
+		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "messages has %zu messages: more than %d", m1_json_size(messages),
+							M1_CHAT_MAX_MESSAGES);
+	m1_json_foreach (messages, message)
+		if (!is_system(message))
+			return;
+	bad(r, "messages", "holds no message from a user");
 }
 
 m1_status
 m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds, m1_error *err)
 {
 	renderer r = {.t = t, .ids = ids, .work = chat->work, .replies = chat->replies, .status = M1_OK, .err = err};
-	json_t *messages = parse_array(&r, "messages", chat->messages);
-	json_t *tools = parse_array(&r, "tools", chat->tools);
+	m1_json_doc messages;
+	m1_json_doc tools;
 
-	if (messages != NULL && !any_turn(messages))
-		bad(&r, "messages", "holds no message from a user");
+	parse_array(&r, "messages", chat->messages, M1_CHAT_MAX_BYTES, &messages);
+	parse_array(&r, "tools", chat->tools, M1_TOOLS_MAX_BYTES, &tools);
+	check_messages(&r, messages.root);
+	list_calls(&r, messages.root);
 	control(&r, M1_DOCUMENT_OPEN);
-	system_turn(&r, messages, chat->system);
-	tools_turn(&r, tools);
-	conversation(&r, messages, chat);
+	system_turn(&r, messages.root, chat->system);
+	tools_turn(&r, tools.root);
+	conversation(&r, messages.root, chat);
 	if (chat->replies == NULL)
 	{
 		open_turn(&r, "ai name=assistant\n");
@@ -398,8 +562,9 @@ m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_
 	if (r.bounds.history < r.bounds.system) /* no user turn at all */
 		r.bounds.history = r.bounds.template = r.bounds.system;
 	*bounds = r.bounds;
-	json_decref(messages);
-	json_decref(tools);
+	m1_json_free(&messages);
+	m1_json_free(&tools);
 	m1_buf_free(&r.run);
+	free(r.calls);
 	return r.status;
 }

@@ -1,217 +1,596 @@
-/* jsonparse.c - see jsonparse.h: before jansson sees the text, numbers that it cannot hold are put in quotes. */
+/*
+ * jsonparse.c - see jsonparse.h.
+ *
+ * The text is copied once, and strings are decoded where they stand: no escape is longer than what it stands for. One
+ * pass counts an upper bound of the values, a second one makes them.
+ */
+#define _GNU_SOURCE /* qsort_r, explicit_bzero */
 #include "text/jsonparse.h"
 
 #include <errno.h>
-#include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MARK "\"\\u0000" /* in front of a number that is kept as text */
-#define SURE_DIGITS 15	 /* of a real: read and written again, they are the same */
-#define SURE_EXPONENT 290
+#include "base/utf8.h"
 
-/* ---- numbers ---- */
-
-/* A number taken apart: digits without the zeros around them, times ten to some power. */
-typedef struct decimal
+typedef struct parser
 {
-	size_t n_digits;
-	bool integer;  /* written without point and exponent */
-	long exponent; /* of the last digit */
-	size_t len;	   /* of the text; 0 when it is not a number of JSON */
-} decimal;
+	m1_json_doc *doc;
+	char *at; /* in the doc's text, which ends with a NUL */
+	size_t n; /* values so far */
+	size_t n_index;
+	int depth;
+	m1_work *work;
+	const char *why; /* the first failure, at `at` */
+} parser;
+
+const m1_json m1_json_true = {.kind = M1_JSON_TRUE, .span = 1};
+
+static void
+fail(parser *p, const char *why)
+{
+	if (p->why == NULL)
+		p->why = why;
+}
+
+static m1_json *
+new_value(parser *p, m1_json_kind kind)
+{
+	m1_json *value = &p->doc->values[p->n++];
+
+	*value = (m1_json){.kind = kind, .span = 1};
+	return value;
+}
+
+static void
+skip_blanks(parser *p)
+{
+	while (*p->at == ' ' || *p->at == '\t' || *p->at == '\n' || *p->at == '\r')
+		p->at++;
+}
+
+/* ---- strings ---- */
+
+/* Four hexadecimal digits, or -1. */
+static int32_t
+code_unit(const char *s)
+{
+	int32_t unit = 0;
+
+	for (int i = 0; i < 4; i++)
+	{
+		const int digit = m1_hex_digit(s[i]);
+
+		if (digit < 0)
+			return -1;
+		unit = unit * 16 + digit;
+	}
+	return unit;
+}
+
+static char *
+put_utf8(char *out, int32_t c)
+{
+	if (c < 0x80)
+		*out++ = (char) c;
+	else if (c < 0x800)
+		*out++ = (char) (0xc0 | c >> 6);
+	else if (c < 0x10000)
+		*out++ = (char) (0xe0 | c >> 12);
+	else
+		*out++ = (char) (0xf0 | c >> 18);
+	if (c >= 0x10000)
+		*out++ = (char) (0x80 | (c >> 12 & 0x3f));
+	if (c >= 0x800)
+		*out++ = (char) (0x80 | (c >> 6 & 0x3f));
+	if (c >= 0x80)
+		*out++ = (char) (0x80 | (c & 0x3f));
+	return out;
+}
+
+/* \uXXXX, of which p->at is at the u, or two of them. Returns the end of what was written. */
+static char *
+put_code(parser *p, char *out)
+{
+	int32_t c = code_unit(p->at + 1);
+
+	if (c < 0)
+		fail(p, "\\u without four hexadecimal digits");
+	else if (c == 0)
+		fail(p, "\\u0000, which a text cannot hold");
+	else if (c >= 0xd800 && c <= 0xdfff)
+	{
+		const int32_t low = c < 0xdc00 && p->at[5] == '\\' && p->at[6] == 'u' ? code_unit(p->at + 7) : -1;
+
+		if (low < 0xdc00 || low > 0xdfff)
+			fail(p, "half of a surrogate pair");
+		else
+		{
+			c = 0x10000 + (c - 0xd800) * 0x400 + (low - 0xdc00);
+			p->at += 6;
+		}
+	}
+	if (p->why != NULL)
+		return out;
+	p->at += 5;
+	return put_utf8(out, c);
+}
+
+/* What stands behind a backslash. Returns the end of what was written. */
+static char *
+put_escape(parser *p, char *out)
+{
+	static const char forms[] = "\"\"\\\\//b\bf\fn\nr\rt\t";
+
+	for (const char *form = forms; *form != '\0'; form += 2)
+		if (form[0] == *p->at)
+		{
+			*out = form[1];
+			p->at++;
+			return out + 1;
+		}
+	if (*p->at == 'u')
+		return put_code(p, out);
+	fail(p, "a backslash before what it does not go with");
+	return out;
+}
+
+static void
+read_string(parser *p)
+{
+	m1_json *value = new_value(p, M1_JSON_STRING);
+	char *const start = ++p->at;
+	char *out = start;
+
+	while (*p->at != '"' && p->why == NULL)
+		if (*p->at == '\\')
+		{
+			p->at++;
+			out = put_escape(p, out);
+		}
+		else if ((unsigned char) *p->at < 0x20)
+			fail(p, "a string without its end, or a control character in one");
+		else
+			*out++ = *p->at++;
+	if (p->why != NULL)
+		return;
+	if (!m1_utf8_valid((m1_slice){start, (size_t) (out - start)}))
+	{
+		fail(p, "a string that is not UTF-8");
+		return;
+	}
+	*out = '\0';
+	p->at++;
+	value->text = start;
+	value->n = (uint32_t) (out - start);
+}
+
+/* ---- numbers and words ---- */
 
 static size_t
-count_digits(const char *s, size_t len)
+count_digits(const char *s)
 {
 	size_t n = 0;
 
-	while (n < len && s[n] >= '0' && s[n] <= '9')
+	while (s[n] >= '0' && s[n] <= '9')
 		n++;
 	return n;
 }
 
-/* Counts the digits between leading and trailing zeros, of both sides of the point; *zeros: those that trail. */
-static void
-count_significant(decimal *d, const char *s, size_t len, size_t *zeros)
+/* The length of a number's text, or 0. */
+static size_t
+number_length(const char *s)
 {
-	for (size_t i = 0; i < len; i++)
-	{
-		if (s[i] == '0' && d->n_digits == 0)
-			continue;
-		*zeros = s[i] == '0' ? *zeros + 1 : 0;
-		d->n_digits++;
-	}
-}
-
-/* Cut where it is beyond all that counts, so that sums of it do not overflow. */
-static long
-exponent_of(const char *s)
-{
-	const long exponent = strtol(s, NULL, 10);
-
-	return exponent > INT32_MAX ? INT32_MAX : exponent < INT32_MIN ? INT32_MIN : exponent;
-}
-
-static decimal
-take_number(const char *s, size_t len)
-{
-	decimal d = {.integer = true};
-	size_t at = len > 0 && s[0] == '-';
-	size_t zeros = 0;
-	size_t n = count_digits(s + at, len - at);
+	size_t at = *s == '-';
+	size_t n = count_digits(s + at);
 
 	if (n == 0 || (n > 1 && s[at] == '0'))
-		return (decimal){0};
-	count_significant(&d, s + at, n, &zeros);
+		return 0;
 	at += n;
-	if (at < len && s[at] == '.')
+	if (s[at] == '.')
 	{
-		d.integer = false;
-		if ((n = count_digits(s + at + 1, len - at - 1)) == 0)
-			return (decimal){0};
-		count_significant(&d, s + at + 1, n, &zeros);
-		d.exponent -= (long) n;
-		at += n + 1;
+		if ((n = count_digits(s + at + 1)) == 0)
+			return 0;
+		at += 1 + n;
 	}
-	if (at < len && (s[at] == 'e' || s[at] == 'E'))
+	if (s[at] == 'e' || s[at] == 'E')
 	{
-		const size_t sign = at + 1 < len && (s[at + 1] == '+' || s[at + 1] == '-');
-
-		d.integer = false;
-		if ((n = count_digits(s + at + 1 + sign, len - at - 1 - sign)) == 0)
-			return (decimal){0};
-		d.exponent += exponent_of(s + at + 1);
-		at += 1 + sign + n;
+		at += 1 + (s[at + 1] == '+' || s[at + 1] == '-');
+		if ((n = count_digits(s + at)) == 0)
+			return 0;
+		at += n;
 	}
-	d.exponent += (long) zeros;
-	d.n_digits -= zeros;
-	d.len = at;
-	return d;
+	return at;
 }
 
-/* Whether jansson reads the number as what it is. The text behind it goes on, or ends with a NUL. */
-static bool
-is_held(const char *s, const decimal *d)
-{
-	if (d->integer)
-	{
-		errno = 0;
-		strtoll(s, NULL, 10);
-		return errno == 0;
-	}
-	return d->n_digits == 0 || (d->n_digits <= SURE_DIGITS && labs(d->exponent) <= SURE_EXPONENT);
-}
-
-/* ---- parsing ---- */
-
-/* Behind a string whose opening quote is at `at`; *nul: it holds an escaped U+0000. */
-static size_t
-skip_string(m1_slice text, size_t at, bool *nul)
-{
-	for (at++; at < text.len && text.data[at] != '"'; at++)
-		if (text.data[at] == '\\' && at + 1 < text.len)
-		{
-			*nul |= text.len - at >= 6 && memcmp(text.data + at, "\\u0000", 6) == 0;
-			at++;
-		}
-	return at < text.len ? at + 1 : text.len;
-}
-
-/* Copies the text with quotes around what jansson does not hold. *marked: there is such a number. */
 static void
-mark_numbers(m1_slice text, m1_buf *out, bool *marked, bool *nul)
+read_number(parser *p)
 {
-	size_t done = 0;
-	size_t at = 0;
+	const size_t len = number_length(p->at);
+	m1_json *value = new_value(p, M1_JSON_NUMBER);
 
-	while (at < text.len)
+	if (len == 0)
+		fail(p, "a number that is not written as JSON's are");
+	value->text = p->at;
+	value->n = (uint32_t) len;
+	p->at += len;
+}
+
+static void
+read_word(parser *p)
+{
+	static const struct
 	{
-		const char c = text.data[at];
+		const char *word;
+		m1_json_kind kind;
+	} words[] = {{"null", M1_JSON_NULL}, {"false", M1_JSON_FALSE}, {"true", M1_JSON_TRUE}};
 
-		if (c == '"')
-			at = skip_string(text, at, nul);
-		else if (c == '-' || (c >= '0' && c <= '9'))
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (strncmp(p->at, words[i].word, strlen(words[i].word)) == 0)
 		{
-			const decimal d = take_number(text.data + at, text.len - at);
+			new_value(p, words[i].kind);
+			p->at += strlen(words[i].word);
+			return;
+		}
+	fail(p, "no value where one must be");
+}
 
-			if (d.len > 0 && !is_held(text.data + at, &d))
-			{
-				m1_buf_append(out, text.data + done, at - done);
-				m1_buf_puts(out, MARK);
-				m1_buf_append(out, text.data + at, d.len);
-				m1_buf_puts(out, "\"");
-				done = at + d.len;
-				*marked = true;
-			}
-			at += d.len > 0 ? d.len : 1;
+/* ---- arrays and objects ---- */
+
+static int
+compare_keys(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+	const int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+	return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+static int
+by_key(const void *a, const void *b, void *object)
+{
+	const m1_json *x = (const m1_json *) object + *(const uint32_t *) a - 1;
+	const m1_json *y = (const m1_json *) object + *(const uint32_t *) b - 1;
+
+	return compare_keys(x->text, x->n, y->text, y->n);
+}
+
+/* Where the items of a list are that has been read to its end. Keys are sorted: equal ones are neighbours then. */
+static void
+index_items(parser *p, m1_json *list)
+{
+	uint32_t *index = p->doc->index + p->n_index;
+	uint32_t n = 0;
+
+	m1_json_foreach (list, item)
+		index[n++] = (uint32_t) (item - list);
+	list->index = index;
+	p->n_index += n;
+	if (list->kind != M1_JSON_OBJECT || n < 2)
+		return;
+	qsort_r(index, n, sizeof *index, by_key, list);
+	for (uint32_t i = 1; i < n; i++)
+		if (by_key(&index[i - 1], &index[i], list) == 0)
+			fail(p, "the end of an object that has a key twice");
+}
+
+static void read_value(parser *p);
+
+static void
+read_member(parser *p)
+{
+	skip_blanks(p);
+	if (*p->at != '"')
+		fail(p, "no key where one must be");
+	else
+		read_string(p);
+	skip_blanks(p);
+	if (*p->at != ':')
+		fail(p, "no colon behind a key");
+	if (p->why != NULL)
+		return;
+	p->at++;
+	read_value(p);
+}
+
+static void
+read_list(parser *p, m1_json_kind kind)
+{
+	const char close = kind == M1_JSON_ARRAY ? ']' : '}';
+	m1_json *list = new_value(p, kind);
+	size_t n = 0;
+
+	if (++p->depth > M1_JSON_MAX_DEPTH)
+		fail(p, "too many arrays and objects in each other");
+	p->at++;
+	skip_blanks(p);
+	while (p->why == NULL && (n > 0 || *p->at != close))
+	{
+		if (kind == M1_JSON_ARRAY)
+			read_value(p);
+		else
+			read_member(p);
+		n++;
+		skip_blanks(p);
+		if (*p->at != ',')
+			break;
+		p->at++;
+	}
+	if (*p->at != close)
+		fail(p, "no comma between two values, or no end of an array or object");
+	if (p->why != NULL)
+		return;
+	p->depth--;
+	list->n = (uint32_t) n;
+	list->span = (uint32_t) (&p->doc->values[p->n] - list);
+	index_items(p, list);
+	if (p->why == NULL)
+		p->at++;
+}
+
+static void
+read_value(parser *p)
+{
+	skip_blanks(p);
+	if (!m1_work_goes_on(p->work, 0))
+		fail(p, "");
+	else if (*p->at == '"')
+		read_string(p);
+	else if (*p->at == '[')
+		read_list(p, M1_JSON_ARRAY);
+	else if (*p->at == '{')
+		read_list(p, M1_JSON_OBJECT);
+	else if (*p->at == '-' || (*p->at >= '0' && *p->at <= '9'))
+		read_number(p);
+	else
+		read_word(p);
+}
+
+/* ---- the text ---- */
+
+/* Behind a string, of which `at` is the first byte. */
+static size_t
+skip_string(m1_slice text, size_t at)
+{
+	while (at < text.len && text.data[at] != '"')
+		at += text.data[at] == '\\' ? 2 : 1;
+	return at + 1;
+}
+
+/* Values and keys, at most: each but the first comes behind one of these. */
+static size_t
+count_values(m1_slice text)
+{
+	size_t n = 1;
+
+	for (size_t i = 0; i < text.len; i++)
+		switch (text.data[i])
+		{
+			case '"':
+				i = skip_string(text, i + 1) - 1;
+				break;
+			case ',':
+			case ':':
+			case '[':
+			case '{':
+				n++;
+				break;
+		}
+	return n;
+}
+
+/* Lines and columns of the text as it was given: strings have been decoded in the copy. */
+static m1_status
+refuse(m1_slice text, size_t at, const char *what, const char *why, m1_error *err)
+{
+	size_t line = 1;
+	size_t column = 1;
+
+	for (size_t i = 0; i < at && i < text.len; i++)
+		if (text.data[i] == '\n')
+		{
+			line++;
+			column = 1;
 		}
 		else
-			at++;
-	}
-	m1_buf_append(out, text.data + done, text.len - done);
+			column += ((unsigned char) text.data[i] & 0xc0) != 0x80;
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "%s is not valid JSON", what);
+	m1_error_detail(err, "Line %zu, column %zu: %s.", line, column, why);
+	return M1_E_INVALID_ARGUMENT;
 }
 
-json_t *
-m1_json_parse(m1_slice text, size_t flags, json_error_t *where)
+static m1_status
+allocate(m1_slice text, const char *what, m1_json_doc *doc, m1_error *err)
 {
-	m1_buf whole = {0};
-	m1_buf rewritten = {0};
-	bool marked = false;
-	bool nul = false;
-	json_t *value;
+	const size_t n = count_values(text);
 
-	/* numbers are read up to a NUL */
-	m1_buf_append(&whole, text.data, text.len);
-	if (m1_buf_cstr(&whole) != NULL)
-		mark_numbers((m1_slice){whole.data, whole.len}, &rewritten, &marked, &nul);
-	/* a text with a U+0000 of its own is refused, as it stands */
-	if (whole.failed || rewritten.failed || !marked || nul)
-		value = json_loadb(text.data, text.len, flags, where);
+	if (n > M1_JSON_MAX_VALUES)
+		return m1_fail(err, M1_E_UNSUPPORTED, "%s may have %zu values: more than %d", what, n, M1_JSON_MAX_VALUES);
+	doc->values = malloc(n * sizeof *doc->values);
+	doc->index = malloc(n * sizeof *doc->index);
+	doc->text = malloc(text.len + 1);
+	if (doc->values == NULL || doc->index == NULL || doc->text == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %s", what);
+	if (text.len > 0)
+		memcpy(doc->text, text.data, text.len);
+	doc->text[text.len] = '\0';
+	doc->len = text.len;
+	return M1_OK;
+}
+
+m1_status
+m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err)
+{
+	parser p = {.doc = doc, .work = work};
+	m1_status status;
+
+	*doc = (m1_json_doc){0};
+	if ((status = allocate(text, what, doc, err)) == M1_OK)
+	{
+		p.at = doc->text;
+		read_value(&p);
+		skip_blanks(&p);
+		if ((size_t) (p.at - doc->text) != text.len)
+			fail(&p, "something behind the value");
+		if (p.why != NULL && !m1_work_goes_on(work, 0))
+			status = m1_work_stopped(work, what, err);
+		else if (p.why != NULL)
+			status = refuse(text, (size_t) (p.at - doc->text), what, p.why, err);
+	}
+	if (status == M1_OK)
+		doc->root = doc->values;
 	else
-		value = json_loadb(rewritten.data, rewritten.len, flags | JSON_ALLOW_NUL, where);
-	m1_buf_free(&whole);
-	m1_buf_free(&rewritten);
-	return value;
+		m1_json_free(doc);
+	return status;
+}
+
+void
+m1_json_free(m1_json_doc *doc)
+{
+	free(doc->values);
+	free(doc->index);
+	if (doc->text != NULL)
+		explicit_bzero(doc->text, doc->len); /* users' texts */
+	free(doc->text);
+	*doc = (m1_json_doc){0};
 }
 
 /* ---- values ---- */
 
+static bool
+is_list(const m1_json *value)
+{
+	return m1_json_is(value, M1_JSON_ARRAY) || m1_json_is(value, M1_JSON_OBJECT);
+}
+
+size_t
+m1_json_size(const m1_json *value)
+{
+	return is_list(value) ? value->n : 0;
+}
+
+const m1_json *
+m1_json_first(const m1_json *list)
+{
+	return m1_json_size(list) > 0 ? list + 1 + (list->kind == M1_JSON_OBJECT) : NULL;
+}
+
+const m1_json *
+m1_json_next(const m1_json *list, const m1_json *item)
+{
+	const m1_json *next = item + item->span;
+
+	return next < list + list->span ? next + (list->kind == M1_JSON_OBJECT) : NULL;
+}
+
+const m1_json *
+m1_json_get(const m1_json *object, const char *key)
+{
+	const size_t len = strlen(key);
+	size_t low = 0;
+	size_t high = m1_json_is(object, M1_JSON_OBJECT) ? object->n : 0;
+
+	while (low < high)
+	{
+		const size_t middle = low + (high - low) / 2;
+		const m1_json *member = object + object->index[middle];
+		const int order = compare_keys(key, len, member[-1].text, member[-1].n);
+
+		if (order == 0)
+			return member;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return NULL;
+}
+
+const m1_json *
+m1_json_at(const m1_json *array, size_t i)
+{
+	return m1_json_is(array, M1_JSON_ARRAY) && i < array->n ? array + array->index[i] : NULL;
+}
+
+static bool
+is_one_of(const char *key, const char *const *keys)
+{
+	for (; *keys != NULL; keys++)
+		if (strcmp(*keys, key) == 0)
+			return true;
+	return false;
+}
+
+const char *
+m1_json_other_key(const m1_json *object, const char *const *keys)
+{
+	m1_json_foreach (object, member)
+		if (!m1_json_is(member, M1_JSON_NULL) && !(m1_json_is(member, M1_JSON_ARRAY) && member->n == 0) &&
+			!is_one_of(m1_json_key(member), keys))
+			return m1_json_key(member);
+	return NULL;
+}
+
 m1_slice
-m1_json_number_text(const json_t *value)
+m1_json_text(const m1_json *value)
 {
-	if (!json_is_string(value) || json_string_length(value) == 0 || json_string_value(value)[0] != '\0')
-		return (m1_slice){0};
-	return (m1_slice){json_string_value(value) + 1, json_string_length(value) - 1};
+	return m1_json_is(value, M1_JSON_STRING) ? (m1_slice){value->text, value->n} : (m1_slice){0};
+}
+
+const char *
+m1_json_cstr(const m1_json *value)
+{
+	return m1_json_is(value, M1_JSON_STRING) ? value->text : NULL;
 }
 
 bool
-m1_json_is_string(const json_t *value)
+m1_json_is_text(const m1_json *value, const char *text)
 {
-	return json_is_string(value) && m1_json_number_text(value).data == NULL;
-}
-
-bool
-m1_json_is_number(const json_t *value)
-{
-	return json_is_number(value) || m1_json_number_text(value).data != NULL;
+	return m1_json_is(value, M1_JSON_STRING) && strcmp(value->text, text) == 0;
 }
 
 double
-m1_json_real(const json_t *value)
+m1_json_real(const m1_json *value)
 {
-	const m1_slice text = m1_json_number_text(value);
+	return m1_json_is(value, M1_JSON_NUMBER) ? strtod(value->text, NULL) : 0;
+}
 
-	return text.data != NULL ? strtod(text.data, NULL) : json_number_value(value);
+/* The last digit of s[0..n) that is not 0, counted from 1; 0 when there is none. */
+static size_t
+last_digit(const char *s, size_t n)
+{
+	while (n > 0 && s[n - 1] == '0')
+		n--;
+	return n;
 }
 
 bool
-m1_json_is_whole(const json_t *value)
+m1_json_is_whole(const m1_json *value)
 {
-	const m1_slice text = m1_json_number_text(value);
+	const char *s, *end;
+	size_t whole, fraction, last;
+	double exponent;
 
-	if (text.data != NULL)
-		return take_number(text.data, text.len).exponent >= 0;
-	return json_is_integer(value) || (json_is_real(value) && json_real_value(value) == floor(json_real_value(value)));
+	if (!m1_json_is(value, M1_JSON_NUMBER))
+		return false;
+	s = value->text + (*value->text == '-');
+	whole = count_digits(s);
+	fraction = s[whole] == '.' ? count_digits(s + whole + 1) : 0;
+	end = s + whole + (fraction > 0 ? 1 + fraction : 0);
+	exponent = *end == 'e' || *end == 'E' ? strtod(end + 1, NULL) : 0;
+	if (fraction > 0 && (last = last_digit(s + whole + 1, fraction)) > 0)
+		return exponent >= (double) last;
+	last = last_digit(s, whole);
+	return last == 0 || exponent + (double) (whole - last) >= 0;
+}
+
+bool
+m1_json_is_int64(const m1_json *value, int64_t *n)
+{
+	char *end;
+
+	if (!m1_json_is(value, M1_JSON_NUMBER))
+		return false;
+	errno = 0;
+	*n = strtoll(value->text, &end, 10);
+	return errno == 0 && end == value->text + value->n;
 }

@@ -1,13 +1,11 @@
 /*
- * jsontext.h - writes JSON the way the model saw it in training: as Python's json.dumps(value, ensure_ascii=False)
- * does, separators and numbers included; numbers that m1_json_parse kept as text are written as they were.
+ * jsontext.h - writes JSON the way the model saw it in training: with the separators and escapes of Python's
+ * json.dumps(value, ensure_ascii=False). Numbers are written as they were.
  */
 #ifndef M1_TEXT_JSONTEXT_H
 #define M1_TEXT_JSONTEXT_H
 
-#include <jansson.h>
-
-#include "base/buf.h"
+#include "text/jsonparse.h"
 
 typedef enum m1_json_order
 {
@@ -15,7 +13,8 @@ typedef enum m1_json_order
 	M1_JSON_TOOL, /* well-known keys of tool definitions first, in the order they are usually written in */
 } m1_json_order;
 
-/* Appends value to out. false when memory ran out. */
-bool m1_json_write(m1_buf *out, const json_t *value, m1_json_order order);
+/* Both append to out. false when memory ran out. */
+bool m1_json_write(m1_buf *out, const m1_json *value, m1_json_order order);
+bool m1_json_write_string(m1_buf *out, m1_slice text);
 
 #endif

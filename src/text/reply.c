@@ -7,12 +7,11 @@
 #define _GNU_SOURCE /* memmem */
 #include "text/reply.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/utf8.h"
-#include "text/jsontext.h"
+#include "text/calls.h"
 #include "text/markup.h"
 
 /* A stop string and how much of it the content so far ends with (Knuth, Morris and Pratt). */
@@ -20,7 +19,7 @@ typedef struct stop
 {
 	const char *text; /* in m1_reply.stop_text */
 	size_t len;
-	size_t *border; /* [len]: the longest proper prefix of text[0..i] that it also ends with */
+	uint16_t *border; /* [len]: the longest proper prefix of text[0..i] that it also ends with */
 	size_t matched;
 } stop;
 
@@ -30,15 +29,19 @@ struct m1_reply
 	m1_reply_state state;
 	bool after_tag; /* nothing but line breaks came since a tag: they are markup */
 	bool exact;		/* m1_reply_keep_breaks */
-	int breaks;		/* that have been dropped since the tag */
-	char last;		/* last byte of the text so far */
+	bool takes_calls;
+	bool in_string, escaped; /* where the calls have come to */
+	int breaks;				 /* that have been dropped since the tag */
+	char last;				 /* last byte of the text so far */
 	m1_utf8 utf8;
 	m1_buf pending;
 	m1_buf out[M1_CHANNEL_COUNT];
+	m1_buf calls;	  /* what stood between the tags */
+	m1_buf held;	  /* the line breaks in front of them, for content that follows */
 	m1_buf stop_text; /* the stop strings, one after the other */
 	stop stops[M1_MAX_STOPS];
 	size_t n_stops;
-	size_t scanned; /* bytes at the beginning of pending that the stops have seen */
+	size_t scanned; /* bytes at the beginning of pending that the stops, or the reader of calls, have seen */
 };
 
 static bool
@@ -52,7 +55,7 @@ prepare_stop(stop *s)
 		while (n > 0 && s->text[i] != s->text[n])
 			n = s->border[n - 1];
 		n += s->text[i] == s->text[n];
-		s->border[i] = n;
+		s->border[i] = (uint16_t) n;
 	}
 	return true;
 }
@@ -63,7 +66,7 @@ prepare_stops(m1_reply *r, const m1_slice *stops, size_t n_stops)
 	const char *at;
 
 	for (size_t i = 0; i < n_stops; i++)
-		if (!m1_buf_append(&r->stop_text, stops[i].data, stops[i].len))
+		if (stops[i].len > M1_MAX_STOP_BYTES || !m1_buf_append(&r->stop_text, stops[i].data, stops[i].len))
 			return false;
 	at = r->stop_text.len > 0 ? r->stop_text.data : "";
 	for (size_t i = 0; i < n_stops; at += stops[i++].len)
@@ -101,6 +104,8 @@ m1_reply_free(m1_reply *r)
 	m1_buf_free(&r->pending);
 	m1_buf_free(&r->out[M1_CONTENT]);
 	m1_buf_free(&r->out[M1_REASONING]);
+	m1_buf_free(&r->calls);
+	m1_buf_free(&r->held);
 	m1_buf_free(&r->stop_text);
 	for (size_t i = 0; i < r->n_stops; i++)
 		free(r->stops[i].border);
@@ -117,6 +122,12 @@ void
 m1_reply_keep_breaks(m1_reply *r)
 {
 	r->exact = true;
+}
+
+void
+m1_reply_take_calls(m1_reply *r)
+{
+	r->takes_calls = true;
 }
 
 /* How many bytes at the end of s[0..len) are line breaks. */
@@ -169,6 +180,12 @@ skip_breaks_after_tag(m1_reply *r)
 static void
 emit(m1_reply *r, m1_channel channel, size_t n)
 {
+	if (channel == M1_CONTENT && n > 0 && r->held.len > 0)
+	{
+		if (r->out[M1_CONTENT].len > 0)
+			m1_buf_append(&r->out[M1_CONTENT], r->held.data, r->held.len);
+		r->held.len = 0;
+	}
 	m1_buf_append(&r->out[channel], r->pending.data, n);
 	m1_buf_consume(&r->pending, n);
 }
@@ -275,6 +292,93 @@ stop_at(m1_reply *r, size_t at)
 	r->state = M1_REPLY_STOPPED;
 }
 
+static bool
+ends_with_tag(const m1_reply *r, size_t len, const char *tag)
+{
+	const size_t n = strlen(tag);
+
+	return len >= n && memcmp(r->pending.data + len - n, tag, n) == 0;
+}
+
+/* What stands between the tags is no content; line breaks in front of them are, if content follows. */
+static void
+open_calls(m1_reply *r, size_t end)
+{
+	const size_t at = end - strlen(M1_CALLS_OPEN);
+	const size_t breaks = trailing_breaks(r->pending.data, at);
+
+	emit(r, M1_CONTENT, at - breaks);
+	m1_buf_append(&r->held, r->pending.data, breaks);
+	m1_buf_consume(&r->pending, breaks + strlen(M1_CALLS_OPEN));
+	if (r->calls.len > 0)
+		m1_buf_puts(&r->calls, "\n");
+	r->scanned = 0;
+	r->in_string = r->escaped = false;
+	r->state = M1_REPLY_CALLS;
+}
+
+static void
+close_calls(m1_reply *r, size_t end)
+{
+	m1_buf_append(&r->calls, r->pending.data, end - strlen(M1_CALLS_CLOSE));
+	m1_buf_consume(&r->pending, end);
+	for (size_t i = 0; i < r->n_stops; i++)
+		r->stops[i].matched = 0;
+	r->scanned = 0;
+	r->state = M1_REPLY_CONTENT;
+	r->after_tag = r->out[M1_CONTENT].len == 0;
+	r->breaks = 0;
+}
+
+/* Follows the strings of JSON, of which no line break is part. */
+static void
+follow_string(m1_reply *r, char c)
+{
+	if (is_break(c))
+		r->in_string = r->escaped = false;
+	else if (r->escaped)
+		r->escaped = false;
+	else if (r->in_string && c == '\\')
+		r->escaped = true;
+	else if (c == '"')
+		r->in_string = !r->in_string;
+}
+
+/* Up to the closing tag, which is none inside a string. */
+static bool
+drain_calls(m1_reply *r, bool final)
+{
+	size_t keep;
+
+	for (; r->scanned < r->pending.len; r->scanned++)
+	{
+		follow_string(r, r->pending.data[r->scanned]);
+		if (!r->in_string && ends_with_tag(r, r->scanned + 1, M1_CALLS_CLOSE))
+		{
+			close_calls(r, r->scanned + 1);
+			return true;
+		}
+	}
+	keep = final || r->in_string || r->pending.len == 0
+			   ? 0
+			   : partial_tag(r->pending.data, r->pending.len, M1_CALLS_CLOSE, strlen(M1_CALLS_CLOSE));
+	m1_buf_append(&r->calls, r->pending.data, r->pending.len - keep);
+	m1_buf_consume(&r->pending, r->pending.len - keep);
+	r->scanned = r->pending.len;
+	return false;
+}
+
+/* How much of the end of pending may be the beginning of something that is no content. */
+static size_t
+partial_end(const m1_reply *r)
+{
+	const size_t stopped = partial_stop(r);
+	const size_t tag =
+		!r->takes_calls ? 0 : partial_tag(r->pending.data, r->pending.len, M1_CALLS_OPEN, strlen(M1_CALLS_OPEN));
+
+	return stopped > tag ? stopped : tag;
+}
+
 /* The stop string that is complete first wins, however tokens cut the text; the longest of those that end together. */
 static bool
 drain_content(m1_reply *r, bool final)
@@ -291,10 +395,15 @@ drain_content(m1_reply *r, bool final)
 			stop_at(r, r->scanned + 1 - len);
 			return false;
 		}
+		if (r->takes_calls && ends_with_tag(r, r->scanned + 1, M1_CALLS_OPEN))
+		{
+			open_calls(r, r->scanned + 1);
+			return true;
+		}
 	}
 	if (r->pending.len == 0)
 		return false;
-	keep = final ? 0 : partial_stop(r);
+	keep = final ? 0 : partial_end(r);
 	if (!r->exact)
 		keep += trailing_breaks(r->pending.data, r->pending.len - keep);
 	emit(r, M1_CONTENT, r->pending.len - keep);
@@ -319,11 +428,15 @@ drain(m1_reply *r, bool final)
 			case M1_REPLY_CONTENT:
 				again = drain_content(r, final);
 				break;
+			case M1_REPLY_CALLS:
+				again = drain_calls(r, final);
+				break;
 			case M1_REPLY_STOPPED:
 				again = false;
 				break;
 		}
-	return !r->pending.failed && !r->out[M1_CONTENT].failed && !r->out[M1_REASONING].failed;
+	return !r->pending.failed && !r->calls.failed && !r->held.failed && !r->out[M1_CONTENT].failed &&
+		   !r->out[M1_REASONING].failed;
 }
 
 bool
@@ -366,53 +479,8 @@ m1_reply_text(const m1_reply *r, m1_channel channel)
 	return text;
 }
 
-/* ---- tool calls ---- */
-
-/* Adds the call that one line holds, if it holds one. */
-static void
-add_call(json_t *calls, const char *line, size_t len)
-{
-	json_t *call = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
-
-	if (json_is_string(json_object_get(call, "name")) && json_is_object(json_object_get(call, "arguments")))
-		json_array_append(calls, call);
-	json_decref(call);
-}
-
-static void
-add_calls(json_t *calls, const char *at, const char *end)
-{
-	while (at < end)
-	{
-		const char *line_end = memchr(at, '\n', (size_t) (end - at));
-
-		if (line_end == NULL)
-			line_end = end;
-		add_call(calls, at, (size_t) (line_end - at));
-		at = line_end < end ? line_end + 1 : end;
-	}
-}
-
 bool
 m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 {
-	const m1_slice content = m1_reply_text(r, M1_CONTENT);
-	const char *at = content.len > 0 ? content.data : "";
-	const char *end = at + content.len;
-	json_t *calls = json_array();
-	bool ok = calls != NULL;
-
-	while (ok && at < end && (at = memmem(at, (size_t) (end - at), M1_CALLS_OPEN, strlen(M1_CALLS_OPEN))) != NULL)
-	{
-		const char *close;
-
-		at += strlen(M1_CALLS_OPEN);
-		close = memmem(at, (size_t) (end - at), M1_CALLS_CLOSE, strlen(M1_CALLS_CLOSE));
-		add_calls(calls, at, close != NULL ? close : end);
-		at = close != NULL ? close + strlen(M1_CALLS_CLOSE) : end;
-	}
-	if (ok && json_array_size(calls) > 0)
-		ok = m1_json_write(json, calls, M1_JSON_AS_GIVEN);
-	json_decref(calls);
-	return ok;
+	return m1_calls_read((m1_slice){r->calls.data, r->calls.len}, json);
 }

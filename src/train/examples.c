@@ -3,7 +3,6 @@
 #include "train/examples.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,51 +60,51 @@ no_memory(reader *r)
 
 /* M1_OK with *text NULL when the key is absent. */
 static m1_status
-text_of(reader *r, const json_t *line, const char *key, const char **text)
+text_of(reader *r, const m1_json *line, const char *key, const char **text)
 {
-	const json_t *value = json_object_get(line, key);
+	const m1_json *value = m1_json_get(line, key);
 
-	*text = json_string_value(value);
-	if (value != NULL && !m1_json_is_string(value))
+	*text = m1_json_cstr(value);
+	if (value != NULL && !m1_json_is(value, M1_JSON_STRING))
 		return bad(r, "\"%s\" is not a text", key);
 	return M1_OK;
 }
 
 /* Appends an array of the line as JSON text; nothing when the key is absent. */
 static m1_status
-array_of(reader *r, const json_t *line, const char *key)
+array_of(reader *r, const m1_json *line, const char *key)
 {
-	const json_t *value = json_object_get(line, key);
+	const m1_json *value = m1_json_get(line, key);
 
 	if (value == NULL)
 		return M1_OK;
-	if (!json_is_array(value))
+	if (!m1_json_is(value, M1_JSON_ARRAY))
 		return bad(r, "\"%s\" is not an array", key);
 	return m1_json_write(&r->json, value, M1_JSON_AS_GIVEN) ? M1_OK : no_memory(r);
 }
 
 /* A weight of the loss, which is not negative; *weight stays when the key is absent. */
 static m1_status
-weight_of(reader *r, const json_t *value, const char *what, float *weight)
+weight_of(reader *r, const m1_json *value, const char *what, float *weight)
 {
 	if (value == NULL)
 		return M1_OK;
-	if (!m1_json_is_number(value) || !(m1_json_real(value) >= 0.0) || m1_json_real(value) > 1e6)
+	if (!m1_json_is(value, M1_JSON_NUMBER) || !(m1_json_real(value) >= 0.0) || m1_json_real(value) > 1e6)
 		return bad(r, "\"%s\" is not a number from 0 to 1000000", what);
 	*weight = (float) m1_json_real(value);
 	return M1_OK;
 }
 
 static m1_status
-weights_of(reader *r, const json_t *line, float *prompt, float *answer)
+weights_of(reader *r, const m1_json *line, float *prompt, float *answer)
 {
 	m1_status status;
 
 	*prompt = r->rules->prompt_weight;
 	*answer = r->rules->answer_weight;
-	if ((status = weight_of(r, json_object_get(line, "prompt_weight"), "prompt_weight", prompt)) != M1_OK)
+	if ((status = weight_of(r, m1_json_get(line, "prompt_weight"), "prompt_weight", prompt)) != M1_OK)
 		return status;
-	return weight_of(r, json_object_get(line, "answer_weight"), "answer_weight", answer);
+	return weight_of(r, m1_json_get(line, "answer_weight"), "answer_weight", answer);
 }
 
 /* Makes room for the weights of all ids, and gives each the same. */
@@ -130,7 +129,7 @@ weigh_all(reader *r, float weight)
 
 /* The messages' text is in r->json. */
 static m1_status
-render(reader *r, const json_t *line)
+render(reader *r, const m1_json *line)
 {
 	const size_t at = r->json.len;
 	const char *system;
@@ -158,7 +157,7 @@ render(reader *r, const json_t *line)
 }
 
 static m1_status
-read_messages(reader *r, const json_t *line)
+read_messages(reader *r, const m1_json *line)
 {
 	m1_status status = array_of(r, line, "messages");
 
@@ -166,22 +165,25 @@ read_messages(reader *r, const json_t *line)
 }
 
 /* The assistant's words: reasoning that is there but empty is said to be none, as where the engine leaves it out. */
-static json_t *
-reply_of(const char *reasoning, const char *answer)
+static void
+put_reply(m1_buf *out, const char *reasoning, const char *answer)
 {
-	if (reasoning == NULL)
-		return json_string(answer);
-	if (reasoning[0] == '\0')
-		return json_sprintf("%s%s", M1_THINK_NOTHING, answer);
-	return json_sprintf("%s\n%s\n%s%s", M1_THINK_OPEN, reasoning, M1_THINK_CLOSED, answer);
+	if (reasoning != NULL && reasoning[0] == '\0')
+		m1_buf_puts(out, M1_THINK_NOTHING);
+	else if (reasoning != NULL)
+	{
+		m1_buf_puts(out, M1_THINK_OPEN "\n");
+		m1_buf_puts(out, reasoning);
+		m1_buf_puts(out, "\n" M1_THINK_CLOSED);
+	}
+	m1_buf_puts(out, answer);
 }
 
 static m1_status
-read_prompt(reader *r, const json_t *line)
+read_prompt(reader *r, const m1_json *line)
 {
 	const char *prompt, *answer, *reasoning;
-	json_t *messages;
-	bool written;
+	m1_buf reply = {0};
 	m1_status status;
 
 	if ((status = text_of(r, line, "prompt", &prompt)) != M1_OK ||
@@ -190,11 +192,15 @@ read_prompt(reader *r, const json_t *line)
 		return status;
 	if (answer == NULL)
 		return bad(r, "\"prompt\" is there without \"answer\"");
-	messages = json_pack("[{s:s, s:s}, {s:s, s:o}]", "role", "user", "content", prompt, "role", "assistant", "content",
-						 reply_of(reasoning, answer));
-	written = messages != NULL && m1_json_write(&r->json, messages, M1_JSON_AS_GIVEN);
-	json_decref(messages);
-	return written ? render(r, line) : no_memory(r);
+	put_reply(&reply, reasoning, answer);
+	m1_buf_puts(&r->json, "[{\"role\": \"user\", \"content\": ");
+	m1_json_write_string(&r->json, m1_slice_of(prompt));
+	m1_buf_puts(&r->json, "}, {\"role\": \"assistant\", \"content\": ");
+	m1_json_write_string(&r->json, (m1_slice){reply.data, reply.len});
+	m1_buf_puts(&r->json, "}]");
+	r->json.failed |= reply.failed;
+	m1_buf_free(&reply);
+	return r->json.failed ? no_memory(r) : render(r, line);
 }
 
 /* ---- texts and ids ---- */
@@ -210,7 +216,7 @@ push_if_there(reader *r, const char *token)
 }
 
 static m1_status
-read_text(reader *r, const json_t *line)
+read_text(reader *r, const m1_json *line)
 {
 	const m1_tokenizer *t = r->rules->tokenizer;
 	const char *text;
@@ -228,11 +234,11 @@ read_text(reader *r, const json_t *line)
 }
 
 static m1_status
-read_id(reader *r, const json_t *value, size_t i)
+read_id(reader *r, const m1_json *value, size_t i)
 {
-	const json_int_t id = json_integer_value(value);
+	int64_t id;
 
-	if (!json_is_integer(value))
+	if (!m1_json_is_int64(value, &id))
 		return bad(r, "\"ids\" has something that is no token id, as number %zu", i + 1);
 	if (id < 0 || id >= r->rules->vocab_rows)
 	{
@@ -245,24 +251,24 @@ read_id(reader *r, const json_t *value, size_t i)
 }
 
 static m1_status
-read_ids(reader *r, const json_t *line)
+read_ids(reader *r, const m1_json *line)
 {
-	const json_t *ids = json_object_get(line, "ids");
-	const json_t *weights = json_object_get(line, "weights");
+	const m1_json *ids = m1_json_get(line, "ids");
+	const m1_json *weights = m1_json_get(line, "weights");
 	m1_status status = M1_OK;
 
 	if (r->rules->vocab_rows == 0)
 		return bad(r, "\"ids\" is no text");
-	if (!json_is_array(ids))
+	if (!m1_json_is(ids, M1_JSON_ARRAY))
 		return bad(r, "\"ids\" is not an array");
-	for (size_t i = 0; i < json_array_size(ids) && status == M1_OK; i++)
-		status = read_id(r, json_array_get(ids, i), i);
+	for (size_t i = 0; i < m1_json_size(ids) && status == M1_OK; i++)
+		status = read_id(r, m1_json_at(ids, i), i);
 	if (status != M1_OK || (status = weigh_all(r, r->rules->answer_weight)) != M1_OK || weights == NULL)
 		return status;
-	if (json_array_size(weights) != r->ids.len)
+	if (m1_json_size(weights) != r->ids.len)
 		return bad(r, "\"weights\" is not an array of %zu numbers, one for each id", r->ids.len);
 	for (size_t i = 0; i < r->ids.len && status == M1_OK; i++)
-		status = weight_of(r, json_array_get(weights, i), "weights", &r->weights[i]);
+		status = weight_of(r, m1_json_at(weights, i), "weights", &r->weights[i]);
 	return status;
 }
 
@@ -332,7 +338,7 @@ static const struct form
 {
 	const char *key; /* that makes a line one of this form */
 	const char *others[7];
-	m1_status (*read)(reader *r, const json_t *line);
+	m1_status (*read)(reader *r, const m1_json *line);
 	bool needs_tokenizer;
 	bool pieces_allowed;
 } forms[] = {
@@ -343,22 +349,20 @@ static const struct form
 };
 
 static const struct form *
-form_of(const json_t *line)
+form_of(const m1_json *line)
 {
 	for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
-		if (json_object_get(line, forms[i].key) != NULL)
+		if (m1_json_get(line, forms[i].key) != NULL)
 			return &forms[i];
 	return NULL;
 }
 
 static m1_status
-check_keys(reader *r, json_t *line, const struct form *form)
+check_keys(reader *r, const m1_json *line, const struct form *form)
 {
-	const char *key;
-	json_t *value;
-
-	json_object_foreach (line, key, value)
+	m1_json_foreach (line, value)
 	{
+		const char *key = m1_json_key(value);
 		bool known = strcmp(key, form->key) == 0;
 
 		for (size_t i = 0; form->others[i] != NULL && !known; i++)
@@ -370,7 +374,7 @@ check_keys(reader *r, json_t *line, const struct form *form)
 }
 
 static m1_status
-read_object(reader *r, json_t *line)
+read_object(reader *r, const m1_json *line)
 {
 	const struct form *form = form_of(line);
 	m1_status status;
@@ -396,22 +400,17 @@ is_blank(const char *line, size_t len)
 static m1_status
 read_line(reader *r, const char *text, size_t len)
 {
-	json_error_t why;
-	json_t *line;
+	m1_json_doc doc;
 	m1_status status;
 
 	r->line++;
 	if (is_blank(text, len))
 		return M1_OK;
 	r->counts->lines++;
-	if ((line = m1_json_parse((m1_slice){text, len}, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why)) == NULL)
-	{
-		m1_fail(r->err, M1_E_INVALID_ARGUMENT, "it is not valid JSON");
-		m1_error_detail(r->err, "Column %d: %s.", why.column, why.text);
-		return at_line(r, M1_E_INVALID_ARGUMENT);
-	}
-	status = read_object(r, line);
-	json_decref(line);
+	if ((status = m1_json_parse((m1_slice){text, len}, "it", NULL, &doc, r->err)) != M1_OK)
+		return at_line(r, status);
+	status = read_object(r, doc.root);
+	m1_json_free(&doc);
 	return status;
 }
 

@@ -84,6 +84,13 @@ def check_greedy_ids(engine, model, golden, ids):
     report(got == list(golden["greedy_ids"]), f"{model} greedy ids", run.stderr.strip() or str(got))
 
 
+def expected(case):
+    """What a reply is taken apart into: the model's text, and the calls that it makes in it."""
+    content, _, calls = case["content"].partition("<tool_calls>\n")
+    calls = [json.loads(line) for line in calls.removesuffix("\n</tool_calls>").splitlines()]
+    return {**case, "content": content, "tool_calls": calls}
+
+
 def check_case(engine, model, number, case, folder, options=()):
     command = [engine, "generate", "--model", model, "--prompt", case["user"], "--system", case["system"],
                "--temperature", "0", "--json", *options]
@@ -97,11 +104,10 @@ def check_case(engine, model, number, case, folder, options=()):
     if run.returncode != 0:
         return report(False, name, run.stderr.strip())
     got = json.loads(run.stdout)
-    wrong = [f"{key} is {got[key]!r}, not {case[key]!r}"
-             for key in ("content", "reasoning", "prompt_tokens", "completion_tokens")
-             if (got[key] or "") != (case[key] or "")]
-    if case["task"] == "tool" and not got["tool_calls"]:
-        wrong.append("no tool call was found")
+    want = expected(case)
+    wrong = [f"{key} is {got[key]!r}, not {want[key]!r}"
+             for key in ("content", "reasoning", "tool_calls", "prompt_tokens", "completion_tokens")
+             if (got[key] or "") != (want[key] or "")]
     report(not wrong, name, "; ".join(wrong))
 
 

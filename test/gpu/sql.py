@@ -4,8 +4,12 @@
 sql.py DEVICE: the model must run on it. Prints "ok NAME" and "not ok NAME" lines, and ends with 1 if any is not ok.
 """
 import json
+import os
 import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
+from golden import expected
 
 FAILED = []
 
@@ -35,9 +39,10 @@ def check_case(number, case):
         row = json.loads(got)
     except ValueError:
         return report(False, name, got)
-    wrong = [f"{key} is {row[key]!r}, not {case[key]!r}"
-             for key in ("content", "reasoning", "prompt_tokens", "completion_tokens")
-             if (row[key] or "") != (case[key] or "")]
+    want = expected(case)
+    wrong = [f"{key} is {row[key]!r}, not {want[key]!r}"
+             for key in ("content", "reasoning", "tool_calls", "prompt_tokens", "completion_tokens")
+             if (row[key] or "") != (want[key] or "")]
     report(not wrong, name, "; ".join(wrong))
 
 

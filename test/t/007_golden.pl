@@ -67,7 +67,9 @@ for my $case (greedy_cases())
 			'SELECT row_to_json(c) FROM minimax_m1.complete(' . quote($case->{user}) . ', system_prompt => '
 			  . quote($case->{system}) . ", tools => $tools) c"));
 	my @wrong = grep { ($row->{$_} // '') ne ($case->{$_} // '') } qw(content reasoning prompt_tokens completion_tokens);
-	is("@wrong", '', 'greedy case ' . $number++ . " ($case->{task})");
+	is("@wrong", '', "greedy case $number ($case->{task})");
+	is_deeply($row->{tool_calls}, $case->{tool_calls}, 'the tools that it calls') if $case->{tools};
+	$number++;
 }
 check_checkpoint($node, root() . '/models/m1-nano', 'm1-nano');
 check_checkpoint($node, root() . "/test/checkpoints/$_", $_) for qw(tiny-f32 tiny-bf16-sharded tiny-odd);

@@ -143,11 +143,18 @@ sub finish_query
 # Runs for a long time on the tiny checkpoint.
 sub long_query { return 'SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 2000000)'; }
 
+# The calls that are in their texts are taken out, as complete() does.
 sub greedy_cases
 {
 	open(my $f, '<:raw', root() . '/models/m1-nano/greedy_cases.json') or die $!;
 	local $/;
-	return @{ decode_json(<$f>) };
+	my @cases = @{ decode_json(<$f>) };
+	for my $case (@cases)
+	{
+		$case->{tool_calls} = [ map { decode_json($_) } split /\n/, $1 ]
+		  if $case->{content} =~ s{<tool_calls>\n(.*)\n</tool_calls>$}{}s;
+	}
+	return @cases;
 }
 
 sub quote

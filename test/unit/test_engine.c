@@ -4,6 +4,8 @@
  */
 #include "engine_testing.h"
 
+#include "text/reply.h"
+
 static const char *const prompts[] = {
 	"What is 47 + 35?",
 	"Hello.",
@@ -166,6 +168,29 @@ test_max_tokens_and_stop(void **state)
 	m1_engine_close(e);
 }
 
+/* Bounded before anything is made of them. */
+static void
+test_stop_too_long(void **state)
+{
+	m1_engine *e = open_engine((m1_engine_options){0});
+	m1w_generate g = prompt("Hello.");
+	char text[M1_MAX_STOP_BYTES + 1];
+	m1_error err;
+
+	(void) state;
+	memset(text, 'x', sizeof text);
+	g.stops[0] = m1_slice_of("can I");
+	g.stops[1] = (m1_slice){text, sizeof text};
+	g.n_stops = 2;
+	assert_int_equal(m1_engine_generate(e, 1, &g, NULL, &err), M1_E_INVALID_ARGUMENT);
+	assert_string_equal(err.message, "stop string 2 has 1025 bytes: more than 1024");
+	g.stops[1].len--;
+	submit(e, 1, &g);
+	run_all(e);
+	assert_text(&outcomes[1].content, "Hello! How ");
+	m1_engine_close(e);
+}
+
 static void
 test_stream_is_the_whole_text(void **state)
 {
@@ -311,6 +336,7 @@ main(void)
 		cmocka_unit_test(test_long_prompt_does_not_stall_others),
 		cmocka_unit_test(test_thinking_budget),
 		cmocka_unit_test(test_max_tokens_and_stop),
+		cmocka_unit_test(test_stop_too_long),
 		cmocka_unit_test(test_stream_is_the_whole_text),
 		cmocka_unit_test(test_loop_guard),
 		cmocka_unit_test(test_pause_and_resume),

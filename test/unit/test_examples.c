@@ -132,7 +132,7 @@ test_messages(void **state)
 	assert_weight(
 		&e, 0.25f,
 		"|system ai_setting=assistant\nS|\n|system tool_setting=tools\nYou are provided with these tools:\n"
-		"<tools>\n{\"name\": \"f\", \"parameters\": {\"x\": 1.5}}\n</tools>\n\nIf you need to call tools, please "
+		"<tools>\n{\"name\": \"f\", \"parameters\": {\"x\": 1.50}}\n</tools>\n\nIf you need to call tools, please "
 		"respond with <tool_calls></tool_calls> XML tags, and provide tool-name and json-object of "
 		"arguments, following the format below:\n<tool_calls>\n{\"name\": <tool-name>, \"arguments\": "
 		"<args-json-object>}\n...\n</tool_calls>|\n|user name=user\none <think>|\n|ai name=assistant\n\n"

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "text/calls.h"
 #include "text/reply.h"
 #include "base/utf8.h"
 
@@ -313,17 +314,19 @@ test_utf8_pieces(void **state)
 }
 
 static void
-check_calls(const char *raw, const char *want)
+check_calls(const char *raw, const char *content, const char *want)
 {
 	m1_reply *r = m1_reply_create(tokenizer, NULL, 0);
 	m1_buf json = {0};
 
+	m1_reply_take_calls(r);
 	for (size_t i = 0; raw[i] != '\0'; i++)
 		push_byte(r, (unsigned char) raw[i]);
 	assert_true(m1_reply_finish(r));
 	assert_true(m1_reply_tool_calls(r, &json));
 	if (json.len != strlen(want) || (json.len > 0 && memcmp(json.data, want, json.len) != 0))
 		fail_msg("\"%s\" gave %.*s instead of %s", raw, (int) json.len, json.data, want);
+	assert_channel(r, M1_CONTENT, content, raw);
 	m1_buf_free(&json);
 	m1_reply_free(r);
 }
@@ -354,32 +357,151 @@ test_exact_content(void **state)
 	}
 }
 
+#define F "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"
+#define G "{\"name\": \"g\", \"arguments\": {}}"
+#define LOST(why, text) "{\"error\": \"" why "\", \"text\": \"" text "\"}"
+
+/* All calls, in their order, and nothing of them in the content. */
 static void
 test_tool_calls(void **state)
 {
-	const char *one = "[{\"name\": \"f\", \"arguments\": {\"x\": 1}}]";
+	(void) state;
+	check_calls("<tool_calls>\n" F "\n</tool_calls>", "", "[" F "]");
+	check_calls("<tool_calls>\n" F, "", "[" F "]");
+	check_calls("<think>\n<tool_calls>\n" G "\n</tool_calls>\n</think>\n\n<tool_calls>\n" F "\n", "", "[" F "]");
+	check_calls("<think>\n<tool_calls>\n" G, "", "");
+	check_calls("<tool_calls>\n" F "\n" G "\n</tool_calls>", "", "[" F ", " G "]");
+	check_calls("<tool_calls>\n" F "," G "\n</tool_calls>", "", "[" F ", " G "]");
+	check_calls("<tool_calls>\n" F ",\n" G "</tool_calls>", "", "[" F ", " G "]");
+	check_calls("<tool_calls>" F G "</tool_calls>", "", "[" F ", " G "]");
+	check_calls("<tool_calls>\n[" F ",\r\n " G "]\n</tool_calls>", "", "[" F ", " G "]");
+	check_calls("<tool_calls>\n{\"name\": \"f\",\n \"arguments\": {\n  \"x\": 1\n }\n}\n</tool_calls>", "", "[" F "]");
+	check_calls("no calls here", "no calls here", "");
+	check_calls("<tool_calls>\n</tool_calls>", "", "");
+	check_calls("<tool_calls>", "", "");
+	/* the content around them is as it was written */
+	check_calls("A\n\n<tool_calls>" F "</tool_calls>", "A", "[" F "]");
+	check_calls("\n<tool_calls>" F "</tool_calls>\n\nB\n", "B", "[" F "]");
+	check_calls("A\n<tool_calls>\n" F "\n</tool_calls>\nB <tool_calls>\n" G, "A\n\nB ", "[" F ", " G "]");
+	check_calls("a < b <tool_call> <tool_calls", "a < b <tool_call> <tool_calls", "");
+	check_calls("</tool_calls>", "</tool_calls>", "");
+}
+
+/* Arguments are what the model wrote: numbers of any length, keys in their order, the tag in a string. */
+static void
+test_arguments_of_calls(void **state)
+{
+	static const char *const arguments[] = {
+		"{\"x\": 12345678901234567.89}",
+		"{\"x\": 1180591620717411303424, \"y\": -0, \"z\": 1e400}",
+		"{\"x\": 1.50, \"y\": 1E+2, \"z\": -0.0}",
+		"{\"zz\": 1, \"b\": 2, \"a\": {\"d\": [], \"c\": {}}}",
+		"{\"x\": \"</tool_calls>\", \"y\": \"\\\\\\\"</tool_calls>\\\\\"}",
+		"{\"x\": \"<tool_calls>\\n{}\"}",
+		"{\"x\": \"<think></think>\"}",
+	};
+	char raw[256];
+	char want[256];
 
 	(void) state;
-	check_calls("<tool_calls>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_calls>", one);
-	check_calls("<tool_calls>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}", one);
-	check_calls("<think>\n<tool_calls>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_calls>\n</think>\n\n"
-				"<tool_calls>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n",
-				one);
-	check_calls(
-		"<tool_calls>\nnot json\n{\"name\": 3}\n[1]\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n{\"name\": \"h",
-		one);
-	check_calls(
-		"<tool_calls>\n{\"name\": \"a\", \"arguments\": {}}\n{\"name\": \"b\", \"arguments\": {}}\n</tool_calls>",
-		"[{\"name\": \"a\", \"arguments\": {}}, {\"name\": \"b\", \"arguments\": {}}]");
-	check_calls("no calls here", "");
-	/* numbers and escapes come out as they were meant */
-	check_calls("<tool_calls>\n{\"name\":\"f\",\"arguments\":{\"x\":0.1,\"y\":[1e3,\"\\u00e9\\n\"]}}\n",
-				"[{\"name\": \"f\", \"arguments\": {\"x\": 0.1, \"y\": [1000.0, \"\xc3\xa9\\n\"]}}]");
-	check_calls("<tool_calls>{\"name\": \"f\", \"arguments\": {\"x\": 1}}</tool_calls> and "
-				"<tool_calls>\n{\"name\": \"f\", \"arguments\": [1]}\n{\"name\": \"f\", \"arguments\": {}}",
-				"[{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"f\", \"arguments\": {}}]");
-	check_calls("<think>\n<tool_calls>\n{\"name\": \"g\", \"arguments\": {}}", "");
-	check_calls("<tool_calls>\n</tool_calls>", "");
+	for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
+	{
+		snprintf(raw, sizeof raw, "a<tool_calls>\n{\"name\": \"f\", \"arguments\": %s}\n" G "\n</tool_calls>b",
+				 arguments[i]);
+		snprintf(want, sizeof want, "[{\"name\": \"f\", \"arguments\": %s}, " G "]", arguments[i]);
+		check_calls(raw, "ab", want);
+	}
+	check_calls("<tool_calls>\n{\"name\":\"f\",\"arguments\":{\"x\":0.1,\"y\":[1e3,\"\\u00e9\\n\"]}}\n", "",
+				"[{\"name\": \"f\", \"arguments\": {\"x\": 0.1, \"y\": [1e3, \"\xc3\xa9\\n\"]}}]");
+}
+
+/* What is no call is kept in its place, with the reason; those beside it are read. */
+static void
+test_what_is_no_call(void **state)
+{
+	static const char *const kept[] = {F, G};
+
+	(void) state;
+	for (size_t i = 0; i < 2; i++)
+	{
+		char want[512];
+
+		snprintf(want, sizeof want, "[" LOST("it is not an object", "not json") ", %s]", kept[i]);
+		check_calls(i == 0 ? "<tool_calls>\nnot json\n" F : "<tool_calls>\nnot json\n" G, "", want);
+	}
+	check_calls("<tool_calls>\n{\"name\": 3}\n" F "\n", "", "[" LOST("it has no name", "{\\\"name\\\": 3}") ", " F "]");
+	check_calls("<tool_calls>\n" F "\n{\"name\": \"f\", \"arguments\": [1]}", "",
+				"[" F
+				", " LOST("its arguments are not an object", "{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": [1]}") "]");
+	check_calls("<tool_calls>\n" F "\n{\"name\": \"g\", \"argu", "",
+				"[" F ", " LOST("it does not end", "{\\\"name\\\": \\\"g\\\", \\\"argu") "]");
+	check_calls("<tool_calls>\n{\"name\": \"g\", \"argu\n" F "\n</tool_calls>x", "x",
+				"[" LOST("it does not end", "{\\\"name\\\": \\\"g\\\", \\\"argu") ", " F "]");
+	check_calls("<tool_calls>\n{\"name\": \"g\", \"name\": \"h\", \"arguments\": {}}", "",
+				"[" LOST("it is not valid JSON: Line 1, column 43: the end of an object that has a key twice.",
+						 "{\\\"name\\\": \\\"g\\\", \\\"name\\\": \\\"h\\\", \\\"arguments\\\": {}}") "]");
+	check_calls("<tool_calls>\n[" F ", 7]", "", "[" F ", " LOST("it is not an object", "7") "]");
+	check_calls("<tool_calls>\n[]", "", "[" LOST("it is not an object", "[]") "]");
+	check_calls("<tool_calls>\n[[" F "]]", "",
+				"[" LOST("it is not an object", "[{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {\\\"x\\\": 1}}]") "]");
+	/* lines of one text that is none */
+	check_calls("<tool_calls>\nI would call f\nwith 1.\n" F, "",
+				"[" LOST("it is not an object", "I would call f\\nwith 1.") ", " F "]");
+}
+
+/* A reply to which no tools were offered speaks of tool calls, and makes none. */
+static void
+test_calls_that_are_content(void **state)
+{
+	static const char text[] = "<tool_calls>\n" F "\n</tool_calls>";
+	m1_reply *r = m1_reply_create(tokenizer, NULL, 0);
+	m1_buf json = {0};
+
+	(void) state;
+	push_text(r, text);
+	assert_true(m1_reply_finish(r));
+	assert_true(m1_reply_tool_calls(r, &json));
+	assert_int_equal(json.len, 0);
+	assert_channel(r, M1_CONTENT, text, text);
+	m1_reply_free(r);
+}
+
+/* Stop strings belong to the content: one that a call holds ends nothing, one that the tag completes comes first. */
+static void
+test_calls_and_stop_strings(void **state)
+{
+	const m1_slice stops[] = {m1_slice_of("\"x\""), m1_slice_of("B<tool"), m1_slice_of("}\n")};
+	m1_reply *r = m1_reply_create(tokenizer, stops, 3);
+	m1_buf json = {0};
+
+	(void) state;
+	m1_reply_take_calls(r);
+	push_text(r, "A}<tool_calls>\n" F "\n</tool_calls>\nB");
+	assert_channel(r, M1_CONTENT, "A}", "B may begin a stop string");
+	push_text(r, "<tool_calls>\n" G);
+	assert_int_equal(m1_reply_where(r), M1_REPLY_STOPPED);
+	assert_channel(r, M1_CONTENT, "A}", "stopped");
+	assert_true(m1_reply_tool_calls(r, &json));
+	assert_string_equal(m1_buf_cstr(&json), "[" F "]");
+	m1_buf_free(&json);
+	m1_reply_free(r);
+}
+
+/* In time that grows as the text does. */
+static void
+test_many_calls(void **state)
+{
+	static const char begins[] = "[{\"error\": \"it does not end\", \"text\": \"{\\n[";
+	m1_buf text = {0};
+	m1_buf json = {0};
+
+	(void) state;
+	for (int i = 0; i < 200000; i++)
+		m1_buf_puts(&text, i % 2 == 0 ? "{\n" : "[\"}\n");
+	assert_true(m1_calls_read((m1_slice){text.data, text.len}, &json));
+	assert_memory_equal(json.data, begins, strlen(begins));
+	m1_buf_free(&json);
+	m1_buf_free(&text);
 }
 
 int
@@ -394,6 +516,11 @@ main(void)
 		cmocka_unit_test(test_utf8_pieces),
 		cmocka_unit_test(test_exact_content),
 		cmocka_unit_test(test_tool_calls),
+		cmocka_unit_test(test_arguments_of_calls),
+		cmocka_unit_test(test_what_is_no_call),
+		cmocka_unit_test(test_calls_that_are_content),
+		cmocka_unit_test(test_calls_and_stop_strings),
+		cmocka_unit_test(test_many_calls),
 	};
 
 	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
