@@ -7,10 +7,14 @@
 
 #include "files/jsonfile.h"
 
+#define MAX_ASKED 96
+
 /* Reads fields one after the other; the first failure is kept and ends the reading. */
 typedef struct reader
 {
 	const json_t *root;
+	const char *asked[MAX_ASKED]; /* the names of all fields that were looked for: no others are known */
+	size_t n_asked;
 	const char *file;
 	const char *(*spell)(const char *field); /* NULL: as config.json does */
 	m1_status status;
@@ -26,10 +30,12 @@ refuse(reader *r, m1_status code, const char *name, const char *why)
 
 /* The field, or NULL when it is absent or null. */
 static const json_t *
-field(const reader *r, const char *name)
+field(reader *r, const char *name)
 {
 	const json_t *value = json_object_get(r->root, name);
 
+	if (r->n_asked < MAX_ASKED)
+		r->asked[r->n_asked++] = name;
 	return json_is_null(value) ? NULL : value;
 }
 
@@ -113,10 +119,27 @@ read_architecture(reader *r, m1_config *c)
 	snprintf(c->architecture, sizeof c->architecture, "%s", name);
 }
 
+/* M1's own files number the types of layers; files of newer libraries name them. */
+static int
+attention_type(const json_t *value)
+{
+	if (json_is_integer(value))
+		return json_integer_value(value) == M1_LIGHTNING || json_integer_value(value) == M1_SOFTMAX
+				   ? (int) json_integer_value(value)
+				   : -1;
+	if (!json_is_string(value))
+		return -1;
+	if (strcmp(json_string_value(value), "linear_attention") == 0)
+		return M1_LIGHTNING;
+	return strcmp(json_string_value(value), "full_attention") == 0 ? M1_SOFTMAX : -1;
+}
+
 static void
 read_attention_types(reader *r, m1_config *c)
 {
-	const json_t *list = field(r, "attn_type_list");
+	const json_t *numbers = field(r, "attn_type_list");
+	const json_t *names = field(r, "layer_types");
+	const json_t *list = numbers != NULL ? numbers : names;
 
 	if (!json_is_array(list) || json_array_size(list) != (size_t) c->layers)
 	{
@@ -125,16 +148,31 @@ read_attention_types(reader *r, m1_config *c)
 	}
 	for (int i = 0; i < c->layers; i++)
 	{
-		const json_t *value = json_array_get(list, (size_t) i);
-		json_int_t type = json_integer_value(value);
+		const int type = attention_type(json_array_get(list, (size_t) i));
 
-		if (!json_is_integer(value) || (type != M1_LIGHTNING && type != M1_SOFTMAX))
-		{
+		if (type < 0)
 			refuse(r, M1_E_UNSUPPORTED, "attn_type_list", "may hold only 0 (lightning) and 1 (softmax)");
-			return;
-		}
+		if (names != NULL && attention_type(json_array_get(names, (size_t) i)) != type)
+			refuse(r, M1_E_UNSUPPORTED, "layer_types", "must say what attn_type_list says");
 		c->attention[i] = (unsigned char) type;
 	}
+}
+
+/* ---- what is not read ---- */
+
+/* A number that is 0, or a list of such: of older files. */
+static bool
+is_zero(const json_t *value)
+{
+	size_t i;
+	json_t *one;
+
+	if (!json_is_array(value))
+		return json_is_integer(value) && json_integer_value(value) == 0;
+	json_array_foreach ((json_t *) value, i, one)
+		if (!json_is_integer(one) || json_integer_value(one) != 0)
+			return false;
+	return true;
 }
 
 /* Fields that would change the arithmetic in ways we do not implement: only their neutral value passes. */
@@ -146,10 +184,15 @@ refuse_unsupported(reader *r)
 		"linear_attn_bias", "logits_scaling", "embedding_multiplier",
 	};
 	static const char *const must_be_false[] = {
-		"attention_bias", "qkv_bias", "mlp_bias", "use_bias", "use_qk_norm", "lm_head_bias",
+		"attention_bias",	  "qkv_bias",
+		"mlp_bias",			  "use_bias",
+		"use_qk_norm",		  "lm_head_bias",
+		"use_sliding_window", "add_cross_attention",
+		"is_encoder_decoder", "tie_encoder_decoder",
 	};
 	const json_t *act = field(r, "hidden_act");
 	const json_t *shared = field(r, "shared_intermediate_size");
+	const json_t *pruned = field(r, "pruned_heads");
 
 	for (size_t i = 0; i < sizeof must_be_absent / sizeof *must_be_absent; i++)
 		if (field(r, must_be_absent[i]) != NULL)
@@ -159,9 +202,130 @@ refuse_unsupported(reader *r)
 			refuse(r, M1_E_UNSUPPORTED, must_be_false[i], "is not supported: it must be absent or false");
 	if (act != NULL && (!json_is_string(act) || strcmp(json_string_value(act), "silu") != 0))
 		refuse(r, M1_E_UNSUPPORTED, "hidden_act", "must be \"silu\"");
-	if (shared != NULL && !(json_is_integer(shared) && json_integer_value(shared) == 0))
+	if (shared != NULL && !is_zero(shared))
 		refuse(r, M1_E_UNSUPPORTED, "shared_intermediate_size", "must be 0: shared experts are not supported");
+	if (pruned != NULL && (!json_is_object(pruned) || json_object_size(pruned) > 0))
+		refuse(r, M1_E_UNSUPPORTED, "pruned_heads", "is not supported: it must be absent or empty");
 }
+
+/* Fields that have no part in the logits: of training, of sampling, and of the library that wrote the file. */
+static const char *const without_effect[] = {
+	"_attn_implementation_autoset",
+	"_commit_hash",
+	"_name_or_path",
+	"attention_dropout",
+	"attn_implementation",
+	"auto_map",
+	"bad_words_ids",
+	"begin_suppress_tokens",
+	"block_size", /* how many tokens of lightning attention are computed at once */
+	"bos_token_id",
+	"chunk_size_feed_forward",
+	"cross_attention_hidden_size",
+	"decoder_start_token_id",
+	"diversity_penalty",
+	"do_sample",
+	"dtype",
+	"early_stopping",
+	"encoder_no_repeat_ngram_size",
+	"eos_token_id",
+	"exponential_decay_length_penalty",
+	"finetuning_task",
+	"forced_bos_token_id",
+	"forced_eos_token_id",
+	"id2label",
+	"ignore_keys_at_rope_validation",
+	"initializer_range",
+	"is_decoder",
+	"keys_to_ignore_at_inference",
+	"label2id",
+	"length_penalty",
+	"max_length",
+	"min_length",
+	"no_repeat_ngram_size",
+	"num_beam_groups",
+	"num_beams",
+	"num_return_sequences",
+	"output_attentions",
+	"output_hidden_states",
+	"output_router_logits",
+	"output_scores",
+	"pad_token_id",
+	"prefix",
+	"problem_type",
+	"remove_invalid_values",
+	"repetition_penalty",
+	"return_dict",
+	"return_dict_in_generate",
+	"router_aux_loss_coef",
+	"router_jitter_noise",
+	"sep_token_id",
+	"shared_moe_mode", /* of shared experts, of which there are none */
+	"suppress_tokens",
+	"task_specific_params",
+	"temperature",
+	"tf_legacy_loss",
+	"tokenizer_class",
+	"top_k",
+	"top_p",
+	"torch_dtype",
+	"torchscript",
+	"transformers_version",
+	"typical_p",
+	"use_bfloat16",
+	"use_cache",
+	"use_return_dict",
+};
+
+static bool
+is_among(const char *name, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void
+refuse_unknown(reader *r, const char *name)
+{
+	if (r->status != M1_OK)
+		return;
+	refuse(r, M1_E_UNSUPPORTED, name, "is not supported");
+	m1_error_detail(r->err, "It could change the results, and this version does not know how.");
+}
+
+/* After all that is known has been asked for. */
+static void
+check_others(reader *r)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach ((json_t *) r->root, name, value)
+		if (!json_is_null(value) && !is_among(name, r->asked, r->n_asked) &&
+			!is_among(name, without_effect, sizeof without_effect / sizeof *without_effect))
+			refuse_unknown(r, name);
+}
+
+/* The members of a field that is an object. */
+static void
+check_members(reader *r, const char *field_name, const json_t *object, const char *const *names, size_t n)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach ((json_t *) object, name, value)
+		if (!json_is_null(value) && !is_among(name, names, n))
+		{
+			char path[96];
+
+			snprintf(path, sizeof path, "%s.%.60s", field_name, name);
+			refuse_unknown(r, path);
+		}
+}
+
+/* ---- parts ---- */
 
 /* Whether a field of quantization_config is that text; absent passes where `optional`. */
 static bool
@@ -181,6 +345,8 @@ is_text(const json_t *quantization, const char *name, const char *text, bool opt
 static void
 read_quantization(reader *r, m1_config *c)
 {
+	static const char *const known[] = {
+		"quant_method", "fmt", "activation_scheme", "weight_block_size", "modules_to_not_convert", "ignored_layers"};
 	const json_t *q = field(r, "quantization_config");
 	const json_t *block = json_object_get(q, "weight_block_size");
 
@@ -195,7 +361,61 @@ read_quantization(reader *r, m1_config *c)
 	if (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != M1_FP8_BLOCK ||
 		json_integer_value(json_array_get(block, 1)) != M1_FP8_BLOCK)
 		refuse(r, M1_E_UNSUPPORTED, "quantization_config.weight_block_size", "must be [128, 128]");
+	check_members(r, "quantization_config", q, known, sizeof known / sizeof *known);
 	c->fp8 = true;
+}
+
+/* A number that newer files have in rope_parameters, and older ones beside it; what is said twice must be the same. */
+static bool
+rope_number(reader *r, const json_t *parameters, const char *name, double low, double high, double *x)
+{
+	const json_t *outer = field(r, name);
+	const json_t *inner = json_object_get(parameters, name);
+	const json_t *value = inner != NULL && !json_is_null(inner) ? inner : outer;
+
+	if (value == NULL)
+		return false;
+	*x = json_number_value(value);
+	if (!json_is_number(value) || !(*x >= low && *x <= high))
+	{
+		char why[96];
+
+		snprintf(why, sizeof why, "must be a number between %g and %g", low, high);
+		refuse(r, M1_E_CORRUPT, name, why);
+	}
+	else if (outer != NULL && json_number_value(outer) != *x)
+		refuse(r, M1_E_UNSUPPORTED, name, "is not what rope_parameters says");
+	return true;
+}
+
+/* Angles are scaled in no way; how many dimensions have them may be said as a number, or as a share of head_dim. */
+static void
+read_rope(reader *r, m1_config *c)
+{
+	static const char *const known[] = {"rope_type", "type", "rope_theta", "partial_rotary_factor"};
+	const json_t *parameters = field(r, "rope_parameters");
+	double theta = 1e6;
+	double share;
+
+	if (parameters != NULL && !json_is_object(parameters))
+		refuse(r, M1_E_CORRUPT, "rope_parameters", "must be an object");
+	for (int i = 0; i < 2; i++)
+		if (!is_text(parameters, known[i], "default", true))
+			refuse(r, M1_E_UNSUPPORTED, i == 0 ? "rope_parameters.rope_type" : "rope_parameters.type",
+				   "must be \"default\": rotary angles are not scaled");
+	check_members(r, "rope_parameters", parameters, known, sizeof known / sizeof *known);
+	if (!rope_number(r, parameters, "rope_theta", 1.0, 1e12, &theta) && parameters != NULL)
+		refuse(r, M1_E_CORRUPT, "rope_parameters.rope_theta", "is missing");
+	c->rope_theta = (float) theta;
+	if (rope_number(r, parameters, "partial_rotary_factor", 0.0, 1.0, &share) && r->status == M1_OK)
+	{
+		if (field(r, "rotary_dim") != NULL ? share * c->head_dim != c->rotary_dim
+										   : share * c->head_dim != floor(share * c->head_dim))
+			refuse(r, M1_E_UNSUPPORTED, "partial_rotary_factor", "must be rotary_dim / head_dim");
+		c->rotary_dim = (int) (share * c->head_dim);
+	}
+	if (c->rotary_dim % 2 != 0)
+		refuse(r, M1_E_CORRUPT, "rotary_dim", "must be even");
 }
 
 static void
@@ -212,9 +432,7 @@ read_shape(reader *r, m1_config *c)
 		refuse(r, M1_E_CORRUPT, "head_dim", "is missing");
 	c->head_dim = integer(r, "head_dim", 1, 8192, c->heads > 0 ? c->hidden_size / c->heads : 0);
 	c->rotary_dim = integer(r, "rotary_dim", 0, c->head_dim, c->head_dim);
-	if (c->rotary_dim % 2 != 0)
-		refuse(r, M1_E_CORRUPT, "rotary_dim", "must be even");
-	c->rope_theta = real(r, "rope_theta", 1.0, 1e12, 1e6);
+	read_rope(r, c);
 	c->expert_width = integer(r, "intermediate_size", 1, 1 << 20, 0);
 	c->experts = integer(r, "num_local_experts", 1, 65536, 0);
 	c->experts_per_token = integer(r, "num_experts_per_tok", 1, c->experts, 2);
@@ -243,6 +461,7 @@ m1_config_read(const json_t *fields, const char *file, const char *(*spell)(cons
 	c->beta_lightning = real(&r, "layernorm_linear_attention_beta", -1e6, 1e6, 1.0);
 	c->alpha_mlp = real(&r, "layernorm_mlp_alpha", -1e6, 1e6, 1.0);
 	c->beta_mlp = real(&r, "layernorm_mlp_beta", -1e6, 1e6, 1.0);
+	check_others(&r);
 	return r.status;
 }
 

@@ -190,6 +190,8 @@ edit_file(const char *name, const char *find, const char *put)
 	m1_buf_free(&edited);
 }
 
+#define ROPE(members) "\"rope_theta\": 10000000", "\"rope_parameters\": {" members "}"
+
 static void
 test_config(void **state)
 {
@@ -216,6 +218,31 @@ test_config(void **state)
 		{"\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 5", M1_E_CORRUPT, "num_experts_per_tok"},
 		{"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", M1_E_CORRUPT, "rms_norm_eps"},
 		{"\"postnorm\": true", "\"postnorm\": 1", M1_E_CORRUPT, "postnorm"},
+		/* what is not known might change the arithmetic */
+		{"\"use_cache\"", "\"logit_scale\": 2.0, \"use_cache\"", M1_E_UNSUPPORTED, "logit_scale is not supported"},
+		{"\"use_cache\"", "\"swiglu_limit\": 7, \"use_cache\"", M1_E_UNSUPPORTED, "swiglu_limit is not supported"},
+		{"\"use_cache\"", "\"\": false, \"use_cache\"", M1_E_UNSUPPORTED, "is not supported"},
+		{"\"use_cache\"", "\"pruned_heads\": {\"0\": [1]}, \"use_cache\"", M1_E_UNSUPPORTED, "pruned_heads"},
+		{"\"use_cache\"", "\"add_cross_attention\": true, \"use_cache\"", M1_E_UNSUPPORTED, "add_cross_attention"},
+		{"\"shared_intermediate_size\": 0", "\"shared_intermediate_size\": [0, 8]", M1_E_UNSUPPORTED,
+		 "shared_intermediate_size"},
+		{"\"use_cache\"", "\"layer_types\": [\"full_attention\"], \"use_cache\"", M1_E_UNSUPPORTED, "layer_types"},
+		/* the base of the rotary angles, and how many dimensions have them */
+		{ROPE("\"rope_type\": \"yarn\", \"factor\": 4.0, \"rope_theta\": 1e7"), M1_E_UNSUPPORTED,
+		 "rope_parameters.rope_type"},
+		{ROPE("\"type\": \"linear\", \"rope_theta\": 1e7"), M1_E_UNSUPPORTED, "rope_parameters.type"},
+		{ROPE("\"rope_type\": \"default\", \"factor\": 4.0, \"rope_theta\": 1e7"), M1_E_UNSUPPORTED,
+		 "rope_parameters.factor is not supported"},
+		{ROPE("\"full_attention\": {\"rope_theta\": 1e7}"), M1_E_UNSUPPORTED, "rope_parameters.full_attention"},
+		{ROPE("\"rope_type\": \"default\""), M1_E_CORRUPT, "rope_parameters.rope_theta is missing"},
+		{ROPE("\"rope_theta\": \"1e7\""), M1_E_CORRUPT, "rope_theta must be a number"},
+		{ROPE("\"rope_theta\": 1e7, \"partial_rotary_factor\": 0.25"), M1_E_UNSUPPORTED, "partial_rotary_factor"},
+		{"\"rope_theta\"", "\"rope_parameters\": {\"rope_theta\": 1e6}, \"rope_theta\"", M1_E_UNSUPPORTED,
+		 "rope_theta is not what rope_parameters says"},
+		{"\"rope_theta\"", "\"rope_parameters\": [], \"rope_theta\"", M1_E_CORRUPT, "rope_parameters"},
+		{"\"use_cache\"", "\"partial_rotary_factor\": 1.0, \"use_cache\"", M1_E_UNSUPPORTED, "partial_rotary_factor"},
+		{"\"rotary_dim\": 8", "\"partial_rotary_factor\": 0.3", M1_E_UNSUPPORTED, "partial_rotary_factor"},
+		{"\"rotary_dim\": 8", "\"partial_rotary_factor\": 2", M1_E_CORRUPT, "partial_rotary_factor"},
 	};
 	m1_config config;
 	m1_error err;
@@ -228,6 +255,52 @@ test_config(void **state)
 	}
 	assert_int_equal(m1_config_load(TINY, &config, &err), M1_OK);
 	assert_int_equal(m1_config_load("build/no such folder", &config, &err), M1_E_NOT_FOUND);
+}
+
+/* The ways in which releases and libraries write the same config. */
+static void
+test_config_of_others(void **state)
+{
+	static const struct
+	{
+		const char *find, *put;
+	} edits[] = {
+		{ROPE("\"rope_theta\": 10000000.0, \"rope_type\": \"default\"")},
+		{ROPE("\"rope_theta\": 1e7, \"rope_type\": \"default\", \"partial_rotary_factor\": 0.5")},
+		{ROPE("\"rope_theta\": 1e7, \"type\": null, \"factor\": null")},
+		{"\"rope_theta\": 10000000", "\"rope_theta\": 1e7, \"rope_parameters\": {\"rope_theta\": 10000000}"},
+		{"\"rotary_dim\": 8", "\"partial_rotary_factor\": 0.5"},
+		{"\"rotary_dim\": 8", "\"rotary_dim\": 8, \"partial_rotary_factor\": 0.5"},
+		{"\"shared_intermediate_size\": 0", "\"shared_intermediate_size\": [0]"},
+		{"\"MiniMaxM1ForCausalLM\"", "\"MiniMaxText01ForCausalLM\""},
+		{"\"minimax_m1\"", "\"minimax_text_01\""},
+		{"\"use_cache\"",
+		 "\"layer_types\": [\"linear_attention\", \"linear_attention\", \"linear_attention\", \"linear_attention\", "
+		 "\"linear_attention\", \"linear_attention\", \"linear_attention\", \"full_attention\"], \"use_cache\""},
+		{"\"use_cache\"",
+		 "\"auto_map\": {\"AutoConfig\": \"configuration_minimax_m1.MiniMaxM1Config\"}, \"transformers_version\": "
+		 "\"4.45.2\", \"torch_dtype\": \"bfloat16\", \"use_cache\""},
+		{"\"use_cache\"",
+		 "\"_attn_implementation_autoset\": false, \"add_cross_attention\": false, \"cross_attention_hidden_size\": "
+		 "null, "
+		 "\"dtype\": \"float32\", \"is_decoder\": false, \"prefix\": null, \"pruned_heads\": {}, "
+		 "\"tie_encoder_decoder\": "
+		 "false, \"torchscript\": false, \"use_bfloat16\": false, \"a_future_one\": null, \"use_cache\""},
+	};
+	m1_config want;
+	m1_config got;
+	m1_error err;
+
+	(void) state;
+	assert_ok(m1_config_load(TINY, &want, &err));
+	for (size_t i = 0; i < sizeof edits / sizeof *edits; i++)
+	{
+		edit_file("config.json", edits[i].find, edits[i].put);
+		assert_ok(m1_config_load(DIR, &got, &err));
+		assert_int_equal(got.rotary_dim, want.rotary_dim);
+		assert_true(got.rope_theta == want.rope_theta);
+		assert_memory_equal(got.attention, want.attention, (size_t) want.layers);
+	}
 }
 
 static m1_status
@@ -280,8 +353,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_headers), cmocka_unit_test(test_header_lengths), cmocka_unit_test(test_index),
-		cmocka_unit_test(test_config),	cmocka_unit_test(test_weights),		   cmocka_unit_test(test_decay),
+		cmocka_unit_test(test_headers), cmocka_unit_test(test_header_lengths),	 cmocka_unit_test(test_index),
+		cmocka_unit_test(test_config),	cmocka_unit_test(test_config_of_others), cmocka_unit_test(test_weights),
+		cmocka_unit_test(test_decay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

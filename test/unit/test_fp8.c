@@ -341,6 +341,9 @@ test_config(void **state)
 				"\"weight_block_size\": [128, 128]}"),
 		 "quantization_config.activation_scheme", ""},
 		{CONFIG(", \"quantization_config\": \"fp8\""), "quantization_config.quant_method", ""},
+		{CONFIG(", \"quantization_config\": {\"quant_method\": \"fp8\", \"scale_fmt\": \"ue8m0\", "
+				"\"weight_block_size\": [128, 128]}"),
+		 "quantization_config.scale_fmt is not supported", ""},
 	};
 	m1_model *m;
 	m1_error err;
