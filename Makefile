@@ -83,7 +83,7 @@ clean:
 
 endif
 
-.PHONY: setup demo test bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
+.PHONY: setup demo test nano bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-golden check-schemas check-regress check-readme check-setup check-isolation check-tap \
         check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
@@ -146,6 +146,11 @@ bench-peer:
 	@scripts/bootstrap.sh python3-numpy git $(if $(shell command -v npm),,npm)
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
+
+# Of EXAMPLES and STEPS, few show that everything runs.
+## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes hours; an interrupted run goes on
+nano: $(ENGINE)
+	@tools/nano/nano.sh $(ENGINE) $(BUILD)/nano
 
 # "make install" installs it, too, once it is there.
 ## cuda: build the engine with CUDA, which needs nvcc

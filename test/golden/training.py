@@ -101,6 +101,20 @@ class Cases:
         a, b = files(self.folder / "whole"), files(self.folder / "killed")
         report(all(a[name] == b[name] for name in names), "to the same bits")
 
+    def knows_the_world_of_nano(self):
+        """make nano takes hours; here, that its data can be learnt from and is the same again."""
+        made = []
+        for name in ("one.jsonl", "two.jsonl"):
+            path = self.folder / name
+            subprocess.run([sys.executable, "tools/nano/make_data.py", "1", "300", str(path)], check=True)
+            made.append(path.read_bytes())
+        report(made[0] == made[1] and made[0].count(b"\n") == 300, "m1-nano's examples follow from the seed")
+        out = self.folder / "world"
+        done = engine("tokenizer-train", "--data", path, "--vocab-size", 600, "--single-digits", "--out", out)
+        tokens = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"] if done.returncode == 0 else {}
+        report(done.returncode == 0 and not [t for t in tokens if len(t) > 1 and any(c.isdigit() for c in t)],
+               "no token has two digits", done.stderr)
+
     def says_what_is_wrong(self):
         bad = self.folder / "bad.jsonl"
         bad.write_text('{"text": "fine"}\n{"text": "fine", "label": 3}\n')
@@ -128,7 +142,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
         for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits,
-                     cases.says_what_is_wrong):
+                     cases.knows_the_world_of_nano, cases.says_what_is_wrong):
             case()
     print("done")
 
