@@ -77,7 +77,8 @@ class Cases:
         for _ in range(5):
             running.stdout.readline()
         running.send_signal(signal.SIGINT)
-        rest, said = running.communicate(timeout=60)
+        rest, said = running.stdout.read(), running.stderr.read()  # not communicate, which misses what is buffered
+        running.wait()
         steps = 5 + len(rest.splitlines())
         report(running.returncode == 1 and f"interrupted after step {steps} of 3000" in said and "--resume" in said,
                "an interrupt is told", said)
