@@ -34,6 +34,8 @@ static const cli_command commands[] = {
 	 .summary = "tokenizer.json", .takes_files = true},
 	{"train", M1_CLI_TRAIN, m1_cmd_train, "--model DIR --data FILE.jsonl --out DIR", .summary = "a trained model",
 	 .takes_files = true},
+	{"gradients", M1_CLI_GRADIENTS, m1_cmd_gradients, "--model DIR --batch FILE --loss NAME --out FILE",
+	 .summary = "of a loss by every parameter"},
 	{"serve", M1_CLI_SERVE, m1_cmd_serve, "--model DIR --fd N", .summary = "frames on an inherited socket"},
 };
 
@@ -130,7 +132,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "minimax_m1_engine: unknown command \"%s\" (see --help)\n", argv[1]);
 		return 2;
 	}
-	next = m1_cli_parse(&cli, argc - 1, argv + 1);
+	next = m1_cli_parse(&cli, command->options, argc - 1, argv + 1);
 	if (next >= 0 && cli.help)
 		return help(command);
 	if (next < 0 || !take_arguments(&cli, command, next, argc - 1, argv + 1))

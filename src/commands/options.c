@@ -10,7 +10,8 @@
 
 #define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
 #define LEARNING (M1_CLI_TOKENIZER_TRAIN | M1_CLI_TRAIN)
-#define MODEL (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
+#define ADAPTED (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
+#define MODEL (ADAPTED | M1_CLI_GRADIENTS)
 
 typedef enum option_kind
 {
@@ -147,9 +148,9 @@ static const option_row rows[] = {
 	{"log", "FILE", TEXT, AT(log_file), M1_CLI_TRAIN,
 	 .help = "where a line of JSON for each step is added (default: stdout)"},
 
-	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | M1_CLI_MERGE | LEARNING,
-	 .help = "logits: the file that they go to; tokenizer-train, train: the folder; merge: a folder, or\n"
-			 "a file whose name ends in .gguf"},
+	{"out", "PATH", TEXT, AT(out_file), M1_CLI_LOGITS | M1_CLI_GRADIENTS | M1_CLI_MERGE | LEARNING,
+	 .help = "logits, gradients: the file that they go to; tokenizer-train, train: the folder; merge:\n"
+			 "a folder, or a file whose name ends in .gguf"},
 	{"decode", NULL, FLAG, AT(decode), M1_CLI_LOGITS, .help = "feed one token a step instead of prefilling"},
 
 	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
@@ -161,6 +162,10 @@ static const option_row rows[] = {
 	{"force", NULL, FLAG, AT(force), M1_CLI_QUANTIZE | M1_CLI_MERGE | LEARNING,
 	 .help = "replace what exists; merge: only a file"},
 
+	{"batch", "FILE", TEXT, AT(batch_file), M1_CLI_GRADIENTS,
+	 .help = "sequences and what is known of their tokens, as safetensors"},
+	{"loss", "NAME", TEXT, AT(loss), M1_CLI_GRADIENTS, .help = "weighted, ce, ce_aux, cispo, grpo or dapo"},
+
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
 
 	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
@@ -170,7 +175,7 @@ static const option_row rows[] = {
 			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only;\n"
 			 "for merge into a .gguf: stored (default), q8_0 or q4",
 	 .given = AT(weight_format_given)},
-	{"adapter", "[NAME=]DIR", TEXTS, AT(adapters), MODEL | M1_CLI_MERGE,
+	{"adapter", "[NAME=]DIR", TEXTS, AT(adapters), ADAPTED | M1_CLI_MERGE,
 	 .help = "a LoRA adapter in PEFT's format, which requests use by its name (default: that of\n"
 			 "the folder); only serve takes several",
 	 .most = M1_CLI_MAX_TEXTS},
@@ -301,14 +306,17 @@ set_value(const option_row *row, const char *text, void *out)
 }
 
 int
-m1_cli_parse(m1_cli *cli, int argc, char **argv)
+m1_cli_parse(m1_cli *cli, m1_cli_takers command, int argc, char **argv)
 {
 	struct option options[ROWS + 1];
 	int found = 0; /* the row of the option that getopt_long returns */
+	int n = 0;
 
 	for (int i = 0; i < ROWS; i++)
-		options[i] = (struct option){rows[i].name, rows[i].kind == FLAG ? no_argument : required_argument, &found, i};
-	options[ROWS] = (struct option){0};
+		if ((rows[i].takers & command) != 0)
+			options[n++] =
+				(struct option){rows[i].name, rows[i].kind == FLAG ? no_argument : required_argument, &found, i};
+	options[n] = (struct option){0};
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
 	{
 		/* 0 is an option of the table; anything else was no option, and getopt_long has said so */

@@ -27,7 +27,8 @@ typedef enum m1_cli_takers
 	M1_CLI_TOKENIZER_TRAIN = 64,
 	M1_CLI_TRAIN = 128,
 	M1_CLI_MERGE = 256,
-	M1_CLI_ALL = 511,
+	M1_CLI_GRADIENTS = 512,
+	M1_CLI_ALL = 1023,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -134,6 +135,10 @@ typedef struct m1_cli
 	m1_cli_sizes context; /* none by default */
 	int bench_tokens;
 
+	/* gradients */
+	const char *batch_file;
+	const char *loss;
+
 	/* serve */
 	int fd;
 } m1_cli;
@@ -142,10 +147,10 @@ typedef struct m1_cli
 extern const m1_cli m1_cli_defaults;
 
 /*
- * Sets what the options among the arguments say; argv[0] is the command's name. Returns the index of the first argument
- * that is no option, all of which come to the end; -1 after saying on stderr what is wrong.
+ * Sets what the options among the arguments say, which must be options of the command; argv[0] is its name. Returns the
+ * index of the first argument that is no option, all of which come to the end; -1 after saying on stderr what is wrong.
  */
-int m1_cli_parse(m1_cli *cli, int argc, char **argv);
+int m1_cli_parse(m1_cli *cli, m1_cli_takers command, int argc, char **argv);
 /* One more file of --data. */
 bool m1_cli_add_data(m1_cli *cli, const char *path);
 

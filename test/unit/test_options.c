@@ -26,7 +26,7 @@ parse(const char *line, m1_cli *cli)
 	assert_true(argc < MAX_ARGUMENTS);
 	*cli = m1_cli_defaults;
 	optind = 0; /* getopt_long starts anew */
-	return m1_cli_parse(cli, argc, argv);
+	return m1_cli_parse(cli, M1_CLI_ALL, argc, argv);
 }
 
 static void

@@ -41,29 +41,23 @@ test_same_bits_in_any_pieces(void **state)
 		{"kept inputs only, every sequence alone", {.rows = 1, .recompute = true}, 3, 256},
 		{"steps of 7 rows", {0}, 2, 7},
 	};
-	static const char *const paths[] = {TINY, ODD};
-	static const char *const losses[] = {"cispo", "ce_aux"};
+	bench b = open_bench(ODD);
+	size_t n, same;
+	float *want = bits_of(&b, "ce_aux", &n);
 
 	(void) state;
-	for (size_t i = 0; i < 2; i++)
+	for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
 	{
-		bench b = open_bench(paths[i]);
-		size_t n, same;
-		float *want = bits_of(&b, losses[i], &n);
+		bench other = open_bench_with(ODD, &ways[w].options, ways[w].threads, NULL, ways[w].batch_tokens);
+		float *got = bits_of(&other, "ce_aux", &same);
 
-		for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
-		{
-			bench other = open_bench_with(paths[i], &ways[w].options, ways[w].threads, NULL, ways[w].batch_tokens);
-			float *got = bits_of(&other, losses[i], &same);
-
-			assert_int_equal(same, n);
-			assert_same_bits(got, want, n, ways[w].what);
-			free(got);
-			close_bench(&other);
-		}
-		free(want);
-		close_bench(&b);
+		assert_int_equal(same, n);
+		assert_same_bits(got, want, n, ways[w].what);
+		free(got);
+		close_bench(&other);
 	}
+	free(want);
+	close_bench(&b);
 }
 
 static void
@@ -76,7 +70,7 @@ test_same_bits_in_any_order(void **state)
 	const double loss = gradients_of(&b, "ce_aux").loss;
 
 	(void) state;
-	for (int round = 0; round < 3; round++)
+	for (int round = 0; round < 2; round++)
 	{
 		float *got;
 
@@ -390,6 +384,18 @@ check_directions(bench *b, const m1_objective *o)
 		check_direction(b, o, (m1_parameter *) (uintptr_t) parameter_named(b, names[i]));
 }
 
+/* 137 tokens in three sequences, one of them over more than a block. */
+static void
+use_short_sequences(bench *b)
+{
+	const m1_sequence longest = b->sequences[0];
+
+	b->sequences[0] = b->sequences[3];
+	b->sequences[3] = longest;
+	b->sequences[0].prompt = 0;
+	b->n = 3;
+}
+
 /* Experts 0 and 1 for every token: no choice changes under the differences. */
 static uint16_t *
 force_experts(bench *b)
@@ -416,6 +422,7 @@ test_replayed_experts(void **state)
 	uint16_t *experts = force_experts(&b);
 
 	(void) state;
+	use_short_sequences(&b);
 	assert_ok(m1_trainer_gradients(b.trainer, b.sequences, b.n, &o, &result, &err));
 	assert_true(result.rerouted > 0);
 	assert_true(result.most_load == 2.0); /* half of the choices each, of four experts */
@@ -452,7 +459,7 @@ check_variant(const char *folder, const char *key, json_t *value, float temperat
 
 	make_variant(folder, key, value);
 	b = open_bench(folder);
-	b.n = 4;
+	use_short_sequences(&b);
 	o = objective_named(&b, "ce");
 	o.temperature = temperature;
 	experts = force_experts(&b);
