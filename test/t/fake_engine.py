@@ -121,7 +121,7 @@ def read_generate(payload):
     skip(4)
     at += 4 + 4 + 4 + 4 + 4 + 8
     stream = payload[at] == 1
-    return ids, stream, payload[-1] == 1
+    return ids, stream, payload[-5] == 1  # before the name of an adapter, which is empty
 
 
 def truth(kind, payload):
