@@ -1,19 +1,12 @@
 /* fit.c - see fit.h. */
-#define _GNU_SOURCE /* mkdir */
 #include "train/fit.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "files/new_file.h"
-#include "files/regular.h"
 #include "model/source.h"
-#include "train/initialise.h"
+#include "train/batches.h"
+#include "train/fit_folder.h"
 #include "train/training_files.h"
 
 #define MOST_DROPPED 3 /* steps in a row without a number for a loss */
@@ -56,130 +49,6 @@ check_options(const m1_fit_options *o, m1_error *err)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "the %s must be from %g to %g", ranges[i].what, ranges[i].least,
 						   ranges[i].most);
 	return M1_OK;
-}
-
-/* ---- the folder ---- */
-
-static m1_status
-path_in(const char *dir, const char *name, char path[M1_MAX_PATH], m1_error *err)
-{
-	if (snprintf(path, M1_MAX_PATH, "%s/%s", dir, name) < M1_MAX_PATH)
-		return M1_OK;
-	return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of a folder is too long");
-}
-
-static bool
-exists_in(const char *dir, const char *name)
-{
-	char path[M1_MAX_PATH];
-
-	struct stat st;
-
-	return path_in(dir, name, path, NULL) == M1_OK && stat(path, &st) == 0;
-}
-
-/* A file of the model or its tokenizer, if it is there. */
-static m1_status
-copy_file(const char *from, const char *name, const char *to, m1_error *err)
-{
-	m1_buf content = {0};
-	FILE *file;
-	m1_status status = m1_regular_fopen(from, name, &file, err);
-
-	if (status != M1_OK)
-		return status == M1_E_NOT_FOUND ? M1_OK : status;
-	status = m1_read_rest(file, name, &content, err);
-	fclose(file);
-	if (status == M1_OK)
-		status = m1_new_file_put(to, name, (m1_slice){content.data, content.len}, err);
-	m1_buf_free(&content);
-	return status;
-}
-
-static m1_status
-copy_tokenizer(const char *from, const char *to, m1_error *err)
-{
-	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "merges.txt"};
-	m1_status status = M1_OK;
-
-	for (size_t i = 0; i < sizeof names / sizeof *names && status == M1_OK; i++)
-		status = copy_file(from, names[i], to, err);
-	return status;
-}
-
-static m1_status
-copy_config(const char *path, const char *to, m1_error *err)
-{
-	m1_buf content = {0};
-	FILE *file = fopen(path, "rbe");
-	m1_status status;
-
-	if (file == NULL)
-		return m1_fail(err, errno == ENOENT ? M1_E_NOT_FOUND : M1_E_IO, "could not open \"%.150s\": %s", path,
-					   strerror(errno));
-	status = m1_read_rest(file, path, &content, err);
-	fclose(file);
-	if (status == M1_OK)
-		status = m1_new_file_put(to, "config.json", (m1_slice){content.data, content.len}, err);
-	m1_buf_free(&content);
-	return status;
-}
-
-/* A folder that already has a model is left alone, unless it is to be replaced. */
-static m1_status
-make_folder(const m1_fit_options *o, m1_error *err)
-{
-	if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
-		return m1_fail(err, M1_E_IO, "could not make \"%.150s\": %s", o->out, strerror(errno));
-	if (exists_in(o->out, "model.safetensors.index.json"))
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model in several files", o->out);
-	if (o->replace || (!exists_in(o->out, M1_TRAINING_FILE) && !exists_in(o->out, M1_MODEL_FILE)))
-		return M1_OK;
-	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model already", o->out);
-	m1_error_hint(err, "Use {resume} to go on with its training, or {force} to begin anew.");
-	return M1_E_INVALID_ARGUMENT;
-}
-
-/* What a training that is begun anew would take for its own. */
-static void
-forget_training(const char *dir)
-{
-	char path[M1_MAX_PATH];
-
-	if (path_in(dir, M1_TRAINING_FILE, path, NULL) == M1_OK)
-		unlink(path);
-}
-
-/* The files beside the weights. Of a model that is trained again, they are those it had. */
-static m1_status
-copy_small_files(const m1_fit_options *o, m1_error *err)
-{
-	m1_status status;
-
-	if (o->model == NULL)
-	{
-		if ((status = copy_config(o->config, o->out, err)) != M1_OK || o->tokenizer == NULL)
-			return status;
-		return copy_tokenizer(o->tokenizer, o->out, err);
-	}
-	if (!exists_in(o->model, "config.json"))
-	{
-		m1_fail(err, M1_E_UNSUPPORTED, "\"%.150s\" is no folder with config.json", o->model);
-		m1_error_detail(err, "All weights are trained, which those of a GGUF file cannot be.");
-		return M1_E_UNSUPPORTED;
-	}
-	if ((status = copy_file(o->model, "config.json", o->out, err)) != M1_OK)
-		return status;
-	return copy_tokenizer(o->model, o->out, err);
-}
-
-static m1_status
-write_fresh_weights(const m1_fit_options *o, const m1_config *config, m1_error *err)
-{
-	char path[M1_MAX_PATH];
-	m1_status status = path_in(o->out, M1_MODEL_FILE, path, err);
-
-	return status == M1_OK ? m1_initialise(config, o->fresh_type, o->seed, path, err) : status;
 }
 
 /* ---- examples ---- */
@@ -233,108 +102,6 @@ read_examples(fit *f, m1_error *err)
 	return status;
 }
 
-static m1_status
-plan_steps(fit *f, m1_error *err)
-{
-	f->schedule = f->o->schedule;
-	f->schedule.steps = f->o->steps > 0 ? f->o->steps : m1_batches_steps(f->batches, f->o->epochs);
-	return m1_schedule_check(&f->schedule, err);
-}
-
-/* A training goes on with what it has begun with: another example or another order would be another training. */
-static m1_status
-check_same(const m1_training_place *was, const m1_training_place *is, m1_error *err)
-{
-	const char *what = was->digest != is->digest			   ? "other examples"
-					   : was->seed != is->seed				   ? "another seed"
-					   : was->batch_tokens != is->batch_tokens ? "other tokens of a batch"
-					   : was->held_out != is->held_out		   ? "another share that is held out"
-															   : NULL;
-
-	if (what == NULL)
-		return M1_OK;
-	return m1_fail(err, M1_E_INVALID_ARGUMENT, "the training cannot go on: it has begun with %s", what);
-}
-
-static m1_status
-go_on(fit *f, m1_error *err)
-{
-	m1_training_place place;
-	m1_status status;
-
-	if ((status = m1_training_place_of(f->o->out, &place, err)) != M1_OK ||
-		(status = check_same(&place, &f->place, err)) != M1_OK ||
-		(status = m1_batches_go(f->batches, place.batch, err)) != M1_OK ||
-		(status = m1_training_load(f->o->out, f->trainer, err)) != M1_OK)
-		return status;
-	f->place = place;
-	f->saved = place.step;
-	return M1_OK;
-}
-
-static size_t
-longest(const m1_examples *e)
-{
-	size_t tokens = 1;
-
-	for (size_t i = 0; i < e->n; i++)
-		if (e->begins[i + 1] - e->begins[i] > tokens)
-			tokens = e->begins[i + 1] - e->begins[i];
-	return tokens;
-}
-
-static m1_status
-open_trainer(fit *f, m1_error *err)
-{
-	const m1_fit_options *o = f->o;
-	const m1_model_options options = {
-		.path = o->resume || o->model == NULL ? o->out : o->model,
-		.device = "cpu",
-		.isa = o->isa,
-		.weight_format = M1_WEIGHTS_STORED,
-		.threads = o->threads,
-		.max_context = (int) longest(&f->examples),
-		.max_sequences = 1,
-		.max_batch_tokens = 1,
-	};
-	m1_status status = m1_model_open(&options, &f->model, err);
-
-	if (status != M1_OK || (status = m1_trainer_open(f->model, &(m1_trainer_options){0}, &f->trainer, err)) != M1_OK)
-		return status;
-	return m1_trainer_moments(f->trainer, err);
-}
-
-/* What can be wrong with the data is found before any weights are written. */
-static m1_status
-open_all(fit *f, m1_error *err)
-{
-	const m1_fit_options *o = f->o;
-	m1_status status = check_options(o, err);
-
-	if (status != M1_OK)
-		return status;
-	if (o->resume && !m1_training_exists(o->out))
-		return m1_fail(err, M1_E_NOT_FOUND, "there is no training to go on with in \"%.150s\"", o->out);
-	if (!o->resume && ((status = make_folder(o, err)) != M1_OK || (status = copy_small_files(o, err)) != M1_OK))
-		return status;
-	if ((status = read_examples(f, err)) != M1_OK || (status = plan_steps(f, err)) != M1_OK)
-		return status;
-	if (!o->resume && o->model == NULL && (status = write_fresh_weights(o, &f->config, err)) != M1_OK)
-		return status;
-	if ((status = open_trainer(f, err)) != M1_OK)
-		return status;
-	f->place = (m1_training_place){
-		.digest = m1_examples_digest(&f->examples),
-		.seed = o->seed,
-		.batch_tokens = o->batch_tokens,
-		.held_out = o->held_out,
-	};
-	if (o->resume)
-		return go_on(f, err);
-	forget_training(o->out);
-	return M1_OK;
-}
-
 /* ---- batches ---- */
 
 /* The examples as the trainer takes them. *weight: the sum of their tokens' weights. */
@@ -343,6 +110,8 @@ make_sequences(fit *f, const uint32_t *numbers, size_t n, double *weight, int64_
 {
 	const m1_examples *e = &f->examples;
 
+	*weight = 0.0;
+	*tokens = 0;
 	if (n > f->cap_sequences)
 	{
 		free(f->sequences);
@@ -351,8 +120,6 @@ make_sequences(fit *f, const uint32_t *numbers, size_t n, double *weight, int64_
 			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a batch of %zu sequences", n);
 		f->cap_sequences = n;
 	}
-	*weight = 0.0;
-	*tokens = 0;
 	for (size_t i = 0; i < n; i++)
 	{
 		const size_t begin = e->begins[numbers[i]];
@@ -397,6 +164,131 @@ run_batch(fit *f, size_t n, const m1_objective *objective, bool gradients, m1_ba
 	}
 	return status;
 }
+
+/* ---- opening ---- */
+
+static m1_status
+plan_steps(fit *f, m1_error *err)
+{
+	f->schedule = f->o->schedule;
+	f->schedule.steps = f->o->steps > 0 ? f->o->steps : m1_batches_steps(f->batches, f->o->epochs);
+	return m1_schedule_check(&f->schedule, err);
+}
+
+/* A training goes on with what it has begun with: another example or another order would be another training. */
+static m1_status
+check_same(const m1_training_place *was, const m1_training_place *is, m1_error *err)
+{
+	const char *what = was->digest != is->digest			   ? "other examples"
+					   : was->seed != is->seed				   ? "another seed"
+					   : was->batch_tokens != is->batch_tokens ? "other tokens of a batch"
+					   : was->held_out != is->held_out		   ? "another share that is held out"
+															   : NULL;
+
+	if (what == NULL)
+		return M1_OK;
+	return m1_fail(err, M1_E_INVALID_ARGUMENT, "the training cannot go on: it has begun with %s", what);
+}
+
+static m1_status
+go_on(fit *f, m1_error *err)
+{
+	m1_training_place place;
+	m1_status status;
+
+	if ((status = m1_training_place_of(f->o->out, &place, err)) != M1_OK ||
+		(status = check_same(&place, &f->place, err)) != M1_OK ||
+		(status = m1_batches_go(f->batches, place.batch, err)) != M1_OK ||
+		(status = m1_training_load(f->o->out, f->trainer, err)) != M1_OK)
+		return status;
+	f->place = place;
+	f->saved = place.step;
+	return M1_OK;
+}
+
+/* The number of the longest example, of which there is one. */
+static uint32_t
+longest(const m1_examples *e)
+{
+	uint32_t number = 0;
+
+	for (uint32_t i = 1; i < e->n; i++)
+		if (e->begins[i + 1] - e->begins[i] > e->begins[number + 1] - e->begins[number])
+			number = i;
+	return number;
+}
+
+static m1_status
+open_trainer(fit *f, m1_error *err)
+{
+	const m1_fit_options *o = f->o;
+	const size_t *begin = f->examples.begins + longest(&f->examples);
+	const m1_model_options options = {
+		.path = o->resume || o->model == NULL ? o->out : o->model,
+		.device = "cpu",
+		.isa = o->isa,
+		.weight_format = M1_WEIGHTS_STORED,
+		.threads = o->threads,
+		.max_context = (int) (begin[1] - begin[0]),
+		.max_sequences = 1,
+		.max_batch_tokens = 1,
+	};
+	m1_status status = m1_model_open(&options, &f->model, err);
+
+	if (status != M1_OK || (status = m1_trainer_open(f->model, &(m1_trainer_options){0}, &f->trainer, err)) != M1_OK)
+		return status;
+	return m1_trainer_moments(f->trainer, err);
+}
+
+/* A batch is taken apart until it fits the memory, a sequence is not: better told now than after an hour. */
+static m1_status
+check_memory(fit *f, m1_error *err)
+{
+	const uint32_t number = longest(&f->examples);
+	m1_train_memory memory;
+	m1_objective objective;
+	double weight;
+	int64_t tokens;
+	m1_status status = make_sequences(f, &number, 1, &weight, &tokens, err);
+
+	if (status != M1_OK)
+		return status;
+	objective = objective_of(weight, f->o->balance);
+	return m1_trainer_plan(f->trainer, f->sequences, 1, &objective, &memory, err);
+}
+
+/* What can be wrong with the data is found before any weights are written. */
+static m1_status
+open_all(fit *f, m1_error *err)
+{
+	const m1_fit_options *o = f->o;
+	m1_status status = check_options(o, err);
+
+	if (status != M1_OK)
+		return status;
+	if (o->resume && !m1_training_exists(o->out))
+		return m1_fail(err, M1_E_NOT_FOUND, "there is no training to go on with in \"%.150s\"", o->out);
+	if (!o->resume && (status = m1_fit_folder_make(o, err)) != M1_OK)
+		return status;
+	if ((status = read_examples(f, err)) != M1_OK || (status = plan_steps(f, err)) != M1_OK)
+		return status;
+	if (!o->resume && o->model == NULL && (status = m1_fit_folder_initialise(o, &f->config, err)) != M1_OK)
+		return status;
+	if ((status = open_trainer(f, err)) != M1_OK || (status = check_memory(f, err)) != M1_OK)
+		return status;
+	f->place = (m1_training_place){
+		.digest = m1_examples_digest(&f->examples),
+		.seed = o->seed,
+		.batch_tokens = o->batch_tokens,
+		.held_out = o->held_out,
+	};
+	if (o->resume)
+		return go_on(f, err);
+	m1_fit_folder_forget(o);
+	return M1_OK;
+}
+
+/* ---- held out ---- */
 
 /* The mean loss of what is held out, a batch at a time. */
 static m1_status
@@ -585,6 +477,8 @@ run(fit *f, m1_error *err)
 		status = step(f, err);
 	if (status == M1_E_CANCELLED)
 		return interrupted(f, err);
+	if (status != M1_OK && m1_trainer_dropped_in_a_row(f->trainer) == 0)
+		save_on_the_way(f); /* what failed is the step, not the ones before */
 	return status == M1_OK ? save(f, err) : status;
 }
 

@@ -1,0 +1,143 @@
+/* fit_folder.c - see fit_folder.h. */
+#define _GNU_SOURCE /* mkdir */
+#include "train/fit_folder.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "files/new_file.h"
+#include "files/regular.h"
+#include "train/initialise.h"
+#include "train/training_files.h"
+
+static m1_status
+path_in(const char *dir, const char *name, char path[M1_MAX_PATH], m1_error *err)
+{
+	if (snprintf(path, M1_MAX_PATH, "%s/%s", dir, name) < M1_MAX_PATH)
+		return M1_OK;
+	return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of a folder is too long");
+}
+
+static bool
+exists_in(const char *dir, const char *name)
+{
+	char path[M1_MAX_PATH];
+
+	struct stat st;
+
+	return path_in(dir, name, path, NULL) == M1_OK && stat(path, &st) == 0;
+}
+
+/* A file of the model or its tokenizer, if it is there. */
+static m1_status
+copy_file(const char *from, const char *name, const char *to, m1_error *err)
+{
+	m1_buf content = {0};
+	FILE *file;
+	m1_status status = m1_regular_fopen(from, name, &file, err);
+
+	if (status != M1_OK)
+		return status == M1_E_NOT_FOUND ? M1_OK : status;
+	status = m1_read_rest(file, name, &content, err);
+	fclose(file);
+	if (status == M1_OK)
+		status = m1_new_file_put(to, name, (m1_slice){content.data, content.len}, err);
+	m1_buf_free(&content);
+	return status;
+}
+
+static m1_status
+copy_tokenizer(const char *from, const char *to, m1_error *err)
+{
+	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "merges.txt"};
+	m1_status status = M1_OK;
+
+	for (size_t i = 0; i < sizeof names / sizeof *names && status == M1_OK; i++)
+		status = copy_file(from, names[i], to, err);
+	return status;
+}
+
+static m1_status
+copy_config(const char *path, const char *to, m1_error *err)
+{
+	m1_buf content = {0};
+	FILE *file = fopen(path, "rbe");
+	m1_status status;
+
+	if (file == NULL)
+		return m1_fail(err, errno == ENOENT ? M1_E_NOT_FOUND : M1_E_IO, "could not open \"%.150s\": %s", path,
+					   strerror(errno));
+	status = m1_read_rest(file, path, &content, err);
+	fclose(file);
+	if (status == M1_OK)
+		status = m1_new_file_put(to, "config.json", (m1_slice){content.data, content.len}, err);
+	m1_buf_free(&content);
+	return status;
+}
+
+/* A folder that already has a model is left alone, unless it is to be replaced. */
+static m1_status
+make_folder(const m1_fit_options *o, m1_error *err)
+{
+	if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
+		return m1_fail(err, M1_E_IO, "could not make \"%.150s\": %s", o->out, strerror(errno));
+	if (exists_in(o->out, "model.safetensors.index.json"))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model in several files", o->out);
+	if (o->replace || (!exists_in(o->out, M1_TRAINING_FILE) && !exists_in(o->out, M1_MODEL_FILE)))
+		return M1_OK;
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model already", o->out);
+	m1_error_hint(err, "Use {resume} to go on with its training, or {force} to begin anew.");
+	return M1_E_INVALID_ARGUMENT;
+}
+
+void
+m1_fit_folder_forget(const m1_fit_options *o)
+{
+	char path[M1_MAX_PATH];
+
+	if (path_in(o->out, M1_TRAINING_FILE, path, NULL) == M1_OK)
+		unlink(path);
+}
+
+/* The files beside the weights. Of a model that is trained again, they are those it had. */
+static m1_status
+copy_small_files(const m1_fit_options *o, m1_error *err)
+{
+	m1_status status;
+
+	if (o->model == NULL)
+	{
+		if ((status = copy_config(o->config, o->out, err)) != M1_OK || o->tokenizer == NULL)
+			return status;
+		return copy_tokenizer(o->tokenizer, o->out, err);
+	}
+	if (!exists_in(o->model, "config.json"))
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "\"%.150s\" is no folder with config.json", o->model);
+		m1_error_detail(err, "All weights are trained, which those of a GGUF file cannot be.");
+		return M1_E_UNSUPPORTED;
+	}
+	if ((status = copy_file(o->model, "config.json", o->out, err)) != M1_OK)
+		return status;
+	return copy_tokenizer(o->model, o->out, err);
+}
+
+m1_status
+m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
+{
+	m1_status status = make_folder(o, err);
+
+	return status == M1_OK ? copy_small_files(o, err) : status;
+}
+
+m1_status
+m1_fit_folder_initialise(const m1_fit_options *o, const m1_config *config, m1_error *err)
+{
+	char path[M1_MAX_PATH];
+	m1_status status = path_in(o->out, M1_MODEL_FILE, path, err);
+
+	return status == M1_OK ? m1_initialise(config, o->fresh_type, o->seed, path, err) : status;
+}

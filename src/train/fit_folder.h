@@ -1,0 +1,17 @@
+/*
+ * fit_folder.h - the folder of a training before its first checkpoint: what is copied of the model, or made of a
+ * config. Only fit.c includes it.
+ */
+#ifndef M1_TRAIN_FIT_FOLDER_H
+#define M1_TRAIN_FIT_FOLDER_H
+
+#include "train/fit.h"
+
+/* Makes the folder, unless it has a model that is not to be replaced, with config.json and the tokenizer's files. */
+m1_status m1_fit_folder_make(const m1_fit_options *o, m1_error *err);
+/* Writes fresh weights. */
+m1_status m1_fit_folder_initialise(const m1_fit_options *o, const m1_config *config, m1_error *err);
+/* Removes what a training that is begun anew would take for its own. */
+void m1_fit_folder_forget(const m1_fit_options *o);
+
+#endif
