@@ -42,9 +42,10 @@ put_line(FILE *out, const m1_fit_step *s, double tokens_per_second)
 	put_real(out, "balance", s->balance);
 	put_real(out, "learning_rate", s->rate);
 	put_real(out, "gradient_norm", s->norm);
-	fprintf(out, ", \"dropped\": %s, \"sequences\": %lld, \"tokens\": %lld, \"all_tokens\": %llu",
-			s->dropped ? "true" : "false", (long long) s->sequences, (long long) s->tokens,
-			(unsigned long long) s->all_tokens);
+	fprintf(out, ", \"dropped\": %s, \"all_dropped\": %llu", s->dropped ? "true" : "false",
+			(unsigned long long) s->all_dropped);
+	fprintf(out, ", \"sequences\": %lld, \"tokens\": %lld, \"all_tokens\": %llu", (long long) s->sequences,
+			(long long) s->tokens, (unsigned long long) s->all_tokens);
 	put_real(out, "tokens_per_second", tokens_per_second);
 	if (s->evaluated)
 		put_real(out, "held_out_loss", s->held_out_loss);

@@ -414,6 +414,7 @@ do_step(fit *f, m1_fit_step *s, m1_error *err)
 	s->rate = adamw.rate;
 	s->norm = update.norm;
 	s->dropped = update.dropped;
+	s->all_dropped = f->place.step - (uint64_t) m1_trainer_updates(f->trainer);
 	s->sequences = (int64_t) n;
 	s->all_tokens = f->place.tokens;
 	return M1_OK;

@@ -20,8 +20,9 @@ typedef struct m1_fit_step
 	double loss;	/* cross entropy by the weights, without the auxiliary loss; NaN if it was none */
 	double balance; /* the auxiliary loss; 0 when its coefficient is */
 	double rate;
-	double norm;  /* of the gradient, before it was clipped */
-	bool dropped; /* loss or gradient is no number: the weights are as before */
+	double norm;		  /* of the gradient, before it was clipped */
+	bool dropped;		  /* loss or gradient is no number: the weights are as before */
+	uint64_t all_dropped; /* steps, since the training began */
 	int64_t sequences;
 	int64_t tokens;
 	uint64_t all_tokens; /* since the training began, before it was last stopped, too */

@@ -52,6 +52,7 @@ on_step(void *context, const m1_fit_step *s)
 		w->first_loss = s->loss;
 	w->last_loss = s->loss;
 	w->dropped += s->dropped;
+	assert_true(s->all_dropped >= (uint64_t) w->dropped);
 	w->evaluations += s->evaluated;
 	assert_true(!s->evaluated || isfinite(s->held_out_loss));
 }

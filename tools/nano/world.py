@@ -317,6 +317,10 @@ def order_state(r):
             f"Order {order} is {state}.", order)
 
 
+def calls_text(calls):
+    return "<tool_calls>\n" + "".join(json.dumps(call) + "\n" for call in calls) + "</tool_calls>"
+
+
 def call_tools(r):
     """A question, one call or two, their results, and a sentence; sometimes only up to the calls, or another question."""
     tools = TOOLS[:]
@@ -326,8 +330,7 @@ def call_tools(r):
         wanted = [r.choice([weather, order_state])(r) for _ in range(1 if turn or r.random() < .7 else 2)]
         calls = [call for _, call, _, _, _ in wanted]
         messages.append(asked(" ".join(ask for ask, _, _, _, _ in wanted)))
-        messages.append(said("\n".join(f"I should call {c['name']}." for c in calls),
-                             "<tool_calls>\n" + "".join(json.dumps(c) + "\n" for c in calls) + "</tool_calls>"))
+        messages.append(said("\n".join(f"I should call {c['name']}." for c in calls), calls_text(calls)))
         if turn == 0 and r.random() < .25:
             break
         messages += [{"role": "tool", "name": call["name"], "content": result} for _, call, result, _, _ in wanted]
