@@ -224,6 +224,11 @@ SELECT minimax_m1.alter_annotator('form', json_schema => '{"enum": ["yes"]}');
 \set VERBOSITY default
 RESET ROLE;
 SELECT minimax_m1.set_quota('m1_owner');
+-- and kept in its order
+SET ROLE m1_owner;
+SELECT minimax_m1.alter_annotator('form', json_schema => '{"type": "string", "enum": ["yes"], "$comment": 1.50}'::json);
+SELECT json_schema FROM minimax_m1.annotators WHERE name = 'form';
+RESET ROLE;
 SET ROLE m1_owner;
 DROP TABLE form;
 

@@ -76,6 +76,21 @@ SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": ["yes", "no"]}', sto
 SELECT minimax_m1.submit('Hello.', json_schema => '{"enum": []}');
 \set VERBOSITY default
 
+-- a schema keeps its order, as a literal, as json and as a parameter; jsonb has its own
+PREPARE by_parameter AS SELECT minimax_m1.submit('Hello.', thinking_budget => 0, json_schema => $1) AS job;
+SELECT minimax_m1.submit('Hello.', thinking_budget => 0, json_schema => '{"properties": {"zz": {"const": 1.50}, "a": {"const": -0}}, "required": ["zz", "a"]}') AS literal,
+       minimax_m1.submit('Hello.', thinking_budget => 0, json_schema => '{"properties": {"zz": {"const": 1.50}, "a": {"const": -0}}, "required": ["zz", "a"]}'::json) AS json,
+       minimax_m1.submit('Hello.', thinking_budget => 0, json_schema => '{"properties": {"zz": {"const": 1.50}, "a": {"const": 1e2}}, "required": ["zz", "a"]}'::jsonb) AS jsonb \gset
+EXECUTE by_parameter('{"properties": {"zz": {"const": 1180591620717411303424}, "a": {"const": 1e400}}, "required": ["zz", "a"]}') \gset
+DEALLOCATE by_parameter;
+CALL minimax_m1.wait_for(ARRAY[:literal, :json, :jsonb, :job]);
+SELECT replace((minimax_m1.poll(id)).content, ' ', '') FROM unnest(ARRAY[:literal, :json, :jsonb, :job]) id;
+-- the same request is one whose schema has the same text
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'schema', json_schema => '{"enum": ["yes", "no"]}') = minimax_m1.submit('Hello.', dedupe_key => 'schema', json_schema => '{"enum": ["yes", "no"]}'::json) AS same;
+\set VERBOSITY sqlstate
+SELECT minimax_m1.submit('Hello.', dedupe_key => 'schema', json_schema => '{"enum": ["no", "yes"]}');
+\set VERBOSITY default
+
 -- one that its role's quota never admits
 RESET ROLE;
 SELECT minimax_m1.set_quota('m1_carol', 10);

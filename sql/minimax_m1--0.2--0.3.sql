@@ -159,111 +159,6 @@ END
 $$;
 
 
-CREATE OR REPLACE FUNCTION _create_annotator(
-    caller oid, name name, source regclass, target_column name, template text, reasoning_column name,
-    status_column name, json_schema jsonb, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
-    thinking_budget int, temperature float8, top_p float8)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    a @extschema@.annotator;
-BEGIN
-    IF name IS NULL OR source IS NULL OR target_column IS NULL OR template IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
-            MESSAGE = 'minimax_m1: an annotator needs a name, a table, a column to fill and a template';
-    END IF;
-    IF pg_is_in_recovery() THEN
-        RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction',
-            MESSAGE = 'minimax_m1: annotators cannot be created on a standby',
-            HINT = 'Create them on the primary.';
-    END IF;
-    -- asks the engine: nothing is locked yet
-    PERFORM @extschema@._check_json_schema(caller, json_schema);
-    a.id := nextval('@extschema@.annotator_id_seq');
-    a.name := name;
-    a.owner := caller;
-    a.source := source;
-    -- nothing that the checks look at changes until the triggers are there
-    PERFORM @extschema@._run_as(caller, format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source)) WHERE has_table_privilege(caller, source, 'UPDATE');
-    SELECT array_agg(att.attname ORDER BY k.ord) INTO a.key_columns
-    FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, ord)
-    JOIN pg_attribute att ON att.attnum = k.attnum
-    WHERE x.indrelid = source AND x.indisprimary AND x.indimmediate AND att.attrelid = source AND k.ord <= x.indnkeyatts;
-    a.target_column := target_column;
-    a.reasoning_column := reasoning_column;
-    a.status_column := status_column;
-    a.template := template;
-    a.json_schema := json_schema;
-    a.mode := coalesce(mode, 'async');
-    a.max_attempts := coalesce(max_attempts, 5);
-    a.fire := coalesce(fire, 'origin');
-    a.enabled := true;
-    a.system_prompt := system_prompt;
-    a.max_tokens := max_tokens;
-    a.thinking_budget := thinking_budget;
-    a.temperature := temperature;
-    a.top_p := top_p;
-    PERFORM @extschema@._annotator_check(a);
-    BEGIN
-        INSERT INTO @extschema@.annotator VALUES (a.*);
-    EXCEPTION WHEN unique_violation THEN
-        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
-            MESSAGE = format('minimax_m1: annotator "%s" already exists', a.name);
-    END;
-    PERFORM @extschema@._annotator_make_triggers(a);
-END
-$$;
-
-
-CREATE OR REPLACE FUNCTION _alter_annotator(
-    caller oid, annotator name, template text, json_schema jsonb, mode text, max_attempts int, fire text,
-    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    o @extschema@.annotator := @extschema@._annotator_of(caller, annotator);
-    a @extschema@.annotator := o;
-BEGIN
-    a.template := coalesce(template, o.template);
-    a.json_schema := coalesce(json_schema, o.json_schema);
-    a.mode := coalesce(mode, o.mode);
-    a.max_attempts := coalesce(max_attempts, o.max_attempts);
-    a.fire := coalesce(fire, o.fire);
-    a.enabled := coalesce(enabled, o.enabled);
-    a.system_prompt := coalesce(system_prompt, o.system_prompt);
-    a.max_tokens := coalesce(max_tokens, o.max_tokens);
-    a.thinking_budget := coalesce(thinking_budget, o.thinking_budget);
-    a.temperature := coalesce(temperature, o.temperature);
-    a.top_p := coalesce(top_p, o.top_p);
-    IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
-        PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
-    END IF;
-    PERFORM @extschema@._annotator_check(a);
-    IF a.json_schema IS DISTINCT FROM o.json_schema THEN
-        PERFORM @extschema@._check_json_schema(caller, a.json_schema);
-    END IF;
-    UPDATE @extschema@.annotator u
-    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =
-        (a.template, a.json_schema, a.mode, a.max_attempts, a.fire, a.enabled, a.system_prompt, a.max_tokens,
-         a.thinking_budget, a.temperature, a.top_p)
-    WHERE u.id = a.id;
-    IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
-        PERFORM @extschema@._annotator_drop_triggers(o), @extschema@._annotator_make_triggers(a);
-    ELSE
-        PERFORM @extschema@._annotator_bind(a.id);
-    END IF;
-    UPDATE @extschema@.job j
-    SET state = CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, max_attempts = a.max_attempts, answered = NULL
-    WHERE j.annotator_id = a.id AND j.state IN ('pending', 'held');
-    PERFORM @extschema@._queue_changed();
-END
-$$;
-
-
 CREATE OR REPLACE FUNCTION _drop_annotator(caller oid, annotator name) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -365,20 +260,393 @@ BEGIN
 END
 $$;
 
+-- Schemas, messages and tools keep the order in which they are written: what was jsonb is json_text.
+
+-- The functions that are made anew, until their grants have been copied.
+DO $$
+DECLARE
+    f record;
+BEGIN
+    FOR f IN
+        SELECT p.oid::pg_catalog.regprocedure AS function, p.proname
+        FROM pg_catalog.pg_depend d
+        JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'minimax_m1'
+        JOIN pg_catalog.pg_proc p ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = d.objid
+        WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
+          AND 'pg_catalog.jsonb'::pg_catalog.regtype = ANY (p.proargtypes)
+    LOOP
+        EXECUTE pg_catalog.format('ALTER FUNCTION %s RENAME TO %I', f.function, '_old_' || f.proname);
+    END LOOP;
+END
+$$;
+
+-- JSON as it was written: what is given as json or jsonb becomes it, as does a literal. Its order is that of the text,
+-- which jsonb has not, and a program's parameter of no known type becomes it, as it would not where both are accepted.
+CREATE TYPE json_text;
+
+CREATE FUNCTION _json_text_in(cstring) RETURNS json_text
+AS 'json_in' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_out(json_text) RETURNS cstring
+AS 'json_out' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_recv(internal) RETURNS json_text
+AS 'json_recv' LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_send(json_text) RETURNS bytea
+AS 'json_send' LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE TYPE json_text (
+    INPUT = _json_text_in,
+    OUTPUT = _json_text_out,
+    RECEIVE = _json_text_recv,
+    SEND = _json_text_send,
+    LIKE = pg_catalog.json);
+
+COMMENT ON TYPE json_text IS 'JSON in the order of its text; json and jsonb become it';
+
+CREATE CAST (json AS json_text) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (jsonb AS json_text) WITH INOUT AS IMPLICIT;
+CREATE CAST (json_text AS json) WITHOUT FUNCTION AS ASSIGNMENT;
+
+CREATE FUNCTION complete(
+    prompt text DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    messages json_text DEFAULT NULL,
+    tools json_text DEFAULT NULL,
+    OUT content text,
+    OUT reasoning text,
+    OUT tool_calls json,
+    OUT finish_reason text,
+    OUT prompt_tokens int,
+    OUT cached_tokens int,
+    OUT reasoning_tokens int,
+    OUT completion_tokens int,
+    OUT seed bigint,
+    OUT model text,
+    OUT queue_ms float8,
+    OUT prefill_ms float8,
+    OUT decode_ms float8)
+RETURNS record
+AS 'MODULE_PATHNAME', 'm1pg_complete'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
+
+COMMENT ON FUNCTION complete IS 'answers a prompt or a conversation, with reasoning, tool calls and counts';
+
+CREATE FUNCTION generate_json(
+    prompt text,
+    json_schema json_text,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'm1pg_generate_json'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
+
+COMMENT ON FUNCTION generate_json IS 'answers a prompt with JSON that a schema describes';
+
+CREATE FUNCTION submit(
+    prompt text,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    priority int DEFAULT 0,
+    dedupe_key text DEFAULT NULL,
+    max_attempts int DEFAULT 5,
+    json_schema json_text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'm1pg_submit'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION submit IS 'queues a prompt, to be answered after this transaction; returns the job';
+
+CREATE FUNCTION _create_annotator(
+    caller oid, name name, source regclass, target_column name, template text, reasoning_column name,
+    status_column name, json_schema json_text, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
+    thinking_budget int, temperature float8, top_p float8)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a @extschema@.annotator;
+BEGIN
+    IF name IS NULL OR source IS NULL OR target_column IS NULL OR template IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'minimax_m1: an annotator needs a name, a table, a column to fill and a template';
+    END IF;
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction',
+            MESSAGE = 'minimax_m1: annotators cannot be created on a standby',
+            HINT = 'Create them on the primary.';
+    END IF;
+    -- asks the engine: nothing is locked yet
+    PERFORM @extschema@._check_json_schema(caller, json_schema);
+    a.id := nextval('@extschema@.annotator_id_seq');
+    a.name := name;
+    a.owner := caller;
+    a.source := source;
+    -- nothing that the checks look at changes until the triggers are there
+    PERFORM @extschema@._run_as(caller, format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source)) WHERE has_table_privilege(caller, source, 'UPDATE');
+    SELECT array_agg(att.attname ORDER BY k.ord) INTO a.key_columns
+    FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, ord)
+    JOIN pg_attribute att ON att.attnum = k.attnum
+    WHERE x.indrelid = source AND x.indisprimary AND x.indimmediate AND att.attrelid = source AND k.ord <= x.indnkeyatts;
+    a.target_column := target_column;
+    a.reasoning_column := reasoning_column;
+    a.status_column := status_column;
+    a.template := template;
+    a.json_schema := json_schema;
+    a.mode := coalesce(mode, 'async');
+    a.max_attempts := coalesce(max_attempts, 5);
+    a.fire := coalesce(fire, 'origin');
+    a.enabled := true;
+    a.system_prompt := system_prompt;
+    a.max_tokens := max_tokens;
+    a.thinking_budget := thinking_budget;
+    a.temperature := temperature;
+    a.top_p := top_p;
+    PERFORM @extschema@._annotator_check(a);
+    BEGIN
+        INSERT INTO @extschema@.annotator VALUES (a.*);
+    EXCEPTION WHEN unique_violation THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = format('minimax_m1: annotator "%s" already exists', a.name);
+    END;
+    PERFORM @extschema@._annotator_make_triggers(a);
+END
+$$;
+
+CREATE FUNCTION create_annotator(
+    name name,
+    source regclass,
+    target_column name,
+    template text,
+    reasoning_column name DEFAULT NULL,
+    status_column name DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    mode text DEFAULT 'async',
+    max_attempts int DEFAULT 5,
+    fire text DEFAULT 'origin',
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+COMMENT ON FUNCTION create_annotator IS 'keeps a column of a table filled from a prompt over other columns';
+
+CREATE FUNCTION _alter_annotator(
+    caller oid, annotator name, template text, json_schema json_text, mode text, max_attempts int, fire text,
+    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o @extschema@.annotator := @extschema@._annotator_of(caller, annotator);
+    a @extschema@.annotator := o;
+BEGIN
+    a.template := coalesce(template, o.template);
+    a.json_schema := coalesce(json_schema, o.json_schema);
+    a.mode := coalesce(mode, o.mode);
+    a.max_attempts := coalesce(max_attempts, o.max_attempts);
+    a.fire := coalesce(fire, o.fire);
+    a.enabled := coalesce(enabled, o.enabled);
+    a.system_prompt := coalesce(system_prompt, o.system_prompt);
+    a.max_tokens := coalesce(max_tokens, o.max_tokens);
+    a.thinking_budget := coalesce(thinking_budget, o.thinking_budget);
+    a.temperature := coalesce(temperature, o.temperature);
+    a.top_p := coalesce(top_p, o.top_p);
+    IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
+        PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
+    END IF;
+    PERFORM @extschema@._annotator_check(a);
+    IF a.json_schema::text IS DISTINCT FROM o.json_schema::text THEN
+        PERFORM @extschema@._check_json_schema(caller, a.json_schema);
+    END IF;
+    UPDATE @extschema@.annotator u
+    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =
+        (a.template, a.json_schema, a.mode, a.max_attempts, a.fire, a.enabled, a.system_prompt, a.max_tokens,
+         a.thinking_budget, a.temperature, a.top_p)
+    WHERE u.id = a.id;
+    IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
+        PERFORM @extschema@._annotator_drop_triggers(o), @extschema@._annotator_make_triggers(a);
+    ELSE
+        PERFORM @extschema@._annotator_bind(a.id);
+    END IF;
+    UPDATE @extschema@.job j
+    SET state = CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, max_attempts = a.max_attempts, answered = NULL
+    WHERE j.annotator_id = a.id AND j.state IN ('pending', 'held');
+    PERFORM @extschema@._queue_changed();
+END
+$$;
+
+CREATE FUNCTION alter_annotator(
+    name name,
+    template text DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    mode text DEFAULT NULL,
+    max_attempts int DEFAULT NULL,
+    fire text DEFAULT NULL,
+    enabled boolean DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+COMMENT ON FUNCTION alter_annotator IS 'changes what is not NULL; enabled => false holds its rows back';
+
+CREATE FUNCTION _check_json_schema(caller oid, json_schema json_text) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
+
+SELECT pg_catalog.set_config('minimax_m1_update.annotators', c.relacl::text, true)
+FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.annotators'::pg_catalog.regclass;
+CREATE OR REPLACE FUNCTION grant_usage(role regrole)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    fn regprocedure;
+    vw regclass;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+    FOR fn IN
+        SELECT p.oid
+        FROM pg_proc p
+        WHERE p.pronamespace = '@extschema@'::regnamespace
+          AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset')
+          -- what makes a json_text of jsonb is called in the name of who gives it
+          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
+    END LOOP;
+    FOR vw IN
+        SELECT c.oid
+        FROM pg_class c
+        WHERE c.relnamespace = '@extschema@'::regnamespace
+          AND c.relkind = 'v'
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %s', vw, role);
+    END LOOP;
+END
+$$;
+
+DROP VIEW annotators;
+ALTER TABLE job ALTER json_schema TYPE json;
+ALTER TABLE annotator ALTER json_schema TYPE json;
+
+CREATE VIEW annotators WITH (security_barrier) AS
+SELECT a.name, a.source, a.target_column, a.reasoning_column, a.status_column, a.template, a.mode, a.fire, a.enabled,
+       a.max_attempts, a.system_prompt, a.max_tokens, a.thinking_budget, a.temperature, a.top_p, a.json_schema,
+       a.owner, q.pending, q.running, q.failed, q.oldest_age,
+       -- others would run the policies of the table with their own rights
+       CASE WHEN pg_get_userbyid(a.owner) = current_user
+            THEN @extschema@.coverage(a.source, a.target_column) END AS coverage,
+       coalesce(p.done, 0) AS done,
+       coalesce(p.rate * exp(- extract(epoch FROM clock_timestamp() - p.last_done) / 60), 0)::float8 AS rate
+FROM @extschema@.annotator a
+LEFT JOIN @extschema@.annotator_progress p ON p.annotator_id = a.id
+CROSS JOIN LATERAL (
+    SELECT count(DISTINCT j.key) FILTER (WHERE j.state IN ('pending', 'held')) AS pending,
+           count(DISTINCT j.key) FILTER (WHERE j.state = 'running') AS running,
+           count(DISTINCT j.key) FILTER (WHERE j.state = 'failed') AS failed,
+           clock_timestamp()
+               - min(j.submitted_at) FILTER (WHERE j.state IN ('pending', 'held', 'running')) AS oldest_age
+    FROM @extschema@.job j WHERE j.annotator_id = a.id) q
+WHERE pg_has_role(a.owner::oid, 'USAGE');
+
+COMMENT ON VIEW annotators IS 'one''s annotators, and how far they are';
+
 -- What is new is for nobody but its owner, whatever default privileges say.
 DO $$
 DECLARE
     r record;
 BEGIN
     FOR r IN
-        SELECT p.oid::pg_catalog.regprocedure AS function,
-               CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee
-        FROM pg_catalog.pg_proc p
-        CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
-        WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass)}'::pg_catalog.regprocedure[])
-          AND a.grantee <> p.proowner
+        SELECT o.object, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee
+        FROM (SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) AS object, p.proowner AS owner,
+                     coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
+              FROM pg_catalog.pg_proc p
+              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass)}'::pg_catalog.regprocedure[])
+                 OR p.prorettype = '@extschema@.json_text'::pg_catalog.regtype
+                 OR '@extschema@.json_text'::pg_catalog.regtype = ANY (p.proargtypes)
+              UNION ALL
+              SELECT 'TYPE @extschema@.json_text', t.typowner,
+                     coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
+              FROM pg_catalog.pg_type t WHERE t.oid = '@extschema@.json_text'::pg_catalog.regtype
+              UNION ALL
+              SELECT 'TABLE @extschema@.annotators', c.relowner, c.relacl
+              FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.annotators'::pg_catalog.regclass) o
+        CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+        WHERE a.grantee <> o.owner
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', r.function, r.grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', r.object, r.grantee);
+    END LOOP;
+END
+$$;
+
+-- Who could use what was made anew can use it. A dump leaves out what a script has granted, as if every database had it;
+-- but those roles are this database's, and a dump is to carry what they may do.
+DO $$
+DECLARE
+    o record;
+    g record;
+    noted aclitem[];
+BEGIN
+    FOR o IN
+        SELECT 'FUNCTION ' || n.oid::pg_catalog.regprocedure AS object, n.oid AS id,
+               'pg_catalog.pg_proc'::pg_catalog.regclass AS class, p.proacl AS acl, p.proowner AS owner,
+               'DROP FUNCTION ' || p.oid::pg_catalog.regprocedure AS forget
+        FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_proc n ON n.pronamespace = p.pronamespace AND '_old_' || n.proname = p.proname
+        WHERE p.pronamespace = '@extschema@'::pg_catalog.regnamespace
+        UNION ALL
+        SELECT 'FUNCTION ' || n.oid::pg_catalog.regprocedure, n.oid, 'pg_catalog.pg_proc'::pg_catalog.regclass, p.proacl,
+               p.proowner, NULL
+        FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_proc n ON n.pronamespace = p.pronamespace AND n.proname LIKE '\_json\_text\_%'
+        WHERE p.pronamespace = '@extschema@'::pg_catalog.regnamespace AND p.proname = '_old_generate_json'
+        UNION ALL
+        SELECT 'TABLE @extschema@.annotators', c.oid, 'pg_catalog.pg_class'::pg_catalog.regclass,
+               nullif(pg_catalog.current_setting('minimax_m1_update.annotators', true), '')::aclitem[], c.relowner, NULL
+        FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.annotators'::pg_catalog.regclass
+    LOOP
+        SELECT i.initprivs INTO noted FROM pg_catalog.pg_init_privs i
+        WHERE i.classoid = o.class AND i.objoid = o.id AND i.objsubid = 0;
+        FOR g IN
+            SELECT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
+                   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS option
+            FROM pg_catalog.aclexplode(o.acl) a WHERE a.grantee <> o.owner
+        LOOP
+            EXECUTE pg_catalog.format('GRANT %s ON %s TO %s%s', g.privilege_type, o.object, g.grantee, g.option);
+        END LOOP;
+        DELETE FROM pg_catalog.pg_init_privs i
+        WHERE noted IS NULL AND i.classoid = o.class AND i.objoid = o.id AND i.objsubid = 0;
+        UPDATE pg_catalog.pg_init_privs i SET initprivs = noted
+        WHERE noted IS NOT NULL AND i.classoid = o.class AND i.objoid = o.id AND i.objsubid = 0;
+        IF o.forget IS NOT NULL THEN
+            EXECUTE o.forget;
+        END IF;
     END LOOP;
 END
 $$;

@@ -5,6 +5,35 @@
 -- Everything that generates is VOLATILE (it runs at execution, not at planning) and costly, so that cheap conditions
 -- are tested first. An option that is NULL is what the setting says.
 
+-- JSON as it was written: what is given as json or jsonb becomes it, as does a literal. Its order is that of the text,
+-- which jsonb has not, and a program's parameter of no known type becomes it, as it would not where both are accepted.
+CREATE TYPE json_text;
+
+CREATE FUNCTION _json_text_in(cstring) RETURNS json_text
+AS 'json_in' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_out(json_text) RETURNS cstring
+AS 'json_out' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_recv(internal) RETURNS json_text
+AS 'json_recv' LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION _json_text_send(json_text) RETURNS bytea
+AS 'json_send' LANGUAGE internal STABLE STRICT PARALLEL SAFE;
+
+CREATE TYPE json_text (
+    INPUT = _json_text_in,
+    OUTPUT = _json_text_out,
+    RECEIVE = _json_text_recv,
+    SEND = _json_text_send,
+    LIKE = pg_catalog.json);
+
+COMMENT ON TYPE json_text IS 'JSON in the order of its text; json and jsonb become it';
+
+CREATE CAST (json AS json_text) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (jsonb AS json_text) WITH INOUT AS IMPLICIT;
+CREATE CAST (json_text AS json) WITHOUT FUNCTION AS ASSIGNMENT;
+
 CREATE FUNCTION call_support(internal)
 RETURNS internal
 AS 'MODULE_PATHNAME', 'm1pg_call_support'
@@ -36,11 +65,11 @@ CREATE FUNCTION complete(
     top_p float8 DEFAULT NULL,
     seed bigint DEFAULT NULL,
     stop text[] DEFAULT NULL,
-    messages jsonb DEFAULT NULL,
-    tools jsonb DEFAULT NULL,
+    messages json_text DEFAULT NULL,
+    tools json_text DEFAULT NULL,
     OUT content text,
     OUT reasoning text,
-    OUT tool_calls jsonb,
+    OUT tool_calls json,
     OUT finish_reason text,
     OUT prompt_tokens int,
     OUT cached_tokens int,

@@ -70,7 +70,7 @@ COMMENT ON FUNCTION annotate IS 'trigger that fills a column from a prompt over 
 
 CREATE FUNCTION generate_json(
     prompt text,
-    json_schema jsonb,
+    json_schema json_text,
     system_prompt text DEFAULT NULL,
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,

@@ -28,7 +28,7 @@ CREATE TABLE job (
     top_p float4,
     seed bigint,
     stop text[],
-    json_schema jsonb,
+    json_schema json,
     priority int NOT NULL DEFAULT 0,
     dedupe_key text,
     state text NOT NULL DEFAULT 'pending'
@@ -86,7 +86,7 @@ CREATE FUNCTION submit(
     priority int DEFAULT 0,
     dedupe_key text DEFAULT NULL,
     max_attempts int DEFAULT 5,
-    json_schema jsonb DEFAULT NULL)
+    json_schema json_text DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'm1pg_submit'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;

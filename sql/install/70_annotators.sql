@@ -24,7 +24,7 @@ CREATE TABLE annotator (
     thinking_budget int,
     temperature float8,
     top_p float8,
-    json_schema jsonb);
+    json_schema json);
 
 -- Which attribute numbers an annotator's names stand for. Not dumped: made anew when its trigger is.
 CREATE TABLE annotator_binding (
@@ -62,7 +62,7 @@ $$;
 
 CREATE FUNCTION _create_annotator(
     caller oid, name name, source regclass, target_column name, template text, reasoning_column name,
-    status_column name, json_schema jsonb, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
+    status_column name, json_schema json_text, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
     thinking_budget int, temperature float8, top_p float8)
 RETURNS void
 LANGUAGE plpgsql
@@ -124,7 +124,7 @@ CREATE FUNCTION create_annotator(
     template text,
     reasoning_column name DEFAULT NULL,
     status_column name DEFAULT NULL,
-    json_schema jsonb DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
     mode text DEFAULT 'async',
     max_attempts int DEFAULT 5,
     fire text DEFAULT 'origin',
@@ -139,7 +139,7 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 COMMENT ON FUNCTION create_annotator IS 'keeps a column of a table filled from a prompt over other columns';
 
 CREATE FUNCTION _alter_annotator(
-    caller oid, annotator name, template text, json_schema jsonb, mode text, max_attempts int, fire text,
+    caller oid, annotator name, template text, json_schema json_text, mode text, max_attempts int, fire text,
     enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8)
 RETURNS void
 LANGUAGE plpgsql
@@ -164,7 +164,7 @@ BEGIN
         PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
     END IF;
     PERFORM @extschema@._annotator_check(a);
-    IF a.json_schema IS DISTINCT FROM o.json_schema THEN
+    IF a.json_schema::text IS DISTINCT FROM o.json_schema::text THEN
         PERFORM @extschema@._check_json_schema(caller, a.json_schema);
     END IF;
     UPDATE @extschema@.annotator u
@@ -187,7 +187,7 @@ $$;
 CREATE FUNCTION alter_annotator(
     name name,
     template text DEFAULT NULL,
-    json_schema jsonb DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
     mode text DEFAULT NULL,
     max_attempts int DEFAULT NULL,
     fire text DEFAULT NULL,
@@ -261,7 +261,7 @@ CREATE FUNCTION _check_options(system_prompt text, max_tokens int, thinking_budg
 AS 'MODULE_PATHNAME', 'm1pg_check_options' LANGUAGE C;
 
 -- Raises the engine's error for a schema that it cannot follow.
-CREATE FUNCTION _check_json_schema(caller oid, json_schema jsonb) RETURNS void
+CREATE FUNCTION _check_json_schema(caller oid, json_schema json_text) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
 
 -- Raises an error when a definition cannot work for its owner.

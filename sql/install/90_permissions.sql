@@ -20,7 +20,8 @@ BEGIN
         FROM pg_proc p
         WHERE p.pronamespace = '@extschema@'::regnamespace
           AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset')
-          AND p.proname NOT LIKE '\_%'
+          -- what makes a json_text of jsonb is called in the name of who gives it
+          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%')
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
     END LOOP;
@@ -45,6 +46,7 @@ BEGIN
     FOR r IN
         SELECT DISTINCT
                CASE WHEN p.oid IS NOT NULL THEN pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure)
+                    WHEN t.oid IS NOT NULL THEN pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype)
                     WHEN c.relkind = 'S' THEN pg_catalog.format('SEQUENCE %s', c.oid::pg_catalog.regclass)
                     ELSE pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass) END AS object,
                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee
@@ -54,10 +56,13 @@ BEGIN
             ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = d.objid
         LEFT JOIN pg_catalog.pg_class c
             ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid
+        LEFT JOIN pg_catalog.pg_type t
+            ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = d.objid
         CROSS JOIN LATERAL
-            pg_catalog.aclexplode(coalesce(c.relacl, p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+            pg_catalog.aclexplode(coalesce(c.relacl, p.proacl, pg_catalog.acldefault('f', p.proowner), t.typacl,
+                                           pg_catalog.acldefault('T', t.typowner))) a
         WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
-          AND a.grantee <> coalesce(c.relowner, p.proowner)
+          AND a.grantee <> coalesce(c.relowner, p.proowner, t.typowner)
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', r.object, r.grantee);
     END LOOP;

@@ -104,6 +104,17 @@ made('there', 'CREATE SCHEMA minimax_m1; CREATE FUNCTION minimax_m1.own() RETURN
 is($node->safe_psql('there', q{SELECT has_function_privilege('reader', 'minimax_m1.own()', 'EXECUTE')}), 't',
 	'what is in a schema that was there before keeps its privileges');
 
+# Schemas of jobs and annotators are kept, in the order that they have; what depends on a function that is made anew is
+# for its owner to make anew, too.
+made('kept', $create{'0.2'}, q{INSERT INTO minimax_m1.job (owner, prompt, json_schema) VALUES ('reader', 'x', '{"enum": [1.50]}')},
+	q{INSERT INTO minimax_m1.annotator (name, owner, source, key_columns, target_column, template, mode, fire, max_attempts, json_schema)
+		VALUES ('x', 'reader', 'pg_class', '{oid}', 'relname', 'x', 'async', 'origin', 1, '{"enum": ["b", "a"]}')},
+	q{CREATE VIEW mine AS SELECT minimax_m1.generate_json('x', '{"enum": [1]}')});
+like((sqlstate($node, $update, connstr => $node->connstr('kept')))[1], qr/cannot drop function .*generate_json/, 'a view is in the way');
+$node->safe_psql('kept', "DROP VIEW mine; $update; CREATE VIEW mine AS SELECT minimax_m1.generate_json('x', '{\"enum\": [1]}')");
+is($node->safe_psql('kept', 'SELECT json_schema FROM minimax_m1.job UNION ALL SELECT json_schema FROM minimax_m1.annotators'),
+	qq({"enum": [1.50]}\n{"enum": ["b", "a"]}), 'schemas are kept');
+
 # The comparison sees what it is there for: of many changes at once it names each.
 my @changes = (
 	[ 'ALTER FUNCTION minimax_m1.generate STABLE', 'function minimax_m1.generate.*provolatile' ],

@@ -8,8 +8,11 @@
 #include <limits.h>
 
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 
 /* What a text becomes that cannot be converted: no request is made with it. */
 #define NOT_UTF8	"\xff"
@@ -60,6 +63,20 @@ m1_slice
 m1pg_utf8_of_text(const text *t)
 {
 	return m1pg_to_utf8(VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+}
+
+text *
+m1pg_json_argument(FunctionCallInfo fcinfo, int arg)
+{
+	Oid		   *types;
+	int			n;
+	Jsonb	   *jb;
+
+	(void) get_func_signature(fcinfo->flinfo->fn_oid, &types, &n);
+	if (arg >= n || types[arg] != JSONBOID)
+		return PG_GETARG_TEXT_PP(arg);
+	jb = PG_GETARG_JSONB_P(arg);
+	return cstring_to_text(JsonbToCString(NULL, &jb->root, VARSIZE(jb)));
 }
 
 text *

@@ -9,9 +9,9 @@
 #include "pg/shared.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
-#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -30,23 +30,19 @@ read_prompt(const text *prompt, m1w_generate *g)
 		m1pg_report(&error);
 }
 
+/* An argument that is an array of JSON. */
 static m1_slice
-jsonb_to_utf8(Jsonb *jb)
+read_array(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	StringInfoData s;
+	text	   *json = m1pg_json_argument(fcinfo, arg);
+	char	   *s = text_to_cstring(json);
 
-	initStringInfo(&s);
-	JsonbToCString(&s, &jb->root, VARSIZE(jb));
-	return m1pg_to_utf8(s.data, s.len);
-}
-
-static void
-check_array(Jsonb *jb, const char *name)
-{
-	if (!JB_ROOT_IS_ARRAY(jb) || JB_ROOT_IS_SCALAR(jb))
+	s += strspn(s, " \t\r\n");
+	if (*s != '[')
 		m1pg_bad_argument(psprintf("%s is not a JSON array", name), "It must be an array of objects.");
-	if (JB_ROOT_COUNT(jb) == 0 && strcmp(name, "messages") == 0)
+	if (strcmp(name, "messages") == 0 && s[1 + strspn(s + 1, " \t\r\n")] == ']')
 		m1pg_bad_argument("messages is empty", "It must hold at least one message.");
+	return m1pg_utf8_of_text(json);
 }
 
 /* ---- generate and complete ---- */
@@ -74,12 +70,15 @@ m1pg_generate(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(answer);
 }
 
+/* Of the type that the function is declared with: json, which keeps every digit, or, in older versions, jsonb. */
 static Datum
-jsonb_from_utf8(m1_slice s)
+json_from_utf8(m1_slice s, Oid type)
 {
-	char	   *text = text_to_cstring(m1pg_text_from_utf8(s));
+	text	   *json = m1pg_text_from_utf8(s);
 
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	if (type == JSONBOID)
+		return DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(json)));
+	return PointerGetDatum(json);
 }
 
 /* prompt or messages: one of them. Returns false when the answer is NULL. */
@@ -96,15 +95,9 @@ read_conversation(FunctionCallInfo fcinfo, m1w_generate *g)
 	if (!PG_ARGISNULL(0))
 		read_prompt(PG_GETARG_TEXT_PP(0), g);
 	else
-	{
-		check_array(PG_GETARG_JSONB_P(messages), "messages");
-		g->messages = jsonb_to_utf8(PG_GETARG_JSONB_P(messages));
-	}
+		g->messages = read_array(fcinfo, messages, "messages");
 	if (!PG_ARGISNULL(tools))
-	{
-		check_array(PG_GETARG_JSONB_P(tools), "tools");
-		g->tools = jsonb_to_utf8(PG_GETARG_JSONB_P(tools));
-	}
+		g->tools = read_array(fcinfo, tools, "tools");
 	return true;
 }
 
@@ -136,7 +129,8 @@ m1pg_complete(PG_FUNCTION_ARGS)
 	nulls[REASONING] = done->reasoning.len == 0;
 	values[REASONING] = PointerGetDatum(m1pg_text_from_utf8(done->reasoning));
 	nulls[TOOL_CALLS] = done->tool_calls.len == 0;
-	values[TOOL_CALLS] = nulls[TOOL_CALLS] ? (Datum) 0 : jsonb_from_utf8(done->tool_calls);
+	values[TOOL_CALLS] = nulls[TOOL_CALLS] ? (Datum) 0 :
+		json_from_utf8(done->tool_calls, TupleDescAttr(tupdesc, TOOL_CALLS)->atttypid);
 	values[FINISH_REASON] = CStringGetTextDatum(m1w_finish_name(done->finish));
 	values[PROMPT_TOKENS] = Int32GetDatum(done->prompt_tokens);
 	values[CACHED_TOKENS] = Int32GetDatum(done->cached_tokens);

@@ -4,6 +4,7 @@
  */
 #include "pg/client/constrained.h"
 #include "pg/client/request.h"
+#include "pg/client/texts.h"
 #include "pg/report.h"
 
 #include "utils/builtins.h"
@@ -18,14 +19,12 @@ m1pg_generate_json(PG_FUNCTION_ARGS)
 	m1w_generate g;
 	m1_error	error;
 	char	   *answer;
-	Jsonb	   *schema;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	schema = PG_GETARG_JSONB_P(1);
 	m1pg_default_request(&g);
 	m1pg_read_options(fcinfo, 2, &g);
-	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
+	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, text_to_cstring(m1pg_json_argument(fcinfo, 1)));
 	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(0), &g, &error) ||
 		!m1pg_run_constrained(&g, "generate_json", &answer, &error))
 	{

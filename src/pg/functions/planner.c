@@ -111,10 +111,11 @@ bytes_of(const Call *call, Node *arg)
 	return TYPICAL_PROMPT_BYTES;
 }
 
+/* Texts, arrays of them and JSON; the other arguments are numbers, names and rows. */
 static bool
 is_part_of_prompt(Oid type)
 {
-	return type == TEXTOID || type == TEXTARRAYOID || type == JSONBOID || type == VARCHAROID;
+	return get_typlen(type) == -1 && get_typtype(type) == TYPTYPE_BASE;
 }
 
 static double

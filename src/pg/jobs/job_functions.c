@@ -5,6 +5,7 @@
  */
 #include "pg/client/constrained.h"
 #include "pg/client/request.h"
+#include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/report.h"
@@ -18,7 +19,6 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(m1pg_submit);
@@ -53,7 +53,7 @@ m1pg_check_options(PG_FUNCTION_ARGS)
  * so that a schema is refused here and not with each answer.
  */
 static void
-check_json_schema(Jsonb *schema)
+check_json_schema(const text *schema)
 {
 	m1w_generate g;
 	M1Result	result;
@@ -62,7 +62,7 @@ check_json_schema(Jsonb *schema)
 	g.prompt = m1_slice_of("x");
 	g.max_tokens = 1;
 	g.thinking_budget = 0;
-	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
+	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, text_to_cstring(schema));
 	m1pg_run(&g, "check_json_schema", &result);
 }
 
@@ -72,7 +72,7 @@ m1pg_check_json_schema(PG_FUNCTION_ARGS)
 {
 	M1Guard		guard = m1pg_become(PG_GETARG_OID(0), false);
 
-	check_json_schema(PG_GETARG_JSONB_P(1));
+	check_json_schema(m1pg_json_argument(fcinfo, 1));
 	m1pg_unbecome(&guard);
 	PG_RETURN_VOID();
 }
@@ -84,7 +84,7 @@ enum
 	ARG_PROMPT, ARG_SYSTEM, ARG_STOP = 7, ARG_PRIORITY, ARG_DEDUPE_KEY, ARG_MAX_ATTEMPTS, ARG_JSON_SCHEMA
 };
 
-/* The columns that make two submissions the same. */
+/* The columns that make two submissions the same; json is compared as text. */
 #define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop, json_schema"
 #define N_PARAMETERS 13
 
@@ -140,7 +140,7 @@ check_submit(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
 		m1pg_bad_argument("both json_schema and stop are given", "An answer that follows a schema ends by itself.");
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
-		check_json_schema(PG_GETARG_JSONB_P(ARG_JSON_SCHEMA));
+		check_json_schema(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA));
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
 		m1pg_bad_argument("dedupe_key is too long", "It must have at most 1000 bytes.");
 }
@@ -174,7 +174,8 @@ read_submission(FunctionCallInfo fcinfo, Submission *s)
 	set_parameter(s, 5, FLOAT4OID, Float4GetDatum(g.temperature), false);
 	set_parameter(s, 6, FLOAT4OID, Float4GetDatum(g.top_p), false);
 	set_parameter(s, 7, TEXTARRAYOID, PG_GETARG_DATUM(ARG_STOP), PG_ARGISNULL(ARG_STOP));
-	set_parameter(s, 8, JSONBOID, PG_GETARG_DATUM(ARG_JSON_SCHEMA), PG_ARGISNULL(ARG_JSON_SCHEMA));
+	set_parameter(s, 8, JSONOID, PG_ARGISNULL(ARG_JSON_SCHEMA) ? (Datum) 0 :
+				  PointerGetDatum(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA)), PG_ARGISNULL(ARG_JSON_SCHEMA));
 	set_parameter(s, 9, INT8OID, Int64GetDatum((int64) g.seed), false);
 	set_parameter(s, 10, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY)), false);
 	set_parameter(s, 11, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
@@ -205,7 +206,7 @@ find_job(Submission *s, int64 *id)
 {
 	bool		isnull;
 
-	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS ") IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9) "
+	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS "::text) IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9::text) "
 				   "FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 AND state NOT IN ('failed', 'cancelled')",
 				   N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
 		return false;
