@@ -5,32 +5,46 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The next capacity that holds need elements, doubling from a small start; 0 on overflow. */
+/* The next capacity, twice as large; or as large as needed, for whoever knows how much will come. 0 on overflow. */
 static size_t
 grown_capacity(size_t cap, size_t need)
 {
 	if (need > SIZE_MAX / 4)
 		return 0;
-	if (cap < 64)
-		cap = 64;
-	while (cap < need)
-		cap *= 2;
-	return cap;
+	cap = cap < 64 ? 64 : cap * 2;
+	return cap < need ? need : cap;
 }
 
-bool
-m1_buf_reserve(m1_buf *b, size_t extra)
+/* Overwrites what the block holds, and gives it back. */
+static void
+release_block(m1_buf *b)
 {
-	size_t cap;
-	char *data;
+	char *block = b->data - b->consumed;
 
-	if (b->failed)
-		return false;
-	if (extra <= b->cap - b->len)
-		return true;
-	cap = extra > SIZE_MAX / 4 ? 0 : grown_capacity(b->cap, b->len + extra);
+	explicit_bzero(block, b->consumed + b->cap);
+	free(block);
+}
+
+/* Moves the contents to the beginning of the block, which pays off when that is no more than was consumed. */
+static void
+reuse_consumed(m1_buf *b)
+{
+	char *block = b->data - b->consumed;
+
+	if (b->len > 0)
+		memmove(block, b->data, b->len);
+	b->data = block;
+	b->cap += b->consumed;
+	b->consumed = 0;
+}
+
+static bool
+grow(m1_buf *b, size_t extra)
+{
+	const size_t cap = extra > SIZE_MAX / 4 ? 0 : grown_capacity(b->cap, b->len + extra);
 	/* Not realloc: the old block may hold a prompt and must be wiped. */
-	data = cap == 0 ? NULL : malloc(cap);
+	char *data = cap == 0 ? NULL : malloc(cap);
+
 	if (data == NULL)
 	{
 		b->failed = true;
@@ -39,12 +53,22 @@ m1_buf_reserve(m1_buf *b, size_t extra)
 	if (b->data != NULL)
 	{
 		memcpy(data, b->data, b->len);
-		explicit_bzero(b->data, b->cap);
-		free(b->data);
+		release_block(b);
 	}
 	b->data = data;
 	b->cap = cap;
+	b->consumed = 0;
 	return true;
+}
+
+bool
+m1_buf_reserve(m1_buf *b, size_t extra)
+{
+	if (b->failed)
+		return false;
+	if (extra > b->cap - b->len && b->consumed > 0 && b->len <= b->consumed)
+		reuse_consumed(b);
+	return extra <= b->cap - b->len || grow(b, extra);
 }
 
 bool
@@ -77,23 +101,23 @@ m1_buf_cstr(m1_buf *b)
 void
 m1_buf_consume(m1_buf *b, size_t n)
 {
-	if (n >= b->len)
-	{
-		b->len = 0;
+	if (n > b->len)
+		n = b->len;
+	if (n == 0)
 		return;
-	}
-	memmove(b->data, b->data + n, b->len - n);
+	b->data += n;
 	b->len -= n;
+	b->cap -= n;
+	b->consumed += n;
+	if (b->len == 0)
+		reuse_consumed(b);
 }
 
 void
 m1_buf_free(m1_buf *b)
 {
 	if (b->data != NULL)
-	{
-		explicit_bzero(b->data, b->cap);
-		free(b->data);
-	}
+		release_block(b);
 	memset(b, 0, sizeof *b);
 }
 

@@ -15,8 +15,9 @@ typedef struct m1_buf
 {
 	char *data; /* not NUL-terminated unless m1_buf_cstr was called */
 	size_t len;
-	size_t cap;
-	bool failed; /* an append ran out of memory */
+	size_t cap;		 /* from data on */
+	size_t consumed; /* bytes in front of data, which are free to be used again */
+	bool failed;	 /* an append ran out of memory */
 } m1_buf;
 
 bool m1_buf_reserve(m1_buf *b, size_t extra);
@@ -24,7 +25,7 @@ bool m1_buf_append(m1_buf *b, const void *data, size_t len);
 bool m1_buf_puts(m1_buf *b, const char *s);
 /* NUL-terminates (the NUL is not counted in len) and returns data, or NULL when memory ran out. */
 char *m1_buf_cstr(m1_buf *b);
-/* Drops the first n bytes. */
+/* Drops the first n bytes, and moves none: a long buffer may be consumed in small pieces. */
 void m1_buf_consume(m1_buf *b, size_t n);
 /* Overwrites the contents with zeros before freeing: buffers hold users' prompts. */
 void m1_buf_free(m1_buf *b);
