@@ -86,7 +86,10 @@ m1pg_template_parse(M1Template *t, const char *s)
 			bad_template("It has a } without {.");
 		if (*s != '{')
 		{
-			appendStringInfoChar(&literal, *s++);
+			Size		n = strcspn(s, "{}");
+
+			appendBinaryStringInfo(&literal, s, n);
+			s += n;
 			continue;
 		}
 		name = read_name(s + 1, &s);
@@ -224,11 +227,17 @@ m1pg_template_columns(PG_FUNCTION_ARGS)
 static void
 append_literal(StringInfo s, const char *literal)
 {
-	for (; *literal != '\0'; literal++)
+	while (*literal != '\0')
 	{
-		appendStringInfoChar(s, *literal);
-		if (*literal == '{' || *literal == '}')
+		Size		n = strcspn(literal, "{}");
+
+		appendBinaryStringInfo(s, literal, n);
+		literal += n;
+		if (*literal != '\0')
+		{
 			appendStringInfoChar(s, *literal);
+			appendStringInfoChar(s, *literal++);
+		}
 	}
 }
 

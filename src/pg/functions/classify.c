@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -19,15 +20,37 @@ PG_FUNCTION_INFO_V1(m1pg_classify_enum);
 
 /* ---- labels ---- */
 
-static bool
-contains(const List *labels, const char *label)
+/* Of strings; a long list is given up as soon as nobody wants it. */
+static int
+compare_strings(const void *a, const void *b)
 {
+	CHECK_FOR_INTERRUPTS();
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* The strings of a list in their byte order, for bsearch. */
+static char **
+sort_strings(const List *list)
+{
+	char	  **sorted = palloc(Max(list_length(list), 1) * sizeof *sorted);
+	int			n = 0;
 	ListCell   *cell;
 
-	foreach(cell, labels)
-		if (strcmp(lfirst(cell), label) == 0)
-			return true;
-	return false;
+	foreach(cell, list)
+		sorted[n++] = lfirst(cell);
+	qsort(sorted, n, sizeof *sorted, compare_strings);
+	return sorted;
+}
+
+static void
+check_distinct(const List *labels)
+{
+	char	  **sorted = sort_strings(labels);
+
+	for (int i = 1; i < list_length(labels); i++)
+		if (compare_strings(&sorted[i - 1], &sorted[i]) == 0)
+			m1pg_bad_argument("a category is there twice", psprintf("It is \"%s\".", sorted[i]));
+	pfree(sorted);
 }
 
 static List *
@@ -45,15 +68,15 @@ read_categories(ArrayType *array)
 	{
 		char	   *label;
 
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			m1pg_bad_argument("a category is NULL", psprintf("It is number %d.", i + 1));
 		label = TextDatumGetCString(values[i]);
 		if (label[0] == '\0')
 			m1pg_bad_argument("a category is empty", psprintf("It is number %d.", i + 1));
-		if (contains(labels, label))
-			m1pg_bad_argument("a category is there twice", psprintf("It is \"%s\".", label));
 		labels = lappend(labels, label);
 	}
+	check_distinct(labels);
 	return labels;
 }
 
@@ -66,7 +89,10 @@ join(const char *before, const List *labels)
 	initStringInfo(&s);
 	appendStringInfoString(&s, before);
 	foreach(cell, labels)
+	{
+		CHECK_FOR_INTERRUPTS();
 		appendStringInfo(&s, "%s%s", cell == list_head(labels) ? "" : ", ", (char *) lfirst(cell));
+	}
 	appendStringInfoChar(&s, '.');
 	return s.data;
 }
@@ -93,7 +119,8 @@ read_chosen(const char *answer, const List *labels)
 {
 	Jsonb	   *array = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));
 	List	   *chosen = NIL;
-	List	   *sorted = NIL;
+	List	   *in_order = NIL;
+	char	  **sorted;
 	JsonbIterator *it = JsonbIteratorInit(&array->root);
 	JsonbValue	v;
 	JsonbIteratorToken token;
@@ -102,10 +129,11 @@ read_chosen(const char *answer, const List *labels)
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 		if (token == WJB_ELEM && v.type == jbvString)
 			chosen = lappend(chosen, pnstrdup(v.val.string.val, v.val.string.len));
+	sorted = sort_strings(chosen);
 	foreach(cell, labels)
-		if (contains(chosen, lfirst(cell)))
-			sorted = lappend(sorted, lfirst(cell));
-	return sorted;
+		if (bsearch(&lfirst(cell), sorted, list_length(chosen), sizeof *sorted, compare_strings) != NULL)
+			in_order = lappend(in_order, lfirst(cell));
+	return in_order;
 }
 
 static bool

@@ -13,6 +13,7 @@
 
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -168,6 +169,7 @@ compare_ranked(const void *a, const void *b)
 	const Ranked *x = a;
 	const Ranked *y = b;
 
+	CHECK_FOR_INTERRUPTS();
 	if (isnan(x->score) != isnan(y->score))
 		return isnan(x->score) ? 1 : -1;
 	if (!isnan(x->score) && x->score != y->score)
@@ -217,6 +219,7 @@ m1pg_rank(PG_FUNCTION_ARGS)
 		Datum		values[] = {Int32GetDatum(d->ord), PointerGetDatum(d->document), Float8GetDatum(d->score)};
 		bool		nulls[] = {false, false, isnan(d->score)};
 
+		CHECK_FOR_INTERRUPTS();
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -77,7 +77,10 @@ m1pg_enum_labels(Oid type)
 	ScanKeyInit(&key, Anum_pg_enum_enumtypid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(type));
 	scan = systable_beginscan_ordered(rel, index, NULL, 1, &key);
 	while (HeapTupleIsValid(row = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		CHECK_FOR_INTERRUPTS();
 		labels = lappend(labels, pstrdup(NameStr(((Form_pg_enum) GETSTRUCT(row))->enumlabel)));
+	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
@@ -91,6 +94,7 @@ append_strings(StringInfo s, const List *strings)
 
 	foreach(cell, strings)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (cell != list_head(strings))
 			appendStringInfoString(s, ", ");
 		escape_json(s, lfirst(cell));
@@ -209,6 +213,8 @@ append_type(StringInfo s, Oid type, int32 typmod, bool nullable)
 	Oid			base;
 	Oid			element;
 
+	/* rows of rows of rows: a few types with many columns may have any number of them in all */
+	CHECK_FOR_INTERRUPTS();
 	check_stack_depth();
 	nullable = nullable && !domain_refuses_null(type);
 	base = getBaseTypeAndTypmod(type, &typmod);
@@ -293,6 +299,7 @@ m1pg_names_of_row(TupleDesc tupdesc)
 {
 	StringInfoData s;
 
+	CHECK_FOR_INTERRUPTS();
 	check_stack_depth();
 	initStringInfo(&s);
 	for (int i = 0; i < tupdesc->natts; i++)
