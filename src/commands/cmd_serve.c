@@ -165,7 +165,7 @@ detokenize(server *s, m1_task *task, m1_error *err)
 	if (status == M1_OK && ids.failed)
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu token ids", tokens.ids.len);
 	if (status == M1_OK)
-		status = m1_tokenizer_decode(t, ids.data, ids.len, &text, err);
+		status = m1_tokenizer_decode(t, ids.data, ids.len, &text, &task->work, err);
 	if (status == M1_OK)
 		status = fit_frame(sizeof(uint32_t) + text.len, err);
 	if (status == M1_OK)

@@ -22,12 +22,12 @@ struct m1_choice_scores
 };
 
 static m1_status
-encode_choices(m1_choice_scores *s, const m1_tokenizer *t, char **choices, m1_error *err)
+encode_choices(m1_choice_scores *s, const m1_tokenizer *t, char **choices, m1_work *work, m1_error *err)
 {
 	for (size_t i = 0; i < s->n; i++)
 	{
 		m1_status status =
-			m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &s->choices[i], NULL, NULL, err);
+			m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &s->choices[i], NULL, work, err);
 
 		if (status != M1_OK)
 			return status;
@@ -38,7 +38,8 @@ encode_choices(m1_choice_scores *s, const m1_tokenizer *t, char **choices, m1_er
 }
 
 m1_status
-m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_choice_scores **out, m1_error *err)
+m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_work *work, m1_choice_scores **out,
+						m1_error *err)
 {
 	m1_choice_scores *s = calloc(1, sizeof *s);
 	char **texts = NULL;
@@ -60,7 +61,7 @@ m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_c
 		else
 			s->n = n;
 	}
-	if (status == M1_OK && (status = encode_choices(s, t, texts, err)) == M1_OK)
+	if (status == M1_OK && (status = encode_choices(s, t, texts, work, err)) == M1_OK)
 		status = m1_sampler_create((int) n, NULL, &s->sampler, err);
 	m1_choices_free(texts, n);
 	if (status != M1_OK)

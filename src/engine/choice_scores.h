@@ -13,9 +13,9 @@
 
 typedef struct m1_choice_scores m1_choice_scores;
 
-/* choices: a JSON array of strings, as for m1_constraint_compile. vocab: of the logits. */
-m1_status m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_choice_scores **out,
-								  m1_error *err);
+/* choices: a JSON array of strings, as for m1_constraint_compile. vocab: of the logits. work: m1_tokenizer_encode's. */
+m1_status m1_choice_scores_create(const m1_tokenizer *t, m1_slice choices, int vocab, m1_work *work,
+								  m1_choice_scores **out, m1_error *err);
 void m1_choice_scores_free(m1_choice_scores *s);
 
 /* Tokens of the longest choice, the end of turn included. */

@@ -209,7 +209,8 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 		return no_memory(err);
 	if (!g->score_choices)
 		return M1_OK;
-	status = m1_choice_scores_create(r->tokenizer, g->constraint_text, model->config.vocab_size, &r->scores, err);
+	status =
+		m1_choice_scores_create(r->tokenizer, g->constraint_text, model->config.vocab_size, r->work, &r->scores, err);
 	if (status == M1_OK)
 		r->room = m1_choice_scores_longest(r->scores);
 	/* a snapshot may have one page that it shares with nobody */

@@ -495,7 +495,7 @@ m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added,
 /* ---- decoding ---- */
 
 m1_status
-m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_error *err)
+m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_work *work, m1_error *err)
 {
 	m1_utf8 utf8 = {0};
 
@@ -503,6 +503,8 @@ m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf 
 	{
 		m1_slice piece = m1_tokenizer_piece(t, ids[i]);
 
+		if (!m1_work_goes_on(work, 1))
+			return m1_work_stopped(work, "the text of the tokens", err);
 		if (piece.data == NULL)
 		{
 			m1_fail(err, M1_E_INVALID_ARGUMENT, "token id %d is not in the vocabulary", ids[i]);

@@ -63,9 +63,11 @@ bool m1_tokenizer_is_special(const m1_tokenizer *t, int32_t id);
 
 /*
  * Appends the text of ids, special tokens left out, as valid UTF-8 (bytes that do not form a character,
- * and NUL, become U+FFFD). M1_E_INVALID_ARGUMENT names an id that is outside the vocabulary or dead.
+ * and NUL, become U+FFFD). M1_E_INVALID_ARGUMENT names an id that is outside the vocabulary or dead. A unit of the work
+ * is a token.
  */
-m1_status m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_error *err);
+m1_status m1_tokenizer_decode(const m1_tokenizer *t, const int32_t *ids, size_t n, m1_buf *out, m1_work *work,
+							  m1_error *err);
 
 /* The id of an added token by its text, or -1. */
 int32_t m1_tokenizer_added_id(const m1_tokenizer *t, const char *content);

@@ -294,7 +294,7 @@ test_files(void **state)
 	assert_true(has_token(t, "user"));
 	assert_int_equal(m1_tokenizer_piece(t, m1_tokenizer_added_id(t, "<end_of_sentence>")).len, 17);
 	assert_ok(m1_tokenizer_encode(t, m1_slice_of(text), M1_ADDED_NONE, &ids, NULL, NULL, &err));
-	assert_ok(m1_tokenizer_decode(t, ids.data, ids.len, &back, &err));
+	assert_ok(m1_tokenizer_decode(t, ids.data, ids.len, &back, NULL, &err));
 	assert_int_equal(back.len, sizeof text - 1);
 	assert_memory_equal(back.data, text, back.len);
 	assert_true(ids.len < sizeof text - 1 - 8);
