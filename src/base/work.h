@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -22,6 +23,9 @@ typedef struct m1_work
 } m1_work;
 
 #define M1_WORK_UNBOUNDED ((size_t) -1)
+
+/* Work may also be done in turns of so many units, between which others have theirs; this is one turn for all of it. */
+#define M1_NO_TURN INT64_MAX
 
 /* most: the units that may be done; M1_WORK_UNBOUNDED for any number. */
 static inline void

@@ -379,11 +379,15 @@ build_batch(m1_engine *e)
 		m1_request *r = e->active[(e->turn + i) % e->n_active];
 		int n = m1_request_next_chunk(r, e->prefill_chunk);
 
-		if (r->paused || m1_request_pending(r) == 1 || n > room)
+		if (r->paused || m1_request_pending(r) <= 1 || n > room)
 			continue;
 		m1_step_add(e->step, r, n);
 		room -= n;
 	}
+	/* also when they are paused: others may wait for what a half-done mask keeps */
+	for (int i = 0; i < e->n_active; i++)
+		if (e->active[i]->waits_for_mask)
+			m1_step_add_waiting(e->step, e->active[i]);
 	e->turn = e->n_active > 0 ? (e->turn + 1) % e->n_active : 0;
 }
 
@@ -466,6 +470,8 @@ use_results(m1_engine *e)
 		const m1_result *result = m1_step_result(e->step, i);
 		m1_error error;
 
+		if (result->request->waits_for_mask && !result->broken)
+			continue;
 		if (use_result(e, result, &error) == M1_OK)
 			tell_progress(e, result->request);
 		else
@@ -497,7 +503,7 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	drop_cancelled(e);
 	admit(e);
 	build_batch(e);
-	*busy = m1_step_size(e->step) > 0;
+	*busy = m1_step_size(e->step) > 0 || m1_step_results(e->step) > 0;
 	if (!*busy)
 		return M1_OK;
 	m1_step_forward(e->step);

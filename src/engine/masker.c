@@ -5,6 +5,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+/* What may be done in one step, in turns as long as an ordinary mask takes. */
+#define STEP_TURNS 4
+
 struct m1_masker
 {
 	pthread_t thread;
@@ -13,7 +16,38 @@ struct m1_masker
 	m1_request **requests; /* [max_requests] */
 	int n;				   /* that are to be done; the thread sets it to 0 when they are */
 	bool quit;
+	uint64_t turns; /* so far, of all requests */
 };
+
+/* Whose turn it is: who had none for the longest time. NULL: all masks are done. */
+static m1_request *
+next_request(const m1_masker *m)
+{
+	m1_request *next = NULL;
+
+	for (int i = 0; i < m->n; i++)
+		if (!m->requests[i]->mask_done && (next == NULL || m->requests[i]->mask_turn < next->mask_turn))
+			next = m->requests[i];
+	return next;
+}
+
+/* A turn that is begun is a whole one: less may lead to nothing. What it does not take is for others. */
+static void
+do_turns(m1_masker *m)
+{
+	const int64_t one = m1_cursor_ordinary_work(m->requests[0]->cursor);
+	int64_t left = STEP_TURNS * one;
+	m1_request *r;
+
+	while (left >= one && (r = next_request(m)) != NULL)
+	{
+		int64_t turn = one;
+
+		r->mask_turn = ++m->turns;
+		m1_request_fill_mask(r, &turn);
+		left -= one - turn;
+	}
+}
 
 static void *
 masker_main(void *arg)
@@ -28,8 +62,7 @@ masker_main(void *arg)
 		if (m->quit)
 			break;
 		pthread_mutex_unlock(&m->lock);
-		for (int i = 0; i < m->n; i++)
-			m1_request_fill_mask(m->requests[i]);
+		do_turns(m);
 		pthread_mutex_lock(&m->lock);
 		m->n = 0;
 		pthread_cond_broadcast(&m->changed);

@@ -204,8 +204,9 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 	r->room = m1_constraint_room(c);
 	r->cursor = m1_cursor_create(c);
 	r->mask = calloc((size_t) m1_constraints_vocabulary(constraints)->words, sizeof *r->mask);
+	r->logits = malloc((size_t) model->config.vocab_size * sizeof *r->logits);
 	m1_constraint_release(c);
-	if (r->cursor == NULL || r->mask == NULL)
+	if (r->cursor == NULL || r->mask == NULL || r->logits == NULL)
 		return no_memory(err);
 	if (!g->score_choices)
 		return M1_OK;
@@ -328,6 +329,7 @@ m1_request_free(m1_request *r)
 	m1_cuts_free(&r->cuts);
 	m1_cursor_free(r->cursor);
 	free(r->mask);
+	free(r->logits);
 	m1_choice_scores_free(r->scores);
 	free(r);
 }
@@ -518,14 +520,16 @@ m1_request_choose(m1_request *r, m1_error *err)
 /* ---- masks ---- */
 
 void
-m1_request_fill_mask(m1_request *r)
+m1_request_fill_mask(m1_request *r, int64_t *turn)
 {
-	r->mask_error.code = m1_cursor_mask(r->cursor, r->max_tokens - r->completion_tokens, NULL, r->mask, &r->mask_error);
+	r->mask_error.code =
+		m1_cursor_mask(r->cursor, r->max_tokens - r->completion_tokens, turn, r->mask, &r->mask_done, &r->mask_error);
 }
 
 bool
 m1_request_known_mask(m1_request *r)
 {
 	r->mask_error.code = M1_OK;
-	return m1_cursor_known_mask(r->cursor, r->max_tokens - r->completion_tokens, r->mask);
+	r->mask_done = m1_cursor_known_mask(r->cursor, r->max_tokens - r->completion_tokens, r->mask);
+	return r->mask_done;
 }

@@ -41,7 +41,10 @@ typedef struct m1_request
 
 	m1_cursor *cursor;		  /* where a constrained reply is; NULL when it is free */
 	uint64_t *mask;			  /* with cursor: the tokens that may come next */
+	bool mask_done;			  /* it is there, or mask_error says why not */
 	m1_error mask_error;	  /* code M1_OK: the mask is there */
+	uint64_t mask_turn;		  /* the masker's, when it was last this request's; 0 = never */
+	float *logits;			  /* with cursor [vocab]: those that wait for the mask */
 	int room;				  /* tokens that reasoning leaves to a constrained answer */
 	m1_choice_scores *scores; /* choices whose probabilities are wanted, or NULL */
 	int scoring_tokens;		  /* memory that scoring needs on top of the sequence's own */
@@ -60,6 +63,7 @@ typedef struct m1_request
 	bool alone;				/* does not wait for another one's snapshot */
 	m1b_state *state;		/* NULL while waiting */
 	m1b_snapshot *snapshot; /* at answer_start, while choices are scored */
+	bool waits_for_mask;	/* it was fed all of its tokens, and the next one is to be chosen from `logits` */
 	bool paused;
 	bool cancelled;
 	size_t sent[M1_CHANNEL_COUNT]; /* bytes of each channel that were delivered as deltas */
@@ -85,7 +89,7 @@ bool m1_request_cut(m1_request *r, int prefill_chunk);
 /* What the request needs memory for. */
 int m1_request_most_tokens(const m1_request *r);
 
-/* Tokens that are known but have not gone through the model. At least 1 until the request has ended. */
+/* Tokens that are known but have not gone through the model. At least 1, unless it has ended or waits for its mask. */
 int m1_request_pending(const m1_request *r);
 
 /*
@@ -101,8 +105,8 @@ void m1_request_rewind(m1_request *r);
 /* All choices have been scored: the answer is one of them. */
 m1_status m1_request_choose(m1_request *r, m1_error *err);
 
-/* Fills the mask of a constrained request, or mask_error. */
-void m1_request_fill_mask(m1_request *r);
+/* Works on the mask of a constrained request for a turn, to mask_done; see m1_cursor_mask. */
+void m1_request_fill_mask(m1_request *r, int64_t *turn);
 /* The same, if it takes no time. */
 bool m1_request_known_mask(m1_request *r);
 

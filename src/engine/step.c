@@ -20,7 +20,8 @@ struct m1_step
 	m1b_segment *segments; /* [max_sequences] */
 	m1_request **owners;   /* [max_sequences] of the segments */
 
-	int n_results;
+	int n_rows;
+	int n_results;		  /* those of rows, and behind them those that waited for their masks */
 	m1_result *results;	  /* [max_sequences] in the order of their rows */
 	int *rows;			  /* [max_sequences] of the batch */
 	float *logits;		  /* [max_sequences, vocab] of those results that were read */
@@ -124,7 +125,7 @@ void
 m1_step_clear(m1_step *s)
 {
 	s->batch = (m1b_batch){.tokens = s->tokens, .segments = s->segments};
-	s->n_results = 0;
+	s->n_rows = s->n_results = 0;
 }
 
 static float *
@@ -140,7 +141,7 @@ want(m1_step *s, m1_request *r, int row)
 	const bool logits = r->kind == M1_REQUEST_LOGITS || m1_scored_answer_goes_on(r);
 	const int i = s->n_results++;
 
-	s->rows[i] = row;
+	s->rows[s->n_rows++] = row;
 	s->results[i] = (m1_result){.request = r, .logits = logits ? logits_at(s, i) : NULL};
 }
 
@@ -156,6 +157,12 @@ m1_step_add(m1_step *s, m1_request *r, int n)
 	b->n_tokens += n;
 	if (n == m1_request_pending(r))
 		want(s, r, b->n_tokens - 1);
+}
+
+void
+m1_step_add_waiting(m1_step *s, m1_request *r)
+{
+	s->results[s->n_results++] = (m1_result){.request = r};
 }
 
 int
@@ -194,7 +201,8 @@ m1_step_forward(m1_step *s)
 {
 	if (s->masker != NULL)
 		start_masks(s);
-	m1_forward_start(s->model, &s->batch, s->rows, s->n_results);
+	if (s->batch.n_tokens > 0)
+		m1_forward_start(s->model, &s->batch, s->rows, s->n_rows);
 	if (s->masker != NULL)
 		m1_masker_wait(s->masker);
 }
@@ -202,11 +210,17 @@ m1_step_forward(m1_step *s)
 /* ---- the choice of tokens ---- */
 
 static bool
+waits_for_mask(const m1_result *result)
+{
+	return result->logits == NULL && result->request->cursor != NULL && !result->request->mask_done;
+}
+
+static bool
 is_sampled(const m1_result *result)
 {
 	const m1_request *r = result->request;
 
-	return result->logits == NULL && (r->cursor == NULL || r->mask_error.code == M1_OK);
+	return result->logits == NULL && (r->cursor == NULL || (r->mask_done && r->mask_error.code == M1_OK));
 }
 
 /* Draw number `completion_tokens` of the request's seed. */
@@ -225,7 +239,7 @@ sample_on_device(m1_step *s, m1_error *err)
 
 	if (!m1_forward_samples(s->model))
 		return M1_E_UNSUPPORTED;
-	for (int i = 0; i < s->n_results; i++)
+	for (int i = 0; i < s->n_rows; i++)
 		if (is_sampled(&s->results[i]))
 		{
 			const m1_request *r = s->results[i].request;
@@ -241,15 +255,19 @@ sample_on_device(m1_step *s, m1_error *err)
 }
 
 static void
-sample_on_host(m1_step *s)
+sample_on_host(m1_step *s, m1_result *result, const float *logits)
 {
-	for (int i = 0; i < s->n_results; i++)
-		if (is_sampled(&s->results[i]))
-		{
-			const m1_request *r = s->results[i].request;
+	const m1_request *r = result->request;
 
-			s->results[i].token = m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits_at(s, i));
-		}
+	if (is_sampled(result))
+		result->token = m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits);
+}
+
+/* For their own sake, or to wait for a mask. */
+static bool
+wants_logits(const m1_result *result)
+{
+	return result->logits != NULL || waits_for_mask(result);
 }
 
 /* Reads the logits of those that want them, or of all; neighbours at once. */
@@ -258,11 +276,11 @@ read_logits(m1_step *s, bool all, m1_error *err)
 {
 	m1_status status = M1_OK;
 
-	for (int i = 0, run; i < s->n_results && status == M1_OK; i += run)
+	for (int i = 0, run; i < s->n_rows && status == M1_OK; i += run)
 	{
-		const bool wanted = all || s->results[i].logits != NULL;
+		const bool wanted = all || wants_logits(&s->results[i]);
 
-		for (run = 1; i + run < s->n_results && (all || (s->results[i + run].logits != NULL) == wanted); run++)
+		for (run = 1; i + run < s->n_rows && (all || wants_logits(&s->results[i + run]) == wanted); run++)
 			;
 		if (wanted)
 			status = m1_forward_logits(s->model, i, run, logits_at(s, i), err);
@@ -272,16 +290,46 @@ read_logits(m1_step *s, bool all, m1_error *err)
 	return status;
 }
 
-m1_status
-m1_step_sample(m1_step *s, m1_error *err)
+/* The tokens of those that were fed. */
+static m1_status
+sample_rows(m1_step *s, m1_error *err)
 {
 	m1_status status = sample_on_device(s, err);
 
 	if (status != M1_E_UNSUPPORTED)
 		return status == M1_OK ? read_logits(s, false, err) : status;
 	if ((status = read_logits(s, true, err)) == M1_OK)
-		sample_on_host(s);
+		for (int i = 0; i < s->n_rows; i++)
+			sample_on_host(s, &s->results[i], logits_at(s, i));
 	return status;
+}
+
+/* What cannot be chosen yet is chosen from the same logits later. */
+static void
+keep_waiting(m1_step *s)
+{
+	for (int i = 0; i < s->n_results; i++)
+	{
+		m1_request *r = s->results[i].request;
+		const bool waits = waits_for_mask(&s->results[i]);
+
+		if (waits && !r->waits_for_mask)
+			memcpy(r->logits, logits_at(s, i), (size_t) s->model->config.vocab_size * sizeof *r->logits);
+		r->waits_for_mask = waits;
+	}
+}
+
+m1_status
+m1_step_sample(m1_step *s, m1_error *err)
+{
+	m1_status status = s->n_rows > 0 ? sample_rows(s, err) : M1_OK;
+
+	if (status != M1_OK)
+		return status;
+	for (int i = s->n_rows; i < s->n_results; i++)
+		sample_on_host(s, &s->results[i], s->results[i].request->logits);
+	keep_waiting(s);
+	return M1_OK;
 }
 
 /* ---- what came of it ---- */

@@ -4,7 +4,8 @@
  *
  * engine.c decides who takes part, and uses the results. Tokens are chosen on the device if it can do that, so that
  * logits stay there; else all logits are read and tokens are chosen here. Masks of constrained requests are worked out
- * during the forward pass (see masker.h). Belongs to one engine and its step thread; a step allocates nothing.
+ * during the forward pass (see masker.h); where one takes longer, the request's logits are kept, and it is part of the
+ * next steps without being fed. Belongs to one engine and its step thread; a step allocates nothing.
  */
 #ifndef M1_ENGINE_STEP_H
 #define M1_ENGINE_STEP_H
@@ -24,6 +25,8 @@ void m1_step_free(m1_step *s);
 void m1_step_clear(m1_step *s);
 /* Adds the next n pending tokens of a request, which has a state. If they are all of them, it is given a result. */
 void m1_step_add(m1_step *s, m1_request *r, int n);
+/* Adds one that waits for its mask; after all others. */
+void m1_step_add_waiting(m1_step *s, m1_request *r);
 
 /* Starts the forward pass on the batch. Returns when the masks are there; its failures are m1_step_sample's to tell. */
 void m1_step_forward(m1_step *s);
@@ -39,7 +42,7 @@ typedef struct m1_result
 {
 	m1_request *request;
 	const float *logits; /* [vocab], until the next step; NULL for a request that is given a token */
-	m1b_pick token;		 /* the request's mask_error comes before it */
+	m1b_pick token;		 /* unless it waits for its mask, whose error comes before it */
 	bool broken;		 /* its logits were read here, and are not all numbers */
 } m1_result;
 

@@ -41,8 +41,8 @@ struct m1_automaton
 	size_t n_stacks, cap_stacks;
 	table state_index;
 	table stack_index;
-	int64_t left; /* units of work */
-	m1_work *work;
+	int64_t left;		/* units of work */
+	int64_t left_after; /* this turn */
 
 	/* work space of one step */
 	m1_place *todo;
@@ -250,17 +250,23 @@ follow(m1_automaton *a, bool *accepting)
 /* ---- work ---- */
 
 void
-m1_automaton_allow(m1_automaton *a, int64_t units, m1_work *work)
+m1_automaton_allow(m1_automaton *a, int64_t units, int64_t turn)
 {
 	a->left = units;
-	a->work = work;
+	a->left_after = units - turn;
 }
 
 bool
 m1_automaton_goes_on(m1_automaton *a, int64_t units)
 {
 	a->left -= units;
-	return a->left >= 0 && m1_work_goes_on(a->work, (size_t) units);
+	return a->left >= 0;
+}
+
+bool
+m1_automaton_turn_is_over(const m1_automaton *a)
+{
+	return a->left < a->left_after;
 }
 
 int64_t
@@ -475,7 +481,7 @@ m1_automaton_create(const m1_nfa *nfa)
 	if (a == NULL)
 		return NULL;
 	a->nfa = nfa;
-	a->left = INT64_MAX;
+	m1_automaton_allow(a, INT64_MAX, M1_NO_TURN);
 	if (!start(a))
 	{
 		m1_automaton_free(a);
@@ -555,7 +561,8 @@ m1_automaton_compact(m1_automaton *a, int32_t **roots, size_t n)
 		for (size_t i = 0; i < n; i++)
 			*roots[i] = numbers[i];
 		free_contents(a);
-		m1_automaton_allow(fresh, a->left, a->work);
+		fresh->left = a->left;
+		fresh->left_after = a->left_after;
 		*a = *fresh;
 		free(fresh);
 	}

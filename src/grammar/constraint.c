@@ -3,7 +3,7 @@
  *
  * Masks are kept with the states of the automaton, within a budget: rows of a table that share a constraint go through
  * the same few states. When states or masks have outgrown their budgets, all are dropped but the states that cursors
- * are in.
+ * are in; not while somebody's mask is half done, which is made of them, so others wait with theirs until it is.
  */
 #define _DEFAULT_SOURCE /* explicit_bzero, pthread */
 #include "grammar/constraint.h"
@@ -38,14 +38,26 @@ struct m1_constraint
 	pthread_mutex_t lock; /* of what follows */
 	m1_automaton *automaton;
 	m1_cursor *cursors;
+	int half_done; /* masks of theirs */
 	size_t mask_bytes;
 };
+
+/* Where a mask is. */
+typedef enum mask_stage
+{
+	NOT_BEGUN,
+	WITHOUT_LIMIT, /* the one that is kept with the state */
+	WITH_LIMIT,
+} mask_stage;
 
 struct m1_cursor
 {
 	m1_constraint *constraint;
 	int32_t state;
-	int64_t work_left;			/* for masks */
+	int64_t work_left; /* for masks */
+	mask_stage stage;
+	m1_mask_task task;
+	int64_t mask_work;			/* that is left to it */
 	m1_cursor *previous, *next; /* in the constraint's list */
 };
 
@@ -242,10 +254,8 @@ write_reasoning(m1_nfa *nfa, int32_t answer)
 
 /* Why the automaton did not go on. */
 static m1_status
-too_complex(const m1_automaton *a, m1_work *work, m1_error *err)
+too_complex(const m1_automaton *a, m1_error *err)
 {
-	if (!m1_work_goes_on(work, 0))
-		return m1_work_stopped(work, "the constraint", err);
 	m1_fail(err, M1_E_UNSUPPORTED, "the constraint is too complex");
 	if (a != NULL && m1_automaton_left(a) < 0)
 		m1_error_detail(err,
@@ -264,7 +274,7 @@ looks_like_reasoning(const m1_nfa *nfa, bool *looks, m1_error *err)
 	m1_automaton *a = m1_automaton_create(nfa);
 
 	if (a == NULL)
-		return too_complex(NULL, nfa->work, err);
+		return too_complex(NULL, err);
 	*looks = false;
 	for (const char *c = "< \t\r\n"; *c != '\0'; c++)
 		*looks |= m1_automaton_step(a, M1_AUTOMATON_START, (uint8_t) *c) != M1_AUTOMATON_DEAD;
@@ -296,7 +306,7 @@ compile(m1_constraint *c, m1_slice text, m1_error *err)
 	if (!must_reason && (status = looks_like_reasoning(nfa, &must_reason, err)) != M1_OK)
 		return status;
 	m1_nfa_set_rule(nfa, nfa->top, must_reason ? reasoning : either);
-	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(NULL, nfa->work, err);
+	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(NULL, err);
 }
 
 static void
@@ -407,15 +417,20 @@ drop_states(m1_constraint *c)
 	free(roots);
 }
 
-static void
+/* Before a mask is begun. false: it has to wait for others'. */
+static bool
 keep_budgets(m1_constraint *c)
 {
 	const bool states = m1_automaton_bytes(c->automaton) > STATE_BUDGET;
 
-	if (states || c->mask_bytes > MASK_BUDGET)
-		drop_masks(c);
+	if (!states && c->mask_bytes <= MASK_BUDGET)
+		return true;
+	if (c->half_done > 0)
+		return false;
+	drop_masks(c);
 	if (states)
 		drop_states(c);
+	return true;
 }
 
 /* ---- cursors ---- */
@@ -440,6 +455,15 @@ m1_cursor_create(m1_constraint *c)
 	return cursor;
 }
 
+/* The mask is there, or nobody wants it any more. */
+static void
+leave_mask(m1_cursor *cursor)
+{
+	if (cursor->stage != NOT_BEGUN)
+		cursor->constraint->half_done--;
+	cursor->stage = NOT_BEGUN;
+}
+
 void
 m1_cursor_free(m1_cursor *cursor)
 {
@@ -449,6 +473,7 @@ m1_cursor_free(m1_cursor *cursor)
 		return;
 	c = cursor->constraint;
 	pthread_mutex_lock(&c->lock);
+	leave_mask(cursor);
 	if (cursor->previous != NULL)
 		cursor->previous->next = cursor->next;
 	else
@@ -468,13 +493,13 @@ m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err)
 	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&c->lock);
-	m1_automaton_allow(c->automaton, M1_MASK_WORK, NULL);
+	m1_automaton_allow(c->automaton, M1_MASK_WORK, M1_NO_TURN);
 	for (size_t i = 0; i < bytes.len && state >= 0; i++)
 		state = m1_automaton_step(c->automaton, state, (uint8_t) bytes.data[i]);
 	if (state >= 0)
 		cursor->state = state;
 	else if (state == M1_AUTOMATON_TOO_LARGE)
-		status = too_complex(c->automaton, NULL, err);
+		status = too_complex(c->automaton, err);
 	else
 		status = m1_fail(err, M1_E_INTERNAL, "the reply has left its constraint");
 	pthread_mutex_unlock(&c->lock);
@@ -522,6 +547,8 @@ m1_cursor_known_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask)
 
 	pthread_mutex_lock(&c->lock);
 	known = copy_known(c, m1_automaton_state(c->automaton, cursor->state), limit_of(c, tokens_left), mask);
+	if (known)
+		leave_mask(cursor);
 	pthread_mutex_unlock(&c->lock);
 	return known;
 }
@@ -535,64 +562,120 @@ is_empty(const uint64_t *mask, int words)
 	return true;
 }
 
-/* The mask without a limit, kept with its state. */
+/* The mask without a limit is done, and kept with its state. */
 static bool
-learn_mask(m1_constraint *c, int32_t state)
+keep_mask(m1_cursor *cursor, const uint64_t *mask)
 {
-	const size_t bytes = (size_t) c->vocabulary->words * sizeof(uint64_t);
-	uint64_t *mask = malloc(bytes);
-	int32_t farthest;
-	m1_state *s;
+	m1_constraint *c = cursor->constraint;
+	const size_t bytes = (size_t) c->vocabulary->words * sizeof *mask;
+	m1_state *s = m1_automaton_state(c->automaton, cursor->state);
 
-	if (mask == NULL || !m1_token_mask(c->automaton, c->vocabulary, state, M1_NO_LIMIT, mask, &farthest))
-	{
-		free(mask);
+	if ((s->mask = malloc(bytes)) == NULL)
 		return false;
-	}
-	s = m1_automaton_state(c->automaton, state);
-	s->mask = mask;
-	s->farthest = farthest;
+	memcpy(s->mask, mask, bytes);
+	s->farthest = cursor->task.farthest;
 	c->mask_bytes += bytes;
 	return true;
 }
 
-static bool
+static m1_mask_progress
+go_on(m1_cursor *cursor, uint64_t *mask)
+{
+	return m1_mask_go_on(&cursor->task, cursor->constraint->automaton, cursor->constraint->vocabulary, mask);
+}
+
+/* Sees to it that the mask without a limit is known; another cursor may have done it, too. */
+static m1_mask_progress
+learn_mask(m1_cursor *cursor, uint64_t *mask)
+{
+	m1_mask_progress progress;
+
+	if (m1_automaton_state(cursor->constraint->automaton, cursor->state)->mask != NULL)
+		return M1_MASK_DONE;
+	progress = go_on(cursor, mask);
+	if (progress == M1_MASK_DONE && !keep_mask(cursor, mask))
+		return M1_MASK_FAILED;
+	return progress;
+}
+
+static m1_mask_progress
 fill_mask(m1_cursor *cursor, int32_t limit, uint64_t *mask)
 {
 	m1_constraint *c = cursor->constraint;
-	int32_t farthest;
+	m1_mask_progress progress;
 
-	if (m1_automaton_state(c->automaton, cursor->state)->mask == NULL)
+	if (cursor->stage == WITHOUT_LIMIT)
 	{
-		keep_budgets(c);
-		if (!learn_mask(c, cursor->state))
-			return false;
+		if ((progress = learn_mask(cursor, mask)) != M1_MASK_DONE)
+			return progress;
+		if (copy_known(c, m1_automaton_state(c->automaton, cursor->state), limit, mask))
+			return M1_MASK_DONE;
+		cursor->stage = WITH_LIMIT;
+		m1_mask_begin(&cursor->task, cursor->state, limit);
 	}
-	if (copy_known(c, m1_automaton_state(c->automaton, cursor->state), limit, mask))
-		return true;
-	if (!m1_token_mask(c->automaton, c->vocabulary, cursor->state, limit, mask, &farthest))
-		return false;
+	progress = go_on(cursor, mask);
+	if (progress != M1_MASK_DONE || !is_empty(mask, c->vocabulary->words))
+		return progress;
 	/* Too late to end in time: then at least nothing wrong is written. */
-	return !is_empty(mask, c->vocabulary->words) ||
-		   copy_known(c, m1_automaton_state(c->automaton, cursor->state), M1_NO_LIMIT, mask);
+	copy_known(c, m1_automaton_state(c->automaton, cursor->state), M1_NO_LIMIT, mask);
+	return M1_MASK_DONE;
+}
+
+int64_t
+m1_cursor_ordinary_work(const m1_cursor *cursor)
+{
+	return M1_TOKEN_WORK + 2 * cursor->constraint->vocabulary->all.n;
+}
+
+/* false: it is not time yet. */
+static bool
+begin_mask(m1_cursor *cursor)
+{
+	m1_constraint *c = cursor->constraint;
+
+	if (!keep_budgets(c))
+		return false;
+	cursor->work_left += m1_cursor_ordinary_work(cursor);
+	cursor->mask_work = cursor->work_left < M1_MASK_WORK ? cursor->work_left : M1_MASK_WORK;
+	cursor->stage = WITHOUT_LIMIT;
+	c->half_done++;
+	m1_mask_begin(&cursor->task, cursor->state, M1_NO_LIMIT);
+	return true;
+}
+
+/* What has been done is the mask's, the reply's and the turn's. */
+static void
+count_work(m1_cursor *cursor, int64_t *turn)
+{
+	const int64_t used = cursor->mask_work - m1_automaton_left(cursor->constraint->automaton);
+
+	cursor->mask_work -= used;
+	cursor->work_left -= used;
+	if (*turn != M1_NO_TURN)
+		*turn -= used;
 }
 
 m1_status
-m1_cursor_mask(m1_cursor *cursor, int tokens_left, m1_work *work, uint64_t *mask, m1_error *err)
+m1_cursor_mask(m1_cursor *cursor, int tokens_left, int64_t *turn, uint64_t *mask, bool *done, m1_error *err)
 {
 	m1_constraint *c = cursor->constraint;
-	const int64_t saved = cursor->work_left + M1_TOKEN_WORK + 2 * c->vocabulary->all.n;
-	const int64_t allowed = saved < M1_MASK_WORK ? saved : M1_MASK_WORK;
+	m1_mask_progress progress = M1_MASK_TURN_OVER;
 	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&c->lock);
-	m1_automaton_allow(c->automaton, allowed, work);
-	if (!fill_mask(cursor, limit_of(c, tokens_left), mask))
-		status = too_complex(c->automaton, work, err);
-	cursor->work_left = saved - (allowed - m1_automaton_left(c->automaton));
-	m1_automaton_allow(c->automaton, 0, NULL);
+	if (cursor->stage != NOT_BEGUN || begin_mask(cursor))
+	{
+		m1_automaton_allow(c->automaton, cursor->mask_work, *turn);
+		progress = fill_mask(cursor, limit_of(c, tokens_left), mask);
+		if (progress == M1_MASK_FAILED)
+			status = too_complex(c->automaton, err);
+		count_work(cursor, turn);
+	}
+	*done = progress != M1_MASK_TURN_OVER;
+	if (*done)
+		leave_mask(cursor);
 	pthread_mutex_unlock(&c->lock);
-	if (cursor->work_left > M1_CURSOR_WORK)
+	if (*done && cursor->work_left > M1_CURSOR_WORK)
 		cursor->work_left = M1_CURSOR_WORK;
 	return status;
 }

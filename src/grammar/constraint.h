@@ -19,8 +19,8 @@
 
 /*
  * Work that masks may take, in units of some nanoseconds: one mask, and all of a reply. A cursor may do the latter from
- * the start; with each mask that it asks for it gets as much as an ordinary one takes, up to the same again. Other
- * requests wait for it: hence so little.
+ * the start; with each mask that it asks for it gets as much as an ordinary one takes, up to the same again. It is done
+ * in turns, so that other requests need not wait for all of it.
  */
 #define M1_MASK_WORK ((int64_t) 8 << 20)
 #define M1_CURSOR_WORK ((int64_t) 16 << 20)
@@ -68,13 +68,19 @@ m1_status m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err);
 /* The answer may end here; *only: and nothing else may follow. */
 bool m1_cursor_at_end(m1_cursor *cursor, bool *only);
 
+/* As much work as an ordinary mask takes. */
+int64_t m1_cursor_ordinary_work(const m1_cursor *cursor);
+
 /*
  * Fills mask [vocabulary words] with the tokens that may come next when at most `tokens_left` are left, the end of turn
  * included. When those run short, only tokens from which the shortest end can still be reached are in it, if there are
  * any; choices are never shortened like that. M1_E_UNSUPPORTED when the constraint turns out to be too complex.
- * `work`, which may be NULL, is asked every few milliseconds.
+ *
+ * It works on that for about *turn units, or M1_NO_TURN, of which it takes what it has used. Then *done tells whether
+ * the mask is there; if not, it goes on when it is called again with the same arguments, before anything is read. A
+ * turn should be an ordinary mask's at least, or it may lead to nothing.
  */
-m1_status m1_cursor_mask(m1_cursor *cursor, int tokens_left, m1_work *work, uint64_t *mask, m1_error *err);
+m1_status m1_cursor_mask(m1_cursor *cursor, int tokens_left, int64_t *turn, uint64_t *mask, bool *done, m1_error *err);
 /* The same, if it takes no time because the mask is known already. */
 bool m1_cursor_known_mask(m1_cursor *cursor, int tokens_left, uint64_t *mask);
 

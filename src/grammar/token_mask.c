@@ -9,22 +9,12 @@
 
 #include <string.h>
 
-#define WALK_STEPS 1024		/* between two looks at the work that is left */
-#define MAX_LEVEL_STATES 24 /* different states after so many characters of text: beyond, the walk is as good */
+#define WALK_STEPS 1024 /* between two looks at the work that is left */
 
 /* ---- any text of n characters ---- */
 
-/* States after some number of characters, each once. */
-typedef struct level
-{
-	int32_t states[MAX_LEVEL_STATES];
-	int n;
-	bool died;	   /* some text has no state */
-	bool too_many; /* or memory ran out: nothing is known */
-} level;
-
 static void
-add_state(level *l, int32_t state)
+add_state(m1_level *l, int32_t state)
 {
 	if (state == M1_AUTOMATON_DEAD)
 	{
@@ -34,7 +24,7 @@ add_state(level *l, int32_t state)
 	for (int i = 0; i < l->n; i++)
 		if (l->states[i] == state)
 			return;
-	if (state < 0 || l->n == MAX_LEVEL_STATES)
+	if (state < 0 || l->n == M1_MAX_LEVEL_STATES)
 		l->too_many = true;
 	else
 		l->states[l->n++] = state;
@@ -59,33 +49,43 @@ static const struct shape
 	{4, {{0xF4, 0xF4}, {0x80, 0x8F}, {0x80, 0xBF}, {0x80, 0xBF}}},
 };
 
+/* Nothing comes of it, at least for now. */
+static bool
+is_given_up(const m1_level *l)
+{
+	return l->too_many || l->unknown;
+}
+
 /* All states that bytes of the range lead to from those of `from`: one byte of each class stands for it. */
 static void
-step_range(m1_automaton *a, const level *from, const uint8_t range[2], level *to)
+step_range(m1_automaton *a, const m1_level *from, const uint8_t range[2], m1_level *to)
 {
 	const m1_nfa *nfa = m1_automaton_nfa(a);
 
 	to->n = 0;
 	to->too_many |=
 		!m1_automaton_goes_on(a, (int64_t) from->n * (nfa->class_of[range[1]] - nfa->class_of[range[0]] + 1));
-	for (int c = nfa->class_of[range[0]]; c <= nfa->class_of[range[1]] && !to->too_many; c++)
+	for (int c = nfa->class_of[range[0]]; c <= nfa->class_of[range[1]] && !is_given_up(to); c++)
+	{
 		for (int i = 0; i < from->n; i++)
 			add_state(to, m1_automaton_step(a, from->states[i], nfa->byte_of[c]));
+		to->unknown = m1_automaton_turn_is_over(a);
+	}
 }
 
 /* All states after one more character of plain text. */
 static void
-step_character(m1_automaton *a, const level *from, level *to)
+step_character(m1_automaton *a, const m1_level *from, m1_level *to)
 {
-	*to = (level){0};
-	for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !to->too_many; s++)
+	*to = (m1_level){0};
+	for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !is_given_up(to); s++)
 	{
-		level at = *from;
+		m1_level at = *from;
 
 		at.died = false;
-		for (int i = 0; i < shapes[s].n && !at.too_many; i++)
+		for (int i = 0; i < shapes[s].n && !is_given_up(&at); i++)
 		{
-			level next = {.died = at.died};
+			m1_level next = {.died = at.died};
 
 			step_range(a, &at, shapes[s].range[i], &next);
 			at = next;
@@ -94,11 +94,12 @@ step_character(m1_automaton *a, const level *from, level *to)
 			add_state(to, at.states[i]);
 		to->died |= at.died;
 		to->too_many |= at.too_many;
+		to->unknown |= at.unknown;
 	}
 }
 
 static int32_t
-farthest_of(const m1_automaton *a, const level *l)
+farthest_of(const m1_automaton *a, const m1_level *l)
 {
 	int32_t farthest = 0;
 
@@ -114,7 +115,7 @@ farthest_of(const m1_automaton *a, const level *l)
 
 /* Every state of l is a state of one of the earlier levels' union. */
 static bool
-nothing_new(const level *l, const level *seen)
+nothing_new(const m1_level *l, const m1_level *seen)
 {
 	for (int i = 0; i < l->n; i++)
 	{
@@ -128,38 +129,49 @@ nothing_new(const level *l, const level *seen)
 	return true;
 }
 
-/*
- * The number of characters of which any plain text may follow, when no plain text that is longer may; up to
- * M1_PLAIN_MAX, which stands for more. 0 when it is not as simple as that.
- */
-static int
-plain_length(m1_automaton *a, int32_t state, int32_t limit, int32_t *farthest)
+/* Takes one character more. false: t->length is what it comes to. */
+static bool
+try_longer(m1_mask_task *t, m1_automaton *a, const m1_level *next)
 {
-	level at = {.states = {state}, .n = 1};
-	level seen = at;
+	int32_t far;
 
-	for (int length = 0; length < M1_PLAIN_MAX; length++)
+	if (next->n == 0 && !next->too_many)
+		return false;
+	if (next->too_many || next->died || (far = farthest_of(a, next)) > t->limit)
 	{
-		level next;
-		int32_t far;
-
-		step_character(a, &at, &next);
-		if (next.too_many)
-			return 0;
-		if (next.n == 0)
-			return length;
-		far = farthest_of(a, &next);
-		if (next.died || far > limit)
-			return 0;
-		if (far > *farthest)
-			*farthest = far;
-		if (nothing_new(&next, &seen))
-			return M1_PLAIN_MAX;
-		for (int i = 0; i < next.n; i++)
-			add_state(&seen, next.states[i]);
-		at = next;
+		t->length = t->farthest = 0;
+		return false;
 	}
-	return M1_PLAIN_MAX;
+	if (far > t->farthest)
+		t->farthest = far;
+	if (nothing_new(next, &t->seen))
+	{
+		t->length = M1_PLAIN_MAX;
+		return false;
+	}
+	for (int i = 0; i < next->n; i++)
+		add_state(&t->seen, next->states[i]);
+	t->at = *next;
+	return ++t->length < M1_PLAIN_MAX;
+}
+
+/*
+ * Finds t->length: the number of characters of which any plain text may follow, when no plain text that is longer may;
+ * up to M1_PLAIN_MAX, which stands for more; 0 when it is not as simple as that. false: the turn was over. What it has
+ * found out of the last character is known then, and not found out anew.
+ */
+static bool
+find_plain_length(m1_mask_task *t, m1_automaton *a)
+{
+	m1_level next;
+
+	do
+	{
+		step_character(a, &t->at, &next);
+		if (next.unknown && !next.too_many)
+			return false;
+	} while (try_longer(t, a, &next));
+	return true;
 }
 
 /* ---- the walk ---- */
@@ -171,63 +183,97 @@ add_token(const m1_vocabulary *v, int32_t token, uint64_t *mask)
 		m1_mask_add(mask, id);
 }
 
-static bool
-walk(m1_automaton *a, const m1_vocabulary *v, const m1_trie *trie, int32_t state, int32_t limit, uint64_t *mask,
-	 int32_t *farthest)
+/* The state after the next node's byte. */
+static int32_t
+step_node(m1_mask_task *t, m1_automaton *a, const m1_trie_node *n, m1_transitions *known, bool *over)
 {
-	int32_t states[M1_TRIE_MAX_DEPTH + 1]; /* after so many bytes */
-	m1_transitions t = m1_automaton_transitions(a);
-	int32_t i = 0;
+	int32_t to = known->next[(size_t) t->path[n->depth] * known->n_classes + known->class_of[n->byte]];
+
+	if (to != M1_AUTOMATON_UNKNOWN)
+		return to;
+	to = m1_automaton_step(a, t->path[n->depth], n->byte);
+	*known = m1_automaton_transitions(a);
+	*over = m1_automaton_turn_is_over(a);
+	return to;
+}
+
+static m1_mask_progress
+walk(m1_mask_task *t, m1_automaton *a, const m1_vocabulary *v, uint64_t *mask)
+{
+	m1_transitions known = m1_automaton_transitions(a);
+	bool over = false;
 	int steps = 0;
 
-	states[0] = state;
-	while (i < trie->n)
+	while (t->node < t->trie->n && !over)
 	{
-		if (++steps % WALK_STEPS == 0 && !m1_automaton_goes_on(a, WALK_STEPS))
-			return false;
-		const m1_trie_node *n = &trie->nodes[i];
-		int32_t to = t.next[(size_t) states[n->depth] * t.n_classes + t.class_of[n->byte]];
+		const m1_trie_node *n = &t->trie->nodes[t->node];
+		const int32_t to = step_node(t, a, n, &known, &over);
 
-		if (to == M1_AUTOMATON_UNKNOWN)
-		{
-			to = m1_automaton_step(a, states[n->depth], n->byte);
-			t = m1_automaton_transitions(a);
-		}
 		if (to == M1_AUTOMATON_TOO_LARGE)
-			return false;
+			return M1_MASK_FAILED;
+		if (++steps % WALK_STEPS == 0)
+		{
+			if (!m1_automaton_goes_on(a, WALK_STEPS))
+				return M1_MASK_FAILED;
+			over |= m1_automaton_turn_is_over(a);
+		}
 		if (to == M1_AUTOMATON_DEAD)
 		{
-			i = n->skip;
+			t->node = n->skip;
 			continue;
 		}
-		states[n->depth + 1] = to;
+		t->path[n->depth + 1] = to;
 		if (n->token >= 0)
 		{
 			const int32_t distance = m1_automaton_state(a, to)->shortest;
 
-			if (distance <= limit)
+			if (distance <= t->limit)
 				add_token(v, n->token, mask);
-			if (distance <= limit && distance > *farthest)
-				*farthest = distance;
+			if (distance <= t->limit && distance > t->farthest)
+				t->farthest = distance;
 		}
-		i++;
+		t->node++;
 	}
-	return true;
+	return t->node < t->trie->n ? M1_MASK_TURN_OVER : M1_MASK_DONE;
 }
 
-bool
-m1_token_mask(m1_automaton *a, const m1_vocabulary *v, int32_t state, int32_t limit, uint64_t *mask, int32_t *farthest)
-{
-	int length;
-	bool ok;
+/* ---- turns ---- */
 
-	*farthest = 0;
-	length = plain_length(a, state, limit, farthest);
-	if (length == 0)
-		*farthest = 0;
-	memcpy(mask, v->plain[length], (size_t) v->words * sizeof *mask);
-	ok = walk(a, v, length > 0 ? &v->rest : &v->all, state, limit, mask, farthest);
-	if (m1_automaton_state(a, state)->accepting)
+void
+m1_mask_begin(m1_mask_task *t, int32_t state, int32_t limit)
+{
+	t->state = state;
+	t->limit = limit;
+	t->farthest = 0;
+	t->walking = false;
+	t->at = (m1_level){.states = {state}, .n = 1};
+	t->seen = t->at;
+	t->length = 0;
+}
+
+static void
+begin_walk(m1_mask_task *t, const m1_vocabulary *v, uint64_t *mask)
+{
+	memcpy(mask, v->plain[t->length], (size_t) v->words * sizeof *mask);
+	t->trie = t->length > 0 ? &v->rest : &v->all;
+	t->node = 0;
+	t->path[0] = t->state;
+	t->walking = true;
+}
+
+m1_mask_progress
+m1_mask_go_on(m1_mask_task *t, m1_automaton *a, const m1_vocabulary *v, uint64_t *mask)
+{
+	m1_mask_progress progress;
+
+	if (!t->walking)
+	{
+		if (!find_plain_length(t, a))
+			return M1_MASK_TURN_OVER;
+		begin_walk(t, v, mask);
+	}
+	progress = walk(t, a, v, mask);
+	if (progress == M1_MASK_DONE && m1_automaton_state(a, t->state)->accepting)
 		m1_mask_add(mask, v->eos);
-	return ok;
+	return progress;
 }

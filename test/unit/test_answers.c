@@ -351,7 +351,8 @@ assert_scores(m1_engine *e, const m1w_generate *g, const char *const *choices, s
 		m1_error err;
 
 		assert_ok(m1_chat_render(t, &chat, &ids, &bounds, &err));
-		assert_ok(m1_tokenizer_encode(t, m1_slice_of("<think>\n\n</think>\n\n"), M1_ADDED_PLAIN, &ids, NULL, NULL, &err));
+		assert_ok(
+			m1_tokenizer_encode(t, m1_slice_of("<think>\n\n</think>\n\n"), M1_ADDED_PLAIN, &ids, NULL, NULL, &err));
 		assert_ok(m1_tokenizer_encode(t, m1_slice_of(choices[i]), M1_ADDED_NONE, &choice, NULL, NULL, &err));
 		m1_ids_push(&choice, m1_tokenizer_eos(t));
 		want[i] = 0;
@@ -587,6 +588,107 @@ test_many_constraints(void **state)
 	m1_engine_close(e);
 }
 
+/* ---- masks that take more than a step ---- */
+
+#define N_SLOW 6
+
+/* A request whose masks remember, for hundreds of characters, where each e was. */
+static m1w_generate
+slow_request(int i, char *pattern, size_t size)
+{
+	m1w_generate g;
+
+	snprintf(pattern, size, "^.*e.{%d}$", 200 + i);
+	g = constrained("What can you do?", M1W_CONSTRAINT_REGEX, pattern);
+	g.thinking_budget = 0;
+	g.max_tokens = 300;
+	g.temperature = 1.0f;
+	g.seed = (uint64_t) i;
+	return g;
+}
+
+static m1w_generate
+quick_request(void)
+{
+	m1w_generate g = constrained(EXTRACT, M1W_CONSTRAINT_JSON_SCHEMA, SCHEMA);
+
+	g.thinking_budget = 0;
+	return g;
+}
+
+static int
+steps_until_done(m1_engine *e, uint64_t id)
+{
+	bool busy = true;
+	m1_error err;
+	int steps = 0;
+
+	for (; !answers[id].done; steps++)
+	{
+		assert_true(busy && !answers[id].failed);
+		assert_ok(m1_engine_step(e, &busy, &err));
+	}
+	return steps;
+}
+
+/* Who needs long masks waits for them without the others, and answers as if alone. */
+static void
+test_long_masks_hold_up_nobody(void **state)
+{
+	m1_buf alone[N_SLOW + 1] = {{0}};
+	m1_engine *e = open_engine(N_SLOW + 2);
+	char pattern[N_SLOW + 2][32];
+	m1w_generate quick = quick_request();
+	m1w_generate slow;
+	int steps_alone;
+	bool busy;
+	m1_error err;
+
+	(void) state;
+	submit(e, 1, &quick);
+	steps_alone = steps_until_done(e, 1);
+	m1_buf_append(&alone[0], answers[1].content.data, answers[1].content.len);
+	for (int i = 1; i <= N_SLOW; i++)
+	{
+		forget();
+		slow = slow_request(i, pattern[i], sizeof pattern[i]);
+		submit(e, 1, &slow);
+		run_all(e);
+		m1_buf_append(&alone[i], answers[1].content.data, answers[1].content.len);
+	}
+	m1_engine_close(e);
+
+	/* another engine, which knows none of the masks */
+	e = open_engine(N_SLOW + 2);
+	for (int i = 1; i <= N_SLOW; i++)
+	{
+		slow = slow_request(i, pattern[i], sizeof pattern[i]);
+		submit(e, (uint64_t) i, &slow);
+	}
+	slow = slow_request(N_SLOW + 1, pattern[N_SLOW + 1], sizeof pattern[N_SLOW + 1]);
+	submit(e, N_SLOW + 1, &slow);
+	for (int i = 0; i < 3; i++)
+		assert_ok(m1_engine_step(e, &busy, &err));
+	/* one is cancelled and one pauses while their masks are half done */
+	m1_engine_cancel(e, N_SLOW + 1);
+	assert_ok(m1_engine_step(e, &busy, &err));
+	assert_int_equal(answers[N_SLOW + 1].error.code, M1_E_CANCELLED);
+	m1_engine_pause(e, N_SLOW);
+	submit(e, N_SLOW + 2, &quick);
+	/* a mask may wait for its turn for a step or two */
+	assert_true(steps_until_done(e, N_SLOW + 2) <= 3 * steps_alone + 3);
+	for (int i = 1; i <= N_SLOW; i++)
+		assert_false(answers[i].done);
+	m1_engine_resume(e, N_SLOW);
+	run_all(e);
+	assert_text(&answers[N_SLOW + 2].content, m1_buf_cstr(&alone[0]));
+	for (int i = 1; i <= N_SLOW; i++)
+		assert_text(&answers[i].content, m1_buf_cstr(&alone[i]));
+	for (int i = 0; i <= N_SLOW; i++)
+		m1_buf_free(&alone[i]);
+	m1_engine_close(e);
+}
+
 static int
 teardown(void **state)
 {
@@ -609,6 +711,7 @@ main(void)
 		cmocka_unit_test(test_scores_in_little_memory),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_many_constraints),
+		cmocka_unit_test(test_long_masks_hold_up_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

@@ -51,6 +51,18 @@ refuse(m1_constraint_kind kind, const char *text, m1_status status, const char *
 
 /* ---- walks ---- */
 
+/* The mask, all of it in one turn. */
+static m1_status
+fill_mask(m1_cursor *cursor, int tokens_left, m1_error *err)
+{
+	int64_t turn = M1_NO_TURN;
+	bool done;
+	m1_status status = m1_cursor_mask(cursor, tokens_left, &turn, mask, &done, err);
+
+	assert_true(done);
+	return status;
+}
+
 static int
 count_allowed(void)
 {
@@ -89,7 +101,7 @@ random_reply(m1_constraint *c, uint64_t *random, int n, m1_buf *answer)
 	{
 		int32_t id;
 
-		assert_ok(m1_cursor_mask(cursor, n, NULL, mask, &err));
+		assert_ok(fill_mask(cursor, n, &err));
 		assert_true(count_allowed() > 0);
 		id = pick_allowed(random);
 		n--;
@@ -126,7 +138,7 @@ assert_possible(m1_constraint *c, const char *answer, uint64_t *random)
 			int32_t best = -1;
 			m1_slice piece;
 
-			assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
+			assert_ok(fill_mask(cursor, 100000, &err));
 			/* each token that the answer goes on with must be allowed; one of them is taken */
 			for (int32_t id = 0; id < vocabulary->n_tokens; id++)
 			{
@@ -144,7 +156,7 @@ assert_possible(m1_constraint *c, const char *answer, uint64_t *random)
 			assert_ok(m1_cursor_read(cursor, piece, &err));
 			at += piece.len;
 		}
-		assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
+		assert_ok(fill_mask(cursor, 100000, &err));
 		if (!m1_mask_has(mask, vocabulary->eos) || !m1_cursor_at_end(cursor, &only))
 			fail_msg("\"%s\" may not end", answer);
 		m1_cursor_free(cursor);
@@ -849,7 +861,7 @@ allowed(m1_cursor *cursor, const char *token)
 {
 	m1_error err;
 
-	assert_ok(m1_cursor_mask(cursor, 100000, NULL, mask, &err));
+	assert_ok(fill_mask(cursor, 100000, &err));
 	for (int32_t id = 0; id < vocabulary->n_tokens; id++)
 	{
 		m1_slice piece = m1_tokenizer_piece(tokenizer, id);
@@ -919,9 +931,10 @@ static void
 assert_mask(m1_automaton *a, const m1_tokenizer *t, const m1_vocabulary *v, int32_t at, int32_t limit)
 {
 	uint64_t *got = calloc((size_t) v->words, sizeof *got);
-	int32_t farthest;
+	m1_mask_task task;
 
-	assert_true(m1_token_mask(a, v, at, limit, got, &farthest));
+	m1_mask_begin(&task, at, limit);
+	assert_int_equal(m1_mask_go_on(&task, a, v, got), M1_MASK_DONE);
 	for (int32_t id = 0; id < v->n_tokens; id++)
 	{
 		const m1_slice piece = m1_tokenizer_piece(t, id);
@@ -1010,7 +1023,7 @@ test_budgets_keep_cursors(void **state)
 	for (int i = 0; i < 19000; i++)
 	{
 		if (i % 2 == 0)
-			assert_ok(m1_cursor_mask(ahead, 1 << 30, NULL, mask, &err));
+			assert_ok(fill_mask(ahead, 1 << 30, &err));
 		assert_ok(m1_cursor_read(ahead, m1_slice_of("q"), &err));
 	}
 	assert_ok(m1_cursor_read(behind, m1_slice_of("c 12x"), &err));
@@ -1037,7 +1050,7 @@ masks_before_refusal(const char *pattern, const char *text, int most, m1_error *
 	int n = 0;
 
 	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING), &err));
-	while (n < most && m1_cursor_mask(cursor, 1 << 20, NULL, mask, why) == M1_OK)
+	while (n < most && fill_mask(cursor, 1 << 20, why) == M1_OK)
 	{
 		assert_ok(m1_cursor_read(cursor, m1_slice_of(text), &err));
 		n++;
@@ -1239,7 +1252,6 @@ test_cancelled(void **state)
 {
 	const char *const schema = "{\"type\": \"string\", \"maxLength\": 10000}";
 	m1_constraint *c;
-	m1_cursor *cursor;
 	m1_work work;
 	m1_error err;
 
@@ -1253,12 +1265,145 @@ test_cancelled(void **state)
 	assert_int_equal(
 		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err),
 		M1_E_CANCELLED);
-	c = compile(M1_CONSTRAINT_REGEX, "^.*e.{300}$");
-	cursor = m1_cursor_create(c);
-	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING "these eels"), &err));
-	assert_int_equal(m1_cursor_mask(cursor, 1 << 20, &work, mask, &err), M1_E_CANCELLED);
-	assert_ok(m1_cursor_mask(cursor, 1 << 20, NULL, mask, &err));
-	m1_cursor_free(cursor);
+}
+
+/* ---- turns ---- */
+
+#define ORDINARY_TURN ((int64_t) 1 << 17)
+
+/* The same mask in turns. Returns how many it took; none took much more than it had. */
+static int
+fill_in_turns(m1_cursor *cursor, int tokens_left, uint64_t *got)
+{
+	bool done = false;
+	int turns = 0;
+	m1_error err;
+
+	for (; !done; turns++)
+	{
+		int64_t turn = ORDINARY_TURN;
+
+		assert_true(turns < 1000);
+		assert_ok(m1_cursor_mask(cursor, tokens_left, &turn, got, &done, &err));
+		/* beyond its end, one step of the automaton at most */
+		assert_true(turn > -ORDINARY_TURN);
+	}
+	return turns;
+}
+
+static void
+test_masks_in_turns(void **state)
+{
+	static const struct
+	{
+		const char *pattern;
+		const char *text;
+		bool long_one;
+	} cases[] = {
+		{"^.*e.{300}$", "these eels", true},
+		{"^.*e.{30}$", "these eels", true},
+		{"[a-z]{3,9}( [0-9]{2,4}){0,3}", "abc 12", false},
+		{"(.{0,40}a.{0,40}|.{0,40}b.{0,40}|.{0,40}c.{0,40})", "xx", true},
+	};
+	uint64_t *got = calloc((size_t) vocabulary->words, sizeof *got);
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (int left = 4; left <= 1 << 20; left = left < 1000 ? left * 30 : 1 << 21)
+		{
+			m1_constraint *c = compile(M1_CONSTRAINT_REGEX, cases[i].pattern);
+			m1_constraint *other = compile(M1_CONSTRAINT_REGEX, cases[i].pattern);
+			m1_cursor *slow = m1_cursor_create(c);
+			m1_cursor *beside = m1_cursor_create(c);
+			m1_cursor *at_once = m1_cursor_create(other);
+			m1_error err;
+			int turns;
+
+			assert_ok(m1_cursor_read(slow, m1_slice_of(THINKING), &err));
+			assert_ok(m1_cursor_read(slow, m1_slice_of(cases[i].text), &err));
+			assert_ok(m1_cursor_read(at_once, m1_slice_of(THINKING), &err));
+			assert_ok(m1_cursor_read(at_once, m1_slice_of(cases[i].text), &err));
+			assert_ok(fill_mask(at_once, left, &err));
+			turns = fill_in_turns(slow, left, got);
+			assert_true((turns > 1) == cases[i].long_one);
+			assert_memory_equal(got, mask, (size_t) vocabulary->words * sizeof *got);
+			/* what is known now takes no turn, for nobody */
+			assert_ok(m1_cursor_read(beside, m1_slice_of(THINKING), &err));
+			assert_ok(m1_cursor_read(beside, m1_slice_of(cases[i].text), &err));
+			assert_true(left < 1000 || m1_cursor_known_mask(beside, left, got));
+			m1_cursor_free(slow);
+			m1_cursor_free(beside);
+			m1_cursor_free(at_once);
+			m1_constraint_release(c);
+			m1_constraint_release(other);
+		}
+	free(got);
+}
+
+/*
+ * Cursors of one constraint whose masks are all half done, some of which are never finished: the others' are right,
+ * and what outgrows the budgets is dropped as soon as nobody needs it.
+ */
+static void
+test_half_done_masks(void **state)
+{
+	enum
+	{
+		N = 5
+	};
+	m1_constraint *c = compile(M1_CONSTRAINT_REGEX, "([a-z]{1,3000} ){1,40}.*e.{200}");
+	m1_cursor *cursors[N];
+	uint64_t *masks[N];
+	bool done[N] = {false};
+	int missing = N;
+	m1_error err;
+
+	(void) state;
+	for (int i = 0; i < N; i++)
+	{
+		cursors[i] = m1_cursor_create(c);
+		masks[i] = calloc((size_t) vocabulary->words, sizeof *masks[i]);
+		assert_ok(m1_cursor_read(cursors[i], m1_slice_of(THINKING "abc "), &err));
+		for (int k = 0; k < i; k++)
+			assert_ok(m1_cursor_read(cursors[i], m1_slice_of("eel "), &err));
+	}
+	for (int round = 0; missing > 0; round++)
+	{
+		assert_true(round < 10000);
+		for (int i = 0; i < N; i++)
+		{
+			int64_t turn = ORDINARY_TURN;
+
+			if (cursors[i] == NULL || done[i])
+				continue;
+			assert_ok(m1_cursor_mask(cursors[i], 1 << 20, &turn, masks[i], &done[i], &err));
+			missing -= done[i];
+		}
+		if (round == 2 && !done[1])
+		{
+			m1_cursor_free(cursors[1]);
+			cursors[1] = NULL;
+			missing--;
+		}
+	}
+	for (int i = 0; i < N; i++)
+	{
+		if (cursors[i] != NULL)
+		{
+			m1_constraint *again = compile(M1_CONSTRAINT_REGEX, "([a-z]{1,3000} ){1,40}.*e.{200}");
+			m1_cursor *alone = m1_cursor_create(again);
+
+			assert_ok(m1_cursor_read(alone, m1_slice_of(THINKING "abc "), &err));
+			for (int k = 0; k < i; k++)
+				assert_ok(m1_cursor_read(alone, m1_slice_of("eel "), &err));
+			assert_ok(fill_mask(alone, 1 << 20, &err));
+			assert_memory_equal(masks[i], mask, (size_t) vocabulary->words * sizeof *mask);
+			m1_cursor_free(alone);
+			m1_constraint_release(again);
+		}
+		m1_cursor_free(cursors[i]);
+		free(masks[i]);
+	}
 	m1_constraint_release(c);
 }
 
@@ -1304,6 +1449,8 @@ main(void)
 		cmocka_unit_test(test_compiling_is_bounded),
 		cmocka_unit_test(test_many_alternatives),
 		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_masks_in_turns),
+		cmocka_unit_test(test_half_done_masks),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
