@@ -59,6 +59,23 @@ for my $lie (map { /^0\|(.*)/ } split /\n/, $lies)
 	pass("not believed: $lie");
 }
 
+# One that goes on with a reply that it was told to pause: the worker keeps no more of it than it has memory for.
+sub peak_kib { return slurp_file('/proc/' . worker_pid($node) . '/status') =~ /VmHWM:\s+(\d+)/ ? $1 : die 'no worker'; }
+
+$node->safe_psql('postgres', q{ALTER SYSTEM SET minimax_m1.unread_memory = 0});
+believe('flood');
+my $peak = peak_kib();
+my $failed = $node->safe_psql('postgres', 'SELECT failed FROM minimax_m1.stats');
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+$session->query_safe(q{BEGIN; DECLARE c CURSOR FOR SELECT (minimax_m1.generate_stream('Hello.')).*; FETCH c});
+wait_for('the request has failed', sub { $node->safe_psql('postgres', 'SELECT failed FROM minimax_m1.stats') > $failed });
+is((sqlstate($node, "SELECT $calls{1}"))[0], 'none', 'an engine that floods answers others when it is done');
+cmp_ok(peak_kib() - $peak, '<', 128 * 1024, 'and has not filled the memory of the worker');
+$session->query('SELECT count(*) FROM (SELECT 1) x; FETCH ALL c');
+like($session->{stderr}, qr/the engine sent more of the reply than there is memory for/, 'whose reply it was is told');
+$session->quit;
+$node->safe_psql('postgres', q{ALTER SYSTEM RESET minimax_m1.unread_memory});
+
 set_fake_engine($node, '');
 wait_ready($node);
 is($node->safe_psql('postgres', "SELECT minimax_m1.generate('Hello.')"), 'Hello! How can I help you?',

@@ -2,8 +2,8 @@
 """An engine that says what it is told to, for tests of those who listen to it. Standard library only.
 
 fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real engine would, in form at least, except for
-the one LIE, a key of LIES below; "slow" is the truth, with a pause before each piece of a streamed reply. The frames and
-messages are those of src/wire.
+the one LIE, a key of LIES below. Two are none of them: "slow" is the truth, with a pause before each piece of a streamed
+reply, and "flood" streams FLOOD bytes without a look at what it is told. The frames and messages are those of src/wire.
 """
 import socket
 import struct
@@ -15,6 +15,7 @@ READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
 HEADER = struct.Struct("=IHHIIQ")
 MAGIC, VERSION = 0x4d31574d, 3
 VOCAB = 100
+FLOOD = 256 << 20
 LIE = sys.argv[1]
 NAN = float("nan")
 
@@ -83,6 +84,12 @@ LIES = {
     "progress negative": (GENERATE, lambda w: [progress(prompt=-10, prefilled=-10), done()]),
     "progress beyond": (GENERATE, lambda w: [progress(prefilled=11), done()]),
     "progress absurd": (GENERATE, lambda w: [progress(generated=2000000000), done()]),
+    "progress back": (GENERATE, lambda w: [progress(generated=5), progress(generated=4), done(completion=5)]),
+    "prefill back": (GENERATE, lambda w: [progress(prefilled=5, phase=1), progress(prefilled=4, phase=1), done()]),
+    "phase back": (GENERATE, lambda w: [progress(), progress(phase=1), done()]),
+    "another prompt": (GENERATE, lambda w: [progress(), progress(prompt=11, prefilled=11), done(prompt=11)]),
+    "prompt of the end": (GENERATE, lambda w: [progress(), done(prompt=11)]),
+    "less than progress": (GENERATE, lambda w: [progress(generated=3), done(completion=2)]),
     "no such phase": (GENERATE, lambda w: [progress(phase=7), done()]),
     "error without code": (GENERATE, lambda w: (ERROR, struct.pack("=I", 0) + text(b"") * 3)),
     "snapshots absurd": (GENERATE, lambda w: [(CACHE, struct.pack("=IQ", 0xffffffff, 1)), done()]),
@@ -103,6 +110,13 @@ def send(stream, request, frames):
         # what is about the engine has no request
         number = 0 if kind in (READY, CACHE) else request
         stream.sendall(HEADER.pack(MAGIC, VERSION, kind, len(payload), 0, number) + payload)
+
+
+def flood(stream, request):
+    piece = b"x" * 10000
+    for _ in range(FLOOD // len(piece)):
+        send(stream, request, delta(piece))
+    send(stream, request, done(content=b""))
 
 
 def read_generate(payload):
@@ -160,6 +174,8 @@ def serve(fd):
             for frame in answer:
                 time.sleep(0.3)
                 send(stream, request, frame)
+        elif LIE == "flood" and what == "stream":
+            flood(stream, request)
         else:
             send(stream, request, answer)
 

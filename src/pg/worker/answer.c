@@ -101,11 +101,26 @@ are_ends(m1w_id_slice ends, Size text_len)
 
 /* ---- messages ---- */
 
+/* It never goes back, and a prompt stays as long as it is. */
+static bool
+goes_on(const M1Asked *asked, const m1w_progress *p)
+{
+	const m1w_progress *last = &asked->progress;
+
+	return !asked->has_progress ||
+		(p->phase >= last->phase && p->prompt_tokens == last->prompt_tokens &&
+		 p->prefilled >= last->prefilled && p->generated >= last->generated);
+}
+
 static const char *
-judge_progress(const m1w_progress *p)
+judge_progress(M1Asked *asked, const m1w_progress *p)
 {
 	if (!is_count(p->prefilled, p->prompt_tokens) || !is_count(p->generated, model()->context))
 		return "It sent progress with counts of tokens that cannot be.";
+	if (!goes_on(asked, p))
+		return "It sent progress that goes back.";
+	asked->has_progress = true;
+	asked->progress = *p;
 	return NULL;
 }
 
@@ -125,6 +140,9 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 	if (!is_count(done->cached_tokens, done->prompt_tokens) ||
 		!is_count(done->reasoning_tokens, done->completion_tokens))
 		return "It sent a reply with counts of tokens that cannot be.";
+	if (asked->has_progress && (done->prompt_tokens != asked->progress.prompt_tokens ||
+								done->completion_tokens < asked->progress.generated))
+		return "It sent a reply with other counts of tokens than its progress.";
 	if (!is_time(done->queue_ms) || !is_time(done->prefill_ms) || !is_time(done->decode_ms))
 		return "It sent a reply with times that cannot be.";
 	if (!are_ids(done->ids) || (done->ids.len > 0 && !asked->ids))
@@ -176,7 +194,7 @@ answers(m1w_type type, m1w_type question)
 }
 
 const char *
-m1pg_judge_answer(const M1Asked *asked, m1w_type type, const char *payload, Size len)
+m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 {
 	union
 	{
@@ -196,7 +214,7 @@ m1pg_judge_answer(const M1Asked *asked, m1w_type type, const char *payload, Size
 	{
 		case M1W_PROGRESS:
 			if (m1w_decode_progress(payload, len, &m.progress, &error) == M1_OK)
-				return judge_progress(&m.progress);
+				return judge_progress(asked, &m.progress);
 			break;
 		case M1W_DELTA:
 			if (m1w_decode_delta(payload, len, &m.delta, &error) == M1_OK)

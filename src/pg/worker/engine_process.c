@@ -26,10 +26,16 @@
 
 #define FIRST_BACKOFF_MS	1000
 #define MOST_BACKOFF_MS		60000
+/* The same for an engine that was well: it will be again, and until then everybody is refused. */
+#define MOST_BACKOFF_WELL_MS 5000
 /* An engine that lives this long was well; its end is not held against the next start. */
 #define HEALTHY_MS			10000
+/* An engine that served is started again at once, this often in a row. */
+#define FREE_RESTARTS		3
 #define STOP_GRACE_MS		2000
 #define READ_CHUNK			65536
+/* In one round of the worker's loop, so that an engine that floods keeps it from nothing else. */
+#define MOST_READ			(4 * 1024 * 1024)
 #define NONSENSE			"It sent a frame that makes no sense."
 
 static struct
@@ -40,7 +46,9 @@ static struct
 	m1_buf		in;
 	m1_buf		out;
 	bool		ever_started;
-	int			failures;		/* starts in a row that failed or did not last */
+	bool		was_well;		/* with these settings */
+	int			restarts;		/* at once, in a row, without having been well since */
+	int			failures;		/* starts that failed or did not last, after those */
 	TimestampTz ready_at;
 } engine = {.sock = PGINVALID_SOCKET};
 
@@ -82,7 +90,7 @@ back_off(const m1_error *error)
 {
 	M1Readiness now = {.state = M1_ENGINE_FAILED, .error = *error};
 	int			shift = Min(engine.failures, 6);
-	int			wait = Min(FIRST_BACKOFF_MS << shift, MOST_BACKOFF_MS);
+	int			wait = Min(FIRST_BACKOFF_MS << shift, engine.was_well ? MOST_BACKOFF_WELL_MS : MOST_BACKOFF_MS);
 
 	engine.failures++;
 	now.next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
@@ -260,21 +268,37 @@ bury(const char *why, char *end, Size size)
 				  errdetail("%s", end)));
 }
 
+static void
+forget_failures(void)
+{
+	engine.restarts = engine.failures = 0;
+}
+
+/* What an engine that was well did before counts no more. */
+static void
+note_health(void)
+{
+	if (!is_serving() || !TimestampDifferenceExceeds(engine.ready_at, GetCurrentTimestamp(), HEALTHY_MS))
+		return;
+	engine.was_well = true;
+	forget_failures();
+}
+
 /* The engine ended, or has to: `why` is NULL when it went by itself. */
 static void
 engine_lost(const char *why)
 {
-	bool		was_serving = is_serving();
+	bool		worth_a_try;
 	char		end[128];
 	m1_error	lost;
 
+	note_health();
+	worth_a_try = (is_serving() || engine.was_well) && engine.restarts < FREE_RESTARTS;
 	bury(why, end, sizeof end);
-	if (was_serving && TimestampDifferenceExceeds(engine.ready_at, GetCurrentTimestamp(), HEALTHY_MS))
-		engine.failures = 0;
-	/* A first crash is answered by a restart at once; requests that wait for it go on waiting. */
-	if (was_serving && engine.failures == 0)
+	/* requests that wait go on waiting */
+	if (worth_a_try)
 	{
-		engine.failures = 1;
+		engine.restarts++;
 		start_over();
 	}
 	else
@@ -403,7 +427,9 @@ handle_input(void)
 static void
 read_engine(void)
 {
-	while (engine.sock != PGINVALID_SOCKET)
+	Size		taken = 0;
+
+	while (engine.sock != PGINVALID_SOCKET && taken < MOST_READ)
 	{
 		ssize_t		n;
 
@@ -415,6 +441,7 @@ read_engine(void)
 		n = recv(engine.sock, engine.in.data + engine.in.len, engine.in.cap - engine.in.len, 0);
 		if (n > 0)
 		{
+			taken += n;
 			engine.in.len += n;
 			handle_input();
 		}
@@ -520,7 +547,8 @@ m1pg_engine_heed_settings(void)
 {
 	if (!command_line_changed())
 		return;
-	engine.failures = 0;
+	engine.was_well = false;
+	forget_failures();
 	if (is_serving())
 		serve(M1_ENGINE_DRAINING);
 	else

@@ -4,20 +4,22 @@
  *   state     process         requests meanwhile   entered when                     left when
  *   --------  --------------  -------------------  -------------------------------  -----------------------------------
  *   STARTING  none; then it   wait                 the worker starts; an engine     it greets: READY
- *             loads                                that was well is lost; a drain   its start fails: FAILED
+ *             loads                                that served is lost; a drain     its start fails: FAILED
  *                                                  is over; settings change while
  *                                                  none serves
  *   READY     serves          are admitted         the engine greets                settings change: DRAINING
  *                                                                                   it is lost: STARTING, but FAILED if
- *                                                                                   it was lost or failed before and
- *                                                                                   has not been well since
+ *                                                                                   that has happened three times
+ *                                                                                   since it was last well
  *   DRAINING  serves          those that run go    settings change while it is      nothing runs any more, or it is
  *                             on, others wait      READY                            lost: STARTING
  *   FAILED    none until      fail at once, with   a start fails; an engine does    it greets: READY
  *             next_try; then  the error            not stay up                      settings change: STARTING
  *             it loads
  *
- * An engine is well when it has been ready for 10 s. "Settings change" means that
+ * An engine is well when it has been ready for 10 s. One that ends while it loads is
+ * as if it had served, if an engine was well with these settings: it will be again,
+ * and the pauses between tries grow to 5 s only, where they grow to 60 s otherwise. "Settings change" means that
  * a reload has changed its command line.
  *
  * Only engine_process.c makes these changes. The worker looks at its own copy;

@@ -31,6 +31,12 @@
 /* Undelivered output of one request above which it pauses, and below which it goes on. */
 #define PAUSE_BYTES		(64 * 1024)
 #define RESUME_BYTES	(16 * 1024)
+/*
+ * What an engine may have sent of a reply before it hears that it is to pause,
+ * beyond what is kept of streams that need not: however late it hears of it, an
+ * honest one sends less. The rest is not for the server's memory.
+ */
+#define FLOOD_BYTES		(16 * 1024 * 1024)
 
 HTAB	   *m1pg_relays;
 
@@ -327,6 +333,12 @@ holds_unread_place(const M1Relay *r)
 	return r->state == RELAY_RUNNING && r->paused_since != 0 && m1pg_places_wanted;
 }
 
+static bool
+floods(const M1Relay *r, Size more)
+{
+	return r->pending.len + more > (Size) m1pg_unread_memory * 1024 + FLOOD_BYTES;
+}
+
 static TimestampTz
 end_of_pause(const M1Relay *r)
 {
@@ -523,7 +535,11 @@ m1pg_relays_frame(const m1w_header *header, const char *payload)
 	}
 	if (r->state != RELAY_RUNNING)
 		return NULL;			/* the client already has its last event */
-	post(r, header->type, payload, header->length);
+	if (header->type == M1W_DELTA && floods(r, header->length))
+		cut_short(r, M1_FAILED, M1_E_UNAVAILABLE, "the engine sent more of the reply than there is memory for",
+				  "It was told to pause. The request was not completed; it is safe to try again.");
+	else
+		post(r, header->type, payload, header->length);
 	if (!r->in_engine)
 		r->state = RELAY_ENDING;
 	if (r->segment == NULL || !deliver(r))
