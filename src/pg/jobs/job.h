@@ -24,6 +24,7 @@ typedef struct M1Job
 	TimestampTz leased_at;		/* with the process ID, tells this lease from any other */
 	Oid			owner;
 	int			annotator_id;	/* 0 = submitted */
+	Oid			table_owner;	/* of a row's job: whose code is run when it is written; 0 until it is prepared */
 	char	  **key;
 	int			n_keys;
 	int			attempts;

@@ -1,7 +1,8 @@
 /*
  * job_aside.c
- *	  Owners and annotators whose jobs a runner does not take for a while, so that
- *	  others go on. It is known to this process alone: the next one learns it anew.
+ *	  Whose jobs a runner does not take for a while, so that others go on: owners of
+ *	  jobs, annotators, and owners of annotated tables. It is known to this process
+ *	  alone: the next one learns it anew.
  */
 #include "pg/jobs/job_aside.h"
 #include "pg/settings.h"
@@ -10,6 +11,12 @@
 #include "utils/array.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+/* Beyond this a row is slow. */
+#define SLOW_MS				250
+/* How many times as long its annotator waits, which so keeps that share of time, and its table's owner. */
+#define ANNOTATOR_FACTOR	10
+#define OWNER_FACTOR		1
 
 typedef struct Aside
 {
@@ -25,6 +32,7 @@ typedef struct AsideList
 
 static AsideList owners = {NULL, 0};
 static AsideList annotators = {NULL, 0};
+static AsideList table_owners = {NULL, 0};
 
 static void
 admit(AsideList *list, uint32 id)
@@ -82,24 +90,41 @@ m1pg_refused_owners(void)
 }
 
 void
-m1pg_put_annotator_aside(int id, int64 ms)
+m1pg_charge_time(int annotator, Oid table_owner, int64 ms)
 {
-	put_aside(&annotators, (uint32) id, ms);
+	if (ms <= SLOW_MS)
+		return;
+	put_aside(&annotators, (uint32) annotator, ANNOTATOR_FACTOR * ms);
+	if (OidIsValid(table_owner))
+		put_aside(&table_owners, table_owner, OWNER_FACTOR * ms);
 }
 
-TimestampTz
-m1pg_annotator_aside_until(int id)
+/* 0 = not at all. */
+static TimestampTz
+aside_until(const AsideList *list, uint32 id)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	for (int i = 0; i < annotators.n; i++)
-		if (annotators.members[i].id == (uint32) id && now < annotators.members[i].until)
-			return annotators.members[i].until;
+	for (int i = 0; i < list->n; i++)
+		if (list->members[i].id == id && now < list->members[i].until)
+			return list->members[i].until;
 	return 0;
+}
+
+TimestampTz
+m1pg_aside_until(int annotator, Oid table_owner)
+{
+	return Max(aside_until(&annotators, (uint32) annotator), aside_until(&table_owners, table_owner));
 }
 
 Datum
 m1pg_annotators_aside(void)
 {
 	return ids_of(&annotators, INT4OID);
+}
+
+Datum
+m1pg_table_owners_aside(void)
+{
+	return ids_of(&table_owners, OIDOID);
 }

@@ -14,11 +14,17 @@ extern void m1pg_admit_owner(Oid owner);
 /* As oid[]. */
 extern Datum m1pg_refused_owners(void);
 
-/* An annotator's rows take too much of the runner's time: others go first. */
-extern void m1pg_put_annotator_aside(int id, int64 ms);
+/*
+ * A row of an annotator has taken the runner so long, by code of its table's
+ * owner. If that was slow, others go first: the annotator waits ten times as
+ * long, and all of the same owner's tables as long as it took, so that many
+ * annotators get an owner no more than half of the runner's time.
+ */
+extern void m1pg_charge_time(int annotator, Oid table_owner, int64 ms);
 /* 0 = it is not put aside. */
-extern TimestampTz m1pg_annotator_aside_until(int id);
-/* As int4[]. */
+extern TimestampTz m1pg_aside_until(int annotator, Oid table_owner);
+/* As int4[] and oid[]. */
 extern Datum m1pg_annotators_aside(void);
+extern Datum m1pg_table_owners_aside(void);
 
 #endif							/* M1PG_JOB_ASIDE_H */

@@ -16,6 +16,7 @@
 #include "pg/jobs/job_finish.h"
 #include "pg/jobs/job_lease.h"
 #include "pg/jobs/job_step.h"
+#include "pg/jobs/table_access.h"
 #include "pg/settings.h"
 #include "pg/usage/quota.h"
 #include "pg/usage/turns.h"
@@ -196,7 +197,9 @@ prepare_row(M1Job *job, void *arg)
 	m1w_generate request;
 	char	   *prompt;
 
-	if (d->blocked || m1pg_annotator_aside_until(job->annotator_id) != 0)
+	if (d->annotator != NULL)
+		job->table_owner = m1pg_table_owner(d->annotator->source);
+	if (d->blocked || m1pg_aside_until(job->annotator_id, job->table_owner) != 0)
 	{
 		m1pg_release(job, false, m1pg_job_retry_delay);
 		return;
@@ -302,9 +305,22 @@ query_by_index(const char *sql, int n, Oid *types, Datum *values)
 	return rows;
 }
 
+/* The annotators that wait, by themselves or with all of their tables' owner: int4[]. */
+static Datum
+annotators_aside(void)
+{
+	Oid			types[2] = {INT4ARRAYOID, OIDARRAYOID};
+	Datum		values[2] = {m1pg_annotators_aside(), m1pg_table_owners_aside()};
+	bool		isnull;
+
+	(void) m1pg_query("SELECT ARRAY(SELECT unnest($1) UNION SELECT a.id FROM minimax_m1.annotator a, pg_class c "
+					  "WHERE c.oid = a.source AND c.relowner = ANY ($2))", 2, types, values, NULL, false);
+	return PointerGetDatum(DatumGetArrayTypePCopy(m1pg_result(0, 1, &isnull)));
+}
+
 /* The first n that are due, of an owner if the query asks for one. */
 static int
-claim(const char *sql, int n, Oid owner, dlist_head *jobs)
+claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 {
 	Oid			types[5] = {INT8OID, INT4OID, FLOAT8OID, OIDOID, INT4ARRAYOID};
 	Datum		values[5];
@@ -315,7 +331,7 @@ claim(const char *sql, int n, Oid owner, dlist_head *jobs)
 	values[1] = Int32GetDatum(MyProcPid);
 	values[2] = Float8GetDatum(m1pg_job_lease);
 	values[3] = ObjectIdGetDatum(owner);
-	values[4] = m1pg_annotators_aside();
+	values[4] = aside;
 	taken = query_by_index(sql, 5, types, values);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
@@ -325,7 +341,7 @@ claim(const char *sql, int n, Oid owner, dlist_head *jobs)
 }
 
 static int
-claim_of(Oid owner, int n, dlist_head *jobs)
+claim_of(Oid owner, int n, Datum aside, dlist_head *jobs)
 {
 	static char *sql = NULL;
 
@@ -333,7 +349,7 @@ claim_of(Oid owner, int n, dlist_head *jobs)
 		sql = MemoryContextStrdup(TopMemoryContext,
 								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES " AND j.owner = $4",
 										   "j.priority DESC, j.run_at, j.id"));
-	return claim(sql, n, owner, jobs);
+	return claim(sql, n, owner, aside, jobs);
 }
 
 /* ---- whose jobs are next ---- */
@@ -374,6 +390,7 @@ int
 m1pg_claim(int n, dlist_head *jobs)
 {
 	static M1Turns turns = {NULL};
+	Datum		aside = annotators_aside();
 	int			owners;
 	int			taken = 0;
 	M1Turn	   *turn;
@@ -385,7 +402,7 @@ m1pg_claim(int n, dlist_head *jobs)
 	{
 		/* several at once, and yet some for each */
 		int			wanted = Max(1, (n - taken) / owners);
-		int			got = claim_of(turn->role, wanted, jobs);
+		int			got = claim_of(turn->role, wanted, aside, jobs);
 
 		for (int i = 0; i < got; i++)
 			m1pg_turn_take(&turns, turn);
@@ -402,7 +419,8 @@ m1pg_claim(int n, dlist_head *jobs)
 int
 m1pg_claim_suspect(dlist_head *jobs)
 {
-	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid, jobs);
+	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid, annotators_aside(),
+				 jobs);
 }
 
 bool

@@ -243,7 +243,7 @@ put_by_and_fail(M1Job *job, ErrorData *error, M1Failure failure)
 		m1pg_fail_job(job, error, failure);
 }
 
-/* Rows of its annotator have taken too much time. Nothing is wrong with this one. */
+/* Rows of its annotator, or of its table's owner, have taken too much time. Nothing is wrong with this one. */
 static M1JobOutcome
 put_off(M1Job *job, TimestampTz until)
 {
@@ -355,7 +355,7 @@ finish_unwritten(M1Job *job, ErrorData *error, bool may_wait)
 M1JobOutcome
 m1pg_finish(M1Job *job, bool may_wait)
 {
-	TimestampTz aside_until = job->annotator_id != 0 ? m1pg_annotator_aside_until(job->annotator_id) : 0;
+	TimestampTz aside_until = job->annotator_id != 0 ? m1pg_aside_until(job->annotator_id, job->table_owner) : 0;
 	ErrorData  *error;
 
 	if (job->error.code != M1_OK)

@@ -115,7 +115,7 @@ m1pg_release(const M1Job *job, bool lost, int delay_ms)
 									 give_back(lost ? "true" : "false"), delay_ms, delay_ms));
 }
 
-/* The job did not let its runner go on: that is a failed attempt, and its annotator's others wait. */
+/* The job did not let its runner go on, for twice the time limit: that is a failed attempt, and others go first. */
 static void
 charge(int64 job)
 {
@@ -123,6 +123,7 @@ charge(int64 job)
 	Datum		values[2] = {Int64GetDatum(job), Int32GetDatum(m1pg_job_retry_delay)};
 	bool		isnull;
 	Datum		annotator;
+	Datum		table_owner;
 
 	if (m1pg_query("UPDATE minimax_m1.job SET attempts = attempts + 1,"
 				   " state = CASE WHEN attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END,"
@@ -132,11 +133,16 @@ charge(int64 job)
 				   " error = 'minimax_m1: the row could not be written, nor writing it be cancelled',"
 				   " detail = 'Triggers or other code of its table went on, and the job runner was restarted.',"
 				   " hint = 'They must not catch query_canceled.', " M1PG_NO_LEASE
-				   " WHERE id = $1 AND state = 'running' RETURNING annotator_id", 2, types, values, NULL, false) == 0)
+				   " WHERE id = $1 AND state = 'running' RETURNING annotator_id,"
+				   " (SELECT c.relowner FROM minimax_m1.annotator a, pg_class c"
+				   " WHERE a.id = annotator_id AND c.oid = a.source)", 2, types, values, NULL, false) == 0)
 		return;
+	table_owner = m1pg_result(0, 2, &isnull);
+	if (isnull)
+		table_owner = ObjectIdGetDatum(InvalidOid);
 	annotator = m1pg_result(0, 1, &isnull);
 	if (!isnull)
-		m1pg_put_annotator_aside(DatumGetInt32(annotator), m1pg_time_aside());
+		m1pg_charge_time(DatumGetInt32(annotator), DatumGetObjectId(table_owner), 2 * m1pg_job_write_timeout);
 }
 
 void

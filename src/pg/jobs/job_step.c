@@ -7,7 +7,7 @@
  *	  So a step has a time limit, minimax_m1.job_write_timeout, after which it is
  *	  cancelled, as by statement_timeout. Code that catches the cancel has as long
  *	  again; then the runner ends itself, and leaves word for the next one which job
- *	  is to blame. And who takes much time waits: see put_aside.
+ *	  is to blame. And whose rows take much time waits (job_aside.c).
  */
 #include "pg/jobs/job_step.h"
 #include "pg/jobs/job_aside.h"
@@ -21,10 +21,6 @@
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-
-/* Beyond this a step is slow: its annotator is put aside for so many times as long, and keeps that share of time. */
-#define SLOW_MS			250
-#define ASIDE_FACTOR	10
 
 static TimeoutId last_limit;
 static volatile int64 current_job = 0;
@@ -60,13 +56,6 @@ stop_limits(void)
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	/* a cancel that came too late is for nobody */
 	QueryCancelPending = false;
-}
-
-static void
-put_aside(const M1Job *job, long elapsed)
-{
-	if (job->annotator_id != 0 && elapsed > SLOW_MS)
-		m1pg_put_annotator_aside(job->annotator_id, ASIDE_FACTOR * elapsed);
 }
 
 /* Says what was cancelled, and why. */
@@ -115,14 +104,9 @@ m1pg_try(M1Job *job, M1Step step, void *arg)
 		MemoryContextSwitchTo(job->context);
 		explain(job, error, elapsed);
 	}
-	put_aside(job, elapsed);
+	if (job->annotator_id != 0)
+		m1pg_charge_time(job->annotator_id, job->table_owner, elapsed);
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
-}
-
-int64
-m1pg_time_aside(void)
-{
-	return (int64) ASIDE_FACTOR * 2 * m1pg_job_write_timeout;
 }

@@ -12,11 +12,9 @@ typedef void (*M1Step) (M1Job *job, void *arg);
 extern void m1pg_steps_init(void);
 /*
  * Runs a step in a subtransaction. Returns NULL, or the error that it ended
- * with, in the job's context; job->out_of_time tells that it took too long. An
- * annotator whose steps are slow is put aside.
+ * with, in the job's context; job->out_of_time tells that it took too long. Whose
+ * steps are slow is put aside.
  */
-/* For how long an annotator is put aside that has used all its time, in ms. */
-extern int64 m1pg_time_aside(void);
 extern ErrorData *m1pg_try(M1Job *job, M1Step step, void *arg);
 
 #endif							/* M1PG_JOB_STEP_H */

@@ -121,19 +121,29 @@ check_triggers(Oid table)
 
 /* ---- all of it ---- */
 
+Oid
+m1pg_table_owner(Oid table)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 /* The lock keeps owner and row security as they are, and for an update the triggers. */
 static Oid
 lock_and_find_owner(Oid table, bool update)
 {
-	HeapTuple	tuple;
 	Oid			owner;
 
 	LockRelationOid(table, update ? RowExclusiveLock : AccessShareLock);
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-	if (!HeapTupleIsValid(tuple))
+	owner = m1pg_table_owner(table);
+	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("minimax_m1: the table of an annotator is gone")));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	return owner;
 }
 
@@ -165,7 +175,7 @@ m1pg_check_partition(const M1TableAccess *access, Oid partition)
 	if (partition == access->table)
 		return;
 	owner = lock_and_find_owner(partition, true);
-	if (owner != lock_and_find_owner(access->table, true))
+	if (owner != GetUserId())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("minimax_m1: partition \"%s\" does not belong to the owner of table \"%s\"",

@@ -26,7 +26,9 @@ typedef struct M1TableAccess
  * `update`: rows will be changed, not only read.
  */
 extern M1Guard m1pg_become_table_owner(const M1TableAccess *access, bool update);
-/* The partition that a row is in must be as safe as its table is. */
+/* As the table's owner: the partition that a row is in must be as safe as its table is. */
 extern void m1pg_check_partition(const M1TableAccess *access, Oid partition);
+/* InvalidOid: there is no such table. */
+extern Oid	m1pg_table_owner(Oid table);
 
 #endif							/* M1PG_TABLE_ACCESS_H */
