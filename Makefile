@@ -85,7 +85,7 @@ endif
 
 .PHONY: setup demo test nano bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-golden check-schemas check-regress check-readme check-setup check-isolation check-tap \
-        check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+        check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -120,14 +120,26 @@ check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # The tests of many clients and many rows, at length.
-## check-clients: many clients at once, CLIENTS=200 by default, and what they leave behind
+## check-hostile: hostile requests of one role, each for SECONDS=10, beside another role's; and rights
+## check-clients: many clients at once and what they leave behind: CLIENTS=200, or 64 for SECONDS; and KILLS=400 under load
 ## check-drain: annotate ROWS=100000 rows while engine, worker, runner and server are killed
-CLIENTS ?= 200
+CLIENTS ?= $(if $(SECONDS),64,200)
 TRANSACTIONS ?= 20
+KILLS ?= 400
 ROWS ?= 100000
+# long_tap FILES, ENVIRONMENT: runs them however long they take, and then shows the figures that they print. SECONDS is
+# bash's own variable, which make hands on.
+define long_tap
+	@env -u SECONDS TAP_SECONDS=86400 $(2) TAP='$(1:%=test/t/%.pl)' test/run.sh tap; status=$$?; \
+	    sed -n 's/^# //p' $(1:%=build/tap/%.log); exit $$status
+endef
+# What is timed runs alone.
+check-hostile: setup
+	$(call long_tap,050_hostile,HOSTILE_SECONDS=$(or $(SECONDS),10))
+	$(call long_tap,024_hostile_engine 036_rights)
 check-clients: setup
-	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) TAP='test/t/033_clients.pl test/t/041_clients.pl' \
-	    TAP_SECONDS=86400 test/run.sh tap
+	$(call long_tap,033_clients 041_clients 051_kills,CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) \
+	    SOAK_SECONDS=$(SECONDS) KILLS=$(KILLS))
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
 

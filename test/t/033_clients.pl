@@ -1,5 +1,6 @@
-# Many clients that write annotated rows and queue jobs, all at once: in the end every row is right, and no slot, segment, job or memory is left.
-# CLIENTS clients (make check-clients); by default a few.
+# Many clients that write annotated rows and queue jobs, all at once: in the end every row is right, no slot, segment or
+# job is left, and no process has grown. CLIENTS clients do TRANSACTIONS each, twice, or work for SOAK_SECONDS
+# (make check-clients); by default a few.
 use strict;
 use warnings;
 use M1Test;
@@ -8,23 +9,13 @@ use Test::More;
 
 my $clients = $ENV{CLIENTS} || 8;
 my $transactions = $ENV{TRANSACTIONS} || 10;
+my $seconds = $ENV{SOAK_SECONDS} || 0;
+my $rounds = $seconds ? 6 : 2;
 my $node = new_server('clients', 'max_connections = ' . ($clients + 20), 'minimax_m1.max_requests = 8',
 	'minimax_m1.job_retry_delay = 50', 'dynamic_shared_memory_type = mmap', 'log_statement = none');
 wait_ready($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub parent_of
-{
-	my ($child) = @_;
-	return slurp_file("/proc/$child/stat") =~ /\) \S (\d+)/ ? $1 : die "no process $child";
-}
-
-sub resident_kib
-{
-	my ($pid) = @_;
-	return slurp_file("/proc/$pid/status") =~ /VmRSS:\s+(\d+)/ ? $1 : die "no process $pid";
-}
 
 sql(q{
 	CREATE TABLE text_of (n int PRIMARY KEY, body text, topic text);
@@ -71,14 +62,16 @@ sub settle
 }
 
 my $before = segments();
-my (@resident, $worker, $engine);
-for my $round (1 .. 2)
+my (@memory, @runners);
+my @length = $seconds ? ('-T', $seconds / $rounds) : ('-t', $transactions);
+for my $round (1 .. $rounds)
 {
-	$node->command_ok([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-t', $transactions, @files, $node->connstr('postgres') ],
-		"round $round: $clients clients");
+	my ($done, $out, $watched) = run_watched($node, 'pgbench', '-n', '-c', $clients, '-j', 2, @length, @files, $node->connstr('postgres'));
+	ok($done, "round $round: $clients clients") or diag($out);
+	diag($out =~ /(transactions actually processed: \d+)/) if $seconds;
 	settle();
-	($engine, $worker) = (engine_pid($node), parent_of(engine_pid($node)));
-	push @resident, [ resident_kib($engine), resident_kib($worker) ];
+	push @memory, memory_at_rest($node);
+	push @runners, @$watched;
 }
 is(sql(q{SELECT count(*) FROM message m WHERE topic IS DISTINCT FROM (SELECT topic FROM text_of t WHERE t.body = m.body) OR status <> 'done'}),
 	'0', 'every row is right');
@@ -87,8 +80,7 @@ is(sql(q{SELECT count(*) FROM minimax_m1.jobs WHERE state NOT IN ('done', 'cance
 is(sql(q{SELECT count(*) FROM minimax_m1.jobs WHERE state = 'done' AND content NOT IN ('82', 'Hello! How can I help you?')}), '0', 'no answer is wrong');
 is(segments(), $before, 'no segment is left');
 is(sql('SELECT count(*) FROM minimax_m1.activity'), '0', 'no slot is taken');
-cmp_ok($resident[1][0] - $resident[0][0], '<', 65536, 'the engine does not grow');
-cmp_ok($resident[1][1] - $resident[0][1], '<', 8192, 'nor does the worker');
+is_steady(\@memory, \@runners, { engine => 65536, worker => 8192, launcher => 2048, runner => 8192 });
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|leaked|was terminated by signal|deadlock/, 'nothing bad in the log');
 done_testing();

@@ -11,8 +11,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server wait_ready wait_for engine_pid worker_pid process_exists sqlstate start_query
-  finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine);
+our @EXPORT = qw(new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
+  finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine memory_kib memory_at_rest
+  run_watched is_steady);
 
 sub root { return $ENV{M1_ROOT}; }
 
@@ -87,6 +88,74 @@ sub worker_pid
 	my $engine = engine_pid($node);
 
 	return slurp_file("/proc/$engine/stat") =~ /\) \S (\d+)/ ? $1 : die "no process $engine";
+}
+
+# Of 'launcher' or 'runner'; '' when there is none.
+sub job_pid
+{
+	my ($node, $which) = @_;
+
+	return $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job $which' LIMIT 1");
+}
+
+# ---- memory ----
+
+# Of its own: neither shared nor of files.
+sub memory_kib
+{
+	my ($pid) = @_;
+	my $status = eval { slurp_file("/proc/$pid/status") } // return undef;
+
+	return $status =~ /RssAnon:\s+(\d+)/ ? $1 : undef;
+}
+
+# Of those that stay, while nobody asks for anything.
+sub memory_at_rest
+{
+	my ($node) = @_;
+
+	return { engine => memory_kib(engine_pid($node)), worker => memory_kib(worker_pid($node)),
+		launcher => memory_kib(job_pid($node, 'launcher')) };
+}
+
+# Runs a command, and meanwhile looks at the job runner now and then. Returns its success, its output, and a list of
+# numbers for each runner that there was.
+sub run_watched
+{
+	my ($node, @command) = @_;
+	my ($out, %runners) = ('');
+	my $run = IPC::Run::start(\@command, '>&', \$out);
+
+	while ($run->pumpable)
+	{
+		my $pid = eval { job_pid($node, 'runner') } || '';
+		my $kib = $pid ne '' ? memory_kib($pid) : undef;
+
+		push @{ $runners{$pid} }, $kib if defined $kib;
+		eval { $run->pump_nb };
+		usleep(500_000);
+	}
+	return ($run->finish, $out, [ values %runners ]);
+}
+
+# Whether memory at rest and that of runners has not grown since it was warm: from the second of several rounds on.
+sub is_steady
+{
+	my ($rounds, $runners, $most) = @_;
+	my ($warm, $last) = ($rounds->[ @$rounds > 2 ? 1 : 0 ], $rounds->[-1]);
+
+	for my $process (sort keys %$warm)
+	{
+		diag("$process: $warm->{$process} KiB, in the end $last->{$process}") if @$rounds > 2;
+		cmp_ok($last->{$process} - $warm->{$process}, '<', $most->{$process}, "the $process does not grow");
+	}
+	for my $kib (grep { @$_ > 120 } @$runners)
+	{
+		my ($early, $late) = ($kib->[ @$kib / 4 ], $kib->[-1]);
+
+		diag("a runner of " . @$kib / 2 . " s: $early KiB, in the end $late");
+		cmp_ok($late - $early, '<', $most->{runner}, 'nor does a runner');
+	}
 }
 
 # A zombie has ended.
