@@ -69,10 +69,23 @@ compare_floats(const float *a, const float *b, int n)
 	return memcmp(a, b, (size_t) n * sizeof *a);
 }
 
+static int
+compare_experts(const m1_member *x, const m1_member *y)
+{
+	const uint16_t *a = x->sequence->experts;
+	const uint16_t *b = y->sequence->experts;
+
+	if (a == NULL || b == NULL)
+		return (a != NULL) - (b != NULL);
+	return memcmp(a, b, (size_t) x->sequence->n * x->experts * sizeof *a);
+}
+
 /* By everything that the computation depends on. */
 static int
-compare_contents(const m1_sequence *a, const m1_sequence *b)
+compare_contents(const m1_member *x, const m1_member *y)
 {
+	const m1_sequence *a = x->sequence;
+	const m1_sequence *b = y->sequence;
 	const int n = a->n < b->n ? a->n : b->n;
 	int order = memcmp(a->tokens, b->tokens, (size_t) n * sizeof *a->tokens);
 
@@ -86,18 +99,20 @@ compare_contents(const m1_sequence *a, const m1_sequence *b)
 		order = compare_floats(a->weight, b->weight, n);
 	if (order == 0)
 		order = compare_floats(a->old_logprob, b->old_logprob, n);
-	return order != 0 ? order : compare_floats(a->ref_logprob, b->ref_logprob, n);
+	if (order == 0)
+		order = compare_floats(a->ref_logprob, b->ref_logprob, n);
+	return order != 0 ? order : compare_experts(x, y);
 }
 
 /* Those that share first, side by side. */
 static int
 by_share_and_contents(const void *a, const void *b)
 {
-	const m1_sequence *x = *(const m1_sequence *const *) a;
-	const m1_sequence *y = *(const m1_sequence *const *) b;
+	const m1_member *x = a;
+	const m1_member *y = b;
 
-	if (x->share != y->share)
-		return x->share < y->share ? -1 : 1;
+	if (x->sequence->share != y->sequence->share)
+		return x->sequence->share < y->sequence->share ? -1 : 1;
 	return compare_contents(x, y);
 }
 
@@ -109,14 +124,17 @@ by_members(const void *a, const void *b)
 	int order = 0;
 
 	for (int i = 0; order == 0 && i < x->n && i < y->n; i++)
-		order = compare_contents(x->members[i], y->members[i]);
+		order = compare_contents(&x->members[i], &y->members[i]);
 	return order != 0 ? order : (x->n > y->n) - (x->n < y->n);
 }
 
 /* Tokens that two sequences have in common at their beginning, and experts to take, but one at least of each left. */
 static int
-common_beginning(const m1_sequence *a, const m1_sequence *b, size_t experts)
+common_beginning(const m1_member *x, const m1_member *y)
 {
+	const m1_sequence *a = x->sequence;
+	const m1_sequence *b = y->sequence;
+	const size_t experts = x->experts;
 	const int most = (a->n < b->n ? a->n : b->n) - 1;
 	int n = 0;
 
@@ -130,34 +148,35 @@ common_beginning(const m1_sequence *a, const m1_sequence *b, size_t experts)
 }
 
 static void
-measure_unit(m1_unit *u, size_t experts)
+measure_unit(m1_unit *u)
 {
-	int shared = u->n > 1 ? u->members[0]->n : 0;
+	int shared = u->n > 1 ? u->members[0].sequence->n : 0;
 
 	for (int i = 1; i < u->n; i++)
 	{
-		const int common = common_beginning(u->members[0], u->members[i], experts);
+		const int common = common_beginning(&u->members[0], &u->members[i]);
 
 		shared = common < shared ? common : shared;
 	}
 	u->shared = shared;
 	u->rows = shared;
 	for (int i = 0; i < u->n; i++)
-		u->rows += u->members[i]->n - shared;
+		u->rows += u->members[i].sequence->n - shared;
 }
 
 /* Members that turn out to have nothing in common become units of their own. */
 static void
-make_units(m1_ordered *o, int n, size_t experts)
+make_units(m1_ordered *o, int n)
 {
 	for (int i = 0, members; i < n; i += members)
 	{
-		m1_unit u = {.members = o->sequences + i, .n = 1};
+		m1_unit u = {.members = o->members + i, .n = 1};
 
-		while (i + u.n < n && o->sequences[i]->share >= 0 && o->sequences[i + u.n]->share == o->sequences[i]->share)
+		while (i + u.n < n && u.members->sequence->share >= 0 &&
+			   u.members[u.n].sequence->share == u.members->sequence->share)
 			u.n++;
 		members = u.n;
-		measure_unit(&u, experts);
+		measure_unit(&u);
 		if (u.shared > 0)
 			o->units[o->n_units++] = u;
 		for (int j = 0; u.shared == 0 && j < members; j++)
@@ -165,7 +184,7 @@ make_units(m1_ordered *o, int n, size_t experts)
 			m1_unit *single = &o->units[o->n_units++];
 
 			*single = (m1_unit){.members = u.members + j, .n = 1};
-			measure_unit(single, experts);
+			measure_unit(single);
 		}
 	}
 	m1_sort(o->units, (size_t) o->n_units, sizeof *o->units, by_members);
@@ -196,17 +215,17 @@ m1_order(const m1_sequence *sequences, int n, const m1_objective *objective, con
 		status = check_sequence(&sequences[i], i, objective, c, max_context, err);
 	if (status != M1_OK)
 		return status;
-	o->sequences = calloc((size_t) n, sizeof *o->sequences);
+	o->members = calloc((size_t) n, sizeof *o->members);
 	o->units = calloc((size_t) n, sizeof *o->units);
-	if (o->sequences == NULL || o->units == NULL)
+	if (o->members == NULL || o->units == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d sequences", n);
 	for (int i = 0; i < n; i++)
 	{
-		o->sequences[i] = &sequences[i];
+		o->members[i] = (m1_member){&sequences[i], (size_t) c->layers * (size_t) c->experts_per_token};
 		count(o, &sequences[i]);
 	}
-	m1_sort(o->sequences, (size_t) n, sizeof *o->sequences, by_share_and_contents);
-	make_units(o, n, (size_t) c->layers * (size_t) c->experts_per_token);
+	m1_sort(o->members, (size_t) n, sizeof *o->members, by_share_and_contents);
+	make_units(o, n);
 	for (int i = 0; i < o->n_units; i++)
 	{
 		o->rows += o->units[i].rows;
@@ -218,7 +237,7 @@ m1_order(const m1_sequence *sequences, int n, const m1_objective *objective, con
 void
 m1_ordered_free(m1_ordered *o)
 {
-	free(o->sequences);
+	free(o->members);
 	free(o->units);
 	*o = (m1_ordered){0};
 }
@@ -285,11 +304,13 @@ add_unit(m1_micro *m, const m1_ordered *o, const m1_unit *u, const m1_objective 
 	const int parent = u->shared > 0 ? m->spans.n : -1;
 
 	if (u->shared > 0)
-		add_span(m, u->members[0], 0, u->shared, -1, u->n);
+		add_span(m, u->members[0].sequence, 0, u->shared, -1, u->n);
 	for (int i = 0; i < u->n; i++)
 	{
-		add_span(m, u->members[i], u->shared, u->members[i]->n, parent, 1);
-		add_targets(m, o, u->members[i], objective, shared_row, u->shared);
+		const m1_sequence *s = u->members[i].sequence;
+
+		add_span(m, s, u->shared, s->n, parent, 1);
+		add_targets(m, o, s, objective, shared_row, u->shared);
 	}
 }
 

@@ -13,9 +13,15 @@
 #include "model/config.h"
 #include "train/losses.h"
 
+typedef struct m1_member
+{
+	const m1_sequence *sequence;
+	size_t experts; /* that a token takes, in all layers */
+} m1_member;
+
 typedef struct m1_unit
 {
-	const m1_sequence **members; /* in order */
+	const m1_member *members; /* in order */
 	int n;
 	int shared; /* tokens that all of them begin with, and that are computed once; 0 where n is 1 */
 	int rows;
@@ -23,8 +29,8 @@ typedef struct m1_unit
 
 typedef struct m1_ordered
 {
-	const m1_sequence **sequences;
-	m1_unit *units; /* in order */
+	m1_member *members; /* all sequences */
+	m1_unit *units;		/* in order */
 	int n_units;
 	int most_rows; /* of a unit */
 	int64_t tokens;

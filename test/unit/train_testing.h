@@ -13,6 +13,13 @@
 #include "files/checkpoint.h"
 #include "train/train.h"
 
+/* Whether this is a build that finds faults of memory, and takes ten times as long. */
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 #define TINY "test/checkpoints/tiny-f32"
 #define ODD "test/checkpoints/tiny-odd"
 #define SHARDED "test/checkpoints/tiny-bf16-sharded"

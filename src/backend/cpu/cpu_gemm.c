@@ -37,6 +37,13 @@ widen(const m1b_matrix *w, int row0, int k, int col0, int n, float *to)
 	}
 }
 
+/* Whether a product's right side is to be made floats first, which many rows of the left side should share. */
+static bool
+is_widened(const m1b_gemm *p)
+{
+	return p->weight != NULL && p->weight->type != M1B_F32 && p->weight->type != M1B_BF16;
+}
+
 /* ---- tiles ---- */
 
 typedef struct gemm_job
@@ -53,9 +60,15 @@ columns_of_tiles(const m1b_gemm *p)
 }
 
 static int
+rows_of_tile(const m1b_gemm *p)
+{
+	return is_widened(p) ? M1B_GEMM_WIDENED_ROWS : M1B_GEMM_ROWS;
+}
+
+static int
 tiles_of(const m1b_gemm *p)
 {
-	return p->k == 0 ? 0 : (p->m + M1B_GEMM_ROWS - 1) / M1B_GEMM_ROWS * columns_of_tiles(p);
+	return p->k == 0 ? 0 : (p->m + rows_of_tile(p) - 1) / rows_of_tile(p) * columns_of_tiles(p);
 }
 
 /* Points the product at rows [k0, k0 + mac->k) of its right side. */
@@ -66,7 +79,7 @@ set_right(m1b_mac *mac, const m1b_gemm *p, int k0, int j0, float *widened)
 	const size_t at = (size_t) k0 * (w != NULL ? (size_t) w->cols : p->b_row) + (size_t) j0;
 
 	mac->b_type = w != NULL && w->type == M1B_BF16 ? M1B_BF16 : M1B_F32;
-	if (w == NULL || w->type == M1B_F32 || w->type == M1B_BF16)
+	if (!is_widened(p))
 	{
 		mac->b = w == NULL ? (const void *) (p->b + at) : (const char *) w->data + m1b_bytes(w->type, at);
 		mac->b_row = w == NULL ? p->b_row : (size_t) w->cols;
@@ -86,11 +99,11 @@ gemm_tile(void *arg, int tile, int worker)
 
 	while (p->first_tile > tile)
 		p--;
-	i0 = (tile - p->first_tile) / columns_of_tiles(p) * M1B_GEMM_ROWS;
+	i0 = (tile - p->first_tile) / columns_of_tiles(p) * rows_of_tile(p);
 	j0 = (tile - p->first_tile) % columns_of_tiles(p) * M1B_GEMM_COLUMNS;
 	for (int k0 = 0; k0 < p->k; k0 += M1B_GEMM_DEPTH)
 	{
-		m1b_mac mac = {.m = min_int(M1B_GEMM_ROWS, p->m - i0),
+		m1b_mac mac = {.m = min_int(rows_of_tile(p), p->m - i0),
 					   .n = min_int(M1B_GEMM_COLUMNS, p->n - j0),
 					   .k = min_int(M1B_GEMM_DEPTH, p->k - k0),
 					   .a = p->a + (size_t) i0 * p->a_row + (size_t) k0 * p->a_col,

@@ -25,9 +25,10 @@ typedef struct m1b_gemm
 	int first_tile; /* set by m1b_cpu_gemms */
 } m1b_gemm;
 
-#define M1B_GEMM_ROWS 64	 /* of a tile of c */
-#define M1B_GEMM_COLUMNS 128 /* a multiple of what a scale is for, in every weight type */
-#define M1B_GEMM_DEPTH 128	 /* of a and b at a time */
+#define M1B_GEMM_ROWS 64		  /* of a tile of c */
+#define M1B_GEMM_WIDENED_ROWS 512 /* of one whose right side is made floats first */
+#define M1B_GEMM_COLUMNS 128	  /* a multiple of what a scale is for, in every weight type */
+#define M1B_GEMM_DEPTH 128		  /* of a and b at a time */
 
 /* All of them in one loop; none reads what another writes. */
 void m1b_cpu_gemms(m1b_cpu *c, m1b_gemm *list, int n);
