@@ -28,21 +28,21 @@ typedef m1_status (*maker)(const m1_convert_options *options, m1_error *err);
 
 /* Makes what the options say, and tells its size if it is a file. */
 static int
-make(const m1_cli *cli, m1_convert_options *options, maker fn)
+make(const m1_cli *cli, m1_convert_options options, maker fn)
 {
 	m1_progress shown;
 	struct stat st;
 	m1_error err;
 
-	options->in = cli->model;
-	options->out = cli->out_file;
-	options->replace = cli->force;
-	options->threads = cli->threads;
-	options->progress = on_progress;
-	options->context = &shown;
+	options.in = cli->model;
+	options.out = cli->out_file;
+	options.replace = cli->force;
+	options.threads = cli->threads;
+	options.progress = on_progress;
+	options.context = &shown;
 	m1_catch_interrupts();
 	m1_progress_start(&shown);
-	if (fn(options, &err) != M1_OK)
+	if (fn(&options, &err) != M1_OK)
 	{
 		m1_progress_break(&shown);
 		return m1_cli_report(&err);
@@ -56,9 +56,9 @@ int
 m1_cmd_quantize(const m1_cli *cli)
 {
 	/* there is little reason to convert and not to quantize */
-	m1_convert_options options = {.format = cli->weight_format_given ? cli->weight_format : M1_WEIGHTS_Q8_0};
+	const m1_convert_options options = {.format = cli->weight_format_given ? cli->weight_format : M1_WEIGHTS_Q8_0};
 
-	return make(cli, &options, m1_convert);
+	return make(cli, options, m1_convert);
 }
 
 int
@@ -73,5 +73,5 @@ m1_cmd_merge(const m1_cli *cli)
 	if (m1_cli_adapters(cli, 1, &adapters, &err) != M1_OK)
 		return m1_cli_report(&err);
 	options.adapter = adapters.at[0].path;
-	return make(cli, &options, m1_merge);
+	return make(cli, options, m1_merge);
 }
