@@ -79,7 +79,7 @@ cmp_ok($took[5], "<", 3 * $limit / 1000, 'and most of them soon');
 wait_for('quick rows are written', sub { sql('SELECT count(*) FROM quick WHERE topic IS NOT NULL') eq '5' });
 pass('and quick rows');
 wait_for('each kind has failed', sub {
-		sql(q{SELECT count(DISTINCT annotator) FROM minimax_m1.job_errors}) eq scalar(keys %kinds) }, 120);
+		sql(q{SELECT count(DISTINCT annotator) FROM minimax_m1.job_errors}) eq scalar(keys %kinds) }, 300);
 is(sql(q{SELECT DISTINCT sqlstate FROM minimax_m1.job_errors WHERE annotator NOT IN ('locks', 'waits')}), '57014', 'what takes too long has failed');
 is(sql(q{SELECT DISTINCT sqlstate FROM minimax_m1.job_errors WHERE annotator = 'locks'}), '55P03', 'or what waits for a lock');
 like(sql(q{SELECT DISTINCT sqlstate || ' ' || error FROM minimax_m1.job_errors WHERE annotator = 'waits'}),

@@ -39,9 +39,12 @@ wait_for('no request is open', sub { open_requests() eq '0' });
 pass('complete replies take no slot, read or not');
 is($greedy->query_safe(q{SELECT count(*) FROM pg_cursors WHERE name LIKE 'c%'}), '250', 'though their cursors are open');
 like(sql(q{SELECT minimax_m1.generate('Hello.')}), qr/Hello/, 'others find segments');
-is(sql(q{SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET force_parallel_mode = on;
+# PostgreSQL 16 gave the setting another name
+is(sql(q{SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
 	CREATE TEMP TABLE plan (line text);
-	DO $do$ DECLARE l text; BEGIN FOR l IN EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM pg_class LOOP
+	DO $do$ DECLARE l text; BEGIN
+		PERFORM set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+		FOR l IN EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM pg_class LOOP
 		INSERT INTO plan VALUES (l); END LOOP; END $do$;
 	SELECT count(*) FROM plan WHERE line ~ 'Workers Launched: [1-9]'}), '1', 'and so do parallel queries');
 is($greedy->query_safe(q{CREATE FUNCTION rest(name text, OUT text text, OUT n int) LANGUAGE plpgsql AS $do$
