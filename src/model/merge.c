@@ -221,6 +221,7 @@ write_item(merger *m, m1_safetensors_writer *out, const item *it, m1_error *err)
 	m->progress.tensor = w.name;
 	for (int r = 0; r < rows && status == M1_OK; r += step)
 		status = write_rows(m, out, it, &w, r, rows - r < step ? rows - r : step, err);
+	m->progress.tensor = NULL;
 	return status;
 }
 

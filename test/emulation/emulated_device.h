@@ -205,11 +205,13 @@ __half2float(emulated_half h)
 	return h.bits & 0x8000 ? -x : x;
 }
 
+/* Under a name of its own: C23's library, glibc since 2.43, declares one that is no device function. */
 static inline float
-rsqrtf(float x)
+emulated_rsqrtf(float x)
 {
 	return 1.0f / sqrtf(x);
 }
+#define rsqrtf emulated_rsqrtf
 
 /* ---- instructions ---- */
 

@@ -835,7 +835,7 @@ assert_not_merged(m1_convert_options options, m1_status code, const char *messag
 }
 
 static bool
-stop(void *context, const m1_convert_progress *p)
+halt(void *context, const m1_convert_progress *p)
 {
 	(void) context;
 	return p->done < p->total / 2;
@@ -861,7 +861,7 @@ test_not_merged(void **state)
 	assert_not_merged((m1_convert_options){.in = FOLDER ".gguf", .out = out, .adapter = FOLDER}, M1_E_INVALID_ARGUMENT,
 					  "a GGUF file cannot be merged into a folder");
 	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = TINY}, M1_E_NOT_FOUND, "adapter_config");
-	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = FOLDER, .progress = stop}, M1_E_CANCELLED,
+	assert_not_merged((m1_convert_options){.in = TINY, .out = out, .adapter = FOLDER, .progress = halt}, M1_E_CANCELLED,
 					  "was not written");
 	assert_not_merged((m1_convert_options){.in = TINY, .out = "/nowhere/at/all", .adapter = FOLDER}, M1_E_IO,
 					  "could not create");

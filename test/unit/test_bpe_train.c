@@ -365,7 +365,7 @@ assert_refused(const char *name, const char *data, int vocab, m1_status wanted, 
 }
 
 static bool
-stop(void *context, int tokens, int wanted)
+halt(void *context, int tokens, int wanted)
 {
 	(void) context;
 	(void) tokens;
@@ -394,7 +394,7 @@ test_refused(void **state)
 	assert_int_equal(m1_learn_tokenizer(&options, &tokens, &err), M1_E_INVALID_ARGUMENT);
 	assert_non_null(strstr(err.message, "exists already"));
 	options.replace = true;
-	options.progress = stop;
+	options.progress = halt;
 	assert_int_equal(m1_learn_tokenizer(&options, &tokens, &err), M1_E_CANCELLED);
 	after = file_of_out("tokenizer.json");
 	assert_string_equal(before.data, after.data);
