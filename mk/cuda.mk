@@ -75,4 +75,7 @@ $(BUILD)/emulated/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(EMULATED_CXX) -c -o $@ $<
 
+# It switches between the fibers of every emulated thread: see there.
+$(BUILD)/emulated/test/emulation/fibers.o: EMULATED_CXX += -O2 -fno-sanitize=all
+
 -include $(EMULATED_OBJ:.o=.d) $(patsubst %.c,$(BUILD)/cuda/%.d,$(CUDA_SRC))

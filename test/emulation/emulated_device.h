@@ -109,6 +109,8 @@ void __syncthreads(void);
 void __syncwarp(void);
 /* Every lane of the warp gives a value and sees all 32, until its next exchange. */
 const uint32_t *emulated_exchange(const uint32_t *mine, int words);
+/* Every lane gives its six registers of a and b of a product (see m1k_mma) and sees all of it, until its next one. */
+const float (*emulated_product(const uint32_t *mine))[8];
 
 template <typename T>
 static inline T
@@ -221,33 +223,16 @@ emulated_bf16(uint32_t pair, int which)
 	return __uint_as_float(which == 0 ? pair << 16 : pair & 0xffff0000u);
 }
 
-/*
- * mma.m16n8k16: with g = lane / 4 and i = lane % 4, a lane holds a[g + 8 (r % 2)][2 i + 8 (r / 2)] and its right
- * neighbour in register r of a; b[2 i + 8 r][g] and the one below in register r of b; c[g + 8 (r / 2)][2 i + r % 2] in
- * register r of c.
- */
+/* mma.m16n8k16: with g = lane / 4 and i = lane % 4, register r of c has c[g + 8 (r / 2)][2 i + r % 2]. */
 static inline void
 m1k_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 	const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
-	const uint32_t *all = emulated_exchange(mine, 6);
+	const float(*product)[8] = emulated_product(mine);
 	const int lane = threadIdx.x % 32;
 
 	for (int r = 0; r < 4; r++)
-	{
-		const int row = lane / 4 + r / 2 * 8;
-		const int column = lane % 4 * 2 + r % 2;
-		float sum = 0.0f;
-
-		for (int k = 0; k < 16; k++)
-		{
-			const uint32_t left = all[(row % 8 * 4 + k % 8 / 2) * 6 + row / 8 + k / 8 * 2];
-			const uint32_t right = all[(column * 4 + k % 8 / 2) * 6 + 4 + k / 8];
-
-			sum += emulated_bf16(left, k % 2) * emulated_bf16(right, k % 2);
-		}
-		c[r] += sum;
-	}
+		c[r] += product[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
 }
 
 /*
