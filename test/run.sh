@@ -14,15 +14,19 @@
 #   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only
 #               that, each file for at most TAP_SECONDS
 #
-# What the parts need is built first, all at once. A part then is one or several jobs: programs, each with a log of
-# its own that says what passed. Whatever their part, as many jobs run side by side as there are processors, long ones
-# first. A part is told of when its last job has ended, with the seconds that its jobs took together.
+# A part is one or several jobs: programs, each with a log of its own that says what passed. There are two lanes, and in
+# each run as many jobs side by side as there are processors, long ones first. Jobs that start servers mostly wait; what
+# they need is built first. The others compute, and leave the processors to servers when these have something to do; what
+# they need is built beside the first jobs. A part is told of when its last job has ended, with the seconds that its jobs
+# took together.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . scripts/lib.sh
 
 PGXS_TEST=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
 SLOTS=$(nproc)
+LANES=(serve compute)
+NICE=10 # of what computes
 
 # One locale wherever the tests run. A container has none, and servers would take another encoding there.
 unset "${!LC_@}" LANGUAGE
@@ -33,6 +37,10 @@ declare -A PASSED FAILED SKIPPED TOOK LEFT SUMMARY
 
 # Of each job: what it belongs to, and how it is run.
 JOB_PART=() JOB_KIND=() JOB_NAME=() JOB_COMMAND=()
+
+# Of each lane: the jobs to come, in their order, and how many run.
+QUEUE_serve=() QUEUE_compute=()
+declare -A BUSY=([serve]=0 [compute]=0)
 
 # Process ids of what runs, each with the job's number, or with "build".
 declare -A RUNNING=()
@@ -62,7 +70,7 @@ limited() {
 
 # ---- building ----
 
-# What make is asked for, by part.
+# What make is asked for, by part. Those that need the staged installation start servers.
 declare -A NEEDS=(
     [rooms]=""
     [unit]="unit"
@@ -76,37 +84,45 @@ declare -A NEEDS=(
     [tap]="stage"
 )
 
-build() {
-    local status
-    limited 1200 scripts/quietly.sh make --no-print-directory -j "$SLOTS" "$@"
-    RUNNING[$!]=build
-    wait $!
-    status=$?
-    RUNNING=()
-    return $status
+lane_of() {
+    [ "${NEEDS[$1]}" = stage ] && echo serve || echo compute
 }
 
-# build_parts PART...: what does not build fails the parts that need it, and no others; those that can run are BUILT.
-build_parts() {
-    local part targets=()
-    BUILT=()
-    for part in "$@"; do
-        read -ra targets <<< "${targets[*]} ${NEEDS[$part]}"
+# made TARGET...: whether make makes them. Jobs go on meanwhile.
+made() {
+    [ $# -gt 0 ] || return 0
+    limited 1200 nice -n "$NICE" scripts/quietly.sh make --no-print-directory -j "$SLOTS" "$@"
+    RUNNING[$!]=build
+    BUILD_STATUS=
+    while [ -z "$BUILD_STATUS" ]; do
+        start_jobs
+        await
     done
-    if [ ${#targets[@]} = 0 ] || build "${targets[@]}" 2> /dev/null; then
-        BUILT=("$@")
-        return
-    fi
-    for part in "$@"; do
+    return "$BUILD_STATUS"
+}
+
+# prepare LANE PART...: builds what these parts of the lane need, all at once, and queues their jobs. What does not build
+# fails the parts that need it, and no others.
+prepare() {
+    local lane=$1 all targets=()
+    local -n queue=QUEUE_$lane
+    shift
+    for PART in "$@"; do
+        read -ra targets <<< "${targets[*]} ${NEEDS[$PART]}"
+    done
+    made "${targets[@]}" 2> /dev/null
+    all=$?
+    for PART in "$@"; do
         # shellcheck disable=SC2086 # words are targets
-        if [ -z "${NEEDS[$part]}" ] || build ${NEEDS[$part]}; then
-            BUILT+=("$part")
+        if [ $all = 0 ] || made ${NEEDS[$PART]}; then
+            "jobs_of_${PART//-/_}"
         else
-            echo "$part was not built"
-            FAILED[$part]=1
-            finish_part "$part"
+            echo "$PART was not built"
+            FAILED[$PART]=1
+            finish_part "$PART"
         fi
     done
+    mapfile -t queue < <(order "$lane")
 }
 
 # ---- jobs ----
@@ -123,10 +139,12 @@ declare -A EXPECTED=(
 # job LIMIT KIND NAME COMMAND...: a job of PART, which takes at most LIMIT seconds. Its log is NAME.log in build; KIND
 # says how that is read.
 job() {
+    local manners=()
+    [ "$(lane_of "$PART")" = serve ] || manners=(nice -n "$NICE")
     JOB_PART+=("$PART")
     JOB_KIND+=("$2")
     JOB_NAME+=("$3")
-    JOB_COMMAND+=("$(printf '%q ' "$1" "${@:4}")")
+    JOB_COMMAND+=("$(printf '%q ' "$1" "${manners[@]}" "${@:4}")")
     LEFT[$PART]=$((LEFT[$PART] + 1))
 }
 
@@ -297,41 +315,50 @@ finish_part() {
 
 # start_job NUMBER
 start_job() {
-    local command
+    local command lane
     eval "command=(${JOB_COMMAND[$1]})"
+    lane=$(lane_of "${JOB_PART[$1]}")
     limited "${command[@]}" > "$BUILD/${JOB_NAME[$1]}.log" 2>&1
     RUNNING[$!]=$1
     STARTED[$1]=$SECONDS
+    BUSY[$lane]=$((BUSY[$lane] + 1))
 }
 
-# Waits until one of the jobs that run has ended.
-await_job() {
-    local pid status number
+# Starts what there is room for.
+start_jobs() {
+    local lane
+    for lane in "${LANES[@]}"; do
+        local -n jobs_to_come=QUEUE_$lane
+        while [ "${BUSY[$lane]}" -lt "$SLOTS" ] && [ ${#jobs_to_come[@]} -gt 0 ]; do
+            start_job "${jobs_to_come[0]}"
+            jobs_to_come=("${jobs_to_come[@]:1}")
+        done
+    done
+}
+
+# Waits until something that runs has ended.
+await() {
+    local pid status what lane
     wait -n -p pid "${!RUNNING[@]}"
     status=$?
-    number=${RUNNING[$pid]}
+    what=${RUNNING[$pid]}
     unset "RUNNING[$pid]"
-    finish_job "$number" $status $((SECONDS - STARTED[number]))
+    if [ "$what" = build ]; then
+        BUILD_STATUS=$status
+        echo "--- built after $SECONDS s"
+        return
+    fi
+    lane=$(lane_of "${JOB_PART[what]}")
+    BUSY[$lane]=$((BUSY[$lane] - 1))
+    finish_job "$what" $status $((SECONDS - STARTED[what]))
 }
 
-# The numbers of all jobs, long ones first.
+# order LANE: the numbers of its jobs, long ones first.
 order() {
     local number
     for number in "${!JOB_NAME[@]}"; do
-        echo "${EXPECTED[${JOB_NAME[number]}]:-5} $number"
+        [ "$(lane_of "${JOB_PART[number]}")" != "$1" ] || echo "${EXPECTED[${JOB_NAME[number]}]:-5} $number"
     done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
-}
-
-run_jobs() {
-    local number
-    STARTED=()
-    for number in $(order); do
-        [ ${#RUNNING[@]} -lt "$SLOTS" ] || await_job
-        start_job "$number"
-    done
-    while [ ${#RUNNING[@]} -gt 0 ]; do
-        await_job
-    done
 }
 
 [ $# -gt 0 ] || set -- rooms unit unit-san golden schemas regress readme setup isolation tap
@@ -343,14 +370,17 @@ for PART in "$@"; do
     PASSED[$PART]=0 FAILED[$PART]=0 SKIPPED[$PART]=0 TOOK[$PART]=0 LEFT[$PART]=0
 done
 
-echo "=== building"
-build_parts "$@"
-echo "--- built in $SECONDS s"
-echo "=== ${BUILT[*]}"
-for PART in "${BUILT[@]}"; do
-    "jobs_of_${PART//-/_}"
+STARTED=()
+for lane in "${LANES[@]}"; do
+    parts=()
+    for PART in "$@"; do
+        [ "$(lane_of "$PART")" != "$lane" ] || parts+=("$PART")
+    done
+    prepare "$lane" "${parts[@]}"
 done
-run_jobs
+while start_jobs && [ ${#RUNNING[@]} -gt 0 ]; do
+    await
+done
 
 echo
 passed=0 failed=0 skipped=0
