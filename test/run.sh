@@ -127,7 +127,8 @@ prepare() {
 
 # ---- jobs ----
 
-# About how many seconds the long ones take. They begin first, so that no processor is idle at the end.
+# About how many seconds the long ones take, as build/durations tells. They begin first, so that no processor is idle at
+# the end.
 declare -A EXPECTED=(
     [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_prefix]=60 [san/unit/test_cuda_sample]=60
     [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
@@ -296,6 +297,7 @@ finish_job() {
     if [ "$2" != 0 ] || [ "$failed" != 0 ]; then
         "show_$kind" "$log"
     fi
+    echo "$3 $name" >> "$BUILD/durations"
     PASSED[$part]=$((PASSED[$part] + passed))
     FAILED[$part]=$((FAILED[$part] + failed))
     SKIPPED[$part]=$((SKIPPED[$part] + skipped))
@@ -371,6 +373,8 @@ for PART in "$@"; do
 done
 
 STARTED=()
+mkdir -p "$BUILD"
+: > "$BUILD/durations"
 for lane in "${LANES[@]}"; do
     parts=()
     for PART in "$@"; do
