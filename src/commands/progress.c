@@ -94,6 +94,8 @@ m1_catch_interrupts(void)
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	/* a limit on the size of files is told as an error, as a full disk is */
+	signal(SIGXFSZ, SIG_IGN);
 }
 
 bool

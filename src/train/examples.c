@@ -462,10 +462,12 @@ make_room(m1_examples *e, size_t tokens)
 	{
 		const size_t cap = 2 * (used + tokens);
 		int32_t *ids = realloc(e->ids, cap * sizeof *ids);
-		float *weights = ids != NULL ? realloc(e->weights, cap * sizeof *weights) : NULL;
+		float *weights;
 
-		e->ids = ids != NULL ? ids : e->ids;
-		if (weights == NULL)
+		if (ids == NULL)
+			return false;
+		e->ids = ids;
+		if ((weights = realloc(e->weights, cap * sizeof *weights)) == NULL)
 			return false;
 		e->weights = weights;
 		e->cap_tokens = cap;

@@ -5,6 +5,7 @@ when something is wrong.
 training.py ENGINE: prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
 """
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ def report(ok, name, why=""):
     print(("ok " if ok else "not ok ") + name + (": " + str(why) if why and not ok else ""), flush=True)
 
 
-def engine(*arguments):
-    return subprocess.run([ENGINE, *map(str, arguments)], capture_output=True, text=True)
+def engine(*arguments, **more):
+    return subprocess.run([ENGINE, *map(str, arguments)], capture_output=True, text=True, **more)
 
 
 def files(folder):
@@ -102,6 +103,14 @@ class Cases:
         a, b = files(self.folder / "whole"), files(self.folder / "killed")
         report(all(a[name] == b[name] for name in names), "to the same bits")
 
+    def full_disk(self):
+        before = files(self.folder / "whole")
+        done = engine(*self.train("whole", "--steps", 204, "--save-every", 2, "--seed", 7, "--resume"),
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)))
+        report(done.returncode == 1 and done.stderr.count("no room for") == 2 and len(done.stdout.splitlines()) == 4,
+               "a full disk is told, and the training tries again", done.stderr)
+        report(files(self.folder / "whole") == before, "the checkpoint before stays")
+
     def knows_the_world_of_nano(self):
         """make nano takes hours; here, that its data can be learnt from and is the same again."""
         made = []
@@ -142,7 +151,7 @@ class Cases:
 def main():
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
-        for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits,
+        for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits, cases.full_disk,
                      cases.knows_the_world_of_nano, cases.says_what_is_wrong):
             case()
     print("done")
