@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "model/source.h"
 #include "train/batches.h"
@@ -14,6 +15,7 @@
 typedef struct fit
 {
 	const m1_fit_options *o;
+	int lock; /* of the folder; -1: none */
 	m1_config config;
 	m1_model *model;
 	m1_trainer *trainer;
@@ -268,7 +270,9 @@ open_all(fit *f, m1_error *err)
 		return status;
 	if (o->resume && !m1_training_exists(o->out))
 		return m1_fail(err, M1_E_NOT_FOUND, "there is no training to go on with in \"%.150s\"", o->out);
-	if (!o->resume && (status = m1_fit_folder_make(o, err)) != M1_OK)
+	if ((!o->resume && (status = m1_fit_folder_make(o, err)) != M1_OK) ||
+		(status = m1_fit_folder_lock(o, &f->lock, err)) != M1_OK ||
+		(!o->resume && (status = m1_fit_folder_fill(o, err)) != M1_OK))
 		return status;
 	if ((status = read_examples(f, err)) != M1_OK || (status = plan_steps(f, err)) != M1_OK)
 		return status;
@@ -486,7 +490,7 @@ run(fit *f, m1_error *err)
 m1_status
 m1_fit(const m1_fit_options *options, m1_error *err)
 {
-	fit f = {.o = options};
+	fit f = {.o = options, .lock = -1};
 	m1_status status = run(&f, err);
 
 	m1_trainer_close(f.trainer);
@@ -494,5 +498,7 @@ m1_fit(const m1_fit_options *options, m1_error *err)
 	m1_batches_free(f.batches);
 	m1_examples_free(&f.examples);
 	free(f.sequences);
+	if (f.lock >= 0)
+		close(f.lock);
 	return status;
 }

@@ -1,10 +1,13 @@
 /* fit_folder.c - see fit_folder.h. */
-#define _GNU_SOURCE /* mkdir */
+#define _GNU_SOURCE /* mkdir, O_DIRECTORY, dirfd */
 #include "train/fit_folder.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,8 +82,8 @@ copy_config(const char *path, const char *to, m1_error *err)
 }
 
 /* A folder that already has a model is left alone, unless it is to be replaced. */
-static m1_status
-make_folder(const m1_fit_options *o, m1_error *err)
+m1_status
+m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
 {
 	if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
 		return m1_fail(err, M1_E_IO, "could not make \"%.150s\": %s", o->out, strerror(errno));
@@ -102,9 +105,8 @@ m1_fit_folder_forget(const m1_fit_options *o)
 		unlink(path);
 }
 
-/* The files beside the weights. Of a model that is trained again, they are those it had. */
-static m1_status
-copy_small_files(const m1_fit_options *o, m1_error *err)
+m1_status
+m1_fit_folder_fill(const m1_fit_options *o, m1_error *err)
 {
 	m1_status status;
 
@@ -125,12 +127,44 @@ copy_small_files(const m1_fit_options *o, m1_error *err)
 	return copy_tokenizer(o->model, o->out, err);
 }
 
-m1_status
-m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
+/* Whether it is a checkpoint under its temporary name. */
+static bool
+is_unfinished(const char *name)
 {
-	m1_status status = make_folder(o, err);
+	const size_t len = strlen(name);
 
-	return status == M1_OK ? copy_small_files(o, err) : status;
+	return len > 4 && strcmp(name + len - 4, ".tmp") == 0 &&
+		   (strncmp(name, M1_MODEL_FILE ".", sizeof M1_MODEL_FILE) == 0 ||
+			strncmp(name, M1_TRAINING_FILE ".", sizeof M1_TRAINING_FILE) == 0);
+}
+
+static void
+remove_unfinished(const char *dir)
+{
+	DIR *folder = opendir(dir);
+	const struct dirent *entry;
+
+	while (folder != NULL && (entry = readdir(folder)) != NULL)
+		if (is_unfinished(entry->d_name))
+			unlinkat(dirfd(folder), entry->d_name, 0);
+	if (folder != NULL)
+		closedir(folder);
+}
+
+m1_status
+m1_fit_folder_lock(const m1_fit_options *o, int *fd, m1_error *err)
+{
+	if ((*fd = open(o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return m1_fail(err, M1_E_IO, "could not open \"%.150s\": %s", o->out, strerror(errno));
+	/* a file system that knows no locks has none to wait for */
+	if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+	{
+		close(*fd);
+		*fd = -1;
+		return m1_fail(err, M1_E_UNAVAILABLE, "another training is at work in \"%.150s\"", o->out);
+	}
+	remove_unfinished(o->out);
+	return M1_OK;
 }
 
 m1_status

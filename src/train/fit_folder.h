@@ -7,8 +7,15 @@
 
 #include "train/fit.h"
 
-/* Makes the folder, unless it has a model that is not to be replaced, with config.json and the tokenizer's files. */
+/* Makes the folder; it may be there, but for a model that is not to be replaced. */
 m1_status m1_fit_folder_make(const m1_fit_options *o, m1_error *err);
+/* config.json and the tokenizer's files. Of a model that is trained again, they are those it had. */
+m1_status m1_fit_folder_fill(const m1_fit_options *o, m1_error *err);
+/*
+ * Keeps other trainings out of the folder until *fd is closed, and removes what one that was killed has not finished.
+ * M1_E_UNAVAILABLE when one is there; *fd is -1 then.
+ */
+m1_status m1_fit_folder_lock(const m1_fit_options *o, int *fd, m1_error *err);
 /* Writes fresh weights. */
 m1_status m1_fit_folder_initialise(const m1_fit_options *o, const m1_config *config, m1_error *err);
 /* Removes what a training that is begun anew would take for its own. */

@@ -97,11 +97,13 @@ class Cases:
             killed.stdout.readline()
         killed.kill()
         killed.communicate()
+        (self.folder / "killed" / "training.safetensors.12.tmp").write_text("as if it was writing")
         rest = engine(*self.train("killed", *options, "--resume"))
         report(whole.returncode == 0 and rest.returncode == 0, "a killed training goes on", rest.stderr)
         names = ["model.safetensors", "training.safetensors"]
         a, b = files(self.folder / "whole"), files(self.folder / "killed")
         report(all(a[name] == b[name] for name in names), "to the same bits")
+        report(a.keys() == b.keys(), "what it had not finished is removed", b.keys())
 
     def full_disk(self):
         before = files(self.folder / "whole")

@@ -2,14 +2,16 @@
  * test_fit.c - trainings from files, of a model small enough for a step to take milliseconds: they go on to the same
  * bits, and whatever goes wrong leaves what was there before.
  */
-#define _GNU_SOURCE /* setrlimit, mkdir */
+#define _GNU_SOURCE /* setrlimit, mkdir, flock */
 #include "testing.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -415,6 +417,23 @@ test_no_numbers(void **state)
 }
 
 static void
+test_two_at_once(void **state)
+{
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/all", &w);
+	m1_error err;
+	const int fd = open(o.out, O_RDONLY | O_DIRECTORY);
+
+	(void) state;
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	o.resume = true;
+	assert_refused(&o, M1_E_UNAVAILABLE, "another training is at work in");
+	assert_int_equal(close(fd), 0);
+	assert_ok(m1_fit(&o, &err));
+}
+
+static void
 test_damaged(void **state)
 {
 	watched w;
@@ -479,9 +498,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_learns),	   cmocka_unit_test(test_goes_on),	 cmocka_unit_test(test_interrupted_at_once),
-		cmocka_unit_test(test_of_a_model), cmocka_unit_test(test_refused),	 cmocka_unit_test(test_no_numbers),
-		cmocka_unit_test(test_damaged),	   cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_learns),		cmocka_unit_test(test_goes_on), cmocka_unit_test(test_interrupted_at_once),
+		cmocka_unit_test(test_of_a_model),	cmocka_unit_test(test_refused), cmocka_unit_test(test_no_numbers),
+		cmocka_unit_test(test_two_at_once), cmocka_unit_test(test_damaged), cmocka_unit_test(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, write_inputs, NULL);
