@@ -126,6 +126,18 @@ encode_message(const M1Request *request, m1_buf *out)
 	}
 }
 
+/* Bytes of what it is made of, for a look before they are copied. */
+static Size
+least_length(const M1Request *request)
+{
+	const m1w_generate *g = request->message.generate;
+
+	if (request->type == M1W_GENERATE)
+		return g->prompt.len + g->system.len + g->messages.len + g->tools.len + g->constraint_text.len +
+			g->ids.len * sizeof(int32);
+	return request->type == M1W_TOKENIZE ? request->message.text->text.len : 0;
+}
+
 /* The payload, palloc'd: nothing that malloc made may be around when an error is raised. */
 static char *
 encode(const M1Request *request, Size *len)
@@ -396,8 +408,10 @@ m1pg_exchange_try_open(const M1Request *request, m1_error *error)
 	take_over_complete();
 	x = palloc0(sizeof *x);
 	x->type = request->type;
-	x->unsent = encode(request, &x->unsent_len);
-	if (!fits_a_frame(x->unsent_len, error) || !admit(x, request, error) || !connect_queues(x, error))
+	if (fits_a_frame(least_length(request), error))
+		x->unsent = encode(request, &x->unsent_len);
+	if (x->unsent == NULL || !fits_a_frame(x->unsent_len, error) ||
+		!admit(x, request, error) || !connect_queues(x, error))
 	{
 		free_exchange(x);
 		return NULL;

@@ -59,8 +59,24 @@ static const struct
 	{UUIDOID, "string", ", \"format\": \"uuid\""},
 };
 
+/* What the engine takes, and a little more: what is longer is given up before it fills the memory. */
+#define MOST_BYTES (4 * 1024 * 1024)
+
 static void append_type(StringInfo s, Oid type, int32 typmod, bool nullable);
 static void append_row(StringInfo s, TupleDesc tupdesc, bool nullable);
+
+/* Rows of rows of rows: a few types with many columns have any number of them in all. */
+static void
+check_length(const StringInfo s)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (s->len > MOST_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: the type has too many columns"),
+				 errdetail("With the columns of their types, their schema has more than %d bytes.", MOST_BYTES),
+				 errhint("Ask for fewer of them at a time.")));
+}
 
 /* ---- enums ---- */
 
@@ -213,8 +229,7 @@ append_type(StringInfo s, Oid type, int32 typmod, bool nullable)
 	Oid			base;
 	Oid			element;
 
-	/* rows of rows of rows: a few types with many columns may have any number of them in all */
-	CHECK_FOR_INTERRUPTS();
+	check_length(s);
 	check_stack_depth();
 	nullable = nullable && !domain_refuses_null(type);
 	base = getBaseTypeAndTypmod(type, &typmod);
@@ -299,7 +314,6 @@ m1pg_names_of_row(TupleDesc tupdesc)
 {
 	StringInfoData s;
 
-	CHECK_FOR_INTERRUPTS();
 	check_stack_depth();
 	initStringInfo(&s);
 	for (int i = 0; i < tupdesc->natts; i++)
@@ -314,6 +328,7 @@ m1pg_names_of_row(TupleDesc tupdesc)
 		appendStringInfoString(&s, NameStr(att->attname));
 		if ((nested = row_of_type(att->atttypid)) != NULL)
 			appendStringInfo(&s, " (%s)", m1pg_names_of_row(nested));
+		check_length(&s);
 	}
 	return s.data;
 }
