@@ -135,7 +135,8 @@ declare -A EXPECTED=(
     [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
     [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [readme]=20
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
-    [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20)
+    [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
+    [tap/050_hostile]=40 [tap/051_kills]=20)
 
 # job LIMIT KIND NAME COMMAND...: a job of PART, which takes at most LIMIT seconds. Its log is NAME.log in build; KIND
 # says how that is read.
