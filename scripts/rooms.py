@@ -37,6 +37,8 @@ COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
 WORDS = [
     (re.compile(r'"[^"]*minimax_m1\.[a-z]'), ("pg",),
      "only src/pg names SQL settings: hints name them by key, as {max_context}"),
+    (re.compile(r'm1_error_hint\([^"]*"[^"]*(?<![{a-z_])[a-z]+_[a-z_]+(?![}a-z_])'), ("pg",),
+     "a hint names a setting by its key in braces, as {max_context}"),
     (re.compile(r"->ops\b"), ("backend", "model", "train"),
      "only src/model, src/train and src/backend know the backend's table of operations"),
 ]

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "blocks/blocks.h"
+#include "commands/options.h"
 #include "model/forward.h"
 
 #define PERIOD ((size_t) 16 << 20) /* bytes of random weights, which are repeated */
@@ -23,6 +24,7 @@ slice_must(slice *s, m1_status status)
 {
 	if (status == M1_OK)
 		return;
+	m1_error_spell_settings(&s->err, m1_cli_spell_setting);
 	fprintf(stderr, "bench: %s\nDETAIL: %s\nHINT: %s\n", s->err.message, s->err.detail, s->err.hint);
 	exit(1);
 }

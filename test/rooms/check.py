@@ -22,6 +22,8 @@ PLANTS = [
      "includes go in a circle"),
     ("a function of 101 lines", {"src/base/buf.c": LONG_FUNCTION}, "a function of 101 lines"),
     ("a line of 121 columns", {"kernels/m1k.h": "// " + "x" * 118 + "\n"}, "a line of 121 columns"),
+    ("a setting without braces in a hint", {"src/base/buf.c": '\tm1_error_hint(err, "Raise max_context.");\n'},
+     "by its key in braces"),
     ("an unknown room", {"src/attic/trunk.c": "int trunk;\n"}, '"src/attic" is no room'),
 ]
 

@@ -119,7 +119,7 @@ reserve_pools(m1b_cpu *c, m1_error *err)
 		m1_fail(err, M1_E_NO_MEMORY, "could not reserve address space for %d sequences", g->max_states);
 		m1_error_detail(err, "%zu bytes of state each and %zu KV pages of %zu bytes.", c->pages.state_bytes, pages,
 						page_bytes);
-		m1_error_hint(err, "Lower max_requests, max_context or kv_cache_size.");
+		m1_error_hint(err, "Lower {max_requests}, {max_context} or {kv_cache_size}.");
 		return M1_E_NO_MEMORY;
 	}
 	return M1_OK;

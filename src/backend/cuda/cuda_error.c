@@ -34,7 +34,7 @@ m1b_cuda_error(cudaError_t error, const char *doing, m1_error *err)
 	m1_fail(err, code, "CUDA failed while %s", doing);
 	m1_error_detail(err, "%s: %s.", cudaGetErrorName(error), cudaGetErrorString(error));
 	if (code == M1_E_NO_MEMORY)
-		m1_error_hint(err, "Lower max_context or max_requests, or see what else uses the device.");
+		m1_error_hint(err, "Lower {max_context} or {max_requests}, or see what else uses the device.");
 	return code;
 }
 

@@ -45,7 +45,7 @@ does_not_fit(const m1b_geometry *g, const m1b_cuda_plan *plan, m1_error *err)
 					"%d snapshots and %d choices being scored, %zu for each page of %d tokens.",
 					plan->available, plan->weights, plan->activations, plan->work, plan->states, g->max_states,
 					plan->snapshots, plan->own_places, plan->page_bytes, M1B_PAGE_TOKENS);
-	m1_error_hint(err, "Lower max_requests, max_context or prefix_cache_size, or use smaller weights.");
+	m1_error_hint(err, "Lower {max_requests}, {max_context} or {prefix_cache_size}, or use smaller weights.");
 	return M1_E_NO_MEMORY;
 }
 
