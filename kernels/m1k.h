@@ -268,12 +268,13 @@ typedef struct m1k_found
 	unsigned long long target;
 	m1k_tally before;	/* what comes before the tokens of that place */
 	unsigned likeliest; /* of all tokens */
+	unsigned broken;	/* 1: some logit is not a finite number */
 } m1k_found;
 
 typedef struct m1k_pick
 {
 	int id;
-	float probability;
+	float probability; /* NaN when the row is broken */
 } m1k_pick;
 
 typedef struct m1k_sample

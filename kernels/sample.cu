@@ -48,6 +48,12 @@ value_of(unsigned rank)
 	return __uint_as_float(rank >> 31 ? rank & 0x7fffffffu : ~rank);
 }
 
+__device__ __forceinline__ unsigned
+is_broken(float x)
+{
+	return (__float_as_uint(x) & 0x7f800000u) == 0x7f800000u;
+}
+
 /* As in model/sampler.c: 1 for the largest value, whatever it is; none for NaN. */
 __device__ __forceinline__ float
 weight_of(float x, float max, float temperature)
@@ -99,6 +105,7 @@ find_best(m1k_sample p)
 	const m1k_draw draw = p.draws[blockIdx.y];
 	unsigned long long best = 0;
 	unsigned likeliest = 0;
+	unsigned broken = 0;
 
 	for (int id = blockIdx.x * CHUNK + threadIdx.x; id < chunk_end(p); id += THREADS)
 	{
@@ -107,15 +114,19 @@ find_best(m1k_sample p)
 		const unsigned long long candidate = static_cast<unsigned long long>(rank) << 32 | (0xffffffffu - id);
 
 		likeliest = rank > likeliest ? rank : likeliest;
+		broken |= is_broken(draw.logits[id]);
 		if (candidate > best && may_come(p, draw, id))
 			best = candidate;
 	}
 	best = warp_max(best);
 	likeliest = warp_max(likeliest);
+	broken = warp_max(broken);
 	if (threadIdx.x % M1K_WARP == 0)
 	{
 		atomicMax(&p.found[blockIdx.y].best, best);
 		atomicMax(&p.found[blockIdx.y].likeliest, likeliest);
+		if (broken != 0)
+			atomicMax(&p.found[blockIdx.y].broken, broken);
 	}
 }
 
@@ -323,7 +334,8 @@ write_picks(m1k_sample p)
 			id = static_cast<int>(0xffffffffu - static_cast<unsigned>(found.best));
 		p.picks[i].id = id;
 		p.picks[i].probability =
-			found.all == 0
+			found.broken != 0 ? NAN
+			: found.all == 0
 				? 0.0f
 				: static_cast<float>(static_cast<double>(weight_of(draw.logits[id], value_of(found.likeliest), 1.0f)) *
 									 static_cast<double>(1ull << WEIGHT_BITS) / static_cast<double>(found.all));

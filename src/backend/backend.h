@@ -317,7 +317,8 @@ typedef struct m1b_draw
 typedef struct m1b_pick
 {
 	int32_t id;
-	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary */
+	float probability; /* of id in the model's own distribution, at temperature 1 over the whole vocabulary; NaN where
+						  the logits are not all finite numbers, and id means nothing */
 } m1b_pick;
 
 /* Chooses the next tokens where the logits are. */

@@ -1,6 +1,7 @@
 /* step.c - see step.h. */
 #include "engine/step.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,6 +231,13 @@ draw_number(const m1_request *r)
 	return (uint64_t) r->completion_tokens;
 }
 
+static void
+note_pick(m1_result *result, m1b_pick pick)
+{
+	result->token = pick;
+	result->broken = isnan(pick.probability);
+}
+
 /* M1_E_UNSUPPORTED when the device does not choose. */
 static m1_status
 sample_on_device(m1_step *s, m1_error *err)
@@ -250,7 +258,7 @@ sample_on_device(m1_step *s, m1_error *err)
 		return M1_OK;
 	if ((status = m1_forward_sample(s->model, s->draws, n, s->picks, err)) == M1_OK)
 		while (--n >= 0)
-			s->results[s->draws[n].row].token = s->picks[n];
+			note_pick(&s->results[s->draws[n].row], s->picks[n]);
 	return status;
 }
 
@@ -260,7 +268,7 @@ sample_on_host(m1_step *s, m1_result *result, const float *logits)
 	const m1_request *r = result->request;
 
 	if (is_sampled(result))
-		result->token = m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits);
+		note_pick(result, m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits));
 }
 
 /* For their own sake, or to wait for a mask. */
@@ -285,7 +293,8 @@ read_logits(m1_step *s, bool all, m1_error *err)
 		if (wanted)
 			status = m1_forward_logits(s->model, i, run, logits_at(s, i), err);
 		for (int k = i; wanted && status == M1_OK && k < i + run; k++)
-			s->results[k].broken = !m1_logits_are_finite(logits_at(s, k), s->model->config.vocab_size);
+			if (wants_logits(&s->results[k]))
+				s->results[k].broken = !m1_logits_are_finite(logits_at(s, k), s->model->config.vocab_size);
 	}
 	return status;
 }

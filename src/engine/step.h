@@ -43,7 +43,7 @@ typedef struct m1_result
 	m1_request *request;
 	const float *logits; /* [vocab], until the next step; NULL for a request that is given a token */
 	m1b_pick token;		 /* unless it waits for its mask, whose error comes before it */
-	bool broken;		 /* its logits were read here, and are not all numbers */
+	bool broken;		 /* its logits are not all finite numbers */
 } m1_result;
 
 int m1_step_results(const m1_step *s);

@@ -235,6 +235,8 @@ m1_sampler_pick(m1_sampler *s, const m1_sampling *p, uint64_t number, const uint
 
 	if (p->temperature > 0.0f)
 		id = sample_token(s, p, number, allowed, logits, id);
+	if (!m1_logits_are_finite(logits, s->vocab))
+		return (m1b_pick){.id = id, .probability = NAN};
 	return (m1b_pick){.id = id, .probability = probability_of(s, logits, id)};
 }
 

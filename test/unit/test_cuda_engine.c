@@ -236,6 +236,43 @@ test_scores_without_a_prefix_cache(void **state)
 
 #ifdef M1K_EMULATED
 
+/* As a broken weight would: one logit of the first row, in the first two steps. The memory is the host's here. */
+static m1_status
+break_first_row(m1b_backend *b, const m1b_sample *p, m1_error *err)
+{
+	static const float broken[] = {NAN, -INFINITY};
+	float *row = (float *) p->logits + (size_t) p->draws[0].row * TINY_VOCAB;
+	float read;
+	m1_status status = real->read(b, row, 1, &read, err); /* waits for what writes them */
+
+	if (rows_sampled < 2)
+		row[TINY_VOCAB / 2] = broken[rows_sampled++];
+	return status == M1_OK ? real->sample(b, p, err) : status;
+}
+
+/* What is chosen on the device is refused there, too, when its logits mean nothing; what is beside it is not. */
+static void
+test_logits_that_are_not_finite(void **state)
+{
+	m1_engine *e = open_counted(TINY, 1);
+	int failed = 0;
+
+	(void) state;
+	hooked.sample = break_first_row;
+	submit_ids(e);
+	run_all(e);
+	for (uint64_t id = 1; id <= REPLIES; id++)
+	{
+		failed += outcomes[id].failed;
+		if (outcomes[id].failed)
+			assert_int_equal(outcomes[id].error.code, M1_E_CORRUPT);
+		else
+			assert_int_equal(outcomes[id].ids.len, REPLY_TOKENS * sizeof(int32_t));
+	}
+	assert_int_equal(failed, 2);
+	m1_engine_close(e);
+}
+
 #define KB ((size_t) 1 << 10)
 
 /*
@@ -324,6 +361,7 @@ main(void)
 		cmocka_unit_test(test_masks_and_scores),
 		cmocka_unit_test(test_scores_without_a_prefix_cache),
 #ifdef M1K_EMULATED
+		cmocka_unit_test(test_logits_that_are_not_finite),
 		cmocka_unit_test(test_scoring_waits_for_a_place),
 #endif
 		cmocka_unit_test(test_loop_guard),
