@@ -21,6 +21,7 @@ const char m1_pretokenizer_gpt2[] =
 #define JIT_STACK_START ((size_t) 32 << 10)
 #define JIT_STACK_MOST ((size_t) 16 << 20)
 #define FIRST_STEPS 1000 /* of a match: a word takes some ten */
+#define FIRST_WINDOW 512 /* bytes that a match may look at */
 #define STEPS_OF_A_BYTE 16
 #define STEPS_OF_ANY_TEXT 100000
 
@@ -80,7 +81,7 @@ m1_pretokenizer_create(const char *pattern, m1_pretokenizer **out, m1_error *err
 		return M1_E_UNSUPPORTED;
 	}
 	/* Without JIT (a hardened kernel may forbid it) matching is slower, not different. */
-	pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
+	pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
 	*out = p;
 	return M1_OK;
 }
@@ -104,7 +105,9 @@ m1_pretokenizer_pattern(const m1_pretokenizer *p)
 /*
  * What one call of m1_pretokenize needs; an open pre-tokenizer is shared. A match takes about one of PCRE2's steps for
  * each of its bytes, but a pattern that backtracks may take exponentially many. So a match begins with few steps, and
- * is given more as long as there are some left of those that the text as a whole may have.
+ * is given more as long as there are some left of those that the text as a whole may have. PCRE2 does not count what it
+ * reads in one run, and "a+c|." would read all of a text of a's again for each of them: so a match begins with a window
+ * on the text, too, and each byte of a wider one is a step.
  */
 typedef struct matcher
 {
@@ -149,26 +152,60 @@ enlarge_stack(matcher *m)
 		m->options |= PCRE2_NO_JIT;
 }
 
+static bool
+spend(matcher *m, size_t steps)
+{
+	if (steps > m->steps_left || steps > UINT32_MAX / 4)
+		return false;
+	m->steps_left -= steps;
+	return true;
+}
+
+/* The end of a window: where a character begins. */
+static size_t
+window_end(m1_slice text, size_t at, size_t window)
+{
+	size_t end = at + window;
+
+	if (window >= text.len - at)
+		return text.len;
+	while (((unsigned char) text.data[end] & 0xC0) == 0x80)
+		end--;
+	return end;
+}
+
+/* Whether a match that saw the text up to `end` only might have come out otherwise if it had seen more. */
+static bool
+saw_too_little(const matcher *m, int n, size_t end)
+{
+	return n == PCRE2_ERROR_PARTIAL || n == PCRE2_ERROR_NOMATCH ||
+		   (n >= 0 && pcre2_get_ovector_pointer(m->data)[1] == end);
+}
+
 static int
 match_at(const m1_pretokenizer *p, matcher *m, m1_slice text, size_t at)
 {
-	uint32_t steps = FIRST_STEPS;
+	size_t steps = FIRST_STEPS;
+	size_t window = FIRST_WINDOW;
 
 	for (;;)
 	{
+		const size_t end = window_end(text, at, window);
+		const uint32_t partial = end < text.len ? PCRE2_PARTIAL_HARD : 0;
 		int n;
 
-		pcre2_set_match_limit(m->context, steps);
-		n = pcre2_match(p->code, (PCRE2_SPTR) text.data, text.len, at, m->options, m->data, m->context);
+		pcre2_set_match_limit(m->context, (uint32_t) steps);
+		n = pcre2_match(p->code, (PCRE2_SPTR) text.data, end, at, m->options | partial, m->data, m->context);
 		if (n == PCRE2_ERROR_JIT_STACKLIMIT)
 			enlarge_stack(m);
-		else if (n == PCRE2_ERROR_MATCHLIMIT && steps <= m->steps_left && steps < UINT32_MAX / 4)
-		{
-			m->steps_left -= steps;
+		else if (n == PCRE2_ERROR_MATCHLIMIT && spend(m, steps))
 			steps *= 4;
-		}
-		else
+		else if (partial == 0 || !saw_too_little(m, n, end))
 			return n;
+		else if (spend(m, window))
+			window *= 4;
+		else
+			return PCRE2_ERROR_MATCHLIMIT;
 	}
 }
 
@@ -179,7 +216,7 @@ give_up(int n, m1_slice text, size_t at, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "the pre-tokenizer gave up on a text of %zu bytes (PCRE2 error %d)",
 					   text.len, n);
 	m1_fail(err, M1_E_UNSUPPORTED, "the pre-tokenizer's pattern takes too long on a text of %zu bytes", text.len);
-	m1_error_detail(err, "From byte %zu on, it tries more than %d ways for each byte.", at, STEPS_OF_A_BYTE);
+	m1_error_detail(err, "From byte %zu on, it takes more than %d steps for each byte.", at, STEPS_OF_A_BYTE);
 	return M1_E_UNSUPPORTED;
 }
 

@@ -308,6 +308,64 @@ test_patterns_are_bounded(void **state)
 	free(text);
 }
 
+/* PCRE2 does not count what it reads in one run: a pattern that reads the rest of the text for each piece is refused. */
+static void
+test_patterns_that_read_ahead(void **state)
+{
+	static const char *const reading[] = {"a+c|.", "a*+c|.", "[^b]+b|.", "a+$x|.", "(?=a+c)a|.", ".+b|."};
+	char *text = malloc(1 << 20);
+
+	(void) state;
+	assert_non_null(text);
+	memset(text, 'a', 1 << 20);
+	for (size_t i = 0; i < sizeof reading / sizeof *reading; i++)
+	{
+		m1_pretokenizer *p = pattern(reading[i]);
+		int n = 0;
+		m1_error err;
+
+		assert_int_equal(pieces(p, (m1_slice){text, 600}), 600);
+		assert_int_equal(m1_pretokenize(p, (m1_slice){text, 1 << 20}, count_piece, &n, &err), M1_E_UNSUPPORTED);
+		assert_non_null(strstr(err.message, "takes too long"));
+		m1_pretokenizer_free(p);
+	}
+	free(text);
+}
+
+/* However long a run is, and wherever it meets what PCRE2 looks at at first: its pieces are those of a short one. */
+static void
+test_runs_of_any_length(void **state)
+{
+	static const struct
+	{
+		const char *before, *unit, *behind;
+		int pieces;
+	} cases[] = {{"", " ", "x", 2},		  {"", "x", " y", 2}, {"x", "\n", "\n", 2}, {"", "\xe4\xbd\xa0", "1", 2},
+				 {"", "a", "'s", 2},	  {"x", "!", "", 2},  {"", " ", "", 1},		{"x ", " ", "\n", 2},
+				 {"'", "\xc3\xa4", "", 2}};
+	m1_pretokenizer *p = pattern(m1_pretokenizer_gpt2);
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (int n = 1; n < 9000; n += n < 4 || (n > 500 && n < 520) || (n > 2040 && n < 2060) ? 1 : 97)
+		{
+			m1_buf text = {0};
+			int got;
+
+			m1_buf_puts(&text, cases[i].before);
+			for (int k = 0; k < n; k++)
+				m1_buf_puts(&text, cases[i].unit);
+			m1_buf_puts(&text, cases[i].behind);
+			got = pieces(p, (m1_slice){text.data, text.len});
+			/* one blank belongs to the word behind it */
+			if (got != cases[i].pieces - (n == 1 && cases[i].unit[0] == ' ' && cases[i].behind[0] == 'x'))
+				fail_msg("%d pieces of \"%s\" %d times \"%s\" \"%s\"", got, cases[i].before, n, cases[i].unit,
+						 cases[i].behind);
+			m1_buf_free(&text);
+		}
+	m1_pretokenizer_free(p);
+}
+
 static void
 test_invalid_input(void **state)
 {
@@ -649,6 +707,8 @@ main(void)
 		cmocka_unit_test(test_user_text_is_never_control),
 		cmocka_unit_test(test_long_runs_are_not_quadratic),
 		cmocka_unit_test(test_patterns_are_bounded),
+		cmocka_unit_test(test_patterns_that_read_ahead),
+		cmocka_unit_test(test_runs_of_any_length),
 		cmocka_unit_test(test_invalid_input),
 		cmocka_unit_test(test_malformed_files),
 		cmocka_unit_test(test_one_id_for_two_tokens),
