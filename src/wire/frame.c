@@ -36,6 +36,8 @@ m1w_frame_peek(const void *in, size_t len, m1w_header *header, bool *complete, m
 		m1_error_hint(err, "Install the engine and the extension from the same build.");
 		return M1_E_CORRUPT;
 	}
+	if (header->reserved != 0)
+		return m1_fail(err, M1_E_CORRUPT, "frame of type %u says what this version does not know", header->type);
 	if (header->length > M1W_MAX_PAYLOAD)
 		return m1_fail(err, M1_E_CORRUPT, "frame of type %u is too long: %u bytes, at most %u", header->type,
 					   header->length, M1W_MAX_PAYLOAD);

@@ -219,6 +219,9 @@ test_frames(void **state)
 	h.length = M1W_MAX_PAYLOAD + 1;
 	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
 	h.length = 0;
+	h.reserved = 1;
+	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
+	h.reserved = 0;
 	h.version = M1W_VERSION + 1;
 	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
 	h.version = M1W_VERSION;
