@@ -67,9 +67,11 @@ $(BUILD)/obj/%.o: %.c
 UNIT_SRC  := $(wildcard test/unit/test_*.c)
 UNIT_OBJ  := $(UNIT_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN  := $(UNIT_SRC:test/unit/%.c=$(BUILD)/unit/%)
-UNIT_CFLAGS := -Itest/unit -DTEST_BUILD='"$(BUILD)"'
+UNIT_CFLAGS := -Itest/unit -Itest/judges -DTEST_BUILD='"$(BUILD)"'
+JUDGE_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard test/judges/*.c))
 
-$(UNIT_OBJ): ENGINE_CFLAGS += $(UNIT_CFLAGS)
+$(UNIT_OBJ) $(JUDGE_OBJ): ENGINE_CFLAGS += $(UNIT_CFLAGS)
+$(BUILD)/unit/test_constraint: $(JUDGE_OBJ)
 
 $(UNIT_BIN): $(BUILD)/unit/%: $(BUILD)/obj/test/unit/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
@@ -91,4 +93,4 @@ $(CUDA_TESTS:%=$(BUILD)/unit/%): $(EMULATED_OBJ)
 
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;
--include $(ENGINE_OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(SCHEMA_ANSWERS).d
+-include $(ENGINE_OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(JUDGE_OBJ:.o=.d) $(SCHEMA_ANSWERS).d

@@ -19,6 +19,7 @@ typedef struct frame
 	int32_t parent;
 	int32_t shortest; /* bytes to the very end */
 	int32_t nesting;  /* rules that nest, on the way down */
+	int32_t shape;	  /* the stack with the first node of its chain for each node that has one */
 } frame;
 
 /* Numbers by hash: open addressing, at most half full. */
@@ -111,9 +112,9 @@ hash_frame(const m1_automaton *a, int32_t i)
 	return mix(mix(1, (uint32_t) a->stacks[i].node), (uint32_t) a->stacks[i].parent);
 }
 
-/* The stack that has node above parent; -1 when memory ran out. */
+/* The stack that has node above parent, as it is found or added; its shape is set by push_frame. */
 static int32_t
-push_frame(m1_automaton *a, int32_t node, int32_t parent, bool nests)
+find_frame(m1_automaton *a, int32_t node, int32_t parent, bool nests)
 {
 	size_t at;
 
@@ -125,6 +126,7 @@ push_frame(m1_automaton *a, int32_t node, int32_t parent, bool nests)
 		.parent = parent,
 		.shortest = a->stacks[parent].shortest + a->nfa->nodes[node].shortest,
 		.nesting = a->stacks[parent].nesting + nests,
+		.shape = -1,
 	};
 	if (a->stacks[a->n_stacks].shortest > M1_NFA_NEVER)
 		a->stacks[a->n_stacks].shortest = M1_NFA_NEVER;
@@ -142,7 +144,44 @@ push_frame(m1_automaton *a, int32_t node, int32_t parent, bool nests)
 	return (int32_t) a->n_stacks++;
 }
 
+/* The stack that has node above parent; -1 when memory ran out. */
+static int32_t
+push_frame(m1_automaton *a, int32_t node, int32_t parent, bool nests)
+{
+	const int32_t chain = a->nfa->nodes[node].chain;
+	const int32_t first = chain != 0 ? chain : node;
+	const int32_t shape_below = a->stacks[parent].shape;
+	const int32_t stack = find_frame(a, node, parent, nests);
+	int32_t shape;
+
+	if (stack < 0 || a->stacks[stack].shape >= 0)
+		return stack;
+	shape = first == node && shape_below == parent ? stack : find_frame(a, first, shape_below, nests);
+	if (shape < 0)
+		return -1;
+	a->stacks[shape].shape = shape;
+	a->stacks[stack].shape = shape;
+	return stack;
+}
+
+/* Of two stacks of one shape: all that may follow t may follow s. */
+static bool
+allows_all_of(const m1_automaton *a, int32_t s, int32_t t)
+{
+	for (; s != t; s = a->stacks[s].parent, t = a->stacks[t].parent)
+		if (a->stacks[s].node < a->stacks[t].node)
+			return false;
+	return true;
+}
+
 /* ---- the places of one state ---- */
+
+/* Places that may make each other needless have the same hash. */
+static uint64_t
+hash_place(const m1_place *place)
+{
+	return mix(mix(2, (uint32_t) place->node), (uint32_t) place->shape);
+}
 
 static bool
 met_grow(m1_automaton *a)
@@ -160,7 +199,7 @@ met_grow(m1_automaton *a)
 	for (size_t i = 0; i < a->cap_met; i++)
 		if (a->met_stamp[i] == a->stamp)
 		{
-			size_t at = mix(mix(2, (uint32_t) a->met[i].node), (uint32_t) a->met[i].stack) & (cap - 1);
+			size_t at = hash_place(&a->met[i]) & (cap - 1);
 
 			while (stamps[at] == a->stamp)
 				at = (at + 1) & (cap - 1);
@@ -175,11 +214,15 @@ met_grow(m1_automaton *a)
 	return true;
 }
 
-/* Notes a place that is to be followed, unless it has been met in this step. false when memory ran out. */
+/*
+ * Notes a place that is to be followed, unless one that allows all that it does has been met in this step: so a body
+ * that may be empty is followed once, not for each of its repetitions. false when memory ran out.
+ */
 static bool
 meet(m1_automaton *a, int32_t node, int32_t stack)
 {
 	const m1_nfa_node *n = &a->nfa->nodes[node];
+	const m1_place place = {.node = node, .shape = a->stacks[stack].shape, .stack = stack};
 	size_t at;
 
 	/* no end from here within the nesting that is allowed; where there is none at all, nesting is M1_NFA_NEVER */
@@ -187,14 +230,16 @@ meet(m1_automaton *a, int32_t node, int32_t stack)
 		return true;
 	if (a->n_met > 4 * MAX_PLACES || !GROW(a, todo, a->n_todo + 1) || (a->n_met * 2 >= a->cap_met && !met_grow(a)))
 		return false;
-	for (at = mix(mix(2, (uint32_t) node), (uint32_t) stack) & (a->cap_met - 1); a->met_stamp[at] == a->stamp;
-		 at = (at + 1) & (a->cap_met - 1))
-		if (a->met[at].node == node && a->met[at].stack == stack)
+	for (at = hash_place(&place) & (a->cap_met - 1); a->met_stamp[at] == a->stamp; at = (at + 1) & (a->cap_met - 1))
+	{
+		if (a->met[at].node == node && a->met[at].shape == place.shape && allows_all_of(a, a->met[at].stack, stack))
 			return true;
-	a->met[at] = (m1_place){node, stack};
+		a->left--;
+	}
+	a->met[at] = place;
 	a->met_stamp[at] = a->stamp;
 	a->n_met++;
-	a->todo[a->n_todo++] = (m1_place){node, stack};
+	a->todo[a->n_todo++] = place;
 	return true;
 }
 
@@ -303,7 +348,56 @@ by_place(const void *x, const void *y)
 
 	if (a->node != b->node)
 		return a->node < b->node ? -1 : 1;
+	if (a->shape != b->shape)
+		return a->shape < b->shape ? -1 : 1;
 	return (a->stack > b->stack) - (a->stack < b->stack);
+}
+
+/*
+ * Of places [from .. to) that differ in the repetitions left, keeps those from which the most may follow: they are
+ * moved to `kept`, whose end is returned.
+ */
+static size_t
+keep_the_most(m1_automaton *a, size_t kept, size_t from, size_t to)
+{
+	const size_t begin = kept;
+
+	for (size_t i = from; i < to; i++)
+	{
+		const m1_place place = a->places[i];
+		size_t others = begin;
+		bool needed = true;
+
+		for (size_t k = begin; k < kept && needed; k++)
+			needed = !allows_all_of(a, a->places[k].stack, place.stack);
+		if (!needed)
+			continue;
+		for (size_t k = begin; k < kept; k++)
+			if (!allows_all_of(a, place.stack, a->places[k].stack))
+				a->places[others++] = a->places[k];
+		a->places[others++] = place;
+		kept = others;
+		a->left -= (int64_t) (kept - begin);
+	}
+	return kept;
+}
+
+/* Leaves those of the places from `first` on that others make needless. They are sorted, and stay it. */
+static void
+drop_needless(m1_automaton *a, size_t first)
+{
+	size_t kept = first;
+	size_t to;
+
+	for (size_t from = first; from < a->n_places; from = to)
+	{
+		for (to = from + 1; to < a->n_places && a->places[to].node == a->places[from].node &&
+							a->places[to].shape == a->places[from].shape;
+			 to++)
+			;
+		kept = keep_the_most(a, kept, from, to);
+	}
+	a->n_places = kept;
 }
 
 static int32_t
@@ -347,14 +441,15 @@ intern(m1_automaton *a, size_t first, bool accepting)
 
 	if (a->n_places == first && !accepting)
 		return M1_AUTOMATON_DEAD;
+	if (a->n_places > first)
+		m1_sort(a->places + first, a->n_places - first, sizeof *a->places, by_place);
+	drop_needless(a, first);
 	if (a->n_places - first > MAX_PLACES || !grow_states(a) ||
 		(a->state_index.used * 2 >= a->state_index.cap && !table_grow(&a->state_index, hash_state, a)))
 	{
 		a->n_places = first;
 		return M1_AUTOMATON_TOO_LARGE;
 	}
-	if (a->n_places > first)
-		m1_sort(a->places + first, a->n_places - first, sizeof *a->places, by_place);
 	s = &a->states[a->n_states];
 	*s = (m1_state){.first = (uint32_t) first, .n = (uint32_t) (a->n_places - first), .accepting = accepting};
 	for (at = hash_state(a, (int32_t) a->n_states) & (a->state_index.cap - 1); a->state_index.slots[at] >= 0;
@@ -467,7 +562,7 @@ start(m1_automaton *a)
 
 	if (!GROW(a, stacks, 1))
 		return false;
-	a->stacks[a->n_stacks++] = (frame){.node = M1_NFA_RETURN};
+	a->stacks[a->n_stacks++] = (frame){.node = M1_NFA_RETURN, .shape = NO_STACK};
 	begin_places(a);
 	return meet(a, a->nfa->rules[a->nfa->top].start, NO_STACK) && follow(a, &accepting) &&
 		   intern(a, 0, accepting) == M1_AUTOMATON_START;
@@ -542,7 +637,7 @@ copy_state(m1_automaton *to, const m1_automaton *from, int32_t state)
 
 		if (stack < 0)
 			return M1_AUTOMATON_TOO_LARGE;
-		to->places[to->n_places++] = (m1_place){place->node, stack};
+		to->places[to->n_places++] = (m1_place){place->node, to->stacks[stack].shape, stack};
 	}
 	return intern(to, first, s->accepting);
 }

@@ -2,9 +2,10 @@
  * automaton.h - the deterministic automaton of an nfa, made as it is needed: a state is the set of places the nfa may
  * be at, each with the calls it will return from.
  *
- * Every state can still reach an end: places that cannot are left out. Belongs to one constraint, under whose lock it
- * is used; states are numbers that stay valid until m1_automaton_compact. Memory grows when a state is met for the
- * first time only.
+ * Every state can still reach an end: places that cannot are left out, and so are those from which nothing may follow
+ * that may not follow from another one, too, because that one is in the same place with more repetitions left. Belongs
+ * to one constraint, under whose lock it is used; states are numbers that stay valid until m1_automaton_compact. Memory
+ * grows when a state is met for the first time only.
  */
 #ifndef M1_GRAMMAR_AUTOMATON_H
 #define M1_GRAMMAR_AUTOMATON_H
@@ -19,6 +20,7 @@
 typedef struct m1_place
 {
 	int32_t node;
+	int32_t shape; /* of the stack */
 	int32_t stack;
 } m1_place;
 

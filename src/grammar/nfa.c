@@ -100,6 +100,16 @@ m1_nfa_close_loop(m1_nfa *nfa, int32_t loop, int32_t body)
 		nfa->nodes[loop].next = body;
 }
 
+int32_t
+m1_nfa_option(m1_nfa *nfa, int32_t fewer, int32_t some, int32_t next)
+{
+	const int32_t option = m1_nfa_split(nfa, some, next);
+
+	if (!nfa->failed && option != some && option != next)
+		nfa->nodes[option].chain = fewer == next ? option : nfa->nodes[fewer].chain;
+	return option;
+}
+
 int
 m1_nfa_new_rule(m1_nfa *nfa, bool nests)
 {

@@ -39,6 +39,7 @@ typedef struct m1_nfa_node
 	int32_t other;
 	int32_t shortest; /* bytes to the end of its rule, at least; M1_NFA_NEVER = there is no way */
 	int32_t nesting;  /* levels that the way with the fewest needs */
+	int32_t chain;	  /* the first of the options that it belongs to, or 0: see m1_nfa_option */
 } m1_nfa_node;
 
 typedef struct m1_nfa_rule
@@ -83,6 +84,13 @@ int32_t m1_nfa_characters(m1_nfa *nfa, const m1_range *set, size_t n, int32_t ne
 /* A split whose first way is given later by m1_nfa_close_loop: the way back of a repetition. */
 int32_t m1_nfa_open_loop(m1_nfa *nfa, int32_t next);
 void m1_nfa_close_loop(m1_nfa *nfa, int32_t loop, int32_t body);
+
+/*
+ * `some` or nothing, in front of next: one more of the options of a repetition. `fewer` is the option before it, or
+ * next. Whatever may follow where fewer options are left may follow where more are: a node of a chain allows all that
+ * those with lower numbers in the chain do, which the automaton makes use of.
+ */
+int32_t m1_nfa_option(m1_nfa *nfa, int32_t fewer, int32_t some, int32_t next);
 
 /* A rule is named first and given its start later, so that it can call itself. */
 int m1_nfa_new_rule(m1_nfa *nfa, bool nests);

@@ -112,7 +112,7 @@ parse_atom(parser *p)
 		return m1_regex_fail(p, M1_E_UNSUPPORTED, "^ and $ are supported at the ends of the expression only");
 	if (m1_regex_take(p, "\\"))
 	{
-		if (m1_regex_more(p) && m1_regex_add_letter_class(p, m1_regex_peek(p)))
+		if (m1_regex_more(p) && m1_regex_add_letter_class(p, m1_regex_peek(p), false))
 		{
 			p->at++;
 			return set_item(p, first);
@@ -288,7 +288,7 @@ write_repeated(writer *w, const item *it, int32_t next)
 		m1_nfa_close_loop(w->nfa, start, call_item(w, body, start));
 	}
 	for (int i = it->min; i < it->max && !w->nfa->failed; i++)
-		start = m1_nfa_split(w->nfa, call_item(w, body, start), next);
+		start = m1_nfa_option(w->nfa, start, call_item(w, body, start), next);
 	for (int i = 0; i < it->min && !w->nfa->failed; i++)
 		start = call_item(w, body, start);
 	return start;

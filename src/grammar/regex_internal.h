@@ -44,8 +44,8 @@ uint32_t m1_regex_take_escaped(m1_regex_parser *p, bool in_set);
 
 void m1_regex_add_range(m1_regex_parser *p, uint32_t low, uint32_t high);
 void m1_regex_add_pairs(m1_regex_parser *p, const char *pairs);
-/* \d \w \s and their negations; false when c is none of these letters. */
-bool m1_regex_add_letter_class(m1_regex_parser *p, char c);
+/* \d \w \s and their negations, in a set that is negated or not; false when c is none of these letters. */
+bool m1_regex_add_letter_class(m1_regex_parser *p, char c, bool negated);
 /* Puts the ranges in order, joined where they touch. U+0000 is left out. */
 void m1_regex_normalise(m1_regex_parser *p, size_t first);
 void m1_regex_negate(m1_regex_parser *p, size_t first);

@@ -128,9 +128,9 @@ m1_regex_add_pairs(parser *p, const char *pairs)
 		m1_regex_add_range(p, (unsigned char) pairs[0], (unsigned char) pairs[1]);
 }
 
-/* \d \w \s and their negations; false when c is none of these letters. */
+/* \d \w \s and their negations, in a set that is negated or not; false when c is none of these letters. */
 bool
-m1_regex_add_letter_class(parser *p, char c)
+m1_regex_add_letter_class(parser *p, char c, bool negated)
 {
 	static const m1_range other_spaces[] = {{0x85, 0x85},	  {0xA0, 0xA0},		{0x1680, 0x1680}, {0x2000, 0x200A},
 											{0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000},
@@ -154,8 +154,8 @@ m1_regex_add_letter_class(parser *p, char c)
 		default:
 			return false;
 	}
-	/* What is a space elsewhere is not taken for something else here. */
-	if (c == 'S')
+	/* What is a space elsewhere is neither taken for a space here nor for something else, [^\S] and [^\s] included. */
+	if ((c == 'S' && !negated) || (c == 's' && negated))
 		for (size_t i = 0; i < sizeof other_spaces / sizeof *other_spaces; i++)
 			m1_regex_add_range(p, other_spaces[i].low, other_spaces[i].high);
 	if (c == 'D' || c == 'W' || c == 'S')
@@ -369,7 +369,7 @@ take_named_class(parser *p)
 
 /* One member of a set: a class, which is added, or a character. */
 static bool
-take_member(parser *p, uint32_t *character)
+take_member(parser *p, bool negated, uint32_t *character)
 {
 	if (take_named_class(p) || p->status != M1_OK)
 		return false;
@@ -380,7 +380,7 @@ take_member(parser *p, uint32_t *character)
 		*character = m1_regex_take_character(p);
 		return true;
 	}
-	if (m1_regex_more(p) && m1_regex_add_letter_class(p, m1_regex_peek(p)))
+	if (m1_regex_more(p) && m1_regex_add_letter_class(p, m1_regex_peek(p), negated))
 	{
 		p->at++;
 		return false;
@@ -409,13 +409,13 @@ m1_regex_take_set(parser *p)
 		if (m1_regex_peek(p) == ']')
 			return m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "an empty set; a ] inside a set is written \\]") != 0;
 		empty = false;
-		if (!take_member(p, &low))
+		if (!take_member(p, negated, &low))
 			continue;
 		high = low;
 		if (m1_regex_peek(p) == '-' && p->at + 1 < p->text.len && p->text.data[p->at + 1] != ']')
 		{
 			p->at++;
-			if (!take_member(p, &high))
+			if (!take_member(p, negated, &high))
 				return m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "a range that ends with a class") != 0;
 			if (high < low)
 				return m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "a range that ends before it begins") != 0;
