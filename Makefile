@@ -84,8 +84,8 @@ clean:
 endif
 
 .PHONY: setup demo test nano bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
-        check-unit-san check-golden check-schemas check-regress check-readme check-setup check-isolation check-tap \
-        check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+        check-unit-san check-fuzz fuzz check-golden check-schemas check-regress check-readme check-setup \
+        check-isolation check-tap check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -112,12 +112,21 @@ schemas: $(SCHEMA_ANSWERS)
 # With less effort and no notes of where variables are, which takes a quarter of the time and finds the same.
 SAN_FLAGS := -O1 -fno-var-tracking -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 unit-san:
-	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit
+	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit fuzz-targets
 
-## check-PART: one part: rooms, unit, unit-san, golden, schemas, regress, readme, setup, isolation, tap
-check-rooms check-unit check-unit-san check-golden check-schemas check-regress check-readme check-setup \
+## check-PART: one part: rooms, unit, unit-san, fuzz, golden, schemas, regress, readme, setup, isolation, tap
+check-rooms check-unit check-unit-san check-fuzz check-golden check-schemas check-regress check-readme check-setup \
 check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
+
+# With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.
+FUZZ_FLAGS := -O2 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+## fuzz: feed each reader of files, texts and frames with inputs that are made up, for SECONDS=60 each
+fuzz:
+	@scripts/bootstrap.sh clang libclang-rt-dev
+	@$(QUIETLY) BUILD=build/fuzz ENGINE_CC=clang SANITIZE='$(FUZZ_FLAGS)' FUZZ_DRIVER= FUZZ_LINK=-fsanitize=fuzzer \
+	    fuzz-targets
+	@test/fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
 # The tests of many clients and many rows, at length.
 ## check-hostile: hostile requests of one role, each for SECONDS=10, beside another role's; and rights
@@ -190,7 +199,8 @@ gpu-bench: $(GPU_BENCH)
 gpu-bench-emulated: $(EMULATED_BENCH)
 	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
-C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) test/unit/*.[ch] test/schemas/*.c \
+C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) test/unit/*.[ch] test/schemas/*.c test/judges/*.[ch] \
+    test/fuzz/*.c test/fuzz/lib/*.[ch] \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
     test/gpu/*.[ch])
 

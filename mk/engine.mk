@@ -85,6 +85,7 @@ $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
 
 include mk/cuda.mk
+include mk/fuzz.mk
 
 # The CUDA backend's kernels and host code, on the CPU.
 $(CUDA_TESTS:%=$(BUILD)/obj/test/unit/%.o): ENGINE_CFLAGS += -DM1K_EMULATED -Itest/emulation

@@ -4,6 +4,7 @@
 #   rooms       the layout of src, and that scripts/rooms.py notices what breaks it
 #   unit        cmocka programs over the engine's code
 #   unit-san    the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   fuzz        readers of files, texts and frames: inputs that are kept, and some made of them, sanitized
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too;
 #               and trainings
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
@@ -75,6 +76,7 @@ declare -A NEEDS=(
     [rooms]=""
     [unit]="unit"
     [unit-san]="unit-san"
+    [fuzz]="unit-san"
     [golden]="all build/minimax_m1_engine_emulated"
     [schemas]="schemas"
     [regress]="stage"
@@ -169,6 +171,14 @@ jobs_of_unit() {
 
 jobs_of_unit_san() {
     programs san/unit
+}
+
+jobs_of_fuzz() {
+    local source name
+    for source in test/fuzz/*.c; do
+        name=$(basename "$source" .c)
+        job 120 lines "san/fuzz/$name" "$BUILD/san/fuzz/$name" "${FUZZ_EXECUTIONS:-500}" test/fuzz/inputs/"$name"/*
+    done
 }
 
 jobs_of_golden() {
@@ -364,7 +374,7 @@ order() {
     done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
 }
 
-[ $# -gt 0 ] || set -- rooms unit unit-san golden schemas regress readme setup isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden schemas regress readme setup isolation tap
 for PART in "$@"; do
     if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2
