@@ -64,7 +64,7 @@ SELECT failure_of($$SELECT minimax_m1.generate_ids('{1,2,3}', 30000)$$);
 SELECT prompt_tokens, completion_tokens BETWEEN 48 AND 1000 AS stopped FROM minimax_m1.last_statement;
 SELECT failure_of($$SELECT minimax_m1.generate(repeat('Hello. ', 100))$$);
 -- requests that run side by side share it: what is under way counts, and what has ended
-SET minimax_m1.max_tokens_per_statement = 150;
+SET minimax_m1.max_tokens_per_statement = 120;
 SELECT failure_of($$SELECT minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1),
     minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1)$$);
 SET minimax_m1.max_tokens_per_statement = 100;
