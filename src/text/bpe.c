@@ -207,8 +207,7 @@ consider(const m1_bpe *bpe, const symbol *s, int32_t at, candidate *heap, size_t
 }
 
 bool
-m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_space *space, m1_work *work,
-			 m1_ids *out)
+m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_space *space, m1_work *work, m1_ids *out)
 {
 	symbol *s;
 	candidate *heap;

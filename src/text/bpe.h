@@ -37,7 +37,6 @@ void m1_bpe_space_free(m1_bpe_space *space);
  * Applies all merges to symbols[0..n), lowest rank first and leftmost among equals, and appends the result to out.
  * O(n log n). false when memory ran out, or the work does not go on.
  */
-bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_space *space, m1_work *work,
-				  m1_ids *out);
+bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_space *space, m1_work *work, m1_ids *out);
 
 #endif
