@@ -118,6 +118,23 @@ m1_cli_adapters(const m1_cli *cli, int most, m1_cli_adapter_list *out, m1_error 
 	return status;
 }
 
+m1_model_options
+m1_cli_model_options(const m1_cli *cli)
+{
+	return (m1_model_options){
+		.path = cli->model,
+		.device = cli->device,
+		.gpus = cli->gpus,
+		.isa = cli->isa,
+		.weight_format = cli->weight_format,
+		.threads = cli->threads,
+		.max_context = cli->max_context,
+		.max_sequences = 1,
+		.max_batch_tokens = cli->prefill_chunk > 0 ? cli->prefill_chunk : m1_model_prefill_chunk(cli->device),
+		.log = m1_cli_log,
+	};
+}
+
 m1_engine_options
 m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 {

@@ -51,6 +51,9 @@ typedef struct m1_cli_adapter_list
 /* M1_E_INVALID_ARGUMENT when there are more than `most`, or one is spelled wrongly. */
 m1_status m1_cli_adapters(const m1_cli *cli, int most, m1_cli_adapter_list *out, m1_error *err);
 
+/* For a model without an engine, of one sequence, in steps of --prefill-chunk tokens. */
+m1_model_options m1_cli_model_options(const m1_cli *cli);
+
 /* With adapters that m1_cli_adapters has read; they must stay until the engine is open. */
 m1_engine_options m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters);
 

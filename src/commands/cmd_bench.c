@@ -402,14 +402,7 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 	const int contexts = largest(&r->context) + CONTEXT_TOKENS;
 	const int prefills = largest(&r->prefill);
 	const int n_tokens = contexts > prefills ? contexts : prefills;
-	m1_model_options options = {.path = cli->model,
-								.device = cli->device,
-								.gpus = cli->gpus,
-								.isa = cli->isa,
-								.weight_format = cli->weight_format,
-								.threads = cli->threads,
-								.max_context = cli->max_context,
-								.log = m1_cli_log};
+	m1_model_options options = m1_cli_model_options(cli);
 	m1_cli_adapter_list adapters;
 	m1_status status = m1_cli_adapters(cli, 1, &adapters, err);
 
@@ -417,7 +410,7 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 		return status;
 	options.adapters = adapters.at;
 	options.n_adapters = adapters.n;
-	b->chunk = cli->prefill_chunk > 0 ? cli->prefill_chunk : m1_model_prefill_chunk(cli->device);
+	b->chunk = options.max_batch_tokens;
 	options.max_sequences = largest(&r->decode);
 	options.max_batch_tokens = b->chunk > options.max_sequences ? b->chunk : options.max_sequences;
 	if ((status = m1_model_open(&options, &b->model, err)) != M1_OK)

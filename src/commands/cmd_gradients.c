@@ -291,18 +291,7 @@ find_loss(const char *name)
 int
 m1_cmd_gradients(const m1_cli *cli)
 {
-	const m1_model_options options = {
-		.path = cli->model,
-		.device = cli->device,
-		.gpus = cli->gpus,
-		.isa = cli->isa,
-		.weight_format = cli->weight_format,
-		.threads = cli->threads,
-		.max_context = cli->max_context,
-		.max_sequences = 1,
-		.max_batch_tokens = cli->prefill_chunk > 0 ? cli->prefill_chunk : m1_model_prefill_chunk(cli->device),
-		.log = m1_cli_log,
-	};
+	const m1_model_options options = m1_cli_model_options(cli);
 	const loss_name *loss = find_loss(cli->loss);
 	m1_model *model = NULL;
 	m1_objective objective;

@@ -72,21 +72,7 @@ run(const m1_cli *cli, m1_model *model, const m1_ids *ids, int chunk, m1_error *
 int
 m1_cmd_logits(const m1_cli *cli)
 {
-	const int chunk = cli->decode			   ? 1
-					  : cli->prefill_chunk > 0 ? cli->prefill_chunk
-											   : m1_model_prefill_chunk(cli->device);
-	m1_model_options options = {
-		.path = cli->model,
-		.device = cli->device,
-		.gpus = cli->gpus,
-		.isa = cli->isa,
-		.weight_format = cli->weight_format,
-		.threads = cli->threads,
-		.max_context = cli->max_context,
-		.max_sequences = 1,
-		.max_batch_tokens = chunk,
-		.log = m1_cli_log,
-	};
+	m1_model_options options = m1_cli_model_options(cli);
 	m1_cli_adapter_list adapters;
 	m1_model *model = NULL;
 	m1_ids ids = {0};
@@ -100,11 +86,13 @@ m1_cmd_logits(const m1_cli *cli)
 	}
 	if ((status = m1_cli_adapters(cli, 1, &adapters, &err)) != M1_OK)
 		return m1_cli_report(&err);
+	if (cli->decode)
+		options.max_batch_tokens = 1;
 	options.adapters = adapters.at;
 	options.n_adapters = adapters.n;
 	if ((status = m1_cli_read_ids(cli->ids_file, &ids, &err)) == M1_OK &&
 		(status = m1_model_open(&options, &model, &err)) == M1_OK && (status = check_ids(model, &ids, &err)) == M1_OK)
-		status = run(cli, model, &ids, chunk, &err);
+		status = run(cli, model, &ids, options.max_batch_tokens, &err);
 	m1_model_close(model);
 	m1_ids_free(&ids);
 	return status == M1_OK ? 0 : m1_cli_report(&err);
