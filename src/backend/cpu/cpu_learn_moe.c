@@ -243,22 +243,21 @@ weight_gradient(const float *dy, int rows, const float *x, int cols, int first, 
 					  .add = true};
 }
 
-/* s = dy W2 */
+/* out = in W, or added to it, of each active expert's own pairs. */
 static void
-through_w2(moe_job *job)
+through_experts(moe_job *job, const m1b_matrix *weights, const float *in, float *out, bool add)
 {
 	const m1b_moe_work *order = job->c->moe;
-	m1b_moe_learn *w = job->c->learn->moe;
-	int n = 0;
+	m1b_gemm *products = job->c->learn->moe->products;
 
 	for (int i = 0; i < order->n_active; i++)
 	{
 		const int e = order->active[i];
 		const int first = order->group[e];
 
-		w->products[n++] = back_through(&job->forward->w2[e], w->dy, w->s, first, order->group[e + 1] - first, false);
+		products[i] = back_through(&weights[e], in, out, first, order->group[e + 1] - first, add);
 	}
-	m1b_cpu_gemms(job->c, w->products, n);
+	m1b_cpu_gemms(job->c, products, order->n_active);
 }
 
 /* Of the experts' weights, and the first half of dx. */
@@ -288,23 +287,6 @@ through_w1(moe_job *job)
 }
 
 static void
-through_w3(moe_job *job)
-{
-	const m1b_moe_work *order = job->c->moe;
-	m1b_moe_learn *w = job->c->learn->moe;
-	int n = 0;
-
-	for (int i = 0; i < order->n_active; i++)
-	{
-		const int e = order->active[i];
-		const int first = order->group[e];
-
-		w->products[n++] = back_through(&job->forward->w3[e], w->dup, w->dx, first, order->group[e + 1] - first, true);
-	}
-	m1b_cpu_gemms(job->c, w->products, n);
-}
-
-static void
 through_router(moe_job *job)
 {
 	const m1b_moe_back *p = job->p;
@@ -331,14 +313,15 @@ m1b_cpu_moe_back(m1b_backend *b, const m1b_moe_back *p)
 				   .width = forward->w1[0].rows,
 				   .d = forward->w1[0].cols,
 				   .pairs = forward->n * forward->top_k};
+	const m1b_moe_learn *work = c->learn->moe;
 
 	memcpy(c->moe->choice, forward->kept->choice, (size_t) job.pairs * sizeof *c->moe->choice);
 	m1b_cpu_moe_group(c->moe, job.pairs, forward->experts);
 	m1b_cpu_loop(c, 16.0 * job.pairs * job.width, job.pairs, gather_pair, &job);
-	through_w2(&job);
+	through_experts(&job, forward->w2, work->dy, work->s, false); /* s = dy W2 */
 	m1b_cpu_loop(c, 32.0 * job.pairs * job.width, job.pairs, hidden_pair, &job);
 	through_w1(&job);
-	through_w3(&job);
+	through_experts(&job, forward->w3, work->dup, work->dx, true);
 	m1b_cpu_loop(c, 2.0 * job.pairs * job.d, forward->n, combine_row, &job);
 	through_router(&job);
 }
