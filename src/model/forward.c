@@ -14,9 +14,6 @@
 
 #include "model/adapter.h"
 
-/* The inner norm's eps is part of the architecture, not of the config. */
-#define INNER_NORM_EPS 1e-6f
-
 /* Activations of one step, in device memory. T = max_batch_tokens. */
 typedef struct m1_activations
 {
@@ -228,7 +225,7 @@ lightning_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 		.x = a->attention,
 		.gate = a->gate,
 		.weight = layer->inner_norm,
-		.eps = INNER_NORM_EPS,
+		.eps = M1_INNER_NORM_EPS,
 		.n = n,
 		.width = m->config.heads * m->config.head_dim,
 		.out = a->attention,

@@ -6,6 +6,9 @@
 
 #include "model/model.h"
 
+/* The inner norm's eps is part of the architecture, not of the config. */
+#define M1_INNER_NORM_EPS 1e-6f
+
 /* Allocates the activations for model->max_batch_tokens; called by m1_model_open. */
 m1_status m1_forward_prepare(m1_model *model, m1_error *err);
 /* Device memory that it takes. */

@@ -14,10 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/forward.h"
 #include "train/trainer.h"
-
-/* The inner norm's eps is part of the architecture, not of the config. */
-#define INNER_NORM_EPS 1e-6f
+#include "base/least.h"
 
 static int
 rows_of(const m1_trainer *t)
@@ -31,12 +30,6 @@ floats_of(const m1_trainer *t, int width)
 	return (size_t) rows_of(t) * (size_t) width;
 }
 
-static int
-min_int(int a, int b)
-{
-	return a < b ? a : b;
-}
-
 /* ---- operations on all rows ---- */
 
 static void
@@ -48,7 +41,7 @@ linear(m1_trainer *t, const m1b_matrix *weight, const float *x, int n, float *ou
 	{
 		m1b_linear p = {
 			.x = x + (size_t) row * (size_t) weight->cols,
-			.n = min_int(most, n - row),
+			.n = m1_min_int(most, n - row),
 			.products = {{weight, M1B_NONE, out + (size_t) row * (size_t) weight->rows}},
 			.n_products = 1,
 		};
@@ -117,7 +110,7 @@ gate_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape)
 		.x = tape->attention,
 		.gate = tape->gate,
 		.weight = layer->inner_norm,
-		.eps = INNER_NORM_EPS,
+		.eps = M1_INNER_NORM_EPS,
 		.n = rows_of(t),
 		.width = t->model->config.heads * t->model->config.head_dim,
 		.out = t->a.attention,
@@ -167,7 +160,7 @@ lightning_back(m1_trainer *t, const m1_layer *layer, const m1_tape *tape, const 
 	const m1b_gate_back gate_back = {.x = tape->attention,
 									 .gate = tape->gate,
 									 .weight = layer->inner_norm,
-									 .eps = INNER_NORM_EPS,
+									 .eps = M1_INNER_NORM_EPS,
 									 .n = n,
 									 .width = gate.width,
 									 .dy = a->dattention,
@@ -275,7 +268,7 @@ moe_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape, int row,
 		.experts = c->experts,
 		.top_k = c->experts_per_token,
 		.x = tape->g + at,
-		.n = min_int(t->model->max_batch_tokens, rows_of(t) - row),
+		.n = m1_min_int(t->model->max_batch_tokens, rows_of(t) - row),
 		.out = t->a.branch + at,
 		.kept = kept,
 	};
@@ -504,7 +497,7 @@ set_chunk(const m1_trainer *t, int number, chunk *c)
 	const int first = number * t->target_chunk;
 
 	c->targets = m->targets + first;
-	c->n = min_int(t->target_chunk, m->n_targets - first);
+	c->n = m1_min_int(t->target_chunk, m->n_targets - first);
 	for (int i = 0; i < c->n; i++)
 	{
 		c->rows[i] = c->targets[i].row;

@@ -7,6 +7,7 @@
  */
 #include "blocks/blocks.h"
 #include "backend/cpu/cpu_internal.h"
+#include "base/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,12 +20,6 @@ typedef struct m1b_piece
 	int first; /* first token of the tile within the segment */
 	int n_tokens;
 } m1b_piece;
-
-static int
-min_int(int a, int b)
-{
-	return a < b ? a : b;
-}
 
 size_t
 m1b_cpu_lightning_scratch(const m1b_geometry *g)
@@ -259,7 +254,7 @@ lightning_piece(void *arg, int index, int worker)
 	}
 	for (int t = 0; t < segment->n_tokens; t += M1B_LIGHTNING_BLOCK)
 		m1b_cpu_lightning_block(c, c->worker_scratch[worker], state, qkv + (size_t) t * heads * 3 * d, heads * 3 * d,
-								min_int(M1B_LIGHTNING_BLOCK, segment->n_tokens - t), p->decay[h],
+								m1_min_int(M1B_LIGHTNING_BLOCK, segment->n_tokens - t), p->decay[h],
 								out + (size_t) t * heads * d, heads * d);
 }
 
@@ -422,7 +417,7 @@ m1b_cpu_attend(const m1b_cpu *c, float *scratch, const m1b_queries *p, m1b_page_
 		const void *values = page(pages, at, 1, p->kv_head);
 		const void *next_keys = base + M1B_PAGE_TOKENS < n_keys ? page(pages, at + 1, 0, p->kv_head) : NULL;
 
-		attend_page(c, &tile, keys, values, next_keys, base, min_int(M1B_PAGE_TOKENS, n_keys - base));
+		attend_page(c, &tile, keys, values, next_keys, base, m1_min_int(M1B_PAGE_TOKENS, n_keys - base));
 		keys = next_keys;
 	}
 	for (int r = 0; r < tile.rows; r++)
@@ -493,8 +488,10 @@ m1b_cpu_attention(m1b_backend *b, const m1b_attention *p)
 		work += 2.0 * segment->n_tokens * (segment->start + segment->n_tokens) * c->g.heads * c->g.head_dim;
 		for (int t = 0; t < segment->n_tokens; t += M1B_QUERY_TOKENS)
 			for (int h = 0; h < c->g.kv_heads; h++)
-				c->pieces[n++] = (m1b_piece){
-					.segment = s, .head = h, .first = t, .n_tokens = min_int(M1B_QUERY_TOKENS, segment->n_tokens - t)};
+				c->pieces[n++] = (m1b_piece){.segment = s,
+											 .head = h,
+											 .first = t,
+											 .n_tokens = m1_min_int(M1B_QUERY_TOKENS, segment->n_tokens - t)};
 	}
 	m1b_cpu_loop(c, work, n, attention_piece, &job);
 }

@@ -2,13 +2,8 @@
 #include "backend/cpu/cpu_gemm.h"
 
 #include "backend/cpu/cpu_learn.h"
+#include "base/least.h"
 #include "blocks/blocks.h"
-
-static int
-min_int(int a, int b)
-{
-	return a < b ? a : b;
-}
 
 /* ---- weights as floats ---- */
 
@@ -103,9 +98,9 @@ gemm_tile(void *arg, int tile, int worker)
 	j0 = (tile - p->first_tile) % columns_of_tiles(p) * M1B_GEMM_COLUMNS;
 	for (int k0 = 0; k0 < p->k; k0 += M1B_GEMM_DEPTH)
 	{
-		m1b_mac mac = {.m = min_int(rows_of_tile(p), p->m - i0),
-					   .n = min_int(M1B_GEMM_COLUMNS, p->n - j0),
-					   .k = min_int(M1B_GEMM_DEPTH, p->k - k0),
+		m1b_mac mac = {.m = m1_min_int(rows_of_tile(p), p->m - i0),
+					   .n = m1_min_int(M1B_GEMM_COLUMNS, p->n - j0),
+					   .k = m1_min_int(M1B_GEMM_DEPTH, p->k - k0),
 					   .a = p->a + (size_t) i0 * p->a_row + (size_t) k0 * p->a_col,
 					   .a_row = p->a_row,
 					   .a_col = p->a_col,

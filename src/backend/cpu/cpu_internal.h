@@ -159,6 +159,8 @@ m1b_snapshot *m1b_cpu_snapshot_take(m1b_backend *b, const m1b_state *state, int 
 size_t m1b_cpu_snapshot_cost(const m1b_backend *b, const m1b_state *state, int n_tokens);
 void m1b_cpu_snapshot_release(m1b_backend *b, m1b_snapshot *snapshot);
 m1b_memory m1b_cpu_memory(const m1b_backend *b);
+/* K or V of one kv head in one page. */
+size_t m1b_cpu_head_bytes(const m1b_cpu *c);
 /* Makes sure that pages for positions [0, n_tokens) are there; cannot fail within the reservation. */
 void m1b_cpu_state_extend(m1b_cpu *c, m1b_state *state, int n_tokens);
 /* K (which = 0) or V (which = 1) of one kv head in one page: [D, M1B_PAGE_TOKENS] or [M1B_PAGE_TOKENS, D] of kv_type */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_learn.h"
+#include "base/least.h"
 #include "blocks/blocks.h"
 
 typedef struct attention_job
@@ -18,24 +19,12 @@ typedef struct attention_job
 	const m1b_attention_back *back;
 } attention_job;
 
-static int
-min_int(int a, int b)
-{
-	return a < b ? a : b;
-}
-
 /* ---- pages ---- */
-
-static size_t
-head_bytes(const m1b_cpu *c)
-{
-	return m1b_bytes(c->kv_type, (size_t) M1B_PAGE_TOKENS * (size_t) c->g.head_dim);
-}
 
 size_t
 m1b_cpu_learn_page_bytes(const m1b_cpu *c)
 {
-	return 2 * (size_t) c->g.kv_heads * head_bytes(c);
+	return 2 * (size_t) c->g.kv_heads * m1b_cpu_head_bytes(c);
 }
 
 /* The first page that is a span's own: one that its parent fills in part is copied. */
@@ -95,7 +84,7 @@ part_of(const m1b_cpu *c, int span, int page, int which, int kv_head)
 {
 	const m1b_learn_work *w = c->learn;
 
-	return w->page[w->first_page[span] + page] + (size_t) (which * c->g.kv_heads + kv_head) * head_bytes(c);
+	return w->page[w->first_page[span] + page] + (size_t) (which * c->g.kv_heads + kv_head) * m1b_cpu_head_bytes(c);
 }
 
 static void
@@ -187,7 +176,7 @@ forward_piece(void *arg, int index, int worker)
 	for (int t = 0; t < span->n_rows; t += M1B_QUERY_TOKENS)
 	{
 		const size_t head = (size_t) (span->row + t) * (size_t) c->g.heads;
-		const m1b_queries queries = {.n_tokens = min_int(M1B_QUERY_TOKENS, span->n_rows - t),
+		const m1b_queries queries = {.n_tokens = m1_min_int(M1B_QUERY_TOKENS, span->n_rows - t),
 									 .position = span->start + t,
 									 .kv_head = index % c->g.kv_heads,
 									 .q = job->p->q + head * (size_t) c->g.head_dim,
@@ -282,7 +271,7 @@ load_tile(const attention_job *job, const m1b_span *span, int first, int kv_head
 	const size_t d = (size_t) c->g.head_dim;
 	const size_t heads = (size_t) (span->row + first) * (size_t) c->g.heads;
 
-	t->at = (m1b_queries){.n_tokens = min_int(M1B_QUERY_TOKENS, span->n_rows - first),
+	t->at = (m1b_queries){.n_tokens = m1_min_int(M1B_QUERY_TOKENS, span->n_rows - first),
 						  .position = span->start + first,
 						  .kv_head = kv_head};
 	t->rows = t->at.n_tokens * (c->g.heads / c->g.kv_heads);
@@ -328,7 +317,7 @@ score_gradients(const m1b_cpu *c, tile *t, int base, int n)
 
 	for (int r = 0; r < t->rows; r++)
 	{
-		const int seen = min_int(n, t->at.position + r / group + 1 - base);
+		const int seen = m1_min_int(n, t->at.position + r / group + 1 - base);
 		float *p = t->p + (size_t) r * M1B_PAGE_TOKENS;
 		float *ds = t->ds + (size_t) r * M1B_PAGE_TOKENS;
 
@@ -387,10 +376,10 @@ keys_back(const attention_job *job, tile *t, int row, int base, int n)
 static void
 span_keys_back(const attention_job *job, tile *t, const m1b_span *span)
 {
-	const int seen = min_int(span->n_rows, t->at.position + t->at.n_tokens - span->start);
+	const int seen = m1_min_int(span->n_rows, t->at.position + t->at.n_tokens - span->start);
 
 	for (int first = 0; first < seen; first += M1B_PAGE_TOKENS)
-		keys_back(job, t, span->row + first, span->start + first, min_int(M1B_PAGE_TOKENS, seen - first));
+		keys_back(job, t, span->row + first, span->start + first, m1_min_int(M1B_PAGE_TOKENS, seen - first));
 }
 
 static void

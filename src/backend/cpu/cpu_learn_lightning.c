@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_learn.h"
+#include "base/least.h"
 
 #define KEPT_BLOCKS (M1B_KEPT_STATE_TOKENS / M1B_LIGHTNING_BLOCK)
 
@@ -22,12 +23,6 @@ typedef struct lightning_job
 	const m1b_lightning_back *back;
 	bool children; /* spans with a parent are gone through, or those without */
 } lightning_job;
-
-static int
-min_int(int a, int b)
-{
-	return a < b ? a : b;
-}
 
 static size_t
 state_floats(const m1b_cpu *c)
@@ -95,7 +90,7 @@ forward_piece(void *arg, int index, int worker)
 		if (t > 0 && t % M1B_KEPT_STATE_TOKENS == 0)
 			memcpy(kept_state(job, span, t / M1B_KEPT_STATE_TOKENS - 1, h), state, state_floats(c) * sizeof *state);
 		m1b_cpu_lightning_block(c, scratch, state, qkv + (size_t) t * heads * 3 * d, heads * 3 * d,
-								min_int(M1B_LIGHTNING_BLOCK, span->n_rows - t), p->decay[h],
+								m1_min_int(M1B_LIGHTNING_BLOCK, span->n_rows - t), p->decay[h],
 								out + (size_t) t * heads * d, heads * d);
 	}
 	if (span->is_parent)
@@ -275,7 +270,7 @@ set_block(const lightning_job *job, const m1b_span *span, int head, int t, block
 	const size_t heads = (size_t) job->c->g.heads;
 	const size_t at = ((size_t) (span->row + t) * heads + (size_t) head) * d;
 
-	p->m = min_int(M1B_LIGHTNING_BLOCK, span->n_rows - t);
+	p->m = m1_min_int(M1B_LIGHTNING_BLOCK, span->n_rows - t);
 	p->stride = heads * 3 * d;
 	p->dout_stride = heads * d;
 	p->q = forward->qkv + 3 * at;
@@ -318,7 +313,7 @@ blocks_back(const lightning_job *job, const m1b_span *span, int head, int first,
 	const m1b_cpu *c = job->c;
 	const size_t n = state_floats(c);
 	const int blocks =
-		(min_int(M1B_KEPT_STATE_TOKENS, span->n_rows - first) + M1B_LIGHTNING_BLOCK - 1) / M1B_LIGHTNING_BLOCK;
+		(m1_min_int(M1B_KEPT_STATE_TOKENS, span->n_rows - first) + M1B_LIGHTNING_BLOCK - 1) / M1B_LIGHTNING_BLOCK;
 
 	if (first == 0)
 		start_state(job, span, head, states);

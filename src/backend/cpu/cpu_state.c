@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/least.h"
 #include "base/memory.h"
 
 static char *
@@ -26,12 +27,6 @@ reserve_address_space(size_t bytes)
 	if (p == MAP_FAILED)
 		p = NULL;
 	return p;
-}
-
-static size_t
-smaller(size_t a, size_t b)
-{
-	return a < b ? a : b;
 }
 
 /* ---- the pools ---- */
@@ -56,12 +51,11 @@ sequence_pages(const m1b_cpu *c)
 	const m1b_geometry *g = &c->g;
 	const size_t whole = (size_t) m1b_pages_for(g->max_context) * (size_t) g->max_states;
 
-	return smaller(whole, (g->kv_bytes == 0 ? safe_share(g->weight_bytes) : g->kv_bytes) / c->pages.page_bytes);
+	return m1_min_size(whole, (g->kv_bytes == 0 ? safe_share(g->weight_bytes) : g->kv_bytes) / c->pages.page_bytes);
 }
 
-/* K or V of one kv head in one page. */
-static size_t
-head_bytes(const m1b_cpu *c)
+size_t
+m1b_cpu_head_bytes(const m1b_cpu *c)
 {
 	return m1b_bytes(c->kv_type, (size_t) M1B_PAGE_TOKENS * (size_t) c->g.head_dim);
 }
@@ -97,8 +91,8 @@ reserve_pools(m1b_cpu *c, m1_error *err)
 	const size_t page_bytes = c->pages.page_bytes;
 	const size_t for_sequences = sequence_pages(c);
 	/* snapshots cannot take what the machine does not have */
-	const size_t for_snapshots = smaller(g->snapshot_bytes, m1_machine_memory()) / page_bytes;
-	const size_t pages = smaller(for_sequences + for_snapshots, INT32_MAX);
+	const size_t for_snapshots = m1_min_size(g->snapshot_bytes, m1_machine_memory()) / page_bytes;
+	const size_t pages = m1_min_size(for_sequences + for_snapshots, INT32_MAX);
 
 	if (for_sequences < 1 || for_sequences > INT32_MAX)
 	{
@@ -140,7 +134,7 @@ m1b_cpu_states_configure(m1b_cpu *c, m1_error *err)
 	c->pages.backend = c;
 	c->pages.state_bytes =
 		m1b_round_up((size_t) g->lightning_layers * (size_t) g->heads * dd * sizeof(float), system_page);
-	c->pages.page_bytes = m1b_round_up(heads * head_bytes(c), system_page);
+	c->pages.page_bytes = m1b_round_up(heads * m1b_cpu_head_bytes(c), system_page);
 	/* A model without softmax layers still counts pages, of the smallest size, so that admission stays one rule. */
 	if (c->pages.page_bytes == 0)
 		c->pages.page_bytes = system_page;
@@ -250,7 +244,7 @@ m1b_cpu_page(const m1b_cpu *c, const m1b_state *s, int page, int slot, int which
 {
 	size_t head = ((size_t) slot * 2 + (size_t) which) * (size_t) c->g.kv_heads + (size_t) kv_head;
 
-	return page_at(c, s->list.pages[page]) + head * head_bytes(c);
+	return page_at(c, s->list.pages[page]) + head * m1b_cpu_head_bytes(c);
 }
 
 /* ---- snapshots ---- */

@@ -11,6 +11,7 @@
  * way.
  */
 #include "backend/cuda/cuda_internal.h"
+#include "base/least.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,12 +20,6 @@ _Static_assert(M1K_PAGE_TOKENS == M1B_PAGE_TOKENS, "kernels and backend agree on
 
 /* A snapshot keeps at most so many pages that no sequence shares, on average: what the pool has room for. */
 #define PAGES_OF_SNAPSHOT 64
-
-static size_t
-smaller(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
 
 /* ---- the plan ---- */
 
@@ -58,7 +53,7 @@ own_places(const m1b_geometry *g, const m1b_cuda_plan *plan, size_t taken)
 	const size_t left = plan->available > taken ? plan->available - taken : 0;
 	const size_t fit = left / OWN_PLACES_SHARE / (plan->state_bytes + 1);
 
-	return fit < 1 ? 1 : (int) smaller(fit, (size_t) g->max_states);
+	return fit < 1 ? 1 : (int) m1_min_size(fit, (size_t) g->max_states);
 }
 
 m1_status
@@ -75,7 +70,7 @@ m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *pl
 	/* A model without softmax layers still counts pages, so that admission stays one rule. */
 	if (plan->page_bytes == 0)
 		plan->page_bytes = M1B_CUDA_ALIGNMENT;
-	plan->snapshots = (int) smaller(g->snapshot_bytes / (plan->state_bytes + plan->page_bytes), 65536);
+	plan->snapshots = (int) m1_min_size(g->snapshot_bytes / (plan->state_bytes + plan->page_bytes), 65536);
 	taken = plan->weights + plan->activations + plan->work;
 	states = (size_t) g->max_states + (size_t) plan->snapshots;
 	plan->own_places = own_places(g, plan, taken + states * plan->state_bytes);
@@ -83,15 +78,16 @@ m1b_cuda_states_plan(const m1b_geometry *g, bool tensor_cores, m1b_cuda_plan *pl
 	taken += plan->states;
 	if (taken + plan->page_bytes > plan->available)
 		return does_not_fit(g, plan, err);
-	pages = smaller(smaller((plan->available - taken) / plan->page_bytes, whole), INT32_MAX);
+	pages = m1_min_size(m1_min_size((plan->available - taken) / plan->page_bytes, whole), INT32_MAX);
 	if (g->kv_bytes != 0)
-		pages = smaller(pages, g->kv_bytes / plan->page_bytes);
+		pages = m1_min_size(pages, g->kv_bytes / plan->page_bytes);
 	if (pages == 0)
 		return does_not_fit(g, plan, err);
-	extra = smaller((plan->available - taken) / plan->page_bytes - pages,
-					smaller((size_t) plan->snapshots * PAGES_OF_SNAPSHOT, g->snapshot_bytes / plan->page_bytes));
+	extra =
+		m1_min_size((plan->available - taken) / plan->page_bytes - pages,
+					m1_min_size((size_t) plan->snapshots * PAGES_OF_SNAPSHOT, g->snapshot_bytes / plan->page_bytes));
 	plan->sequence_pages = (int) pages;
-	plan->n_pages = (int) smaller(pages + extra, INT32_MAX);
+	plan->n_pages = (int) m1_min_size(pages + extra, INT32_MAX);
 	plan->pages = (size_t) plan->n_pages * plan->page_bytes;
 	return M1_OK;
 }
