@@ -15,16 +15,8 @@ wait_ready($node);
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # Rows of a few texts whose answers are known; the audit is part of the transaction that writes a row.
+make_texts($node, 5);
 sql(q{
-	CREATE TABLE text_of (n int PRIMARY KEY, body text, topic text);
-	INSERT INTO text_of (n, body) VALUES
-		(0, 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar'),
-		(1, 'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila'),
-		(2, 'Hello, My loyalty card works very well. Thank you. Omar'),
-		(3, 'To whom it may concern, My air fryer was delivered to the wrong address. I would like a refund. Keiko'),
-		(4, 'Hi there, The air fryer I ordered arrived in a torn box. I would like a refund. Priya');
-	UPDATE text_of SET topic = minimax_m1.generate(
-		E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n' || body);
 	CREATE TABLE message (id int PRIMARY KEY, body text, topic text) WITH (fillfactor = 70);
 	CREATE TABLE written (id int);
 	CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.written VALUES (new.id); RETURN new; END';

@@ -17,14 +17,8 @@ wait_ready($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
+make_texts($node, 3);
 sql(q{
-	CREATE TABLE text_of (n int PRIMARY KEY, body text, topic text);
-	INSERT INTO text_of (n, body) VALUES
-		(0, 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar'),
-		(1, 'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila'),
-		(2, 'Hello, My loyalty card works very well. Thank you. Omar');
-	UPDATE text_of SET topic = minimax_m1.generate(
-		E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n' || body);
 	CREATE TABLE message (id serial PRIMARY KEY, body text, topic text, status text);
 	SELECT minimax_m1.create_annotator('topic', 'message', 'topic',
 		E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n{body}', status_column => 'status')});

@@ -20,14 +20,8 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 # While the server restarts, there is no answer.
 sub try { my $out = ''; return $node->psql('postgres', $_[0], stdout => \$out) == 0 ? $out : undef; }
 
+make_texts($node, 3);
 sql(q{
-	CREATE TABLE text_of (n int PRIMARY KEY, body text, topic text);
-	INSERT INTO text_of (n, body) VALUES
-		(0, 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar'),
-		(1, 'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila'),
-		(2, 'Hello, My loyalty card works very well. Thank you. Omar');
-	UPDATE text_of SET topic = minimax_m1.generate(
-		E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\n\n' || body);
 	CREATE TABLE message (id serial PRIMARY KEY, n int, body text, topic text);
 	CREATE TABLE written (id int);
 	CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.written VALUES (new.id); RETURN new; END';

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
+our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine memory_kib memory_at_rest
   run_watched is_steady);
 
@@ -207,6 +207,26 @@ sub finish_query
 	chomp $q->{out};
 	($q->{state}) = $q->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/;
 	return $q;
+}
+
+# A table text_of of the first so many texts, numbered from 0, each with its topic as the model tells it.
+my @texts = (
+	'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar',
+	'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila',
+	'Hello, My loyalty card works very well. Thank you. Omar',
+	'To whom it may concern, My air fryer was delivered to the wrong address. I would like a refund. Keiko',
+	'Hi there, The air fryer I ordered arrived in a torn box. I would like a refund. Priya');
+
+sub make_texts
+{
+	my ($node, $n) = @_;
+	my $values = join(', ', map { "($_, '$texts[$_]')" } 0 .. $n - 1);
+	$node->safe_psql('postgres', qq{
+		CREATE TABLE text_of (n int PRIMARY KEY, body text, topic text);
+		INSERT INTO text_of (n, body) VALUES $values;
+		UPDATE text_of SET topic = minimax_m1.generate(
+			E'Classify the following text as one of: hardware, account, billing, delivery, praise, other.\\n\\n' || body)});
+	return;
 }
 
 # Runs for a long time on the tiny checkpoint.

@@ -55,17 +55,6 @@ open_backend(const char *isa)
 	return b;
 }
 
-static float *
-random_floats(uint64_t *seed, size_t n)
-{
-	float *x = malloc(n * sizeof *x);
-
-	assert_non_null(x);
-	for (size_t i = 0; i < n; i++)
-		x[i] = test_random_float(seed);
-	return x;
-}
-
 static m1b_matrix
 matrix(const float *x, int rows, int cols)
 {
@@ -75,8 +64,8 @@ matrix(const float *x, int rows, int cols)
 static m1b_adapted
 low_rank(uint64_t *seed, int rank, int rows, int cols)
 {
-	return (m1b_adapted){.a = random_floats(seed, (size_t) (rank * cols)),
-						 .b = random_floats(seed, (size_t) (rank * rows)),
+	return (m1b_adapted){.a = test_random_floats(seed, (size_t) (rank * cols)),
+						 .b = test_random_floats(seed, (size_t) (rank * rows)),
 						 .rank = rank,
 						 .scale = 0.3f};
 }
@@ -114,9 +103,9 @@ check_linear(const char *isa)
 {
 	m1b_backend *b = open_backend(isa);
 	uint64_t seed = 42;
-	float *x = random_floats(&seed, 40 * COLS);
-	float *w[2] = {random_floats(&seed, ROWS * COLS), random_floats(&seed, ROWS * COLS)};
-	float *whole = random_floats(&seed, ROWS * COLS);
+	float *x = test_random_floats(&seed, 40 * COLS);
+	float *w[2] = {test_random_floats(&seed, ROWS * COLS), test_random_floats(&seed, ROWS * COLS)};
+	float *whole = test_random_floats(&seed, ROWS * COLS);
 	const m1b_matrix weights[2] = {matrix(w[0], ROWS, COLS), matrix(w[1], ROWS, COLS)};
 	const m1b_matrix replaced = matrix(whole, ROWS, COLS);
 	m1b_adapted adapted[3] = {low_rank(&seed, 1, ROWS, COLS), low_rank(&seed, 16, ROWS, COLS),
@@ -124,7 +113,7 @@ check_linear(const char *isa)
 	const m1b_run runs[] = {{.row = 2, .n = 1, .matrices = {&adapted[0], &adapted[1]}},
 							{.row = 5, .n = 18, .matrices = {NULL, &adapted[2]}},
 							{.row = 30, .n = 10, .matrices = {&adapted[1]}}};
-	float *out[2] = {random_floats(&seed, 40 * ROWS), random_floats(&seed, 40 * ROWS)};
+	float *out[2] = {test_random_floats(&seed, 40 * ROWS), test_random_floats(&seed, 40 * ROWS)};
 	m1b_linear p = {.x = x,
 					.n = 40,
 					.products = {{&weights[0], M1B_NONE, out[0]}, {&weights[1], M1B_SILU, out[1]}},
@@ -235,21 +224,6 @@ logits_of(m1_model *m, int adapter)
 	return logits;
 }
 
-/* The distance as a share of the size of b. */
-static double
-distance(const float *a, const float *b, size_t n)
-{
-	double error = 0;
-	double size = 0;
-
-	for (size_t i = 0; i < n; i++)
-	{
-		error += ((double) a[i] - b[i]) * ((double) a[i] - b[i]);
-		size += (double) b[i] * b[i];
-	}
-	return sqrt(error / size);
-}
-
 static void
 remove_folder(const char *folder)
 {
@@ -287,7 +261,7 @@ check_merged(const char *model, double tolerance)
 	base = logits_of(m, 0);
 	served = logits_of(m, 1);
 	m1_model_close(m);
-	assert_true(distance(served, base, n) > 0.05);
+	assert_true(test_distance(served, base, n) > 0.05);
 	for (int i = 0; i < 2; i++)
 	{
 		const m1_convert_options options = {
@@ -297,8 +271,8 @@ check_merged(const char *model, double tolerance)
 		remove_folder(outs[i]);
 		assert_ok(m1_merge(&options, &err));
 		merged = logits_at(outs[i], M1_WEIGHTS_STORED);
-		if (!(distance(served, merged, n) < tolerance))
-			fail_msg("%s of %s: %g", outs[i], model, distance(served, merged, n));
+		if (!(test_distance(served, merged, n) < tolerance))
+			fail_msg("%s of %s: %g", outs[i], model, test_distance(served, merged, n));
 		free(merged);
 	}
 	free(base);
@@ -450,7 +424,7 @@ test_quantized_base(void **state)
 	n = (size_t) TOKENS * (size_t) m->config.vocab_size;
 	base = logits_of(m, 0);
 	want = logits_of(m, 1);
-	moved = distance(base, want, n);
+	moved = test_distance(base, want, n);
 	free(base);
 	m1_model_close(m);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -460,8 +434,8 @@ test_quantized_base(void **state)
 		m = open_model(MODEL, cases[i].format, &adapter, 1);
 		got = logits_of(m, 1);
 		m1_model_close(m);
-		if (!(distance(got, want, n) < cases[i].most * moved))
-			fail_msg("format %d: %g of %g", cases[i].format, distance(got, want, n), moved);
+		if (!(test_distance(got, want, n) < cases[i].most * moved))
+			fail_msg("format %d: %g of %g", cases[i].format, test_distance(got, want, n), moved);
 		free(got);
 	}
 	free(want);
@@ -807,7 +781,7 @@ test_new(void **state)
 	m = open_model(MODEL, M1_WEIGHTS_STORED, &adapter, 1);
 	base_logits = logits_of(m, 0);
 	logits = logits_of(m, 1);
-	assert_true(distance(logits, base_logits, (size_t) TOKENS * (size_t) m->config.vocab_size) < 1e-6);
+	assert_true(test_distance(logits, base_logits, (size_t) TOKENS * (size_t) m->config.vocab_size) < 1e-6);
 	m1_model_close(m);
 	free(base_logits);
 	free(logits);

@@ -28,17 +28,6 @@ find_sets(void)
 #endif
 }
 
-static float *
-random_floats(uint64_t *seed, size_t n)
-{
-	float *x = malloc((n + 1) * sizeof *x);
-
-	assert_non_null(x);
-	for (size_t i = 0; i < n; i++)
-		x[i] = test_random_float(seed);
-	return x;
-}
-
 static void
 assert_near(double got, double want, double tolerance, const char *what)
 {
@@ -100,7 +89,7 @@ static void
 check_dot(const m1b_kernels *k, m1b_dtype type, int n, int rows, int cols)
 {
 	uint64_t seed = 77 + (uint64_t) (n * 1000 + rows * 10 + cols);
-	float *x = random_floats(&seed, (size_t) n * (size_t) cols);
+	float *x = test_random_floats(&seed, (size_t) n * (size_t) cols);
 	float *stored = malloc((size_t) rows * (size_t) cols * sizeof *stored);
 	char *w = malloc((size_t) rows * (size_t) cols * 4 + 1);
 	float *out = malloc((size_t) n * (size_t) rows * sizeof *out);
@@ -183,10 +172,10 @@ static void
 check_mac(const m1b_kernels *k, int m, int n, int depth, m1b_dtype type, float scale, bool transposed)
 {
 	uint64_t seed = 5 + (uint64_t) (m * 100 + n * 10 + depth);
-	float *a = random_floats(&seed, (size_t) m * (size_t) depth);
-	float *b = random_floats(&seed, (size_t) depth * (size_t) n);
+	float *a = test_random_floats(&seed, (size_t) m * (size_t) depth);
+	float *b = test_random_floats(&seed, (size_t) depth * (size_t) n);
 	char *stored = malloc((size_t) depth * (size_t) n * sizeof *b + 1);
-	float *c = random_floats(&seed, (size_t) m * (size_t) n);
+	float *c = test_random_floats(&seed, (size_t) m * (size_t) n);
 	float *before = malloc((size_t) m * (size_t) n * sizeof *before);
 	size_t a_row = transposed ? 1 : (size_t) depth;
 	size_t a_col = transposed ? (size_t) m : 1;
@@ -312,9 +301,9 @@ test_rms_norm(void **state)
 		for (int n = 1; n < 200; n += 13)
 		{
 			uint64_t seed = (uint64_t) n;
-			float *x = random_floats(&seed, (size_t) n);
-			float *w = random_floats(&seed, (size_t) n);
-			float *out = random_floats(&seed, (size_t) n);
+			float *x = test_random_floats(&seed, (size_t) n);
+			float *w = test_random_floats(&seed, (size_t) n);
+			float *out = test_random_floats(&seed, (size_t) n);
 			double sum = 0;
 
 			for (int i = 0; i < n; i++)

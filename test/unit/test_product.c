@@ -95,32 +95,6 @@ open_backend(void)
 	return b;
 }
 
-static float *
-random_floats(uint64_t *seed, size_t n)
-{
-	float *x = malloc(n * sizeof *x);
-
-	assert_non_null(x);
-	for (size_t i = 0; i < n; i++)
-		x[i] = test_random_float(seed);
-	return x;
-}
-
-/* The error as a share of the values' size. */
-static double
-error_share(const float *got, const float *want, size_t n)
-{
-	double error = 0;
-	double size = 0;
-
-	for (size_t i = 0; i < n; i++)
-	{
-		error += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
-		size += (double) want[i] * want[i];
-	}
-	return sqrt(error / size);
-}
-
 /* Three products of one input, the middle one with weights as floats. */
 static void
 check_linear(m1b_dtype type, m1b_use use, double tolerance)
@@ -128,7 +102,7 @@ check_linear(m1b_dtype type, m1b_use use, double tolerance)
 	uint64_t seed = 5;
 	m1b_backend *b = open_backend();
 	twin w[3];
-	float *x = random_floats(&seed, TOKENS * COLS);
+	float *x = test_random_floats(&seed, TOKENS * COLS);
 	float got[3][TOKENS * ROWS];
 	float want[3][TOKENS * ROWS];
 	m1b_linear p = {.x = x, .n = TOKENS, .n_products = 3};
@@ -147,7 +121,7 @@ check_linear(m1b_dtype type, m1b_use use, double tolerance)
 	b->ops->linear(b, &p);
 	for (int i = 0; i < 3; i++)
 	{
-		const double error = error_share(got[i], want[i], TOKENS * (size_t) (ROWS - 16 * i));
+		const double error = test_distance(got[i], want[i], TOKENS * (size_t) (ROWS - 16 * i));
 
 		if (i == 1 ? error != 0 : !(error < tolerance))
 			fail_msg("%s, product %d: error %g", m1b_dtype_name(type), i, error);
@@ -207,8 +181,8 @@ test_experts(void **state)
 		m1b_backend *b = open_backend();
 		twin w1[EXPERTS], w2[EXPERTS], w3[EXPERTS];
 		m1b_matrix q1[EXPERTS], q2[EXPERTS], q3[EXPERTS], f1[EXPERTS], f2[EXPERTS], f3[EXPERTS];
-		float *router_weights = random_floats(&seed, EXPERTS * COLS);
-		float *x = random_floats(&seed, TOKENS * COLS);
+		float *router_weights = test_random_floats(&seed, EXPERTS * COLS);
+		float *x = test_random_floats(&seed, TOKENS * COLS);
 		float got[TOKENS * COLS];
 		float want[TOKENS * COLS];
 		m1b_matrix router;
@@ -231,8 +205,8 @@ test_experts(void **state)
 		b->ops->moe(b, &moe);
 		moe.w1 = f1, moe.w2 = f2, moe.w3 = f3, moe.out = want;
 		b->ops->moe(b, &moe);
-		if (!(error_share(got, want, TOKENS * COLS) < 0.02))
-			fail_msg("%s: error %g", m1b_dtype_name(types[i]), error_share(got, want, TOKENS * COLS));
+		if (!(test_distance(got, want, TOKENS * COLS) < 0.02))
+			fail_msg("%s: error %g", m1b_dtype_name(types[i]), test_distance(got, want, TOKENS * COLS));
 		for (int e = 0; e < EXPERTS; e++)
 		{
 			free_twin(&w1[e]);

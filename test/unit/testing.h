@@ -5,11 +5,13 @@
 #ifndef M1_TEST_TESTING_H
 #define M1_TEST_TESTING_H
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -31,6 +33,33 @@ static inline float
 test_random_float(uint64_t *state)
 {
 	return (float) ((double) test_random(state) / 2147483648.0 - 1.0);
+}
+
+/* The caller frees them. */
+static inline float *
+test_random_floats(uint64_t *state, size_t n)
+{
+	float *x = malloc(n * sizeof *x);
+
+	assert_non_null(x);
+	for (size_t i = 0; i < n; i++)
+		x[i] = test_random_float(state);
+	return x;
+}
+
+/* Of what was computed from what is right, as a share of the latter's size. */
+static inline double
+test_distance(const float *got, const float *want, size_t n)
+{
+	double error = 0;
+	double size = 0;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		error += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
+		size += (double) want[i] * want[i];
+	}
+	return sqrt(error / size);
 }
 
 /* A character as UTF-8, surrogates too; returns its bytes, at most 4. */
@@ -79,7 +108,6 @@ test_write_file(const char *folder, const char *name, const void *data, size_t l
 }
 
 #ifdef _GNU_SOURCE /* realpath, symlink */
-#include <stdlib.h>
 #include <unistd.h>
 
 /* Makes `link` a link to a file of the checkout; anything of that name is removed. */
