@@ -233,7 +233,7 @@ open_trainer(fit *f, m1_error *err)
 		.threads = o->threads,
 		.max_context = (int) (begin[1] - begin[0]),
 		.max_sequences = 1,
-		.max_batch_tokens = 1,
+		.max_batch_tokens = m1_model_prefill_chunk("cpu"),
 	};
 	m1_status status = m1_model_open(&options, &f->model, err);
 
