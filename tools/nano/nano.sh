@@ -8,8 +8,8 @@ set -euo pipefail
 engine=$1
 out=$2
 here=$(dirname "$0")
-examples=${EXAMPLES:-70000}
-steps=${STEPS:-4500}
+examples=${EXAMPLES:-150000}
+steps=${STEPS:-7000}
 mkdir -p "$out"
 
 if [ ! -e "$out/data.jsonl" ]; then

@@ -311,10 +311,14 @@ def weather(r):
 
 
 def order_state(r):
+    """Its result as one finds it: alone, beside other fields, as a row of a list, or not at all."""
     order, state = order_id(r), r.choice(STATES)
     ask = r.choice(["Where is order {}?", "What is the status of order {}?"]).format(order)
-    return (ask, {"name": "lookup_order", "arguments": {"order_id": order}}, json.dumps({"status": state}),
-            f"Order {order} is {state}.", order)
+    result, answer = r.choice([({"status": state}, f"Order {order} is {state}."),
+                               ({"order_id": order, "status": state}, f"Order {order} is {state}."),
+                               ([{"status": state}], f"Order {order} is {state}."),
+                               (r.choice([None, []]), f"There is no order {order}.")])
+    return ask, {"name": "lookup_order", "arguments": {"order_id": order}}, json.dumps(result), answer, order
 
 
 def calls_text(calls):
