@@ -83,7 +83,7 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano bench bench-peer lint format help stage unit unit-san schemas check-rooms check-unit \
+.PHONY: setup demo test nano bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-fuzz fuzz check-golden check-schemas check-regress check-readme check-setup \
         check-isolation check-tap check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
@@ -167,6 +167,12 @@ bench-peer:
 	@scripts/bootstrap.sh python3-numpy git $(if $(shell command -v npm),,npm)
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
+
+## bench-train: how fast models learn, beside PyTorch
+bench-train:
+	@scripts/bootstrap.sh python3-numpy python3-torch
+	@$(QUIETLY) all
+	@test/bench/train.sh
 
 # Of EXAMPLES and STEPS, few show that everything runs.
 ## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes hours; an interrupted run goes on

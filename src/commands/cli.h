@@ -16,6 +16,7 @@ int m1_cmd_generate(const m1_cli *cli);
 int m1_cmd_tokenize(const m1_cli *cli);
 int m1_cmd_logits(const m1_cli *cli);
 int m1_cmd_bench(const m1_cli *cli);
+int m1_cmd_bench_train(const m1_cli *cli);
 int m1_cmd_gradients(const m1_cli *cli);
 int m1_cmd_serve(const m1_cli *cli);
 int m1_cmd_quantize(const m1_cli *cli);

@@ -36,6 +36,7 @@ static const cli_command commands[] = {
 	 .takes_files = true},
 	{"gradients", M1_CLI_GRADIENTS, m1_cmd_gradients, "--model DIR --batch FILE --loss NAME --out FILE",
 	 .summary = "of a loss by every parameter"},
+	{"bench-train", M1_CLI_BENCH_TRAIN, m1_cmd_bench_train, "--model DIR", .summary = "speeds of training as JSON"},
 	{"serve", M1_CLI_SERVE, m1_cmd_serve, "--model DIR --fd N", .summary = "frames on an inherited socket"},
 };
 

@@ -11,7 +11,7 @@
 #define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
 #define LEARNING (M1_CLI_TOKENIZER_TRAIN | M1_CLI_TRAIN)
 #define ADAPTED (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
-#define MODEL (ADAPTED | M1_CLI_GRADIENTS)
+#define MODEL (ADAPTED | M1_CLI_GRADIENTS | M1_CLI_BENCH_TRAIN)
 
 typedef enum option_kind
 {
@@ -53,6 +53,7 @@ const m1_cli m1_cli_defaults = {
 	.prefill = {.n = 2, .at = {512, 2048}},
 	.batch = {.n = 3, .at = {1, 4, 16}},
 	.bench_tokens = 64,
+	.sequences = 32,
 	.answer_weight = 1.0,
 	.too_long = "refuse",
 	.batch_tokens = 4096,
@@ -155,7 +156,9 @@ static const option_row rows[] = {
 
 	{"prefill", "LIST", SIZES, AT(prefill), M1_CLI_BENCH, .help = "prompt lengths (default 512,2048)"},
 	{"batch", "LIST", SIZES, AT(batch), M1_CLI_BENCH, .help = "batch sizes of decode (default 1,4,16)"},
-	{"tokens", "N", INTEGER, AT(bench_tokens), M1_CLI_BENCH, .help = "tokens each sequence decodes (default 64)",
+	{"tokens", "N", INTEGER, AT(bench_tokens), M1_CLI_BENCH | M1_CLI_BENCH_TRAIN,
+	 .help = "that each sequence decodes, or has in training (default 64)", .least = 1},
+	{"sequences", "N", INTEGER, AT(sequences), M1_CLI_BENCH_TRAIN, .help = "of a step of training (default 32)",
 	 .least = 1},
 	{"context", "LIST", SIZES, AT(context), M1_CLI_BENCH, .help = "also the time of a decoded token after so many"},
 

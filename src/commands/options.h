@@ -28,7 +28,8 @@ typedef enum m1_cli_takers
 	M1_CLI_TRAIN = 128,
 	M1_CLI_MERGE = 256,
 	M1_CLI_GRADIENTS = 512,
-	M1_CLI_ALL = 1023,
+	M1_CLI_BENCH_TRAIN = 1024,
+	M1_CLI_ALL = 2047,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -133,7 +134,10 @@ typedef struct m1_cli
 	m1_cli_sizes prefill;
 	m1_cli_sizes batch;
 	m1_cli_sizes context; /* none by default */
-	int bench_tokens;
+	int bench_tokens; /* also bench-train */
+
+	/* bench-train */
+	int sequences;
 
 	/* gradients */
 	const char *batch_file;

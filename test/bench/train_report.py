@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""train_report.py FOLDER NAME...: the medians of what train.sh measured, and their ratios; into train.json, too."""
+import json
+import statistics
+import sys
+
+RATES = ("train_tokens_per_s", "forward_tokens_per_s")
+
+
+def medians(lines):
+    return {rate: statistics.median(line[rate] for line in lines) for rate in RATES} if lines else None
+
+
+def report(path):
+    lines = [json.loads(line) for line in open(path)]
+    own = [line for line in lines if "planned_bytes" in line]
+    return {"engine": {**own[0], **medians(own)}, "torch": medians([line for line in lines if "torch" in line])}
+
+
+def main():
+    out, names = sys.argv[1], sys.argv[2:]
+    results = {name: report(f"{out}/train-{name}.jsonl") for name in names}
+    json.dump(results, open(f"{out}/train.json", "w"), indent=2)
+    for name, r in results.items():
+        own, torch = r["engine"], r["torch"]
+        print(f"{name}: {own['trained_parameters'] / 1e6:.0f} M parameters trained, {own['sequences']} sequences of "
+              f"{own['sequence_tokens']} tokens a step, {own['device']}")
+        for rate, label in zip(RATES, ("training", "forward alone")):
+            beside = f", PyTorch {torch[rate]:8.0f}, ratio {own[rate] / torch[rate]:.1f}" if torch else ""
+            print(f"  {label:<14} {own[rate]:8.0f} tokens/s{beside}")
+        print(f"  activations    {own['planned_bytes'] / 1e6:8.0f} MB planned; the process at its peak "
+              f"{own['peak_bytes'] / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
