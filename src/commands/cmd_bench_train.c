@@ -113,8 +113,8 @@ print_rates(const m1_cli *cli, const training *t, const rates *r)
 
 	getrusage(RUSAGE_SELF, &usage);
 	out = json_pack("{s:s, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:I, s:b, s:I}", "model", cli->model, "device",
-					m1_model_device(t->model), "trained_parameters", trained_parameters(t), "threads",
-					cli->threads, "sequences", t->n, "sequence_tokens", t->length, "train_tokens_per_s", r->train,
+					m1_model_device(t->model), "trained_parameters", trained_parameters(t), "threads", cli->threads,
+					"sequences", t->n, "sequence_tokens", t->length, "train_tokens_per_s", r->train,
 					"forward_tokens_per_s", r->forward, "planned_bytes", (json_int_t) r->memory.planned, "recompute",
 					(int) r->memory.recompute, "peak_bytes", (json_int_t) usage.ru_maxrss * 1024);
 	json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));

@@ -134,7 +134,7 @@ typedef struct m1_cli
 	m1_cli_sizes prefill;
 	m1_cli_sizes batch;
 	m1_cli_sizes context; /* none by default */
-	int bench_tokens; /* also bench-train */
+	int bench_tokens;	  /* also bench-train */
 
 	/* bench-train */
 	int sequences;
