@@ -652,7 +652,7 @@ test_impossible_batches(void **state)
 static void
 test_quantized_weights_are_refused(void **state)
 {
-	const m1_model_options options = {.path = NANO,
+	const m1_model_options options = {.path = TRAINED,
 									  .device = "cpu",
 									  .weight_format = M1_WEIGHTS_Q8_0,
 									  .threads = 2,

@@ -23,7 +23,7 @@
 #define TINY "test/checkpoints/tiny-f32"
 #define ODD "test/checkpoints/tiny-odd"
 #define SHARDED "test/checkpoints/tiny-bf16-sharded"
-#define NANO "models/m1-nano"
+#define TRAINED "test/checkpoints/trained" /* the first m1-nano, whose gradients are known */
 
 /* A model, what trains it, and the numbers to compare with. */
 typedef struct bench
