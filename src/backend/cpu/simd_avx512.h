@@ -155,7 +155,15 @@ vf_fold4(vf x)
 static inline void
 vf_sum4(vf a, vf b, vf c, vf d, float out[4])
 {
-	_mm_storeu_ps(out, _mm_hadd_ps(_mm_hadd_ps(vf_fold4(a), vf_fold4(b)), _mm_hadd_ps(vf_fold4(c), vf_fold4(d))));
+	/* halves are added for two vectors at a time, then quarters for all four: a lane holds what vf_fold4 makes of one */
+	__m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+	__m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+	__m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+	_mm_storeu_ps(
+		out, _mm512_castps512_ps128(_mm512_permutexvar_ps(_mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12)), s)));
 }
 
 static inline float
