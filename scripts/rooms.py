@@ -29,9 +29,10 @@ ROOMS = {
     "pg/worker": "base wire pg pg/usage",
     "pg/functions": "base wire pg pg/usage pg/client",
     "pg/jobs": "base wire pg pg/usage pg/client",
+    "pg/learning": "base wire pg pg/usage pg/client pg/jobs",
 }
 # What puts the library together may know all of it.
-COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs"}
+COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs pg/learning"}
 
 # What only some rooms may write, by the first part of their names.
 WORDS = [

@@ -208,7 +208,7 @@ regress_like() {
 
 jobs_of_regress() {
     regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate operators limits jobs \
-        annotators
+        annotators rewards
 }
 
 jobs_of_isolation() {

@@ -43,6 +43,8 @@ int			m1pg_job_retry_delay;
 int			m1pg_job_write_timeout;
 int			m1pg_job_retention;
 
+int			m1pg_reward_timeout;
+
 /* For a value that no code here reads as a variable: it needs a place, but no name. */
 #define UNNAMED(type)	(&(type) {0})
 
@@ -406,6 +408,11 @@ static const Setting settings[] = {
 		"minimax_m1.job_retention", PGC_SIGHUP, GUC_UNIT_MIN,
 		"Sets for how long submitted jobs are kept after their end; -1 means for ever.", NULL,
 		INT(&m1pg_job_retention, 7 * 24 * 60, -1, INT_MAX)
+	},
+	{
+		"minimax_m1.reward_timeout", PGC_USERSET, GUC_UNIT_MS,
+		"Sets the time limit of one call of a reward.", NULL,
+		INT(&m1pg_reward_timeout, 5000, 10, 600000)
 	},
 };
 

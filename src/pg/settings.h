@@ -84,4 +84,8 @@ extern int	m1pg_job_retry_delay;	/* ms */
 extern int	m1pg_job_write_timeout; /* ms */
 extern int	m1pg_job_retention;		/* min; -1 = for ever */
 
+/* ---- learning ---- */
+
+extern int	m1pg_reward_timeout;	/* ms */
+
 #endif							/* M1PG_SETTINGS_H */

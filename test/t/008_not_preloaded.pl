@@ -36,6 +36,10 @@ my %calls = (
 	rank => "rank('It is short.', ARRAY['Hello.'])",
 	summarize_agg => "summarize_agg('Hello.')",
 	reduce_agg => "reduce_agg('Hello.', 'Repeat.')",
+	evaluate => "evaluate('SELECT 1 AS prompt', 'reward_exact')",
+	compare => "compare('SELECT 1 AS prompt', 'reward_exact', ARRAY['base'])",
+	training_check => "training_check('SELECT 1 AS prompt', 'reward_exact')",
+	reward_judge => q{reward_judge('a', '{"prompt": "b", "answer": "c"}')},
 	submit => "submit('Hello.')");
 $node->safe_psql('postgres', 'CREATE TYPE pair AS (a text, b int)');
 
@@ -54,7 +58,8 @@ for my $first ('', "LOAD 'minimax_m1';")
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname NOT LIKE '\\_%' AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
 	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_job coverage create_annotator drop_annotator '
-	  . 'enqueue_annotation grant_usage poll reduce_agg_final reduce_agg_step retry_failed set_price set_quota summarize_agg_step wait_for', 'all functions are here');
+	  . 'enqueue_annotation grant_usage mcnemar_p pass_at_k poll reduce_agg_final reduce_agg_step '
+	  . 'retry_failed reward_exact reward_format reward_json reward_length reward_number reward_sql set_price set_quota summarize_agg_step wait_for', 'all functions are here');
 is((sqlstate($node, q{CALL minimax_m1.wait_for('{1}')}))[0], '55000', 'wait_for');
 $node->safe_psql('postgres', q{
 	CREATE TABLE queued (id int PRIMARY KEY, body text, answer text);

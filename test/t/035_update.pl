@@ -76,14 +76,14 @@ for my $version ('0.1', '0.2')
 	is_made_the_same($db, 'new', "updated from $version");
 }
 
-# What roles may do: after grant_usage(), which is called again for what is new since 0.1.
+# What roles may do: after grant_usage(), which is called again for what is new since then.
 my $grant = q{SELECT minimax_m1.grant_usage('reader')};
 $node->safe_psql('postgres', 'CREATE ROLE reader');
 made('granted', $create, $grant);
 made('granted_01', $create{'0.1'}, $grant, $update, $grant);
-made('granted_02', $create{'0.2'}, $grant, $update);
+made('granted_02', $create{'0.2'}, $grant, $update, $grant);
 is_made_the_same('granted_01', 'granted', 'granted in 0.1 and again');
-is_made_the_same('granted_02', 'granted', 'granted in 0.2');
+is_made_the_same('granted_02', 'granted', 'granted in 0.2 and again');
 isnt(differences([ told('new') ], [ told('granted') ]), '', 'grants are told');
 
 # And where default privileges would give it what is made.

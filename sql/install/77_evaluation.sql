@@ -1,0 +1,246 @@
+/* sql/install/77_evaluation.sql */
+
+-- ---- Evaluation: what answers to the rows of a query are worth ----
+--
+-- A query is given as text. It runs once, as whoever calls, read only; its column prompt (or messages) is what is asked.
+-- Unsafe in parallel: rewards and queries are tried in subtransactions. Those that take a query have no search_path of
+-- their own, because query and reward are to mean what they mean to the caller.
+
+CREATE FUNCTION evaluate(
+    query text,
+    reward text,
+    adapter text DEFAULT NULL,
+    samples int DEFAULT NULL,
+    items int DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    OUT adapter text,
+    OUT item int,
+    OUT sample int,
+    OUT content text,
+    OUT reasoning text,
+    OUT reward float8,
+    OUT finish_reason text,
+    OUT prompt_tokens int,
+    OUT completion_tokens int,
+    OUT error text,
+    OUT example jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'm1pg_evaluate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100;
+
+COMMENT ON FUNCTION evaluate(text, text, text, int, int, text, int, int, float8, float8, bigint) IS
+    'answers the rows of a query, and says what the reward makes of each answer';
+
+CREATE FUNCTION evaluate(
+    query text,
+    reward text,
+    adapters text[],
+    samples int DEFAULT NULL,
+    items int DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    OUT adapter text,
+    OUT item int,
+    OUT sample int,
+    OUT content text,
+    OUT reasoning text,
+    OUT reward float8,
+    OUT finish_reason text,
+    OUT prompt_tokens int,
+    OUT completion_tokens int,
+    OUT error text,
+    OUT example jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'm1pg_evaluate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100;
+
+COMMENT ON FUNCTION evaluate(text, text, text[], int, int, text, int, int, float8, float8, bigint) IS
+    'the same with several adapters, where the one that is called base is none';
+
+-- The chance that of k answers at least one is right, where `correct` of so many were: without the bias that counting
+-- only the first k would have.
+CREATE FUNCTION pass_at_k(answers bigint, correct bigint, k int) RETURNS float8
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    all_wrong float8 := 1;
+BEGIN
+    IF k < 1 OR k > answers OR correct NOT BETWEEN 0 AND answers THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: k or correct is out of range',
+            DETAIL = format('k is %s, and %s of %s answers are correct.', k, correct, answers);
+    END IF;
+    FOR i IN 0 .. k - 1 LOOP
+        all_wrong := all_wrong * greatest(answers - correct - i, 0) / (answers - i);
+    END LOOP;
+    RETURN 1 - all_wrong;
+END
+$$;
+
+COMMENT ON FUNCTION pass_at_k IS 'the chance that at least one of k answers is right, from more answers than k';
+
+-- The exact test of McNemar: how likely a difference at least as great is where wins and losses are a matter of chance.
+CREATE FUNCTION mcnemar_p(wins bigint, losses bigint) RETURNS float8
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    n bigint := wins + losses;
+    log_term float8 := n * ln(0.5::float8);
+    tail float8 := 0;
+BEGIN
+    IF wins < 0 OR losses < 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'minimax_m1: wins or losses is negative';
+    END IF;
+    FOR i IN 0 .. least(wins, losses) LOOP
+        -- smaller ones add nothing
+        IF log_term > -700 THEN
+            tail := tail + exp(log_term);
+        END IF;
+        IF i < n THEN
+            log_term := log_term + ln((n - i)::float8 / (i + 1));
+        END IF;
+    END LOOP;
+    RETURN least(1, 2 * tail);
+END
+$$;
+
+COMMENT ON FUNCTION mcnemar_p IS 'exact two-sided p of McNemar''s test for pairs that one side wins or loses';
+
+-- A pair is a row of the query: an adapter's mean reward over its samples beside that of the first adapter.
+CREATE FUNCTION compare(
+    query text,
+    reward text,
+    adapters text[],
+    samples int DEFAULT NULL,
+    items int DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    OUT adapter text,
+    OUT n int,
+    OUT mean float8,
+    OUT low float8,
+    OUT high float8,
+    OUT tokens float8,
+    OUT errors int,
+    OUT wins int,
+    OUT ties int,
+    OUT losses int,
+    OUT p float8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2
+AS $$
+    WITH answer AS MATERIALIZED (
+        SELECT e.* FROM @extschema@.evaluate(query, reward, adapters, samples, items, NULL, max_tokens, thinking_budget,
+                                             temperature, top_p, seed) e),
+    item AS (
+        SELECT a.adapter, a.item, avg(a.reward) AS reward, sum(a.completion_tokens) AS tokens,
+               count(a.completion_tokens) AS answers, count(a.error) AS errors
+        FROM answer a GROUP BY a.adapter, a.item),
+    pair AS (
+        SELECT i.*, sign(i.reward - f.reward) AS won
+        FROM item i LEFT JOIN item f ON f.item = i.item AND f.adapter = adapters[1] AND f.adapter <> i.adapter),
+    total AS (
+        SELECT t.adapter, count(t.reward)::int AS n, nullif(count(t.reward), 0) AS d, avg(t.reward) AS mean, coalesce(stddev_samp(t.reward), 0) AS spread,
+               min(t.reward) >= 0 AND max(t.reward) <= 1 AS is_share, sum(t.tokens) / nullif(sum(t.answers), 0) AS tokens,
+               sum(t.errors)::int AS errors, count(*) FILTER (WHERE t.won > 0)::int AS wins,
+               count(*) FILTER (WHERE t.won = 0)::int AS ties, count(*) FILTER (WHERE t.won < 0)::int AS losses,
+               count(t.won) > 0 AS paired
+        FROM pair t GROUP BY t.adapter)
+    SELECT t.adapter, t.n, t.mean,
+           -- of shares the interval of Wilson, which is no point where all are right
+           CASE WHEN is_share THEN (t.mean + z2 / 2 / t.d - half) / (1 + z2 / t.d) ELSE t.mean - z * t.spread / sqrt(t.d) END,
+           CASE WHEN is_share THEN (t.mean + z2 / 2 / t.d + half) / (1 + z2 / t.d) ELSE t.mean + z * t.spread / sqrt(t.d) END,
+           t.tokens::float8, t.errors, CASE WHEN t.paired THEN t.wins END, CASE WHEN t.paired THEN t.ties END,
+           CASE WHEN t.paired THEN t.losses END, CASE WHEN t.paired THEN @extschema@.mcnemar_p(t.wins, t.losses) END
+    FROM total t, LATERAL (SELECT 1.959964::float8 AS z, 1.959964::float8 ^ 2 AS z2) c,
+         LATERAL (SELECT z * sqrt(greatest(t.mean * (1 - t.mean), 0) / t.d + z2 / 4 / t.d ^ 2) AS half
+                  WHERE is_share UNION ALL SELECT NULL WHERE is_share IS NOT TRUE) h
+    ORDER BY array_position(adapters, t.adapter)
+$$;
+
+COMMENT ON FUNCTION compare IS 'what adapters get for the rows of a query, with 95 % intervals, and each beside the first';
+
+-- What a training by this reward would begin with: what can be learnt from is a group of answers whose rewards differ.
+CREATE FUNCTION training_check(
+    query text,
+    reward text,
+    adapter text DEFAULT NULL,
+    group_size int DEFAULT 8,
+    groups int DEFAULT 32,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    OUT answers int,
+    OUT pass_rate float8,
+    OUT mean float8,
+    OUT solved float8,
+    OUT hopeless float8,
+    OUT useful float8,
+    OUT tokens float8,
+    OUT truncated float8,
+    OUT errors int,
+    OUT seconds float8,
+    OUT advice text)
+RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
+AS $$
+DECLARE
+    began timestamptz := clock_timestamp();
+    first_error text;
+    seen int;
+    graded int;
+BEGIN
+    IF group_size < 2 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: group_size is out of range',
+            DETAIL = format('It is %s; it must be at least 2: answers are compared with each other.', group_size);
+    END IF;
+    WITH answer AS MATERIALIZED (
+        SELECT e.* FROM @extschema@.evaluate(query, reward, adapter, group_size, groups, NULL, max_tokens, thinking_budget,
+                                             1, 1, seed) e),
+    one AS (
+        SELECT min(a.reward) AS least, max(a.reward) AS most FROM answer a GROUP BY a.item)
+    SELECT a.answers, a.pass_rate, a.mean, g.solved, g.hopeless, g.useful, a.tokens, a.truncated, a.errors, a.first_error,
+           g.n, a.graded
+    INTO answers, pass_rate, mean, solved, hopeless, useful, tokens, truncated, errors, first_error, seen, graded
+    FROM (SELECT count(*)::int AS answers, avg((a.reward >= 1)::int)::float8 AS pass_rate, avg(a.reward) AS mean,
+                 avg(a.completion_tokens)::float8 AS tokens, avg((a.finish_reason = 'length')::int)::float8 AS truncated,
+                 count(a.error)::int AS errors, count(a.reward)::int AS graded,
+                 (array_agg(a.error) FILTER (WHERE a.error IS NOT NULL))[1] AS first_error
+          FROM answer a) a,
+         (SELECT count(*) AS n, avg((o.least >= 1)::int)::float8 AS solved, avg((o.most <= 0)::int)::float8 AS hopeless,
+                 avg((o.most > o.least)::int)::float8 AS useful
+          FROM one o) g;
+    seconds := extract(epoch FROM clock_timestamp() - began);
+    advice := CASE
+        WHEN errors = answers THEN 'every answer failed: ' || first_error
+        WHEN graded = 0 THEN 'the reward has no opinion of any answer: it is always NULL'
+        WHEN errors > 0 THEN format('%s of %s answers failed, the first with: %s', errors, answers, first_error)
+        WHEN truncated > 0.2 THEN format('%s %% of the answers are cut off: raise max_tokens, or set a thinking_budget',
+                                         round(100 * truncated))
+        WHEN useful = 0 AND hopeless = 1 THEN
+            'nothing to learn from: no answer is right. Train with examples of right answers first (method sft), '
+            'ask for less, or give partial rewards'
+        WHEN useful = 0 AND solved = 1 THEN 'nothing to learn: all answers are right already'
+        WHEN useful = 0 THEN 'nothing to learn from: within each row, all answers get the same reward'
+        WHEN useful < 0.1 THEN format('little to learn from: answers differ in %s of %s rows. Leave out rows that are always '
+                                      'right or always wrong, or raise group_size', round(useful * seen), seen)
+        ELSE format('answers differ in %s of %s rows: there is something to learn from', round(useful * seen), seen) END;
+END
+$$;
+
+COMMENT ON FUNCTION training_check IS 'whether a training by this reward has anything to learn from, and what it would cost';

@@ -1,0 +1,25 @@
+/*
+ * attempt.h - running what may fail, or never end, and going on (attempt.c).
+ */
+#ifndef M1PG_ATTEMPT_H
+#define M1PG_ATTEMPT_H
+
+#include "pg/m1pg.h"
+
+typedef struct M1Attempt
+{
+	void		(*run) (void *arg);
+	void	   *arg;
+	bool		read_only;		/* as for code that others have written: nothing is changed, no role is set */
+	Oid			role;			/* as whom, if read_only */
+	int			limit_ms;		/* 0 = no limit but that of the attempt around it */
+	bool		out_of_time;	/* out */
+} M1Attempt;
+
+/*
+ * Runs it in a subtransaction that is rolled back in any case. NULL: it came to its end, and what it has made in the
+ * caller's memory context is there. Else why not, in that context. A cancel of the user's and the like are raised.
+ */
+extern ErrorData *m1pg_attempt(M1Attempt *attempt);
+
+#endif							/* M1PG_ATTEMPT_H */

@@ -1,0 +1,150 @@
+/*
+ * reward.c
+ *	  Finds the function that is a reward, and asks it. It is code that a user has
+ *	  written: it may fail, loop, or try to change what it must not. See attempt.c.
+ */
+#include "pg/learning/reward.h"
+#include "pg/learning/attempt.h"
+#include "pg/settings.h"
+
+#include <math.h>
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+/* ---- which function ---- */
+
+static List *
+names_of(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return stringToQualifiedNameList(name, NULL);
+#else
+	return stringToQualifiedNameList(name);
+#endif
+}
+
+static void
+check_kind(Oid function, const char *name)
+{
+	if (get_func_prokind(function) == PROKIND_FUNCTION && !get_func_retset(function) &&
+		get_func_rettype(function) == FLOAT8OID)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("minimax_m1: \"%s\" is not a reward", name),
+			 errdetail("It returns %s%s; a reward is a function that returns double precision.",
+					   get_func_retset(function) ? "a set of " : "",
+					   format_type_be(get_func_rettype(function)))));
+}
+
+static void
+check_right(Oid function, const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	AclResult	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
+#else
+	AclResult	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+#endif
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FUNCTION, name);
+}
+
+static bool
+look_up(List *names, M1Reward *reward)
+{
+	Oid			types[3] = {TEXTOID, JSONBOID, TEXTOID};
+
+	reward->function = LookupFuncName(names, 3, types, true);
+	reward->wants_reasoning = OidIsValid(reward->function);
+	if (!reward->wants_reasoning)
+		reward->function = LookupFuncName(names, 2, types, true);
+	return OidIsValid(reward->function);
+}
+
+void
+m1pg_reward_find(const char *name, M1Reward *reward)
+{
+	List	   *names = names_of(name);
+
+	reward->name = pstrdup(name);
+	/* the ready ones need no schema before their names */
+	if (!look_up(names, reward) &&
+		!(list_length(names) == 1 && look_up(lcons(makeString("minimax_m1"), names), reward)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("minimax_m1: there is no reward %s(text, jsonb)", name),
+				 errhint("A reward is a function (answer text, example jsonb [, reasoning text]) that returns "
+						 "float8.")));
+	check_kind(reward->function, name);
+	check_right(reward->function, name);
+}
+
+/* ---- the call ---- */
+
+typedef struct Call
+{
+	const M1Reward *reward;
+	const M1Graded *graded;
+	double		value;
+} Call;
+
+/* An attempt. What one call has left in the function's state, rolled back, is not for the next. */
+static void
+ask(void *arg)
+{
+	Call	   *call = arg;
+	LOCAL_FCINFO(fcinfo, 3);
+	FmgrInfo	function;
+	Datum		value;
+
+	check_right(call->reward->function, call->reward->name);
+	fmgr_info(call->reward->function, &function);
+	InitFunctionCallInfoData(*fcinfo, &function, call->reward->wants_reasoning ? 3 : 2, DEFAULT_COLLATION_OID, NULL,
+							 NULL);
+	fcinfo->args[0] = (NullableDatum) {PointerGetDatum(call->graded->answer), false};
+	fcinfo->args[1] = (NullableDatum) {PointerGetDatum(call->graded->example), false};
+	fcinfo->args[2] = (NullableDatum) {PointerGetDatum(call->graded->reasoning), false};
+	value = FunctionCallInvoke(fcinfo);
+	call->value = fcinfo->isnull ? get_float8_nan() : DatumGetFloat8(value);
+	if (!fcinfo->isnull && !isfinite(call->value))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("minimax_m1: the reward \"%s\" is %s", call->reward->name,
+						isnan(call->value) ? "not a number" : "infinite"),
+				 errhint("Let it return NULL where it has no opinion.")));
+}
+
+static void
+explain(ErrorData *error, const char *name)
+{
+	error->message = psprintf("minimax_m1: the reward \"%s\" took longer than %d ms", name, m1pg_reward_timeout);
+	error->hint = "Let it do less, or raise minimax_m1.reward_timeout.";
+}
+
+ErrorData *
+m1pg_reward_call(const M1Reward *reward, Oid role, const M1Graded *graded, double *value)
+{
+	Call		call = {.reward = reward, .graded = graded, .value = get_float8_nan()};
+	M1Attempt	attempt = {
+		.run = ask, .arg = &call, .read_only = true, .role = role, .limit_ms = m1pg_reward_timeout
+	};
+	ErrorData  *error = m1pg_attempt(&attempt);
+
+	*value = error == NULL ? call.value : get_float8_nan();
+	if (error != NULL && attempt.out_of_time)
+		explain(error, reward->name);
+	return error;
+}

@@ -1,0 +1,16 @@
+/*
+ * rewards.h - what the ready rewards share: the columns of an example (rewards.c).
+ */
+#ifndef M1PG_REWARDS_H
+#define M1PG_REWARDS_H
+
+#include "pg/m1pg.h"
+
+#include "utils/jsonb.h"
+
+/* A column of the example, or NULL where it is NULL. Raises 42703 when the example has no such column. */
+extern JsonbValue *m1pg_example_column(Jsonb *example, const char *column);
+/* The same as text; of a value that is no string, its JSON. */
+extern char *m1pg_example_text(Jsonb *example, const char *column);
+
+#endif							/* M1PG_REWARDS_H */
