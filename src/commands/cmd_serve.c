@@ -5,47 +5,45 @@
  * requests, each on its own time, so that a long text is tokenized beside everybody's answers, not in front of them.
  * The step thread runs the engine; its events become frames in the outbox. End of input ends the process.
  */
-#define _GNU_SOURCE /* eventfd, pthread */
+#define _GNU_SOURCE /* pthread */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "commands/cli.h"
+#include "commands/outbox.h"
 #include "commands/preparers.h"
+
+/* A request of which parts have arrived. There are no more of them than the worker has places. */
+typedef struct incoming
+{
+	struct incoming *next;
+	uint64_t id;
+	m1w_assembly message;
+} incoming;
 
 typedef struct server
 {
 	int fd;
 	m1_engine *engine;
+	m1_outbox *outbox;
 	m1_preparers *preparers; /* main thread only, as the next */
 	m1_buf in;
-
-	pthread_mutex_t lock;
-	m1_buf outbox; /* frames to be written */
-	bool broken;   /* the engine failed, or memory ran out: leave as soon as the outbox is written */
-	int wake;	   /* eventfd: the outbox has something */
+	incoming *incoming;
 } server;
 
-/* ---- the outbox ---- */
+/* ---- messages to be written ---- */
 
 static void
-send_frame(server *s, m1w_type type, uint64_t id, m1_buf *payload, bool encoded)
+put(server *s, m1w_type type, uint64_t id, m1_buf *payload, bool encoded)
 {
-	uint64_t one = 1;
-
-	pthread_mutex_lock(&s->lock);
-	/* A lost event would leave a client waiting for ever; a broken engine is restarted. */
-	if (!encoded || !m1w_frame_append(&s->outbox, type, id, payload->data, payload->len))
-		s->broken = true;
-	pthread_mutex_unlock(&s->lock);
-	m1_buf_free(payload);
-	while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
-		;
+	if (!encoded)
+		payload->failed = true;
+	m1_outbox_put(s->outbox, type, id, payload);
 }
 
 #define SEND(s, type, name, id, message)                           \
@@ -53,7 +51,7 @@ send_frame(server *s, m1w_type type, uint64_t id, m1_buf *payload, bool encoded)
 	{                                                              \
 		m1_buf frame_payload = {0};                                \
 		bool encoded = m1w_encode_##name(&frame_payload, message); \
-		send_frame(s, type, id, &frame_payload, encoded);          \
+		put(s, type, id, &frame_payload, encoded);                 \
 	} while (0)
 
 static void
@@ -233,28 +231,87 @@ take_back(void *context, uint64_t id)
 /* ---- requests, on the main thread ---- */
 
 static void
-cancel(server *s, uint64_t id)
+discard(void *context, m1_buf *payload)
 {
-	m1_error err;
+	m1_preparers_discard(((server *) context)->preparers, payload);
+}
 
-	switch (m1_preparers_cancel(s->preparers, id))
-	{
-		case M1_CANCEL_UNKNOWN:
-			m1_engine_cancel(s->engine, id);
-			break;
-		case M1_CANCEL_DROPPED:
-			m1_fail(&err, M1_E_CANCELLED, "the request was cancelled");
-			on_failed(s, id, &err);
-			break;
-		case M1_CANCEL_RUNNING:
-			break;
-	}
+static incoming **
+find_incoming(server *s, uint64_t id)
+{
+	incoming **at = &s->incoming;
+
+	while (*at != NULL && (*at)->id != id)
+		at = &(*at)->next;
+	return at;
+}
+
+/* Returns what has arrived of it. */
+static m1_buf
+take_incoming(incoming **at)
+{
+	incoming *i = *at;
+	m1_buf payload = i->message.payload;
+
+	*at = i->next;
+	free(i);
+	return payload;
+}
+
+static bool
+drop_incoming(server *s, uint64_t id)
+{
+	incoming **at = find_incoming(s, id);
+	m1_buf payload;
+
+	if (*at == NULL)
+		return false;
+	payload = take_incoming(at);
+	m1_preparers_discard(s->preparers, &payload);
+	return true;
 }
 
 static void
-handle(server *s, const m1w_header *h, m1_slice payload)
+cancel(server *s, uint64_t id)
 {
-	m1_status status = M1_OK;
+	m1_error err;
+	m1_cancelled what = M1_CANCEL_DROPPED;
+
+	if (!drop_incoming(s, id) && !m1_outbox_drop(s->outbox, id))
+		what = m1_preparers_cancel(s->preparers, id);
+	if (what == M1_CANCEL_UNKNOWN)
+		m1_engine_cancel(s->engine, id);
+	if (what != M1_CANCEL_DROPPED)
+		return;
+	m1_fail(&err, M1_E_CANCELLED, "the request was cancelled");
+	on_failed(s, id, &err);
+}
+
+/* Keeps a part of a request, and hands the whole of it to a preparer. false when the stream makes no sense. */
+static bool
+receive(server *s, const m1w_header *h, const char *part)
+{
+	incoming **at = find_incoming(s, h->request_id);
+	m1_buf payload;
+	m1_error err;
+
+	if (*at == NULL && (*at = calloc(1, sizeof **at)) == NULL)
+		return false;
+	(*at)->id = h->request_id;
+	if (!m1w_assembly_add(&(*at)->message, h, part))
+		return false;
+	if ((*at)->message.more > 0)
+		return true;
+	payload = take_incoming(at);
+	if (m1_preparers_add(s->preparers, h->type, h->request_id, &payload, &err) != M1_OK)
+		on_failed(s, h->request_id, &err);
+	return true;
+}
+
+/* false when the stream makes no sense. */
+static bool
+handle(server *s, const m1w_header *h, const char *payload)
+{
 	m1_error err;
 
 	switch (h->type)
@@ -263,23 +320,24 @@ handle(server *s, const m1w_header *h, m1_slice payload)
 		case M1W_LOGITS:
 		case M1W_TOKENIZE:
 		case M1W_DETOKENIZE:
-			status = m1_preparers_add(s->preparers, h->type, h->request_id, payload, &err);
-			break;
+			return receive(s, h, payload);
 		case M1W_CANCEL:
 			cancel(s, h->request_id);
 			break;
 		case M1W_PAUSE:
-			m1_engine_pause(s->engine, h->request_id);
+			if (!m1_outbox_pause(s->outbox, h->request_id, true))
+				m1_engine_pause(s->engine, h->request_id);
 			break;
 		case M1W_RESUME:
-			m1_engine_resume(s->engine, h->request_id);
+			if (!m1_outbox_pause(s->outbox, h->request_id, false))
+				m1_engine_resume(s->engine, h->request_id);
 			break;
 		default:
-			status = m1_fail(&err, M1_E_CORRUPT, "frame of unknown type %u", h->type);
+			m1_fail(&err, M1_E_CORRUPT, "frame of unknown type %u", h->type);
+			on_failed(s, h->request_id, &err);
 			break;
 	}
-	if (status != M1_OK)
-		on_failed(s, h->request_id, &err);
+	return true;
 }
 
 /* ---- input and output ---- */
@@ -303,7 +361,8 @@ handle_input(server *s)
 		}
 		if (!complete)
 			break;
-		handle(s, &h, (m1_slice){s->in.data + done + sizeof h, h.length});
+		if (!handle(s, &h, s->in.data + done + sizeof h))
+			return false;
 		done += sizeof h + h.length;
 	}
 	m1_buf_consume(&s->in, done);
@@ -319,7 +378,7 @@ read_input(server *s)
 {
 	ssize_t n;
 
-	if (!m1_buf_reserve(&s->in, 65536))
+	if (!m1_buf_reserve(&s->in, sizeof(m1w_header) + M1W_MAX_PART))
 		return false;
 	n = read(s->fd, s->in.data + s->in.len, s->in.cap - s->in.len);
 	if (n < 0)
@@ -328,50 +387,16 @@ read_input(server *s)
 	return n > 0 && handle_input(s);
 }
 
-static bool
-write_output(server *s)
-{
-	bool ok = true;
-
-	pthread_mutex_lock(&s->lock);
-	while (s->outbox.len > 0)
-	{
-		ssize_t n = write(s->fd, s->outbox.data, s->outbox.len);
-
-		if (n > 0)
-			m1_buf_consume(&s->outbox, (size_t) n);
-		else if (errno != EINTR)
-		{
-			ok = errno == EAGAIN;
-			break;
-		}
-	}
-	if (s->outbox.len == 0)
-		m1_buf_free(&s->outbox);
-	pthread_mutex_unlock(&s->lock);
-	return ok;
-}
-
-static void
-look_at_outbox(server *s, bool *pending, bool *broken)
-{
-	pthread_mutex_lock(&s->lock);
-	*pending = s->outbox.len > 0;
-	*broken = s->broken;
-	pthread_mutex_unlock(&s->lock);
-}
-
 /* Serves until the input ends. true when that was the reason. */
 static bool
 serve(server *s)
 {
 	for (;;)
 	{
-		struct pollfd fds[2] = {{.fd = s->fd, .events = POLLIN}, {.fd = s->wake, .events = POLLIN}};
-		bool pending;
+		struct pollfd fds[2] = {{.fd = s->fd, .events = POLLIN}, {.fd = m1_outbox_fd(s->outbox), .events = POLLIN}};
 		bool broken;
+		bool pending = m1_outbox_pending(s->outbox, &broken);
 
-		look_at_outbox(s, &pending, &broken);
 		if (broken && !pending)
 			return false;
 		if (pending)
@@ -379,13 +404,8 @@ serve(server *s)
 		if (poll(fds, 2, -1) < 0 && errno != EINTR)
 			return false;
 		if (fds[1].revents != 0)
-		{
-			uint64_t count;
-
-			while (read(s->wake, &count, sizeof count) < 0 && errno == EINTR)
-				;
-		}
-		if ((fds[0].revents & POLLOUT) && !write_output(s))
+			m1_outbox_heard(s->outbox);
+		if ((fds[0].revents & POLLOUT) && !m1_outbox_write(s->outbox, s->fd))
 			return false;
 		if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) && !read_input(s))
 			return true;
@@ -411,7 +431,6 @@ static void *
 step_main(void *arg)
 {
 	server *s = arg;
-	uint64_t one = 1;
 	m1_error err;
 	bool busy;
 
@@ -419,11 +438,7 @@ step_main(void *arg)
 		if (!busy)
 			m1_engine_wait(s->engine);
 	log_failure(&err);
-	pthread_mutex_lock(&s->lock);
-	s->broken = true;
-	pthread_mutex_unlock(&s->lock);
-	while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR)
-		;
+	m1_outbox_break(s->outbox);
 	return NULL;
 }
 
@@ -435,7 +450,7 @@ refuse(server *s, const m1_error *err)
 	m1_buf payload = {0};
 	m1_buf frame = {0};
 
-	if (m1w_encode_failure(&payload, &m) && m1w_frame_append(&frame, M1W_ERROR, 0, payload.data, payload.len))
+	if (m1w_encode_failure(&payload, &m) && m1w_frame_append(&frame, M1W_ERROR, 0, payload.data, payload.len, 0))
 		while (frame.len > 0)
 		{
 			ssize_t n = write(s->fd, frame.data, frame.len);
@@ -452,7 +467,7 @@ refuse(server *s, const m1_error *err)
 int
 m1_cmd_serve(const m1_cli *cli)
 {
-	server s = {.fd = cli->fd, .lock = PTHREAD_MUTEX_INITIALIZER};
+	server s = {.fd = cli->fd};
 	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
 	m1_cli_adapter_list adapters;
 	m1_engine_options options;
@@ -469,11 +484,11 @@ m1_cmd_serve(const m1_cli *cli)
 	if (m1_cli_adapters(cli, M1_CLI_MAX_TEXTS, &adapters, &err) != M1_OK)
 		return refuse(&s, &err);
 	options = m1_cli_engine_options(cli, &adapters);
-	if (m1_engine_open(&options, &events, &s.engine, &err) != M1_OK)
+	s.outbox = m1_outbox_create(discard, &s);
+	if (s.outbox != NULL && m1_engine_open(&options, &events, &s.engine, &err) != M1_OK)
 		return refuse(&s, &err);
-	s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s.preparers = m1_preparers_create(&(m1_preparer){&s, prepare, take_back});
-	if (s.wake < 0 || s.preparers == NULL || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 ||
+	if (s.outbox == NULL || s.preparers == NULL || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 ||
 		pthread_create(&stepper, NULL, step_main, &s) != 0)
 	{
 		m1_fail(&err, M1_E_INTERNAL, "could not start serving: %s", strerror(errno));

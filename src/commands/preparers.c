@@ -8,11 +8,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define SHORT_BYTES 16384 /* of a payload: what is longer goes into the long lane */
+#define SHORT_BYTES 16384	 /* of a payload: what is longer goes into the long lane */
+#define LONG_BYTES (1 << 20) /* of memory that takes time to be freed */
 #define LANE_THREADS 16
 #define LONG_NICE 10
 
-/* Tasks that wait, first come, first served, and those that run. */
+/* Tasks that wait, first come, first served, and those that run. Those without a type are only to be freed. */
 typedef struct lane
 {
 	m1_preparers *all;
@@ -98,6 +99,13 @@ run(lane *l, m1_task *task)
 	m1_preparers *p = l->all;
 	bool cancelled;
 
+	if (task->type == 0)
+	{
+		pthread_mutex_unlock(&p->lock);
+		free_task(task);
+		pthread_mutex_lock(&p->lock);
+		return;
+	}
 	append(&l->running, task);
 	pthread_mutex_unlock(&p->lock);
 	p->preparer.prepare(p->preparer.context, task);
@@ -150,8 +158,9 @@ staff(lane *l)
 
 /* ---- adding and cancelling ---- */
 
+/* Has the payload then. NULL: there is no memory. */
 static m1_task *
-new_task(m1w_type type, uint64_t id, m1_slice payload)
+new_task(m1w_type type, uint64_t id, m1_buf *payload)
 {
 	m1_task *task = calloc(1, sizeof *task);
 
@@ -160,21 +169,17 @@ new_task(m1w_type type, uint64_t id, m1_slice payload)
 	task->type = type;
 	task->id = id;
 	m1_work_init(&task->work, M1_WORK_UNBOUNDED);
-	if (m1_buf_append(&task->payload, payload.data, payload.len))
-		return task;
-	free_task(task);
-	return NULL;
+	task->payload = *payload;
+	*payload = (m1_buf){0};
+	return task;
 }
 
-m1_status
-m1_preparers_add(m1_preparers *p, m1w_type type, uint64_t id, m1_slice payload, m1_error *err)
+/* false: no thread can be had for it. */
+static bool
+enter(m1_preparers *p, lane *l, m1_task *task)
 {
-	lane *l = payload.len > SHORT_BYTES ? &p->lengthy : &p->brief;
-	m1_task *task = new_task(type, id, payload);
 	bool staffed;
 
-	if (task == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a request of %zu bytes", payload.len);
 	pthread_mutex_lock(&p->lock);
 	if ((staffed = staff(l)))
 	{
@@ -182,10 +187,35 @@ m1_preparers_add(m1_preparers *p, m1w_type type, uint64_t id, m1_slice payload, 
 		pthread_cond_signal(&l->arrived);
 	}
 	pthread_mutex_unlock(&p->lock);
-	if (staffed)
+	return staffed;
+}
+
+m1_status
+m1_preparers_add(m1_preparers *p, m1w_type type, uint64_t id, m1_buf *payload, m1_error *err)
+{
+	const size_t len = payload->len;
+	m1_task *task = payload->failed ? NULL : new_task(type, id, payload);
+
+	if (task == NULL)
+	{
+		m1_buf_free(payload);
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a request of %zu bytes", len);
+	}
+	if (enter(p, len > SHORT_BYTES ? &p->lengthy : &p->brief, task))
 		return M1_OK;
 	free_task(task);
 	return m1_fail(err, M1_E_NO_MEMORY, "no thread could be started for the request");
+}
+
+void
+m1_preparers_discard(m1_preparers *p, m1_buf *payload)
+{
+	m1_task *task = payload->cap + payload->consumed < LONG_BYTES ? NULL : new_task(0, 0, payload);
+
+	if (task == NULL)
+		m1_buf_free(payload);
+	else if (!enter(p, &p->lengthy, task))
+		free_task(task);
 }
 
 static m1_cancelled
@@ -195,7 +225,9 @@ cancel_in(lane *l, uint64_t id)
 
 	if (*at != NULL)
 	{
-		free_task(take(at));
+		/* it stays in the line, for its thread to free */
+		(*at)->type = 0;
+		(*at)->id = 0;
 		return M1_CANCEL_DROPPED;
 	}
 	if (*(at = find(&l->running, id)) == NULL)

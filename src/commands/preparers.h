@@ -17,7 +17,7 @@ typedef struct m1_task
 {
 	m1w_type type;
 	uint64_t id;
-	m1_buf payload; /* a copy, wiped when the task is over */
+	m1_buf payload; /* wiped when the task is over */
 	m1_work work;
 	struct m1_task *next;
 } m1_task;
@@ -37,7 +37,11 @@ typedef struct m1_preparers m1_preparers;
 /* NULL when memory ran out. */
 m1_preparers *m1_preparers_create(const m1_preparer *preparer);
 
-m1_status m1_preparers_add(m1_preparers *p, m1w_type type, uint64_t id, m1_slice payload, m1_error *err);
+/* Takes the payload over, also when it fails. */
+m1_status m1_preparers_add(m1_preparers *p, m1w_type type, uint64_t id, m1_buf *payload, m1_error *err);
+
+/* Frees the payload, on a thread of its own if it is long: wiping and giving back 64 MB takes 20 ms and more. */
+void m1_preparers_discard(m1_preparers *p, m1_buf *payload);
 
 typedef enum m1_cancelled
 {

@@ -43,6 +43,10 @@ typedef struct M1Slot
 	int			share;			/* of its role, when places are given away */
 	dsm_handle	handle;
 	m1w_type	type;			/* of the request frame */
+	Size		text_len;		/* M1W_TOKENIZE: of its text */
+	bool		stream;			/* M1W_GENERATE: as in the request */
+	bool		ids;
+	bool		scored;
 	bool		cancel;			/* asked for by minimax_m1.cancel() */
 	TimestampTz submitted_at;
 	TimestampTz forwarded_at;	/* to the engine; 0 = not yet */
@@ -135,10 +139,11 @@ extern void m1pg_slot_clear(M1Slot *slot);
 #define M1PG_KEY_EVENTS				1
 #define M1PG_KEY_LAST				2	/* an M1Slot: what the slot was when the worker freed it; before, zeros */
 
-/* A message in a shm_mq: this, then the payload of the frame of that type. */
+/* A message in a shm_mq: this, then the payload of the frame of that type, or a part of it (wire/frame.h). */
 typedef struct M1Message
 {
 	uint32		type;			/* m1w_type */
+	uint32		more;			/* bytes of the payload in messages to come */
 } M1Message;
 
 #endif							/* M1PG_SHARED_H */

@@ -2,8 +2,11 @@
  * frame.h - the unit that travels between worker and engine, on a stream of bytes: a fixed header and a payload.
  *
  * A client backend and its worker exchange the same types and payloads, but without header: their queue keeps messages
- * apart, so the type alone comes first. Both ends run on one machine, so integers are in native byte order; a peer of
- * another build is refused by magic and version. Every header is checked before its length is believed.
+ * apart, so type and what is to follow come first. Both ends run on one machine, so integers are in native byte order;
+ * a peer of another build is refused by magic and version. Every header is checked before its length is believed.
+ *
+ * A long message travels in parts, a frame each, between which the frames of other requests may come: nobody's answer
+ * stands behind somebody else's 64 MB. The frames of one request keep their order.
  */
 #ifndef M1_WIRE_FRAME_H
 #define M1_WIRE_FRAME_H
@@ -12,10 +15,12 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 3
+#define M1W_VERSION 4
 
-/* Longest payload either side accepts: above any prompt for a 1M-token context. */
+/* Longest message either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)
+/* Of it in one frame; every part but the last has as many bytes. */
+#define M1W_MAX_PART (64u << 10)
 
 typedef enum m1w_type
 {
@@ -46,12 +51,15 @@ typedef struct m1w_header
 	uint16_t version;
 	uint16_t type;		 /* m1w_type */
 	uint32_t length;	 /* bytes of payload that follow */
-	uint32_t reserved;	 /* 0 */
+	uint32_t more;		 /* bytes of the same message in frames to come */
 	uint64_t request_id; /* chosen by the worker; 0 = the engine itself */
 } m1w_header;
 
-/* Appends header and payload to out as one frame. false when out ran out of memory or length is too large. */
-bool m1w_frame_append(m1_buf *out, m1w_type type, uint64_t request_id, const void *payload, size_t length);
+/*
+ * Appends a frame: a message, or a part of one of which `more` bytes follow. false when memory ran out, or it is longer
+ * than a part may be.
+ */
+bool m1w_frame_append(m1_buf *out, m1w_type type, uint64_t request_id, const void *payload, size_t length, size_t more);
 
 /*
  * Looks at the start of in[0..len). Returns M1_OK and sets *header when a whole
@@ -60,5 +68,18 @@ bool m1w_frame_append(m1_buf *out, m1w_type type, uint64_t request_id, const voi
  * M1_OK and *complete = false with header->type 0. M1_E_CORRUPT on a bad header.
  */
 m1_status m1w_frame_peek(const void *in, size_t len, m1w_header *header, bool *complete, m1_error *err);
+
+/* A message of which parts have come. Zero-initialised: none. Owned by who reads the stream, one for each request. */
+typedef struct m1w_assembly
+{
+	m1w_type type;
+	uint32_t more; /* bytes that are to come; 0 = no message has begun */
+	m1_buf payload;
+} m1w_assembly;
+
+/* Takes note of the request's next frame. false: it is not what follows. */
+bool m1w_assembly_follow(m1w_assembly *a, m1w_type type, size_t length, size_t more);
+/* The same, and keeps what it carries: the message is complete when a->more is 0. payload.failed: out of memory. */
+bool m1w_assembly_add(m1w_assembly *a, const m1w_header *header, const void *part);
 
 #endif

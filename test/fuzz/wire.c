@@ -176,7 +176,7 @@ check_stream(m1_slice stream)
 			return;
 		fuzz_check(header.length <= stream.len - sizeof header, "a frame that is complete is not there");
 		fuzz_check(m1w_frame_append(&again, (m1w_type) header.type, header.request_id, stream.data + sizeof header,
-									header.length),
+									header.length, header.more),
 				   "out of memory");
 		check_same((m1_slice){stream.data, sizeof header + header.length}, &again, "frame");
 		m1_buf_free(&again);

@@ -13,11 +13,14 @@ import time
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS = 1, 2, 3, 4
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 3
+MAGIC, VERSION = 0x4d31574d, 4
+PART = 64 << 10
 VOCAB = 100
 FLOOD = 256 << 20
 LIE = sys.argv[1]
 NAN = float("nan")
+# Of several parts, each of which ends within a character.
+LONG = b"." * 3 + "é".encode() * 100000
 
 
 def text(data):
@@ -64,6 +67,16 @@ LIES = {
     "no such type": (TOKENIZE, lambda w: (99, b"")),
     "cut short": (TOKENIZE, lambda w: (TOKENS, b"\1")),
     "text not UTF-8": (DETOKENIZE, lambda w: (TEXT, text(b"a\xff"))),
+    "long text not UTF-8": (DETOKENIZE, lambda w: (TEXT, text(LONG[:-1] + b"\xc3"))),
+    "a character cut by a part": (DETOKENIZE, lambda w: (TEXT, text(LONG.replace("é".encode(), b"\xc3.")))),
+    "ends far behind descend": (TOKENIZE, lambda w: tokens(w * 30, ends=[1] * (30 * len(w) - 1) + [0])),
+    "ids far behind absurd": (TOKENIZE, lambda w: tokens(w * 30, ids=[1] * (30 * len(w) - 1) + [VOCAB], ends=[1] * 30 * len(w))),
+    "parts of another length": (DETOKENIZE, lambda w: [(TEXT, text(LONG)[:PART], len(text(LONG)) - PART), (TEXT, b"x", 0)]),
+    "parts of another answer": (DETOKENIZE, lambda w: [(TEXT, text(LONG)[:PART], len(text(LONG)) - PART), (TOKENS, b"x", 0)]),
+    "more text than it says": (DETOKENIZE, lambda w: (TEXT, text(b"abc") + b"d")),
+    "more tokens than it says": (TOKENIZE, lambda w: (TOKENS, tokens(w)[1] + b"\0\0\0\0")),
+    "a long reply not UTF-8": (GENERATE, lambda w: done(content=LONG[:-1] + b"\xff")),
+    "a long reply in other parts": (GENERATE, lambda w: [(DONE, done(content=LONG)[1][:PART], 1000000), progress(), done()]),
     "text with NUL": (DETOKENIZE, lambda w: (TEXT, text(b"a\0b"))),
     "vector short": (LOGITS, lambda w: (VECTOR, text(struct.pack("=2f", 1, 2)))),
     "vector odd": (LOGITS, lambda w: (VECTOR, text(b"abc"))),
@@ -105,11 +118,18 @@ LIES = {
 }
 
 
+def in_parts(kind, payload):
+    """The frames of a message: kind, what they carry, and how much follows."""
+    return [(kind, payload[at:at + PART], max(len(payload) - at - PART, 0)) for at in range(0, max(len(payload), 1), PART)]
+
+
 def send(stream, request, frames):
-    for kind, payload in frames if isinstance(frames, list) else [frames]:
-        # what is about the engine has no request
-        number = 0 if kind in (READY, CACHE) else request
-        stream.sendall(HEADER.pack(MAGIC, VERSION, kind, len(payload), 0, number) + payload)
+    """Messages of two, and frames of three."""
+    for frame in frames if isinstance(frames, list) else [frames]:
+        for kind, part, more in [frame] if len(frame) == 3 else in_parts(*frame):
+            # what is about the engine has no request
+            number = 0 if kind in (READY, CACHE) else request
+            stream.sendall(HEADER.pack(MAGIC, VERSION, kind, len(part), more, number) + part)
 
 
 def flood(stream, request):
@@ -144,7 +164,7 @@ def truth(kind, payload):
     if kind == TOKENIZE:
         return kind, tokens(words)
     if kind == DETOKENIZE:
-        return kind, (TEXT, text(b"text"))
+        return kind, (TEXT, text(LONG))
     if kind == LOGITS:
         return kind, (VECTOR, text(struct.pack(f"={VOCAB}f", *[0.5] * VOCAB)))
     ids, stream, scored = read_generate(payload)
@@ -160,11 +180,15 @@ def truth(kind, payload):
 def serve(fd):
     stream = socket.socket(fileno=fd)
     kind, lie = LIES.get(LIE, (None, None))
+    parts = {}
     send(stream, 0, lie(b"") if kind == 0 else ready())
     while True:
         header = read(stream, HEADER.size)
-        _, _, asked, length, _, request = HEADER.unpack(header)
-        payload = read(stream, length)
+        _, _, asked, length, more, request = HEADER.unpack(header)
+        parts.setdefault(request, []).append(read(stream, length))
+        if more > 0:
+            continue
+        payload = b"".join(parts.pop(request))
         if asked not in (GENERATE, TOKENIZE, DETOKENIZE, LOGITS):
             continue
         what, answer = truth(asked, payload)

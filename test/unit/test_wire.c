@@ -204,8 +204,8 @@ test_frames(void **state)
 	bool complete;
 
 	(void) state;
-	assert_true(m1w_frame_append(&stream, M1W_CANCEL, 7, NULL, 0));
-	assert_true(m1w_frame_append(&stream, M1W_TEXT, 8, "abc", 3));
+	assert_true(m1w_frame_append(&stream, M1W_CANCEL, 7, NULL, 0, 0));
+	assert_true(m1w_frame_append(&stream, M1W_TEXT, 8, "abc", 3, 0));
 	assert_ok(m1w_frame_peek(stream.data, stream.len, &h, &complete, &err));
 	assert_true(complete && h.type == M1W_CANCEL && h.request_id == 7 && h.length == 0);
 	for (size_t n = 0; n < sizeof h + 3; n++)
@@ -216,18 +216,81 @@ test_frames(void **state)
 	assert_ok(m1w_frame_peek(stream.data + sizeof h, stream.len - sizeof h, &h, &complete, &err));
 	assert_true(complete && h.length == 3);
 
-	h.length = M1W_MAX_PAYLOAD + 1;
-	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
-	h.length = 0;
-	h.reserved = 1;
-	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
-	h.reserved = 0;
-	h.version = M1W_VERSION + 1;
-	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
-	h.version = M1W_VERSION;
-	h.magic++;
-	assert_int_equal(m1w_frame_peek(&h, sizeof h, &h, &complete, &err), M1_E_CORRUPT);
 	m1_buf_free(&stream);
+}
+
+static m1_status
+judge_header(m1w_header h)
+{
+	m1w_header read;
+	m1_error err;
+	bool complete;
+
+	return m1w_frame_peek(&h, sizeof h, &read, &complete, &err);
+}
+
+#define HEADER(...) ((m1w_header){.magic = M1W_MAGIC, .version = M1W_VERSION, .type = M1W_TEXT, __VA_ARGS__})
+
+/* Only what can be a part of a message is one: not a short one, and not of more than a message may have. */
+static void
+test_headers(void **state)
+{
+	(void) state;
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART)), M1_OK);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART, .more = 1)), M1_OK);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART, .more = M1W_MAX_PAYLOAD - M1W_MAX_PART)), M1_OK);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART + 1)), M1_E_CORRUPT);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART, .more = M1W_MAX_PAYLOAD - M1W_MAX_PART + 1)),
+					 M1_E_CORRUPT);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART, .more = UINT32_MAX)), M1_E_CORRUPT);
+	assert_int_equal(judge_header(HEADER(.length = M1W_MAX_PART - 1, .more = 1)), M1_E_CORRUPT);
+	assert_int_equal(judge_header(HEADER(.length = 0, .more = 1)), M1_E_CORRUPT);
+	assert_int_equal(judge_header((m1w_header){.magic = M1W_MAGIC, .version = M1W_VERSION + 1}), M1_E_CORRUPT);
+	assert_int_equal(judge_header((m1w_header){.magic = M1W_MAGIC + 1, .version = M1W_VERSION}), M1_E_CORRUPT);
+}
+
+/* A message in parts is the same when it has been put together, whatever other messages come between. */
+static void
+test_parts(void **state)
+{
+	enum
+	{
+		LENGTH = 2 * M1W_MAX_PART + 5
+	};
+	m1_buf message = {0};
+	m1w_assembly a = {0};
+	size_t done = 0;
+
+	(void) state;
+	for (int i = 0; i < LENGTH; i++)
+		m1_buf_append(&message, &(char){(char) (i * 7)}, 1);
+	while (done < LENGTH)
+	{
+		const size_t part = LENGTH - done < M1W_MAX_PART ? LENGTH - done : M1W_MAX_PART;
+		const m1w_header h = {.type = M1W_TEXT, .length = (uint32_t) part, .more = (uint32_t) (LENGTH - done - part)};
+
+		assert_true(m1w_assembly_add(&a, &h, message.data + done));
+		done += part;
+		assert_int_equal(a.more, LENGTH - done);
+	}
+	assert_int_equal(a.payload.len, LENGTH);
+	assert_memory_equal(a.payload.data, message.data, LENGTH);
+	m1_buf_free(&a.payload);
+	m1_buf_free(&message);
+}
+
+static void
+test_parts_that_do_not_follow(void **state)
+{
+	m1w_assembly a = {0};
+
+	(void) state;
+	assert_true(m1w_assembly_follow(&a, M1W_TEXT, M1W_MAX_PART, 100));
+	assert_false(m1w_assembly_follow(&a, M1W_TEXT, 99, 0));
+	assert_false(m1w_assembly_follow(&a, M1W_TEXT, 101, 0));
+	assert_false(m1w_assembly_follow(&a, M1W_TOKENS, 100, 0));
+	assert_true(m1w_assembly_follow(&a, M1W_TEXT, 100, 0));
+	assert_true(m1w_assembly_follow(&a, M1W_TOKENS, 8, 0));
 }
 
 /* Random bytes are refused or decoded, never read past their end. */
@@ -259,8 +322,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_generate),	  cmocka_unit_test(test_answers), cmocka_unit_test(test_out_of_range),
-		cmocka_unit_test(test_errors_travel), cmocka_unit_test(test_frames),  cmocka_unit_test(test_noise),
+		cmocka_unit_test(test_generate),	 cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_errors_travel),
+		cmocka_unit_test(test_frames),		 cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_parts),		 cmocka_unit_test(test_parts_that_do_not_follow),
+		cmocka_unit_test(test_noise),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

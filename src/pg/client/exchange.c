@@ -64,6 +64,9 @@ struct M1Exchange
 	m1w_type	type;
 	char	   *unsent;			/* the payload, while the queue has not taken all of it; else NULL */
 	Size		unsent_len;
+	Size		sent;			/* of it */
+	char	   *answer;			/* one that comes in parts; NULL until there is one */
+	Size		answer_len;
 	M1Slot	   *slot;			/* the request's, until the segment is detached or the worker has freed it */
 	uint64		request;
 	M1Slot	   *last;			/* in the segment: what the slot was when the worker freed it */
@@ -254,23 +257,37 @@ connect_queues(M1Exchange *x, m1_error *error)
 	return false;
 }
 
+/* Gives the queue the next part, or what it takes of it. */
+static shm_mq_result
+send_part(M1Exchange *x, Size len)
+{
+	M1Message	message = {x->type, x->unsent_len - x->sent - len};
+	shm_mq_iovec iov[2];
+
+	iov[0].data = (const char *) &message;
+	iov[0].len = sizeof message;
+	iov[1].data = x->unsent + x->sent;
+	iov[1].len = len;
+#if PG_VERSION_NUM >= 150000
+	return shm_mq_sendv(x->requests, iov, 2, true, true);
+#else
+	return shm_mq_sendv(x->requests, iov, 2, true);
+#endif
+}
+
 /* Gives the queue what it takes. true: nothing is left to send. */
 static bool
 send_request(M1Exchange *x)
 {
-	M1Message	message = {x->type};
-	shm_mq_iovec iov[2];
 	shm_mq_result result;
 
-	iov[0].data = (const char *) &message;
-	iov[0].len = sizeof message;
-	iov[1].data = x->unsent;
-	iov[1].len = x->unsent_len;
-#if PG_VERSION_NUM >= 150000
-	result = shm_mq_sendv(x->requests, iov, 2, true, true);
-#else
-	result = shm_mq_sendv(x->requests, iov, 2, true);
-#endif
+	do
+	{
+		Size		len = Min(x->unsent_len - x->sent, M1W_MAX_PART);
+
+		if ((result = send_part(x, len)) == SHM_MQ_SUCCESS)
+			x->sent += len;
+	} while (result == SHM_MQ_SUCCESS && x->sent < x->unsent_len);
 	/* Detached: the worker may have refused the request unread, and its answer says why. */
 	return result != SHM_MQ_WOULD_BLOCK;
 }
@@ -311,6 +328,8 @@ free_exchange(M1Exchange *x)
 	}
 	if (x->unsent != NULL)
 		pfree(x->unsent);
+	if (x->answer != NULL)
+		pfree(x->answer);
 	pfree(x);
 }
 
@@ -536,26 +555,69 @@ m1pg_exchange_wait(void)
 
 /* ---- events ---- */
 
-m1w_type
-m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *error)
+static shm_mq_result
+next_message(M1Exchange *x, M1Message *message, const char **payload, Size *len)
 {
 	void	   *data;
 	Size		size;
+	shm_mq_result result;
+
+	result = x->segment != NULL ? shm_mq_receive(x->events, &size, &data, true) : receive_taken(x, &size, &data);
+	if (result != SHM_MQ_SUCCESS)
+		return result;
+	if (size < sizeof *message)
+		elog(ERROR, "minimax_m1: message of %zu bytes from the worker", size);
+	memcpy(message, data, sizeof *message);
+	*payload = (const char *) data + sizeof *message;
+	*len = size - sizeof *message;
+	return result;
+}
+
+/* Keeps a part of the answer that comes in several, which the worker has judged. */
+static void
+keep_part(M1Exchange *x, const M1Message *message, const char *part, Size len)
+{
+	if (x->answer == NULL)
+		x->answer = MemoryContextAllocHuge(GetMemoryChunkContext(x), len + message->more);
+	memcpy(x->answer + x->answer_len, part, len);
+	x->answer_len += len;
+}
+
+/* The next message that is all there. */
+static shm_mq_result
+next_event(M1Exchange *x, M1Message *message, const char **payload, Size *len)
+{
+	shm_mq_result result;
+
+	while ((result = next_message(x, message, payload, len)) == SHM_MQ_SUCCESS)
+	{
+		bool		begun = x->answer != NULL && message->type != M1W_ERROR;
+
+		if (!begun && message->more == 0)
+			return result;
+		keep_part(x, message, *payload, *len);
+		if (message->more > 0)
+			continue;
+		*payload = x->answer;
+		*len = x->answer_len;
+		return result;
+	}
+	return result;
+}
+
+m1w_type
+m1pg_exchange_poll(M1Exchange *x, const char **payload, Size *len, m1_error *error)
+{
 	shm_mq_result result;
 	M1Message	message;
 
 	send_unsent(x);
 	note_running(x);
-	result = x->segment != NULL ? shm_mq_receive(x->events, &size, &data, true) : receive_taken(x, &size, &data);
+	result = next_event(x, &message, payload, len);
 	if (result == SHM_MQ_WOULD_BLOCK)
 		return worker_stays_away(x) ? unavailable(error, "the background worker is not running") : M1PG_NO_EVENT;
 	if (result == SHM_MQ_DETACHED)
 		return unavailable(error, "the background worker went away");
-	if (size < sizeof message)
-		elog(ERROR, "minimax_m1: message of %zu bytes from the worker", size);
-	memcpy(&message, data, sizeof message);
-	*payload = (const char *) data + sizeof message;
-	*len = size - sizeof message;
 	if (message.type == M1W_ERROR)
 		m1pg_read_failure(*payload, *len, error);
 	return message.type;

@@ -121,6 +121,22 @@ copy_excerpt(char *to, const char *from)
 	to[len] = '\0';
 }
 
+/* What answers are judged by. */
+static void
+note_question(M1Slot *slot, const M1Request *request)
+{
+	const m1w_generate *g = request->message.generate;
+
+	slot->type = request->type;
+	if (request->type == M1W_TOKENIZE)
+		slot->text_len = request->message.text->text.len;
+	if (request->type != M1W_GENERATE)
+		return;
+	slot->stream = g->stream;
+	slot->ids = g->ids.len > 0;
+	slot->scored = g->score_choices;
+}
+
 static void
 fill_slot(M1Slot *slot, const M1Claim *claim, TimestampTz now)
 {
@@ -132,7 +148,7 @@ fill_slot(M1Slot *slot, const M1Claim *claim, TimestampTz now)
 	slot->userid = GetUserId();
 	slot->databaseid = MyDatabaseId;
 	slot->share = claim->quota.share;
-	slot->type = claim->request->type;
+	note_question(slot, claim->request);
 	slot->submitted_at = slot->state_since = now;
 	if (m1pg_request_timeout > 0)
 		slot->deadline = TimestampTzPlusMilliseconds(now, m1pg_request_timeout);

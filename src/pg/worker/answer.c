@@ -13,27 +13,20 @@
 #include "mb/pg_wchar.h"
 
 #define NOT_UTF8 "It sent text that is not UTF-8."
+#define NO_SENSE "It sent a frame that makes no sense."
 
 /* Milliseconds: a request's age is less than ten years. */
 #define LONGEST_MS (10 * 365.0 * 86400 * 1000)
 
 void
-m1pg_note_asked(M1Asked *asked, m1w_type type, const char *payload, Size len)
+m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 {
-	m1w_generate generate;
-	m1w_text	words;
-	m1_error	error;
-
 	memset(asked, 0, sizeof *asked);
-	asked->type = type;
-	if (type == M1W_TOKENIZE && m1w_decode_text(payload, len, &words, &error) == M1_OK)
-		asked->text_len = words.text.len;
-	if (type == M1W_GENERATE && m1w_decode_generate(payload, len, &generate, &error) == M1_OK)
-	{
-		asked->stream = generate.stream;
-		asked->ids = generate.ids.len > 0;
-		asked->scored = generate.score_choices;
-	}
+	asked->type = slot->type;
+	asked->text_len = slot->text_len;
+	asked->stream = slot->stream;
+	asked->ids = slot->ids;
+	asked->scored = slot->scored;
 }
 
 /* Only the worker writes what there is of the model, so it reads without the lock. */
@@ -52,10 +45,16 @@ is_text(m1_slice s)
 }
 
 static bool
+is_id(int32 id)
+{
+	return id >= 0 && id < model()->vocab;
+}
+
+static bool
 are_ids(m1w_id_slice ids)
 {
 	for (size_t i = 0; i < ids.len; i++)
-		if (m1w_id_at(ids, i) < 0 || m1w_id_at(ids, i) >= model()->vocab)
+		if (!is_id(m1w_id_at(ids, i)))
 			return false;
 	return true;
 }
@@ -79,23 +78,6 @@ are_logprobs(m1_slice values)
 	for (size_t i = 0; i < values.len / sizeof(double); i++)
 		if (!(m1w_double_at(values, i) <= 1e-9))	/* NaN is not, either */
 			return false;
-	return true;
-}
-
-/* Each token ends where the one before it does or later, and none behind the text. */
-static bool
-are_ends(m1w_id_slice ends, Size text_len)
-{
-	int32		before = 0;
-
-	for (size_t i = 0; i < ends.len; i++)
-	{
-		int32		end = m1w_id_at(ends, i);
-
-		if (end < before || (Size) end > text_len)
-			return false;
-		before = end;
-	}
 	return true;
 }
 
@@ -153,16 +135,6 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 }
 
 static const char *
-judge_tokens(const M1Asked *asked, const m1w_tokens *tokens)
-{
-	if (!are_ids(tokens->ids))
-		return "It sent token ids that the model does not have.";
-	if (tokens->ends.len != tokens->ids.len || !are_ends(tokens->ends, asked->text_len))
-		return "It sent tokens that end outside of their text.";
-	return NULL;
-}
-
-static const char *
 judge_vector(const m1w_vector *vector)
 {
 	if (vector->values.len / sizeof(float) != (Size) model()->vocab)
@@ -193,6 +165,119 @@ answers(m1w_type type, m1w_type question)
 	}
 }
 
+/* ---- long answers, part by part ---- */
+
+bool
+m1pg_answers_in_parts(m1w_type type)
+{
+	return type == M1W_TOKENS || type == M1W_TEXT;
+}
+
+/*
+ * One number of an m1w_tokens, which has a count and so many ids, and again the
+ * count and so many ends. Each token ends where the one before it does or later,
+ * and none behind the text.
+ */
+static const char *
+judge_number(M1Asked *asked, Size at, int32 number)
+{
+	Size		n = asked->n_tokens;
+
+	if (at <= n)
+		return is_id(number) ? NULL : "It sent token ids that the model does not have.";
+	if (at == n + 1)
+		return number == asked->n_tokens ? NULL : NO_SENSE;
+	if (number < asked->last_end || (Size) number > asked->text_len)
+		return "It sent tokens that end outside of their text.";
+	asked->last_end = number;
+	return NULL;
+}
+
+static const char *
+judge_numbers(M1Asked *asked, const char *part, Size len)
+{
+	const char *wrong = NULL;
+
+	/* a part has a whole number of them: all but the last are of a length that is one */
+	for (Size i = 0; i < len / sizeof(int32) && wrong == NULL; i++)
+	{
+		Size		at = asked->judged / sizeof(int32) + i;
+		int32		number;
+
+		memcpy(&number, part + i * sizeof number, sizeof number);
+		if (at == 0)
+			asked->n_tokens = number;
+		else
+			wrong = judge_number(asked, at, number);
+	}
+	return wrong;
+}
+
+/* How many bytes at the end are the beginning of a character. */
+static int
+begun_character(const char *s, Size len)
+{
+	for (int n = 1; n <= 3 && (Size) n <= len; n++)
+	{
+		const unsigned char *lead = (const unsigned char *) s + len - n;
+
+		if ((*lead & 0xC0) != 0x80)
+			return pg_utf_mblen(lead) > n ? n : 0;
+	}
+	return 0;
+}
+
+/* Text of which all up to here was UTF-8, but for the tail. */
+static const char *
+judge_text(M1Asked *asked, m1_slice s, bool is_last)
+{
+	int			begun;
+
+	while (asked->n_tail > 0 && s.len > 0 && asked->n_tail < pg_utf_mblen((unsigned char *) asked->tail))
+	{
+		asked->tail[asked->n_tail++] = *s.data++;
+		s.len--;
+	}
+	if (asked->n_tail > 0 && !is_text((m1_slice){asked->tail, asked->n_tail}))
+		return NOT_UTF8;
+	begun = begun_character(s.data, s.len);
+	asked->n_tail = begun;
+	memcpy(asked->tail, s.data + s.len - begun, begun);
+	return is_text((m1_slice){s.data, s.len - begun}) && !(is_last && begun > 0) ? NULL : NOT_UTF8;
+}
+
+/* Whether an answer of this length has as much in it as its first number says. */
+static bool
+has_length(m1w_type type, const char *part, Size len, Size total)
+{
+	uint32		n;
+
+	if (len < sizeof n)
+		return false;
+	memcpy(&n, part, sizeof n);
+	return total == (type == M1W_TEXT ? sizeof n + (Size) n : 2 * (sizeof n + n * sizeof(int32)));
+}
+
+const char *
+m1pg_judge_part(M1Asked *asked, m1w_type type, const char *part, Size len, Size more)
+{
+	Size		skip = asked->judged == 0 ? sizeof(uint32) : 0;
+	const char *wrong;
+
+	if (!answers(type, asked->type))
+		return "It sent an answer to another question.";
+	if (asked->judged == 0 && !has_length(type, part, len, len + more))
+		return NO_SENSE;
+	if (type == M1W_TEXT)
+		wrong = judge_text(asked, (m1_slice){part + skip, len - skip}, more == 0);
+	else
+		wrong = judge_numbers(asked, part, len);
+	asked->judged += len;
+	return wrong;
+}
+
+/* ---- all others ---- */
+
 const char *
 m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 {
@@ -201,8 +286,6 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		m1w_progress progress;
 		m1w_delta	delta;
 		m1w_done	done;
-		m1w_tokens	tokens;
-		m1w_text	words;
 		m1w_vector	vector;
 		m1w_failure failure;
 	}			m;
@@ -224,14 +307,6 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 			if (m1w_decode_done(payload, len, &m.done, &error) == M1_OK)
 				return judge_done(asked, &m.done);
 			break;
-		case M1W_TOKENS:
-			if (m1w_decode_tokens(payload, len, &m.tokens, &error) == M1_OK)
-				return judge_tokens(asked, &m.tokens);
-			break;
-		case M1W_TEXT:
-			if (m1w_decode_text(payload, len, &m.words, &error) == M1_OK)
-				return is_text(m.words.text) ? NULL : NOT_UTF8;
-			break;
 		case M1W_VECTOR:
 			if (m1w_decode_vector(payload, len, &m.vector, &error) == M1_OK)
 				return judge_vector(&m.vector);
@@ -241,7 +316,7 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 				return NULL;
 			break;
 	}
-	return "It sent a frame that makes no sense.";
+	return NO_SENSE;
 }
 
 const char *

@@ -4,9 +4,7 @@
 #ifndef M1PG_ANSWER_H
 #define M1PG_ANSWER_H
 
-#include "pg/m1pg.h"
-
-#include "wire/message.h"
+#include "pg/shared.h"
 
 /* What was asked, as far as answers are judged by it, and what was answered so far. */
 typedef struct M1Asked
@@ -18,9 +16,23 @@ typedef struct M1Asked
 	bool		scored;
 	bool		has_progress;
 	m1w_progress progress;		/* the last that was told */
+	/* of an answer that is judged in parts: */
+	Size		judged;			/* bytes of it */
+	int32		n_tokens;
+	int32		last_end;		/* of a token, in the text */
+	int			n_tail;
+	char		tail[4];		/* a character of which the rest is in the next part */
 } M1Asked;
 
-extern void m1pg_note_asked(M1Asked *asked, m1w_type type, const char *payload, Size len);
+extern void m1pg_note_asked(M1Asked *asked, const M1Slot *slot);
+/*
+ * Whether answers of this type are judged and passed on part by part, because
+ * they may be as long as the frames' messages: nobody is to have them whole
+ * but who asked.
+ */
+extern bool m1pg_answers_in_parts(m1w_type type);
+/* As m1pg_judge_answer, for a part of such an answer behind which `more` bytes follow. */
+extern const char *m1pg_judge_part(M1Asked *asked, m1w_type type, const char *part, Size len, Size more);
 /* NULL: the frame may be believed, whoever reads it, and is kept in mind. Else what is wrong with it, a sentence. */
 extern const char *m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len);
 /* The same of what the engine says of itself. */

@@ -471,12 +471,25 @@ write_engine(void)
 		m1_buf_free(&engine.out);
 }
 
-void
-m1pg_engine_send(m1w_type type, uint64 request, const void *payload, Size len)
+/* Callers may be walking over the requests: that memory ran out is acted on in the next pump. */
+bool
+m1pg_engine_send_part(m1w_type type, uint64 request, const void *part, Size len, Size more)
 {
-	/* Callers may be walking over the requests: a failure is acted on in the next pump. */
 	if (is_serving())
-		m1w_frame_append(&engine.out, type, request, payload, len);
+		return m1w_frame_append(&engine.out, type, request, part, len, more) || engine.out.failed;
+	return true;
+}
+
+void
+m1pg_engine_note(m1w_type type, uint64 request)
+{
+	m1pg_engine_send_part(type, request, NULL, 0, 0);
+}
+
+bool
+m1pg_engine_takes_more(void)
+{
+	return engine.out.len < M1W_MAX_PART;
 }
 
 void

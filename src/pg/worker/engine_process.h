@@ -31,8 +31,12 @@ extern long m1pg_engine_timeout(void);
 extern void m1pg_engine_pump(void);
 /* The socket to wait on, or PGINVALID_SOCKET; *want_write: there is output. */
 extern pgsocket m1pg_engine_socket(bool *want_write);
-/* Is lost when no engine serves. */
-extern void m1pg_engine_send(m1w_type type, uint64 request, const void *payload, Size len);
+/* Whether it has taken all that was sent: what is sent then is not long on its way. */
+extern bool m1pg_engine_takes_more(void);
+/* These are lost when no engine serves. A note has no payload. */
+extern void m1pg_engine_note(m1w_type type, uint64 request);
+/* A message, or a part of one of which `more` bytes follow. false: it is longer than a part may be. */
+extern bool m1pg_engine_send_part(m1w_type type, uint64 request, const void *part, Size len, Size more);
 /* After a reload: if it has changed the command line, restart as soon as nothing runs. */
 extern void m1pg_engine_heed_settings(void);
 /* Ends the process, if there is one; the next supervise starts it anew. */

@@ -67,6 +67,7 @@ detach(M1Relay *r)
 	r->requests = r->events = NULL;
 	r->last = NULL;
 	m1_buf_free(&r->pending);
+	m1_buf_free(&r->answer.payload);
 }
 
 static void
@@ -108,7 +109,7 @@ set_slot_state(const M1Relay *r, M1SlotState state)
 static bool
 should_pause(const M1Relay *r)
 {
-	if (m1pg_places_wanted && undelivered < (Size) m1pg_unread_memory * 1024)
+	if (r->type == M1W_GENERATE && m1pg_places_wanted && undelivered < (Size) m1pg_unread_memory * 1024)
 		return false;
 	return r->pending.len > (r->paused_since != 0 ? RESUME_BYTES : PAUSE_BYTES);
 }
@@ -121,7 +122,7 @@ pause_or_resume(M1Relay *r)
 	if (!r->in_engine || pause == (r->paused_since != 0))
 		return;
 	r->paused_since = pause ? GetCurrentTimestamp() : 0;
-	m1pg_engine_send(pause ? M1W_PAUSE : M1W_RESUME, r->request, NULL, 0);
+	m1pg_engine_note(pause ? M1W_PAUSE : M1W_RESUME, r->request);
 }
 
 /* Gives the client's queue what it takes. false when the client is gone. */
@@ -151,10 +152,11 @@ deliver(M1Relay *r)
 	return true;
 }
 
+/* A message, or a part of one of which `more` bytes follow. */
 static void
-post(M1Relay *r, m1w_type type, const char *payload, Size len)
+post(M1Relay *r, m1w_type type, const char *payload, Size len, Size more)
 {
-	M1Message	message = {type};
+	M1Message	message = {type, more};
 	uint32		total = sizeof message + len;
 
 	if (r->segment == NULL)
@@ -175,7 +177,7 @@ post_error(M1Relay *r, const m1_error *error)
 	m1_buf		payload = {0};
 
 	if (m1w_encode_failure(&payload, &failure))
-		post(r, M1W_ERROR, payload.data, payload.len);
+		post(r, M1W_ERROR, payload.data, payload.len, 0);
 	m1_buf_free(&payload);
 	m1pg_account_close(&r->account, M1_FAILED);
 	r->state = RELAY_ENDING;
@@ -207,7 +209,7 @@ abandon(M1Relay *r)
 	}
 	r->state = RELAY_ABANDONED;
 	if (!r->cancelled)
-		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
+		m1pg_engine_note(M1W_CANCEL, r->request);
 	r->cancelled = true;
 }
 
@@ -281,6 +283,7 @@ take_up(M1Slot *slot, const M1Slot *copy)
 	r->state = RELAY_WAITING;
 	r->submitted_at = copy->submitted_at;
 	r->deadline = copy->deadline;
+	m1pg_note_asked(&r->asked, copy);
 	attach(r, copy->handle);
 	m1pg_account_open(&r->account, slot, copy);
 	MemoryContextSwitchTo(old);
@@ -321,7 +324,7 @@ cut_short(M1Relay *r, M1Ending ending, m1_status code, const char *message, cons
 {
 	m1pg_account_close(&r->account, ending);
 	if (r->in_engine && !r->cancelled)
-		m1pg_engine_send(M1W_CANCEL, r->request, NULL, 0);
+		m1pg_engine_note(M1W_CANCEL, r->request);
 	r->cancelled = true;
 	end_with(r, code, message, hint);
 }
@@ -386,7 +389,7 @@ count_undelivered(void)
 	return sum;
 }
 
-/* Receives the request's message, if it is all there, and passes it on. */
+/* Receives the next part of the request's message, if it is there, and passes it on. */
 static void
 forward(M1Relay *r)
 {
@@ -401,23 +404,25 @@ forward(M1Relay *r)
 		abandon(r);
 	if (result != SHM_MQ_SUCCESS)
 		return;
-	if (len < sizeof message || len - sizeof message > M1W_MAX_PAYLOAD)
+	memset(&message, 0, sizeof message);
+	if (len >= sizeof message)
+		memcpy(&message, data, sizeof message);
+	if (message.type != r->type ||
+		!m1w_assembly_follow(&r->question, r->type, len - sizeof message, message.more) ||
+		!m1pg_engine_send_part(r->type, r->request, (char *) data + sizeof message, len - sizeof message, message.more))
 	{
-		end_with(r, M1_E_CORRUPT, "malformed request", NULL);
+		cut_short(r, M1_FAILED, M1_E_CORRUPT, "malformed request", NULL);
 		return;
 	}
-	memcpy(&message, data, sizeof message);
-	if (message.type != r->type)
-	{
-		end_with(r, M1_E_CORRUPT, "malformed request", NULL);
-		return;
-	}
-	set_slot_state(r, M1_SLOT_RUNNING);
-	r->state = RELAY_RUNNING;
 	r->in_engine = true;
-	r->forwarded_at = GetCurrentTimestamp();
-	m1pg_note_asked(&r->asked, message.type, (char *) data + sizeof message, len - sizeof message);
-	m1pg_engine_send(message.type, r->request, (char *) data + sizeof message, len - sizeof message);
+	if (message.more == 0)
+	{
+		set_slot_state(r, M1_SLOT_RUNNING);
+		r->state = RELAY_RUNNING;
+		r->forwarded_at = GetCurrentTimestamp();
+	}
+	else
+		SetLatch(MyLatch);		/* the next part may be there already */
 	/* whose memory it is next is not known */
 	explicit_bzero(data, len);
 }
@@ -441,6 +446,7 @@ m1pg_relays_pump(void)
 	HASH_SEQ_STATUS scan;
 	M1Relay	   *r;
 	M1EngineState state = m1pg_readiness()->state;
+	bool		round;
 
 	take_up_submitted();
 	undelivered = count_undelivered();
@@ -453,10 +459,12 @@ m1pg_relays_pump(void)
 		m1pg_places_give();
 	else if (state == M1_ENGINE_DRAINING)
 		m1pg_places_wanted = true;	/* all of them: the engine is to be stopped */
+	/* of each request one part, and the next when the engine has taken all of these: long ones are in nobody's way */
+	round = m1pg_engine_serves(state) && m1pg_engine_takes_more();
 	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
 	{
-		if (r->state == RELAY_READING && m1pg_engine_serves(state))
+		if (r->state == RELAY_READING && round)
 			forward(r);
 		if (r->state == RELAY_ABANDONED || r->segment == NULL)
 			continue;
@@ -502,49 +510,111 @@ note_done(M1Relay *r, const char *payload, Size len)
 		m1pg_account_done(&r->account, &done, (double) (r->forwarded_at - r->submitted_at) / 1000.0);
 }
 
+/* The last of a request. */
+static void
+note_end(M1Relay *r, m1w_type type, const char *payload, Size len)
+{
+	r->in_engine = false;
+	SetLatch(MyLatch);			/* a place is free: the loop goes round once more */
+	if (type == M1W_DONE)
+		note_done(r, payload, len);
+	else
+		m1pg_account_close(&r->account, type == M1W_ERROR ? M1_FAILED : M1_COMPLETED);
+}
+
+/* A message that was judged, or a part of one. */
+static void
+take_message(M1Relay *r, m1w_type type, const char *payload, Size len, Size more)
+{
+	if (type == M1W_PROGRESS)
+	{
+		note_progress(r, payload, len);
+		return;
+	}
+	if (type != M1W_DELTA && more == 0)
+		note_end(r, type, payload, len);
+	if (r->state == RELAY_ABANDONED)
+	{
+		if (!r->in_engine)
+			forget(r);
+		return;
+	}
+	if (r->state != RELAY_RUNNING && r->state != RELAY_READING)
+		return;					/* the client already has its last event */
+	if (type == M1W_DELTA && floods(r, len))
+		cut_short(r, M1_FAILED, M1_E_UNAVAILABLE, "the engine sent more of the reply than there is memory for",
+				  "It was told to pause. The request was not completed; it is safe to try again.");
+	else
+		post(r, type, payload, len, more);
+	if (!r->in_engine)
+		r->state = RELAY_ENDING;
+	if (r->segment == NULL || !deliver(r))
+		abandon(r);
+}
+
+static void
+forget_answer(M1Relay *r)
+{
+	m1_buf_free(&r->answer.payload);
+	r->answer.more = 0;
+}
+
+static const char *
+judge_and_take(M1Relay *r, m1w_type type, const char *payload, Size len)
+{
+	const char *wrong = m1pg_judge_answer(&r->asked, type, payload, len);
+
+	if (wrong == NULL)
+		take_message(r, type, payload, len, 0);
+	return wrong;
+}
+
+/* Whole messages are judged; one that came in parts is kept until it is whole. */
+static const char *
+take_frame(M1Relay *r, const m1w_header *header, const char *payload)
+{
+	m1_buf		whole;
+	const char *wrong;
+
+	if (r->answer.more == 0 && header->more == 0)
+		return judge_and_take(r, header->type, payload, header->length);
+	if (!m1w_assembly_add(&r->answer, header, payload))
+		return "It sent a message in parts that do not belong to each other.";
+	if (r->answer.more > 0)
+		return NULL;
+	whole = r->answer.payload;
+	memset(&r->answer, 0, sizeof r->answer);
+	wrong = whole.failed ? "Out of memory for its answers." : judge_and_take(r, header->type, whole.data, whole.len);
+	m1_buf_free(&whole);
+	return wrong;
+}
+
+static const char *
+pass_on_part(M1Relay *r, const m1w_header *header, const char *part)
+{
+	const char *wrong = m1pg_judge_part(&r->asked, header->type, part, header->length, header->more);
+
+	if (wrong == NULL && !m1w_assembly_follow(&r->answer, header->type, header->length, header->more))
+		wrong = "It sent a message in parts that do not belong to each other.";
+	if (wrong == NULL)
+		take_message(r, header->type, part, header->length, header->more);
+	return wrong;
+}
+
 const char *
 m1pg_relays_frame(const m1w_header *header, const char *payload)
 {
 	uint64		request = header->request_id;
 	M1Relay	   *r = hash_search(m1pg_relays, &request, HASH_FIND, NULL);
-	const char *wrong;
 
 	if (r == NULL || !r->in_engine)
 		return NULL;			/* ended here before the engine heard of it */
-	if ((wrong = m1pg_judge_answer(&r->asked, header->type, payload, header->length)) != NULL)
-		return wrong;
-	if (header->type == M1W_PROGRESS)
-	{
-		note_progress(r, payload, header->length);
-		return NULL;
-	}
-	if (header->type != M1W_DELTA)
-	{
-		r->in_engine = false;
-		SetLatch(MyLatch);		/* a place is free: the loop goes round once more */
-		if (header->type == M1W_DONE)
-			note_done(r, payload, header->length);
-		else
-			m1pg_account_close(&r->account, header->type == M1W_ERROR ? M1_FAILED : M1_COMPLETED);
-	}
-	if (r->state == RELAY_ABANDONED)
-	{
-		if (!r->in_engine)
-			forget(r);
-		return NULL;
-	}
-	if (r->state != RELAY_RUNNING)
-		return NULL;			/* the client already has its last event */
-	if (header->type == M1W_DELTA && floods(r, header->length))
-		cut_short(r, M1_FAILED, M1_E_UNAVAILABLE, "the engine sent more of the reply than there is memory for",
-				  "It was told to pause. The request was not completed; it is safe to try again.");
-	else
-		post(r, header->type, payload, header->length);
-	if (!r->in_engine)
-		r->state = RELAY_ENDING;
-	if (r->segment == NULL || !deliver(r))
-		abandon(r);
-	return NULL;
+	/* an error may come instead of the rest of an answer: the request was cancelled */
+	if (header->type == M1W_ERROR)
+		forget_answer(r);
+	if (m1pg_answers_in_parts(header->type))
+		return pass_on_part(r, header, payload);
+	return take_frame(r, header, payload);
 }
 
 void
@@ -562,7 +632,7 @@ m1pg_relays_fail_running(const m1_error *error)
 		r->paused_since = 0;
 		if (r->state == RELAY_ABANDONED)
 			forget(r);
-		else if (r->state == RELAY_RUNNING)
+		else if (r->state == RELAY_RUNNING || r->state == RELAY_READING)
 			post_error(r, error);
 	}
 	m1pg_wake_worker();			/* the errors are delivered in the next round */

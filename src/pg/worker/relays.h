@@ -15,7 +15,7 @@
 typedef enum M1RelayState
 {
 	RELAY_WAITING,				/* for a place in the engine's batch */
-	RELAY_READING,				/* admitted; its message is being received */
+	RELAY_READING,				/* admitted; its message is being received and passed on */
 	RELAY_RUNNING,				/* in the engine */
 	RELAY_ENDING,				/* the last event is being delivered */
 	RELAY_ABANDONED,			/* the client is gone; the engine has not confirmed yet */
@@ -39,7 +39,9 @@ typedef struct M1Relay
 	shm_mq_handle *events;
 	M1Slot	   *last;			/* in the segment: what the slot was, for when it is freed here */
 	m1_buf		pending;		/* undelivered messages, each behind its length */
-	M1Asked		asked;			/* what its answers are judged by, once it is in the engine */
+	m1w_assembly question;		/* how much of it has gone to the engine; nothing of it is kept */
+	m1w_assembly answer;		/* what has come of a message that is not complete, if that is kept here */
+	M1Asked		asked;			/* what its answers are judged by */
 	M1Account	account;		/* what it uses, and how it ends */
 } M1Relay;
 
