@@ -10,6 +10,9 @@
  * of activations are written, and a row's depends on that row and its sequence alone. Where nothing flows, zeros come
  * out that are exact.
  *
+ * An adapter learns as weights do: where the forward operation has one run over all of its rows, gradients go through
+ * what that adds, and are those of its a, b and whole matrices.
+ *
  * Shapes: T rows of the batch, all others as in backend.h.
  */
 #ifndef M1_BACKEND_LEARNING_H
@@ -77,6 +80,25 @@ typedef struct m1b_weight_back
 	int n, rows, cols;
 	float *dw; /* [rows, cols] */
 } m1b_weight_back;
+
+/* Where the gradients of an m1b_adapted go, which are added to, in the order of the rows. */
+typedef struct m1b_adapted_gradient
+{
+	float *a;	  /* [rank, cols] */
+	float *b;	  /* [rank, rows] */
+	float *whole; /* [rows, cols]; NULL where nothing is replaced */
+} m1b_adapted_gradient;
+
+/* Of what an adapter adds to y = x W^T, scale (x a^T) b. That of a whole matrix is m1b_linear_back's. */
+typedef struct m1b_adapted_back
+{
+	const m1b_adapted *adapted;
+	const float *x;	 /* [n, cols] */
+	const float *dy; /* [n, rows] */
+	int n, rows, cols;
+	float *dx; /* [n, cols], added to */
+	const m1b_adapted_gradient *gradient;
+} m1b_adapted_back;
 
 /* y = RMS(x) * weight */
 typedef struct m1b_norm_back
@@ -162,6 +184,8 @@ typedef struct m1b_moe_back
 	float *dx;									 /* [n, d] */
 	float *drouter;								 /* [E, d], added to, as are the others; may be NULL */
 	float *const *dw1, *const *dw2, *const *dw3; /* [E]; NULL: not wanted */
+	/* of what the forward pass's one run makes of each matrix, the experts' as arrays of E; NULL where it is nothing */
+	const m1b_adapted_gradient *adapted[M1B_MOE_MATRICES];
 } m1b_moe_back;
 
 /*
@@ -250,6 +274,7 @@ struct m1b_learning
 
 	void (*linear_back)(m1b_backend *b, const m1b_linear_back *p);
 	void (*weight_back)(m1b_backend *b, const m1b_weight_back *p);
+	void (*adapted_back)(m1b_backend *b, const m1b_adapted_back *p); /* after prepare_adapters */
 	void (*norm_back)(m1b_backend *b, const m1b_norm_back *p);
 	void (*gate_back)(m1b_backend *b, const m1b_gate_back *p);
 	void (*lightning_back)(m1b_backend *b, const m1b_lightning_back *p);

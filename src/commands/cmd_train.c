@@ -1,6 +1,6 @@
 /*
- * cmd_train.c - `train --data FILES --out DIR`: trains a checkpoint, or fresh weights. A line of JSON for each step
- * goes to stdout or a file, progress to stderr; an interrupt leaves a checkpoint.
+ * cmd_train.c - `train --data FILES --out DIR`: trains a checkpoint, fresh weights, or an adapter. A line of JSON for
+ * each step goes to stdout or a file, progress to stderr; an interrupt leaves a checkpoint.
  */
 #include <errno.h>
 #include <math.h>
@@ -149,11 +149,45 @@ has_beginning(const m1_cli *cli)
 		   m1_cli_has("train", "--model DIR or --config FILE", cli->model != NULL ? cli->model : cli->config_file);
 }
 
+static bool
+trains_adapter(const m1_cli *cli)
+{
+	return cli->adapts || cli->adapters.n > 0;
+}
+
+/* An adapter is of a model, new or one that is there. */
+static bool
+has_base(const m1_cli *cli)
+{
+	const char *wrong = NULL;
+
+	if (!trains_adapter(cli))
+		wrong =
+			cli->weight_format_given ? "--weight-format is for adapters: all weights are trained as they are" : NULL;
+	else if (cli->model == NULL)
+		wrong = "an adapter needs --model";
+	else if (cli->adapts && cli->adapters.n > 0)
+		wrong = "train takes --adapter, or --rank, --expert-rank, --targets and --alpha of a new one";
+	if (wrong != NULL)
+		fprintf(stderr, "minimax_m1_engine: %s\n", wrong);
+	return wrong == NULL;
+}
+
+static m1_status
+plan_of(const m1_cli *cli, m1_adapter_plan *plan, m1_error *err)
+{
+	*plan = m1_adapter_default_plan();
+	plan->rank = cli->rank;
+	plan->expert_rank = cli->expert_rank;
+	plan->alpha = (float) cli->alpha;
+	return cli->targets != NULL ? m1_adapter_plan_targets(plan, m1_slice_of(cli->targets), err) : M1_OK;
+}
+
 static m1_schedule
 schedule_of(const m1_cli *cli, m1_decay decay)
 {
-	/* MiniMax-Text-01's, of fine-tuning and of pretraining */
-	const double rate = cli->lr_given ? cli->lr : cli->config_file != NULL ? 2e-4 : 1e-5;
+	/* MiniMax-Text-01's, of fine-tuning and of pretraining; an adapter takes ten times the former */
+	const double rate = cli->lr_given ? cli->lr : cli->config_file != NULL ? 2e-4 : trains_adapter(cli) ? 1e-4 : 1e-5;
 
 	return (m1_schedule){
 		.rate = rate,
@@ -169,6 +203,7 @@ options_of(const m1_cli *cli, m1_too_long too_long, m1_decay decay, display *d)
 {
 	return (m1_fit_options){
 		.model = cli->model,
+		.weight_format = cli->weight_format,
 		.config = cli->config_file,
 		.tokenizer = cli->tokenizer,
 		.fresh_type = cli->f32 ? M1B_F32 : M1B_BF16,
@@ -190,7 +225,7 @@ options_of(const m1_cli *cli, m1_too_long too_long, m1_decay decay, display *d)
 		.adamw = {.beta1 = (float) cli->beta1,
 				  .beta2 = (float) cli->beta2,
 				  .eps = (float) cli->eps,
-				  .weight_decay = (float) cli->weight_decay,
+				  .weight_decay = trains_adapter(cli) && !cli->weight_decay_given ? 0.0f : (float) cli->weight_decay,
 				  .clip = (float) cli->clip},
 		.balance = (float) cli->balance,
 		.seed = cli->seed,
@@ -219,11 +254,13 @@ m1_cmd_train(const m1_cli *cli)
 	display d = {.log = stdout};
 	m1_too_long too_long;
 	m1_decay decay;
+	m1_adapter_plan plan;
+	m1_cli_adapter_list adapters;
 	m1_fit_options options;
 	m1_error err;
 
 	if (!m1_cli_has("train", "--data FILE.jsonl", cli->data.n > 0 ? cli : NULL) ||
-		!m1_cli_has("train", "--out DIR", cli->out_file) || !has_beginning(cli) ||
+		!m1_cli_has("train", "--out DIR", cli->out_file) || !has_beginning(cli) || !has_base(cli) ||
 		!parse_too_long(cli->too_long, &too_long) || !parse_decay(cli->decay, &decay))
 		return 2;
 	if (cli->log_file != NULL && (d.log = fopen(cli->log_file, "ae")) == NULL)
@@ -231,8 +268,12 @@ m1_cmd_train(const m1_cli *cli)
 		m1_fail(&err, M1_E_IO, "could not open \"%.150s\": %s", cli->log_file, strerror(errno));
 		return m1_cli_report(&err);
 	}
+	if (plan_of(cli, &plan, &err) != M1_OK || m1_cli_adapters(cli, 1, &adapters, &err) != M1_OK)
+		return m1_cli_report(&err);
 	d.bar = cli->log_file != NULL || isatty(STDOUT_FILENO) != 1;
 	options = options_of(cli, too_long, decay, &d);
+	options.plan = cli->adapts ? &plan : NULL;
+	options.adapter = adapters.n > 0 ? adapters.at[0].path : NULL;
 	m1_catch_interrupts();
 	m1_progress_start(&d.shown);
 	if (close_log(&d, m1_fit(&options, &err), &err) == M1_OK)

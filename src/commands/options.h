@@ -108,6 +108,10 @@ typedef struct m1_cli
 	const char *config_file; /* from scratch, with the next */
 	const char *tokenizer;
 	bool f32;
+	bool adapts; /* one of the following was given */
+	int rank, expert_rank;
+	const char *targets;
+	double alpha;
 	bool resume;
 	double prompt_weight, answer_weight;
 	const char *too_long;
@@ -124,6 +128,7 @@ typedef struct m1_cli
 	int decay_steps;
 	double beta1, beta2, eps;
 	double weight_decay;
+	bool weight_decay_given;
 	double clip;
 	double balance;
 	int save_every;

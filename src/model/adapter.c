@@ -1,12 +1,8 @@
 /* adapter.c - see adapter.h. */
 #include "model/adapter.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/random.h"
-#include "blocks/blocks.h"
 
 struct m1_adapter
 {
@@ -247,90 +243,4 @@ m1_adapter_apply(const m1_adapter_target *t, int first, int n, float *to)
 			for (size_t k = 0; k < cols; k++)
 				to[(size_t) i * cols + k] += factor * t->a[(size_t) r * cols + k];
 		}
-}
-
-/* ---- new ones ---- */
-
-m1_adapter_plan
-m1_adapter_default_plan(void)
-{
-	return (m1_adapter_plan){.attention_rank = 16, .expert_rank = 1, .router = true, .alpha = 32.0f};
-}
-
-static m1_status
-planned(void *context, m1_role role, int layer, int expert, m1_adapter_shape *shape, m1_error *err)
-{
-	const m1_adapter_plan *plan = context;
-
-	(void) layer;
-	(void) expert;
-	(void) err;
-	shape->whole = role == M1_ROLE_ROUTER && plan->router;
-	shape->rank = role == M1_ROLE_ROUTER	? 0
-				  : role == M1_ROLE_HEAD	? plan->head_rank
-				  : m1_role_of_expert(role) ? plan->expert_rank
-											: plan->attention_rank;
-	if (shape->rank > 0)
-		shape->scale = plan->alpha / (float) shape->rank;
-	return M1_OK;
-}
-
-static m1_status
-check_plan(const m1_adapter_plan *p, m1_error *err)
-{
-	const int ranks[] = {p->attention_rank, p->expert_rank, p->head_rank};
-	bool any = p->router;
-
-	for (int i = 0; i < 3; i++)
-	{
-		any = any || ranks[i] > 0;
-		if (ranks[i] < 0 || ranks[i] > M1_ADAPTER_MAX_RANK)
-			return m1_fail(err, M1_E_INVALID_ARGUMENT, "the rank of an adapter must be between 0 and %d",
-						   M1_ADAPTER_MAX_RANK);
-	}
-	if (!any)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "an adapter that changes nothing cannot be trained");
-	if (!isfinite(p->alpha) || p->alpha <= 0.0f)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "alpha of an adapter must be a positive number");
-	return M1_OK;
-}
-
-static m1_status
-fill_new(m1_adapter *a, uint64_t seed, const m1_config *c, const m1_checkpoint *base, m1_error *err)
-{
-	uint64_t n = 0;
-
-	for (int i = 0; i < a->n_targets; i++)
-	{
-		m1_adapter_target *t = &a->targets[i];
-		const float width = 1.0f / sqrtf((float) t->cols);
-		m1_weight w;
-		m1_status status;
-
-		for (size_t k = 0; k < (size_t) t->rank * (size_t) t->cols; k++)
-			t->a[k] = width * (float) (2.0 * m1_random_uniform(seed, n++) - 1.0);
-		if (t->whole == NULL)
-			continue;
-		if ((status = m1_role_find(t->role, base, c, t->layer, t->expert, &w, err)) != M1_OK)
-			return status;
-		m1b_dequantize(w.type, w.data, (size_t) t->rows * (size_t) t->cols, t->whole);
-	}
-	return M1_OK;
-}
-
-m1_status
-m1_adapter_create(const m1_adapter_plan *plan, const m1_config *config, const m1_checkpoint *base, m1_adapter **out,
-				  m1_error *err)
-{
-	m1_adapter_plan copy = *plan;
-	m1_status status;
-
-	*out = NULL;
-	if ((status = check_plan(plan, err)) != M1_OK ||
-		(status = m1_adapter_build(config, planned, &copy, out, err)) != M1_OK ||
-		(status = fill_new(*out, plan->seed, config, base, err)) == M1_OK)
-		return status;
-	m1_adapter_free(*out);
-	*out = NULL;
-	return status;
 }

@@ -69,26 +69,4 @@ const m1_adapter_target *m1_adapter_find(const m1_adapter *a, m1_role role, int 
 /* Of a weight's rows first .. first + n, as floats in `to` [n, cols]: what the adapter makes of them. */
 void m1_adapter_apply(const m1_adapter_target *t, int first, int n, float *to);
 
-/* ---- new ones ---- */
-
-typedef struct m1_adapter_plan
-{
-	int attention_rank; /* of all projections of attention; 0: they stay as they are, as below */
-	int expert_rank;	/* of w1, w2 and w3 of each expert */
-	int head_rank;
-	bool router; /* is trained as a whole */
-	float alpha;
-	uint64_t seed;
-} m1_adapter_plan;
-
-/* Rank 16 on attention, 1 on experts, the router, alpha 32. */
-m1_adapter_plan m1_adapter_default_plan(void);
-
-/*
- * A new adapter, which changes nothing yet: A uniform in +-1/sqrt(cols), B 0, the router as `base` has it. The error
- * says what is wrong with the plan.
- */
-m1_status m1_adapter_create(const m1_adapter_plan *plan, const m1_config *config, const m1_checkpoint *base,
-							m1_adapter **out, m1_error *err);
-
 #endif

@@ -7,6 +7,8 @@
  * dx = RMS^T(dh). With postnorm false the residual is the un-normalised x and y, and so their gradients are added after
  * the norms' and not before.
  *
+ * With an adapter, which all rows use then, its gradients are made and none of the weights that it leaves as they are.
+ *
  * The operations are those of serving, on the same weights. What they want in steps of max_batch_tokens rows is fed to
  * them so; a row's result does not depend on its neighbours.
  */
@@ -33,34 +35,53 @@ floats_of(const m1_trainer *t, int width)
 /* ---- operations on all rows ---- */
 
 static void
-linear(m1_trainer *t, const m1b_matrix *weight, const float *x, int n, float *out)
+linear(m1_trainer *t, m1_role role, int layer, const float *x, int n, float *out)
 {
+	const m1_projection w = m1_train_projection(t, role, layer);
 	const int most = t->model->max_batch_tokens;
 
 	for (int row = 0; row < n; row += most)
 	{
+		const m1b_run run = {.n = m1_min_int(most, n - row), .matrices = {w.adapted}};
 		m1b_linear p = {
-			.x = x + (size_t) row * (size_t) weight->cols,
-			.n = m1_min_int(most, n - row),
-			.products = {{weight, M1B_NONE, out + (size_t) row * (size_t) weight->rows}},
+			.x = x + (size_t) row * (size_t) w.matrix->cols,
+			.n = run.n,
+			.products = {{w.matrix, M1B_NONE, out + (size_t) row * (size_t) w.matrix->rows}},
 			.n_products = 1,
+			.adapters = {.list = &run, .n = w.adapted != NULL},
 		};
 
 		t->backend->ops->linear(t->backend, &p);
 	}
 }
 
-/* dx of linear, written or added to, and dW. */
+/* dx of linear, written or added to, and the gradients of what is trained of the weight. */
 static void
-linear_back(m1_trainer *t, const m1b_matrix *weight, const float *x, const float *dy, int n, bool add, float *dx,
-			float *dweight)
+linear_back(m1_trainer *t, m1_role role, int layer, const float *x, const float *dy, int n, bool add, float *dx)
 {
-	const m1b_linear_back p = {.weight = weight, .dy = dy, .n = n, .add = add, .dx = dx};
-	const m1b_weight_back w = {.dy = dy, .x = x, .n = n, .rows = weight->rows, .cols = weight->cols, .dw = dweight};
+	const m1_projection w = m1_train_projection(t, role, layer);
+	const bool whole = w.adapted != NULL && w.adapted->whole != NULL;
+	const m1b_linear_back p = {.weight = whole ? w.adapted->whole : w.matrix, .dy = dy, .n = n, .add = add, .dx = dx};
+	const m1b_weight_back weight = {.dy = dy,
+									.x = x,
+									.n = n,
+									.rows = w.matrix->rows,
+									.cols = w.matrix->cols,
+									.dw = whole ? w.adapted_gradient->whole : w.gradient};
+	const m1b_adapted_back adapted = {.adapted = w.adapted,
+									  .x = x,
+									  .dy = dy,
+									  .n = n,
+									  .rows = w.matrix->rows,
+									  .cols = w.matrix->cols,
+									  .dx = dx,
+									  .gradient = w.adapted_gradient};
 
 	t->ops->linear_back(t->backend, &p);
-	if (dweight != NULL)
-		t->ops->weight_back(t->backend, &w);
+	if (weight.dw != NULL)
+		t->ops->weight_back(t->backend, &weight);
+	if (w.adapted != NULL && w.adapted->rank > 0)
+		t->ops->adapted_back(t->backend, &adapted);
 }
 
 static void
@@ -130,25 +151,27 @@ lightning_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape)
 }
 
 static void
-lightning_layer(m1_trainer *t, const m1_layer *layer, const m1_tape *tape)
+lightning_layer(m1_trainer *t, int number, const m1_tape *tape)
 {
+	const m1_layer *layer = &t->model->weights.layers[number];
 	const int n = rows_of(t);
 	const m1b_silu activate = {.z = tape->qkv, .n = floats_of(t, layer->qkv.rows), .out = t->a.qkv};
 	const m1b_lightning_kept attend = lightning_of(t, layer, tape);
 	const m1b_gate gate = gate_of(t, layer, tape);
 
-	linear(t, &layer->qkv, tape->h, n, tape->qkv);
-	linear(t, &layer->output_gate, tape->h, n, tape->gate);
+	linear(t, M1_ROLE_QKV, number, tape->h, n, tape->qkv);
+	linear(t, M1_ROLE_OUTPUT_GATE, number, tape->h, n, tape->gate);
 	t->ops->silu(t->backend, &activate);
 	t->ops->lightning(t->backend, &attend);
 	t->backend->ops->gate(t->backend, &gate);
-	linear(t, &layer->out, t->a.attention, n, t->a.branch);
+	linear(t, M1_ROLE_LIGHTNING_OUT, number, t->a.attention, n, t->a.branch);
 }
 
 /* From a->branch, the gradient by the layer's attention, to a->dnormed. What is cheap is made again. */
 static void
-lightning_back(m1_trainer *t, const m1_layer *layer, const m1_tape *tape, const m1_layer_gradients *d)
+lightning_back(m1_trainer *t, int number, const m1_tape *tape)
 {
+	const m1_layer *layer = &t->model->weights.layers[number];
 	m1_training_activations *a = &t->a;
 	const int n = rows_of(t);
 	const size_t floats = floats_of(t, layer->qkv.rows);
@@ -166,16 +189,16 @@ lightning_back(m1_trainer *t, const m1_layer *layer, const m1_tape *tape, const 
 									 .dy = a->dattention,
 									 .dx = a->attention,
 									 .dgate = a->dgate,
-									 .dweight = d->inner_norm};
+									 .dweight = t->layers[number].inner_norm};
 
 	t->backend->ops->gate(t->backend, &gate);
-	linear_back(t, &layer->out, a->attention, a->branch, n, false, a->dattention, d->out);
+	linear_back(t, M1_ROLE_LIGHTNING_OUT, number, a->attention, a->branch, n, false, a->dattention);
 	t->ops->gate_back(t->backend, &gate_back);
 	t->ops->silu(t->backend, &activate);
 	t->ops->lightning_back(t->backend, &attend_back);
 	t->ops->silu(t->backend, &activate_back);
-	linear_back(t, &layer->qkv, tape->h, a->dqkv, n, false, a->dnormed, d->qkv);
-	linear_back(t, &layer->output_gate, tape->h, a->dgate, n, true, a->dnormed, d->output_gate);
+	linear_back(t, M1_ROLE_QKV, number, tape->h, a->dqkv, n, false, a->dnormed);
+	linear_back(t, M1_ROLE_OUTPUT_GATE, number, tape->h, a->dgate, n, true, a->dnormed);
 }
 
 /* ---- softmax attention ---- */
@@ -206,22 +229,24 @@ attention_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape)
 }
 
 static void
-softmax_layer(m1_trainer *t, const m1_layer *layer, const m1_tape *tape)
+softmax_layer(m1_trainer *t, int number, const m1_tape *tape)
 {
+	const m1_layer *layer = &t->model->weights.layers[number];
 	const int n = rows_of(t);
 	const qkv_parts p = parts_of(t, layer, tape->qkv);
 	const m1b_attention_kept attend = attention_of(t, layer, tape);
 
-	linear(t, &layer->q, tape->h, n, p.q);
-	linear(t, &layer->k, tape->h, n, p.k);
-	linear(t, &layer->v, tape->h, n, p.v);
+	linear(t, M1_ROLE_Q, number, tape->h, n, p.q);
+	linear(t, M1_ROLE_K, number, tape->h, n, p.k);
+	linear(t, M1_ROLE_V, number, tape->h, n, p.v);
 	t->ops->attention(t->backend, &attend);
-	linear(t, &layer->out, tape->attention, n, t->a.branch);
+	linear(t, M1_ROLE_SOFTMAX_OUT, number, tape->attention, n, t->a.branch);
 }
 
 static void
-softmax_back(m1_trainer *t, const m1_layer *layer, const m1_tape *tape, const m1_layer_gradients *d)
+softmax_back(m1_trainer *t, int number, const m1_tape *tape)
 {
+	const m1_layer *layer = &t->model->weights.layers[number];
 	m1_training_activations *a = &t->a;
 	const int n = rows_of(t);
 	const m1b_attention_kept forward = attention_of(t, layer, tape);
@@ -229,14 +254,21 @@ softmax_back(m1_trainer *t, const m1_layer *layer, const m1_tape *tape, const m1
 	const m1b_attention_back attend_back = {
 		.forward = &forward, .dout = a->dattention, .dq = p.q, .dk = p.k, .dv = p.v};
 
-	linear_back(t, &layer->out, tape->attention, a->branch, n, false, a->dattention, d->out);
+	linear_back(t, M1_ROLE_SOFTMAX_OUT, number, tape->attention, a->branch, n, false, a->dattention);
 	t->ops->attention_back(t->backend, &attend_back);
-	linear_back(t, &layer->q, tape->h, p.q, n, false, a->dnormed, d->q);
-	linear_back(t, &layer->k, tape->h, p.k, n, true, a->dnormed, d->k);
-	linear_back(t, &layer->v, tape->h, p.v, n, true, a->dnormed, d->v);
+	linear_back(t, M1_ROLE_Q, number, tape->h, p.q, n, false, a->dnormed);
+	linear_back(t, M1_ROLE_K, number, tape->h, p.k, n, true, a->dnormed);
+	linear_back(t, M1_ROLE_V, number, tape->h, p.v, n, true, a->dnormed);
 }
 
 /* ---- experts ---- */
+
+static const m1_role moe_roles[M1B_MOE_MATRICES] = {
+	[M1B_MOE_ROUTER] = M1_ROLE_ROUTER,
+	[M1B_MOE_W1] = M1_ROLE_W1,
+	[M1B_MOE_W2] = M1_ROLE_W2,
+	[M1B_MOE_W3] = M1_ROLE_W3,
+};
 
 /* The part of what is kept that begins at a row. */
 static m1b_moe_kept
@@ -254,12 +286,18 @@ kept_from(const m1_trainer *t, const m1_tape *tape, int row)
 	return kept;
 }
 
+/* *run: of all rows, where they use an adapter. */
 static m1b_moe
-moe_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape, int row, const m1b_moe_kept *kept)
+moe_of(const m1_trainer *t, int number, const m1_tape *tape, int row, const m1b_moe_kept *kept, m1b_run *run)
 {
 	const m1_config *c = &t->model->config;
+	const m1_layer *layer = &t->model->weights.layers[number];
 	const size_t at = (size_t) row * (size_t) c->hidden_size;
+	const int n = m1_min_int(t->model->max_batch_tokens, rows_of(t) - row);
 
+	*run = (m1b_run){.n = n};
+	for (int i = 0; t->adapter != NULL && i < M1B_MOE_MATRICES; i++)
+		run->matrices[i] = m1_adapter_change(t->adapter, moe_roles[i], number);
 	return (m1b_moe){
 		.router = &layer->router,
 		.w1 = layer->w1,
@@ -268,9 +306,10 @@ moe_of(const m1_trainer *t, const m1_layer *layer, const m1_tape *tape, int row,
 		.experts = c->experts,
 		.top_k = c->experts_per_token,
 		.x = tape->g + at,
-		.n = m1_min_int(t->model->max_batch_tokens, rows_of(t) - row),
+		.n = n,
 		.out = t->a.branch + at,
 		.kept = kept,
+		.adapters = {.list = run, .n = t->adapter != NULL},
 	};
 }
 
@@ -299,13 +338,12 @@ replay(m1_trainer *t, int layer, int32_t *choice)
 static void
 experts(m1_trainer *t, int number, m1_tape *tape)
 {
-	const m1_layer *layer = &t->model->weights.layers[number];
-
 	tape->moe.replay = replay(t, number, tape->moe.choice);
 	for (int row = 0; row < rows_of(t); row += t->model->max_batch_tokens)
 	{
+		m1b_run run;
 		const m1b_moe_kept kept = kept_from(t, tape, row);
-		const m1b_moe moe = moe_of(t, layer, tape, row, &kept);
+		const m1b_moe moe = moe_of(t, number, tape, row, &kept, &run);
 
 		t->backend->ops->moe(t->backend, &moe);
 	}
@@ -328,25 +366,28 @@ balance_of(m1_trainer *t, int layer)
 }
 
 static void
-experts_back(m1_trainer *t, int number, const m1_tape *tape, const m1_layer_gradients *d)
+experts_back(m1_trainer *t, int number, const m1_tape *tape)
 {
-	const m1_layer *layer = &t->model->weights.layers[number];
+	const m1_layer_gradients *d = &t->layers[number];
 	const size_t width = (size_t) t->model->config.hidden_size;
 
 	for (int row = 0; row < rows_of(t); row += t->model->max_batch_tokens)
 	{
+		m1b_run run;
 		const m1b_moe_kept kept = kept_from(t, tape, row);
-		const m1b_moe moe = moe_of(t, layer, tape, row, &kept);
-		const m1b_moe_back p = {.forward = &moe,
-								.dy = t->a.branch + (size_t) row * width,
-								.balance = balance_of(t, number),
-								.copies = t->progress.micro.copies + row,
-								.dx = t->a.dnormed + (size_t) row * width,
-								.drouter = d->router,
-								.dw1 = d->w1,
-								.dw2 = d->w2,
-								.dw3 = d->w3};
+		const m1b_moe moe = moe_of(t, number, tape, row, &kept, &run);
+		m1b_moe_back p = {.forward = &moe,
+						  .dy = t->a.branch + (size_t) row * width,
+						  .balance = balance_of(t, number),
+						  .copies = t->progress.micro.copies + row,
+						  .dx = t->a.dnormed + (size_t) row * width,
+						  .drouter = d->router,
+						  .dw1 = d->w1,
+						  .dw2 = d->w2,
+						  .dw3 = d->w3};
 
+		for (int i = 0; t->adapter != NULL && i < M1B_MOE_MATRICES; i++)
+			p.adapted[i] = m1_adapted_gradients(t, moe_roles[i], number);
 		t->ops->moe_back(t->backend, &p);
 	}
 }
@@ -393,9 +434,9 @@ layer_forward(m1_trainer *t, int number)
 	attention_factors(c, number, &alpha, &beta);
 	norm(t, a->x[number], layer->input_norm, rows_of(t), tape->h);
 	if (c->attention[number] == M1_LIGHTNING)
-		lightning_layer(t, layer, tape);
+		lightning_layer(t, number, tape);
 	else
-		softmax_layer(t, layer, tape);
+		softmax_layer(t, number, tape);
 	add(t, alpha, c->postnorm ? tape->h : a->x[number], beta, a->branch, tape->y);
 	norm(t, tape->y, layer->post_norm, rows_of(t), tape->g);
 	experts(t, number, tape);
@@ -444,13 +485,13 @@ m1_train_layer_backward(m1_trainer *t, int number)
 	if (t->progress.recompute)
 		layer_forward(t, number);
 	add(t, c->beta_mlp, a->dx, 0.0f, NULL, a->branch);
-	experts_back(t, number, tape, d);
+	experts_back(t, number, tape);
 	half_back(t, c->alpha_mlp, tape->y, layer->post_norm, d->post_norm);
 	add(t, beta, a->dx, 0.0f, NULL, a->branch);
 	if (c->attention[number] == M1_LIGHTNING)
-		lightning_back(t, layer, tape, d);
+		lightning_back(t, number, tape);
 	else
-		softmax_back(t, layer, tape, d);
+		softmax_back(t, number, tape);
 	half_back(t, alpha, a->x[number], layer->input_norm, d->input_norm);
 }
 
@@ -474,7 +515,8 @@ m1_train_embed_backward(m1_trainer *t)
 							  .width = t->model->config.hidden_size,
 							  .dtable = t->embed};
 
-	t->ops->embed_back(t->backend, &p);
+	if (p.dtable != NULL)
+		t->ops->embed_back(t->backend, &p);
 }
 
 /* What a chunk's targets are, and what came of them; on the host. */
@@ -546,7 +588,7 @@ head_back(m1_trainer *t, const chunk *c, const m1b_predict *predict)
 		.rows = c->rows, .n = c->n, .width = t->model->config.hidden_size, .from = a->dhead_sum, .to = a->dx};
 
 	t->ops->predict_back(t->backend, &p);
-	linear_back(t, &w->head, a->head_in, a->logits, c->n, false, a->dhead_in, t->head);
+	linear_back(t, M1_ROLE_HEAD, 0, a->head_in, a->logits, c->n, false, a->dhead_in);
 	norm_back(t, a->head_sum, w->final_norm, a->dhead_in, c->n, a->dhead_sum, t->final_norm);
 	t->ops->scatter(t->backend, &scatter);
 }
@@ -572,7 +614,7 @@ m1_train_head(m1_trainer *t, int number)
 	rows.n = predict.n = c.n;
 	t->ops->gather(t->backend, &rows);
 	norm(t, a->head_sum, t->model->weights.final_norm, c.n, a->head_in);
-	linear(t, &t->model->weights.head, a->head_in, c.n, a->logits);
+	linear(t, M1_ROLE_HEAD, 0, a->head_in, c.n, a->logits);
 	t->ops->predict(t->backend, &predict);
 	use_predictions(t, &c);
 	if (t->progress.gradients)

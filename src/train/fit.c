@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "model/adapter_files.h"
 #include "model/source.h"
 #include "train/batches.h"
 #include "train/fit_folder.h"
@@ -18,6 +19,7 @@ typedef struct fit
 	int lock; /* of the folder; -1: none */
 	m1_config config;
 	m1_model *model;
+	m1_adapter *adapter; /* that is trained, or NULL */
 	m1_trainer *trainer;
 	m1_examples examples;
 	m1_batches *batches;
@@ -68,7 +70,7 @@ read_files(fit *f, const m1_example_rules *rules, m1_error *err)
 	return status;
 }
 
-/* By what the folder says of its model: the weights are not needed yet. */
+/* By what the model's folder says of it: the weights are not needed yet. */
 static m1_status
 read_examples(fit *f, m1_error *err)
 {
@@ -83,7 +85,7 @@ read_examples(fit *f, m1_error *err)
 	m1_tokenizer *tokenizer = NULL;
 	m1_status status;
 
-	if ((status = m1_source_open(o->out, &source, err)) != M1_OK ||
+	if ((status = m1_source_open(m1_fit_adapts(o) ? o->model : o->out, &source, err)) != M1_OK ||
 		(status = m1_source_config(source, &f->config, err)) != M1_OK)
 	{
 		m1_source_close(source);
@@ -220,16 +222,70 @@ longest(const m1_examples *e)
 	return number;
 }
 
+/* The one that a training begins with. */
+static m1_status
+make_adapter(fit *f, const m1_adapter_base *base, m1_adapter **out, m1_error *err)
+{
+	m1_adapter_plan plan;
+
+	if (f->o->adapter != NULL)
+		return m1_adapter_load(f->o->adapter, base, out, err);
+	plan = *f->o->plan;
+	plan.seed = f->o->seed;
+	return m1_adapter_create(&plan, base->config, base->checkpoint, out, err);
+}
+
+/* Whether both change the same weights in the same way. */
+static bool
+are_alike(const m1_adapter *a, const m1_adapter *b)
+{
+	int n, n_b;
+	const m1_adapter_target *x = m1_adapter_targets(a, &n);
+	const m1_adapter_target *y = m1_adapter_targets(b, &n_b);
+
+	if (n != n_b)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (x[i].role != y[i].role || x[i].layer != y[i].layer || x[i].expert != y[i].expert ||
+			x[i].rank != y[i].rank || x[i].scale != y[i].scale || (x[i].whole == NULL) != (y[i].whole == NULL))
+			return false;
+	return true;
+}
+
+/* The one that is there must be of this base, and be what the options ask for. */
+static m1_status
+check_adapter(fit *f, const m1_adapter_base *base, m1_error *err)
+{
+	m1_adapter *was;
+	m1_status status = m1_adapter_load(f->o->out, base, &was, err);
+
+	if (status == M1_OK && !are_alike(was, f->adapter))
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT,
+						 "the training cannot go on: it has begun with another rank, alpha or other targets");
+	m1_adapter_free(was);
+	return status;
+}
+
+static m1_status
+open_adapter(fit *f, m1_error *err)
+{
+	const m1_adapter_base base = {
+		.source = f->model->source, .config = &f->model->config, .checkpoint = f->model->checkpoint};
+	m1_status status = make_adapter(f, &base, &f->adapter, err);
+
+	return status == M1_OK && f->o->resume ? check_adapter(f, &base, err) : status;
+}
+
 static m1_status
 open_trainer(fit *f, m1_error *err)
 {
 	const m1_fit_options *o = f->o;
 	const size_t *begin = f->examples.begins + longest(&f->examples);
 	const m1_model_options options = {
-		.path = o->resume || o->model == NULL ? o->out : o->model,
+		.path = m1_fit_adapts(o) || (!o->resume && o->model != NULL) ? o->model : o->out,
 		.device = "cpu",
 		.isa = o->isa,
-		.weight_format = M1_WEIGHTS_STORED,
+		.weight_format = m1_fit_adapts(o) ? o->weight_format : M1_WEIGHTS_STORED,
 		.threads = o->threads,
 		.max_context = (int) (begin[1] - begin[0]),
 		.max_sequences = 1,
@@ -237,9 +293,10 @@ open_trainer(fit *f, m1_error *err)
 	};
 	m1_status status = m1_model_open(&options, &f->model, err);
 
-	if (status != M1_OK || (status = m1_trainer_open(f->model, &(m1_trainer_options){0}, &f->trainer, err)) != M1_OK)
+	if (status != M1_OK || (m1_fit_adapts(o) && (status = open_adapter(f, err)) != M1_OK))
 		return status;
-	return m1_trainer_moments(f->trainer, err);
+	status = m1_trainer_open(f->model, &(m1_trainer_options){.adapter = f->adapter}, &f->trainer, err);
+	return status == M1_OK ? m1_trainer_moments(f->trainer, err) : status;
 }
 
 /* A batch is taken apart until it fits the memory, a sequence is not: better told now than after an hour. */
@@ -266,10 +323,8 @@ open_all(fit *f, m1_error *err)
 	const m1_fit_options *o = f->o;
 	m1_status status = check_options(o, err);
 
-	if (status != M1_OK)
+	if (status != M1_OK || (o->resume && (status = m1_fit_folder_check(o, err)) != M1_OK))
 		return status;
-	if (o->resume && !m1_training_exists(o->out))
-		return m1_fail(err, M1_E_NOT_FOUND, "there is no training to go on with in \"%.150s\"", o->out);
 	if ((!o->resume && (status = m1_fit_folder_make(o, err)) != M1_OK) ||
 		(status = m1_fit_folder_lock(o, &f->lock, err)) != M1_OK ||
 		(!o->resume && (status = m1_fit_folder_fill(o, err)) != M1_OK))
@@ -350,7 +405,7 @@ save(fit *f, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "step %llu made weights that are no numbers: they were not saved",
 					   (unsigned long long) f->place.step);
 	f->place.updates = m1_trainer_updates(f->trainer);
-	status = m1_training_save(f->o->out, f->trainer, f->model->checkpoint, &f->place, err);
+	status = m1_training_save(f->o->out, f->trainer, f->model, f->adapter, &f->place, err);
 	if (status == M1_OK)
 		f->saved = f->place.step;
 	return status;
@@ -494,6 +549,7 @@ m1_fit(const m1_fit_options *options, m1_error *err)
 	m1_status status = run(&f, err);
 
 	m1_trainer_close(f.trainer);
+	m1_adapter_free(f.adapter);
 	m1_model_close(f.model);
 	m1_batches_free(f.batches);
 	m1_examples_free(&f.examples);

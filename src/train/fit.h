@@ -1,12 +1,14 @@
 /*
- * fit.h - a training from files: a checkpoint or fresh weights, examples, and steps until there are enough. It leaves a
- * checkpoint every so often, from which it goes on to the same bits.
+ * fit.h - a training from files: a checkpoint, fresh weights or an adapter, examples, and steps until there are enough.
+ * It leaves a checkpoint every so often, from which it goes on to the same bits.
  *
  * One thread, which runs the model.
  */
 #ifndef M1_TRAIN_FIT_H
 #define M1_TRAIN_FIT_H
 
+#include "model/adapter_plan.h"
+#include "model/quantize.h"
 #include "train/examples.h"
 #include "train/schedule.h"
 #include "train/train.h"
@@ -44,13 +46,16 @@ typedef struct m1_fit_observer
 
 typedef struct m1_fit_options
 {
-	const char *model;	   /* a folder; or NULL: from scratch, by the next two */
-	const char *config;	   /* a config.json */
-	const char *tokenizer; /* a folder with a tokenizer; NULL: none, lines have ids */
-	m1b_dtype fresh_type;  /* of fresh weights in files */
-	const char *out;	   /* the folder, which is made if need be */
-	bool replace;		   /* a training that is there is begun anew */
-	bool resume;		   /* it goes on: its own model is taken */
+	const char *model; /* a folder; for an adapter a GGUF file, too; or NULL: from scratch, by config and tokenizer */
+	const m1_adapter_plan *plan;	/* of an adapter to train instead of the weights; its seed is not read */
+	const char *adapter;			/* a folder with one to begin with, instead of plan; NULL: none */
+	m1_weight_format weight_format; /* of the weights that an adapter leaves as they are */
+	const char *config;				/* a config.json */
+	const char *tokenizer;			/* a folder with a tokenizer; NULL: none, lines have ids */
+	m1b_dtype fresh_type;			/* of fresh weights in files */
+	const char *out;				/* the folder, which is made if need be */
+	bool replace;					/* a training that is there is begun anew */
+	bool resume;					/* it goes on: its own model is taken */
 
 	const char *const *files;
 	int n_files;
@@ -74,6 +79,13 @@ typedef struct m1_fit_options
 	const char *isa;
 	m1_fit_observer observer;
 } m1_fit_options;
+
+/* Whether an adapter is trained, and not the weights. */
+static inline bool
+m1_fit_adapts(const m1_fit_options *o)
+{
+	return o->plan != NULL || o->adapter != NULL;
+}
 
 m1_status m1_fit(const m1_fit_options *options, m1_error *err);
 

@@ -13,6 +13,8 @@
 
 #include "files/new_file.h"
 #include "files/regular.h"
+#include "model/adapter_config.h"
+#include "model/adapter_files.h"
 #include "train/initialise.h"
 #include "train/training_files.h"
 
@@ -81,7 +83,27 @@ copy_config(const char *path, const char *to, m1_error *err)
 	return status;
 }
 
-/* A folder that already has a model is left alone, unless it is to be replaced. */
+/* The file of what a training makes. */
+static const char *
+artifact_of(const m1_fit_options *o)
+{
+	return m1_fit_adapts(o) ? M1_ADAPTER_MODEL : M1_MODEL_FILE;
+}
+
+m1_status
+m1_fit_folder_check(const m1_fit_options *o, m1_error *err)
+{
+	if (!m1_training_exists(o->out))
+		return m1_fail(err, M1_E_NOT_FOUND, "there is no training to go on with in \"%.150s\"", o->out);
+	if (exists_in(o->out, artifact_of(o)))
+		return M1_OK;
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "the training in \"%.150s\" is not of %s", o->out,
+			m1_fit_adapts(o) ? "an adapter" : "all weights");
+	m1_error_hint(err, "Give the options that it has begun with.");
+	return M1_E_INVALID_ARGUMENT;
+}
+
+/* A folder that already has a model or an adapter is left alone, unless it is to be replaced. */
 m1_status
 m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
 {
@@ -89,9 +111,14 @@ m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
 		return m1_fail(err, M1_E_IO, "could not make \"%.150s\": %s", o->out, strerror(errno));
 	if (exists_in(o->out, "model.safetensors.index.json"))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model in several files", o->out);
-	if (o->replace || (!exists_in(o->out, M1_TRAINING_FILE) && !exists_in(o->out, M1_MODEL_FILE)))
+	/* what is of the other kind is not replaced by this one */
+	if (exists_in(o->out, m1_fit_adapts(o) ? M1_MODEL_FILE : M1_ADAPTER_MODEL))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has %s already", o->out,
+					   m1_fit_adapts(o) ? "a model" : "an adapter");
+	if (o->replace || (!exists_in(o->out, M1_TRAINING_FILE) && !exists_in(o->out, artifact_of(o))))
 		return M1_OK;
-	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has a model already", o->out);
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.150s\" has %s already", o->out,
+			m1_fit_adapts(o) ? "an adapter" : "a model");
 	m1_error_hint(err, "Use {resume} to go on with its training, or {force} to begin anew.");
 	return M1_E_INVALID_ARGUMENT;
 }
@@ -110,6 +137,8 @@ m1_fit_folder_fill(const m1_fit_options *o, m1_error *err)
 {
 	m1_status status;
 
+	if (m1_fit_adapts(o))
+		return M1_OK;
 	if (o->model == NULL)
 	{
 		if ((status = copy_config(o->config, o->out, err)) != M1_OK || o->tokenizer == NULL)
@@ -120,6 +149,7 @@ m1_fit_folder_fill(const m1_fit_options *o, m1_error *err)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "\"%.150s\" is no folder with config.json", o->model);
 		m1_error_detail(err, "All weights are trained, which those of a GGUF file cannot be.");
+		m1_error_hint(err, "Use {rank} to train an adapter, which can be of any model.");
 		return M1_E_UNSUPPORTED;
 	}
 	if ((status = copy_file(o->model, "config.json", o->out, err)) != M1_OK)
@@ -127,15 +157,17 @@ m1_fit_folder_fill(const m1_fit_options *o, m1_error *err)
 	return copy_tokenizer(o->model, o->out, err);
 }
 
-/* Whether it is a checkpoint under its temporary name. */
+/* Whether it is a file of a checkpoint under its temporary name. */
 static bool
 is_unfinished(const char *name)
 {
+	static const char *const files[] = {M1_MODEL_FILE, M1_TRAINING_FILE, M1_ADAPTER_MODEL, M1_ADAPTER_CONFIG};
 	const size_t len = strlen(name);
+	bool found = false;
 
-	return len > 4 && strcmp(name + len - 4, ".tmp") == 0 &&
-		   (strncmp(name, M1_MODEL_FILE ".", sizeof M1_MODEL_FILE) == 0 ||
-			strncmp(name, M1_TRAINING_FILE ".", sizeof M1_TRAINING_FILE) == 0);
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+		found = found || (strncmp(name, files[i], strlen(files[i])) == 0 && name[strlen(files[i])] == '.');
+	return found && len > 4 && strcmp(name + len - 4, ".tmp") == 0;
 }
 
 static void

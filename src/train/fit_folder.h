@@ -9,7 +9,12 @@
 
 /* Makes the folder; it may be there, but for a model that is not to be replaced. */
 m1_status m1_fit_folder_make(const m1_fit_options *o, m1_error *err);
-/* config.json and the tokenizer's files. Of a model that is trained again, they are those it had. */
+/* Whether it has a training, and one of the kind that is to go on. */
+m1_status m1_fit_folder_check(const m1_fit_options *o, m1_error *err);
+/*
+ * config.json and the tokenizer's files; nothing for an adapter, whose base has them. Of a model that is
+ * trained again, they are those it had.
+ */
 m1_status m1_fit_folder_fill(const m1_fit_options *o, m1_error *err);
 /*
  * Keeps other trainings out of the folder until *fd is closed, and removes what one that was killed has not finished.

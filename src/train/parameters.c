@@ -63,6 +63,20 @@ place_of(m1_trainer *t, m1_role role, int number, int expert)
 	}
 }
 
+m1_projection
+m1_train_projection(m1_trainer *t, m1_role role, int layer)
+{
+	const place at = place_of(t, role, layer, 0);
+	m1_projection p = {.matrix = at.matrix, .gradient = *at.gradient};
+
+	if (t->adapter != NULL)
+	{
+		p.adapted = m1_adapter_change(t->adapter, role, layer);
+		p.adapted_gradient = m1_adapted_gradients(t, role, layer);
+	}
+	return p;
+}
+
 /* The matrix as floats of our own, in its place. */
 static m1_status
 widen(m1_trainer *t, const char *name, m1b_matrix *matrix, float **value, m1_error *err)
@@ -101,26 +115,34 @@ grow(m1_trainer *t, m1_error *err)
 	return M1_OK;
 }
 
+m1_status
+m1_parameters_add(m1_trainer *t, const m1_parameter *p, float **gradient, m1_error *err)
+{
+	m1_status status = grow(t, err);
+
+	if (status != M1_OK)
+		return status;
+	if ((*gradient = t->ops->take(t->backend, p->n)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the gradient of \"%s\"", p->name);
+	t->parameters[t->n_parameters] = *p;
+	t->parameters[t->n_parameters++].gradient = *gradient;
+	return M1_OK;
+}
+
 static m1_status
 add_parameter(m1_trainer *t, m1_role role, int layer, int expert, m1_error *err)
 {
 	const place at = place_of(t, role, layer, expert);
 	m1_parameter p = {.cols = 0};
-	m1_status status = grow(t, err);
+	m1_status status;
 
-	if (status != M1_OK)
-		return status;
 	m1_role_shape(role, &t->model->config, &p.rows, &p.cols);
 	m1_role_name(role, M1_NAMES_SAFETENSORS, layer, expert, p.name, sizeof p.name);
 	p.n = (size_t) p.rows * (size_t) (p.cols > 0 ? p.cols : 1);
 	p.value = (float *) (uintptr_t) at.vector; /* norms are the backend's floats already */
 	if (at.matrix != NULL && (status = widen(t, p.name, at.matrix, &p.value, err)) != M1_OK)
 		return status;
-	if ((p.gradient = t->ops->take(t->backend, p.n)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the gradient of \"%s\"", p.name);
-	*at.gradient = p.gradient;
-	t->parameters[t->n_parameters++] = p;
-	return M1_OK;
+	return m1_parameters_add(t, &p, at.gradient, err);
 }
 
 static m1_status
@@ -156,6 +178,21 @@ tie_head(m1_trainer *t, m1_error *err)
 	return M1_OK;
 }
 
+static m1_status
+add_all(m1_trainer *t, m1_error *err)
+{
+	const m1_config *c = &t->model->config;
+	m1_status status;
+
+	if ((status = add_parameter(t, M1_ROLE_EMBED, 0, 0, err)) != M1_OK ||
+		(status = add_parameter(t, M1_ROLE_FINAL_NORM, 0, 0, err)) != M1_OK)
+		return status;
+	status = c->tied_head ? tie_head(t, err) : add_parameter(t, M1_ROLE_HEAD, 0, 0, err);
+	for (int i = 0; status == M1_OK && i < c->layers; i++)
+		status = add_layer(t, i, err);
+	return status;
+}
+
 static int
 by_name(const void *a, const void *b)
 {
@@ -165,17 +202,12 @@ by_name(const void *a, const void *b)
 m1_status
 m1_parameters_create(m1_trainer *t, m1_error *err)
 {
-	const m1_config *c = &t->model->config;
+	const int layers = t->model->config.layers;
 	m1_status status;
 
-	if ((t->layers = calloc((size_t) c->layers, sizeof *t->layers)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", c->layers);
-	if ((status = add_parameter(t, M1_ROLE_EMBED, 0, 0, err)) != M1_OK ||
-		(status = add_parameter(t, M1_ROLE_FINAL_NORM, 0, 0, err)) != M1_OK)
-		return status;
-	status = c->tied_head ? tie_head(t, err) : add_parameter(t, M1_ROLE_HEAD, 0, 0, err);
-	for (int i = 0; status == M1_OK && i < c->layers; i++)
-		status = add_layer(t, i, err);
+	if ((t->layers = calloc((size_t) layers, sizeof *t->layers)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d layers", layers);
+	status = t->adapter != NULL ? m1_adapter_parameters_create(t, err) : add_all(t, err);
 	if (status == M1_OK)
 		m1_sort(t->parameters, t->n_parameters, sizeof *t->parameters, by_name);
 	return status;
@@ -191,6 +223,7 @@ m1_parameters_free(m1_trainer *t)
 		t->ops->give(t->backend, t->parameters[i].v);
 	}
 	free(t->parameters);
+	m1_adapter_parameters_free(t);
 	if (t->model->config.tied_head)
 		t->ops->give(t->backend, t->head);
 	for (int i = 0; t->layers != NULL && i < t->model->config.layers; i++)

@@ -2,7 +2,8 @@
  * train.h - a model that learns: losses and gradients over the weights that it serves with, by the same forward pass,
  * and the optimizer that changes them.
  *
- * A trainer makes the model's weights fp32, which are the master copies: serving and learning see each change at once.
+ * A trainer makes the model's weights fp32, which are the master copies; or it trains an adapter, and leaves them as
+ * they are. Serving and learning see each change at once.
  * Called by the thread that runs the model. Any order of a batch's sequences, any size of its pieces and any number of
  * threads give the same bits; sharing beginnings changes them as rounding does.
  */
@@ -16,25 +17,27 @@ typedef struct m1_trainer m1_trainer;
 
 typedef struct m1_trainer_options
 {
-	size_t memory;	/* bytes that activations may take; 0: a quarter of the machine's memory */
-	int rows;		/* tokens that are computed together; 0: as many as suit, a few thousand */
-	bool recompute; /* keep only the layers' inputs, even where there is room for more: for tests */
+	size_t memory;		 /* bytes that activations may take; 0: a quarter of the machine's memory */
+	int rows;			 /* tokens that are computed together; 0: as many as suit, a few thousand */
+	bool recompute;		 /* keep only the layers' inputs, even where there is room for more: for tests */
+	m1_adapter *adapter; /* is trained, and nothing else; it must outlive the trainer. NULL: all weights are */
 } m1_trainer_options;
 
 /* One tensor that is trained. On the CPU the arrays may be read and, between two steps, written. */
 typedef struct m1_parameter
 {
-	char name[128]; /* as safetensors checkpoints call it */
-	int rows, cols; /* cols 0: a vector, which weight decay leaves alone */
-	size_t n;		/* elements */
+	char name[128];	 /* as safetensors checkpoints call it */
+	int rows, cols;	 /* cols 0: a vector, which weight decay leaves alone */
+	bool transposed; /* an adapter's B, which files have as [cols, rows] */
+	size_t n;		 /* elements */
 	float *value;
 	float *gradient; /* of the last batch */
 	float *m, *v;	 /* of AdamW */
 } m1_parameter;
 
 /*
- * All weights are trained. M1_E_UNSUPPORTED on devices that cannot learn and with weights that are not floats. The
- * model must be closed after the trainer; it keeps its fp32 weights.
+ * M1_E_UNSUPPORTED on devices that cannot learn and, if all weights are to be trained, with such that are not floats.
+ * The model must be closed after the trainer; it keeps its fp32 weights.
  */
 m1_status m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer **out, m1_error *err);
 void m1_trainer_close(m1_trainer *t);

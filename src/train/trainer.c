@@ -33,6 +33,7 @@ m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer *
 	t->backend = model->backend;
 	t->ops = model->backend->ops->learning;
 	t->options = *options;
+	t->adapter = options->adapter;
 	t->target_chunk = model->max_batch_tokens < M1_MAX_TARGETS ? model->max_batch_tokens : M1_MAX_TARGETS;
 	if ((status = m1_activations_prepare(t, err)) != M1_OK || (status = m1_parameters_create(t, err)) != M1_OK)
 	{
@@ -196,7 +197,7 @@ zero_gradients(m1_trainer *t)
 {
 	for (size_t i = 0; i < t->n_parameters; i++)
 		t->ops->zero(t->backend, t->parameters[i].gradient, t->parameters[i].n);
-	if (t->model->config.tied_head)
+	if (t->model->config.tied_head && t->adapter == NULL)
 		t->ops->zero(t->backend, t->head, (size_t) t->model->weights.head.rows * (size_t) t->model->weights.head.cols);
 }
 
@@ -263,7 +264,7 @@ finish(m1_trainer *t, m1_batch_result *result)
 {
 	m1_batch_result *r = &t->progress.result;
 
-	if (t->progress.gradients && t->model->config.tied_head)
+	if (t->progress.gradients && t->model->config.tied_head && t->adapter == NULL)
 	{
 		const m1b_sum both = {.x = t->embed,
 							  .y = t->head,
@@ -316,7 +317,7 @@ steps_of_phase(const m1_trainer *t)
 {
 	if (t->progress.phase == M1_PHASE_HEAD)
 		return (t->progress.micro.n_targets + t->target_chunk - 1) / t->target_chunk;
-	return t->model->config.layers;
+	return t->model->config.layers - (t->progress.phase == M1_PHASE_BACKWARD ? t->first_layer : 0);
 }
 
 m1_status

@@ -20,6 +20,15 @@ typedef struct m1_layer_gradients
 	float **w1, **w2, **w3; /* [E] */
 } m1_layer_gradients;
 
+/* One of the products of a layer, or the head's, and where its gradients go; NULL for those that there are not. */
+typedef struct m1_projection
+{
+	const m1b_matrix *matrix;
+	float *gradient;
+	const m1b_adapted *adapted;
+	const m1b_adapted_gradient *adapted_gradient;
+} m1_projection;
+
 /* What a layer's backward pass needs of its forward pass; T rows. */
 typedef struct m1_tape
 {
@@ -96,9 +105,12 @@ struct m1_trainer
 	size_t n_parameters;
 	size_t cap_parameters;
 	m1_layer_gradients *layers;
+	m1_adapter *adapter;					  /* NULL: all weights are trained */
+	m1b_adapted_gradient **adapted_gradients; /* [layers][M1_ROLES], as m1_adapter_change has the changes */
+	int first_layer;						  /* below which nothing is trained */
 	float *final_norm;
 	float *embed;
-	float *head; /* of a tied head: its own, which is added to embed's at the end */
+	float *head; /* of a tied head: its own, which is added to embed's at the end; these are NULL with an adapter */
 	int64_t updates;
 	int64_t dropped;
 	int dropped_in_a_row;
@@ -114,9 +126,19 @@ struct m1_trainer
 };
 
 /* parameters.c */
-/* Makes every weight fp32 and a parameter with a gradient. */
+/* Makes every weight fp32 and a parameter with a gradient; or those of the adapter, if there is one. */
 m1_status m1_parameters_create(m1_trainer *t, m1_error *err);
 void m1_parameters_free(m1_trainer *t);
+/* Room for one more parameter, whose gradient is taken. */
+m1_status m1_parameters_add(m1_trainer *t, const m1_parameter *p, float **gradient, m1_error *err);
+/* Of roles that are not the experts'. */
+m1_projection m1_train_projection(m1_trainer *t, m1_role role, int layer);
+
+/* adapter_parameters.c */
+m1_status m1_adapter_parameters_create(m1_trainer *t, m1_error *err);
+void m1_adapter_parameters_free(m1_trainer *t);
+/* As m1_adapter_change; NULL where nothing is changed. */
+const m1b_adapted_gradient *m1_adapted_gradients(const m1_trainer *t, m1_role role, int layer);
 
 /* activations.c */
 m1_status m1_activations_prepare(m1_trainer *t, m1_error *err);

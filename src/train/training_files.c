@@ -10,6 +10,7 @@
 
 #include "files/new_file.h"
 #include "files/safetensors_writer.h"
+#include "model/adapter_files.h"
 
 #define PLACE_KEY "training"
 #define VERSION 1
@@ -187,17 +188,27 @@ write_training(m1_safetensors_writer *w, const m1_trainer *t, const m1_training_
 	return status == M1_OK ? m1_safetensors_writer_finish(w, err) : status;
 }
 
-m1_status
-m1_training_save(const char *dir, const m1_trainer *t, const m1_checkpoint *stored, const m1_training_place *place,
-				 m1_error *err)
+static m1_status
+save_model(const char *dir, const m1_trainer *t, const m1_model *model, m1_error *err)
 {
 	m1_safetensors_writer *w;
-	m1_status status;
+	m1_status status = create(dir, M1_MODEL_FILE, &w, err);
 
-	if ((status = create(dir, M1_MODEL_FILE, &w, err)) != M1_OK)
+	if (status != M1_OK)
 		return status;
-	status = write_model(w, t, stored, err);
+	status = write_model(w, t, model->checkpoint, err);
 	m1_safetensors_writer_free(w);
+	return status;
+}
+
+m1_status
+m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
+				 const m1_training_place *place, m1_error *err)
+{
+	const m1_adapter_base base = {.source = model->source, .config = &model->config, .checkpoint = model->checkpoint};
+	m1_safetensors_writer *w;
+	m1_status status = adapter != NULL ? m1_adapter_save(adapter, dir, &base, err) : save_model(dir, t, model, err);
+
 	if (status != M1_OK || (status = create(dir, M1_TRAINING_FILE, &w, err)) != M1_OK)
 		return status;
 	status = write_training(w, t, place, err);

@@ -1,9 +1,10 @@
 /*
- * training_files.h - the folder that a training leaves: model.safetensors, which is served, and training.safetensors,
- * from which the training goes on to the same bits: weights as fp32, what AdamW keeps of each, and the place.
+ * training_files.h - the folder that a training leaves: model.safetensors or an adapter's files, which are served, and
+ * training.safetensors, from which the training goes on to the same bits: what is trained as fp32, what AdamW keeps of
+ * each, and the place.
  *
- * Each replaces the one that was there only when it is whole, the model first: where there is a training, there is a
- * model. Called by the thread that trains, between two steps.
+ * Each replaces the one that was there only when it is whole, training.safetensors last: where there is a training,
+ * there is what it has made. Called by the thread that trains, between two steps.
  */
 #ifndef M1_TRAIN_TRAINING_FILES_H
 #define M1_TRAIN_TRAINING_FILES_H
@@ -31,8 +32,8 @@ typedef struct m1_training_place
 /* Whether the folder has a training. */
 bool m1_training_exists(const char *dir);
 
-/* Writes both files; tensors of the model are stored as in `stored`. */
-m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_checkpoint *stored,
+/* Writes all files. Without an adapter, tensors are stored as in the model's checkpoint. */
+m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
 						   const m1_training_place *place, m1_error *err);
 
 /* Reads the place alone. */

@@ -4,6 +4,7 @@ when something is wrong.
 
 training.py ENGINE: prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
 """
+import array
 import json
 import resource
 import signal
@@ -127,6 +128,96 @@ class Cases:
         report(done.returncode == 0 and not [t for t in tokens if len(t) > 1 and any(c.isdigit() for c in t)],
                "no token has two digits", done.stderr)
 
+    def adapt(self, out, *options):
+        return ["train", "--model", self.folder / "straight", "--data", self.data, "--out", self.folder / out,
+                "--batch-tokens", 200, "--lr", "1e-2", *options]
+
+    def logits(self, model, *options):
+        ids = self.folder / "ids"
+        ids.write_text(" ".join(str(17 * i % 256) for i in range(40)))
+        done = engine("logits", "--model", model, "--ids", ids, "--out", self.folder / "logits", *options)
+        values = array.array("f", (self.folder / "logits").read_bytes() if done.returncode == 0 else b"")
+        return list(values)
+
+    def trains_an_adapter(self):
+        """Of a base in any type: it learns, goes on to the same bits, is served, and gives the same when it is merged."""
+        base, adapter = self.folder / "straight", self.folder / "adapter"
+        before = files(base)
+        done = engine(*self.adapt("adapter", "--rank", 4, "--steps", 30, "--seed", 5))
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        report(done.returncode == 0 and lines[-1]["loss"] < lines[0]["loss"] - 0.1, "an adapter learns", done.stderr)
+        report(sorted(files(adapter)) == ["adapter_config.json", "adapter_model.safetensors", "training.safetensors"]
+               and files(base) == before, "its folder has the adapter alone, and the base stays as it is")
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        report(config["r"] == 4 and config["modules_to_save"] == ["block_sparse_moe.gate"]
+               and sorted(config["target_modules"]) == sorted(["qkv_proj", "output_gate", "out_proj", "q_proj", "k_proj",
+                                                              "v_proj", "o_proj", "w1", "w2", "w3"]),
+               "it changes attention, experts and router", config)
+        killed = subprocess.Popen([ENGINE, *map(str, self.adapt("adapter-killed", "--rank", 4, "--steps", 30, "--seed", 5,
+                                                                "--save-every", 4))],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(10):
+            killed.stdout.readline()
+        killed.kill()
+        killed.communicate()
+        rest = engine(*self.adapt("adapter-killed", "--rank", 4, "--steps", 30, "--seed", 5, "--resume"))
+        report(rest.returncode == 0 and files(self.folder / "adapter-killed") == files(adapter),
+               "it goes on to the same bits", rest.stderr)
+        other = engine(*self.adapt("adapter-killed", "--rank", 5, "--steps", 31, "--seed", 5, "--resume"))
+        report(other.returncode == 1 and "another rank" in other.stderr, "not with another rank", other.stderr)
+
+        merged = engine("merge", "--model", base, "--adapter", adapter, "--out", self.folder / "merged")
+        served = self.logits(base, "--adapter", adapter)
+        alone, together = self.logits(base), self.logits(self.folder / "merged")
+        difference = max((abs(a - b) for a, b in zip(served, together)), default=9)
+        report(merged.returncode == 0 and served and difference < 0.05
+               and max(abs(a - b) for a, b in zip(served, alone)) > 10 * difference, "merged, it gives the same logits",
+               difference)
+        f32 = engine(*self.train("f32", "--steps", 2, "--f32"))
+        trained = engine("train", "--model", self.folder / "f32", "--data", self.data, "--out", self.folder / "on-f32",
+                         "--batch-tokens", 200, "--lr", "1e-2", "--steps", 5, "--rank", 2)
+        merged = engine("merge", "--model", self.folder / "f32", "--adapter", self.folder / "on-f32", "--out",
+                        self.folder / "merged-f32")
+        served = self.logits(self.folder / "f32", "--adapter", self.folder / "on-f32")
+        difference = max((abs(a - b) for a, b in zip(served, self.logits(self.folder / "merged-f32"))), default=9)
+        report(all(run.returncode == 0 for run in (f32, trained, merged)) and served and difference < 1e-4,
+               "with F32, to rounding", difference)
+        options = ["train", "--model", base, "--data", self.data, "--batch-tokens", 200, "--steps", 1, "--out"]
+        losses = [json.loads(engine(*options, self.folder / out, *more).stdout)["loss"]
+                  for out, more in (("adapter-more", ["--adapter", adapter]), ("adapter-new", ["--rank", 4]))]
+        report(losses[0] < losses[1] - 0.05, "another training begins with it", losses)
+        for form in ("q8_0", "q4", "fp8"):
+            done = engine(*self.adapt(form, "--rank", 2, "--steps", 12, "--weight-format", form))
+            lines = [json.loads(line) for line in done.stdout.splitlines()]
+            report(done.returncode == 0 and lines[-1]["loss"] < lines[0]["loss"], f"over {form}", done.stderr)
+        gguf = self.folder / "base.gguf"
+        engine("quantize", base, gguf)
+        done = engine("train", "--model", gguf, "--data", self.data, "--out", self.folder / "of-gguf", "--steps", 2,
+                      "--batch-tokens", 200, "--targets", "w2,head")
+        report(done.returncode == 0 and bool(self.logits(base, "--adapter", self.folder / "of-gguf")),
+               "of a GGUF file, for what that was made of as well", done.stderr)
+
+    def says_what_is_wrong_with_adapters(self):
+        cases = [("a target that is unknown", self.adapt("no", "--targets", "attention,norm"), 1, '"norm" is nothing'),
+                 ("nothing to train", self.adapt("no", "--rank", 0, "--expert-rank", 0, "--targets", "attention,w1"), 1,
+                  "changes nothing"),
+                 ("a rank that is too large", self.adapt("no", "--rank", 5000), 1, "between 0 and 1024"),
+                 ("an alpha of 0", self.adapt("no", "--alpha", 0), 1, "alpha of an adapter"),
+                 ("an adapter from scratch", self.train("no", "--rank", 4), 2, "an adapter needs --model"),
+                 ("an adapter that is there", self.adapt("adapter", "--rank", 4), 1, "has an adapter already"),
+                 ("a model in its place", self.adapt("straight", "--rank", 4, "--force"), 1, "has a model already"),
+                 ("all weights in an adapter's place", self.train("adapter", "--force"), 1, "has an adapter already"),
+                 ("an adapter's training as one of weights",
+                  [*self.adapt("adapter"), "--resume"], 1, "is not of all weights"),
+                 ("a format for all weights", self.adapt("no", "--weight-format", "q4"), 2, "is for adapters"),
+                 ("an adapter of another base",
+                  ["train", "--model", self.folder / "whole", "--adapter", self.folder / "adapter", "--data", self.data,
+                   "--out", self.folder / "no"], 1, "made for another model")]
+        for name, arguments, code, says in cases:
+            done = engine(*arguments)
+            report(done.returncode == code and says in done.stderr and done.stdout == "", name, done.stderr)
+        report(not [p for p in (self.folder / "no").glob("adapter*")], "no adapter was written")
+
     def says_what_is_wrong(self):
         bad = self.folder / "bad.jsonl"
         bad.write_text('{"text": "fine"}\n{"text": "fine", "label": 3}\n')
@@ -154,7 +245,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
         for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits, cases.full_disk,
-                     cases.knows_the_world_of_nano, cases.says_what_is_wrong):
+                     cases.knows_the_world_of_nano, cases.trains_an_adapter, cases.says_what_is_wrong_with_adapters,
+                     cases.says_what_is_wrong):
             case()
     print("done")
 

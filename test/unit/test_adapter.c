@@ -9,6 +9,7 @@
 
 #include "model/adapter_config.h"
 #include "model/adapter_files.h"
+#include "model/adapter_plan.h"
 #include "model/digest.h"
 #include "model/forward.h"
 #include "model/merge.h"
@@ -785,11 +786,50 @@ test_new(void **state)
 	m1_model_close(m);
 	free(base_logits);
 	free(logits);
-	plan.attention_rank = -1;
+	plan.rank = -1;
 	open_base(MODEL, &b);
 	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);
 	plan = (m1_adapter_plan){.alpha = 1.0f};
 	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);
+	close_base(&b);
+}
+
+static void
+test_targets(void **state)
+{
+	static const struct
+	{
+		const char *names;
+		size_t numbers; /* of m1-nano's adapter with rank 2, and 1 of experts */
+	} cases[] = {
+		{"attention,experts,router", 2 * 8064 + 49152 + 8192},
+		{"attention", 2 * 8064},
+		{"experts", 49152},
+		{"w2", 49152 / 3},
+		{"router", 8192},
+		{"gate", 8192},
+		{"qkv_proj,output_gate,out_proj,q_proj,k_proj,v_proj,o_proj", 2 * 8064},
+		{"head", 2 * (128 + 1600)},
+		{"lm_head,w1,w2,w3", 2 * (128 + 1600) + 49152},
+	};
+	static const char *const bad[] = {"", "attention,", "self_attn.q_proj", "Attention", "embed_tokens", "norm", ",w1"};
+	m1_adapter_plan plan = m1_adapter_default_plan();
+	m1_adapter *a;
+	base b;
+	m1_error err;
+
+	(void) state;
+	plan.rank = 2;
+	open_base(MODEL, &b);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		assert_ok(m1_adapter_plan_targets(&plan, m1_slice_of(cases[i].names), &err));
+		assert_ok(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err));
+		assert_int_equal(m1_adapter_bytes(a), sizeof(float) * cases[i].numbers);
+		m1_adapter_free(a);
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_int_equal(m1_adapter_plan_targets(&plan, m1_slice_of(bad[i]), &err), M1_E_INVALID_ARGUMENT);
 	close_base(&b);
 }
 
@@ -855,6 +895,7 @@ main(void)
 		cmocka_unit_test(test_digest),
 		cmocka_unit_test(test_saved),
 		cmocka_unit_test(test_new),
+		cmocka_unit_test(test_targets),
 		cmocka_unit_test(test_not_merged),
 	};
 

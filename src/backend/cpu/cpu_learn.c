@@ -238,6 +238,7 @@ const m1b_learning m1b_cpu_learning = {
 	.predict = m1b_cpu_predict,
 	.linear_back = linear_back,
 	.weight_back = weight_back,
+	.adapted_back = m1b_cpu_adapted_back,
 	.norm_back = m1b_cpu_norm_back,
 	.gate_back = m1b_cpu_gate_back,
 	.lightning_back = m1b_cpu_lightning_back,

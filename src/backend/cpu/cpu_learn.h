@@ -30,6 +30,26 @@ void m1b_cpu_learn_free(m1b_cpu *c);
 /* cpu_learn.c */
 extern const m1b_learning m1b_cpu_learning;
 
+/* cpu_learn_adapters.c */
+void m1b_cpu_adapted_back(m1b_backend *b, const m1b_adapted_back *p);
+/*
+ * What adapters add to one of the experts' matrices, y = scale (x a^T) b, for pairs in sorted order: dx [pairs, cols]
+ * is added to; NULL: not wanted, as are gradients.
+ */
+typedef struct m1b_experts_adapted
+{
+	const m1b_adapted *adapted;			  /* [E] */
+	const m1b_adapted_gradient *gradient; /* [E] */
+	const float *x;						  /* [pairs, cols] */
+	const float *dy;					  /* [pairs, rows] */
+	int rows, cols;
+	float *dx;
+} m1b_experts_adapted;
+
+/* products: room for 3 of each expert. */
+struct m1b_gemm;
+void m1b_cpu_experts_adapted_back(m1b_cpu *c, const m1b_experts_adapted *p, struct m1b_gemm *products);
+
 /* cpu_learn_lightning.c */
 size_t m1b_cpu_lightning_back_scratch(const m1b_geometry *g);
 void m1b_cpu_lightning_kept(m1b_backend *b, const m1b_lightning_kept *p);

@@ -286,20 +286,56 @@ through_w1(moe_job *job)
 	m1b_cpu_gemms(job->c, w->products, products);
 }
 
+/* What the adapter that learns, if there is one, makes of a matrix. */
+static const m1b_adapted *
+adapted(const moe_job *job, m1b_moe_matrix matrix)
+{
+	return job->p->adapted[matrix] != NULL ? job->forward->adapters.list[0].matrices[matrix] : NULL;
+}
+
+/* Through what the adapter adds to a matrix of the experts, by pairs in sorted order; dx NULL: only its gradients. */
+static void
+through_adapter(moe_job *job, m1b_moe_matrix matrix, const m1b_matrix *weight, const float *x, const float *dy,
+				float *dx, bool gradients)
+{
+	const m1b_experts_adapted p = {.adapted = adapted(job, matrix),
+								   .gradient = gradients ? job->p->adapted[matrix] : NULL,
+								   .x = x,
+								   .dy = dy,
+								   .rows = weight->rows,
+								   .cols = weight->cols,
+								   .dx = dx};
+
+	if (p.adapted != NULL)
+		m1b_cpu_experts_adapted_back(job->c, &p, job->c->learn->moe->products);
+}
+
 static void
 through_router(moe_job *job)
 {
 	const m1b_moe_back *p = job->p;
 	const m1b_moe *forward = job->forward;
+	const m1b_adapted *change = adapted(job, M1B_MOE_ROUTER);
+	const bool whole = change != NULL && change->whole != NULL;
 	float *dlogits = job->c->learn->moe->dlogits;
+	float *drouter = whole ? p->adapted[M1B_MOE_ROUTER]->whole : p->drouter;
 	m1b_gemm products[2];
 	int n = 0;
 
-	products[n] = back_through(forward->router, dlogits, p->dx, 0, forward->n, true);
+	products[n] = back_through(whole ? change->whole : forward->router, dlogits, p->dx, 0, forward->n, true);
 	n++;
-	if (p->drouter != NULL)
-		products[n++] = weight_gradient(dlogits, forward->experts, forward->x, job->d, 0, forward->n, p->drouter);
+	if (drouter != NULL)
+		products[n++] = weight_gradient(dlogits, forward->experts, forward->x, job->d, 0, forward->n, drouter);
 	m1b_cpu_gemms(job->c, products, n);
+	if (change != NULL && change->rank > 0)
+		m1b_cpu_adapted_back(&job->c->base, &(m1b_adapted_back){.adapted = change,
+																.x = forward->x,
+																.dy = dlogits,
+																.n = forward->n,
+																.rows = forward->experts,
+																.cols = job->d,
+																.dx = p->dx,
+																.gradient = p->adapted[M1B_MOE_ROUTER]});
 }
 
 void
@@ -319,9 +355,13 @@ m1b_cpu_moe_back(m1b_backend *b, const m1b_moe_back *p)
 	m1b_cpu_moe_group(c->moe, job.pairs, forward->experts);
 	m1b_cpu_loop(c, 16.0 * job.pairs * job.width, job.pairs, gather_pair, &job);
 	through_experts(&job, forward->w2, work->dy, work->s, false); /* s = dy W2 */
+	through_adapter(&job, M1B_MOE_W2, forward->w2, work->u, work->dy, work->s, false);
 	m1b_cpu_loop(c, 32.0 * job.pairs * job.width, job.pairs, hidden_pair, &job);
+	through_adapter(&job, M1B_MOE_W2, forward->w2, work->u, work->dy, NULL, true);
 	through_w1(&job);
 	through_experts(&job, forward->w3, work->dup, work->dx, true);
+	through_adapter(&job, M1B_MOE_W1, forward->w1, work->x, work->dgate, work->dx, true);
+	through_adapter(&job, M1B_MOE_W3, forward->w3, work->x, work->dup, work->dx, true);
 	m1b_cpu_loop(c, 2.0 * job.pairs * job.d, forward->n, combine_row, &job);
 	through_router(&job);
 }
