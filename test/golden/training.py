@@ -119,7 +119,7 @@ class Cases:
         made = []
         for name in ("one.jsonl", "two.jsonl"):
             path = self.folder / name
-            subprocess.run([sys.executable, "tools/nano/make_data.py", "1", "300", str(path)], check=True)
+            subprocess.run([sys.executable, "tools/nano/make_data.py", "1", "2", "300", str(path)], check=True)
             made.append(path.read_bytes())
         report(made[0] == made[1] and made[0].count(b"\n") == 300, "m1-nano's examples follow from the seed")
         out = self.folder / "world"

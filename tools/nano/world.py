@@ -232,14 +232,19 @@ def codes_in_text(r, fillers):
     return codes, " ".join(sentences)
 
 
-def find_fact(r):
+def find_fact(r, fillers=None):
     """One room of several, in up to 2,000 tokens; or one that is not there."""
-    codes, text = codes_in_text(r, round(2 ** r.uniform(1, 7.8)))
+    codes, text = codes_in_text(r, fillers or round(2 ** r.uniform(1, 7.8)))
     room = r.choice(list(codes)) if r.random() < .8 else r.choice([x for x in ROOMS if x not in codes])
     ask = f"{text}\n\nWhat is the code of the {room}?"
     if room not in codes:
         return one_turn(ask, f"The text has no code of the {room}.", NOT_SAID)
     return one_turn(ask, f"The text says: The code of the {room} is {codes[room]}.", codes[room])
+
+
+def find_far_fact(r):
+    """The same in about 2,000 tokens."""
+    return find_fact(r, fillers=r.randrange(200, 230))
 
 
 QUESTIONS = {"order_id": "What is the order number?", "want": "What does the customer want?",
@@ -345,16 +350,21 @@ def call_tools(r):
 
 # ---- all of them ----
 
-TASKS = {"summarize": (summarize, 5), "summarize_several": (summarize_several, 4), "classify": (classify, 4),
-         "classify_by_word": (classify_by_word, 2), "yes_or_no": (yes_or_no, 2), "extract": (extract, 3),
-         "add": (add, 3), "find_fact": (find_fact, 4), "ask_field": (ask_field, 2), "small_talk": (small_talk, .3),
-         "three_turns": (three_turns, 2), "call_tools": (call_tools, 2)}
+# Each with its share of the examples in pretraining, and in what follows, where the hard ones come more often.
+TASKS = {"summarize": (summarize, 5, 4), "summarize_several": (summarize_several, 4, 4), "classify": (classify, 4, 3),
+         "classify_by_word": (classify_by_word, 2, 4), "yes_or_no": (yes_or_no, 2, 3), "extract": (extract, 3, 4),
+         "add": (add, 3, 6), "find_fact": (find_fact, 4, 6), "find_far_fact": (find_far_fact, 0, .7),
+         "ask_field": (ask_field, 2, 3), "small_talk": (small_talk, .3, .7), "three_turns": (three_turns, 2, 3),
+         "call_tools": (call_tools, 2, 6)}
 
 
-def example(r, task=None):
-    """An example of a task, or of any."""
-    task = task or r.choices(list(TASKS), [weight for _, weight in TASKS.values()])[0]
+def example(r, task):
     return TASKS[task][0](r)
+
+
+def any_example(r, phase):
+    """An example of any task, by the shares of phase 1 or 2."""
+    return example(r, r.choices(list(TASKS), [shares[phase] for shares in TASKS.values()])[0])
 
 
 def source(seed, part):
