@@ -218,9 +218,14 @@ typedef struct m1b_predict
 	int n, vocab;
 	float temperature;
 	const int32_t *targets; /* [n] host */
-	float *logprob;			/* [n] host */
-	float *entropy;			/* [n] host */
-	float *sum;				/* [n] host: what the exponentials add up to */
+	/*
+	 * [n] host: bits of the tokens that are possible, the target among them; all are in a row that has NULL. NULL: in
+	 * every row.
+	 */
+	const uint64_t *const *allowed;
+	float *logprob; /* [n] host */
+	float *entropy; /* [n] host */
+	float *sum;		/* [n] host: what the exponentials add up to */
 } m1b_predict;
 
 /* The gradient of L = - sum_t coefficient_t logprob_t by the logits, in their place. */

@@ -526,6 +526,7 @@ typedef struct chunk
 	int n;
 	int rows[M1_MAX_TARGETS];
 	int32_t tokens[M1_MAX_TARGETS];
+	const uint64_t *allowed[M1_MAX_TARGETS];
 	float logprob[M1_MAX_TARGETS];
 	float entropy[M1_MAX_TARGETS];
 	float sum[M1_MAX_TARGETS];
@@ -542,8 +543,12 @@ set_chunk(const m1_trainer *t, int number, chunk *c)
 	c->n = m1_min_int(t->target_chunk, m->n_targets - first);
 	for (int i = 0; i < c->n; i++)
 	{
+		const m1_sequence *s = c->targets[i].sequence;
+		const int token = c->targets[i].token;
+
 		c->rows[i] = c->targets[i].row;
-		c->tokens[i] = c->targets[i].sequence->tokens[c->targets[i].token];
+		c->tokens[i] = s->tokens[token];
+		c->allowed[i] = s->allowed != NULL ? s->allowed[token] : NULL;
 	}
 }
 
@@ -605,6 +610,7 @@ m1_train_head(m1_trainer *t, int number)
 						   .vocab = config->vocab_size,
 						   .temperature = t->progress.objective.temperature,
 						   .targets = c.tokens,
+						   .allowed = c.allowed,
 						   .logprob = c.logprob,
 						   .entropy = c.entropy,
 						   .sum = c.sum};

@@ -53,6 +53,11 @@ typedef struct m1_sequence
 	const float *weight;	  /* cross entropy; NULL: 1 */
 	const float *old_logprob; /* by the policy that sampled; all losses but cross entropy */
 	const float *ref_logprob; /* GRPO with a KL */
+	/*
+	 * The bits of the tokens that a constraint left when one was sampled: probabilities, now as then, are among those.
+	 * NULL for a token that could be any, or for all of them.
+	 */
+	const uint64_t *const *allowed;
 	const uint16_t *experts;  /* [n, layers, top_k] to take, as when it was sampled; NULL: the router's choice */
 	float *logprob, *entropy; /* filled for all tokens of the completion; NULL: not wanted */
 } m1_sequence;

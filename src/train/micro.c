@@ -29,6 +29,15 @@ check_experts(const m1_sequence *s, int number, const m1_config *c, m1_error *er
 	return M1_OK;
 }
 
+static bool
+is_allowed(const m1_sequence *s, int token)
+{
+	const uint64_t *bits = s->allowed != NULL ? s->allowed[token] : NULL;
+	const int32_t id = s->tokens[token];
+
+	return bits == NULL || (bits[id / 64] >> (id % 64) & 1) != 0;
+}
+
 static m1_status
 check_sequence(const m1_sequence *s, int number, const m1_objective *o, const m1_config *c, int max_context,
 			   m1_error *err)
@@ -42,6 +51,10 @@ check_sequence(const m1_sequence *s, int number, const m1_objective *o, const m1
 		if (s->tokens[t] < 0 || s->tokens[t] >= c->vocab_size)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "sequence %d: token id %d is outside the vocabulary of %d",
 						   number, s->tokens[t], c->vocab_size);
+	for (int t = 1; t < s->n; t++)
+		if (t >= s->prompt && !is_allowed(s, t))
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "sequence %d: its constraint does not allow token %d", number,
+						   t);
 	if (o->loss != M1_LOSS_CE && s->old_logprob == NULL)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "sequence %d has no log-probabilities of the old policy", number);
 	if (o->loss == M1_LOSS_GRPO && o->kl != 0.0f && s->ref_logprob == NULL)
@@ -80,6 +93,31 @@ compare_experts(const m1_member *x, const m1_member *y)
 	return memcmp(a, b, (size_t) x->sequence->n * x->experts * sizeof *a);
 }
 
+/* The bits that are known of a token. */
+static const uint64_t *
+bits_of(const m1_member *x, int token)
+{
+	return x->sequence->allowed != NULL ? x->sequence->allowed[token] : NULL;
+}
+
+static int
+compare_allowed(const m1_member *x, const m1_member *y)
+{
+	int order = 0;
+
+	for (int t = 0; order == 0 && t < x->sequence->n; t++)
+	{
+		const uint64_t *a = bits_of(x, t);
+		const uint64_t *b = bits_of(y, t);
+
+		if (a == NULL || b == NULL)
+			order = (a != NULL) - (b != NULL);
+		else
+			order = memcmp(a, b, x->words * sizeof *a);
+	}
+	return order;
+}
+
 /* By everything that the computation depends on. */
 static int
 compare_contents(const m1_member *x, const m1_member *y)
@@ -101,7 +139,9 @@ compare_contents(const m1_member *x, const m1_member *y)
 		order = compare_floats(a->old_logprob, b->old_logprob, n);
 	if (order == 0)
 		order = compare_floats(a->ref_logprob, b->ref_logprob, n);
-	return order != 0 ? order : compare_experts(x, y);
+	if (order == 0)
+		order = compare_experts(x, y);
+	return order != 0 ? order : compare_allowed(x, y);
 }
 
 /* Those that share first, side by side. */
@@ -221,7 +261,9 @@ m1_order(const m1_sequence *sequences, int n, const m1_objective *objective, con
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d sequences", n);
 	for (int i = 0; i < n; i++)
 	{
-		o->members[i] = (m1_member){&sequences[i], (size_t) c->layers * (size_t) c->experts_per_token};
+		o->members[i] = (m1_member){.sequence = &sequences[i],
+									.experts = (size_t) c->layers * (size_t) c->experts_per_token,
+									.words = ((size_t) c->vocab_size + 63) / 64};
 		count(o, &sequences[i]);
 	}
 	m1_sort(o->members, (size_t) n, sizeof *o->members, by_share_and_contents);

@@ -17,6 +17,7 @@ typedef struct m1_member
 {
 	const m1_sequence *sequence;
 	size_t experts; /* that a token takes, in all layers */
+	size_t words;	/* of the bits of all tokens */
 } m1_member;
 
 typedef struct m1_unit

@@ -249,6 +249,8 @@ m1b_cpu_gate_back(m1b_backend *b, const m1b_gate_back *p)
 
 /* ---- the distribution over the vocabulary ---- */
 
+#define NO_PROBABILITY 200.0f /* below the largest logit, whose exponential is then 0 */
+
 typedef struct predict_job
 {
 	const m1b_cpu *c;
@@ -256,18 +258,32 @@ typedef struct predict_job
 	const float *coefficient; /* of the gradient */
 } predict_job;
 
+/* Gives a value to the logits of all tokens whose bits are not set. */
+static void
+forbid(const uint64_t *allowed, int vocab, float value, float *logits)
+{
+	for (int v = 0; v < vocab; v++)
+		if ((allowed[v / 64] >> (v % 64) & 1) == 0)
+			logits[v] = value;
+}
+
 static void
 predict_row(void *arg, int t, int worker)
 {
 	const predict_job *job = arg;
 	const m1b_predict *p = job->p;
 	float *logits = p->logits + (size_t) t * (size_t) p->vocab;
+	const uint64_t *allowed = p->allowed != NULL ? p->allowed[t] : NULL;
 	float max, target, weighted, log_sum;
 
 	(void) worker;
 	if (p->temperature != 1.0f)
 		job->c->k->scale(logits, 1.0f / p->temperature, p->vocab);
+	if (allowed != NULL)
+		forbid(allowed, p->vocab, -INFINITY, logits);
 	max = job->c->k->max(logits, p->vocab);
+	if (allowed != NULL)
+		forbid(allowed, p->vocab, max - NO_PROBABILITY, logits); /* as infinity times 0 is no number */
 	target = logits[p->targets[t]] - max;
 	p->sum[t] = job->c->k->learning->exp_sums(logits, max, p->vocab, &weighted);
 	log_sum = logf(p->sum[t]);
