@@ -155,7 +155,7 @@ vf_fold4(vf x)
 static inline void
 vf_sum4(vf a, vf b, vf c, vf d, float out[4])
 {
-	/* halves are added for two vectors at a time, then quarters for all four: a lane holds what vf_fold4 makes of one */
+	/* Halves are added for two vectors at a time, then quarters for all four: a lane is what vf_fold4 makes of one. */
 	__m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
 	__m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
 	__m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
