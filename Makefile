@@ -39,8 +39,8 @@ PG_CFLAGS = -Wno-declaration-after-statement
 override with_llvm := no
 include $(PGXS)
 
-## all: build the extension and the engine
-all: $(ENGINE)
+## all: build the extension, the engine and the gateway
+all: $(ENGINE) $(GATEWAY)
 
 MODEL_DIR = $(DESTDIR)$(PG_SHAREDIR)/minimax_m1/models/m1-nano
 
@@ -48,15 +48,16 @@ MODEL_DIR = $(DESTDIR)$(PG_SHAREDIR)/minimax_m1/models/m1-nano
 ## uninstall: remove them
 install: install-engine
 .PHONY: install-engine
-install-engine: $(ENGINE)
+install-engine: $(ENGINE) $(GATEWAY)
 	$(MKDIR_P) '$(DESTDIR)$(PG_PKGLIBDIR)' '$(MODEL_DIR)'
-	$(INSTALL_PROGRAM) $(ENGINE) $(wildcard $(CUDA_ENGINE)) '$(DESTDIR)$(PG_PKGLIBDIR)/'
+	$(INSTALL_PROGRAM) $(ENGINE) $(GATEWAY) $(wildcard $(CUDA_ENGINE)) '$(DESTDIR)$(PG_PKGLIBDIR)/'
 	$(INSTALL_DATA) $(wildcard models/m1-nano/*) '$(MODEL_DIR)/'
 
 uninstall: uninstall-engine
 .PHONY: uninstall-engine
 uninstall-engine:
-	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine' '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine_cuda'
+	rm -f '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine' '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_engine_cuda' \
+	    '$(DESTDIR)$(PG_PKGLIBDIR)/minimax_m1_gateway'
 	rm -rf '$(DESTDIR)$(PG_SHAREDIR)/minimax_m1'
 
 $(OBJS): $(BUILD)/pg/%.o: %.c
@@ -68,7 +69,7 @@ $(OBJS): $(BUILD)/pg/%.o: %.c
 # An installation of its own, for tests, demo and benchmarks: what it has from where is in its log, which comes last.
 STAGED := $(BUILD)/stage/install.log
 
-$(STAGED): $(shlib) $(ENGINE) $(wildcard $(CUDA_ENGINE) models/m1-nano/*) $(EXTENSION).control $(DATA) $(DATA_built)
+$(STAGED): $(shlib) $(ENGINE) $(GATEWAY) $(wildcard $(CUDA_ENGINE) models/m1-nano/*) $(EXTENSION).control $(DATA) $(DATA_built)
 	@mkdir -p $(@D)
 	@$(MAKE) --no-print-directory install DESTDIR='$(CURDIR)/$(BUILD)/stage' > $@.new 2>&1 || { cat $@.new >&2; exit 1; }
 	@mv $@.new $@
@@ -205,7 +206,7 @@ gpu-bench: $(GPU_BENCH)
 gpu-bench-emulated: $(EMULATED_BENCH)
 	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
-C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) test/unit/*.[ch] test/schemas/*.c test/judges/*.[ch] \
+C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) src/gateway/*.[ch] test/unit/*.[ch] test/schemas/*.c test/judges/*.[ch] \
     test/fuzz/*.c test/fuzz/lib/*.[ch] \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
     test/gpu/*.[ch])
@@ -218,7 +219,7 @@ lint:
 	@scripts/rooms.py
 	@scripts/bootstrap.sh clang-format cppcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	$(CPPCHECK) -DM1_ISA=3 $(ENGINE_ROOMS:%=src/%)
+	$(CPPCHECK) -DM1_ISA=3 $(ENGINE_ROOMS:%=src/%) src/gateway
 	$(CPPCHECK) src/pg
 
 ## format: apply the code style

@@ -84,6 +84,7 @@ $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
 
+include mk/gateway.mk
 include mk/cuda.mk
 include mk/fuzz.mk
 

@@ -61,6 +61,8 @@ PACKAGES=(
     build-essential
     "${POSTGRESQL[@]}"
     libpcre2-dev
+    libpq-dev
+    libevent-dev
     libjansson-dev
     libcmocka-dev
     libipc-run-perl

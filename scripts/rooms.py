@@ -23,6 +23,7 @@ ROOMS = {
     "wire": "base",
     "engine": "base blocks files text grammar backend model wire",
     "commands": "base blocks files text grammar backend model train wire engine",
+    "gateway": "base text",
     "pg": "base wire",
     "pg/usage": "base wire pg",
     "pg/client": "base wire pg pg/usage",
@@ -36,7 +37,7 @@ COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs p
 
 # What only some rooms may write, by the first part of their names.
 WORDS = [
-    (re.compile(r'"[^"]*minimax_m1\.[a-z]'), ("pg",),
+    (re.compile(r'"[^"]*minimax_m1\.[a-z]'), ("pg", "gateway"),
      "only src/pg names SQL settings: hints name them by key, as {max_context}"),
     (re.compile(r'm1_error_hint\([^"]*"[^"]*(?<![{a-z_])[a-z]+_[a-z_]+(?![}a-z_])'), ("pg",),
      "a hint names a setting by its key in braces, as {max_context}"),

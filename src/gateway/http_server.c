@@ -1,0 +1,618 @@
+/*
+ * http_server.c - see http_server.h.
+ *
+ * A connection reads a head, then a body, then answers, and begins again. Each of the first two has a deadline; while
+ * it answers it goes on listening, so that it notices when the client goes. What a client does not read is bounded by
+ * who writes (gw_http_is_full), and by the time that it may stand still.
+ */
+#define _DEFAULT_SOURCE /* strdup */
+#include "gateway/http_server.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IDLE_SECONDS 75	 /* between two requests */
+#define HEAD_SECONDS 15	 /* of a head that has begun */
+#define BODY_SECONDS 120 /* of a whole body */
+#define UNREAD_SECONDS 60
+#define LINGER_SECONDS 2
+#define FULL (256u << 10)
+#define DRAINED (64u << 10)
+#define MAX_BODIES (512u << 20) /* of all clients */
+
+typedef enum client_state
+{
+	READING_HEAD,
+	READING_BODY,
+	ANSWERING,
+	CLOSING, /* when all is sent */
+} client_state;
+
+typedef struct client
+{
+	struct client *next;
+	gw_http_server *server;
+	struct bufferevent *io;
+	struct event *deadline;
+	client_state state;
+	gw_http_head head;
+	gw_http_chunks chunks;
+	m1_buf body;
+	size_t reserved; /* of the room for bodies */
+	m1_buf fields;	 /* of the answer */
+	bool begun;		 /* some of the head has come */
+	bool waits;		 /* for its output to drain */
+	bool taking;	 /* the handler is being called */
+	bool shut;		 /* all is sent, and the client knows */
+	gw_http_exchange exchange;
+} client;
+
+struct gw_http_server
+{
+	gw_gateway *gateway;
+	void (*handle)(gw_http_exchange *x);
+	struct evconnlistener *listener;
+	client *clients;
+	int n_clients;
+	size_t bodies; /* bytes that clients have reserved */
+	bool loopback;
+	int port;
+};
+
+static void read_on(client *c);
+
+/* ---- clients ---- */
+
+static client *
+client_of(gw_http_exchange *x)
+{
+	return (client *) (void *) ((char *) x - offsetof(client, exchange));
+}
+
+static void
+forget_login(gw_login *login)
+{
+	if (login->password != NULL)
+		explicit_bzero((char *) login->password, strlen(login->password));
+	free((char *) login->user);
+	free((char *) login->password);
+	*login = (gw_login){0};
+}
+
+/* What belongs to one request. */
+static void
+forget_exchange(client *c)
+{
+	c->server->bodies -= c->reserved;
+	c->reserved = 0;
+	explicit_bzero(&c->head, sizeof c->head);
+	c->chunks = (gw_http_chunks){0};
+	m1_buf_free(&c->body);
+	m1_buf_free(&c->fields);
+	forget_login(&c->exchange.login);
+	c->exchange = (gw_http_exchange){0};
+	c->begun = c->waits = false;
+}
+
+static void
+drop(client *c)
+{
+	gw_http_server *s = c->server;
+
+	if (c->state == ANSWERING && c->exchange.closed != NULL)
+		c->exchange.closed(c->exchange.context);
+	for (client **at = &s->clients; *at != NULL; at = &(*at)->next)
+		if (*at == c)
+		{
+			*at = c->next;
+			break;
+		}
+	s->n_clients--;
+	forget_exchange(c);
+	event_free(c->deadline);
+	bufferevent_free(c->io);
+	free(c);
+}
+
+static void
+set_deadline(client *c, int seconds)
+{
+	const struct timeval after = {seconds, 0};
+
+	if (seconds > 0)
+		evtimer_add(c->deadline, &after);
+	else
+		evtimer_del(c->deadline);
+}
+
+/* ---- answers ---- */
+
+static const char *
+reason_of(int status)
+{
+	static const struct
+	{
+		int status;
+		const char *reason;
+	} reasons[] = {
+		{200, "OK"},
+		{202, "Accepted"},
+		{204, "No Content"},
+		{400, "Bad Request"},
+		{401, "Unauthorized"},
+		{403, "Forbidden"},
+		{404, "Not Found"},
+		{405, "Method Not Allowed"},
+		{408, "Request Timeout"},
+		{413, "Content Too Large"},
+		{415, "Unsupported Media Type"},
+		{429, "Too Many Requests"},
+		{431, "Request Header Fields Too Large"},
+		{499, "Client Closed Request"},
+		{500, "Internal Server Error"},
+		{501, "Not Implemented"},
+		{503, "Service Unavailable"},
+		{504, "Gateway Timeout"},
+		{505, "HTTP Version Not Supported"},
+	};
+
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "Error";
+}
+
+void
+gw_http_add_field(gw_http_exchange *x, const char *name, const char *value)
+{
+	m1_buf *fields = &client_of(x)->fields;
+
+	m1_buf_puts(fields, name);
+	m1_buf_puts(fields, ": ");
+	m1_buf_puts(fields, value);
+	m1_buf_puts(fields, "\r\n");
+}
+
+/* length: of the body, or -1 where it comes in pieces. */
+static void
+write_head(client *c, int status, const char *type, long length)
+{
+	struct evbuffer *out = bufferevent_get_output(c->io);
+
+	/* an old client knows the end of the answer by that of the connection */
+	if (length < 0 && c->head.http10)
+		c->head.keep_alive = false;
+	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n", status,
+						reason_of(status));
+	if (type != NULL)
+		evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
+	if (length >= 0)
+		evbuffer_add_printf(out, "Content-Length: %ld\r\n", length);
+	else if (!c->head.http10)
+		evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
+	if (!c->head.keep_alive)
+		evbuffer_add_printf(out, "Connection: close\r\n");
+	evbuffer_add(out, c->fields.data, c->fields.len);
+	evbuffer_add(out, "\r\n", 2);
+}
+
+/*
+ * When all is sent, the client is told so, and has some time to close: a connection that is closed with something
+ * unread takes back what was sent.
+ */
+static void
+close_when_sent(client *c)
+{
+	if (c->shut || evbuffer_get_length(bufferevent_get_output(c->io)) > 0)
+		return;
+	c->shut = true;
+	shutdown(bufferevent_getfd(c->io), SHUT_WR);
+	set_deadline(c, LINGER_SECONDS);
+}
+
+/* The answer is complete: the next request, or the end of the connection when all is sent. */
+static void
+finish(client *c)
+{
+	const bool again = c->head.keep_alive;
+
+	forget_exchange(c);
+	if (!again)
+	{
+		c->state = CLOSING;
+		set_deadline(c, UNREAD_SECONDS);
+		return;
+	}
+	c->state = READING_HEAD;
+	set_deadline(c, IDLE_SECONDS);
+	/* what has been read already comes with no event */
+	if (!c->taking)
+		read_on(c);
+}
+
+void
+gw_http_reply(gw_http_exchange *x, int status, const char *type, m1_slice body)
+{
+	client *c = client_of(x);
+	const bool is_head = c->head.method != NULL && strcmp(c->head.method, "HEAD") == 0;
+
+	write_head(c, status, type, (long) body.len);
+	if (!is_head)
+		bufferevent_write(c->io, body.data, body.len);
+	finish(c);
+}
+
+void
+gw_http_begin(gw_http_exchange *x, int status, const char *type)
+{
+	client *c = client_of(x);
+
+	gw_http_add_field(x, "X-Accel-Buffering", "no");
+	write_head(c, status, type, -1);
+}
+
+void
+gw_http_write(gw_http_exchange *x, m1_slice piece)
+{
+	client *c = client_of(x);
+	struct evbuffer *out = bufferevent_get_output(c->io);
+
+	/* an empty chunk would end the answer */
+	if (piece.len == 0)
+		return;
+	if (!c->head.http10)
+		evbuffer_add_printf(out, "%zx\r\n", piece.len);
+	evbuffer_add(out, piece.data, piece.len);
+	if (!c->head.http10)
+		evbuffer_add(out, "\r\n", 2);
+	c->waits = c->waits || evbuffer_get_length(out) > FULL;
+}
+
+void
+gw_http_end(gw_http_exchange *x)
+{
+	client *c = client_of(x);
+
+	if (!c->head.http10)
+		evbuffer_add(bufferevent_get_output(c->io), "0\r\n\r\n", 5);
+	finish(c);
+}
+
+bool
+gw_http_is_full(const gw_http_exchange *x)
+{
+	return client_of((gw_http_exchange *) x)->waits;
+}
+
+/* Refuses what is no request; nothing that follows on the connection can be trusted. */
+static void
+refuse(client *c, int status)
+{
+	char text[128];
+
+	snprintf(text, sizeof text, "{\"error\":{\"message\":\"%s\",\"type\":\"invalid_request_error\",\"code\":null}}",
+			 reason_of(status));
+	c->head.keep_alive = false;
+	c->head.http10 = false;
+	c->head.method = NULL;
+	c->exchange.closed = NULL;
+	gw_http_reply(&c->exchange, status, "application/json", m1_slice_of(text));
+}
+
+/* ---- requests ---- */
+
+static void
+take_request(client *c)
+{
+	c->state = ANSWERING;
+	set_deadline(c, 0);
+	c->exchange =
+		(gw_http_exchange){.gateway = c->server->gateway, .head = &c->head, .body = {c->body.data, c->body.len}};
+	c->taking = true;
+	c->server->handle(&c->exchange);
+	c->taking = false;
+}
+
+/* Room for a body of that length, among all that are there. */
+static bool
+reserve(client *c, size_t length)
+{
+	if (length <= c->reserved)
+		return true;
+	if (c->server->bodies + length - c->reserved > MAX_BODIES)
+		return false;
+	c->server->bodies += length - c->reserved;
+	c->reserved = length;
+	return true;
+}
+
+/* Moves what has come of a body of known length. true when it is complete. */
+static bool
+read_counted(client *c, struct evbuffer *in)
+{
+	const size_t left = c->head.content_length - c->body.len;
+	const size_t n = evbuffer_get_length(in) < left ? evbuffer_get_length(in) : left;
+
+	if (n > 0 && m1_buf_reserve(&c->body, n))
+	{
+		evbuffer_remove(in, c->body.data + c->body.len, n);
+		c->body.len += n;
+	}
+	return c->body.len == c->head.content_length;
+}
+
+static int
+read_chunked(client *c, struct evbuffer *in)
+{
+	const size_t n = evbuffer_get_length(in);
+	const m1_slice bytes = {(const char *) evbuffer_pullup(in, -1), n};
+	size_t used;
+	int status;
+
+	if (n == 0)
+		return 0;
+	status = gw_http_read_chunks(&c->chunks, bytes, GW_HTTP_MAX_BODY, &c->body, &used);
+	evbuffer_drain(in, used);
+	return status == 0 && !reserve(c, c->body.len) ? 503 : status;
+}
+
+/* true when the request is complete, or was refused. */
+static bool
+read_body(client *c, struct evbuffer *in)
+{
+	const int status = c->head.chunked ? read_chunked(c, in) : 0;
+	const bool done = c->head.chunked ? c->chunks.done : read_counted(c, in);
+
+	if (status != 0 || c->body.failed)
+		refuse(c, status != 0 ? status : 503);
+	else if (done)
+		take_request(c);
+	else
+		return false;
+	return true;
+}
+
+/* true when there is a head, or it was refused. */
+static bool
+read_head(client *c, struct evbuffer *in)
+{
+	const size_t n = evbuffer_get_length(in);
+	const m1_slice bytes = {
+		(const char *) evbuffer_pullup(in, n > GW_HTTP_MAX_HEAD ? GW_HTTP_MAX_HEAD : (ev_ssize_t) n), n};
+	size_t used;
+	int status;
+
+	if (n == 0)
+		return false;
+	status = gw_http_read_head(bytes, &c->head, &used);
+	if (status == 0 && used == 0)
+		return false;
+	evbuffer_drain(in, used);
+	if (status == 0 && c->head.content_length > GW_HTTP_MAX_BODY)
+		status = 413;
+	if (status == 0 && !reserve(c, c->head.content_length))
+		status = 503;
+	if (status != 0)
+	{
+		refuse(c, status);
+		return true;
+	}
+	c->state = READING_BODY;
+	set_deadline(c, BODY_SECONDS);
+	if (gw_http_field_of(&c->head, "Expect") != NULL && !c->head.http10)
+		evbuffer_add_printf(bufferevent_get_output(c->io), "HTTP/1.1 100 Continue\r\n\r\n");
+	return true;
+}
+
+static void
+read_on(client *c)
+{
+	struct evbuffer *in = bufferevent_get_input(c->io);
+	bool more = true;
+
+	while (more)
+	{
+		if (c->state == READING_HEAD)
+			more = read_head(c, in);
+		else if (c->state == READING_BODY)
+			more = read_body(c, in);
+		else
+			more = false;
+	}
+	if (c->state == CLOSING)
+		evbuffer_drain(in, evbuffer_get_length(in));
+}
+
+/* ---- events ---- */
+
+static void
+on_read(struct bufferevent *io, void *context)
+{
+	client *c = context;
+
+	(void) io;
+	/* a head that has begun is not to take as long as the pause before it may */
+	if (c->state == READING_HEAD && !c->begun)
+	{
+		c->begun = true;
+		set_deadline(c, HEAD_SECONDS);
+	}
+	read_on(c);
+}
+
+static void
+on_written(struct bufferevent *io, void *context)
+{
+	client *c = context;
+
+	if (c->state == CLOSING)
+		close_when_sent(c);
+	else if (c->waits && evbuffer_get_length(bufferevent_get_output(io)) <= DRAINED)
+	{
+		c->waits = false;
+		if (c->state == ANSWERING && c->exchange.drained != NULL)
+			c->exchange.drained(c->exchange.context);
+	}
+}
+
+static void
+on_event(struct bufferevent *io, short what, void *context)
+{
+	(void) io;
+	if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT))
+		drop(context);
+}
+
+static void
+on_deadline(evutil_socket_t fd, short what, void *context)
+{
+	client *c = context;
+
+	(void) fd;
+	(void) what;
+	if (c->state == READING_BODY || (c->state == READING_HEAD && c->begun))
+		refuse(c, 408);
+	else
+		drop(c);
+}
+
+static void
+on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int length, void *context)
+{
+	const struct timeval unread = {UNREAD_SECONDS, 0};
+	gw_http_server *s = context;
+	client *c = s->n_clients < s->gateway->options.clients ? calloc(1, sizeof *c) : NULL;
+	const int yes = 1;
+
+	(void) listener;
+	(void) address;
+	(void) length;
+	if (c == NULL)
+	{
+		evutil_closesocket(fd);
+		return;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+	c->server = s;
+	c->io = bufferevent_socket_new(s->gateway->base, fd, BEV_OPT_CLOSE_ON_FREE);
+	c->deadline = evtimer_new(s->gateway->base, on_deadline, c);
+	c->next = s->clients;
+	s->clients = c;
+	s->n_clients++;
+	bufferevent_setcb(c->io, on_read, on_written, on_event, c);
+	bufferevent_setwatermark(c->io, EV_READ, 0, 1u << 20);
+	bufferevent_setwatermark(c->io, EV_WRITE, DRAINED, 0);
+	bufferevent_set_timeouts(c->io, NULL, &unread);
+	set_deadline(c, IDLE_SECONDS);
+	bufferevent_enable(c->io, EV_READ | EV_WRITE);
+}
+
+/* ---- the server ---- */
+
+static bool
+is_loopback(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *) (const void *) address)->sin_addr.s_addr) >> 24 == 127;
+	return address->sa_family == AF_INET6 &&
+		   IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *) (const void *) address)->sin6_addr);
+}
+
+/* ADDRESS:PORT; port 0, which libevent does not read, is any that is free. */
+static bool
+read_address(const char *text, struct sockaddr_storage *address, int *length)
+{
+	const size_t n = strlen(text);
+	char with_port[128];
+
+	if (n < 3 || n >= sizeof with_port || strchr(text, ':') == NULL)
+		return false;
+	memcpy(with_port, text, n + 1);
+	if (strcmp(text + n - 2, ":0") == 0)
+		with_port[n - 1] = '1';
+	if (evutil_parse_sockaddr_port(with_port, (struct sockaddr *) address, length) != 0)
+		return false;
+	if (strcmp(text, with_port) == 0)
+		return true;
+	if (address->ss_family == AF_INET6)
+		((struct sockaddr_in6 *) address)->sin6_port = 0;
+	else
+		((struct sockaddr_in *) address)->sin_port = 0;
+	return true;
+}
+
+static int
+port_of(struct evconnlistener *listener)
+{
+	struct sockaddr_storage address;
+	socklen_t length = sizeof address;
+
+	if (getsockname(evconnlistener_get_fd(listener), (struct sockaddr *) &address, &length) != 0)
+		return 0;
+	return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &address)->sin6_port
+											   : ((struct sockaddr_in *) &address)->sin_port);
+}
+
+m1_status
+gw_http_listen(gw_gateway *gateway, void (*handle)(gw_http_exchange *x), gw_http_server **out, m1_error *err)
+{
+	struct sockaddr_storage address;
+	int length = sizeof address;
+	gw_http_server *s;
+
+	if (!read_address(gateway->options.listen, &address, &length))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--listen is an address and a port, as 127.0.0.1:8087, not \"%s\"",
+					   gateway->options.listen);
+	s = calloc(1, sizeof *s);
+	if (s == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
+	s->gateway = gateway;
+	s->handle = handle;
+	s->loopback = is_loopback((struct sockaddr *) &address);
+	s->listener = evconnlistener_new_bind(gateway->base, on_accept, s,
+										  LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_EXEC, 1024,
+										  (struct sockaddr *) &address, length);
+	if (s->listener == NULL)
+	{
+		m1_fail(err, M1_E_IO, "cannot listen on %s", gateway->options.listen);
+		m1_error_detail(err, "%s", evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+		free(s);
+		return M1_E_IO;
+	}
+	s->port = port_of(s->listener);
+	*out = s;
+	return M1_OK;
+}
+
+void
+gw_http_close(gw_http_server *s)
+{
+	evconnlistener_free(s->listener);
+	while (s->clients != NULL)
+		drop(s->clients);
+	free(s);
+}
+
+int
+gw_http_port(const gw_http_server *s)
+{
+	return s->port;
+}
+
+bool
+gw_http_is_loopback(const gw_http_server *s)
+{
+	return s->loopback;
+}
+
+int
+gw_http_clients(const gw_http_server *s)
+{
+	return s->n_clients;
+}
