@@ -71,7 +71,7 @@ UNIT_CFLAGS := -Itest/unit -Itest/judges -DTEST_BUILD='"$(BUILD)"'
 JUDGE_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard test/judges/*.c))
 
 $(UNIT_OBJ) $(JUDGE_OBJ): ENGINE_CFLAGS += $(UNIT_CFLAGS)
-$(BUILD)/unit/test_constraint: $(JUDGE_OBJ)
+$(BUILD)/unit/test_constraint $(BUILD)/unit/test_tool_calls: $(JUDGE_OBJ)
 
 $(UNIT_BIN): $(BUILD)/unit/%: $(BUILD)/obj/test/unit/%.o $(CORE_LIB)
 	@mkdir -p $(@D)

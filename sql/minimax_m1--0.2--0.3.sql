@@ -320,6 +320,17 @@ CREATE FUNCTION complete(
     stop text[] DEFAULT NULL,
     messages json_text DEFAULT NULL,
     tools json_text DEFAULT NULL,
+    tool_choice text DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    regex text DEFAULT NULL,
+    top_k int DEFAULT NULL,
+    logprobs boolean DEFAULT NULL,
+    top_logprobs int DEFAULT NULL,
+    n int DEFAULT NULL,
+    presence_penalty float8 DEFAULT NULL,
+    frequency_penalty float8 DEFAULT NULL,
+    logit_bias json_text DEFAULT NULL,
     OUT content text,
     OUT reasoning text,
     OUT tool_calls json,
@@ -332,12 +343,56 @@ CREATE FUNCTION complete(
     OUT model text,
     OUT queue_ms float8,
     OUT prefill_ms float8,
-    OUT decode_ms float8)
+    OUT decode_ms float8,
+    OUT logprobs json)
 RETURNS record
 AS 'MODULE_PATHNAME', 'm1pg_complete'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support;
 
 COMMENT ON FUNCTION complete IS 'answers a prompt or a conversation, with reasoning, tool calls and counts';
+
+CREATE FUNCTION complete_stream(
+    prompt text DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    top_p float8 DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    messages json_text DEFAULT NULL,
+    tools json_text DEFAULT NULL,
+    tool_choice text DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    regex text DEFAULT NULL,
+    top_k int DEFAULT NULL,
+    logprobs boolean DEFAULT NULL,
+    top_logprobs int DEFAULT NULL,
+    n int DEFAULT NULL,
+    presence_penalty float8 DEFAULT NULL,
+    frequency_penalty float8 DEFAULT NULL,
+    logit_bias json_text DEFAULT NULL,
+    OUT seq int,
+    OUT channel text,
+    OUT delta text,
+    OUT tool_calls json,
+    OUT finish_reason text,
+    OUT prompt_tokens int,
+    OUT cached_tokens int,
+    OUT reasoning_tokens int,
+    OUT completion_tokens int,
+    OUT seed bigint,
+    OUT model text,
+    OUT queue_ms float8,
+    OUT prefill_ms float8,
+    OUT decode_ms float8,
+    OUT logprobs json)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'm1pg_complete_stream'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000000 SUPPORT call_support ROWS 100;
+
+COMMENT ON FUNCTION complete_stream IS 'answers as complete does, piece by piece, when called in the select list; then tells what complete tells';
 
 CREATE FUNCTION generate_json(
     prompt text,

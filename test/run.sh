@@ -207,8 +207,8 @@ regress_like() {
 }
 
 jobs_of_regress() {
-    regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate operators limits jobs \
-        annotators rewards
+    regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate conversations \
+        operators limits jobs annotators rewards
 }
 
 jobs_of_isolation() {

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "commands/cli.h"
-#include "grammar/constraint.h"
+#include "grammar/choices.h"
 #include "text/jsontext.h"
 
 typedef struct result

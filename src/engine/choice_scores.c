@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "grammar/constraint.h"
+#include "grammar/choices.h"
 
 struct m1_choice_scores
 {

@@ -57,29 +57,34 @@ to_front(m1_constraints *cs, int i, m1_constraint *c)
 	cs->kept[0] = c;
 }
 
-static m1_constraint_kind
-kind_of(const m1w_generate *g)
+static m1_constraint_spec
+spec_of(const m1w_generate *g)
 {
-	switch ((m1w_constraint) g->constraint)
-	{
-		case M1W_CONSTRAINT_CHOICES:
-			return M1_CONSTRAINT_CHOICES;
-		case M1W_CONSTRAINT_REGEX:
-			return M1_CONSTRAINT_REGEX;
-		default:
-			return M1_CONSTRAINT_JSON_SCHEMA;
-	}
+	static const m1_constraint_kind kinds[M1W_CONSTRAINT_COUNT] = {
+		[M1W_CONSTRAINT_NONE] = M1_CONSTRAINT_NONE,
+		[M1W_CONSTRAINT_CHOICES] = M1_CONSTRAINT_CHOICES,
+		[M1W_CONSTRAINT_JSON_SCHEMA] = M1_CONSTRAINT_JSON_SCHEMA,
+		[M1W_CONSTRAINT_REGEX] = M1_CONSTRAINT_REGEX,
+	};
+
+	return (m1_constraint_spec){.kind = kinds[g->constraint],
+								.text = g->constraint_text,
+								.scored = g->score_choices != 0,
+								.tools = g->tools,
+								.tool_choice = g->tool_choice};
 }
 
 /* The kept constraint of g, retained, or NULL. Under the lock, as the next two. */
 static m1_constraint *
 find(m1_constraints *cs, const m1w_generate *g)
 {
+	const m1_constraint_spec spec = spec_of(g);
+
 	for (int i = 0; i < cs->n_kept; i++)
 	{
 		m1_constraint *c = cs->kept[i];
 
-		if (!m1_constraint_is(c, kind_of(g), g->constraint_text, g->score_choices != 0))
+		if (!m1_constraint_is(c, &spec))
 			continue;
 		to_front(cs, i, c);
 		m1_constraint_retain(c);
@@ -124,6 +129,7 @@ keep_or_find(m1_constraints *cs, const m1w_generate *g, m1_constraint *compiled)
 m1_status
 m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_work *work, m1_constraint **out, m1_error *err)
 {
+	const m1_constraint_spec spec = spec_of(g);
 	m1_status status = M1_OK;
 
 	pthread_mutex_lock(&cs->lock);
@@ -132,8 +138,7 @@ m1_constraints_get(m1_constraints *cs, const m1w_generate *g, m1_work *work, m1_
 	pthread_mutex_unlock(&cs->lock);
 	if (status != M1_OK || *out != NULL)
 		return status;
-	status =
-		m1_constraint_compile(kind_of(g), g->constraint_text, g->score_choices != 0, cs->vocabulary, work, out, err);
+	status = m1_constraint_compile(&spec, cs->vocabulary, work, out, err);
 	if (status == M1_OK)
 		*out = keep_or_find(cs, g, *out);
 	return status;

@@ -65,6 +65,7 @@ m1_event_done(const m1_engine_events *events, m1_request *r)
 {
 	const double now = m1_now_ms();
 	m1_buf calls = {0};
+	m1_buf logprobs = {0};
 	m1_error error;
 	m1w_done done = {
 		.finish = (uint8_t) r->finish,
@@ -82,17 +83,20 @@ m1_event_done(const m1_engine_events *events, m1_request *r)
 		done.ids = (m1w_id_slice){r->tokens.data + r->prompt_tokens, r->tokens.len - (size_t) r->prompt_tokens};
 	else
 	{
-		if (!m1_reply_finish(r->reply) || !m1_reply_tool_calls(r->reply, &calls))
+		if (!m1_reply_finish(r->reply) || !m1_reply_tool_calls(r->reply, &calls) ||
+			(r->logprobs != NULL && !m1_token_logprobs_write(r->logprobs, &logprobs)))
 		{
 			m1_fail(&error, M1_E_NO_MEMORY, "out of memory for the reply");
 			m1_event_failed(events, r, &error);
 			m1_buf_free(&calls);
+			m1_buf_free(&logprobs);
 			return;
 		}
 		m1_event_deltas(events, r);
 		if (r->answer_start > 0)
 			done.choice_logprobs = m1_choice_scores_logprobs(r->scores);
 		done.tool_calls = (m1_slice){calls.data, calls.len};
+		done.logprobs = (m1_slice){logprobs.data, logprobs.len};
 		if (!r->stream)
 		{
 			done.content = m1_reply_text(r->reply, M1_CONTENT);
@@ -101,4 +105,5 @@ m1_event_done(const m1_engine_events *events, m1_request *r)
 	}
 	events->done(events->context, r->id, &done);
 	m1_buf_free(&calls);
+	m1_buf_free(&logprobs);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grammar/tool_calls.h"
 #include "text/chat.h"
 #include "text/markup.h"
 
@@ -23,6 +24,10 @@ check_constraint(const m1w_generate *g, m1_error *err)
 {
 	if (g->score_choices && g->constraint != M1W_CONSTRAINT_CHOICES)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only a choice of strings can be scored");
+	if (g->score_choices && (g->tools.len > 0 || g->logprobs))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a scored choice cannot call tools, nor is it written by tokens");
+	if (g->ids.len > 0 && g->logprobs)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the continuation of token ids has no log probabilities");
 	if (g->constraint == M1W_CONSTRAINT_NONE)
 		return M1_OK;
 	if (g->constraint_text.len == 0)
@@ -31,8 +36,6 @@ check_constraint(const m1w_generate *g, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the continuation of token ids cannot be constrained");
 	if (g->n_stops > 0)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot have stop strings");
-	if (g->tools.len > 0)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a constrained answer cannot call tools");
 	return M1_OK;
 }
 
@@ -98,6 +101,7 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 					.template_len = g->template_len,
 					.messages = g->messages,
 					.tools = g->tools,
+					.hides_tools = m1_tool_choice_is_none(g->tool_choice),
 					.work = r->work};
 	m1_chat_bounds bounds;
 	m1_status status;
@@ -114,8 +118,11 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 	if ((status = m1_chat_render(model->tokenizer, &chat, &r->tokens, &bounds, err)) != M1_OK)
 		return status;
+	r->tools = bounds.tools;
 	if (bounds.tools)
 		m1_reply_take_calls(r->reply);
+	else if (!m1_tool_choice_is_free(g->tool_choice))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "tool_choice is given without tools");
 	r->bounds[0] = (int) bounds.system;
 	r->bounds[1] = (int) bounds.history;
 	r->bounds[2] = (int) bounds.template;
@@ -200,7 +207,8 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 
 	if (status != M1_OK)
 		return status;
-	m1_reply_keep_breaks(r->reply);
+	if (g->constraint != M1W_CONSTRAINT_NONE)
+		m1_reply_keep_breaks(r->reply);
 	r->room = m1_constraint_room(c);
 	r->cursor = m1_cursor_create(c);
 	r->mask = calloc((size_t) m1_constraints_vocabulary(constraints)->words, sizeof *r->mask);
@@ -237,6 +245,21 @@ fit_choices(const m1_request *r, int reply_tokens, m1_error *err)
 }
 
 static m1_status
+fit_logprobs(m1_request *r, int top, m1_error *err)
+{
+	if (r->max_tokens > M1_MAX_LOGPROBS / (top + 1))
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "log probabilities of %d tokens, with %d alternatives each, are too many",
+				r->max_tokens, top);
+		m1_error_detail(err, "There may be %d together.", M1_MAX_LOGPROBS);
+		m1_error_hint(err, "Lower {max_tokens}, or ask for fewer alternatives.");
+		return M1_E_UNSUPPORTED;
+	}
+	r->logprobs = m1_token_logprobs_create(r->tokenizer, top);
+	return r->logprobs != NULL ? M1_OK : no_memory(err);
+}
+
+static m1_status
 find_adapter(const m1_model *model, m1_slice name, int *number, m1_error *err)
 {
 	*number = m1_model_find_adapter(model, name);
@@ -263,7 +286,7 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 		status = copy_ids(model, g->ids, &r->tokens, err);
 	else
 		status = render_chat(model, g, r, err);
-	if (status == M1_OK && g->constraint != M1W_CONSTRAINT_NONE)
+	if (status == M1_OK && (g->constraint != M1W_CONSTRAINT_NONE || r->tools))
 		status = constrain(r, model, constraints, g, err);
 	/* Counted as prompt, so that a small max_tokens is all for the answer. */
 	if (status == M1_OK && r->kind == M1_REQUEST_CHAT && r->thinking_budget == 0)
@@ -272,6 +295,8 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 		status = fit_context(model, r, g->max_tokens, err);
 	if (status == M1_OK)
 		status = fit_choices(r, g->max_tokens, err);
+	if (status == M1_OK && g->logprobs)
+		status = fit_logprobs(r, g->top_logprobs, err);
 	return status;
 }
 
@@ -331,6 +356,7 @@ m1_request_free(m1_request *r)
 	free(r->mask);
 	free(r->logits);
 	m1_choice_scores_free(r->scores);
+	m1_token_logprobs_free(r->logprobs);
 	free(r);
 }
 
@@ -455,6 +481,8 @@ accept_chat(m1_request *r, int32_t id, m1_error *err)
 	}
 	if ((status = read_token(r, id, err)) != M1_OK)
 		return status;
+	if (r->logprobs != NULL && !m1_token_logprobs_note(r->logprobs, before, r->reply))
+		return no_memory(err);
 	count_reasoning(r, before);
 	if (m1_reply_where(r->reply) == M1_REPLY_STOPPED || answer_is_complete(r))
 		end(r, M1W_FINISH_STOP);

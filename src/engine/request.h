@@ -8,6 +8,7 @@
 #include "engine/choice_scores.h"
 #include "engine/constraints.h"
 #include "engine/cuts.h"
+#include "engine/token_logprobs.h"
 #include "model/model.h"
 #include "model/sampler.h"
 #include "text/reply.h"
@@ -29,6 +30,7 @@ typedef struct m1_request
 	int thinking_budget; /* -1 = no limit */
 	int loop_guard;
 	bool stream;
+	bool tools; /* the prompt offers some */
 
 	m1_ids tokens; /* prompt, then the reply */
 	int prompt_tokens;
@@ -39,16 +41,17 @@ typedef struct m1_request
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */
 
-	m1_cursor *cursor;		  /* where a constrained reply is; NULL when it is free */
-	uint64_t *mask;			  /* with cursor: the tokens that may come next */
-	bool mask_done;			  /* it is there, or mask_error says why not */
-	m1_error mask_error;	  /* code M1_OK: the mask is there */
-	uint64_t mask_turn;		  /* the masker's, when it was last this request's; 0 = never */
-	float *logits;			  /* with cursor [vocab]: those that wait for the mask */
-	int room;				  /* tokens that reasoning leaves to a constrained answer */
-	m1_choice_scores *scores; /* choices whose probabilities are wanted, or NULL */
-	int scoring_tokens;		  /* memory that scoring needs on top of the sequence's own */
-	int answer_start;		  /* where they are fed; 0 = reasoning goes on */
+	m1_cursor *cursor;			 /* where a constrained reply is; NULL when it is free */
+	uint64_t *mask;				 /* with cursor: the tokens that may come next */
+	bool mask_done;				 /* it is there, or mask_error says why not */
+	m1_error mask_error;		 /* code M1_OK: the mask is there */
+	uint64_t mask_turn;			 /* the masker's, when it was last this request's; 0 = never */
+	float *logits;				 /* with cursor [vocab]: those that wait for the mask */
+	int room;					 /* tokens that reasoning leaves to a constrained answer */
+	m1_choice_scores *scores;	 /* choices whose probabilities are wanted, or NULL */
+	int scoring_tokens;			 /* memory that scoring needs on top of the sequence's own */
+	int answer_start;			 /* where they are fed; 0 = reasoning goes on */
+	m1_token_logprobs *logprobs; /* of the written tokens, or NULL */
 
 	int completion_tokens;
 	int reasoning_tokens;

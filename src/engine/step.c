@@ -216,6 +216,13 @@ waits_for_mask(const m1_result *result)
 	return result->logits == NULL && result->request->cursor != NULL && !result->request->mask_done;
 }
 
+/* Chosen where their logits are read: for what those say beside. */
+static bool
+is_measured(const m1_result *result)
+{
+	return result->request->logprobs != NULL;
+}
+
 static bool
 is_sampled(const m1_result *result)
 {
@@ -248,7 +255,7 @@ sample_on_device(m1_step *s, m1_error *err)
 	if (!m1_forward_samples(s->model))
 		return M1_E_UNSUPPORTED;
 	for (int i = 0; i < s->n_rows; i++)
-		if (is_sampled(&s->results[i]))
+		if (is_sampled(&s->results[i]) && !is_measured(&s->results[i]))
 		{
 			const m1_request *r = s->results[i].request;
 
@@ -267,15 +274,18 @@ sample_on_host(m1_step *s, m1_result *result, const float *logits)
 {
 	const m1_request *r = result->request;
 
-	if (is_sampled(result))
-		note_pick(result, m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits));
+	if (!is_sampled(result))
+		return;
+	note_pick(result, m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits));
+	if (is_measured(result) && !result->broken)
+		m1_token_logprobs_measure(r->logprobs, logits, s->model->config.vocab_size, result->token.id);
 }
 
-/* For their own sake, or to wait for a mask. */
+/* For their own sake, to wait for a mask, or to choose from. */
 static bool
 wants_logits(const m1_result *result)
 {
-	return result->logits != NULL || waits_for_mask(result);
+	return result->logits != NULL || waits_for_mask(result) || is_measured(result);
 }
 
 /* Reads the logits of those that want them, or of all; neighbours at once. */
@@ -304,11 +314,12 @@ static m1_status
 sample_rows(m1_step *s, m1_error *err)
 {
 	m1_status status = sample_on_device(s, err);
+	const bool all = status == M1_E_UNSUPPORTED;
 
-	if (status != M1_E_UNSUPPORTED)
-		return status == M1_OK ? read_logits(s, false, err) : status;
-	if ((status = read_logits(s, true, err)) == M1_OK)
-		for (int i = 0; i < s->n_rows; i++)
+	if (status == M1_OK || all)
+		status = read_logits(s, all, err);
+	for (int i = 0; i < s->n_rows && status == M1_OK; i++)
+		if (all || is_measured(&s->results[i]))
 			sample_on_host(s, &s->results[i], logits_at(s, i));
 	return status;
 }

@@ -13,12 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/sort.h"
 #include "grammar/automaton.h"
+#include "grammar/choices.h"
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
+#include "grammar/reply_form.h"
 #include "grammar/token_mask.h"
-#include "text/jsonparse.h"
+#include "grammar/tool_calls.h"
 #include "text/markup.h"
 
 #define MASK_BUDGET ((size_t) 8 << 20)
@@ -26,10 +27,8 @@
 
 struct m1_constraint
 {
-	m1_constraint_kind kind;
-	bool scored;
-	char *text;
-	size_t text_len;
+	m1_constraint_spec spec; /* its texts are in `texts` */
+	char *texts;
 	int room;
 	const m1_vocabulary *vocabulary;
 	m1_nfa nfa;
@@ -71,185 +70,29 @@ check_size(m1_slice text, m1_error *err)
 				   M1_CONSTRAINT_MAX_BYTES);
 }
 
-/* ---- choices ---- */
-
-static int
-by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static m1_status
-check_distinct(char *const *choices, size_t n, m1_error *err)
-{
-	char **sorted = malloc(n * sizeof *sorted);
-	m1_status status = M1_OK;
-
-	if (sorted == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
-	memcpy(sorted, choices, n * sizeof *sorted);
-	m1_sort(sorted, n, sizeof *sorted, by_text);
-	for (size_t i = 1; i < n && status == M1_OK; i++)
-		if (strcmp(sorted[i - 1], sorted[i]) == 0)
-			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "choice \"%.100s\" is given twice", sorted[i]);
-	free(sorted);
-	return status;
-}
-
-static m1_status
-copy_choices(const m1_json *array, char **choices, m1_error *err)
-{
-	size_t i = 0;
-
-	m1_json_foreach (array, one)
-	{
-		if (!m1_json_is(one, M1_JSON_STRING))
-			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is not a string", i + 1);
-		if (one->n == 0)
-			return m1_fail(err, M1_E_INVALID_ARGUMENT, "choice %zu is empty", i + 1);
-		if ((choices[i++] = strdup(one->text)) == NULL)
-			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
-	}
-	return check_distinct(choices, i, err);
-}
-
-m1_status
-m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err)
-{
-	m1_json_doc doc;
-	m1_error why;
-	m1_status status;
-
-	*choices = NULL;
-	*n = 0;
-	if ((status = check_size(text, err)) != M1_OK)
-		return status;
-	status = m1_json_parse(text, "the list of choices", NULL, &doc, &why);
-	*n = m1_json_is(doc.root, M1_JSON_ARRAY) ? m1_json_size(doc.root) : 0;
-	if (status != M1_OK && status != M1_E_INVALID_ARGUMENT)
-		status = m1_fail(err, status, "%s", why.message);
-	else if (*n == 0)
-	{
-		m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");
-		m1_error_detail(err, "%s", status != M1_OK ? why.detail : "");
-		status = M1_E_INVALID_ARGUMENT;
-	}
-	else if (*n > M1_MAX_CHOICES)
-		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "there are more than %d choices", M1_MAX_CHOICES);
-	else if ((*choices = calloc(*n, sizeof **choices)) == NULL)
-		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the choices");
-	else if ((status = copy_choices(doc.root, *choices, err)) != M1_OK)
-	{
-		m1_choices_free(*choices, *n);
-		*choices = NULL;
-	}
-	m1_json_free(&doc);
-	return status;
-}
-
-void
-m1_choices_free(char **choices, size_t n)
-{
-	for (size_t i = 0; i < n && choices != NULL; i++)
-		if (choices[i] != NULL)
-		{
-			explicit_bzero(choices[i], strlen(choices[i]));
-			free(choices[i]);
-		}
-	free(choices);
-}
-
-static m1_status
-write_choices(m1_constraint *c, m1_slice text, int32_t next, int32_t *start, m1_error *err)
-{
-	char **choices;
-	size_t n;
-	m1_status status = m1_choices_parse(text, &choices, &n, err);
-
-	*start = M1_NFA_FAIL;
-	if (status != M1_OK)
-		return status;
-	for (size_t i = n; i-- > 0;)
-	{
-		const int len = (int) strlen(choices[i]);
-
-		*start = m1_nfa_split(&c->nfa, m1_nfa_literal(&c->nfa, m1_slice_of(choices[i]), next), *start);
-		c->room = len > c->room ? len : c->room;
-	}
-	m1_choices_free(choices, n);
-	return M1_OK;
-}
-
 /* ---- compiling ---- */
 
+/* *start is M1_NFA_FAIL for an answer that is free. */
 static m1_status
-write_answer(m1_constraint *c, m1_slice text, int32_t *start, m1_error *err)
+write_answer(m1_constraint *c, int32_t *start, m1_error *err)
 {
-	*start = M1_NFA_RETURN;
-	if (c->scored)
+	const m1_slice text = c->spec.text;
+
+	*start = c->spec.kind == M1_CONSTRAINT_NONE ? M1_NFA_FAIL : M1_NFA_RETURN;
+	if (c->spec.scored)
 		return M1_OK;
-	switch (c->kind)
+	switch (c->spec.kind)
 	{
+		case M1_CONSTRAINT_NONE:
+			return M1_OK;
 		case M1_CONSTRAINT_CHOICES:
-			return write_choices(c, text, M1_NFA_RETURN, start, err);
+			return m1_choices_compile(&c->nfa, text, M1_NFA_RETURN, start, &c->room, err);
 		case M1_CONSTRAINT_JSON_SCHEMA:
 			return m1_jsonschema_compile(&c->nfa, text, M1_NFA_RETURN, start, err);
 		case M1_CONSTRAINT_REGEX:
 			return m1_regex_compile(&c->nfa, text, M1_REGEX_WHOLE, m1_nfa_characters, M1_NFA_RETURN, start, err);
 	}
-	return m1_fail(err, M1_E_INTERNAL, "there is no constraint of kind %d", (int) c->kind);
-}
-
-/* The bytes that are neither a nor b. */
-static int32_t
-other_bytes(m1_nfa *nfa, unsigned a, unsigned b, int32_t next)
-{
-	const unsigned low = a < b ? a : b;
-	const unsigned high = a < b ? b : a;
-	int32_t start = m1_nfa_split(nfa, m1_nfa_bytes(nfa, 0, (uint8_t) (low - 1), next),
-								 m1_nfa_bytes(nfa, (uint8_t) (high + 1), 255, next));
-
-	if (low + 1 < high)
-		start = m1_nfa_split(nfa, m1_nfa_bytes(nfa, (uint8_t) (low + 1), (uint8_t) (high - 1), next), start);
-	return start;
-}
-
-/* Anything up to the first </think>, as reply.c finds it: places by how much of the tag has been read. */
-static int32_t
-write_free_text(m1_nfa *nfa, int32_t next)
-{
-	const char *tag = M1_THINK_CLOSE;
-	const int32_t nothing = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
-	const int32_t one = m1_nfa_open_loop(nfa, M1_NFA_FAIL);
-	int32_t at = next;
-
-	for (size_t k = strlen(tag); k-- > 0;)
-	{
-		const uint8_t c = (uint8_t) tag[k];
-		int32_t here = m1_nfa_split(nfa, m1_nfa_bytes(nfa, c, c, at), other_bytes(nfa, c, '<', nothing));
-
-		if (c != '<')
-			here = m1_nfa_split(nfa, m1_nfa_bytes(nfa, '<', '<', one), here);
-		if (k == 1)
-			m1_nfa_close_loop(nfa, one, here);
-		at = k == 1 ? one : here;
-	}
-	m1_nfa_close_loop(nfa, nothing, at);
-	return nothing;
-}
-
-/* Reasoning, its markup and then the answer. A little white space may come first: models write some. */
-static int32_t
-write_reasoning(m1_nfa *nfa, int32_t answer)
-{
-	static const m1_range blanks[] = {{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}};
-	const int32_t open = m1_nfa_literal(nfa, m1_slice_of(M1_THINK_OPEN),
-										write_free_text(nfa, m1_nfa_literal(nfa, m1_slice_of("\n\n"), answer)));
-	int32_t start = open;
-
-	for (int i = 0; i < 2; i++)
-		start = m1_nfa_split(nfa, m1_nfa_characters(nfa, blanks, sizeof blanks / sizeof *blanks, start), open);
-	return start;
+	return m1_fail(err, M1_E_INTERNAL, "there is no constraint of kind %d", (int) c->spec.kind);
 }
 
 /* Why the automaton did not go on. */
@@ -282,31 +125,97 @@ looks_like_reasoning(const m1_nfa *nfa, bool *looks, m1_error *err)
 	return M1_OK;
 }
 
-/* Measures the answer and the reply around it together: rules that begin where the answer does, or with reasoning. */
+/* What a reply writes behind its reasoning, and what one without reasoning does. */
+typedef struct form
+{
+	int32_t answer, opening;
+} form;
+
+/* Calls come behind free text, or instead of an answer that has a form. */
 static m1_status
-compile(m1_constraint *c, m1_slice text, m1_error *err)
+add_calls(m1_constraint *c, int32_t answer, form *f, m1_error *err)
 {
 	m1_nfa *nfa = &c->nfa;
-	bool must_reason = c->scored;
-	int32_t answer;
+	m1_calls calls;
+	int32_t written;
+	m1_status status = m1_tool_calls_compile(nfa, c->spec.tools, c->spec.tool_choice, &calls, &written, err);
+
+	if (status != M1_OK)
+		return status;
+	if (c->spec.kind == M1_CONSTRAINT_NONE && calls != M1_CALLS_REQUIRED)
+	{
+		const m1_free_text text = m1_reply_free_text(nfa, written);
+
+		*f = (form){text.start, text.opening};
+		return M1_OK;
+	}
+	written = m1_nfa_literal(nfa, m1_slice_of(M1_CALLS_OPEN), written);
+	f->answer = f->opening = calls == M1_CALLS_REQUIRED ? written : m1_nfa_split(nfa, written, answer);
+	return M1_OK;
+}
+
+/* Measures the answer and the reply around it together: rules that begin where the answer does, or with reasoning. */
+static m1_status
+compile(m1_constraint *c, m1_error *err)
+{
+	m1_nfa *nfa = &c->nfa;
+	bool must_reason = c->spec.scored;
+	form f;
+	int32_t own; /* the answer but for calls */
 	int32_t reasoning;
 	int32_t either;
 	m1_status status;
 
-	if ((status = write_answer(c, text, &answer, err)) != M1_OK)
+	if ((status = write_answer(c, &own, err)) != M1_OK)
 		return status;
-	reasoning = write_reasoning(nfa, answer);
-	either = m1_nfa_split(nfa, reasoning, answer);
+	f = (form){own, own};
+	if (c->spec.tools.len > 0 && (status = add_calls(c, own, &f, err)) != M1_OK)
+		return status;
+	reasoning = m1_reply_reasoning(nfa, f.answer);
+	either = m1_nfa_split(nfa, reasoning, f.opening);
 	nfa->top = m1_nfa_new_rule(nfa, false);
-	m1_nfa_set_rule(nfa, nfa->top, answer);
+	m1_nfa_set_rule(nfa, nfa->top, f.answer);
 	if ((status = m1_nfa_finish(nfa, err)) != M1_OK)
 		return status;
 	if (c->room == 0)
-		c->room = nfa->nodes[answer].shortest;
-	if (!must_reason && (status = looks_like_reasoning(nfa, &must_reason, err)) != M1_OK)
+		c->room = nfa->nodes[f.answer].shortest;
+	m1_nfa_set_rule(nfa, nfa->top, own);
+	if (!must_reason && own != M1_NFA_FAIL && (status = looks_like_reasoning(nfa, &must_reason, err)) != M1_OK)
 		return status;
 	m1_nfa_set_rule(nfa, nfa->top, must_reason ? reasoning : either);
 	return (c->automaton = m1_automaton_create(nfa)) != NULL ? M1_OK : too_complex(NULL, err);
+}
+
+static size_t
+texts_len(const m1_constraint_spec *s)
+{
+	return s->text.len + s->tools.len + s->tool_choice.len;
+}
+
+/* Copies a text to *at, and moves that behind it. */
+static m1_slice
+copy_text(m1_slice text, char **at)
+{
+	char *copy = *at;
+
+	if (text.len > 0)
+		memcpy(copy, text.data, text.len);
+	*at += text.len;
+	return (m1_slice){copy, text.len};
+}
+
+static bool
+copy_spec(m1_constraint *c, const m1_constraint_spec *spec)
+{
+	char *at = c->texts = malloc(texts_len(spec) + 1);
+
+	if (at == NULL)
+		return false;
+	c->spec = *spec;
+	c->spec.text = copy_text(spec->text, &at);
+	c->spec.tools = copy_text(spec->tools, &at);
+	c->spec.tool_choice = copy_text(spec->tool_choice, &at);
+	return true;
 }
 
 static void
@@ -316,39 +225,34 @@ destroy(m1_constraint *c)
 		free(m1_automaton_state(c->automaton, i)->mask);
 	m1_automaton_free(c->automaton);
 	m1_nfa_free(&c->nfa);
-	if (c->text != NULL)
-		explicit_bzero(c->text, c->text_len);
-	free(c->text);
+	if (c->texts != NULL)
+		explicit_bzero(c->texts, texts_len(&c->spec));
+	free(c->texts);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
 
 m1_status
-m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v, m1_work *work,
-					  m1_constraint **out, m1_error *err)
+m1_constraint_compile(const m1_constraint_spec *spec, const m1_vocabulary *v, m1_work *work, m1_constraint **out,
+					  m1_error *err)
 {
 	m1_constraint *c;
 	m1_status status = M1_OK;
 
 	*out = NULL;
-	if ((status = check_size(text, err)) != M1_OK)
+	if ((status = check_size(spec->text, err)) != M1_OK)
 		return status;
-	if (!m1_work_goes_on(work, text.len))
+	if (!m1_work_goes_on(work, texts_len(spec)))
 		return m1_work_stopped(work, "the constraint", err);
 	c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
 	pthread_mutex_init(&c->lock, NULL);
 	atomic_init(&c->users, 1);
-	c->kind = kind;
-	c->scored = scored;
 	c->vocabulary = v;
-	c->text_len = text.len;
-	if ((c->text = malloc(text.len + 1)) == NULL || !m1_nfa_init(&c->nfa, work))
+	if (!copy_spec(c, spec) || !m1_nfa_init(&c->nfa, work))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the constraint");
-	else
-		memcpy(c->text, text.data, text.len);
-	if (status != M1_OK || (status = compile(c, text, err)) != M1_OK)
+	if (status != M1_OK || (status = compile(c, err)) != M1_OK)
 	{
 		destroy(c);
 		return status;
@@ -371,11 +275,17 @@ m1_constraint_release(m1_constraint *c)
 		destroy(c);
 }
 
-bool
-m1_constraint_is(const m1_constraint *c, m1_constraint_kind kind, m1_slice text, bool scored)
+static bool
+is_same(m1_slice a, m1_slice b)
 {
-	return c->kind == kind && c->scored == scored && c->text_len == text.len &&
-		   memcmp(c->text, text.data, text.len) == 0;
+	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+bool
+m1_constraint_is(const m1_constraint *c, const m1_constraint_spec *spec)
+{
+	return c->spec.kind == spec->kind && c->spec.scored == spec->scored && is_same(c->spec.text, spec->text) &&
+		   is_same(c->spec.tools, spec->tools) && is_same(c->spec.tool_choice, spec->tool_choice);
 }
 
 int
@@ -525,7 +435,7 @@ m1_cursor_at_end(m1_cursor *cursor, bool *only)
 static int32_t
 limit_of(const m1_constraint *c, int tokens_left)
 {
-	if (c->kind == M1_CONSTRAINT_CHOICES || tokens_left - 2 >= M1_NO_LIMIT)
+	if (c->spec.kind == M1_CONSTRAINT_CHOICES || tokens_left - 2 >= M1_NO_LIMIT)
 		return M1_NO_LIMIT;
 	return tokens_left - 2;
 }

@@ -14,7 +14,6 @@
 #include "base/work.h"
 #include "grammar/vocabulary.h"
 
-#define M1_MAX_CHOICES 10000
 #define M1_CONSTRAINT_MAX_BYTES (1 << 20)
 
 /*
@@ -29,35 +28,38 @@
 /* What the text of a constraint is. */
 typedef enum m1_constraint_kind
 {
+	M1_CONSTRAINT_NONE,		   /* the answer is free text, but for the tools that it may call */
 	M1_CONSTRAINT_CHOICES,	   /* a JSON array of strings, of which the answer is one */
 	M1_CONSTRAINT_JSON_SCHEMA, /* the schema of a JSON value */
 	M1_CONSTRAINT_REGEX,	   /* a regular expression that all of the answer matches */
 } m1_constraint_kind;
 
+/* What is asked of a reply. */
+typedef struct m1_constraint_spec
+{
+	m1_constraint_kind kind;
+	m1_slice text;
+	bool scored;		  /* choices are not constrained themselves: the constraint ends where the answer begins */
+	m1_slice tools;		  /* a JSON array of definitions, of which calls may come instead of the answer; or empty */
+	m1_slice tool_choice; /* see tool_calls.h */
+} m1_constraint_spec;
+
 typedef struct m1_constraint m1_constraint;
 typedef struct m1_cursor m1_cursor;
 
 /*
- * Compiles the text. Scored choices are not constrained themselves: their constraint ends where the answer begins. The
- * vocabulary must outlive it. M1_E_INVALID_ARGUMENT and M1_E_UNSUPPORTED name the part of the text that is at fault.
- * `work`, which may be NULL, is asked every few milliseconds.
+ * The vocabulary must outlive it. M1_E_INVALID_ARGUMENT and M1_E_UNSUPPORTED name the part of the text that is at
+ * fault. `work`, which may be NULL, is asked every few milliseconds.
  */
-m1_status m1_constraint_compile(m1_constraint_kind kind, m1_slice text, bool scored, const m1_vocabulary *v,
-								m1_work *work, m1_constraint **out, m1_error *err);
+m1_status m1_constraint_compile(const m1_constraint_spec *spec, const m1_vocabulary *v, m1_work *work,
+								m1_constraint **out, m1_error *err);
 void m1_constraint_retain(m1_constraint *c);
 /* Forgets the constraint when nobody retains it and no cursor is left. NULL is allowed. */
 void m1_constraint_release(m1_constraint *c);
-bool m1_constraint_is(const m1_constraint *c, m1_constraint_kind kind, m1_slice text, bool scored);
+bool m1_constraint_is(const m1_constraint *c, const m1_constraint_spec *spec);
 
 /* Tokens that an answer should have room for. */
 int m1_constraint_room(const m1_constraint *c);
-
-/*
- * The strings of a choice, from their JSON array: an array of n strings that the caller frees, with *n set. Each is
- * NUL-terminated, none is empty, no two are equal.
- */
-m1_status m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err);
-void m1_choices_free(char **choices, size_t n);
 
 /* Retains c. NULL when memory ran out. */
 m1_cursor *m1_cursor_create(m1_constraint *c);

@@ -438,17 +438,12 @@ write_document(m1_schema_compiler *c, int32_t next)
 }
 
 m1_status
-m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err)
+m1_jsonschema_compile_value(m1_nfa *nfa, const m1_json *schema, int32_t next, int32_t *start, m1_error *err)
 {
-	m1_schema_compiler c = {.nfa = nfa, .rules = {.character = -1, .any = -1}, .err = err};
-	m1_json_doc doc;
-	m1_status status = m1_json_parse(schema, "JSON schema: it", nfa->work, &doc, err);
+	m1_schema_compiler c = {.nfa = nfa, .root = schema, .rules = {.character = -1, .any = -1}, .err = err};
 
 	*start = M1_NFA_FAIL;
-	if (status != M1_OK)
-		return status;
-	c.root = doc.root;
-	if ((c.places = calloc(doc.root->span, sizeof *c.places)) == NULL)
+	if ((c.places = calloc(schema->span, sizeof *c.places)) == NULL)
 		nfa->failed = true;
 	else
 		*start = write_document(&c, next);
@@ -458,6 +453,19 @@ m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start
 	m1_buf_free(&c.rule_paths);
 	free(c.referred);
 	free(c.places);
-	m1_json_free(&doc);
 	return c.status;
+}
+
+m1_status
+m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err)
+{
+	m1_json_doc doc;
+	m1_status status = m1_json_parse(schema, "JSON schema: it", nfa->work, &doc, err);
+
+	*start = M1_NFA_FAIL;
+	if (status != M1_OK)
+		return status;
+	status = m1_jsonschema_compile_value(nfa, doc.root, next, start, err);
+	m1_json_free(&doc);
+	return status;
 }

@@ -10,6 +10,7 @@
 #define M1_GRAMMAR_JSONSCHEMA_H
 
 #include "grammar/nfa.h"
+#include "text/jsonparse.h"
 
 #define M1_SCHEMA_MAX_COUNT 10000 /* of characters or items; greater maxima mean this one */
 
@@ -18,5 +19,7 @@
  * satisfies, show in m1_nfa_finish.
  */
 m1_status m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err);
+/* The same for a parsed one, which may be a part of a document: its references begin there. */
+m1_status m1_jsonschema_compile_value(m1_nfa *nfa, const m1_json *schema, int32_t next, int32_t *start, m1_error *err);
 
 #endif

@@ -47,6 +47,7 @@ typedef struct M1Slot
 	bool		stream;			/* M1W_GENERATE: as in the request */
 	bool		ids;
 	bool		scored;
+	bool		logprobs;
 	bool		cancel;			/* asked for by minimax_m1.cancel() */
 	TimestampTz submitted_at;
 	TimestampTz forwarded_at;	/* to the engine; 0 = not yet */

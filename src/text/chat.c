@@ -15,6 +15,7 @@
 #include "text/calls.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
+#include "text/tools.h"
 
 /* A call that the assistant has made, for the tool message that answers it. */
 typedef struct call
@@ -32,8 +33,9 @@ typedef struct renderer
 	m1_added_tokens added; /* what is recognised inside the run */
 	m1_chat_bounds bounds;
 	size_t template_end; /* bytes of the run up to the end of the template; 0 = the run has none */
-	m1_ids *replies;	 /* NULL, or where the assistant's words begin and end */
-	call *calls;		 /* [n_calls], by id and message */
+	bool hides_tools;
+	m1_ids *replies; /* NULL, or where the assistant's words begin and end */
+	call *calls;	 /* [n_calls], by id and message */
 	size_t n_calls;
 	m1_status status; /* the first failure */
 	m1_error *err;
@@ -126,7 +128,7 @@ bad(renderer *r, const char *where, const char *why)
 		return;
 	r->status = m1_fail(r->err, M1_E_INVALID_ARGUMENT, "%s %s", where, why);
 	m1_error_hint(r->err, "messages is an array of {\"role\": \"system\"|\"user\"|\"assistant\"|\"tool\", "
-						  "\"content\": text}; tools an array of {\"name\", \"description\", \"parameters\"}.");
+						  "\"content\": text}.");
 }
 
 /* Whatever is not understood might change the prompt. */
@@ -147,40 +149,33 @@ check_keys(renderer *r, const m1_json *object, const char *const *keys, const ch
 static void
 tool(renderer *r, const m1_json *definition, size_t i)
 {
-	static const char *const wrapper[] = {"type", "function", NULL};
-	const m1_json *function = m1_json_get(definition, "function");
-	char where[40];
+	m1_tool t;
 
-	snprintf(where, sizeof where, "tools[%zu]", i);
-	if (m1_json_is(function, M1_JSON_OBJECT))
-	{
-		check_keys(r, definition, wrapper, where);
-		if (m1_json_get(definition, "type") != NULL && !m1_json_is_text(m1_json_get(definition, "type"), "function"))
-			bad(r, where, "has a type that is not \"function\"");
-		definition = function;
-	}
-	if (!m1_json_is(m1_json_get(definition, "name"), M1_JSON_STRING))
-	{
-		bad(r, where, "has no name");
+	if (r->status != M1_OK || (r->status = m1_tool_read(definition, i, &t, r->err)) != M1_OK)
 		return;
-	}
 	/* whoever has them as jsonb has another order of keys: render all definitions in the usual one */
-	if (r->status == M1_OK && !m1_json_write(&r->run, definition, M1_JSON_TOOL))
+	if (!m1_json_write(&r->run, t.definition, M1_JSON_TOOL))
 		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the tools");
 	markup(r, "\n");
 }
 
 static void
-parse_array(renderer *r, const char *what, m1_slice json, size_t most_bytes, m1_json_doc *doc)
+parse_tools(renderer *r, m1_slice json, m1_json_doc *doc)
 {
 	*doc = (m1_json_doc){0};
-	if (r->status != M1_OK || json.len == 0)
-		return;
-	if (json.len > most_bytes)
-		r->status = m1_fail(r->err, M1_E_UNSUPPORTED, "%s has %zu bytes: more than %zu", what, json.len, most_bytes);
-	else if ((r->status = m1_json_parse(json, what, r->work, doc, r->err)) == M1_OK &&
-			 !m1_json_is(doc->root, M1_JSON_ARRAY))
-		bad(r, what, "is not an array");
+	if (r->status == M1_OK && json.len > 0)
+		r->status = m1_tools_parse(json, r->work, doc, r->err);
+}
+
+static void
+check_tools(renderer *r, const m1_json *tools)
+{
+	size_t i = 0;
+	m1_tool t;
+
+	m1_json_foreach (tools, definition)
+		if (r->status == M1_OK)
+			r->status = m1_tool_read(definition, i++, &t, r->err);
 }
 
 static void
@@ -191,6 +186,11 @@ tools_turn(renderer *r, const m1_json *tools)
 	if (m1_json_size(tools) == 0)
 		return;
 	r->bounds.tools = true;
+	if (r->hides_tools)
+	{
+		check_tools(r, tools);
+		return;
+	}
 	open_turn(r, "system tool_setting=tools\nYou are provided with these tools:\n" M1_TOOLS_OPEN "\n");
 	m1_json_foreach (tools, definition)
 		tool(r, definition, i++);
@@ -202,6 +202,20 @@ tools_turn(renderer *r, const m1_json *tools)
 }
 
 /* ---- messages ---- */
+
+static void
+parse_messages(renderer *r, m1_slice json, m1_json_doc *doc)
+{
+	*doc = (m1_json_doc){0};
+	if (json.len == 0)
+		return;
+	if (json.len > M1_CHAT_MAX_BYTES)
+		r->status =
+			m1_fail(r->err, M1_E_UNSUPPORTED, "messages has %zu bytes: more than %zu", json.len, M1_CHAT_MAX_BYTES);
+	else if ((r->status = m1_json_parse(json, "messages", r->work, doc, r->err)) == M1_OK &&
+			 !m1_json_is(doc->root, M1_JSON_ARRAY))
+		bad(r, "messages", "is not an array");
+}
 
 /* A part's text. */
 static void
@@ -542,12 +556,18 @@ check_messages(renderer *r, const m1_json *messages)
 m1_status
 m1_chat_render(const m1_tokenizer *t, const m1_chat *chat, m1_ids *ids, m1_chat_bounds *bounds, m1_error *err)
 {
-	renderer r = {.t = t, .ids = ids, .work = chat->work, .replies = chat->replies, .status = M1_OK, .err = err};
+	renderer r = {.t = t,
+				  .ids = ids,
+				  .work = chat->work,
+				  .hides_tools = chat->hides_tools,
+				  .replies = chat->replies,
+				  .status = M1_OK,
+				  .err = err};
 	m1_json_doc messages;
 	m1_json_doc tools;
 
-	parse_array(&r, "messages", chat->messages, M1_CHAT_MAX_BYTES, &messages);
-	parse_array(&r, "tools", chat->tools, M1_TOOLS_MAX_BYTES, &tools);
+	parse_messages(&r, chat->messages, &messages);
+	parse_tools(&r, chat->tools, &tools);
 	check_messages(&r, messages.root);
 	list_calls(&r, messages.root);
 	control(&r, M1_DOCUMENT_OPEN);

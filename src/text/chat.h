@@ -11,7 +11,6 @@
 
 #define M1_CHAT_MAX_BYTES ((size_t) 64 << 20) /* of the messages */
 #define M1_CHAT_MAX_MESSAGES 100000
-#define M1_TOOLS_MAX_BYTES ((size_t) 1 << 20)
 
 typedef struct m1_chat
 {
@@ -20,6 +19,7 @@ typedef struct m1_chat
 	size_t template_len; /* leading bytes of prompt that are the same in other prompts; 0 = none */
 	m1_slice messages;	 /* JSON array of {role, content, ...} as OpenAI's clients write them, or empty */
 	m1_slice tools;		 /* JSON array of tool definitions, or empty */
+	bool hides_tools;	 /* they are looked at, and not shown: none may be called */
 	m1_work *work;		 /* of tokenizing it; may be NULL */
 	m1_ids *replies;	 /* NULL; or the conversation is to learn from: see m1_chat_render */
 } m1_chat;
@@ -33,7 +33,7 @@ typedef struct m1_chat_bounds
 	size_t system;	 /* system and tools, and what opens the first turn */
 	size_t history;	 /* also the earlier messages, and what opens the last user turn */
 	size_t template; /* also the template's part of that turn; history when there is none */
-	bool tools;		 /* no bound: the prompt offers tools */
+	bool tools;		 /* no bound: there are tools */
 } m1_chat_bounds;
 
 /*

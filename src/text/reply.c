@@ -466,6 +466,12 @@ m1_reply_where(const m1_reply *r)
 }
 
 bool
+m1_reply_in_markup(const m1_reply *r)
+{
+	return r->pending.len == 0 && (r->after_tag || r->breaks == M1_THINK_BREAKS) && r->out[M1_CONTENT].len == 0;
+}
+
+bool
 m1_reply_at_line_start(const m1_reply *r)
 {
 	return r->last == '\n';

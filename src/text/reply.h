@@ -57,6 +57,8 @@ bool m1_reply_push(m1_reply *r, int32_t id);
 bool m1_reply_finish(m1_reply *r);
 
 m1_reply_state m1_reply_where(const m1_reply *r);
+/* Nothing but the line breaks that belong to a tag has come since that. */
+bool m1_reply_in_markup(const m1_reply *r);
 
 /* True when the reasoning so far ends with a line break (the budget's closing tag then needs none of its own). */
 bool m1_reply_at_line_start(const m1_reply *r);

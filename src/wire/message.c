@@ -95,6 +95,7 @@ fields_generate(codec *c, m1w_generate *m)
 	text(c, &m->system);
 	text(c, &m->messages);
 	text(c, &m->tools);
+	text(c, &m->tool_choice);
 	ids(c, &m->ids);
 	FIELD(c, m->max_tokens);
 	FIELD(c, m->thinking_budget);
@@ -113,6 +114,8 @@ fields_generate(codec *c, m1w_generate *m)
 		text(c, &m->stops[i]);
 	enumeration(c, &m->constraint, M1W_CONSTRAINT_COUNT);
 	text(c, &m->constraint_text);
+	enumeration(c, &m->logprobs, 2);
+	enumeration(c, &m->top_logprobs, M1W_MAX_TOP_LOGPROBS + 1);
 	enumeration(c, &m->score_choices, 2);
 	text(c, &m->adapter);
 }
@@ -195,6 +198,7 @@ fields_done(codec *c, m1w_done *m)
 	text(c, &m->choice_logprobs);
 	if (m->choice_logprobs.len % sizeof(double) != 0)
 		c->bad = true;
+	text(c, &m->logprobs);
 }
 
 static void

@@ -10,7 +10,8 @@
 
 #include "wire/frame.h"
 
-#define M1W_MAX_STOPS 16 /* stop strings of one request */
+#define M1W_MAX_STOPS 16		/* stop strings of one request */
+#define M1W_MAX_TOP_LOGPROBS 20 /* alternatives of one token */
 
 /* What an answer must look like. Reasoning stays free. */
 typedef enum m1w_constraint
@@ -66,6 +67,7 @@ typedef struct m1w_generate
 	m1_slice system;		 /* system prompt; empty for none */
 	m1_slice messages;		 /* JSON array of {role, content, …}, or empty */
 	m1_slice tools;			 /* JSON array of tool definitions, or empty */
+	m1_slice tool_choice;	 /* auto, none, required or a tool's name; empty for auto */
 	m1w_id_slice ids;		 /* raw token ids instead of a chat; the reply is then ids too (m1w_done.ids) */
 	int32_t max_tokens;		 /* >= 1; clamped to what the context leaves */
 	int32_t thinking_budget; /* tokens of reasoning; 0 = none, -1 = no limit */
@@ -76,10 +78,12 @@ typedef struct m1w_generate
 	uint8_t stream; /* 1: send DELTA frames, and leave the texts out of DONE */
 	uint32_t n_stops;
 	m1_slice stops[M1W_MAX_STOPS];
-	uint8_t constraint;		  /* m1w_constraint; not together with stops, tools or ids */
+	uint8_t constraint;		  /* m1w_constraint; not with stops or ids; beside tools, of a reply that calls none */
 	m1_slice constraint_text; /* empty only for none */
 	m1_slice adapter;		  /* the name of one that the engine has loaded; empty for none */
 	uint8_t score_choices;	  /* 1, with choices only: choose by, and return, the probability of every choice */
+	uint8_t logprobs;		  /* 1: return the log probabilities of the written tokens */
+	uint8_t top_logprobs;	  /* with logprobs: of so many of the likeliest tokens in each place, too */
 } m1w_generate;
 
 typedef struct m1w_text
@@ -148,9 +152,14 @@ typedef struct m1w_done
 	double prefill_ms;
 	double decode_ms;
 	m1_slice choice_logprobs; /* for score_choices: fp64, native order, maybe unaligned (m1w_double_at); see below */
+	m1_slice logprobs;		  /* JSON array of the written tokens, for logprobs; else empty */
 } m1w_done;
 
 /*
+ * logprobs has an object for each token that the model wrote but the end of turn, those of its tags included:
+ * {"token": text, "bytes": [0..255, ...], "logprob": x, "channel": "reasoning" | "content" | "tool_calls",
+ * "top_logprobs": [{"token", "bytes", "logprob"}, ...]}, the likeliest first.
+ *
  * choice_logprobs has one value per choice, in the order of the request: the natural logarithm of the probability that
  * the model answers with this choice and ends there, given that it answers with one of them. Their exponentials add up
  * to 1. A choice is read as the tokenizer encodes it: other ways to spell the same text in tokens are not counted.

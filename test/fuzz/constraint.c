@@ -80,6 +80,8 @@ check_answer(const asked *a, const m1_buf *answer)
 
 	switch (a->kind)
 	{
+		case M1_CONSTRAINT_NONE:
+			break;
 		case M1_CONSTRAINT_CHOICES:
 			json_array_foreach (parsed, i, one)
 				good |= json_string_length(one) == text.len && memcmp(json_string_value(one), text.data, text.len) == 0;
@@ -185,7 +187,8 @@ fuzz_one(fuzz_input *in)
 	bool ended;
 
 	open_vocabulary();
-	status = m1_constraint_compile(a.kind, (m1_slice){a.text.data, a.text.len}, false, vocabulary, NULL, &c, &err);
+	status = m1_constraint_compile(&(m1_constraint_spec){.kind = a.kind, .text = {a.text.data, a.text.len}}, vocabulary,
+								   NULL, &c, &err);
 	if (status != M1_OK)
 		fuzz_check_error(status, &err);
 	for (int i = 0; status == M1_OK && i < 3; i++)

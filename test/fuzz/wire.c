@@ -61,6 +61,7 @@ look_at_generate(m1_slice payload, const m1w_generate *m)
 	check_slice(payload, m->system, "system");
 	check_slice(payload, m->messages, "messages");
 	check_slice(payload, m->tools, "tools");
+	check_slice(payload, m->tool_choice, "tool_choice");
 	check_slice(payload, m->constraint_text, "constraint_text");
 	look_at_ids(payload, m->ids);
 	for (uint32_t i = 0; i < m->n_stops; i++)
@@ -125,6 +126,7 @@ look_at_done(m1_slice payload, const m1w_done *m)
 	check_slice(payload, m->reasoning, "reasoning");
 	check_slice(payload, m->tool_calls, "tool_calls");
 	check_slice(payload, m->choice_logprobs, "choice_logprobs");
+	check_slice(payload, m->logprobs, "logprobs");
 	look_at_ids(payload, m->ids);
 	for (size_t i = 0; i < m->choice_logprobs.len / sizeof(double); i++)
 		sum = sum + m1w_double_at(m->choice_logprobs, i);

@@ -1,6 +1,6 @@
 /*
- * answers.c - a line of JSON Schema in, a line of {"finish_reason", "content"} or {"error"} out, for each line of stdin:
- * all of them answered by one engine in one batch. For schemas.py.
+ * answers.c - a line of JSON Schema in, or of an array of tools; a line of {"finish_reason", "content", "tool_calls"} or
+ * {"error"} out, for each line of stdin: all of them answered by one engine in one batch. For schemas.py.
  *
  * answers MODEL MAX_TOKENS
  */
@@ -44,8 +44,9 @@ static void
 on_done(void *context, uint64_t id, const m1w_done *d)
 {
 	(void) context;
-	answers[id] = json_pack("{s:s, s:s#}", "finish_reason", m1w_finish_name((m1w_finish) d->finish), "content",
-							d->content.len > 0 ? d->content.data : "", (int) d->content.len);
+	answers[id] = json_pack("{s:s, s:s#, s:s#}", "finish_reason", m1w_finish_name((m1w_finish) d->finish), "content",
+							d->content.len > 0 ? d->content.data : "", (int) d->content.len, "tool_calls",
+							d->tool_calls.len > 0 ? d->tool_calls.data : "", (int) d->tool_calls.len);
 }
 
 static void
@@ -57,16 +58,26 @@ on_failed(void *context, uint64_t id, const m1_error *e)
 
 /* Half of the answers come at once, the others after a little reasoning; all of them are far from greedy. */
 static m1w_generate
-request_for(uint64_t id, char *schema, ssize_t len, int max_tokens)
+request_for(uint64_t id, char *line, ssize_t len, int max_tokens)
 {
-	return (m1w_generate){.prompt = m1_slice_of("Extract what there is as JSON.\n\nMy kettle leaks. Regards, Ana"),
-						  .max_tokens = max_tokens,
-						  .thinking_budget = id % 2 == 0 ? 0 : 8,
-						  .temperature = 0.7f + 0.1f * (float) (id % 14),
-						  .top_p = 1.0f,
-						  .seed = id,
-						  .constraint = M1W_CONSTRAINT_JSON_SCHEMA,
-						  .constraint_text = {schema, (size_t) len}};
+	m1w_generate g = {.prompt = m1_slice_of("Extract what there is as JSON.\n\nMy kettle leaks. Regards, Ana"),
+					  .max_tokens = max_tokens,
+					  .thinking_budget = id % 2 == 0 ? 0 : 8,
+					  .temperature = 0.7f + 0.1f * (float) (id % 14),
+					  .top_p = 1.0f,
+					  .seed = id};
+
+	if (line[0] == '[')
+	{
+		g.tools = (m1_slice){line, (size_t) len};
+		g.tool_choice = m1_slice_of("required");
+	}
+	else
+	{
+		g.constraint = M1W_CONSTRAINT_JSON_SCHEMA;
+		g.constraint_text = (m1_slice){line, (size_t) len};
+	}
+	return g;
 }
 
 int

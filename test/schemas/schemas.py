@@ -2,6 +2,8 @@
 """1,000 random JSON schemas, answered by the bundled checkpoint, validated by python3-jsonschema. Any keyword may stand
 beside any other that docs/constrained.md allows; where the engine says that nothing satisfies a schema, a value is sought.
 
+Then 100 lists of tools with such parameters, of which the checkpoint must call some.
+
 schemas.py ANSWERS: runs that program (answers.c); prints "ok" or "not ok" for every hundred schemas, and "done" at the end.
 """
 import json
@@ -12,6 +14,7 @@ import sys
 from jsonschema import Draft202012Validator
 
 COUNT = 1000
+COUNT_OF_TOOLS = 100
 MAX_TOKENS = 400
 NO_ANSWER = "no answer can satisfy the constraint"
 MOST_WITHOUT = COUNT // 5  # schemas that no value satisfies
@@ -143,6 +146,17 @@ def document(r):
     return schema
 
 
+def tools(r):
+    """Definitions, some of them as OpenAI's clients write them."""
+    definitions = []
+    for name in r.sample(WORDS, r.randint(1, 3)):
+        parameters = object_(r, 2)
+        parameters["$defs"] = document(r)["$defs"]
+        definition = {"name": name, "description": "does " + name, "parameters": parameters}
+        definitions.append(r.choice([definition, {"type": "function", "function": definition}]))
+    return definitions
+
+
 class Witness:
     """Looks for a value of a schema, in a few plain ways: where it finds one, the engine must not say that there is none."""
 
@@ -206,22 +220,44 @@ def fault(schema, answer):
     return next((error.message for error in Draft202012Validator(schema).iter_errors(value)), None)
 
 
+def fault_of_calls(definitions, answer):
+    """What is wrong with calls, or nothing."""
+    functions = {d["name"]: d["parameters"] for d in (d.get("function", d) for d in definitions)}
+    if answer.get("error") == NO_ANSWER:
+        witness = [w for parameters in functions.values() for w in Witness(parameters).of(parameters)]
+        return f"{NO_ANSWER}, though {json.dumps(witness[0])} does" if witness else None
+    if "error" in answer:
+        return answer["error"]
+    if answer["finish_reason"] not in ("stop", "thinking_budget") or answer["content"]:
+        return f"finish_reason {answer['finish_reason']}, content {answer['content']!r}"
+    calls = json.loads(answer["tool_calls"])
+    for call in calls:
+        if "a key twice" in call.get("error", ""):
+            continue  # an object of any names is held to its values, not to names that differ
+        if set(call) != {"name", "arguments"} or call["name"] not in functions:
+            return f"no call: {call}"
+        for error in Draft202012Validator(functions[call["name"]]).iter_errors(call["arguments"]):
+            return error.message
+    return None if calls else "no calls"
+
+
 def main():
     r = random.Random(20)
-    schemas = [document(r) for _ in range(COUNT)]
-    for schema in schemas:
+    schemas = [document(r) for _ in range(COUNT)] + [tools(r) for _ in range(COUNT_OF_TOOLS)]
+    for schema in schemas[:COUNT]:
         Draft202012Validator.check_schema(schema)
     lines = "".join(json.dumps(schema, ensure_ascii=False) + "\n" for schema in schemas)
     run = subprocess.run([sys.argv[1], "models/m1-nano", str(MAX_TOKENS)], input=lines, capture_output=True, text=True,
                          timeout=600)
     answers = [json.loads(line) for line in run.stdout.splitlines()]
-    if run.returncode != 0 or len(answers) != COUNT:
-        print(f"not ok {len(answers)} answers to {COUNT} schemas: {run.stderr.strip()}")
+    if run.returncode != 0 or len(answers) != len(schemas):
+        print(f"not ok {len(answers)} answers to {len(schemas)} schemas: {run.stderr.strip()}")
     without = sum(answer.get("error") == NO_ANSWER for answer in answers)
     if without > MOST_WITHOUT:
         print(f"not ok {without} schemas have no answer")
     for first in range(0, len(answers), 100):
-        faults = [(i, fault(schemas[i], answers[i])) for i in range(first, min(first + 100, len(answers)))]
+        judge = fault if first < COUNT else fault_of_calls
+        faults = [(i, judge(schemas[i], answers[i])) for i in range(first, min(first + 100, len(answers)))]
         bad = [(i, what) for i, what in faults if what]
         print(("not ok" if bad else "ok") + f" schemas {first} to {first + 99}")
         for i, what in bad[:5]:

@@ -10,6 +10,7 @@ my %calls = (
 	generate => "generate('Hello.')",
 	complete => "complete('Hello.')",
 	generate_stream => "generate_stream('Hello.')",
+	complete_stream => "complete_stream('Hello.')",
 	summarize => "summarize('Hello.')",
 	count_tokens => "count_tokens('Hello.')",
 	tokenize => "tokenize('Hello.')",

@@ -13,7 +13,7 @@ import time
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS = 1, 2, 3, 4
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 4
+MAGIC, VERSION = 0x4d31574d, 5
 PART = 64 << 10
 VOCAB = 100
 FLOOD = 256 << 20
@@ -44,9 +44,10 @@ def delta(words, channel=0):
     return DELTA, struct.pack("=B", channel) + text(words)
 
 
-def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b""):
+def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b"",
+         written=b""):
     return DONE, (text(content) + text(b"") + text(b"") + numbers("i", ids) +
-                  struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs))
+                  struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs) + text(written))
 
 
 def tokens(words, ids=None, ends=None):
@@ -93,6 +94,7 @@ LIES = {
     "time not a number": (GENERATE, lambda w: done(ms=NAN)),
     "time infinite": (GENERATE, lambda w: done(ms=float("inf"))),
     "probabilities unasked": (GENERATE, lambda w: done(logprobs=struct.pack("=d", -1))),
+    "written probabilities unasked": (GENERATE, lambda w: done(written=b"[]")),
     "stream unasked": (GENERATE, lambda w: delta(b"a")),
     "progress negative": (GENERATE, lambda w: [progress(prompt=-10, prefilled=-10), done()]),
     "progress beyond": (GENERATE, lambda w: [progress(prefilled=11), done()]),
@@ -149,7 +151,7 @@ def read_generate(payload):
 
     skip()
     at += 4 + 8
-    for _ in range(3):
+    for _ in range(4):
         skip()
     ids = struct.unpack_from("=I", payload, at)[0] > 0
     skip(4)

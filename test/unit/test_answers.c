@@ -545,6 +545,9 @@ test_refusals(void **state)
 	bad[1].n_stops = 1;
 	bad[1].stops[0] = m1_slice_of("x");
 	bad[2].tools = m1_slice_of("[{\"name\": \"f\"}]");
+	bad[2].constraint = M1W_CONSTRAINT_CHOICES;
+	bad[2].constraint_text = m1_slice_of("[\"a\"]");
+	bad[2].score_choices = 1;
 	bad[3].prompt = m1_slice_of("");
 	bad[3].ids = (m1w_id_slice){ids, 1};
 	bad[4].score_choices = 1; /* a regular expression has none */

@@ -31,7 +31,8 @@ compile(m1_constraint_kind kind, const char *text)
 	m1_constraint *c;
 	m1_error err;
 
-	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, NULL, &c, &err) != M1_OK)
+	if (m1_constraint_compile(&(m1_constraint_spec){.kind = kind, .text = m1_slice_of(text)}, vocabulary, NULL, &c,
+							  &err) != M1_OK)
 		fail_msg("%s: %s (%s)", text, err.message, err.detail);
 	return c;
 }
@@ -42,7 +43,8 @@ refuse(m1_constraint_kind kind, const char *text, m1_status status, const char *
 	m1_constraint *c;
 	m1_error err;
 
-	if (m1_constraint_compile(kind, m1_slice_of(text), false, vocabulary, NULL, &c, &err) != status)
+	if (m1_constraint_compile(&(m1_constraint_spec){.kind = kind, .text = m1_slice_of(text)}, vocabulary, NULL, &c,
+							  &err) != status)
 		fail_msg("%s was not refused with %s", text, m1_status_name(status));
 	assert_null(c);
 	if (strstr(err.message, message) == NULL || strstr(err.detail, detail) == NULL)
@@ -966,7 +968,8 @@ work_of(const char *schema)
 
 	m1_work_init(&work, (size_t) 1 << 40);
 	assert_ok(
-		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err));
+		m1_constraint_compile(&(m1_constraint_spec){.kind = M1_CONSTRAINT_JSON_SCHEMA, .text = m1_slice_of(schema)},
+							  vocabulary, &work, &c, &err));
 	m1_constraint_release(c);
 	return ((size_t) 1 << 40) - work.left;
 }
@@ -1060,12 +1063,14 @@ test_cancelled(void **state)
 	(void) state;
 	m1_work_init(&work, 10000);
 	assert_int_equal(
-		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err),
+		m1_constraint_compile(&(m1_constraint_spec){.kind = M1_CONSTRAINT_JSON_SCHEMA, .text = m1_slice_of(schema)},
+							  vocabulary, &work, &c, &err),
 		M1_E_UNSUPPORTED);
 	m1_work_init(&work, M1_WORK_UNBOUNDED);
 	m1_work_cancel(&work);
 	assert_int_equal(
-		m1_constraint_compile(M1_CONSTRAINT_JSON_SCHEMA, m1_slice_of(schema), false, vocabulary, &work, &c, &err),
+		m1_constraint_compile(&(m1_constraint_spec){.kind = M1_CONSTRAINT_JSON_SCHEMA, .text = m1_slice_of(schema)},
+							  vocabulary, &work, &c, &err),
 		M1_E_CANCELLED);
 }
 

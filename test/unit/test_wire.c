@@ -46,6 +46,7 @@ test_generate(void **state)
 					   .system = m1_slice_of("s"),
 					   .messages = m1_slice_of("[1]"),
 					   .tools = m1_slice_of(""),
+					   .tool_choice = m1_slice_of("auto"),
 					   .ids = {ids, 3},
 					   .max_tokens = 5,
 					   .thinking_budget = -1,
@@ -58,6 +59,8 @@ test_generate(void **state)
 					   .stops = {m1_slice_of("a"), m1_slice_of("bb")},
 					   .constraint = M1W_CONSTRAINT_CHOICES,
 					   .constraint_text = m1_slice_of("[\"x\"]"),
+					   .logprobs = 1,
+					   .top_logprobs = M1W_MAX_TOP_LOGPROBS,
 					   .score_choices = 1,
 					   .adapter = m1_slice_of("poet")};
 	m1w_generate out;
@@ -73,6 +76,7 @@ test_generate(void **state)
 	assert_slice(out.system, in.system);
 	assert_slice(out.messages, in.messages);
 	assert_slice(out.tools, in.tools);
+	assert_slice(out.tool_choice, in.tool_choice);
 	assert_int_equal(out.ids.len, 3);
 	for (size_t i = 0; i < 3; i++)
 		assert_int_equal(m1w_id_at(out.ids, i), ids[i]);
@@ -84,6 +88,8 @@ test_generate(void **state)
 	assert_slice(out.stops[1], in.stops[1]);
 	assert_int_equal(out.constraint, M1W_CONSTRAINT_CHOICES);
 	assert_slice(out.constraint_text, in.constraint_text);
+	assert_int_equal(out.logprobs, 1);
+	assert_int_equal(out.top_logprobs, M1W_MAX_TOP_LOGPROBS);
 	assert_int_equal(out.score_choices, 1);
 	assert_slice(out.adapter, in.adapter);
 	ASSERT_ONLY_WHOLE(generate, &payload);
@@ -92,6 +98,9 @@ test_generate(void **state)
 	assert_false(m1w_encode_generate(&payload, &in));
 	in.n_stops = 0;
 	in.constraint = M1W_CONSTRAINT_COUNT;
+	assert_false(m1w_encode_generate(&payload, &in));
+	in.constraint = M1W_CONSTRAINT_NONE;
+	in.top_logprobs++;
 	assert_false(m1w_encode_generate(&payload, &in));
 	m1_buf_free(&payload);
 }
@@ -108,7 +117,8 @@ test_answers(void **state)
 					 .finish = M1W_FINISH_LOOP,
 					 .seed = 9,
 					 .decode_ms = 1.5,
-					 .choice_logprobs = {(const char *) logprobs, sizeof logprobs}};
+					 .choice_logprobs = {(const char *) logprobs, sizeof logprobs},
+					 .logprobs = m1_slice_of("[{}]")};
 	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
 	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
 	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};
@@ -130,6 +140,7 @@ test_answers(void **state)
 	assert_true(done_out.decode_ms == 1.5);
 	assert_int_equal(done_out.choice_logprobs.len, sizeof logprobs);
 	assert_true(m1w_double_at(done_out.choice_logprobs, 1) == -2);
+	assert_slice(done_out.logprobs, done.logprobs);
 	ASSERT_ONLY_WHOLE(done, &payload);
 	assert_true(m1w_encode_ready(&payload, &ready));
 	assert_ok(m1w_decode_ready(payload.data, payload.len, &ready_out, &err));

@@ -174,6 +174,7 @@ check_texts(const m1w_generate *g, m1_error *error)
 			return false;
 	return m1pg_check_utf8(g->prompt, "prompt", error) && m1pg_check_utf8(g->system, "system prompt", error) &&
 		m1pg_check_utf8(g->messages, "messages", error) && m1pg_check_utf8(g->tools, "tools", error) &&
+		m1pg_check_utf8(g->tool_choice, "tool_choice", error) &&
 		m1pg_check_utf8(g->constraint_text, "form of the answer", error);
 }
 
@@ -211,6 +212,7 @@ m1pg_read_result(const M1Exchange *exchange, m1w_type type, const char *payload,
 	result->done.reasoning = m1pg_keep(result->done.reasoning);
 	result->done.tool_calls = m1pg_keep(result->done.tool_calls);
 	result->done.choice_logprobs = m1pg_keep(result->done.choice_logprobs);
+	result->done.logprobs = m1pg_keep(result->done.logprobs);
 	ids = palloc(Max(result->done.ids.len, 1) * sizeof *ids);
 	if (result->done.ids.len > 0)
 		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);

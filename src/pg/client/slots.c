@@ -135,6 +135,7 @@ note_question(M1Slot *slot, const M1Request *request)
 	slot->stream = g->stream;
 	slot->ids = g->ids.len > 0;
 	slot->scored = g->score_choices;
+	slot->logprobs = g->logprobs;
 }
 
 static void

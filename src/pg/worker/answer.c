@@ -27,6 +27,7 @@ m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 	asked->stream = slot->stream;
 	asked->ids = slot->ids;
 	asked->scored = slot->scored;
+	asked->logprobs = slot->logprobs;
 }
 
 /* Only the worker writes what there is of the model, so it reads without the lock. */
@@ -117,7 +118,7 @@ judge_delta(const M1Asked *asked, const m1w_delta *delta)
 static const char *
 judge_done(const M1Asked *asked, const m1w_done *done)
 {
-	if (!is_text(done->content) || !is_text(done->reasoning) || !is_text(done->tool_calls))
+	if (!is_text(done->content) || !is_text(done->reasoning) || !is_text(done->tool_calls) || !is_text(done->logprobs))
 		return NOT_UTF8;
 	if (!is_count(done->cached_tokens, done->prompt_tokens) ||
 		!is_count(done->reasoning_tokens, done->completion_tokens))
@@ -129,7 +130,8 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 		return "It sent a reply with times that cannot be.";
 	if (!are_ids(done->ids) || (done->ids.len > 0 && !asked->ids))
 		return "It sent token ids that the model does not have.";
-	if (!are_logprobs(done->choice_logprobs) || (done->choice_logprobs.len > 0 && !asked->scored))
+	if (!are_logprobs(done->choice_logprobs) || (done->choice_logprobs.len > 0 && !asked->scored) ||
+		(done->logprobs.len > 0 && !asked->logprobs))
 		return "It sent probabilities that cannot be.";
 	return NULL;
 }

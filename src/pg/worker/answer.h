@@ -14,6 +14,7 @@ typedef struct M1Asked
 	bool		stream;			/* M1W_GENERATE: as they are in the request */
 	bool		ids;
 	bool		scored;
+	bool		logprobs;		/* of the written tokens */
 	bool		has_progress;
 	m1w_progress progress;		/* the last that was told */
 	/* of an answer that is judged in parts: */
