@@ -15,7 +15,7 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 5
+#define M1W_VERSION 6
 
 /* Longest message either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)
@@ -32,6 +32,12 @@ typedef enum m1w_type
 	M1W_CANCEL,		  /* no payload: the request ends with ERROR code cancelled */
 	M1W_PAUSE,		  /* no payload: the client reads slowly, stop generating for it */
 	M1W_RESUME,		  /* no payload */
+	M1W_PUT,	  /* m1w_bytes: a piece of an adapter or a training, kept under a name; answered by LEARNED or ERROR */
+	M1W_FETCH,	  /* m1w_bytes: a piece of what a training is now; answered by BYTES or ERROR */
+	M1W_TRAINING, /* m1w_training: a training begins, or goes on; answered by LEARNED or ERROR */
+	M1W_LESSON,	  /* m1w_lesson: a batch of it; answered by LEARNED or ERROR */
+	M1W_SERVE,	  /* m1w_serve: requests can name an adapter from now on; answered by LEARNED or ERROR */
+	M1W_FORGET,	  /* m1w_forget: of the above; answered by LEARNED or ERROR */
 
 	/* engine to client */
 	M1W_READY = 64, /* m1w_ready: the model is loaded; request_id 0 */
@@ -43,6 +49,8 @@ typedef enum m1w_type
 	M1W_VECTOR,		/* m1w_vector: ends a LOGITS */
 	M1W_ERROR,		/* m1w_failure: ends any request; with request_id 0, the engine could not start */
 	M1W_CACHE,		/* m1w_cache: what the prefix cache holds has changed; request_id 0 */
+	M1W_LEARNED,	/* m1w_learned: ends a PUT, TRAINING, LESSON, SERVE or FORGET */
+	M1W_BYTES,		/* m1w_bytes: ends a FETCH */
 } m1w_type;
 
 typedef struct m1w_header

@@ -86,6 +86,24 @@ ids(codec *c, m1w_id_slice *s)
 	s->data = data;
 }
 
+/* Numbers of so many bytes each, as a slice of bytes. */
+static void
+array(codec *c, m1_slice *s, size_t unit)
+{
+	text(c, s);
+	if (s->len % unit != 0)
+		c->bad = true;
+}
+
+/* A name that is kept; optional ones may be empty. */
+static void
+name(codec *c, m1_slice *s, bool optional)
+{
+	text(c, s);
+	if (s->len > M1W_MAX_NAME || (s->len == 0 && !optional))
+		c->bad = true;
+}
+
 static void
 fields_generate(codec *c, m1w_generate *m)
 {
@@ -118,6 +136,7 @@ fields_generate(codec *c, m1w_generate *m)
 	enumeration(c, &m->top_logprobs, M1W_MAX_TOP_LOGPROBS + 1);
 	enumeration(c, &m->score_choices, 2);
 	text(c, &m->adapter);
+	enumeration(c, &m->keep, 2);
 }
 
 static void
@@ -136,9 +155,7 @@ fields_tokens(codec *c, m1w_tokens *m)
 static void
 fields_vector(codec *c, m1w_vector *m)
 {
-	text(c, &m->values);
-	if (m->values.len % sizeof(float) != 0)
-		c->bad = true;
+	array(c, &m->values, sizeof(float));
 }
 
 static void
@@ -195,10 +212,13 @@ fields_done(codec *c, m1w_done *m)
 	FIELD(c, m->queue_ms);
 	FIELD(c, m->prefill_ms);
 	FIELD(c, m->decode_ms);
-	text(c, &m->choice_logprobs);
-	if (m->choice_logprobs.len % sizeof(double) != 0)
-		c->bad = true;
+	array(c, &m->choice_logprobs, sizeof(double));
 	text(c, &m->logprobs);
+	ids(c, &m->prompt_ids);
+	array(c, &m->sampled_logprobs, sizeof(float));
+	array(c, &m->experts, sizeof(uint16_t));
+	ids(c, &m->masked);
+	array(c, &m->masks, sizeof(uint64_t));
 }
 
 static void
@@ -210,6 +230,100 @@ fields_failure(codec *c, m1w_failure *m)
 	text(c, &m->message);
 	text(c, &m->detail);
 	text(c, &m->hint);
+}
+
+static void
+fields_bytes(codec *c, m1w_bytes *m)
+{
+	name(c, &m->name, false);
+	enumeration(c, &m->part, M1W_PART_COUNT);
+	FIELD(c, m->total);
+	FIELD(c, m->offset);
+	FIELD(c, m->most);
+	text(c, &m->bytes);
+}
+
+static void
+fields_training(codec *c, m1w_training *m)
+{
+	name(c, &m->name, false);
+	name(c, &m->from, true);
+	FIELD(c, m->rank);
+	FIELD(c, m->expert_rank);
+	text(c, &m->targets);
+	FIELD(c, m->alpha);
+	FIELD(c, m->seed);
+}
+
+static void
+fields_lesson(codec *c, m1w_lesson *m)
+{
+	name(c, &m->training, false);
+	enumeration(c, &m->loss, M1W_LOSS_COUNT);
+	enumeration(c, &m->update, 2);
+	enumeration(c, &m->want_logprobs, 2);
+	FIELD(c, m->cap);
+	FIELD(c, m->low);
+	FIELD(c, m->high);
+	FIELD(c, m->kl);
+	FIELD(c, m->balance);
+	FIELD(c, m->temperature);
+	FIELD(c, m->tokens);
+	FIELD(c, m->rate);
+	FIELD(c, m->beta1);
+	FIELD(c, m->beta2);
+	FIELD(c, m->eps);
+	FIELD(c, m->weight_decay);
+	FIELD(c, m->clip);
+	ids(c, &m->lengths);
+	ids(c, &m->prompts);
+	ids(c, &m->shares);
+	array(c, &m->advantages, sizeof(float));
+	ids(c, &m->ids);
+	array(c, &m->weights, sizeof(float));
+	array(c, &m->old_logprobs, sizeof(float));
+	array(c, &m->ref_logprobs, sizeof(float));
+	array(c, &m->experts, sizeof(uint16_t));
+	ids(c, &m->masked);
+	array(c, &m->masks, sizeof(uint64_t));
+}
+
+static void
+fields_learned(codec *c, m1w_learned *m)
+{
+	FIELD(c, m->updates);
+	enumeration(c, &m->dropped, 2);
+	FIELD(c, m->loss);
+	FIELD(c, m->balance);
+	FIELD(c, m->most_load);
+	FIELD(c, m->entropy);
+	FIELD(c, m->gradient_norm);
+	FIELD(c, m->old_difference);
+	FIELD(c, m->old_mean);
+	FIELD(c, m->tokens);
+	FIELD(c, m->rows);
+	FIELD(c, m->learned);
+	FIELD(c, m->predicted);
+	FIELD(c, m->clipped);
+	FIELD(c, m->rerouted);
+	FIELD(c, m->seconds);
+	FIELD(c, m->bytes);
+	text(c, &m->digest);
+	array(c, &m->logprobs, sizeof(float));
+}
+
+static void
+fields_serve(codec *c, m1w_serve *m)
+{
+	name(c, &m->name, false);
+	name(c, &m->from, false);
+}
+
+static void
+fields_forget(codec *c, m1w_forget *m)
+{
+	enumeration(c, &m->kind, M1W_KEPT_COUNT);
+	name(c, &m->name, false);
 }
 
 /* The encoder and the decoder of one message, both over its fields function. */
@@ -243,6 +357,12 @@ MESSAGE(progress)
 MESSAGE(delta)
 MESSAGE(done)
 MESSAGE(failure)
+MESSAGE(bytes)
+MESSAGE(training)
+MESSAGE(lesson)
+MESSAGE(learned)
+MESSAGE(serve)
+MESSAGE(forget)
 
 const char *
 m1w_finish_name(m1w_finish reason)

@@ -84,6 +84,7 @@ typedef struct m1w_generate
 	uint8_t score_choices;	  /* 1, with choices only: choose by, and return, the probability of every choice */
 	uint8_t logprobs;		  /* 1: return the log probabilities of the written tokens */
 	uint8_t top_logprobs;	  /* with logprobs: of so many of the likeliest tokens in each place, too */
+	uint8_t keep;			  /* 1: return what a lesson needs of the reply, see m1w_done; not with score_choices */
 } m1w_generate;
 
 typedef struct m1w_text
@@ -153,6 +154,16 @@ typedef struct m1w_done
 	double decode_ms;
 	m1_slice choice_logprobs; /* for score_choices: fp64, native order, maybe unaligned (m1w_double_at); see below */
 	m1_slice logprobs;		  /* JSON array of the written tokens, for logprobs; else empty */
+	/* for keep, with n = prompt_ids.len + ids.len tokens in all; ids are then there for a chat, too */
+	m1w_id_slice prompt_ids;
+	/*
+	 * fp32 [ids.len] at the temperature (1 if that is 0), over the vocabulary or, of a masked one, over what its mask
+	 * leaves; 0 of ids that were not chosen, as a closing tag that the budget has written: those are not for learning
+	 */
+	m1_slice sampled_logprobs;
+	m1_slice experts; /* uint16 [n, layers, experts of a token] that each took; M1W_NO_EXPERT where that is not known */
+	m1w_id_slice masked; /* of a constrained answer: places in ids of those that were sampled under a mask, ascending */
+	m1_slice masks;		 /* uint64 [masked.len, words]: a bit for each id that could be; words hold the vocabulary */
 } m1w_done;
 
 /*
@@ -165,6 +176,124 @@ typedef struct m1w_done
  * to 1. A choice is read as the tokenizer encodes it: other ways to spell the same text in tokens are not counted.
  */
 double m1w_double_at(m1_slice values, size_t i);
+
+#define M1W_NO_EXPERT 0xffff
+
+/* ---- learning: see README.md for how these follow each other ---- */
+
+#define M1W_MAX_NAME 200 /* bytes of the name of a training, an adapter, or bytes that were put */
+
+/* What there is of an adapter or a training, as bytes, or a piece of them. */
+typedef enum m1w_part
+{
+	M1W_PART_ADAPTER = 0, /* what is served */
+	M1W_PART_TRAINING,	  /* and what the optimizer keeps: to go on to the same bits */
+	M1W_PART_COUNT
+} m1w_part;
+
+typedef struct m1w_bytes
+{
+	m1_slice name;	 /* PUT: what they are kept under; FETCH and BYTES: the training */
+	uint8_t part;	 /* m1w_part of FETCH and BYTES; else 0 */
+	uint64_t total;	 /* bytes in all pieces; FETCH: 0 */
+	uint64_t offset; /* of this piece; pieces are put in order */
+	uint32_t most;	 /* FETCH: bytes that are wanted at most, > 0; else 0 */
+	m1_slice bytes;	 /* FETCH: empty */
+} m1w_bytes;
+
+/* A training of an adapter over the model that is served. */
+typedef struct m1w_training
+{
+	m1_slice name; /* which no other training has */
+	m1_slice from; /* bytes that were put, or an adapter that is served: it goes on from there; empty: a new adapter */
+	int32_t rank;  /* these of a new adapter; of attention and head */
+	int32_t expert_rank;
+	m1_slice targets; /* "attention,experts,router", or modules by name */
+	float alpha;
+	uint64_t seed;
+} m1w_training;
+
+typedef enum m1w_loss
+{
+	M1W_LOSS_CE = 0, /* supervised: each token times its weight */
+	M1W_LOSS_CISPO,
+	M1W_LOSS_GRPO,
+	M1W_LOSS_DAPO,
+	M1W_LOSS_COUNT
+} m1w_loss;
+
+/* A batch, and what is to be learned of it. Arrays have an element of each sequence, or of each token of all. */
+typedef struct m1w_lesson
+{
+	m1_slice training;
+	uint8_t loss;		   /* m1w_loss */
+	uint8_t update;		   /* 1: gradients, and a step of the optimizer; 0: the loss alone, nothing changes */
+	uint8_t want_logprobs; /* 1: m1w_learned.logprobs */
+	float cap;			   /* CISPO: ratios of probabilities count for at most this much */
+	float low, high;	   /* GRPO, DAPO: the trust region is [1 - low, 1 + high] */
+	float kl;			   /* GRPO: times the divergence from ref_logprobs */
+	float balance;		   /* times the routers' auxiliary loss */
+	float temperature;	   /* that the answers were sampled at; 1 if that was 0 */
+	double tokens;		   /* that sums are divided by; 0: the completions' tokens, or of CE the sum of the weights */
+	float rate;			   /* learning rate */
+	float beta1, beta2, eps, weight_decay;
+	float clip;			   /* largest norm of the gradient; 0: any */
+	m1w_id_slice lengths;  /* [n] tokens of each sequence */
+	m1w_id_slice prompts;  /* [n] how many of them are the prompt's, which is not learned */
+	m1w_id_slice shares;   /* [n] sequences of a number >= 0 have their beginning in common; or empty */
+	m1_slice advantages;   /* fp32 [n]; empty with CE */
+	m1w_id_slice ids;	   /* [tokens] */
+	m1_slice weights;	   /* fp32 [tokens] with CE; or empty: 1 */
+	m1_slice old_logprobs; /* fp32 [tokens], as they were sampled; may be empty with CE. Of prompts they are not read */
+	m1_slice ref_logprobs; /* fp32 [tokens] with GRPO and a KL; or empty */
+	m1_slice experts;	   /* uint16 [tokens, layers, experts of a token], as m1w_done has them; or empty */
+	m1w_id_slice masked;   /* places in ids of those that were sampled under a mask, ascending; may be empty */
+	m1_slice masks;		   /* uint64 [masked.len, words], as m1w_done has them */
+} m1w_lesson;
+
+/* What became of it. All numbers are 0 where they say nothing. */
+typedef struct m1w_learned
+{
+	int64_t updates;	   /* of the training, since it began */
+	uint8_t dropped;	   /* loss or gradient is no number: nothing was changed */
+	double loss;		   /* with the auxiliary loss times its weight */
+	double balance;		   /* the auxiliary loss */
+	double most_load;	   /* largest share of an expert in a layer's choices, times the number of experts */
+	double entropy;		   /* mean over the tokens that were predicted */
+	double gradient_norm;  /* before it was clipped */
+	double old_difference; /* largest |logprob - old_logprob| */
+	double old_mean;	   /* mean of it */
+	int64_t tokens;		   /* of all sequences */
+	int64_t rows;		   /* that were computed for them, fewer where beginnings are shared */
+	int64_t learned;	   /* tokens of completions */
+	int64_t predicted;	   /* of those, the ones whose logits were needed */
+	int64_t clipped;	   /* of those, beyond cap or trust region */
+	int64_t rerouted;  /* rows of each layer whose experts, taken again, are not those that the router chooses now */
+	double seconds;	   /* that the engine worked on it */
+	uint64_t bytes;	   /* of the training, as FETCH gives them */
+	m1_slice digest;   /* 16 hexadecimal digits of the adapter's numbers, after TRAINING, LESSON and SERVE */
+	m1_slice logprobs; /* fp32 [tokens] if they were wanted; 0 where they were not predicted */
+} m1w_learned;
+
+typedef struct m1w_serve
+{
+	m1_slice name; /* that requests will name it by, and no other adapter has */
+	m1_slice from; /* a training, whose adapter is copied as it is now; or bytes that were put, which are gone then */
+} m1w_serve;
+
+typedef enum m1w_kept
+{
+	M1W_KEPT_BYTES = 0, /* that were put */
+	M1W_KEPT_TRAINING,
+	M1W_KEPT_ADAPTER, /* requests that use it end with it */
+	M1W_KEPT_COUNT
+} m1w_kept;
+
+typedef struct m1w_forget
+{
+	uint8_t kind; /* m1w_kept */
+	m1_slice name;
+} m1w_forget;
 
 typedef struct m1w_failure
 {
@@ -185,6 +314,12 @@ bool m1w_encode_progress(m1_buf *out, const m1w_progress *m);
 bool m1w_encode_delta(m1_buf *out, const m1w_delta *m);
 bool m1w_encode_done(m1_buf *out, const m1w_done *m);
 bool m1w_encode_failure(m1_buf *out, const m1w_failure *m);
+bool m1w_encode_bytes(m1_buf *out, const m1w_bytes *m);
+bool m1w_encode_training(m1_buf *out, const m1w_training *m);
+bool m1w_encode_lesson(m1_buf *out, const m1w_lesson *m);
+bool m1w_encode_learned(m1_buf *out, const m1w_learned *m);
+bool m1w_encode_serve(m1_buf *out, const m1w_serve *m);
+bool m1w_encode_forget(m1_buf *out, const m1w_forget *m);
 
 m1_status m1w_decode_generate(const void *payload, size_t len, m1w_generate *m, m1_error *err);
 m1_status m1w_decode_text(const void *payload, size_t len, m1w_text *m, m1_error *err);
@@ -196,6 +331,12 @@ m1_status m1w_decode_progress(const void *payload, size_t len, m1w_progress *m, 
 m1_status m1w_decode_delta(const void *payload, size_t len, m1w_delta *m, m1_error *err);
 m1_status m1w_decode_done(const void *payload, size_t len, m1w_done *m, m1_error *err);
 m1_status m1w_decode_failure(const void *payload, size_t len, m1w_failure *m, m1_error *err);
+m1_status m1w_decode_bytes(const void *payload, size_t len, m1w_bytes *m, m1_error *err);
+m1_status m1w_decode_training(const void *payload, size_t len, m1w_training *m, m1_error *err);
+m1_status m1w_decode_lesson(const void *payload, size_t len, m1w_lesson *m, m1_error *err);
+m1_status m1w_decode_learned(const void *payload, size_t len, m1w_learned *m, m1_error *err);
+m1_status m1w_decode_serve(const void *payload, size_t len, m1w_serve *m, m1_error *err);
+m1_status m1w_decode_forget(const void *payload, size_t len, m1w_forget *m, m1_error *err);
 
 /* Conversions between the error struct and its message. */
 m1w_failure m1w_failure_of(const m1_error *err);

@@ -54,6 +54,20 @@ look_at_ids(m1_slice payload, m1w_id_slice ids)
 }
 
 static void
+look_at_array(m1_slice payload, m1_slice s, size_t unit, const char *what)
+{
+	check_slice(payload, s, what);
+	fuzz_check(s.len % unit == 0, "%zu bytes of %s", s.len, what);
+}
+
+static void
+look_at_name(m1_slice payload, m1_slice name)
+{
+	check_slice(payload, name, "name");
+	fuzz_check(name.len <= M1W_MAX_NAME, "a name of %zu bytes", name.len);
+}
+
+static void
 look_at_generate(m1_slice payload, const m1w_generate *m)
 {
 	fuzz_check(m->n_stops <= M1W_MAX_STOPS && m->constraint < M1W_CONSTRAINT_COUNT && m->stream < 2, "a value");
@@ -128,6 +142,11 @@ look_at_done(m1_slice payload, const m1w_done *m)
 	check_slice(payload, m->choice_logprobs, "choice_logprobs");
 	check_slice(payload, m->logprobs, "logprobs");
 	look_at_ids(payload, m->ids);
+	look_at_ids(payload, m->prompt_ids);
+	look_at_array(payload, m->sampled_logprobs, sizeof(float), "sampled_logprobs");
+	look_at_array(payload, m->experts, sizeof(uint16_t), "experts");
+	look_at_ids(payload, m->masked);
+	look_at_array(payload, m->masks, sizeof(uint64_t), "masks");
 	for (size_t i = 0; i < m->choice_logprobs.len / sizeof(double); i++)
 		sum = sum + m1w_double_at(m->choice_logprobs, i);
 }
@@ -146,6 +165,62 @@ look_at_failure(m1_slice payload, const m1w_failure *m)
 }
 
 static void
+look_at_bytes(m1_slice payload, const m1w_bytes *m)
+{
+	look_at_name(payload, m->name);
+	fuzz_check(m->part < M1W_PART_COUNT, "part %u", m->part);
+	check_slice(payload, m->bytes, "bytes");
+}
+
+static void
+look_at_training(m1_slice payload, const m1w_training *m)
+{
+	look_at_name(payload, m->name);
+	look_at_name(payload, m->from);
+	check_slice(payload, m->targets, "targets");
+}
+
+static void
+look_at_lesson(m1_slice payload, const m1w_lesson *m)
+{
+	look_at_name(payload, m->training);
+	fuzz_check(m->loss < M1W_LOSS_COUNT && m->update < 2 && m->want_logprobs < 2, "a value");
+	look_at_ids(payload, m->lengths);
+	look_at_ids(payload, m->prompts);
+	look_at_ids(payload, m->shares);
+	look_at_ids(payload, m->ids);
+	look_at_array(payload, m->advantages, sizeof(float), "advantages");
+	look_at_array(payload, m->weights, sizeof(float), "weights");
+	look_at_array(payload, m->old_logprobs, sizeof(float), "old_logprobs");
+	look_at_array(payload, m->ref_logprobs, sizeof(float), "ref_logprobs");
+	look_at_array(payload, m->experts, sizeof(uint16_t), "experts");
+	look_at_ids(payload, m->masked);
+	look_at_array(payload, m->masks, sizeof(uint64_t), "masks");
+}
+
+static void
+look_at_learned(m1_slice payload, const m1w_learned *m)
+{
+	fuzz_check(m->dropped < 2, "dropped %u", m->dropped);
+	check_slice(payload, m->digest, "digest");
+	look_at_array(payload, m->logprobs, sizeof(float), "logprobs");
+}
+
+static void
+look_at_serve(m1_slice payload, const m1w_serve *m)
+{
+	look_at_name(payload, m->name);
+	look_at_name(payload, m->from);
+}
+
+static void
+look_at_forget(m1_slice payload, const m1w_forget *m)
+{
+	look_at_name(payload, m->name);
+	fuzz_check(m->kind < M1W_KEPT_COUNT, "kind %u", m->kind);
+}
+
+static void
 check_payload(m1_slice payload)
 {
 	CHECK(generate, payload);
@@ -158,6 +233,12 @@ check_payload(m1_slice payload)
 	CHECK(delta, payload);
 	CHECK(done, payload);
 	CHECK(failure, payload);
+	CHECK(bytes, payload);
+	CHECK(training, payload);
+	CHECK(lesson, payload);
+	CHECK(learned, payload);
+	CHECK(serve, payload);
+	CHECK(forget, payload);
 }
 
 /* A stream as it arrives: whole frames are taken from its beginning. */

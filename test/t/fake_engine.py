@@ -13,7 +13,7 @@ import time
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS = 1, 2, 3, 4
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 5
+MAGIC, VERSION = 0x4d31574d, 6
 PART = 64 << 10
 VOCAB = 100
 FLOOD = 256 << 20
@@ -45,9 +45,11 @@ def delta(words, channel=0):
 
 
 def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b"",
-         written=b""):
+         written=b"", kept=(b"", b"", b"", b"", b"")):
     return DONE, (text(content) + text(b"") + text(b"") + numbers("i", ids) +
-                  struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs) + text(written))
+                  struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs)
+                  + text(written) + struct.pack("=I", len(kept[0]) // 4) + kept[0] + text(kept[1]) + text(kept[2])
+                  + struct.pack("=I", len(kept[3]) // 4) + kept[3] + text(kept[4]))
 
 
 def tokens(words, ids=None, ends=None):
@@ -95,6 +97,10 @@ LIES = {
     "time infinite": (GENERATE, lambda w: done(ms=float("inf"))),
     "probabilities unasked": (GENERATE, lambda w: done(logprobs=struct.pack("=d", -1))),
     "written probabilities unasked": (GENERATE, lambda w: done(written=b"[]")),
+    "kept ids unasked": (GENERATE, lambda w: done(kept=(bytes(4), b"", b"", b"", b""))),
+    "kept probabilities unasked": (GENERATE, lambda w: done(kept=(b"", bytes(4), b"", b"", b""))),
+    "kept experts unasked": (GENERATE, lambda w: done(kept=(b"", b"", bytes(2), b"", b""))),
+    "kept masks unasked": (GENERATE, lambda w: done(kept=(b"", b"", b"", bytes(4), bytes(8)))),
     "stream unasked": (GENERATE, lambda w: delta(b"a")),
     "progress negative": (GENERATE, lambda w: [progress(prompt=-10, prefilled=-10), done()]),
     "progress beyond": (GENERATE, lambda w: [progress(prefilled=11), done()]),
@@ -157,7 +163,7 @@ def read_generate(payload):
     skip(4)
     at += 4 + 4 + 4 + 4 + 4 + 8
     stream = payload[at] == 1
-    return ids, stream, payload[-5] == 1  # before the name of an adapter, which is empty
+    return ids, stream, payload[-6] == 1  # before an adapter's name, which is empty, and keep
 
 
 def truth(kind, payload):

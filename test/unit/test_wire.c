@@ -62,7 +62,8 @@ test_generate(void **state)
 					   .logprobs = 1,
 					   .top_logprobs = M1W_MAX_TOP_LOGPROBS,
 					   .score_choices = 1,
-					   .adapter = m1_slice_of("poet")};
+					   .adapter = m1_slice_of("poet"),
+					   .keep = 1};
 	m1w_generate out;
 	m1_buf payload = {0};
 	m1_error err;
@@ -118,7 +119,12 @@ test_answers(void **state)
 					 .seed = 9,
 					 .decode_ms = 1.5,
 					 .choice_logprobs = {(const char *) logprobs, sizeof logprobs},
-					 .logprobs = m1_slice_of("[{}]")};
+					 .logprobs = m1_slice_of("[{}]"),
+					 .prompt_ids = {ids, 2},
+					 .sampled_logprobs = {(const char *) logprobs, sizeof logprobs},
+					 .experts = m1_slice_of("ab"),
+					 .masked = {ids, 1},
+					 .masks = m1_slice_of("01234567")};
 	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
 	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
 	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};
@@ -158,6 +164,86 @@ test_answers(void **state)
 	ASSERT_ONLY_WHOLE(vector, &payload);
 	assert_true(m1w_encode_text(&payload, &text));
 	ASSERT_ONLY_WHOLE(text, &payload);
+}
+
+static void
+test_learning(void **state)
+{
+	const int32_t ids[] = {7, 8, 9};
+	const float floats[] = {0.5f, -1, 2};
+	const uint16_t experts[] = {1, M1W_NO_EXPERT, 3};
+	const m1_slice array = {(const char *) floats, sizeof floats};
+	const m1w_bytes bytes = {.name = m1_slice_of("n"), .part = 1, .total = 9, .offset = 4, .bytes = m1_slice_of("ab")};
+	const m1w_training training = {
+		.name = m1_slice_of("n"), .rank = 16, .targets = m1_slice_of("w1"), .alpha = 0.5f, .seed = UINT64_MAX};
+	const m1w_lesson lesson = {.training = m1_slice_of("n"),
+							   .loss = M1W_LOSS_DAPO,
+							   .update = 1,
+							   .cap = 5,
+							   .tokens = 0.25,
+							   .clip = 3,
+							   .lengths = {ids, 1},
+							   .prompts = {ids, 2},
+							   .shares = {ids, 3},
+							   .advantages = array,
+							   .ids = {ids + 1, 2},
+							   .weights = array,
+							   .ref_logprobs = array,
+							   .experts = {(const char *) experts, sizeof experts},
+							   .masked = {ids, 1},
+							   .masks = m1_slice_of("01234567")};
+	const m1w_learned learned = {.updates = 3, .loss = 0.5, .bytes = 7, .digest = m1_slice_of("d"), .logprobs = array};
+	const m1w_serve serve = {.name = m1_slice_of("a"), .from = m1_slice_of("n")};
+	const m1w_forget forget = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
+	m1w_lesson lesson_out;
+	m1_buf payload = {0};
+	m1_error err;
+
+	(void) state;
+	assert_true(m1w_encode_lesson(&payload, &lesson));
+	assert_ok(m1w_decode_lesson(payload.data, payload.len, &lesson_out, &err));
+	assert_true(lesson_out.loss == M1W_LOSS_DAPO && lesson_out.update == 1 && lesson_out.cap == 5 &&
+				lesson_out.tokens == 0.25 && lesson_out.clip == 3 && lesson_out.old_logprobs.len == 0);
+	assert_int_equal(lesson_out.lengths.len, 1);
+	assert_int_equal(m1w_id_at(lesson_out.shares, 2), 9);
+	assert_int_equal(m1w_id_at(lesson_out.ids, 1), 9);
+	assert_memory_equal(lesson_out.weights.data, floats, sizeof floats);
+	assert_memory_equal(lesson_out.experts.data, experts, sizeof experts);
+	ASSERT_ONLY_WHOLE(lesson, &payload);
+	assert_true(m1w_encode_bytes(&payload, &bytes));
+	ASSERT_ONLY_WHOLE(bytes, &payload);
+	assert_true(m1w_encode_training(&payload, &training));
+	ASSERT_ONLY_WHOLE(training, &payload);
+	assert_true(m1w_encode_learned(&payload, &learned));
+	ASSERT_ONLY_WHOLE(learned, &payload);
+	assert_true(m1w_encode_serve(&payload, &serve));
+	ASSERT_ONLY_WHOLE(serve, &payload);
+	assert_true(m1w_encode_forget(&payload, &forget));
+	ASSERT_ONLY_WHOLE(forget, &payload);
+}
+
+static void
+test_learning_out_of_range(void **state)
+{
+	static const char long_name[M1W_MAX_NAME + 1] = "x";
+	const m1w_bytes parts = {.name = m1_slice_of("n"), .part = M1W_PART_COUNT};
+	const m1w_training no_name = {.rank = 1};
+	const m1w_training too_long = {.name = {long_name, sizeof long_name}};
+	const m1w_lesson losses = {.training = m1_slice_of("n"), .loss = M1W_LOSS_COUNT};
+	const m1w_lesson ragged = {.training = m1_slice_of("n"), .experts = m1_slice_of("abc")};
+	const m1w_learned odd = {.logprobs = m1_slice_of("ab")};
+	const m1w_forget kinds = {.kind = M1W_KEPT_COUNT, .name = m1_slice_of("n")};
+	m1_buf payload = {0};
+
+	(void) state;
+	assert_false(m1w_encode_bytes(&payload, &parts));
+	assert_false(m1w_encode_training(&payload, &no_name));
+	assert_false(m1w_encode_training(&payload, &too_long));
+	assert_false(m1w_encode_lesson(&payload, &losses));
+	assert_false(m1w_encode_lesson(&payload, &ragged));
+	assert_false(m1w_encode_learned(&payload, &odd));
+	assert_false(m1w_encode_forget(&payload, &kinds));
+	m1_buf_free(&payload);
 }
 
 static void
@@ -334,6 +420,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_generate),	 cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_learning),	 cmocka_unit_test(test_learning_out_of_range),
 		cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_errors_travel),
 		cmocka_unit_test(test_frames),		 cmocka_unit_test(test_headers),
 		cmocka_unit_test(test_parts),		 cmocka_unit_test(test_parts_that_do_not_follow),

@@ -133,6 +133,9 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 	if (!are_logprobs(done->choice_logprobs) || (done->choice_logprobs.len > 0 && !asked->scored) ||
 		(done->logprobs.len > 0 && !asked->logprobs))
 		return "It sent probabilities that cannot be.";
+	if (done->prompt_ids.len > 0 || done->sampled_logprobs.len > 0 || done->experts.len > 0 || done->masked.len > 0 ||
+		done->masks.len > 0)
+		return "It sent what it was not asked to keep.";
 	return NULL;
 }
 
