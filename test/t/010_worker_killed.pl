@@ -17,9 +17,10 @@ for my $round (1 .. 3)
 	my ($worker, $engine) = (worker_pid($node), engine_pid($node));
 	my @running = map { start_query($node, long_query()) } 1 .. 4;
 
+	# and the worker has taken all of them up: one that it has not would wait for the next worker
 	wait_for('two requests run and two wait', sub {
-			$node->safe_psql('postgres', q{SELECT string_agg(state, ' ' ORDER BY state) FROM minimax_m1.activity})
-			  eq 'decode decode queued queued' });
+			$node->safe_psql('postgres', q{SELECT string_agg(state, ' ' ORDER BY state), bool_and(state_since > submitted_at)
+				FROM minimax_m1.activity}) eq 'decode decode queued queued|t' });
 	# pg_terminate_backend() does not know processes without a database, so the signal that it would send.
 	kill 'TERM', $worker;
 	is(finish_query($_)->{state}, '57P03', "round $round: a waiting client gets a retryable SQLSTATE") for @running;
