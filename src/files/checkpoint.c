@@ -143,6 +143,8 @@ parse_header(shard *s, const char **data, size_t *data_size, m1_error *err)
 		m1_error_detail(err, "The file has %zu bytes; it may be truncated or not a safetensors file.", f->size);
 		return M1_E_CORRUPT;
 	}
+	if (m1_json_refuse_nul(f->data + 8, (size_t) length, s->name, err) != M1_OK)
+		return M1_E_CORRUPT;
 	s->header = json_loadb((const char *) f->data + 8, (size_t) length, JSON_REJECT_DUPLICATES, &why);
 	if (!json_is_object(s->header))
 	{

@@ -20,6 +20,7 @@ typedef struct parser
 	size_t n; /* values so far */
 	size_t n_index;
 	int depth;
+	bool too_deep;
 	m1_work *work;
 	const char *why; /* the first failure, at `at` */
 } parser;
@@ -300,7 +301,11 @@ read_list(parser *p, m1_json_kind kind)
 	size_t n = 0;
 
 	if (++p->depth > M1_JSON_MAX_DEPTH)
-		fail(p, "too many arrays and objects in each other");
+	{
+		p->too_deep = true;
+		fail(p, "one more begins here");
+		return;
+	}
 	p->at++;
 	skip_blanks(p);
 	while (p->why == NULL && (n > 0 || *p->at != close))
@@ -380,8 +385,9 @@ count_values(m1_slice text)
 
 /* Lines and columns of the text as it was given: strings have been decoded in the copy. */
 static m1_status
-refuse(m1_slice text, size_t at, const char *what, const char *why, m1_error *err)
+refuse(const parser *p, m1_slice text, const char *what, m1_error *err)
 {
+	const size_t at = (size_t) (p->at - p->doc->text);
 	size_t line = 1;
 	size_t column = 1;
 
@@ -393,9 +399,13 @@ refuse(m1_slice text, size_t at, const char *what, const char *why, m1_error *er
 		}
 		else
 			column += ((unsigned char) text.data[i] & 0xc0) != 0x80;
-	m1_fail(err, M1_E_INVALID_ARGUMENT, "%s is not valid JSON", what);
-	m1_error_detail(err, "Line %zu, column %zu: %s.", line, column, why);
-	return M1_E_INVALID_ARGUMENT;
+	if (p->too_deep)
+		m1_fail(err, M1_E_UNSUPPORTED, "%s is nested too deep: more than %d arrays and objects in each other", what,
+				M1_JSON_MAX_DEPTH);
+	else
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "%s is not valid JSON", what);
+	m1_error_detail(err, "Line %zu, column %zu: %s.", line, column, p->why);
+	return err->code;
 }
 
 static m1_status
@@ -434,7 +444,7 @@ m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, 
 		if (p.why != NULL && !m1_work_goes_on(work, 0))
 			status = m1_work_stopped(work, what, err);
 		else if (p.why != NULL)
-			status = refuse(text, (size_t) (p.at - doc->text), what, p.why, err);
+			status = refuse(&p, text, what, err);
 	}
 	if (status == M1_OK)
 		doc->root = doc->values;

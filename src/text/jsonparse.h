@@ -52,9 +52,9 @@ typedef struct m1_json_doc
 
 /*
  * Parses all of the text, which `what` names in errors ("messages"). M1_E_INVALID_ARGUMENT with line and column when it
- * is no JSON, or an object has a key twice, or a string U+0000, which texts of SQL cannot hold. M1_E_UNSUPPORTED before
- * anything is allocated when it has too many values. `work`, which may be NULL, is asked every few milliseconds. On
- * failure *doc is empty.
+ * is no JSON, or an object has a key twice, or a string U+0000, which texts of SQL cannot hold. M1_E_UNSUPPORTED when
+ * it is nested too deep, and before anything is allocated when it has too many values. `work`, which may be NULL, is
+ * asked every few milliseconds. On failure *doc is empty.
  */
 m1_status m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err);
 void m1_json_free(m1_json_doc *doc);

@@ -52,7 +52,7 @@ my @attacks = (
 	{ name => 'a chain of 12,000 $ref', answer => qr/./, shot => 'SELECT ' . schema('refs'),
 		ammo => { refs => q~'"$ref": "#/$defs/d1", "$defs": {' || (SELECT string_agg('"d' || i || '": {"$ref": "#/$defs/d' || i + 1 || '"}', ',')
 			FROM generate_series(1, 12000) i) || ', "d12001": {"type": "string"}}}'~ } },
-	{ name => '10,000 schemas in each other', answer => qr/./, shot => 'SELECT ' . schema('nested'),
+	{ name => '10,000 schemas in each other', answer => qr/nested too deep/, shot => 'SELECT ' . schema('nested'),
 		ammo => { nested => q~'"type": "array", "items": ' || repeat('{"type": "array", "items": ', 5000) || '{}' || repeat('}', 5000) || '}'~ } },
 	{ name => 'an enum of 90,000', answer => qr/./, shot => 'SELECT ' . schema('enum'),
 		ammo => { enum => q~'"enum": [' || (SELECT string_agg('"v' || i || '"', ',') FROM generate_series(1, 90000) i) || ']}'~ } },

@@ -513,6 +513,28 @@ test_limits(void **state)
 	m1_buf_free(&messages);
 }
 
+/* Whoever reads a JSON text tells what is wrong with one that is nested too deep. */
+static void
+test_nested_too_deep(void **state)
+{
+	char text[2 * 2100];
+	const m1_slice deep = {text, sizeof text};
+	m1_ids ids = {0};
+	m1_chat_bounds bounds;
+	m1_chat chat = {.messages = deep};
+	m1_error err;
+
+	(void) state;
+	memset(text, '[', sizeof text / 2);
+	memset(text + sizeof text / 2, ']', sizeof text / 2);
+	assert_int_equal(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err), M1_E_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "messages is nested too deep"));
+	chat = (m1_chat){.prompt = m1_slice_of("Q"), .tools = deep};
+	assert_int_equal(m1_chat_render(tokenizer, &chat, &ids, &bounds, &err), M1_E_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "tools is nested too deep"));
+	m1_ids_free(&ids);
+}
+
 static void
 test_malformed(void **state)
 {
@@ -590,6 +612,7 @@ main(void)
 		cmocka_unit_test(test_content_is_not_markup),
 		cmocka_unit_test(test_tool_calls),
 		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_nested_too_deep),
 		cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_template),
 	};

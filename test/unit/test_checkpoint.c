@@ -163,6 +163,28 @@ test_index(void **state)
 	remove_file("model.safetensors.index.json");
 }
 
+/* jansson itself takes a NUL behind a number for nothing. */
+static void
+test_nul(void **state)
+{
+	static const char index[] = "{\"x\": 1\0, \"weight_map\": {\"a\": \"model.safetensors\"}}";
+	static const char header[] = "{\"a\": {\"dtype\": \"F32\", \"shape\": [1\0], \"data_offsets\": [0, 1]}}";
+	uint64_t length = sizeof header - 1;
+	m1_buf file = {0};
+	m1_error err;
+
+	(void) state;
+	test_write_file(DIR, "model.safetensors.index.json", index, sizeof index - 1);
+	assert_refused(open_folder(&err), &err, M1_E_CORRUPT, "\"model.safetensors.index.json\" is not valid JSON");
+	assert_string_equal(err.detail, "At byte 7: a NUL.");
+	remove_file("model.safetensors.index.json");
+	m1_buf_append(&file, &length, 8);
+	m1_buf_append(&file, header, length + 1);
+	test_write_file(DIR, "model.safetensors", file.data, file.len);
+	assert_refused(open_folder(&err), &err, M1_E_CORRUPT, "\"model.safetensors\" is not valid JSON");
+	m1_buf_free(&file);
+}
+
 /* The file's text with `find` replaced by `put`, written to the test folder. */
 static void
 edit_file(const char *name, const char *find, const char *put)
@@ -353,9 +375,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_headers), cmocka_unit_test(test_header_lengths),	 cmocka_unit_test(test_index),
-		cmocka_unit_test(test_config),	cmocka_unit_test(test_config_of_others), cmocka_unit_test(test_weights),
-		cmocka_unit_test(test_decay),
+		cmocka_unit_test(test_headers), cmocka_unit_test(test_header_lengths), cmocka_unit_test(test_index),
+		cmocka_unit_test(test_nul),		cmocka_unit_test(test_config),		   cmocka_unit_test(test_config_of_others),
+		cmocka_unit_test(test_weights), cmocka_unit_test(test_decay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
