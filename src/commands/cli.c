@@ -145,7 +145,7 @@ m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 		.isa = cli->isa,
 		.weight_format = cli->weight_format,
 		.threads = cli->threads,
-		.max_requests = cli->max_requests,
+		.max_requests = cli->max_requests + cli->reserved_requests,
 		.max_context = cli->max_context,
 		.prefill_chunk = cli->prefill_chunk,
 		.kv_bytes = (size_t) cli->kv_cache << 20,

@@ -203,6 +203,8 @@ static const option_row rows[] = {
 	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN,
 	 .help = "tokens of one sequence; 0 = the model's own (default)"},
 	{"max-requests", "N", INTEGER, AT(max_requests), ENGINE, .help = "sequences in one batch (default 1)", .least = 1},
+	{"reserved-requests", "N", INTEGER, AT(reserved_requests), M1_CLI_SERVE,
+	 .help = "further sequences that there may be at times (default 0)"},
 	{"prefill-chunk", "N", INTEGER, AT(prefill_chunk), MODEL,
 	 .help = "prompt tokens of one step (default: what suits the device)", .least = 1},
 	{"kv-cache", "MB", INTEGER, AT(kv_cache), ENGINE, .help = "of KV pages; 0 = a safe share of the memory (default)",

@@ -63,6 +63,7 @@ typedef struct m1_cli
 	bool weight_format_given;
 	m1_cli_texts adapters;
 	int max_requests;
+	int reserved_requests;
 	int max_context;
 	int prefill_chunk;
 	int kv_cache;	  /* MB; 0 = a safe share of the memory */

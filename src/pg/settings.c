@@ -16,6 +16,7 @@ char	   *m1pg_model;
 char	   *m1pg_engine_path;
 int			m1pg_device;
 int			m1pg_max_requests;
+int			m1pg_reserved_requests;
 int			m1pg_max_queue;
 
 int			m1pg_max_tokens;
@@ -244,6 +245,12 @@ static const Setting settings[] = {
 		"minimax_m1.max_requests", PGC_POSTMASTER, 0,
 		"Sets how many requests the model works on at the same time.", NULL,
 		INT(&m1pg_max_requests, 8, 1, 1024), .option = "--max-requests"
+	},
+	{
+		"minimax_m1.reserved_requests", PGC_POSTMASTER, 0,
+		"Sets how many requests of roles that have none in the batch the model works on beyond max_requests.",
+		"So long replies of one role in all places do not keep another one waiting.",
+		INT(&m1pg_reserved_requests, 2, 0, 1024), .option = "--reserved-requests"
 	},
 	{
 		"minimax_m1.max_context", PGC_SIGHUP, 0,

@@ -24,6 +24,7 @@ extern char *m1pg_model;
 extern char *m1pg_engine_path;
 extern int	m1pg_device;
 extern int	m1pg_max_requests;
+extern int	m1pg_reserved_requests;
 extern int	m1pg_max_queue;
 
 /* Option number n of the engine's command line, or NULL behind the last. *value lives until the next call. */

@@ -7,7 +7,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = new_server('turns', 'minimax_m1.max_requests = 1', 'max_connections = 60');
+my $node = new_server('turns', 'minimax_m1.max_requests = 1', 'minimax_m1.reserved_requests = 0', 'max_connections = 60');
 wait_ready($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -109,5 +109,22 @@ for my $wanted ('flood 3 victim 1', 'flood 2 victim 2', 'flood 2 victim 2')
 sql(q{SELECT minimax_m1.cancel(request) FROM minimax_m1.activity});
 finish_query($_) for @q;
 wait_for('all is quiet', sub { is_idle($node) });
+
+# The same with places that are reserved: who has none does not wait for an end.
+$node->append_conf('postgresql.conf', "minimax_m1.max_requests = 2\nminimax_m1.reserved_requests = 1");
+$node->restart;
+wait_ready($node);
+@q = sessions(4, 'flood', q{generate_ids('{1,2,3}', 32000)});
+is(sql($running), 'flood 2', 'one role has all places but the reserved one');
+is(sql(q{SET ROLE victim; SET statement_timeout = '60s'; SELECT cardinality(minimax_m1.generate_ids('{1,2,3}', 20))}), '20',
+	'which is for another role');
+push @q, sessions(2, 'victim', q{generate_ids('{1,2,3}', 32000)});
+is(sql($running), 'flood 2 victim 1', 'for a first request');
+sql(q{SELECT minimax_m1.cancel(min(request)) FROM minimax_m1.activity WHERE "user" = 'flood' AND queue_position IS NULL});
+wait_for('the place that is free again is the reserved one', sub { sql('SELECT count(*) FROM minimax_m1.activity') == 5 });
+usleep(300_000);
+is(sql($running), 'flood 1 victim 1', 'and there are no more places than max_requests for the others');
+sql(q{SELECT minimax_m1.cancel(request) FROM minimax_m1.activity});
+finish_query($_) for @q;
 $node->stop;
 done_testing();

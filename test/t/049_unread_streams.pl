@@ -14,7 +14,7 @@ my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
 $config =~ s/("eos_token":\s*)"<end_of_sentence>"/$1"<begin_of_document>"/ or die 'no eos_token';
 append_to_file("$endless/tokenizer_config.json", $config);
 
-my $node = new_server('unread', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 2');
+my $node = new_server('unread', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 2', 'minimax_m1.reserved_requests = 0');
 wait_ready($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }

@@ -3,6 +3,10 @@
  *	  Who gets the engine's places: those of its batch, and those of its tokenizer.
  *	  Roles take turns; a role's own requests go in order of arrival.
  *
+ *	  A running request is stopped for nobody: its state, which is large, would
+ *	  have to stay. So the batch has some places more, for the first requests of
+ *	  roles when all others are taken.
+ *
  *	  Called by the worker's loop, each time that it goes round.
  */
 #include "pg/worker/places.h"
@@ -18,6 +22,7 @@
 typedef struct Places
 {
 	int			n;
+	int			reserved;		/* beyond them, for roles that hold none */
 	M1Turns		turns;
 } Places;
 
@@ -30,6 +35,7 @@ void
 m1pg_places_init(void)
 {
 	batch_places.n = m1pg_max_requests;
+	batch_places.reserved = m1pg_reserved_requests;
 	m1pg_turns_init(&batch_places.turns, "minimax_m1 turns in the batch");
 	tokenizer_places.n = TOKENIZER_PLACES;
 	m1pg_turns_init(&tokenizer_places.turns, "minimax_m1 turns at the tokenizer");
@@ -76,7 +82,7 @@ first_waiting(const Places *places, Oid role)
 	return first;
 }
 
-/* Counts who holds places and who waits for them. Returns how many are free. */
+/* Counts who holds places and who waits for them. Returns how many are free; minus how many reserved ones are not. */
 static int
 count_places(Places *places)
 {
@@ -107,10 +113,12 @@ admit(Places *places)
 	int			free = count_places(places);
 	M1Turn	   *turn;
 
-	while (free-- > 0 && (turn = m1pg_turns_next(&places->turns)) != NULL)
+	/* who holds none comes before who holds some, so nobody is overlooked when the reserved ones begin */
+	while ((turn = m1pg_turns_next(&places->turns)) != NULL && free > (turn->held == 0 ? -places->reserved : 0))
 	{
 		first_waiting(places, turn->role)->state = RELAY_READING;
 		m1pg_turn_take(&places->turns, turn);
+		free--;
 	}
 }
 
