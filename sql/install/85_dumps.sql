@@ -9,3 +9,8 @@ SELECT pg_catalog.pg_extension_config_dump('annotator', '');
 SELECT pg_catalog.pg_extension_config_dump('annotator_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('job', $$WHERE state IN ('done', 'failed', 'cancelled')$$);
 SELECT pg_catalog.pg_extension_config_dump('job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('agent', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_step', '');

@@ -20,8 +20,8 @@ BEGIN
         FROM pg_proc p
         WHERE p.pronamespace = '@extschema@'::regnamespace
           AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset')
-          -- what makes a json_text of jsonb is called in the name of who gives it
-          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%')
+          -- what makes a json_text of jsonb, and what an agent is made of, is called in the caller's name
+          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%' OR p.proname LIKE '\_agent\_%')
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
     END LOOP;

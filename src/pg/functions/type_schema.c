@@ -297,6 +297,16 @@ m1pg_schema_of_row(TupleDesc tupdesc)
 	return s.data;
 }
 
+char *
+m1pg_schema_of_type(Oid type, bool nullable)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	append_type(&s, type, -1, nullable);
+	return s.data;
+}
+
 /* The columns of a row, or of the rows of an array; NULL for other types. */
 static TupleDesc
 row_of_type(Oid type)

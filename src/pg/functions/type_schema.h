@@ -13,6 +13,8 @@
 
 /* The schema of an object with the columns of a row, all of them required; a column that may be NULL may be null. */
 extern char *m1pg_schema_of_row(TupleDesc tupdesc);
+/* The schema of a type's values, or of null beside them. */
+extern char *m1pg_schema_of_type(Oid type, bool nullable);
 /* The names of its columns as a prompt lists them, those of a nested row in parentheses: "a, b (c, d)". */
 extern char *m1pg_names_of_row(TupleDesc tupdesc);
 /* The labels of an enum as C strings, in their order. */

@@ -6,7 +6,7 @@
  */
 #include "pg/learning/examples.h"
 #include "pg/client/texts.h"
-#include "pg/learning/attempt.h"
+#include "pg/attempt.h"
 #include "pg/learning/query.h"
 #include "pg/report.h"
 

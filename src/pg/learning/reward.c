@@ -4,7 +4,7 @@
  *	  written: it may fail, loop, or try to change what it must not. See attempt.c.
  */
 #include "pg/learning/reward.h"
-#include "pg/learning/attempt.h"
+#include "pg/attempt.h"
 #include "pg/settings.h"
 
 #include <math.h>

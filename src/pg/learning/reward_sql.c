@@ -7,7 +7,7 @@
  *	  are rolled back. A role that may do much is not for queries that nobody has
  *	  read: a superuser is refused.
  */
-#include "pg/learning/attempt.h"
+#include "pg/attempt.h"
 #include "pg/learning/query.h"
 #include "pg/learning/rewards.h"
 #include "pg/report.h"

@@ -8,7 +8,7 @@
  *	  column that is not there at all is an error: the query forgot it.
  */
 #include "pg/learning/rewards.h"
-#include "pg/learning/attempt.h"
+#include "pg/attempt.h"
 #include "pg/report.h"
 
 #include "catalog/pg_collation.h"

@@ -1,13 +1,14 @@
 /*
  * attempt.c
- *	  Runs what may fail, or never end: rewards, queries of examples, and SQL that
- *	  a model has written. Each is a subtransaction that is rolled back, is read
- *	  only, runs as one role and cannot become another, and has a time limit.
+ *	  Runs what may fail, or never end: rewards, queries of examples, SQL that a
+ *	  model has written, and tools that it calls. Each is a subtransaction with a
+ *	  time limit. Unless a tool is to change something, it is rolled back, is read
+ *	  only, runs as one role and cannot become another.
  *
  *	  Attempts nest: a reward may run a query. The limit of the outer one holds for
  *	  both. One process has one timer for all of them.
  */
-#include "pg/learning/attempt.h"
+#include "pg/attempt.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -104,7 +105,10 @@ m1pg_attempt(M1Attempt *attempt)
 	if (rang)
 		QueryCancelPending = false; /* one that came too late is for nobody */
 	rang = false;
-	RollbackAndReleaseCurrentSubTransaction();
+	if (attempt->keep && error == NULL)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	set_deadline(outer);

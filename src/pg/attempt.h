@@ -10,6 +10,7 @@ typedef struct M1Attempt
 {
 	void		(*run) (void *arg);
 	void	   *arg;
+	bool		keep;			/* what it has done stays, if it came to its end; else it is rolled back */
 	bool		read_only;		/* as for code that others have written: nothing is changed, no role is set */
 	Oid			role;			/* as whom, if read_only */
 	int			limit_ms;		/* 0 = no limit but that of the attempt around it */
@@ -17,7 +18,7 @@ typedef struct M1Attempt
 } M1Attempt;
 
 /*
- * Runs it in a subtransaction that is rolled back in any case. NULL: it came to its end, and what it has made in the
+ * Runs it in a subtransaction. NULL: it came to its end, and what it has made in the
  * caller's memory context is there. Else why not, in that context. A cancel of the user's and the like are raised.
  */
 extern ErrorData *m1pg_attempt(M1Attempt *attempt);
