@@ -21,7 +21,7 @@ ROOMS = {
     "model": "base blocks files text backend",
     "train": "base blocks files text backend model",
     "wire": "base",
-    "engine": "base blocks files text grammar backend model wire",
+    "engine": "base blocks files text grammar backend model train wire",
     "commands": "base blocks files text grammar backend model train wire engine",
     "gateway": "base text",
     "pg": "base wire",

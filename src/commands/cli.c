@@ -150,6 +150,7 @@ m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 		.prefill_chunk = cli->prefill_chunk,
 		.kv_bytes = (size_t) cli->kv_cache << 20,
 		.prefix_cache_bytes = (size_t) cli->prefix_cache << 20,
+		.learning_share = cli->learning_share,
 		.adapters = adapters->at,
 		.n_adapters = adapters->n,
 		.log = m1_cli_log,

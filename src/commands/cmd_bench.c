@@ -162,7 +162,8 @@ prefill(const bench *b, m1b_state *state, int from, int to, m1_error *err)
 	{
 		int size = to - at < b->chunk ? to - at : b->chunk;
 		int row = size - 1;
-		m1b_segment segment = {.state = state, .start = at, .n_tokens = size, .adapter = b->model->n_adapters};
+		m1b_segment segment = {
+			.state = state, .start = at, .n_tokens = size, .adapter = m1_adapter_set_count(b->model->adapters)};
 		m1b_batch batch = {.tokens = b->tokens + at, .n_tokens = size, .segments = &segment, .n_segments = 1};
 
 		status = m1_forward(b->model, &batch, &row, at + size == to ? 1 : 0, b->logits, err);
@@ -221,8 +222,11 @@ decode(const bench *b, m1b_state **states, int batch, int first, int n, m1_error
 
 		for (int s = 0; s < batch; s++)
 		{
-			segments[s] =
-				(m1b_segment){.state = states[s], .start = i, .n_tokens = 1, .row = s, .adapter = b->model->n_adapters};
+			segments[s] = (m1b_segment){.state = states[s],
+										.start = i,
+										.n_tokens = 1,
+										.row = s,
+										.adapter = m1_adapter_set_count(b->model->adapters)};
 			rows[s] = s;
 		}
 		for (int t = 0; t < batch; t++)

@@ -290,7 +290,12 @@ int
 m1_cmd_generate(const m1_cli *cli)
 {
 	result r = {.cli = cli};
-	m1_engine_events events = {&r, ignore_progress, print_delta, print_done, no_vector, keep_failure, NULL};
+	m1_engine_events events = {.context = &r,
+							   .progress = ignore_progress,
+							   .delta = print_delta,
+							   .done = print_done,
+							   .vector = no_vector,
+							   .failed = keep_failure};
 	m1_cli_adapter_list adapters;
 	m1_engine_options options;
 	inputs in = {0};

@@ -42,7 +42,8 @@ write_logits(m1_model *model, const m1_ids *ids, int chunk, FILE *out, m1_error 
 	for (int at = 0; status == M1_OK && at < (int) ids->len; at += chunk)
 	{
 		int n = (int) ids->len - at < chunk ? (int) ids->len - at : chunk;
-		m1b_segment segment = {.state = state, .start = at, .n_tokens = n, .row = 0, .adapter = model->n_adapters};
+		m1b_segment segment = {
+			.state = state, .start = at, .n_tokens = n, .row = 0, .adapter = m1_adapter_set_count(model->adapters)};
 		m1b_batch batch = {.tokens = ids->data + at, .n_tokens = n, .segments = &segment, .n_segments = 1};
 
 		status = m1_forward(model, &batch, rows, n, logits, err);

@@ -92,6 +92,18 @@ on_cache(void *context, const m1w_cache *m)
 	SEND((server *) context, M1W_CACHE, cache, 0, m);
 }
 
+static void
+on_learned(void *context, uint64_t id, const m1w_learned *m)
+{
+	SEND((server *) context, M1W_LEARNED, learned, id, m);
+}
+
+static void
+on_bytes(void *context, uint64_t id, const m1w_bytes *m)
+{
+	SEND((server *) context, M1W_BYTES, bytes, id, m);
+}
+
 /* ---- requests, on preparers' threads ---- */
 
 static const m1_tokenizer *
@@ -213,6 +225,14 @@ prepare(void *context, m1_task *task)
 		case M1W_TOKENIZE:
 			status = tokenize(s, task, &err);
 			break;
+		case M1W_PUT:
+		case M1W_FETCH:
+		case M1W_TRAINING:
+		case M1W_LESSON:
+		case M1W_SERVE:
+		case M1W_FORGET:
+			status = m1_engine_learn(s->engine, task->id, task->type, &task->payload, &err);
+			break;
 		default:
 			status = detokenize(s, task, &err);
 			break;
@@ -320,6 +340,12 @@ handle(server *s, const m1w_header *h, const char *payload)
 		case M1W_LOGITS:
 		case M1W_TOKENIZE:
 		case M1W_DETOKENIZE:
+		case M1W_PUT:
+		case M1W_FETCH:
+		case M1W_TRAINING:
+		case M1W_LESSON:
+		case M1W_SERVE:
+		case M1W_FORGET:
 			return receive(s, h, payload);
 		case M1W_CANCEL:
 			cancel(s, h->request_id);
@@ -468,7 +494,8 @@ int
 m1_cmd_serve(const m1_cli *cli)
 {
 	server s = {.fd = cli->fd};
-	m1_engine_events events = {&s, on_progress, on_delta, on_done, on_vector, on_failed, on_cache};
+	m1_engine_events events = {&s,		  on_progress, on_delta,   on_done, on_vector,
+							   on_failed, on_cache,	   on_learned, on_bytes};
 	m1_cli_adapter_list adapters;
 	m1_engine_options options;
 	pthread_t stepper;

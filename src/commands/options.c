@@ -69,6 +69,7 @@ const m1_cli m1_cli_defaults = {
 	.clip = 1.0,
 	.balance = 0.001,
 	.fd = -1,
+	.learning_share = 0.3,
 };
 
 /* In the order of --help. */
@@ -184,6 +185,8 @@ static const option_row rows[] = {
 	{"loss", "NAME", TEXT, AT(loss), M1_CLI_GRADIENTS, .help = "weighted, ce, ce_aux, cispo, grpo or dapo"},
 
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
+	{"learning-share", "X", REAL, AT(learning_share), M1_CLI_SERVE,
+	 .help = "of the time, that learning may take while requests are served (default 0.3)"},
 
 	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
 	 .help = "a checkpoint folder or a GGUF file"},

@@ -151,6 +151,7 @@ typedef struct m1_cli
 
 	/* serve */
 	int fd;
+	double learning_share;
 } m1_cli;
 
 /* With no option given. */

@@ -14,6 +14,7 @@
 #include "engine/admission.h"
 #include "engine/constraints.h"
 #include "engine/events.h"
+#include "engine/learning.h"
 #include "engine/mailbox.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
@@ -40,6 +41,7 @@ struct m1_engine
 	m1_request *waiting;  /* in order of arrival */
 	m1_request **active;  /* [max_sequences] */
 	int n_active;
+	m1_learning *learning;
 	int turn; /* which active request's prefill comes first */
 	m1_step *step;
 };
@@ -47,7 +49,7 @@ struct m1_engine
 /* ---- life ---- */
 
 static m1_status
-open_parts(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
+open_parts(m1_engine *e, size_t prefix_cache_bytes, double share, m1_error *err)
 {
 	const m1_model *m = e->model;
 
@@ -55,7 +57,8 @@ open_parts(m1_engine *e, size_t prefix_cache_bytes, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for constraints");
 	e->active = calloc((size_t) m->max_sequences, sizeof *e->active);
 	e->cache = m1_prefix_cache_create(m, prefix_cache_bytes, 64);
-	if (e->active == NULL || e->cache == NULL)
+	e->learning = m1_learning_create(e->model, &e->events, share);
+	if (e->active == NULL || e->cache == NULL || e->learning == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d requests", m->max_sequences);
 	return m1_step_create(e->model, &e->step, err);
 }
@@ -87,6 +90,8 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	*out = NULL;
 	if (o->max_requests < 1 || o->max_requests > 65536 || chunk > 65536)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "max_requests must be between 1 and 65536");
+	if (!(o->learning_share >= 0.0 && o->learning_share <= 0.95))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "learning_share must be between 0 and 0.95");
 	if ((e = calloc(1, sizeof *e)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the engine");
 	e->events = *events;
@@ -94,7 +99,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
 	m1_mailbox_init(&e->mailbox);
 	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK ||
-		(status = open_parts(e, o->prefix_cache_bytes, err)) != M1_OK)
+		(status = open_parts(e, o->prefix_cache_bytes, o->learning_share, err)) != M1_OK)
 	{
 		m1_engine_close(e);
 		return status;
@@ -127,6 +132,7 @@ m1_engine_close(m1_engine *e)
 	m1_prefix_cache_free(e->cache);
 	m1_step_free(e->step);
 	m1_constraints_free(e->constraints);
+	m1_learning_free(e->learning);
 	m1_model_close(e->model);
 	free(e->active);
 	free(e);
@@ -186,6 +192,18 @@ m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error *err)
 	m1_status status = m1_request_create_logits(e->model, id, ids, &r, err);
 
 	return status == M1_OK ? post_request(e, r, err) : status;
+}
+
+m1_status
+m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
+{
+	m1_learn_request *r;
+	m1_status status = m1_learn_request_create(e->model, id, type, payload, &r, err);
+
+	if (status != M1_OK || m1_mailbox_post_learn(&e->mailbox, r))
+		return status;
+	m1_learn_request_free(r);
+	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 }
 
 void
@@ -255,6 +273,10 @@ take_mail(m1_engine *e)
 		next = m->next;
 		if (m->kind == M1_MAIL_REQUEST)
 			enqueue(e, m->request);
+		else if (m->kind == M1_MAIL_LEARN)
+			m1_learning_add(e->learning, m->learn);
+		else if (r == NULL && m->kind == M1_MAIL_CANCEL)
+			m1_learning_cancel(e->learning, m->id);
 		else if (r != NULL && m->kind == M1_MAIL_CANCEL)
 			r->cancelled = true;
 		else if (r != NULL)
@@ -402,6 +424,7 @@ fail_all(m1_engine *e, const m1_error *error)
 		m1_event_failed(&e->events, r, error);
 	free_list(e->waiting);
 	e->waiting = NULL;
+	m1_learning_fail(e->learning, error);
 }
 
 static void
@@ -497,24 +520,32 @@ remove_ended(m1_engine *e)
 m1_status
 m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 {
+	const double began = m1_now_ms();
 	m1_status status;
 
 	take_mail(e);
 	drop_cancelled(e);
 	admit(e);
 	build_batch(e);
-	*busy = m1_step_size(e->step) > 0 || m1_step_results(e->step) > 0;
-	if (!*busy)
+	*busy = m1_step_size(e->step) > 0 || m1_step_results(e->step) > 0 || m1_learning_pending(e->learning);
+	if (m1_step_size(e->step) == 0 && m1_step_results(e->step) == 0)
+	{
+		if (*busy)
+			m1_learning_piece(e->learning);
 		return M1_OK;
+	}
 	m1_step_forward(e->step);
 	if ((status = m1_step_sample(e->step, err)) != M1_OK)
 	{
 		fail_all(e, err);
 		return status;
 	}
+	m1_step_keep_experts(e->step);
 	advance_fed(e);
 	tell_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
 	use_results(e);
 	remove_ended(e);
+	m1_adapter_set_sweep(e->model->adapters);
+	m1_learning_beside(e->learning, m1_now_ms() - began);
 	return M1_OK;
 }

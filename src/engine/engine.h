@@ -28,6 +28,9 @@ typedef struct m1_engine_events
 	void (*failed)(void *context, uint64_t id, const m1_error *error);
 	/* what the prefix cache holds has changed; may be NULL */
 	void (*cache)(void *context, const m1w_cache *cache);
+	/* the ends of what is asked by m1_engine_learn, beside failed; may be NULL where nothing is */
+	void (*learned)(void *context, uint64_t id, const m1w_learned *learned);
+	void (*bytes)(void *context, uint64_t id, const m1w_bytes *bytes);
 } m1_engine_events;
 
 typedef struct m1_engine_options
@@ -44,6 +47,7 @@ typedef struct m1_engine_options
 	int loop_guard;					   /* tokens above 0.99 in a row that end a reply; 0 = 3000 */
 	size_t kv_bytes;				   /* of KV pages; 0 = a safe share of the memory */
 	size_t prefix_cache_bytes;		   /* of prefix snapshots; 0 = none are kept */
+	double learning_share;			   /* of the time, that learning may take while requests are served; in [0, 1) */
 	const m1_adapter_option *adapters; /* [n_adapters] that requests may name */
 	int n_adapters;
 	void (*log)(void *context, const char *line); /* see m1_model_options */
@@ -67,6 +71,12 @@ m1w_ready m1_engine_info(const m1_engine *e);
 m1_status m1_engine_generate(m1_engine *e, uint64_t id, const m1w_generate *g, m1_work *work, m1_error *err);
 /* Logits after the last of ids; ends with vector or failed. */
 m1_status m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error *err);
+
+/*
+ * One of the requests about learning, of these types: PUT, FETCH, TRAINING, LESSON, SERVE and FORGET. As for generate;
+ * the payload is taken over in any case.
+ */
+m1_status m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err);
 
 /* Unknown ids are ignored: the request may have just ended. */
 void m1_engine_cancel(m1_engine *e, uint64_t id);

@@ -103,6 +103,8 @@ m1_event_done(const m1_engine_events *events, m1_request *r)
 			done.reasoning = m1_reply_text(r->reply, M1_REASONING);
 		}
 	}
+	if (r->kept != NULL)
+		m1_kept_reply_put(r->kept, &r->tokens, &done);
 	events->done(events->context, r->id, &done);
 	m1_buf_free(&calls);
 	m1_buf_free(&logprobs);

@@ -22,26 +22,39 @@ m1_mailbox_free(m1_mailbox *b)
 	{
 		next = m->next;
 		m1_request_free(m->request);
+		m1_learn_request_free(m->learn);
 		free(m);
 	}
 	pthread_cond_destroy(&b->arrived);
 	pthread_mutex_destroy(&b->lock);
 }
 
-bool
-m1_mailbox_post(m1_mailbox *b, m1_mail_kind kind, uint64_t id, m1_request *request)
+static bool
+post(m1_mailbox *b, m1_mail mail)
 {
 	m1_mail *m = calloc(1, sizeof *m);
 
 	if (m == NULL)
 		return false;
-	*m = (m1_mail){.kind = kind, .id = id, .request = request};
+	*m = mail;
 	pthread_mutex_lock(&b->lock);
 	*b->last = m;
 	b->last = &m->next;
 	pthread_cond_signal(&b->arrived);
 	pthread_mutex_unlock(&b->lock);
 	return true;
+}
+
+bool
+m1_mailbox_post(m1_mailbox *b, m1_mail_kind kind, uint64_t id, m1_request *request)
+{
+	return post(b, (m1_mail){.kind = kind, .id = id, .request = request});
+}
+
+bool
+m1_mailbox_post_learn(m1_mailbox *b, m1_learn_request *learn)
+{
+	return post(b, (m1_mail){.kind = M1_MAIL_LEARN, .id = learn->id, .learn = learn});
 }
 
 void

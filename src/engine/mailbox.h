@@ -7,11 +7,13 @@
 
 #include <pthread.h>
 
+#include "engine/learn_request.h"
 #include "engine/request.h"
 
 typedef enum m1_mail_kind
 {
 	M1_MAIL_REQUEST,
+	M1_MAIL_LEARN,
 	M1_MAIL_CANCEL,
 	M1_MAIL_PAUSE,
 	M1_MAIL_RESUME,
@@ -21,7 +23,8 @@ typedef struct m1_mail
 {
 	m1_mail_kind kind;
 	uint64_t id;
-	m1_request *request; /* of M1_MAIL_REQUEST, else NULL */
+	m1_request *request;	 /* of M1_MAIL_REQUEST, else NULL */
+	m1_learn_request *learn; /* of M1_MAIL_LEARN, else NULL */
 	struct m1_mail *next;
 } m1_mail;
 
@@ -38,6 +41,7 @@ void m1_mailbox_init(m1_mailbox *b);
 void m1_mailbox_free(m1_mailbox *b);
 /* Takes the request over; false, and nothing is taken, when memory ran out. */
 bool m1_mailbox_post(m1_mailbox *b, m1_mail_kind kind, uint64_t id, m1_request *request);
+bool m1_mailbox_post_learn(m1_mailbox *b, m1_learn_request *learn);
 /* Blocks until there is mail. */
 void m1_mailbox_wait(m1_mailbox *b);
 /* All of it, oldest first; the caller frees each, and owns the requests. */

@@ -184,6 +184,21 @@ read_token(m1_request *r, int32_t id, m1_error *err)
 	return r->cursor == NULL ? M1_OK : m1_cursor_read(r->cursor, m1_tokenizer_piece(r->tokenizer, id), err);
 }
 
+/* The token that comes next in the reply, which may not have begun. */
+static bool
+keep_written(m1_request *r, int32_t id)
+{
+	return r->kept == NULL || m1_kept_reply_written(r->kept, r->tokens.len - (size_t) r->prompt_tokens, id);
+}
+
+static bool
+keep_sampled(m1_request *r)
+{
+	const size_t at = r->tokens.len - (size_t) r->prompt_tokens;
+
+	return r->kept == NULL || m1_kept_reply_sampled(r->kept, at, r->cursor != NULL ? r->mask : NULL);
+}
+
 /* Writes text on the model's behalf: it is fed like sampled tokens and read like them. *n: how many tokens it is. */
 static m1_status
 write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
@@ -192,7 +207,8 @@ write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
 	m1_status status = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, NULL, err);
 
 	for (size_t i = 0; i < ids.len && status == M1_OK; i++)
-		status = m1_ids_push(&r->tokens, ids.data[i]) ? read_token(r, ids.data[i], err) : no_memory(err);
+		status = keep_written(r, ids.data[i]) && m1_ids_push(&r->tokens, ids.data[i]) ? read_token(r, ids.data[i], err)
+																					  : no_memory(err);
 	*n = (int) ids.len;
 	m1_ids_free(&ids);
 	return status;
@@ -262,12 +278,20 @@ fit_logprobs(m1_request *r, int top, m1_error *err)
 static m1_status
 find_adapter(const m1_model *model, m1_slice name, int *number, m1_error *err)
 {
-	*number = m1_model_find_adapter(model, name);
+	*number = m1_adapter_set_acquire(model->adapters, name);
 	if (*number > 0 || name.len == 0)
 		return M1_OK;
 	m1_fail(err, M1_E_NOT_FOUND, "there is no adapter \"%.*s\"", (int) (name.len < 60 ? name.len : 60), name.data);
-	m1_error_detail(err, "%d are loaded with model \"%.100s\".", model->n_adapters, model->name);
+	m1_error_detail(err, "%d are loaded with model \"%.100s\".", m1_adapter_set_count(model->adapters), model->name);
 	return M1_E_NOT_FOUND;
+}
+
+static m1_status
+keep_reply(m1_request *r, const m1_model *model, m1_error *err)
+{
+	if (r->scores != NULL)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "what is kept of a reply is of one that was sampled, not scored");
+	return m1_kept_reply_create(model, r->prompt_tokens, r->max_tokens, &r->kept, err);
 }
 
 static m1_status
@@ -280,6 +304,7 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 	r->cache_owner = g->cache_owner;
 	r->thinking_budget = g->thinking_budget;
 	r->stream = g->stream != 0;
+	r->adapters = model->adapters;
 	if ((status = find_adapter(model, g->adapter, &r->adapter, err)) != M1_OK)
 		return status;
 	if (r->kind == M1_REQUEST_IDS)
@@ -297,6 +322,8 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 		status = fit_choices(r, g->max_tokens, err);
 	if (status == M1_OK && g->logprobs)
 		status = fit_logprobs(r, g->top_logprobs, err);
+	if (status == M1_OK && g->keep)
+		status = keep_reply(r, model, err);
 	return status;
 }
 
@@ -357,6 +384,8 @@ m1_request_free(m1_request *r)
 	free(r->logits);
 	m1_choice_scores_free(r->scores);
 	m1_token_logprobs_free(r->logprobs);
+	m1_kept_reply_free(r->kept);
+	m1_adapter_set_release(r->adapters, r->adapter);
 	free(r);
 }
 
@@ -405,7 +434,7 @@ static bool
 append(m1_request *r, int32_t id)
 {
 	r->completion_tokens++;
-	return m1_ids_push(&r->tokens, id);
+	return keep_sampled(r) && m1_ids_push(&r->tokens, id);
 }
 
 /* Counts the token's share of the reasoning: the opening tag and what follows, not the closing tag. */

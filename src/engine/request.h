@@ -8,6 +8,7 @@
 #include "engine/choice_scores.h"
 #include "engine/constraints.h"
 #include "engine/cuts.h"
+#include "engine/kept_reply.h"
 #include "engine/token_logprobs.h"
 #include "model/model.h"
 #include "model/sampler.h"
@@ -36,7 +37,7 @@ typedef struct m1_request
 	int prompt_tokens;
 	int bounds[M1_MAX_BOUNDS]; /* of the prompt: where a snapshot is worth taking; see cuts.h */
 	uint64_t cache_owner;
-	int adapter;				   /* its number in the model; 0 = none */
+	int adapter;				   /* its number in the model, acquired; 0 = none */
 	int fed;					   /* tokens that have gone through the model, or came with a snapshot */
 	m1_reply *reply;			   /* CHAT only */
 	const m1_tokenizer *tokenizer; /* CHAT only */
@@ -52,6 +53,9 @@ typedef struct m1_request
 	int scoring_tokens;			 /* memory that scoring needs on top of the sequence's own */
 	int answer_start;			 /* where they are fed; 0 = reasoning goes on */
 	m1_token_logprobs *logprobs; /* of the written tokens, or NULL */
+
+	m1_kept_reply *kept;	  /* for a lesson, or NULL */
+	m1_adapter_set *adapters; /* that the adapter is acquired from */
 
 	int completion_tokens;
 	int reasoning_tokens;

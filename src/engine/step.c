@@ -21,6 +21,7 @@ struct m1_step
 	m1b_segment *segments; /* [max_sequences] */
 	m1_request **owners;   /* [max_sequences] of the segments */
 
+	bool keeps; /* the experts of this step's tokens */
 	int n_rows;
 	int n_results;		  /* those of rows, and behind them those that waited for their masks */
 	m1_result *results;	  /* [max_sequences] in the order of their rows */
@@ -184,6 +185,19 @@ m1_step_tokens(const m1_step *s, int i)
 	return s->segments[i].n_tokens;
 }
 
+void
+m1_step_keep_experts(const m1_step *s)
+{
+	for (int i = 0; s->keeps && i < s->batch.n_segments; i++)
+	{
+		const m1b_segment *segment = &s->segments[i];
+
+		for (int t = 0; s->owners[i]->kept != NULL && t < segment->n_tokens; t++)
+			m1_forward_choices(s->model, segment->row + t,
+							   m1_kept_reply_experts(s->owners[i]->kept, segment->start + t));
+	}
+}
+
 /* ---- the forward pass ---- */
 
 static void
@@ -200,6 +214,11 @@ start_masks(m1_step *s)
 void
 m1_step_forward(m1_step *s)
 {
+	bool keep = false;
+
+	for (int i = 0; i < s->batch.n_segments; i++)
+		keep = keep || s->owners[i]->kept != NULL;
+	s->keeps = m1_forward_keep_choices(s->model, keep) && keep;
 	if (s->masker != NULL)
 		start_masks(s);
 	if (s->batch.n_tokens > 0)
@@ -272,13 +291,15 @@ sample_on_device(m1_step *s, m1_error *err)
 static void
 sample_on_host(m1_step *s, m1_result *result, const float *logits)
 {
-	const m1_request *r = result->request;
+	m1_request *r = result->request;
 
 	if (!is_sampled(result))
 		return;
 	note_pick(result, m1_sampler_pick(s->sampler, &r->sampling, draw_number(r), r->mask, logits));
 	if (is_measured(result) && !result->broken)
 		m1_token_logprobs_measure(r->logprobs, logits, s->model->config.vocab_size, result->token.id);
+	if (r->kept != NULL && !result->broken)
+		m1_kept_reply_measure(r->kept, logits, r->sampling.temperature, r->mask, result->token.id);
 }
 
 /* For their own sake, to wait for a mask, or to choose from. */

@@ -37,6 +37,8 @@ m1_status m1_step_sample(m1_step *s, m1_error *err);
 int m1_step_size(const m1_step *s);
 m1_request *m1_step_request(const m1_step *s, int i);
 int m1_step_tokens(const m1_step *s, int i);
+/* Keeps the experts that their tokens took, for those that want it, after m1_step_sample. */
+void m1_step_keep_experts(const m1_step *s);
 
 typedef struct m1_result
 {

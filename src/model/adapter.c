@@ -184,6 +184,38 @@ m1_adapter_free(m1_adapter *a)
 	free(a);
 }
 
+/* The targets of another adapter that have not been asked for yet. */
+typedef struct left
+{
+	const m1_adapter_target *next, *end;
+} left;
+
+static m1_status
+as_there(void *context, m1_role role, int layer, int expert, m1_adapter_shape *shape, m1_error *err)
+{
+	left *l = context;
+	const m1_adapter_target *t = l->next;
+
+	(void) err;
+	if (t == l->end || t->role != role || t->layer != layer || t->expert != expert)
+		return M1_OK;
+	*shape = (m1_adapter_shape){.rank = t->rank, .scale = t->scale, .whole = t->whole != NULL};
+	l->next++;
+	return M1_OK;
+}
+
+m1_adapter *
+m1_adapter_copy(const m1_adapter *a, const m1_config *config)
+{
+	left l = {a->targets, a->targets + a->n_targets};
+	m1_adapter *copy;
+
+	if (m1_adapter_build(config, as_there, &l, &copy, NULL) != M1_OK)
+		return NULL;
+	memcpy(copy->numbers, a->numbers, a->n_numbers * sizeof *a->numbers);
+	return copy;
+}
+
 /* ---- what there is ---- */
 
 m1_adapter_target *
@@ -191,6 +223,13 @@ m1_adapter_targets(const m1_adapter *a, int *n)
 {
 	*n = a->n_targets;
 	return a->targets;
+}
+
+float *
+m1_adapter_numbers(const m1_adapter *a, size_t *n)
+{
+	*n = a->n_numbers;
+	return a->numbers;
 }
 
 size_t

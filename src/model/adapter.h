@@ -46,6 +46,8 @@ typedef m1_status (*m1_adapter_rule)(void *context, m1_role role, int layer, int
 m1_status m1_adapter_build(const m1_config *config, m1_adapter_rule rule, void *context, m1_adapter **out,
 						   m1_error *err);
 void m1_adapter_free(m1_adapter *a);
+/* The same as it is now. NULL when memory ran out. */
+m1_adapter *m1_adapter_copy(const m1_adapter *a, const m1_config *config);
 
 /* Whether an adapter may change weights of this role at all; and replace them. */
 bool m1_adapter_may_change(m1_role role);
@@ -53,6 +55,8 @@ bool m1_adapter_may_replace(m1_role role);
 
 /* Its weights, in the order of files. Sizes do not change; numbers may. */
 m1_adapter_target *m1_adapter_targets(const m1_adapter *a, int *n);
+/* All of their numbers, one target's after the other's. */
+float *m1_adapter_numbers(const m1_adapter *a, size_t *n);
 /* Bytes of all their numbers. */
 size_t m1_adapter_bytes(const m1_adapter *a);
 /* The largest rank; 0 where everything is replaced as a whole. */

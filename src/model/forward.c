@@ -31,6 +31,9 @@ typedef struct m1_activations
 	m1b_run *runs;				 /* [max_sequences] */
 	const m1_adapter **adapters; /* [max_sequences] of the runs */
 	int n_runs;
+
+	int32_t *choices; /* [layers, T, top_k] on the host: experts of the last step, if they were to be kept */
+	bool keeps_choices;
 } m1_activations;
 
 /* Where each array belongs, and its floats. */
@@ -103,6 +106,7 @@ m1_forward_free(m1_model *m)
 	{
 		free(m->activations->runs);
 		free(m->activations->adapters);
+		free(m->activations->choices);
 	}
 	free(m->activations);
 	m->activations = NULL;
@@ -259,6 +263,13 @@ softmax_layer(m1_model *m, const m1_layer *layer, const m1b_batch *batch)
 	linear(m, layer, M1_ROLE_SOFTMAX_OUT, &layer->out, a->attention, n, a->branch);
 }
 
+static int32_t *
+choices_of(const m1_model *m, const m1_layer *layer)
+{
+	return m->activations->choices +
+		   (size_t) (layer - m->weights.layers) * (size_t) m->max_batch_tokens * (size_t) m->config.experts_per_token;
+}
+
 static void
 experts(m1_model *m, const m1_layer *layer, int n)
 {
@@ -273,6 +284,7 @@ experts(m1_model *m, const m1_layer *layer, int n)
 		.x = a->normed,
 		.n = n,
 		.out = a->branch,
+		.choice = a->keeps_choices ? choices_of(m, layer) : NULL,
 		/* in the order of m1b_moe_matrix */
 		.adapters = ADAPTED(m, layer, M1_ROLE_ROUTER, M1_ROLE_W1, M1_ROLE_W2, M1_ROLE_W3),
 	};
@@ -349,6 +361,34 @@ all_layers(m1_model *m, const m1b_batch *batch)
 		layers(m, batch);
 		m->backend->ops->end(m->backend);
 	}
+}
+
+bool
+m1_forward_can_keep_choices(const m1_model *m)
+{
+	return m->backend->ops->learning != NULL;
+}
+
+bool
+m1_forward_keep_choices(m1_model *m, bool keep)
+{
+	m1_activations *a = m->activations;
+	const size_t n = (size_t) m->config.layers * (size_t) m->max_batch_tokens * (size_t) m->config.experts_per_token;
+
+	if (keep && a->choices == NULL)
+		a->choices = calloc(n, sizeof *a->choices);
+	a->keeps_choices = keep && a->choices != NULL;
+	return a->keeps_choices == keep;
+}
+
+void
+m1_forward_choices(const m1_model *m, int row, uint16_t *to)
+{
+	const size_t k = (size_t) m->config.experts_per_token;
+
+	for (int i = 0; i < m->config.layers; i++)
+		for (size_t rank = 0; rank < k; rank++)
+			*to++ = (uint16_t) choices_of(m, &m->weights.layers[i])[(size_t) row * k + rank];
 }
 
 void

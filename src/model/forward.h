@@ -35,4 +35,10 @@ bool m1_forward_samples(const m1_model *model);
 /* Chooses them there; draws' rows count among the wanted ones. M1_E_UNSUPPORTED: not with this vocabulary. */
 m1_status m1_forward_sample(m1_model *model, const m1b_draw *draws, int n, m1b_pick *picks, m1_error *err);
 
+/* Whether the device can tell which experts tokens took; whether the next steps are to. false: memory ran out. */
+bool m1_forward_can_keep_choices(const m1_model *m);
+bool m1_forward_keep_choices(m1_model *m, bool keep);
+/* to [layers, experts of a token]: of a row of the last step, which was to. */
+void m1_forward_choices(const m1_model *m, int row, uint16_t *to);
+
 #endif

@@ -36,19 +36,30 @@ open_backend(const m1_model_options *o, m1b_backend **out, m1_error *err)
 
 /* ---- adapters ---- */
 
-int
-m1_model_find_adapter(const m1_model *m, m1_slice name)
-{
-	for (int i = 0; i < m->n_adapters; i++)
-		if (strlen(m->adapters[i].name) == name.len && memcmp(m->adapters[i].name, name.data, name.len) == 0)
-			return i + 1;
-	return 0;
-}
-
 const m1_adapter *
 m1_model_adapter(const m1_model *m, int number)
 {
-	return number > 0 ? m->adapters[number - 1].adapter : NULL;
+	return m1_adapter_set_get(m->adapters, number);
+}
+
+static m1_status
+check_device(const m1_model *m, m1_error *err)
+{
+	if (m->backend->ops->prepare_adapters != NULL)
+		return M1_OK;
+	m1_fail(err, M1_E_UNSUPPORTED, "adapters cannot be used on a GPU yet");
+	m1_error_hint(err, "Merge the adapter into the model, or use {device} cpu.");
+	return M1_E_UNSUPPORTED;
+}
+
+m1_status
+m1_model_add_adapter(m1_model *m, m1_slice name, m1_adapter *adapter, m1_error *err)
+{
+	m1_status status = check_device(m, err);
+
+	if (status == M1_OK)
+		status = m->backend->ops->prepare_adapters(m->backend, m1_adapter_max_rank(adapter), err);
+	return status == M1_OK ? m1_adapter_set_add(m->adapters, name, adapter, err) : status;
 }
 
 /* Errors do not say which of several adapters they are of. */
@@ -56,79 +67,41 @@ static m1_status
 load_adapter(m1_model *m, const m1_adapter_option *o, m1_error *err)
 {
 	const m1_adapter_base base = {.source = m->source, .config = &m->config, .checkpoint = m->checkpoint};
-	m1_named_adapter *to = &m->adapters[m->n_adapters];
+	m1_adapter *adapter;
 	m1_error why = {0};
 	m1_status status;
 
-	if (m1_model_find_adapter(m, m1_slice_of(o->name)) > 0)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "there are two adapters of the name \"%.60s\"", o->name);
-	if ((status = m1_adapter_load(o->path, &base, &to->adapter, &why)) != M1_OK)
+	if ((status = m1_adapter_load(o->path, &base, &adapter, &why)) != M1_OK)
 	{
 		*err = why;
 		snprintf(err->message, sizeof err->message, "adapter \"%.40s\": %.200s", o->name, why.message);
 		return status;
 	}
-	m->n_adapters++;
-	if ((to->name = malloc(strlen(o->name) + 1)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
-	strcpy(to->name, o->name);
-	return M1_OK;
+	if ((status = m1_adapter_set_add(m->adapters, m1_slice_of(o->name), adapter, err)) != M1_OK)
+		m1_adapter_free(adapter);
+	return status;
 }
 
 /* Before the weights, which take longer, and before memory is planned. */
 static m1_status
 load_adapters(m1_model *m, const m1_model_options *o, m1_error *err)
 {
-	m1_status status = M1_OK;
+	m1_status status;
 
-	if (o->n_adapters == 0)
-		return M1_OK;
-	if (m->backend->ops->prepare_adapters == NULL)
-	{
-		m1_fail(err, M1_E_UNSUPPORTED, "adapters cannot be used on a GPU yet");
-		m1_error_hint(err, "Merge the adapter into the model, or use {device} cpu.");
-		return M1_E_UNSUPPORTED;
-	}
-	if ((m->adapters = calloc((size_t) o->n_adapters, sizeof *m->adapters)) == NULL)
+	if ((m->adapters = m1_adapter_set_create()) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d adapters", o->n_adapters);
+	status = o->n_adapters > 0 ? check_device(m, err) : M1_OK;
 	for (int i = 0; i < o->n_adapters && status == M1_OK; i++)
 		status = load_adapter(m, &o->adapters[i], err);
 	return status;
 }
 
-static size_t
-adapter_bytes(const m1_model *m)
-{
-	size_t bytes = 0;
-
-	for (int i = 0; i < m->n_adapters; i++)
-		bytes += m1_adapter_bytes(m->adapters[i].adapter);
-	return bytes;
-}
-
 static m1_status
 prepare_adapters(m1_model *m, m1_error *err)
 {
-	int max_rank = 0;
+	const int max_rank = m1_adapter_set_max_rank(m->adapters);
 
-	for (int i = 0; i < m->n_adapters; i++)
-	{
-		const int rank = m1_adapter_max_rank(m->adapters[i].adapter);
-
-		max_rank = rank > max_rank ? rank : max_rank;
-	}
 	return max_rank > 0 ? m->backend->ops->prepare_adapters(m->backend, max_rank, err) : M1_OK;
-}
-
-static void
-free_adapters(m1_model *m)
-{
-	for (int i = 0; i < m->n_adapters; i++)
-	{
-		m1_adapter_free(m->adapters[i].adapter);
-		free(m->adapters[i].name);
-	}
-	free(m->adapters);
 }
 
 /* ---- opening ---- */
@@ -166,7 +139,7 @@ configure_backend(m1_model *m, const m1_model_options *o, m1_error *err)
 	if ((status = m1_weights_measure(m->checkpoint, c, o->weight_format, &weights, err)) != M1_OK)
 		return status;
 	m->weight_bytes = weights.bytes;
-	g.weight_bytes = weights.matrix_bytes + adapter_bytes(m);
+	g.weight_bytes = weights.matrix_bytes + m1_adapter_set_bytes(m->adapters);
 	g.whole_bytes = weights.whole_bytes;
 	g.weight_matrices = weights.matrices;
 	g.scratch_bytes = weights.vector_bytes + m1_forward_bytes(m);
@@ -256,7 +229,7 @@ m1_model_close(m1_model *m)
 	m1_weights_free(&m->weights);
 	m1_checkpoint_close(m->checkpoint);
 	m1_tokenizer_close(m->tokenizer);
-	free_adapters(m);
+	m1_adapter_set_free(m->adapters);
 	m1_source_close(m->source);
 	free(m);
 }

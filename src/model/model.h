@@ -6,7 +6,7 @@
 #define M1_MODEL_MODEL_H
 
 #include "backend/backend.h"
-#include "model/adapter.h"
+#include "model/adapter_set.h"
 #include "model/source.h"
 #include "model/weights.h"
 
@@ -36,12 +36,6 @@ typedef struct m1_model_options
 	void *log_context;
 } m1_model_options;
 
-typedef struct m1_named_adapter
-{
-	char *name;
-	m1_adapter *adapter;
-} m1_named_adapter;
-
 typedef struct m1_model
 {
 	m1_source *source;
@@ -52,8 +46,7 @@ typedef struct m1_model
 	uint64_t weight_bytes;	 /* in the types that they are used in */
 	m1_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 	m1b_backend *backend;
-	m1_named_adapter *adapters; /* number i + 1 is adapters[i] */
-	int n_adapters;
+	m1_adapter_set *adapters;
 	int max_context;
 	int page_tokens;		/* of the backend's KV pages */
 	bool kv_limits_context; /* max_context is what the KV pages hold, less than was asked for */
@@ -71,10 +64,13 @@ int m1_model_prefill_chunk(const char *device);
 m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
 
-/* The number of the adapter of that name; 0 when there is none. */
-int m1_model_find_adapter(const m1_model *model, m1_slice name);
 /* The adapter of a number; NULL for 0, which is none. */
 const m1_adapter *m1_model_adapter(const m1_model *model, int number);
+/*
+ * Requests can name one more adapter, which is the model's from now on unless that fails. Between two steps of the
+ * thread that runs the model. M1_E_UNSUPPORTED where the device knows none.
+ */
+m1_status m1_model_add_adapter(m1_model *model, m1_slice name, m1_adapter *adapter, m1_error *err);
 
 /* "cpu (AVX-512, 2 threads)" */
 const char *m1_model_device(const m1_model *model);

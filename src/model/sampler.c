@@ -269,3 +269,15 @@ m1_sampler_draw(const m1_sampler *s, const m1_sampling *p, uint64_t number, cons
 		.allowed = allowed != NULL ? allowed : s->alive,
 	};
 }
+
+float
+m1_logprob_of(const float *logits, int vocab, float temperature, const uint64_t *allowed, int32_t id)
+{
+	const double t = temperature > 0.0f ? (double) temperature : 1.0;
+	double sum = 0.0;
+
+	for (int i = 0; i < vocab; i++)
+		if (allowed == NULL || (allowed[i / 64] >> i % 64 & 1) != 0)
+			sum += exp(((double) logits[i] - (double) logits[id]) / t);
+	return (float) -log(sum);
+}

@@ -42,6 +42,12 @@ m1_status m1_sampling_check(const m1_sampling *sampling, m1_error *err);
 m1b_pick m1_sampler_pick(m1_sampler *s, const m1_sampling *sampling, uint64_t number, const uint64_t *allowed,
 						 const float *logits);
 
+/*
+ * The natural logarithm of a token's probability at a temperature (0 counts as 1): over the vocabulary, or what allowed
+ * leaves of it. Tokens that are not alive count among the former, as they do where gradients are made.
+ */
+float m1_logprob_of(const float *logits, int vocab, float temperature, const uint64_t *allowed, int32_t id);
+
 /* Whether all of logits [n] are numbers: those of a broken model are not, and whatever is picked then means nothing. */
 bool m1_logits_are_finite(const float *logits, int n);
 

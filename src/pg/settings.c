@@ -268,6 +268,12 @@ static const Setting settings[] = {
 		"Sets the memory for snapshots of prompts' beginnings; 0 means that none are kept.", NULL,
 		INT(UNNAMED(int), 256, 0, INT_MAX), .option = "--prefix-cache"
 	},
+	{
+		"minimax_m1.learning_share", PGC_SIGHUP, 0,
+		"Sets which share of the engine's time learning may take while requests are served.",
+		"While none is, it takes all of it.",
+		REAL(UNNAMED(double), 0.3, 0.0, 0.95), .option = "--learning-share"
+	},
 
 	/* What the functions use where an argument is NULL. */
 	{

@@ -326,9 +326,11 @@ replay(m1_trainer *t, int layer, int32_t *choice)
 		const m1_row_source *from = &t->progress.micro.source[row];
 		const uint16_t *experts = from->sequence->experts;
 
-		any = any || experts != NULL;
 		if (experts != NULL)
 			experts += ((size_t) from->token * (size_t) c->layers + (size_t) layer) * k;
+		if (experts != NULL && *experts == M1_NO_EXPERT)
+			experts = NULL;
+		any = any || experts != NULL;
 		for (size_t rank = 0; rank < k; rank++)
 			choice[rank] = experts != NULL ? experts[rank] : -1;
 	}
@@ -576,8 +578,12 @@ use_predictions(m1_trainer *t, chunk *c)
 		result->clipped += loss.clipped;
 		result->entropy += c->entropy[i]; /* their sum, until the batch has ended */
 		if (s->old_logprob != NULL)
-			result->old_difference =
-				fmax(result->old_difference, fabs((double) c->logprob[i] - s->old_logprob[target->token]));
+		{
+			const double difference = fabs((double) c->logprob[i] - s->old_logprob[target->token]);
+
+			result->old_difference = fmax(result->old_difference, difference);
+			result->old_mean += difference; /* as the entropy */
+		}
 	}
 	result->predicted += c->n;
 }

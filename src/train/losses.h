@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define M1_NO_EXPERT UINT16_MAX
+
 typedef enum m1_loss_kind
 {
 	M1_LOSS_CE,	   /* cross entropy, each token times its weight */
@@ -58,7 +60,8 @@ typedef struct m1_sequence
 	 * NULL for a token that could be any, or for all of them.
 	 */
 	const uint64_t *const *allowed;
-	const uint16_t *experts;  /* [n, layers, top_k] to take, as when it was sampled; NULL: the router's choice */
+	const uint16_t *experts;  /* [n, layers, top_k] to take, as when it was sampled; NULL, or M1_NO_EXPERT in place of a
+								 layer's first: the router's choice */
 	float *logprob, *entropy; /* filled for all tokens of the completion; NULL: not wanted */
 } m1_sequence;
 

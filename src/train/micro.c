@@ -15,10 +15,11 @@ check_experts(const m1_sequence *s, int number, const m1_config *c, m1_error *er
 	const int k = c->experts_per_token;
 
 	for (size_t i = 0; i < (size_t) s->n * (size_t) c->layers; i++)
-		for (int rank = 0; rank < k; rank++)
-		{
-			const uint16_t *chosen = s->experts + i * (size_t) k;
+	{
+		const uint16_t *chosen = s->experts + i * (size_t) k;
 
+		for (int rank = 0; rank < k && chosen[0] != M1_NO_EXPERT; rank++)
+		{
 			for (int before = 0; before < rank; before++)
 				if (chosen[before] == chosen[rank])
 					return m1_fail(err, M1_E_INVALID_ARGUMENT, "sequence %d has an expert twice for one token", number);
@@ -26,6 +27,7 @@ check_experts(const m1_sequence *s, int number, const m1_config *c, m1_error *er
 				return m1_fail(err, M1_E_INVALID_ARGUMENT, "sequence %d is to take expert %d of %d", number,
 							   chosen[rank], c->experts);
 		}
+	}
 	return M1_OK;
 }
 

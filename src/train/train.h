@@ -72,6 +72,7 @@ typedef struct m1_batch_result
 	int64_t rerouted;	   /* rows, of each layer, whose replayed experts are not those that the router chooses now */
 	double entropy;		   /* mean over the predicted ones */
 	double old_difference; /* largest |logprob - old_logprob| among them, where there are old ones */
+	double old_mean;	   /* mean of it */
 } m1_batch_result;
 
 /*
@@ -90,6 +91,8 @@ m1_status m1_trainer_begin(m1_trainer *t, const m1_sequence *sequences, int n, c
 						   bool gradients, m1_error *err);
 /* About one layer of the tokens that are computed together. */
 m1_status m1_trainer_piece(m1_trainer *t, bool *done, m1_batch_result *result, m1_error *err);
+/* Gives up the batch that was begun, if any. Its sequences are not used any more. */
+void m1_trainer_abandon(m1_trainer *t);
 
 /* Bytes of activations that a batch takes at least, and with as many tokens together as it will. */
 typedef struct m1_train_memory

@@ -53,6 +53,12 @@ end_batch(m1_trainer *t)
 }
 
 void
+m1_trainer_abandon(m1_trainer *t)
+{
+	end_batch(t);
+}
+
+void
 m1_trainer_close(m1_trainer *t)
 {
 	if (t == NULL)
@@ -277,7 +283,10 @@ finish(m1_trainer *t, m1_batch_result *result)
 	}
 	finish_load(t, r);
 	if (r->predicted > 0)
+	{
 		r->entropy /= (double) r->predicted;
+		r->old_mean /= (double) r->predicted;
+	}
 	*result = *r;
 	end_batch(t);
 }

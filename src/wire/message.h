@@ -271,7 +271,7 @@ typedef struct m1w_learned
 	int64_t rerouted;  /* rows of each layer whose experts, taken again, are not those that the router chooses now */
 	double seconds;	   /* that the engine worked on it */
 	uint64_t bytes;	   /* of the training, as FETCH gives them */
-	m1_slice digest;   /* 16 hexadecimal digits of the adapter's numbers, after TRAINING, LESSON and SERVE */
+	m1_slice digest;   /* 16 hexadecimal digits of the adapter's numbers, after TRAINING and SERVE */
 	m1_slice logprobs; /* fp32 [tokens] if they were wanted; 0 where they were not predicted */
 } m1w_learned;
 
@@ -285,7 +285,7 @@ typedef enum m1w_kept
 {
 	M1W_KEPT_BYTES = 0, /* that were put */
 	M1W_KEPT_TRAINING,
-	M1W_KEPT_ADAPTER, /* requests that use it end with it */
+	M1W_KEPT_ADAPTER, /* requests that use it already go on to their ends */
 	M1W_KEPT_COUNT
 } m1w_kept;
 

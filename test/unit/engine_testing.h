@@ -30,6 +30,8 @@ typedef struct outcome
 	m1_buf ids;
 	m1_buf logprobs;
 	m1_buf streamed[M1W_CHANNEL_COUNT];
+	m1w_learned learned;
+	m1_buf kept[5]; /* prompt_ids, sampled_logprobs, experts, masked, masks */
 	int progress_events;
 	int first_progress; /* the number of that event among those of all requests; 0 = none yet */
 	int prefilled;		/* as the first progress event tells it */
@@ -74,6 +76,11 @@ on_done(void *context, uint64_t id, const m1w_done *d)
 	m1_buf_append(&o->calls, d->tool_calls.data, d->tool_calls.len);
 	m1_buf_append(&o->ids, d->ids.data, d->ids.len * sizeof(int32_t));
 	m1_buf_append(&o->logprobs, d->choice_logprobs.data, d->choice_logprobs.len);
+	m1_buf_append(&o->kept[0], d->prompt_ids.data, d->prompt_ids.len * sizeof(int32_t));
+	m1_buf_append(&o->kept[1], d->sampled_logprobs.data, d->sampled_logprobs.len);
+	m1_buf_append(&o->kept[2], d->experts.data, d->experts.len);
+	m1_buf_append(&o->kept[3], d->masked.data, d->masked.len * sizeof(int32_t));
+	m1_buf_append(&o->kept[4], d->masks.data, d->masks.len);
 }
 
 static inline void
@@ -100,11 +107,35 @@ on_cache(void *context, const m1w_cache *cache)
 	cache_now = *cache;
 }
 
+/* content has its log-probabilities, and reasoning its digest. */
+static inline void
+on_learned(void *context, uint64_t id, const m1w_learned *l)
+{
+	(void) context;
+	assert_false(outcomes[id].done || outcomes[id].failed);
+	outcomes[id].done = true;
+	outcomes[id].learned = *l;
+	m1_buf_append(&outcomes[id].content, l->logprobs.data, l->logprobs.len);
+	m1_buf_append(&outcomes[id].reasoning, l->digest.data, l->digest.len);
+}
+
+static inline void
+on_bytes(void *context, uint64_t id, const m1w_bytes *b)
+{
+	(void) context;
+	assert_false(outcomes[id].done || outcomes[id].failed);
+	outcomes[id].done = true;
+	outcomes[id].learned.bytes = b->total;
+	m1_buf_append(&outcomes[id].content, b->bytes.data, b->bytes.len);
+}
+
 static inline void
 forget_outcomes(void)
 {
 	for (int i = 0; i < MAX_IDS; i++)
 	{
+		for (int k = 0; k < 5; k++)
+			m1_buf_free(&outcomes[i].kept[k]);
 		m1_buf_free(&outcomes[i].content);
 		m1_buf_free(&outcomes[i].reasoning);
 		m1_buf_free(&outcomes[i].calls);
@@ -128,7 +159,7 @@ teardown(void **state)
 }
 
 static const m1_engine_events engine_events = {
-	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache,
+	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache, on_learned, on_bytes,
 };
 
 static inline m1_engine *

@@ -350,8 +350,10 @@ check_alone(m1_model *m, int s, int length, int steps, const float *mixed)
 		const int n = step == 0 ? length : 1;
 		const int row = n - 1;
 		int32_t tokens[256];
-		const m1b_segment segment = {
-			.state = state, .start = start, .n_tokens = n, .adapter = m->n_adapters > 0 ? adapter_of[s] : 0};
+		const m1b_segment segment = {.state = state,
+									 .start = start,
+									 .n_tokens = n,
+									 .adapter = m1_adapter_set_count(m->adapters) > 0 ? adapter_of[s] : 0};
 		const m1b_batch batch = {.tokens = tokens, .n_tokens = n, .segments = &segment, .n_segments = 1};
 
 		for (int i = 0; i < n; i++)

@@ -135,6 +135,8 @@ route(m1b_cpu *c, const m1b_moe *p)
 			choose(scores, p->experts, p->top_k, w->choice + pair);
 		weigh(scores, p->top_k, w->choice + pair, w->weight + pair);
 	}
+	if (p->choice != NULL)
+		memcpy(p->choice, w->choice, pairs * sizeof *w->choice);
 	if (p->kept != NULL)
 	{
 		memcpy(p->kept->logits, w->scores, (size_t) p->n * (size_t) p->experts * sizeof *w->scores);

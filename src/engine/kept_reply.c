@@ -1,0 +1,138 @@
+/* kept_reply.c - see kept_reply.h. */
+#include "engine/kept_reply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/forward.h"
+#include "model/sampler.h"
+
+#define CLOSE_TOKENS 64 /* of the closing tag, which may come on top of max_tokens */
+
+struct m1_kept_reply
+{
+	int vocab;
+	size_t experts_of_token; /* in all layers */
+	size_t words;			 /* of a mask */
+	size_t prompt_tokens;
+	uint16_t *experts; /* [prompt and reply, experts_of_token] */
+	float *logprobs;   /* [most] */
+	size_t most;	   /* tokens of the reply */
+	float next;		   /* of the token that was measured last */
+	m1_ids masked;
+	m1_buf masks;
+};
+
+/* All of it travels in one message, beside ids and masks. */
+static m1_status
+check_size(size_t tokens, size_t bytes_of_token, m1_error *err)
+{
+	const size_t most = M1W_MAX_PAYLOAD / 2 / bytes_of_token;
+
+	if (tokens <= most)
+		return M1_OK;
+	m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the reply is too long to be kept for learning");
+	m1_error_detail(err, "Prompt and reply may have %zu tokens; %zu can be kept.", tokens, most);
+	m1_error_hint(err, "Use a smaller {max_tokens}.");
+	return M1_E_CONTEXT_OVERFLOW;
+}
+
+m1_status
+m1_kept_reply_create(const m1_model *model, int prompt_tokens, int max_tokens, m1_kept_reply **out, m1_error *err)
+{
+	const size_t of_token = (size_t) model->config.layers * (size_t) model->config.experts_per_token;
+	const size_t reply = (size_t) max_tokens + CLOSE_TOKENS;
+	const size_t tokens = (size_t) prompt_tokens + reply;
+	m1_kept_reply *k;
+	m1_status status;
+
+	*out = NULL;
+	if (!m1_forward_can_keep_choices(model))
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "this device cannot learn: %s", m1_model_device(model));
+		m1_error_hint(err, "Set {device} to cpu.");
+		return M1_E_UNSUPPORTED;
+	}
+	if ((status = check_size(tokens, of_token * sizeof *k->experts + sizeof *k->logprobs, err)) != M1_OK)
+		return status;
+	if ((k = calloc(1, sizeof *k)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+	k->vocab = model->config.vocab_size;
+	k->experts_of_token = of_token;
+	k->words = ((size_t) model->config.vocab_size + 63) / 64;
+	k->prompt_tokens = (size_t) prompt_tokens;
+	k->most = reply;
+	k->experts = malloc(tokens * of_token * sizeof *k->experts);
+	k->logprobs = calloc(reply, sizeof *k->logprobs);
+	if (k->experts == NULL || k->logprobs == NULL)
+	{
+		m1_kept_reply_free(k);
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+	}
+	memset(k->experts, 0xff, tokens * of_token * sizeof *k->experts); /* M1W_NO_EXPERT */
+	*out = k;
+	return M1_OK;
+}
+
+void
+m1_kept_reply_free(m1_kept_reply *k)
+{
+	if (k == NULL)
+		return;
+	free(k->experts);
+	free(k->logprobs);
+	m1_ids_free(&k->masked);
+	m1_buf_free(&k->masks);
+	free(k);
+}
+
+uint16_t *
+m1_kept_reply_experts(m1_kept_reply *k, int position)
+{
+	return k->experts + (size_t) position * k->experts_of_token;
+}
+
+void
+m1_kept_reply_measure(m1_kept_reply *k, const float *logits, float temperature, const uint64_t *mask, int32_t id)
+{
+	k->next = m1_logprob_of(logits, k->vocab, temperature, mask, id);
+}
+
+static bool
+add_mask(m1_kept_reply *k, size_t at, const uint64_t *mask)
+{
+	return m1_ids_push(&k->masked, (int32_t) at) && m1_buf_append(&k->masks, mask, k->words * sizeof *mask);
+}
+
+bool
+m1_kept_reply_sampled(m1_kept_reply *k, size_t at, const uint64_t *mask)
+{
+	if (at < k->most)
+		k->logprobs[at] = k->next;
+	return mask == NULL || add_mask(k, at, mask);
+}
+
+bool
+m1_kept_reply_written(m1_kept_reply *k, size_t at, int32_t id)
+{
+	uint64_t *mask = calloc(k->words, sizeof *mask);
+	bool added;
+
+	if (mask == NULL)
+		return false;
+	mask[id / 64] = (uint64_t) 1 << id % 64;
+	added = add_mask(k, at, mask);
+	free(mask);
+	return added;
+}
+
+void
+m1_kept_reply_put(const m1_kept_reply *k, const m1_ids *tokens, m1w_done *done)
+{
+	done->prompt_ids = (m1w_id_slice){tokens->data, k->prompt_tokens};
+	done->ids = (m1w_id_slice){tokens->data + k->prompt_tokens, tokens->len - k->prompt_tokens};
+	done->sampled_logprobs = (m1_slice){(const char *) k->logprobs, done->ids.len * sizeof *k->logprobs};
+	done->experts = (m1_slice){(const char *) k->experts, tokens->len * k->experts_of_token * sizeof *k->experts};
+	done->masked = (m1w_id_slice){k->masked.data, k->masked.len};
+	done->masks = (m1_slice){k->masks.data, k->masks.len};
+}

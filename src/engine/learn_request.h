@@ -1,0 +1,52 @@
+/*
+ * learn_request.h - one request of those about learning (see src/wire/README.md), checked, and as the trainer takes it.
+ *
+ * Made by any thread, on its own time; then the step thread's. It owns the payload that its message points into.
+ */
+#ifndef M1_ENGINE_LEARN_REQUEST_H
+#define M1_ENGINE_LEARN_REQUEST_H
+
+#include "model/digest.h"
+#include "model/model.h"
+#include "train/train.h"
+#include "wire/message.h"
+
+typedef struct m1_learn_request
+{
+	uint64_t id;
+	m1w_type type;
+	m1_buf payload;
+	union
+	{
+		m1w_bytes bytes; /* PUT, FETCH */
+		m1w_training training;
+		m1w_lesson lesson;
+		m1w_serve serve;
+		m1w_forget forget;
+	} message;
+
+	char base[M1_DIGEST_SIZE]; /* TRAINING, SERVE: the model's */
+	m1_adapter *adapter;	   /* TRAINING: the new one that it begins with, or NULL */
+
+	/* LESSON */
+	m1_objective objective;
+	m1_adamw_options adamw;
+	m1_sequence *sequences; /* [n] */
+	int n;
+	int32_t *ids; /* [tokens] of all sequences, as the next */
+	size_t tokens;
+	float *weights, *old_logprobs, *ref_logprobs, *logprobs; /* NULL where there are none */
+	float *advantages;										 /* [n] */
+	uint16_t *experts;
+	uint64_t *masks;
+	const uint64_t **allowed; /* [tokens] into masks */
+
+	struct m1_learn_request *next;
+} m1_learn_request;
+
+/* Takes the payload over, also when it fails. What depends on trainings and adapters is checked when its turn comes. */
+m1_status m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload,
+								  m1_learn_request **out, m1_error *err);
+void m1_learn_request_free(m1_learn_request *r);
+
+#endif

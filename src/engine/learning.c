@@ -1,0 +1,648 @@
+/* learning.c - see learning.h. */
+#include "engine/learning.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "model/adapter_bytes.h"
+
+#define PIECE_ROWS 256	   /* tokens that are computed together: a piece is one layer of them */
+#define MOST_TRAININGS 16  /* at a time, and as many bytes that were put under names */
+#define MOST_CREDIT 1000.0 /* ms that learning may be owed */
+
+/* Bytes that were put. */
+typedef struct kept
+{
+	struct kept *next;
+	m1_buf bytes;
+	uint64_t total;
+	size_t name_len;
+	char name[M1W_MAX_NAME];
+} kept;
+
+typedef struct training
+{
+	struct training *next;
+	m1_adapter *adapter;
+	m1_trainer *trainer;
+	char base[M1_DIGEST_SIZE];
+	size_t name_len;
+	char name[M1W_MAX_NAME];
+} training;
+
+struct m1_learning
+{
+	m1_model *model;
+	const m1_engine_events *events;
+	double share;
+	double credit; /* ms that learning may take beside requests */
+	kept *kept;
+	training *trainings;
+	m1_learn_request *first, **last; /* in order of arrival */
+	training *at_work;				 /* the training whose lesson, the first request, has begun */
+	double ms;						 /* that the first request has taken */
+};
+
+/* ---- life ---- */
+
+m1_learning *
+m1_learning_create(m1_model *model, const m1_engine_events *events, double share)
+{
+	m1_learning *l = calloc(1, sizeof *l);
+
+	if (l == NULL)
+		return NULL;
+	l->model = model;
+	l->events = events;
+	l->share = share;
+	l->last = &l->first;
+	return l;
+}
+
+static void
+free_kept(kept *k)
+{
+	m1_buf_free(&k->bytes);
+	free(k);
+}
+
+static void
+free_training(training *t)
+{
+	m1_trainer_close(t->trainer);
+	m1_adapter_free(t->adapter);
+	free(t);
+}
+
+void
+m1_learning_free(m1_learning *l)
+{
+	if (l == NULL)
+		return;
+	for (m1_learn_request *r = l->first, *next; r != NULL; r = next)
+	{
+		next = r->next;
+		m1_learn_request_free(r);
+	}
+	for (kept *k = l->kept, *next; k != NULL; k = next)
+	{
+		next = k->next;
+		free_kept(k);
+	}
+	for (training *t = l->trainings, *next; t != NULL; t = next)
+	{
+		next = t->next;
+		free_training(t);
+	}
+	free(l);
+}
+
+/* ---- names ---- */
+
+/* Where the list has the bytes of that name, or its end. */
+static kept **
+find_kept(m1_learning *l, m1_slice name)
+{
+	kept **at = &l->kept;
+
+	while (*at != NULL && !((*at)->name_len == name.len && memcmp((*at)->name, name.data, name.len) == 0))
+		at = &(*at)->next;
+	return at;
+}
+
+static training **
+find_training(m1_learning *l, m1_slice name)
+{
+	training **at = &l->trainings;
+
+	while (*at != NULL && !((*at)->name_len == name.len && memcmp((*at)->name, name.data, name.len) == 0))
+		at = &(*at)->next;
+	return at;
+}
+
+static m1_status
+nothing_called(m1_slice name, const char *what, m1_error *err)
+{
+	return m1_fail(err, M1_E_NOT_FOUND, "there is no %s \"%.*s\"", what, (int) (name.len < 60 ? name.len : 60),
+				   name.data);
+}
+
+static void
+drop_kept(kept **at)
+{
+	kept *k = *at;
+
+	*at = k->next;
+	free_kept(k);
+}
+
+/* ---- bytes that are put ---- */
+
+static size_t
+kept_bytes(const m1_learning *l, int *n)
+{
+	size_t bytes = 0;
+
+	*n = 0;
+	for (const kept *k = l->kept; k != NULL; k = k->next, (*n)++)
+		bytes += (size_t) k->total;
+	return bytes;
+}
+
+/* Room for all of them; what lay under the name is gone. */
+static m1_status
+begin_bytes(m1_learning *l, const m1w_bytes *m, m1_error *err)
+{
+	const size_t most = m1_machine_memory() / 4;
+	kept **at = find_kept(l, m->name);
+	size_t there;
+	kept *k;
+	int n;
+
+	if (*at != NULL)
+		drop_kept(at);
+	there = kept_bytes(l, &n);
+	if (m->total > most || there > most - (size_t) m->total || n >= MOST_TRAININGS)
+	{
+		m1_fail(err, M1_E_NO_MEMORY, "%llu more bytes of adapters cannot be kept", (unsigned long long) m->total);
+		m1_error_detail(err, "There are %zu of at most %zu, under %d of at most %d names.", there, most, n,
+						MOST_TRAININGS);
+		return M1_E_NO_MEMORY;
+	}
+	if ((k = calloc(1, sizeof *k)) == NULL || !m1_buf_reserve(&k->bytes, (size_t) m->total))
+	{
+		free(k);
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %llu bytes", (unsigned long long) m->total);
+	}
+	k->total = m->total;
+	k->name_len = m->name.len;
+	memcpy(k->name, m->name.data, m->name.len);
+	k->next = l->kept;
+	l->kept = k;
+	return M1_OK;
+}
+
+static m1_status
+put(m1_learning *l, const m1w_bytes *m, m1w_learned *learned, m1_error *err)
+{
+	m1_status status = m->offset == 0 ? begin_bytes(l, m, err) : M1_OK;
+	kept *k;
+
+	if (status != M1_OK)
+		return status;
+	if ((k = *find_kept(l, m->name)) == NULL)
+		return nothing_called(m->name, "beginning of bytes", err);
+	if (k->total != m->total || k->bytes.len != m->offset)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the piece at %llu of %llu does not follow %zu of %llu",
+					   (unsigned long long) m->offset, (unsigned long long) m->total, k->bytes.len,
+					   (unsigned long long) k->total);
+	m1_buf_append(&k->bytes, m->bytes.data, m->bytes.len);
+	learned->bytes = k->bytes.len;
+	return M1_OK;
+}
+
+/* The adapter of bytes that are all there. */
+static m1_status
+adapter_of_kept(m1_learning *l, const kept *k, const char *base, m1_adapter **out, m1_adapter_facts *facts,
+				const char **moments, m1_error *err)
+{
+	if (k->bytes.len < k->total)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only %zu of %llu bytes have been put", k->bytes.len,
+					   (unsigned long long) k->total);
+	return m1_adapter_of_bytes((m1_slice){k->bytes.data, k->bytes.len}, base, &l->model->config, out, facts, moments,
+							   err);
+}
+
+/* ---- bytes that are fetched ---- */
+
+static bool
+put_head(const training *t, bool moments, m1_buf *out)
+{
+	m1_adapter_facts facts = {.updates = moments ? m1_trainer_updates(t->trainer) : 0, .moments = moments};
+
+	memcpy(facts.base, t->base, sizeof facts.base);
+	return m1_adapter_put_head(t->adapter, &facts, out);
+}
+
+static uint64_t
+all_bytes(const training *t, size_t head, bool moments)
+{
+	return head + (moments ? 3 : 1) * m1_adapter_bytes(t->adapter);
+}
+
+/* Appends what a piece, `from` .. `to` of the whole, has of the bytes that begin at *at; *at goes on behind them. */
+static void
+append_part(m1_buf *out, uint64_t from, uint64_t to, const void *bytes, size_t n, uint64_t *at)
+{
+	const uint64_t begin = from > *at ? from : *at;
+	const uint64_t end = to < *at + n ? to : *at + n;
+
+	if (begin < end)
+		m1_buf_append(out, (const char *) bytes + (begin - *at), (size_t) (end - begin));
+	*at += n;
+}
+
+static m1_status
+fetch(m1_learning *l, const m1_learn_request *r, m1_error *err)
+{
+	const m1w_bytes *m = &r->message.bytes;
+	const training *t = *find_training(l, m->name);
+	const bool moments = m->part == M1W_PART_TRAINING;
+	m1_buf head = {0};
+	m1_buf piece = {0};
+	m1w_bytes answer = {.name = m->name, .part = m->part, .offset = m->offset};
+	uint64_t at = 0;
+	uint64_t to;
+	size_t n;
+	const float *numbers;
+	const m1_parameter *p;
+
+	if (t == NULL)
+		return nothing_called(m->name, "training", err);
+	if (!put_head(t, moments, &head))
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter's bytes");
+	answer.total = all_bytes(t, head.len, moments);
+	to = m->offset > answer.total ? m->offset : m->offset + m->most < answer.total ? m->offset + m->most : answer.total;
+	append_part(&piece, m->offset, to, head.data, head.len, &at);
+	numbers = m1_adapter_numbers(t->adapter, &n);
+	append_part(&piece, m->offset, to, numbers, n * sizeof *numbers, &at);
+	p = m1_trainer_parameters(t->trainer, &n);
+	for (size_t i = 0; i < n && moments; i++)
+	{
+		append_part(&piece, m->offset, to, p[i].m, p[i].n * sizeof *p[i].m, &at);
+		append_part(&piece, m->offset, to, p[i].v, p[i].n * sizeof *p[i].v, &at);
+	}
+	answer.bytes = (m1_slice){piece.data, piece.len};
+	if (!piece.failed)
+		l->events->bytes(l->events->context, r->id, &answer);
+	m1_buf_free(&head);
+	m1_buf_free(&piece);
+	return piece.failed ? m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter's bytes") : M1_OK;
+}
+
+/* ---- trainings ---- */
+
+static void
+fill_moments(m1_trainer *trainer, const char *from)
+{
+	size_t n;
+	m1_parameter *p = m1_trainer_parameters(trainer, &n);
+
+	for (size_t i = 0; i < n; i++)
+	{
+		memcpy(p[i].m, from, p[i].n * sizeof *p[i].m);
+		from += p[i].n * sizeof *p[i].m;
+		memcpy(p[i].v, from, p[i].n * sizeof *p[i].v);
+		from += p[i].n * sizeof *p[i].v;
+	}
+}
+
+static m1_status
+open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const char *moments, m1_error *err)
+{
+	const m1_trainer_options options = {.rows = PIECE_ROWS, .adapter = t->adapter};
+	m1_status status = m1_trainer_open(l->model, &options, &t->trainer, err);
+
+	if (status != M1_OK || (status = m1_trainer_moments(t->trainer, err)) != M1_OK)
+		return status;
+	if (moments != NULL)
+	{
+		fill_moments(t->trainer, moments);
+		m1_trainer_set_updates(t->trainer, facts->updates);
+	}
+	return M1_OK;
+}
+
+/* From an adapter that is served, or from bytes. */
+static m1_status
+begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
+{
+	kept **at = find_kept(l, from);
+	const int number = *at == NULL ? m1_adapter_set_acquire(l->model->adapters, from) : 0;
+	m1_adapter_facts facts = {.updates = 0};
+	const char *moments = NULL;
+	m1_status status;
+
+	if (*at == NULL && number == 0)
+		return nothing_called(from, "adapter", err);
+	if (number > 0)
+	{
+		t->adapter = m1_adapter_copy(m1_model_adapter(l->model, number), &l->model->config);
+		m1_adapter_set_release(l->model->adapters, number);
+		status = t->adapter != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
+	}
+	else
+		status = adapter_of_kept(l, *at, t->base, &t->adapter, &facts, &moments, err);
+	if (status == M1_OK)
+		status = open_training(l, t, &facts, moments, err);
+	if (status == M1_OK && number == 0)
+		drop_kept(at);
+	return status;
+}
+
+static void
+describe(const training *t, m1w_learned *learned)
+{
+	m1_buf head = {0};
+
+	learned->updates = m1_trainer_updates(t->trainer);
+	if (put_head(t, true, &head))
+		learned->bytes = all_bytes(t, head.len, true);
+	m1_buf_free(&head);
+}
+
+static m1_status
+check_new(m1_learning *l, m1_slice name, m1_error *err)
+{
+	int n = 0;
+
+	for (const training *t = l->trainings; t != NULL; t = t->next)
+		n++;
+	if (*find_training(l, name) != NULL)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "there is a training \"%.*s\" already",
+					   (int) (name.len < 60 ? name.len : 60), name.data);
+	if (n >= MOST_TRAININGS)
+		return m1_fail(err, M1_E_OVERLOADED, "there are %d trainings already", n);
+	return M1_OK;
+}
+
+static m1_status
+begin_training(m1_learning *l, m1_learn_request *r, char *digest, m1w_learned *learned, m1_error *err)
+{
+	const m1w_training *m = &r->message.training;
+	m1_status status = check_new(l, m->name, err);
+	training *t;
+
+	if (status != M1_OK)
+		return status;
+	if ((t = calloc(1, sizeof *t)) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a training");
+	t->name_len = m->name.len;
+	memcpy(t->name, m->name.data, m->name.len);
+	memcpy(t->base, r->base, sizeof t->base);
+	t->adapter = r->adapter;
+	r->adapter = NULL;
+	status = t->adapter != NULL ? open_training(l, t, NULL, NULL, err) : begin_from(l, t, m->from, err);
+	if (status != M1_OK)
+	{
+		free_training(t);
+		return status;
+	}
+	t->next = l->trainings;
+	l->trainings = t;
+	describe(t, learned);
+	m1_adapter_digest(t->adapter, digest);
+	return M1_OK;
+}
+
+/* ---- adapters that are served ---- */
+
+static m1_status
+adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1_error *err)
+{
+	const m1w_serve *m = &r->message.serve;
+	const training *t = *find_training(l, m->from);
+	const kept *k = *find_kept(l, m->from);
+	m1_adapter_facts facts;
+	const char *moments;
+
+	if (t == NULL && k == NULL)
+		return nothing_called(m->from, "training", err);
+	if (t == NULL)
+		return adapter_of_kept(l, k, r->base, out, &facts, &moments, err);
+	*out = m1_adapter_copy(t->adapter, &l->model->config);
+	return *out != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
+}
+
+static m1_status
+serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
+{
+	const m1w_serve *m = &r->message.serve;
+	m1_adapter *a = NULL;
+	m1_status status = adapter_to_serve(l, r, &a, err);
+
+	if (status == M1_OK && m1_adapter_bytes(a) > m1_machine_memory() / 4 - m1_adapter_set_bytes(l->model->adapters))
+		status = m1_fail(err, M1_E_NO_MEMORY, "%zu bytes of one more adapter are too many to be served",
+						 m1_adapter_bytes(a));
+	if (status == M1_OK && (status = m1_model_add_adapter(l->model, m->name, a, err)) == M1_OK)
+	{
+		m1_adapter_digest(a, digest);
+		if (*find_training(l, m->from) == NULL)
+			drop_kept(find_kept(l, m->from));
+		return M1_OK;
+	}
+	m1_adapter_free(a);
+	return status;
+}
+
+static m1_status
+forget(m1_learning *l, const m1w_forget *m, m1_error *err)
+{
+	training **t = find_training(l, m->name);
+	kept **k = find_kept(l, m->name);
+	training *gone = *t;
+
+	if (m->kind == M1W_KEPT_ADAPTER)
+		return m1_adapter_set_drop(l->model->adapters, m->name) ? M1_OK : nothing_called(m->name, "adapter", err);
+	if (m->kind == M1W_KEPT_BYTES)
+	{
+		if (*k == NULL)
+			return nothing_called(m->name, "name of bytes", err);
+		drop_kept(k);
+		return M1_OK;
+	}
+	if (gone == NULL)
+		return nothing_called(m->name, "training", err);
+	*t = gone->next;
+	free_training(gone);
+	return M1_OK;
+}
+
+/* ---- lessons ---- */
+
+static void
+tell_lesson(m1_learning *l, const m1_learn_request *r, const m1_batch_result *b, const m1_update *update)
+{
+	m1w_learned learned = {
+		.dropped = update->dropped,
+		.loss = b->loss,
+		.balance = b->balance,
+		.most_load = b->most_load,
+		.entropy = b->entropy,
+		.gradient_norm = update->norm,
+		.old_difference = b->old_difference,
+		.old_mean = b->old_mean,
+		.tokens = b->tokens,
+		.rows = b->rows,
+		.learned = b->learned,
+		.predicted = b->predicted,
+		.clipped = b->clipped,
+		.rerouted = b->rerouted,
+		.seconds = l->ms / 1000.0,
+		.logprobs = {(const char *) r->logprobs, r->logprobs != NULL ? r->tokens * sizeof *r->logprobs : 0},
+	};
+
+	describe(l->at_work, &learned);
+	l->events->learned(l->events->context, r->id, &learned);
+}
+
+/* A piece of a lesson; *done: it has ended, and was told. */
+static m1_status
+learn(m1_learning *l, m1_learn_request *r, bool *done, m1_error *err)
+{
+	const m1w_lesson *m = &r->message.lesson;
+	const double began = m1_now_ms();
+	m1_batch_result result;
+	m1_update update = {0};
+	m1_status status;
+
+	*done = false;
+	if (l->at_work == NULL)
+	{
+		training *t = *find_training(l, m->training);
+
+		if (t == NULL)
+			return nothing_called(m->training, "training", err);
+		if ((status = m1_trainer_begin(t->trainer, r->sequences, r->n, &r->objective, m->update != 0, err)) != M1_OK)
+			return status;
+		l->at_work = t;
+		l->ms = m1_now_ms() - began;
+		return M1_OK;
+	}
+	status = m1_trainer_piece(l->at_work->trainer, done, &result, err);
+	if (status == M1_OK && *done && m->update)
+		status = m1_trainer_update(l->at_work->trainer, &r->adamw, &result, &update, err);
+	l->ms += m1_now_ms() - began;
+	if (status == M1_OK && *done)
+		tell_lesson(l, r, &result, &update);
+	return status;
+}
+
+/* ---- the order ---- */
+
+void
+m1_learning_add(m1_learning *l, m1_learn_request *r)
+{
+	r->next = NULL;
+	*l->last = r;
+	l->last = &r->next;
+}
+
+static void
+take_out(m1_learning *l, m1_learn_request **at)
+{
+	m1_learn_request *r = *at;
+
+	if (r == l->first && l->at_work != NULL)
+	{
+		m1_trainer_abandon(l->at_work->trainer);
+		l->at_work = NULL;
+	}
+	*at = r->next;
+	if (r->next == NULL)
+		l->last = at;
+	m1_learn_request_free(r);
+}
+
+static void
+fail_at(m1_learning *l, m1_learn_request **at, const m1_error *error)
+{
+	l->events->failed(l->events->context, (*at)->id, error);
+	take_out(l, at);
+}
+
+bool
+m1_learning_cancel(m1_learning *l, uint64_t id)
+{
+	m1_learn_request **at = &l->first;
+	m1_error error;
+
+	while (*at != NULL && (*at)->id != id)
+		at = &(*at)->next;
+	if (*at == NULL)
+		return false;
+	m1_fail(&error, M1_E_CANCELLED, "the request was cancelled");
+	fail_at(l, at, &error);
+	return true;
+}
+
+void
+m1_learning_fail(m1_learning *l, const m1_error *error)
+{
+	while (l->first != NULL)
+		fail_at(l, &l->first, error);
+}
+
+bool
+m1_learning_pending(const m1_learning *l)
+{
+	return l->first != NULL;
+}
+
+/* All but lessons are one piece. */
+static m1_status
+do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
+{
+	char digest[M1_DIGEST_SIZE] = "";
+	m1w_learned learned = {.updates = 0};
+	m1_status status;
+
+	switch (r->type)
+	{
+		case M1W_FETCH:
+			return fetch(l, r, err);
+		case M1W_PUT:
+			status = put(l, &r->message.bytes, &learned, err);
+			break;
+		case M1W_TRAINING:
+			status = begin_training(l, r, digest, &learned, err);
+			break;
+		case M1W_SERVE:
+			status = serve(l, r, digest, err);
+			break;
+		default:
+			status = forget(l, &r->message.forget, err);
+			break;
+	}
+	if (status != M1_OK)
+		return status;
+	learned.digest = m1_slice_of(digest);
+	l->events->learned(l->events->context, r->id, &learned);
+	return M1_OK;
+}
+
+void
+m1_learning_piece(m1_learning *l)
+{
+	m1_learn_request *r = l->first;
+	bool done = true;
+	m1_error error;
+	m1_status status = r->type == M1W_LESSON ? learn(l, r, &done, &error) : do_at_once(l, r, &error);
+
+	if (status != M1_OK)
+		fail_at(l, &l->first, &error);
+	else if (done)
+		take_out(l, &l->first);
+}
+
+void
+m1_learning_beside(m1_learning *l, double step_ms)
+{
+	double began;
+
+	if (l->first == NULL || l->share <= 0.0)
+	{
+		l->credit = 0.0;
+		return;
+	}
+	l->credit += step_ms * l->share / (1.0 - l->share);
+	if (l->credit > MOST_CREDIT)
+		l->credit = MOST_CREDIT;
+	if (l->credit <= 0.0)
+		return;
+	began = m1_now_ms();
+	m1_learning_piece(l);
+	l->credit -= m1_now_ms() - began;
+}

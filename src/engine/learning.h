@@ -1,0 +1,33 @@
+/*
+ * learning.h - what the engine learns beside serving: trainings of adapters over the weights that are served, and the
+ * requests about them, one after the other, in pieces between steps.
+ *
+ * Belongs to one engine and its step thread. All trainings share one order: a lesson is learnt to its end before the
+ * next one begins.
+ */
+#ifndef M1_ENGINE_LEARNING_H
+#define M1_ENGINE_LEARNING_H
+
+#include "engine/engine.h"
+#include "engine/learn_request.h"
+
+typedef struct m1_learning m1_learning;
+
+/* share: of the time, that learning may take while requests are served, in [0, 1). NULL when memory ran out. */
+m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, double share);
+void m1_learning_free(m1_learning *l);
+
+/* Takes the request over; it ends with `learned`, `bytes` or `failed`. */
+void m1_learning_add(m1_learning *l, m1_learn_request *r);
+/* It fails as cancelled, and what it has begun is as before. false: there is no such request. */
+bool m1_learning_cancel(m1_learning *l, uint64_t id);
+/* The device has failed. */
+void m1_learning_fail(m1_learning *l, const m1_error *error);
+
+bool m1_learning_pending(const m1_learning *l);
+/* A piece of the oldest request: what one layer of a few hundred tokens takes, or less. */
+void m1_learning_piece(m1_learning *l);
+/* A step of requests has taken so long: does a piece if learning has not had its share yet. */
+void m1_learning_beside(m1_learning *l, double step_ms);
+
+#endif

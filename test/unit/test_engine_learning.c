@@ -1,0 +1,606 @@
+/*
+ * test_engine_learning.c - learning in the engine that serves: what is sampled is what is trained on, to a figure; an
+ * adapter that is trained, kept as bytes, gone on with to the same bits, and served; requests beside it; and what is
+ * refused.
+ */
+#define _GNU_SOURCE /* realpath, symlink */
+#include "engine_testing.h"
+
+#include <math.h>
+
+static void
+send_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload)
+{
+	m1_error err;
+
+	assert_ok(m1_engine_learn(e, id, type, payload, &err));
+}
+
+#define LEARN(e, id, type, name, message)                        \
+	do                                                           \
+	{                                                            \
+		m1_buf learn_payload = {0};                              \
+		assert_true(m1w_encode_##name(&learn_payload, message)); \
+		send_learn(e, id, type, &learn_payload);                 \
+	} while (0)
+
+/* The next id of a request. */
+static uint64_t last_id;
+
+static const outcome *
+finished(m1_engine *e, uint64_t id)
+{
+	run_all(e);
+	if (outcomes[id].failed)
+		fail_msg("request %d: %s (%s)", (int) id, outcomes[id].error.message, outcomes[id].error.detail);
+	assert_true(outcomes[id].done);
+	return &outcomes[id];
+}
+
+static m1_engine *
+start(m1_engine_options options)
+{
+	last_id = 0;
+	return open_engine(options);
+}
+
+static const outcome *
+begin(m1_engine *e, const char *name, const char *from)
+{
+	const m1w_training m = {.name = m1_slice_of(name),
+							.from = m1_slice_of(from),
+							.rank = 4,
+							.expert_rank = 1,
+							.targets = m1_slice_of("attention,experts,router"),
+							.alpha = 32,
+							.seed = 3};
+
+	LEARN(e, ++last_id, M1W_TRAINING, training, &m);
+	return finished(e, last_id);
+}
+
+static const outcome *
+serve(m1_engine *e, const char *name, const char *from)
+{
+	const m1w_serve m = {.name = m1_slice_of(name), .from = m1_slice_of(from)};
+
+	LEARN(e, ++last_id, M1W_SERVE, serve, &m);
+	return finished(e, last_id);
+}
+
+static const outcome *
+put(m1_engine *e, const char *name, const m1_buf *bytes, size_t most)
+{
+	for (size_t at = 0; at < bytes->len; at += most)
+	{
+		const size_t n = bytes->len - at < most ? bytes->len - at : most;
+		const m1w_bytes m = {
+			.name = m1_slice_of(name), .total = bytes->len, .offset = at, .bytes = {bytes->data + at, n}};
+
+		LEARN(e, ++last_id, M1W_PUT, bytes, &m);
+		finished(e, last_id);
+	}
+	return &outcomes[last_id];
+}
+
+static m1_buf
+fetch(m1_engine *e, const char *name, m1w_part part, uint32_t most)
+{
+	m1_buf all = {0};
+	uint64_t total = 1;
+
+	while (all.len < total)
+	{
+		const m1w_bytes m = {.name = m1_slice_of(name), .part = (uint8_t) part, .offset = all.len, .most = most};
+		const outcome *o;
+
+		LEARN(e, ++last_id, M1W_FETCH, bytes, &m);
+		o = finished(e, last_id);
+		total = o->learned.bytes;
+		assert_true(o->content.len > 0 && o->content.len <= most);
+		m1_buf_append(&all, o->content.data, o->content.len);
+	}
+	assert_int_equal(all.len, total);
+	return all;
+}
+
+/* ---- lessons ---- */
+
+/* A lesson of one reply that was kept. */
+typedef struct lesson
+{
+	m1w_lesson m;
+	m1_buf ids, logprobs, masked;
+	int32_t length, prompt, share;
+	float advantage;
+} lesson;
+
+static void
+fill_lesson(lesson *l, const char *training, const outcome *o, m1w_loss loss)
+{
+	const size_t prompt = o->kept[0].len / sizeof(int32_t);
+	const float none = 0.0f;
+
+	*l = (lesson){.share = -1, .advantage = 1.0f, .prompt = (int32_t) prompt};
+	m1_buf_append(&l->ids, o->kept[0].data, o->kept[0].len);
+	m1_buf_append(&l->ids, o->ids.data, o->ids.len);
+	for (size_t i = 0; i < prompt; i++)
+		m1_buf_append(&l->logprobs, &none, sizeof none);
+	m1_buf_append(&l->logprobs, o->kept[1].data, o->kept[1].len);
+	for (size_t i = 0; i < o->kept[3].len / sizeof(int32_t); i++)
+	{
+		int32_t at;
+
+		memcpy(&at, o->kept[3].data + i * sizeof at, sizeof at);
+		at += (int32_t) prompt;
+		m1_buf_append(&l->masked, &at, sizeof at);
+	}
+	l->length = (int32_t) (l->ids.len / sizeof(int32_t));
+	l->m = (m1w_lesson){
+		.training = m1_slice_of(training),
+		.loss = (uint8_t) loss,
+		.cap = 5,
+		.low = 0.2f,
+		.high = 0.2f,
+		.temperature = 1,
+		.rate = 1e-2f,
+		.beta1 = 0.9f,
+		.beta2 = 0.95f,
+		.eps = 1e-15f,
+		.clip = 1,
+		.lengths = {&l->length, 1},
+		.prompts = {&l->prompt, 1},
+		.advantages = {(const char *) &l->advantage, loss == M1W_LOSS_CE ? 0 : sizeof l->advantage},
+		.ids = {(const int32_t *) (const void *) l->ids.data, (size_t) l->length},
+		.old_logprobs = {l->logprobs.data, l->logprobs.len},
+		.experts = {o->kept[2].data, o->kept[2].len},
+		.masked = {(const int32_t *) (const void *) l->masked.data, l->masked.len / sizeof(int32_t)},
+		.masks = {o->kept[4].data, o->kept[4].len},
+	};
+}
+
+static void
+free_lesson(lesson *l)
+{
+	m1_buf_free(&l->ids);
+	m1_buf_free(&l->logprobs);
+	m1_buf_free(&l->masked);
+}
+
+static const outcome *
+learn(m1_engine *e, lesson *l, bool update)
+{
+	l->m.update = update;
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &l->m);
+	return finished(e, last_id);
+}
+
+static m1w_generate
+sampled(const char *text, const char *adapter)
+{
+	m1w_generate g = prompt(text);
+
+	g.adapter = m1_slice_of(adapter);
+	g.temperature = 1;
+	g.top_p = 1;
+	g.seed = 5;
+	g.max_tokens = 60;
+	g.thinking_budget = 0;
+	g.keep = 1;
+	return g;
+}
+
+static const outcome *
+sample(m1_engine *e, const m1w_generate *g)
+{
+	submit(e, ++last_id, g);
+	return finished(e, last_id);
+}
+
+/* ---- sampling and training agree ---- */
+
+/* Numbers of what was sampled against the training's forward pass. */
+static void
+check_agreement(m1_engine *e, const m1w_generate *g, double tolerance)
+{
+	const outcome *o = sample(e, g);
+	const outcome *learned;
+	lesson l;
+
+	assert_int_equal(o->kept[0].len / sizeof(int32_t), o->facts.prompt_tokens);
+	assert_int_equal(o->kept[1].len / sizeof(float), o->ids.len / sizeof(int32_t));
+	fill_lesson(&l, "t", o, M1W_LOSS_CISPO);
+	l.m.temperature = g->temperature;
+	l.m.want_logprobs = 1;
+	learned = learn(e, &l, false);
+	if (!(learned->learned.old_difference < tolerance) || learned->learned.rerouted != 0)
+		fail_msg("log-probabilities differ by up to %g, experts of %d rows", learned->learned.old_difference,
+				 (int) learned->learned.rerouted);
+	assert_true(learned->learned.old_mean <= learned->learned.old_difference);
+	assert_int_equal(learned->content.len, l.ids.len);
+	assert_int_equal(learned->learned.predicted, o->ids.len / sizeof(int32_t));
+	free_lesson(&l);
+}
+
+/* Of a trained adapter, after a prompt whose beginning came from the cache, at a temperature, and under a constraint. */
+static void
+test_sampling_agrees(void **state)
+{
+	m1_engine *e = start((m1_engine_options){.prefix_cache_bytes = 64u << 20});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	lesson l;
+
+	(void) state;
+	begin(e, "t", "");
+	check_agreement(e, &g, 1e-4);
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CE);
+	for (int i = 0; i < 3; i++)
+		learn(e, &l, true);
+	free_lesson(&l);
+	serve(e, "a", "t");
+	g = sampled("Tell me of the sea.", "a");
+	check_agreement(e, &g, 1e-4);
+	check_agreement(e, &g, 1e-4);
+	g.temperature = 0.5f;
+	check_agreement(e, &g, 1e-4);
+	g.constraint = M1W_CONSTRAINT_CHOICES;
+	g.constraint_text = m1_slice_of("[\"yes\", \"no\", \"perhaps not\"]");
+	check_agreement(e, &g, 1e-4);
+	g.constraint = M1W_CONSTRAINT_NONE;
+	g.thinking_budget = 3; /* the closing tag is written */
+	check_agreement(e, &g, 1e-4);
+	m1_engine_close(e);
+}
+
+static void
+test_quantized_base_agrees(void **state)
+{
+	m1_engine *e = start((m1_engine_options){.weight_format = M1_WEIGHTS_Q8_0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+
+	(void) state;
+	begin(e, "t", "");
+	check_agreement(e, &g, 2e-2); /* keys and values of serving are BF16 then */
+	m1_engine_close(e);
+}
+
+/* ---- what is learnt ---- */
+
+static void
+test_learns_and_serves(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	const outcome *first, *o;
+	double before;
+	lesson l;
+
+	(void) state;
+	o = begin(e, "t", "");
+	assert_int_equal(o->reasoning.len, 16);
+	assert_true(o->learned.bytes > 1000);
+	first = sample(e, &g);
+	fill_lesson(&l, "t", first, M1W_LOSS_CE);
+	l.m.rate = 2e-3f;
+	before = learn(e, &l, false)->learned.loss;
+	for (int i = 0; i < 20; i++)
+	{
+		o = learn(e, &l, true);
+		assert_int_equal(o->learned.updates, i + 1);
+		assert_true(o->learned.gradient_norm > 0 && o->learned.dropped == 0);
+	}
+	assert_true(learn(e, &l, false)->learned.loss < 0.7 * before);
+	/* without the adapter, the model is as it was; with it, what it learnt is likelier */
+	assert_true(same_text(&sample(e, &g)->ids, &first->ids));
+	serve(e, "a", "t");
+	g.adapter = m1_slice_of("a");
+	g.temperature = 0;
+	o = sample(e, &g);
+	assert_true(same_text(&o->ids, &first->ids));
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
+/* ---- the same bits ---- */
+
+/* Fetched, put into another engine and gone on with, a training gives what it would have given. */
+static void
+test_goes_on_to_the_same_bits(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	m1_buf middle, end, again, adapter, adapter_again;
+	lesson l;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	learn(e, &l, true);
+	learn(e, &l, true);
+	middle = fetch(e, "t", M1W_PART_TRAINING, 100001);
+	learn(e, &l, true);
+	end = fetch(e, "t", M1W_PART_TRAINING, 1u << 20);
+	adapter = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
+	m1_engine_close(e);
+
+	e = start((m1_engine_options){.threads = 1});
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	put(e, "kept", &middle, 77777);
+	assert_int_equal(begin(e, "t", "kept")->learned.updates, 2);
+	assert_int_equal(learn(e, &l, true)->learned.updates, 3);
+	again = fetch(e, "t", M1W_PART_TRAINING, 1u << 20);
+	adapter_again = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
+	assert_true(same_text(&again, &end) && same_text(&adapter_again, &adapter) && !same_text(&end, &middle));
+
+	/* the adapter alone, served from its bytes, is the training's */
+	put(e, "bytes", &adapter, 1u << 20);
+	serve(e, "of bytes", "bytes");
+	m1_buf_append(&again, outcomes[last_id].reasoning.data, outcomes[last_id].reasoning.len);
+	serve(e, "of training", "t");
+	assert_memory_equal(again.data + again.len - 16, outcomes[last_id].reasoning.data, 16);
+	assert_int_equal(begin(e, "another", "of training")->learned.updates, 0);
+	m1_buf_free(&middle);
+	m1_buf_free(&end);
+	m1_buf_free(&again);
+	m1_buf_free(&adapter);
+	m1_buf_free(&adapter_again);
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
+/* ---- beside requests ---- */
+
+/* How many tokens a request has when the lesson beside it ends. */
+static int
+tokens_beside(double share)
+{
+	m1_engine *e = start((m1_engine_options){.learning_share = share});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	bool busy = true;
+	uint64_t request;
+	lesson l;
+	m1_error err;
+
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	g = (m1w_generate){
+		.ids = l.m.ids, .max_tokens = 300, .top_p = 1, .temperature = 1, .seed = 1, .system = m1_slice_of("")};
+	submit(e, request = ++last_id, &g);
+	assert_ok(m1_engine_step(e, &busy, &err));
+	l.m.update = 1;
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &l.m);
+	while (busy && !outcomes[last_id].done && !outcomes[request].done)
+		assert_ok(m1_engine_step(e, &busy, &err));
+	busy = outcomes[request].done;
+	run_all(e);
+	assert_true(outcomes[last_id].done && outcomes[request].done);
+	free_lesson(&l);
+	m1_engine_close(e);
+	return busy ? 300 : 0;
+}
+
+static void
+test_share(void **state)
+{
+	(void) state;
+	assert_int_equal(tokens_beside(0.0), 300); /* not before the request has ended */
+	assert_int_equal(tokens_beside(0.9), 0);   /* long before */
+}
+
+/* One piece at most goes before a request's next token, and a cancelled lesson leaves the training as it was. */
+static void
+test_cancel(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	m1_buf before, after;
+	lesson l;
+	bool busy;
+	m1_error err;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	before = fetch(e, "t", M1W_PART_TRAINING, 1u << 20);
+	l.m.update = 1;
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &l.m);
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &l.m);
+	for (int i = 0; i < 7; i++)
+		assert_ok(m1_engine_step(e, &busy, &err));
+	assert_false(outcomes[last_id - 1].done);
+	m1_engine_cancel(e, last_id);
+	m1_engine_cancel(e, last_id - 1);
+	run_all(e);
+	assert_true(outcomes[last_id].failed && outcomes[last_id - 1].failed);
+	assert_int_equal(outcomes[last_id].error.code, M1_E_CANCELLED);
+	after = fetch(e, "t", M1W_PART_TRAINING, 1u << 20);
+	assert_true(same_text(&before, &after));
+	m1_buf_free(&before);
+	m1_buf_free(&after);
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
+/* An adapter that is dropped goes on for the request that uses it, and is not found by the next. */
+static void
+test_forget(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "a");
+	const m1w_forget adapter = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
+	const m1w_forget training = {.kind = M1W_KEPT_TRAINING, .name = m1_slice_of("t")};
+	uint64_t request;
+	bool busy;
+	m1_error err;
+
+	(void) state;
+	begin(e, "t", "");
+	serve(e, "a", "t");
+	submit(e, request = ++last_id, &g);
+	assert_ok(m1_engine_step(e, &busy, &err));
+	LEARN(e, ++last_id, M1W_FORGET, forget, &adapter);
+	finished(e, last_id);
+	assert_true(outcomes[request].done);
+	assert_int_equal(m1_engine_generate(e, ++last_id, &g, NULL, &err), M1_E_NOT_FOUND);
+	serve(e, "a", "t");
+	assert_true(same_text(&sample(e, &g)->ids, &outcomes[request].ids));
+	LEARN(e, ++last_id, M1W_FORGET, forget, &training);
+	finished(e, last_id);
+	begin(e, "t", "a");
+	m1_engine_close(e);
+}
+
+/* ---- what is refused ---- */
+
+static void
+refused_later(m1_engine *e, m1_status code, const char *message)
+{
+	run_all(e);
+	assert_true(outcomes[last_id].failed);
+	assert_int_equal(outcomes[last_id].error.code, code);
+	if (strstr(outcomes[last_id].error.message, message) == NULL)
+		fail_msg("\"%s\" instead of \"%s\"", outcomes[last_id].error.message, message);
+}
+
+static void
+refused(m1_engine *e, const m1w_lesson *m, const char *message)
+{
+	m1_buf payload = {0};
+	m1_error err;
+
+	assert_true(m1w_encode_lesson(&payload, m));
+	assert_int_equal(m1_engine_learn(e, ++last_id, M1W_LESSON, &payload, &err), M1_E_INVALID_ARGUMENT);
+	if (strstr(err.message, message) == NULL)
+		fail_msg("\"%s\" instead of \"%s\"", err.message, message);
+}
+
+static void
+test_refused_lessons(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	const int32_t many[] = {1000};
+	const int32_t masked[] = {-1};
+	const float nan = NAN;
+	lesson l;
+	m1w_lesson m;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	m = l.m;
+	m.rate = NAN;
+	refused(e, &m, "learning rate");
+	m = l.m;
+	m.temperature = 0;
+	refused(e, &m, "temperature");
+	m = l.m;
+	m.lengths.len = 0;
+	refused(e, &m, "lengths");
+	m = l.m;
+	m.lengths.data = many;
+	refused(e, &m, "cannot have 1000 tokens");
+	m = l.m;
+	m.prompts.data = many;
+	refused(e, &m, "with a prompt of 1000");
+	m = l.m;
+	m.advantages = (m1_slice){(const char *) &nan, sizeof nan};
+	refused(e, &m, "advantages");
+	m = l.m;
+	m.old_logprobs.len = 4;
+	refused(e, &m, "old_logprobs");
+	m = l.m;
+	m.experts.len -= 2;
+	refused(e, &m, "experts");
+	m = l.m;
+	m.masked = (m1w_id_slice){masked, 1};
+	m.masks = (m1_slice){l.ids.data, 1600 / 8};
+	refused(e, &m, "mask of token -1");
+	m = l.m;
+	m.training = m1_slice_of("nothing");
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &m);
+	refused_later(e, M1_E_NOT_FOUND, "there is no training \"nothing\"");
+	m = l.m;
+	m.ids = (m1w_id_slice){many, 1};
+	m.lengths = (m1w_id_slice){(const int32_t[]){1}, 1};
+	m.prompts = (m1w_id_slice){(const int32_t[]){0}, 1};
+	m.old_logprobs = m.experts = (m1_slice){0};
+	m.loss = M1W_LOSS_CE;
+	m.advantages.len = 0;
+	LEARN(e, ++last_id, M1W_LESSON, lesson, &m);
+	finished(e, last_id); /* 1000 is a token */
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
+static void
+test_refused_bytes(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	const m1w_bytes gap = {.name = m1_slice_of("b"), .total = 100, .offset = 10, .bytes = m1_slice_of("xyz")};
+	const m1w_bytes huge = {.name = m1_slice_of("b"), .total = UINT64_MAX / 2, .bytes = m1_slice_of("xyz")};
+	const m1w_serve nothing = {.name = m1_slice_of("a"), .from = m1_slice_of("nothing")};
+	const m1w_serve bytes = {.name = m1_slice_of("a"), .from = m1_slice_of("b")};
+	m1_buf all;
+
+	(void) state;
+	begin(e, "t", "");
+	all = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
+	LEARN(e, ++last_id, M1W_PUT, bytes, &gap);
+	refused_later(e, M1_E_NOT_FOUND, "beginning of bytes");
+	LEARN(e, ++last_id, M1W_PUT, bytes, &huge);
+	refused_later(e, M1_E_NO_MEMORY, "more bytes");
+	LEARN(e, ++last_id, M1W_SERVE, serve, &nothing);
+	refused_later(e, M1_E_NOT_FOUND, "there is no training");
+	all.len--;
+	put(e, "b", &all, 1u << 20);
+	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
+	refused_later(e, M1_E_CORRUPT, "bytes of numbers");
+	all.len++;
+	for (size_t at = 0; at < 200; at += 3)
+	{
+		const char was = all.data[at];
+
+		all.data[at] = (char) (was ^ 0x55);
+		put(e, "b", &all, 1u << 20);
+		LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
+		run_all(e);
+		/* no number of updates or scale is wrong by itself; everything else is */
+		assert_true(outcomes[last_id].failed || (at >= 24 && at < 32) || (at >= 40 && (at - 40) % 24 >= 12));
+		if (outcomes[last_id].done)
+		{
+			const m1w_forget forget = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
+
+			LEARN(e, ++last_id, M1W_FORGET, forget, &forget);
+			finished(e, last_id);
+		}
+		all.data[at] = was;
+	}
+	put(e, "b", &all, 1u << 20);
+	serve(e, "a", "b");
+	put(e, "b", &all, 1u << 20);
+	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
+	refused_later(e, M1_E_INVALID_ARGUMENT, "two adapters");
+	m1_buf_free(&all);
+	m1_engine_close(e);
+	e = start((m1_engine_options){.model_path = "test/checkpoints/tiny-f32"});
+	m1_engine_close(e);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sampling_agrees),
+		cmocka_unit_test(test_quantized_base_agrees),
+		cmocka_unit_test(test_learns_and_serves),
+		cmocka_unit_test(test_goes_on_to_the_same_bits),
+		cmocka_unit_test(test_share),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_forget),
+		cmocka_unit_test(test_refused_lessons),
+		cmocka_unit_test(test_refused_bytes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}
