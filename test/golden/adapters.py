@@ -15,10 +15,10 @@ import struct
 import sys
 import tempfile
 
-from golden import has_isa, load, report, run_engine
+from golden import has_isa, load, report, run_engine, threads_of
 
 MODEL = "test/checkpoints/tiny-f32"
-VARIANTS = [[], ["--decode"], ["--prefill-chunk", "37"], ["--threads", "1"], ["--isa", "portable"], ["--isa", "avx2"],
+VARIANTS = [[], ["--decode"], ["--prefill-chunk", "37"], ["--threads", "2"], ["--isa", "portable"], ["--isa", "avx2"],
             ["--isa", "avx512"], ["--isa", "avx512vnni"]]
 PREFIX = "base_model.model."
 # Which modules: PEFT's config of each, and how rank and alpha follow from it.
@@ -96,7 +96,7 @@ def make(config, shapes, weights, folder, rng):
 
 
 def logits(engine, model, ids, out, options):
-    run = run_engine([engine, "logits", "--model", model, "--ids", ids, "--out", out, *options])
+    run = run_engine([engine, "logits", "--model", model, "--ids", ids, "--out", out, *threads_of(options), *options])
     if run.returncode != 0:
         report(False, f"logits of {model} {' '.join(options)}", run.stderr.strip())
         return None

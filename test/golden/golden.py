@@ -16,7 +16,7 @@ import tempfile
 MODELS = ["models/m1-nano", "test/checkpoints/tiny-f32", "test/checkpoints/tiny-bf16-sharded",
           "test/checkpoints/tiny-odd"]
 # How the ids may be fed and by which instruction set: the numbers must be the same every way.
-VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "37"], ["--threads", "1"],
+VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "37"], ["--threads", "2"],
             ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"],
             ["--isa", "avx512vnni"]]
 # The error of quantized weights on texts of m1-nano: Kullback-Leibler divergence of the next token's probabilities in
@@ -25,6 +25,7 @@ VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "
 QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (5e-5, 0.97)},
              "fp8": {"replies": (2e-4, 0.995), "prompts": (2e-4, 0.96)},
              "q4": {"replies": (2e-3, 0.99), "prompts": (2e-3, 0.93)}}
+ONE_THREAD = ["--threads", "1"]  # where nothing else is said: threads that wait poll
 ON_LOAD = ["fp8"]  # a GGUF file cannot hold it
 PROMPTS = 7  # of so many cases the prompt is looked at, too; a case in five is of another task
 
@@ -56,10 +57,14 @@ def has_isa(isa):
     return all(flag in have for flag in flags)
 
 
+def threads_of(options):
+    return [] if "--threads" in options else ONE_THREAD
+
+
 def check_logits(engine, model, golden, ids, folder, variant):
     out = os.path.join(folder, "logits")
     name = f"{model} logits {' '.join(variant)}".strip()
-    run = subprocess.run([engine, "logits", "--model", model, "--ids", ids, "--out", out] + variant,
+    run = subprocess.run([engine, "logits", "--model", model, "--ids", ids, "--out", out] + threads_of(variant) + variant,
                          capture_output=True, text=True, timeout=300)
     if run.returncode != 0:
         return report(False, name, run.stderr.strip())
@@ -79,7 +84,7 @@ def check_logits(engine, model, golden, ids, folder, variant):
 
 def check_greedy_ids(engine, model, golden, ids):
     run = subprocess.run([engine, "generate", "--model", model, "--ids", ids, "--temperature", "0", "--max-tokens",
-                          str(len(golden["greedy_ids"]))], capture_output=True, text=True, timeout=300)
+                          str(len(golden["greedy_ids"])), *ONE_THREAD], capture_output=True, text=True, timeout=300)
     got = [int(x) for x in run.stdout.split()]
     report(got == list(golden["greedy_ids"]), f"{model} greedy ids", run.stderr.strip() or str(got))
 
@@ -93,7 +98,7 @@ def expected(case):
 
 def check_case(engine, model, number, case, folder, options=()):
     command = [engine, "generate", "--model", model, "--prompt", case["user"], "--system", case["system"],
-               "--temperature", "0", "--json", *options]
+               "--temperature", "0", "--json", *ONE_THREAD, *options]
     if case["tools"]:
         tools = os.path.join(folder, "tools.json")
         with open(tools, "w") as f:
@@ -141,7 +146,7 @@ def logits(engine, model, ids, folder, options=()):
     path, out = os.path.join(folder, "ids"), os.path.join(folder, "logits")
     with open(path, "w") as f:
         f.write(" ".join(map(str, ids)))
-    run = run_engine([engine, "logits", "--model", model, "--ids", path, "--out", out, *options])
+    run = run_engine([engine, "logits", "--model", model, "--ids", path, "--out", out, *ONE_THREAD, *options])
     if run.returncode != 0:
         raise RuntimeError(run.stderr.strip())
     with open(out, "rb") as f:

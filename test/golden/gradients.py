@@ -13,7 +13,7 @@ import sys
 import tempfile
 from array import array
 
-from golden import MODELS as GOLDEN_MODELS, load, report
+from golden import MODELS as GOLDEN_MODELS, ONE_THREAD, load, report
 
 LOSSES = ["weighted", "ce", "ce_aux", "cispo", "grpo", "dapo"]
 TRAINED = "test/checkpoints/trained"  # the first m1-nano, whose gradients are known
@@ -64,7 +64,7 @@ def off(values, golden, row, loss, signs):
 
 
 def run(engine, model, batch, loss, out, *more):
-    return subprocess.run([engine, "gradients", "--model", model, "--batch", batch, "--loss", loss, "--out", out, *more],
+    return subprocess.run([engine, "gradients", "--model", model, "--batch", batch, "--loss", loss, "--out", out, *ONE_THREAD, *more],
                           capture_output=True, text=True, timeout=300)
 
 

@@ -49,7 +49,7 @@ class Cases:
 
     def train(self, out, *options):
         return ["train", "--config", self.config, "--tokenizer", self.tokenizer, "--data", self.data, "--out",
-                self.folder / out, "--batch-tokens", 200, "--lr", "1e-2", *options]
+                self.folder / out, "--batch-tokens", 200, "--lr", "1e-2", "--threads", 1, *options]
 
     def learns_a_tokenizer(self):
         made = engine("tokenizer-train", "--data", self.data, "--vocab-size", 320, "--out", self.tokenizer)

@@ -27,7 +27,7 @@ sub new_server
 
 	$node->init;
 	$node->append_conf('postgresql.conf', join("\n",
-			$ENV{M1_SETTINGS}, "minimax_m1.temperature = 0", @settings, ''));
+			$ENV{M1_SETTINGS}, "minimax_m1.temperature = 0", "minimax_m1.threads = 1", @settings, ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION minimax_m1') unless grep { /no_extension/ } @settings;
 	return $node;

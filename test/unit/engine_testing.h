@@ -169,7 +169,8 @@ open_engine(m1_engine_options options)
 	m1_error err;
 
 	options.device = options.device != NULL ? options.device : "cpu";
-	options.threads = options.threads > 0 ? options.threads : 2;
+	/* a helper polls while it waits for the next loop: more of them only where threads are what is tested */
+	options.threads = options.threads > 0 ? options.threads : 1;
 	options.max_requests = options.max_requests > 0 ? options.max_requests : MAX_REQUESTS;
 	if (options.model_path == NULL)
 		options.model_path = MODEL;

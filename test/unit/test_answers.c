@@ -104,7 +104,7 @@ open_engine(int max_requests)
 {
 	static const m1_engine_events events = {
 		.progress = on_progress, .delta = on_delta, .done = on_done, .vector = on_vector, .failed = on_failed};
-	m1_engine_options options = {.model_path = MODEL, .device = "cpu", .threads = 2, .max_requests = max_requests};
+	m1_engine_options options = {.model_path = MODEL, .device = "cpu", .threads = 1, .max_requests = max_requests};
 	m1_engine *e;
 	m1_error err;
 
@@ -499,7 +499,7 @@ test_scores_in_little_memory(void **state)
 	static const m1_engine_events events = {
 		.progress = on_progress, .delta = on_delta, .done = on_done, .vector = on_vector, .failed = on_failed};
 	const m1_engine_options options = {
-		.model_path = MODEL, .device = "cpu", .threads = 2, .max_requests = 4, .max_context = 256};
+		.model_path = MODEL, .device = "cpu", .threads = 1, .max_requests = 4, .max_context = 256};
 	m1_engine_options enough = options;
 	m1_engine *e = NULL;
 	m1_error err;

@@ -466,7 +466,7 @@ test_no_bit_depends_on_the_cache(void **state)
 		m1_buf without[VARIETY] = {{0}};
 		uint64_t sums[VARIETY];
 		int from_cache = 0;
-		m1_engine *e = open_hooked((m1_engine_options){.prefill_chunk = chunks[c]});
+		m1_engine *e = open_hooked((m1_engine_options){.prefill_chunk = chunks[c], .threads = 2});
 
 		for (int i = 0; i < VARIETY; i++)
 		{
@@ -509,7 +509,7 @@ test_no_bit_depends_on_the_cache(void **state)
 		assert_true(from_cache > VARIETY);
 
 		/* all at once, twice: all replies */
-		e = open_engine((m1_engine_options){.prefill_chunk = chunks[c], .prefix_cache_bytes = 2 * MB});
+		e = open_engine((m1_engine_options){.prefill_chunk = chunks[c], .prefix_cache_bytes = 2 * MB, .threads = 2});
 		for (int round = 0; round < 2; round++)
 		{
 			for (int i = 0; i < VARIETY; i++)

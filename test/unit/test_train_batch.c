@@ -33,7 +33,7 @@ test_same_bits_in_any_pieces(void **state)
 		m1_trainer_options options;
 		int threads, batch_tokens;
 	} ways[] = {
-		{"one thread", {0}, 1, 256},
+		{"two threads", {0}, 2, 256},
 		{"three threads", {0}, 3, 256},
 		{"every sequence alone", {.rows = 1}, 2, 256},
 		{"300 rows at a time", {.rows = 300}, 2, 256},
@@ -142,7 +142,7 @@ static void
 test_instruction_sets_agree(void **state)
 {
 	static const char *const isas[] = {"avx2", "avx512", "avx512vnni"};
-	bench b = open_bench_with(ODD, &(m1_trainer_options){0}, 2, "portable", 256);
+	bench b = open_bench_with(ODD, &(m1_trainer_options){0}, 1, "portable", 256);
 	size_t n;
 	float *want = bits_of(&b, "grpo", &n);
 
@@ -156,7 +156,7 @@ test_instruction_sets_agree(void **state)
 			continue; /* this processor lacks it */
 		probe->ops->close(probe);
 
-		bench other = open_bench_with(ODD, &(m1_trainer_options){0}, 2, isas[i], 256);
+		bench other = open_bench_with(ODD, &(m1_trainer_options){0}, 1, isas[i], 256);
 		float *got = bits_of(&other, "grpo", &n);
 
 		assert_true(distance(got, want, n) < 2e-5);
@@ -195,7 +195,7 @@ make_family(m1_sequence *s, int n, int shared, int own, int vocab, int32_t *toke
 static void
 check_sharing(const char *path, int members, int shared, int own, float balance, const m1_trainer_options *options)
 {
-	bench b = open_bench_with(path, options, 2, NULL, 256);
+	bench b = open_bench_with(path, options, 1, NULL, 256);
 	const size_t length = (size_t) (shared + own);
 	int32_t *tokens = malloc((size_t) members * length * sizeof *tokens);
 	float *weights = malloc((size_t) members * length * sizeof *weights);
@@ -563,7 +563,7 @@ test_memory_is_planned(void **state)
 	assert_false(all.recompute);
 	close_bench(&b);
 
-	b = open_bench_with(TINY, &(m1_trainer_options){.memory = all.least}, 2, NULL, 256);
+	b = open_bench_with(TINY, &(m1_trainer_options){.memory = all.least}, 1, NULL, 256);
 	assert_ok(m1_trainer_plan(b.trainer, b.sequences, b.n, &o, &some, &err));
 	assert_true(some.recompute);
 	assert_true(some.planned <= all.least);
@@ -571,7 +571,7 @@ test_memory_is_planned(void **state)
 	assert_same_bits(got, want, n, "the least memory");
 	close_bench(&b);
 
-	b = open_bench_with(TINY, &(m1_trainer_options){.memory = all.least - 1}, 2, NULL, 256);
+	b = open_bench_with(TINY, &(m1_trainer_options){.memory = all.least - 1}, 1, NULL, 256);
 	assert_int_equal(m1_trainer_gradients(b.trainer, b.sequences, b.n, &o, &result, &err), M1_E_NO_MEMORY);
 	assert_non_null(strstr(err.message, "257 tokens"));
 	assert_non_null(strstr(err.detail, "MB"));

@@ -135,7 +135,7 @@ open_bench_with(const char *path, const m1_trainer_options *options, int threads
 static inline bench
 open_bench(const char *path)
 {
-	return open_bench_with(path, &(m1_trainer_options){0}, 2, NULL, 256);
+	return open_bench_with(path, &(m1_trainer_options){0}, 1, NULL, 256);
 }
 
 static inline void
