@@ -112,6 +112,10 @@ template <typename T>
 __device__ __forceinline__ T
 m1k_warp_sum(T x)
 {
+#ifdef M1K_EMULATED
+	if (!emulated_first_block())
+		return emulated_warp_sum(x);
+#endif
 #pragma unroll
 	for (int lane = M1K_WARP / 2; lane > 0; lane /= 2)
 		x += __shfl_xor_sync(M1K_ALL, x, lane);

@@ -112,6 +112,18 @@ const uint32_t *emulated_exchange(const uint32_t *mine, int words);
 /* Every lane gives its six registers of a and b of a product (see m1k_mma) and sees all of it, until its next one. */
 const float (*emulated_product(const uint32_t *mine))[8];
 
+/*
+ * Exchanges are most of the time of short kernels. Only the first block of a launch makes those of a warp's sum one by one;
+ * the others have the last lane that comes add up, in the same order, and so to the same bits.
+ */
+template <typename T> T emulated_warp_sum(T x);
+
+static inline bool
+emulated_first_block(void)
+{
+	return (blockIdx.x | blockIdx.y | blockIdx.z) == 0;
+}
+
 template <typename T>
 static inline T
 __shfl_xor_sync(unsigned, T x, int lanes)

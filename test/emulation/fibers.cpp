@@ -363,3 +363,32 @@ const float (*emulated_product(const uint32_t *mine))[8]
 	let_others_go_on();
 	return e->product;
 }
+
+template <typename T>
+T
+emulated_warp_sum(T x)
+{
+	uint32_t mine[sizeof x / 4];
+	exchange *e;
+
+	memcpy(mine, &x, sizeof x);
+	e = give(mine, sizeof x / 4);
+	if (arrive())
+	{
+		T all[32];
+
+		memcpy(all, e->given, sizeof all);
+		for (int lanes = 16; lanes > 0; lanes /= 2)
+			for (int i = 0; i < lanes; i++)
+				all[i] += all[i + lanes];
+		memcpy(e->product, all, sizeof x);
+	}
+	let_others_go_on();
+	memcpy(&x, e->product, sizeof x);
+	return x;
+}
+
+template float emulated_warp_sum(float);
+template int emulated_warp_sum(int);
+template unsigned emulated_warp_sum(unsigned);
+template unsigned long long emulated_warp_sum(unsigned long long);
