@@ -220,7 +220,7 @@ test_regex_walks(void **state)
 	{
 		m1_constraint *c = compile(M1_CONSTRAINT_REGEX, regexes[i]);
 
-		for (int round = 0; round < 60; round++)
+		for (int round = 0; round < REPEATED(60); round++)
 		{
 			if (!random_reply(c, &random, 60, &answer))
 				continue;
@@ -232,7 +232,7 @@ test_regex_walks(void **state)
 		}
 		m1_constraint_release(c);
 	}
-	assert_true(ended > 1100);
+	assert_true(ended > REPEATED(1100));
 	m1_buf_free(&answer);
 }
 
@@ -443,7 +443,7 @@ test_json_walks(void **state)
 		json_t *schema = json_loads(schemas[i], JSON_DECODE_ANY, NULL);
 
 		assert_non_null(schema);
-		for (int round = 0; round < 60; round++)
+		for (int round = 0; round < REPEATED(60); round++)
 		{
 			json_error_t where;
 			json_t *value;
@@ -462,7 +462,7 @@ test_json_walks(void **state)
 		json_decref(schema);
 		m1_constraint_release(c);
 	}
-	assert_true(ended > 2000);
+	assert_true(ended > REPEATED(2000));
 	m1_buf_free(&answer);
 }
 

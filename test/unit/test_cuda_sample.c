@@ -371,10 +371,10 @@ test_tokens_are_the_samplers(void **state)
 	(void) state;
 	compared = at_boundaries = 0;
 	for (size_t i = 0; i < sizeof few / sizeof *few; i++)
-		check_vocabulary(1, few[i], 3 * SHAPES);
+		check_vocabulary(1, few[i], REPEATED(3 * SHAPES));
 	check_vocabulary(1, 50001, SHAPES);
 	/* one in a thousand falls on a boundary at most */
-	if (compared < 4000 || at_boundaries * 1000 > compared)
+	if (compared < REPEATED(4000) || at_boundaries * 1000 > compared)
 		fail_msg("%d of %d tokens were at a boundary", at_boundaries, compared);
 }
 
@@ -383,8 +383,8 @@ test_the_whole_vocabulary(void **state)
 {
 	(void) state;
 	compared = at_boundaries = 0;
-	check_vocabulary(1, LARGEST, BROKEN);
-	if (compared != BROKEN * ROWS || at_boundaries > 1)
+	check_vocabulary(1, LARGEST, REPEATED(BROKEN));
+	if (compared != REPEATED(BROKEN) * ROWS || at_boundaries > 1)
 		fail_msg("%d of %d tokens were at a boundary", at_boundaries, compared);
 }
 

@@ -140,7 +140,7 @@ test_thousand_rows_prefill_the_template_once(void **state)
 {
 	enum
 	{
-		N = 1000
+		N = REPEATED(1000)
 	};
 	m1_engine *e = open_hooked((m1_engine_options){.max_requests = 64, .prefix_cache_bytes = 4 * MB});
 	const m1b_memory at_first = memory_of(e);

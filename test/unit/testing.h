@@ -18,6 +18,16 @@
 
 #include "base/status.h"
 
+/*
+ * How often what must hold however often it comes is repeated. Sanitizers look at code that runs, not at how often it
+ * does, and take three times as long: the numbers are those of the other run.
+ */
+#ifdef __SANITIZE_ADDRESS__
+#define REPEATED(n) (((n) + 2) / 3)
+#else
+#define REPEATED(n) (n)
+#endif
+
 /* xorshift: the same numbers in every run */
 static inline uint32_t
 test_random(uint64_t *state)
