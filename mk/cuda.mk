@@ -52,7 +52,7 @@ EMULATED_BENCH  := $(BUILD)/gpu/bench_emulated
 EMULATION_SRC   := $(wildcard test/emulation/*.cpp)
 EMULATED_OBJ    := $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) \
                    $(EMULATION_SRC:%.cpp=$(BUILD)/emulated/%.o)
-EMULATED_CXX    := $(CXX) -std=c++17 -O2 -g -Itest/emulation -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
+EMULATED_CXX    := $(CXX) -std=c++17 -O2 $(DEBUG) -Itest/emulation -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
                    -DM1K_EMULATED $(SANITIZE) $(EXTRA_CFLAGS)
 
 $(EMULATED_ENGINE): $(BUILD)/obj/src/commands/main.o $(EMULATED_OBJ) $(CORE_LIB)
