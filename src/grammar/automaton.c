@@ -320,6 +320,12 @@ m1_automaton_left(const m1_automaton *a)
 	return a->left;
 }
 
+int64_t
+m1_automaton_left_of_turn(const m1_automaton *a)
+{
+	return a->left - a->left_after;
+}
+
 /* ---- states ---- */
 
 static uint64_t
@@ -503,6 +509,9 @@ explore(m1_automaton *a, int32_t state, uint8_t byte)
 		a->n_places = first;
 		return M1_AUTOMATON_TOO_LARGE;
 	}
+	/* in time, which is what turns are for, a place takes more than its part of the bound */
+	if (a->left_after > INT64_MIN / 2)
+		a->left_after += (int64_t) a->n_met * (M1_PLACE_TURN - M1_PLACE_WORK);
 	if (!m1_automaton_goes_on(a, (int64_t) (from.n + a->n_met * M1_PLACE_WORK)))
 	{
 		a->n_places = first;

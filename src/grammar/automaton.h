@@ -41,16 +41,19 @@ void m1_automaton_free(m1_automaton *a);
 
 /*
  * Bounds what is done from now on to so many units, a step that is known being one and a place of a new state
- * M1_PLACE_WORK. After `turn` of them it is time for whoever can stop in the middle to let others go on. Without a call
- * there is no bound.
+ * M1_PLACE_WORK. After `turn` of them it is time for whoever can stop in the middle to let others go on; of a turn, which
+ * is to be short by the clock, a place takes M1_PLACE_TURN. Without a call there is no bound.
  */
 #define M1_PLACE_WORK 8
+#define M1_PLACE_TURN 64
 void m1_automaton_allow(m1_automaton *a, int64_t units, int64_t turn);
 /* Before so many are done by the caller. false: they are not to be. */
 bool m1_automaton_goes_on(m1_automaton *a, int64_t units);
 bool m1_automaton_turn_is_over(const m1_automaton *a);
 /* What is left of them; below 0 when they were not enough. */
 int64_t m1_automaton_left(const m1_automaton *a);
+/* The same of the turn. */
+int64_t m1_automaton_left_of_turn(const m1_automaton *a);
 
 /* The state after one more byte, or M1_AUTOMATON_DEAD or _TOO_LARGE. */
 int32_t m1_automaton_step(m1_automaton *a, int32_t state, uint8_t byte);

@@ -562,7 +562,7 @@ count_work(m1_cursor *cursor, int64_t *turn)
 	cursor->mask_work -= used;
 	cursor->work_left -= used;
 	if (*turn != M1_NO_TURN)
-		*turn -= used;
+		*turn = m1_automaton_left_of_turn(cursor->constraint->automaton);
 }
 
 m1_status

@@ -1098,6 +1098,37 @@ fill_in_turns(m1_cursor *cursor, int tokens_left, uint64_t *got)
 	return turns;
 }
 
+/* Places of new states take more time than steps that are known: of a turn, if not of what a request may have in all. */
+static void
+test_turns_of_many_places(void **state)
+{
+	m1_buf pattern = {0};
+	m1_constraint *c;
+	m1_cursor *cursor;
+	m1_error err;
+	bool done = false;
+	int turns = 0;
+
+	(void) state;
+	for (char letter = 'a'; letter < 'm'; letter++)
+	{
+		char part[32];
+
+		snprintf(part, sizeof part, "%s.{0,200}%c.{0,200}", letter == 'a' ? "" : "|", letter);
+		m1_buf_puts(&pattern, part);
+	}
+	c = compile(M1_CONSTRAINT_REGEX, m1_buf_cstr(&pattern));
+	cursor = m1_cursor_create(c);
+	assert_ok(m1_cursor_read(cursor, m1_slice_of(THINKING "x"), &err));
+	for (int64_t turn = ORDINARY_TURN; !done; turn = ORDINARY_TURN, turns++)
+		if (m1_cursor_mask(cursor, 1 << 20, &turn, mask, &done, &err) != M1_OK)
+			break;
+	assert_in_range(turns, 3 * M1_MASK_WORK / ORDINARY_TURN, 1000);
+	m1_cursor_free(cursor);
+	m1_constraint_release(c);
+	m1_buf_free(&pattern);
+}
+
 static void
 test_masks_in_turns(void **state)
 {
@@ -1257,6 +1288,7 @@ main(void)
 		cmocka_unit_test(test_many_alternatives),
 		cmocka_unit_test(test_cancelled),
 		cmocka_unit_test(test_masks_in_turns),
+		cmocka_unit_test(test_turns_of_many_places),
 		cmocka_unit_test(test_half_done_masks),
 	};
 
