@@ -86,7 +86,7 @@ my @attacks = (
 			EXECUTE format('CREATE TYPE wide%s AS (%s)', level, (SELECT string_agg(format('c%s %s', i, CASE level WHEN 1 THEN 'int' ELSE 'wide' || level - 1 END), ', ')
 				FROM generate_series(1, 300) i)); END LOOP; END $do$},
 		after => 'DROP TYPE wide1, wide2, wide3' },
-	{ name => 'a rank of 3,000,000 empty texts', answer => qr/./, shot => q{SELECT count(*) FROM minimax_m1.rank('x', array_fill(''::text, '{3000000}'))} },
+	{ name => 'a rank of 3,000,000 empty texts', end => 300, answer => qr/./, shot => q{SELECT count(*) FROM minimax_m1.rank('x', array_fill(''::text, '{3000000}'))} },
 	{ name => 'a batch of 3,000,000 NULLs', answer => qr/./, shot => q{SELECT count(*) FROM minimax_m1.generate_batch(array_fill(NULL::text, '{3000000}'))} },
 	{ name => 'a batch of 10,000', answer => qr/ok|many|room/, shot => q{SELECT count(*) FROM minimax_m1.generate_batch(array_fill('Hello.'::text, '{10000}'), max_tokens => 8)} },
 	{ name => '10 million tokens into text', end => 500, answer => qr/ok|too/, shot => q{SELECT length(minimax_m1.detokenize(array_fill(300, '{10000000}')))} },

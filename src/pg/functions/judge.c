@@ -177,19 +177,23 @@ compare_ranked(const void *a, const void *b)
 	return x->ord < y->ord ? -1 : 1;
 }
 
-/* NULL is not a document. */
+/* NULL is not a document. One by one, because there may be millions: deconstruct_array() heeds no cancel. */
 static void
 read_documents(RankCall *call, ArrayType *array)
 {
-	Datum	   *values;
-	bool	   *nulls;
-	int			n;
+	ArrayIterator iterator = array_create_iterator(array, 0, NULL);
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	Datum		value;
+	bool		isnull;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	call->documents = palloc_extended(Max(n, 1) * sizeof *call->documents, MCXT_ALLOC_HUGE);
-	for (int i = 0; i < n; i++)
-		if (!nulls[i])
-			call->documents[call->n++] = (Ranked) {i + 1, DatumGetTextPP(values[i]), get_float8_nan()};
+	for (int ord = 1; array_iterate(iterator, &value, &isnull); ord++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!isnull)
+			call->documents[call->n++] = (Ranked) {ord, DatumGetTextPP(value), get_float8_nan()};
+	}
+	array_free_iterator(iterator);
 }
 
 /* rank(query, documents, k) */
