@@ -7,7 +7,8 @@ FUZZ_DRIVER ?= $(BUILD)/obj/test/fuzz/lib/replay.o
 FUZZ_LINK   ?=
 
 # Not all of the engine: a build of its own, with another compiler, is then a matter of seconds.
-FUZZED_SRC := $(wildcard $(patsubst %,src/%/*.c,base blocks files text grammar wire) src/model/config*.c)
+FUZZED_SRC := $(wildcard $(patsubst %,src/%/*.c,base blocks files text grammar wire) src/model/config*.c) \
+              src/gateway/http_parse.c src/gateway/base64.c
 FUZZ_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(FUZZED_SRC) $(filter-out %/replay.c,$(wildcard test/fuzz/lib/*.c))) \
               $(JUDGE_OBJ)
 FUZZ_OWN_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard test/fuzz/*.c test/fuzz/lib/*.c))

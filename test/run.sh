@@ -229,6 +229,9 @@ jobs_of_tap() {
     local file settings
     own_folder "$BUILD/tap"
     own_folder "$BUILD/tap/tmp"
+    # packages of npm stay from one run to the next
+    mkdir -p "$BUILD/npm"
+    [ "$(id -u)" != 0 ] || chown "$PG_USER" "$BUILD/npm"
     socket_folder "$BUILD/tap/tmp"
     settings=$(staged_settings)
     for file in ${TAP:-test/t/*.pl}; do

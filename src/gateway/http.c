@@ -22,7 +22,14 @@ static const struct route
 	bool open; /* to whoever can connect */
 } routes[] = {
 	{"/mcp", "POST", gw_mcp_handle, false},
+	{"/v1/chat/completions", "POST", gw_chat_handle, false},
+	{"/v1/models", "GET", gw_models_handle, false},
+	{"/v1/models/*", "GET", gw_models_handle, false},
+	{"/tokenize", "POST", gw_tokenize_handle, false},
+	{"/detokenize", "POST", gw_detokenize_handle, false},
+	{"/metrics", "GET", gw_metrics_handle, false},
 	{"/health", "GET", gw_health_handle, true},
+	{"/", "GET", gw_page_handle, true},
 };
 
 /* ---- errors ---- */
@@ -161,11 +168,20 @@ log_in(gw_http_exchange *x)
 
 /* ---- where to ---- */
 
+/* A route that ends with a star is of all paths that begin so. */
+static bool
+leads(const char *route, const char *path)
+{
+	const size_t n = strcspn(route, "*");
+
+	return strncmp(route, path, n) == 0 && (route[n] == '*' ? path[n] != '\0' : path[n] == '\0');
+}
+
 static const struct route *
 find_route(const char *path)
 {
 	for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-		if (strcmp(routes[i].path, path) == 0)
+		if (leads(routes[i].path, path))
 			return &routes[i];
 	return NULL;
 }

@@ -9,7 +9,13 @@
 #include "gateway/http_server.h"
 
 void gw_mcp_handle(gw_http_exchange *x);
+void gw_chat_handle(gw_http_exchange *x);
+void gw_models_handle(gw_http_exchange *x);
+void gw_tokenize_handle(gw_http_exchange *x);
+void gw_detokenize_handle(gw_http_exchange *x);
+void gw_metrics_handle(gw_http_exchange *x);
 void gw_health_handle(gw_http_exchange *x);
+void gw_page_handle(gw_http_exchange *x);
 
 /* An error as OpenAI's clients read it. code may be NULL. */
 void gw_http_fail(gw_http_exchange *x, int status, const char *type, const char *code, const char *message);

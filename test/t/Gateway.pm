@@ -117,6 +117,10 @@ sub modern
 
 # ---- HTTP ----
 
+# What a test that dies leaves running.
+my @started;
+END { $_->{run}->kill_kill for grep { $_->{run}->pumpable } @started }
+
 sub start_http
 {
 	my ($node, @options) = @_;
@@ -125,6 +129,7 @@ sub start_http
 	$h->{run} = IPC::Run::start([ gateway(), 'http', $node->connstr('postgres') . ' user=' . ($ENV{PGUSER} // getpwuid($<)),
 			'--listen', '127.0.0.1:0', @options ], '<', \undef, '>', \$h->{out}, '2>', \$h->{err});
 	wait_for('it listens', sub { $h->{run}->pump_nb; $h->{err} =~ /listening on port (\d+)/ || !$h->{run}->pumpable }, 10);
+	push @started, $h;
 	($h->{port}) = $h->{err} =~ /listening on port (\d+)/ or die "it does not: $h->{err}";
 	return $h;
 }

@@ -1,0 +1,159 @@
+/* metrics.c - see metrics.h; and GET /metrics, which has what the database counts, too. */
+#include "gateway/metrics.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/openai.h"
+
+gw_metrics gw_counted;
+
+static const double bounds[GW_N_BUCKETS] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
+											0.75,  1,	  2.5,	5,	  7.5,	10,	  30,	60,	 300,  1800};
+
+static M1_PRINTF(2, 3) void put(m1_buf *out, const char *form, ...)
+{
+	char line[256];
+	va_list values;
+
+	va_start(values, form);
+	vsnprintf(line, sizeof line, form, values);
+	va_end(values);
+	m1_buf_puts(out, line);
+}
+
+void
+gw_histogram_add(gw_histogram *h, double seconds)
+{
+	for (int i = 0; i < GW_N_BUCKETS; i++)
+		h->buckets[i] += seconds <= bounds[i];
+	h->count++;
+	h->sum += seconds;
+}
+
+static void
+put_histogram(m1_buf *out, const char *name, const char *help, const gw_histogram *h)
+{
+	put(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
+	for (int i = 0; i < GW_N_BUCKETS; i++)
+		put(out, "%s_bucket{le=\"%g\"} %ld\n", name, bounds[i], h->buckets[i]);
+	put(out, "%s_bucket{le=\"+Inf\"} %ld\n%s_sum %.6f\n%s_count %ld\n", name, h->count, name, h->sum, name, h->count);
+}
+
+void
+gw_metrics_put(m1_buf *out)
+{
+	const gw_metrics *m = &gw_counted;
+
+	put_histogram(out, "vllm:time_to_first_token_seconds", "Until the first token, of chats through this gateway.",
+				  &m->first_token);
+	put_histogram(out, "vllm:e2e_request_latency_seconds", "Whole chats through this gateway.", &m->whole);
+	put(out, "# TYPE minimax_m1_gateway_chats_total counter\n");
+	put(out, "minimax_m1_gateway_chats_total{end=\"completed\"} %ld\n", m->completed);
+	put(out, "minimax_m1_gateway_chats_total{end=\"failed\"} %ld\n", m->failed);
+	put(out, "minimax_m1_gateway_chats_total{end=\"cancelled\"} %ld\n", m->cancelled);
+	put(out, "# TYPE minimax_m1_gateway_chats_running gauge\nminimax_m1_gateway_chats_running %ld\n", m->running);
+}
+
+/* ---- GET /metrics ---- */
+
+typedef struct scrape
+{
+	gw_http_exchange *http;
+	gw_query *query;
+	m1_buf out;
+} scrape;
+
+/* Name, type, value. */
+static void
+on_row(void *context, const PGresult *result, int row)
+{
+	m1_buf *out = &((scrape *) context)->out;
+	const char *name = PQgetvalue(result, row, 0);
+
+	put(out, "# TYPE %s %s\n%s %s\n", name, PQgetvalue(result, row, 1), name, PQgetvalue(result, row, 2));
+}
+
+static void
+put_pool(m1_buf *out, const gw_gateway *gateway)
+{
+	const gw_pool_counts pool = gw_pool_count(gateway->pool);
+
+	put(out, "# TYPE minimax_m1_gateway_connections gauge\nminimax_m1_gateway_connections{state=\"busy\"} %d\n",
+		pool.busy);
+	put(out, "minimax_m1_gateway_connections{state=\"idle\"} %d\n", pool.connections - pool.busy);
+	put(out, "# TYPE minimax_m1_gateway_waiting gauge\nminimax_m1_gateway_waiting %d\n", pool.waiting);
+	put(out, "# TYPE minimax_m1_gateway_clients gauge\nminimax_m1_gateway_clients %d\n",
+		gw_http_clients(gateway->http));
+}
+
+static void
+on_end(void *context, const gw_failure *failure)
+{
+	scrape *s = context;
+	gw_http_exchange *http = s->http;
+
+	if (failure != NULL)
+		gw_http_fail_with(http, failure, NULL);
+	else
+	{
+		gw_metrics_put(&s->out);
+		put_pool(&s->out, http->gateway);
+		gw_http_reply(http, 200, "text/plain; version=0.0.4; charset=utf-8", (m1_slice){s->out.data, s->out.len});
+	}
+	m1_buf_free(&s->out);
+	free(s);
+}
+
+static void
+on_closed(void *context)
+{
+	scrape *s = context;
+
+	gw_query_cancel(s->query);
+	m1_buf_free(&s->out);
+	free(s);
+}
+
+/* Names that dashboards exist for. */
+static const char counters[] =
+	"SELECT v.name, v.type, v.value FROM minimax_m1.stats s CROSS JOIN (SELECT"
+	" pg_catalog.count(*) FILTER (WHERE state = 'queued') AS waiting,"
+	" pg_catalog.count(*) FILTER (WHERE state <> 'queued') AS running FROM minimax_m1.activity) a"
+	" CROSS JOIN LATERAL (VALUES"
+	" ('vllm:num_requests_running', 'gauge', a.running::text),"
+	" ('vllm:num_requests_waiting', 'gauge', a.waiting::text),"
+	" ('vllm:prompt_tokens_total', 'counter', s.prompt_tokens::text),"
+	" ('vllm:generation_tokens_total', 'counter', s.completion_tokens::text),"
+	" ('vllm:prefix_cache_queries_total', 'counter', s.prompt_tokens::text),"
+	" ('vllm:prefix_cache_hits_total', 'counter', s.cached_tokens::text),"
+	" ('minimax_m1_requests_completed_total', 'counter', s.completed::text),"
+	" ('minimax_m1_requests_failed_total', 'counter', s.failed::text),"
+	" ('minimax_m1_requests_cancelled_total', 'counter', s.cancelled::text),"
+	" ('minimax_m1_requests_rejected_total', 'counter', s.rejected::text),"
+	" ('minimax_m1_snapshot_bytes', 'gauge', s.snapshot_bytes::text)) v(name, type, value)";
+
+void
+gw_metrics_handle(gw_http_exchange *x)
+{
+	static const gw_reader reader = {on_row, on_end};
+	gw_statement statement = {0};
+	scrape *s = calloc(1, sizeof *s);
+
+	gw_sql(&statement, counters);
+	if (s != NULL)
+	{
+		s->http = x;
+		s->query = gw_query_start(x->gateway->pool, &x->login, &statement, &reader, s);
+	}
+	if (s == NULL || s->query == NULL)
+	{
+		gw_statement_free(&statement);
+		free(s);
+		gw_http_fail(x, 503, "server_error", NULL, "out of memory");
+		return;
+	}
+	x->context = s;
+	x->closed = on_closed;
+}

@@ -1,0 +1,65 @@
+// page.js URL CHROMIUM SCREENSHOT - the page, as somebody uses it.
+import {chromium} from "playwright-core";
+import {ok, done} from "./ok.js";
+
+const [url, executablePath, screenshot] = process.argv.slice(2);
+const browser = await chromium.launch({executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]});
+const page = await browser.newPage({viewport: {width: 1000, height: 760}});
+const faults = [];
+page.on("console", m => { if (m.type() === "error" && !/401/.test(m.text())) faults.push(m.text()); });
+page.on("pageerror", e => faults.push(String(e)));
+
+await page.goto(url + "/");
+await page.getByLabel("Role").fill("al");
+await page.getByLabel("Password").fill("wrong");
+await page.getByRole("button", {name: "Sign in"}).click();
+await page.getByText("password authentication failed").waitFor();
+ok(true, "a wrong password is told");
+await page.getByLabel("Role").fill("al");
+await page.getByLabel("Password").fill("secret");
+await page.keyboard.press("Enter");
+await page.getByLabel("Your message").waitFor();
+ok(true, "a role signs in, with the keyboard");
+
+await page.getByLabel("Your message").fill("What is 47 + 35?");
+await page.getByRole("button", {name: "Send"}).click();
+await page.getByText("tokens read").waitFor({timeout: 60000});
+const answer = page.locator(".turn.assistant").first();
+ok((await answer.locator(":scope > .body").textContent()) === "82", "a reply streams in");
+ok(!(await answer.locator("details").evaluate(d => d.open)), "its reasoning folds away");
+ok(/7 \+ 5/.test(await answer.locator("details .body").textContent()), "and is there");
+if (screenshot) await page.screenshot({path: screenshot});
+
+// A reply and a row that try to be markup.
+await page.route("**/v1/chat/completions", route => route.fulfill({status: 200, contentType: "text/event-stream",
+  body: `data: ${JSON.stringify({choices: [{index: 0, delta: {content: "<img src=x onerror='window.hurt=1'><script>window.hurt=1</script>"}}]})}\n\ndata: [DONE]\n\n`}));
+await page.getByLabel("Your message").fill("<b onmouseover='window.hurt=1'>bold</b>");
+await page.keyboard.press("Control+Enter");
+await page.getByText("<img src=x").waitFor();
+ok(await page.evaluate(() => window.hurt === undefined && document.querySelector(".turn img, .turn b, .turn script") === null), "markup is text");
+await page.unroute("**/v1/chat/completions");
+
+// A long reply.
+await page.route("**/v1/chat/completions", route => route.continue({postData: JSON.stringify({...route.request().postDataJSON(),
+  temperature: 100, top_p: 1, max_tokens: 20000})}));
+await page.getByLabel("Your message").fill("What can you do?");
+await page.getByRole("button", {name: "Send"}).click();
+await page.getByRole("button", {name: "Stop"}).click();
+await page.getByText("Stopped.").waitFor();
+ok(true, "stop stops");
+
+for (const [tab, text] of [["Activity", "m1-nano"], ["Jobs", "Annotators"], ["Usage", "complete"]]) {
+  await page.getByRole("tab", {name: tab}).click();
+  await page.getByText(text).first().waitFor();
+  ok(true, `${tab} is shown`);
+}
+await page.getByRole("tab", {name: "Usage"}).press("ArrowLeft");
+ok(await page.evaluate(() => document.activeElement.textContent) === "Jobs", "arrows move among the tabs");
+await page.emulateMedia({colorScheme: "dark"});
+ok(await page.evaluate(() => getComputedStyle(document.body).backgroundColor) === "rgb(20, 23, 26)", "dark where that is wanted");
+ok(await page.evaluate(() => { const s = document.createElement("script"); s.textContent = "window.hurt = 1"; document.body.append(s); return window.hurt === undefined; }), "no other script runs");
+await page.getByRole("button", {name: "Sign out"}).click();
+await page.getByLabel("Password").waitFor();
+ok(faults.filter(f => !/Content Security Policy/.test(f)).length === 0, "nothing went wrong in the page", faults);
+await browser.close();
+done();

@@ -1,0 +1,167 @@
+# OpenAI's API over HTTP: chats whole and as streams, tools, forms of the answer, errors and their statuses, the rest.
+use strict;
+use warnings;
+use Gateway;
+use JSON::PP;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('openai', 'max_connections = 300');
+wait_ready($node);
+make_role($node, 'al', 'secret');
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+my $h = start_http($node);
+my %al = (Authorization => 'Bearer al:secret');
+my @weather = ({ type => 'function', function => { name => 'get_weather', description => 'Current weather of a city',
+	parameters => { type => 'object', properties => { city => { type => 'string' } }, required => ['city'] } } });
+
+sub user { return [ { role => 'user', content => $_[0] } ]; }
+
+sub chat
+{
+	my ($question, %keys) = @_;
+
+	return post_json($h, '/v1/chat/completions', { model => 'm1-nano', messages => ref $question ? $question : user($question), %keys }, %al);
+}
+
+# The pieces of a stream.
+sub stream
+{
+	my ($question, %keys) = @_;
+	my ($status, undef, $r) = chat($question, stream => JSON::PP::true, %keys);
+
+	return map { $_ eq '[DONE]' ? $_ : decode_json($_) } $r->{content} =~ /^data: (.*)$/mg;
+}
+
+sub refused
+{
+	my ($what, $status, $code, $question, %keys) = @_;
+	my ($got, $answer) = chat($question, %keys);
+
+	is($got, $status, "$what is refused") or diag(explain($answer));
+	is($answer->{error}{code}, $code, 'with a code');
+	return $answer->{error};
+}
+
+# ---- whole answers ----
+
+my ($status, $r) = chat('What is 47 + 35?');
+is($status, 200, 'a chat is answered');
+my $m = $r->{choices}[0]{message};
+is($m->{content}, '82', 'with its content');
+like($m->{reasoning}, qr/7 \+ 5/, 'its reasoning');
+is($m->{reasoning_content}, $m->{reasoning}, 'by both names');
+is($r->{choices}[0]{finish_reason}, 'stop', 'why it ended');
+is_deeply([ @{ $r->{usage} }{qw(prompt_tokens completion_tokens total_tokens)} ], [ 37, 46, 83 ], 'and its tokens');
+is($r->{usage}{completion_tokens_details}{reasoning_tokens}, 41, 'those of reasoning apart');
+is(sql(q{SELECT sum(requests) FROM minimax_m1.usage WHERE role = 'al'}), '1', 'it is on the account of the role');
+($status, $r) = chat('What is 47 + 35?', max_tokens => 5);
+is($r->{choices}[0]{finish_reason}, 'length', 'an answer that is cut off');
+($status, $r) = chat('Hello.', stop => 'How', reasoning_effort => 'none');
+is($r->{choices}[0]{message}{content}, 'Hello! ', 'stop, and no reasoning');
+($status, $r) = chat('What is the weather in Oslo?', tools => \@weather);
+my $call = $r->{choices}[0]{message}{tool_calls}[0];
+is($call->{function}{name}, 'get_weather', 'a tool is called');
+is_deeply(decode_json($call->{function}{arguments}), { city => 'Oslo' }, 'with arguments as a text of JSON');
+is($r->{choices}[0]{finish_reason}, 'tool_calls', 'and that is why it ended');
+($status, $r) = chat([ @{ user('What is the weather in Oslo?') }, { role => 'assistant', content => undef, tool_calls => [$call] },
+	{ role => 'tool', tool_call_id => $call->{id}, content => '{"temperature": 7}' } ], tools => \@weather);
+is($status, 200, 'the result of a tool goes back') or diag(explain($r));
+($status, $r) = chat('How warm is it in Oslo?', tools => \@weather, tool_choice => { type => 'function', function => { name => 'get_weather' } });
+is($r->{choices}[0]{message}{tool_calls}[0]{function}{name}, 'get_weather', 'a tool that must be called') or diag(explain($r));
+($status, $r) = chat('Is the office open on Sunday?', response_format => { type => 'json_schema', json_schema => { name => 'x', strict => JSON::PP::true,
+	schema => { type => 'object', properties => { open => { type => 'boolean' } }, required => ['open'], additionalProperties => JSON::PP::false } } });
+is(ref decode_json($r->{choices}[0]{message}{content})->{open}, 'JSON::PP::Boolean', 'a schema is kept to') or diag(explain($r));
+($status, $r) = chat('Hello.', reasoning_effort => 'none', logprobs => JSON::PP::true, top_logprobs => 2);
+my $token = $r->{choices}[0]{logprobs}{content}[0];
+is($token->{token}, 'Hello', 'tokens with their log probabilities');
+is(scalar @{ $token->{top_logprobs} }, 2, 'and what else was likely');
+
+# ---- streams ----
+
+my @pieces = stream('What is 47 + 35?', stream_options => { include_usage => JSON::PP::true });
+is($pieces[0]{choices}[0]{delta}{role}, 'assistant', 'a stream begins with the role');
+is($pieces[-1], '[DONE]', 'and ends with [DONE]');
+is_deeply($pieces[-2]{choices}, [], 'usage comes in a piece that has nothing else');
+is(join('', map { $_->{choices}[0]{delta}{content} // '' } grep { ref $_ } @pieces), '82', 'content in pieces');
+like(join('', map { $_->{choices}[0]{delta}{reasoning} // '' } grep { ref $_ } @pieces), qr/^7 \+ 5.*carry 0$/s, 'reasoning in pieces');
+is($pieces[-2]{usage}{completion_tokens}, 46, 'and is what it was');
+is($pieces[-3]{choices}[0]{finish_reason}, 'stop', 'behind why it ended');
+is(scalar(keys %{ { map { $_->{id} => 1 } grep { ref $_ } @pieces } }), 1, 'all have one id');
+@pieces = stream('What is the weather in Oslo?', tools => \@weather);
+my ($delta) = grep { $_ } map { ref $_ && $_->{choices}[0]{delta}{tool_calls} } @pieces;
+is($delta->[0]{index}, 0, 'a call comes with its index');
+is($delta->[0]{function}{name}, 'get_weather', 'and its name');
+
+# ---- what is refused ----
+
+like(refused('a value out of range', 400, 'invalid_value', 'x', max_tokens => -1)->{message}, qr/max_tokens/, 'which says what is wrong');
+is(refused('a key that is not known', 400, 'invalid_value', 'x', prediction => { a => 1 })->{param}, 'prediction', 'which names it');
+refused('more than one answer', 400, 'unsupported', 'x', n => 2);
+refused('a penalty', 400, 'unsupported', 'x', presence_penalty => 1);
+refused('another model', 404, 'model_not_found', 'x', model => 'gpt-4');
+refused('a prompt that does not fit', 400, 'context_length_exceeded', 'word ' x 40000);
+refused('a key of a message', 400, 'invalid_value', [ { role => 'user', content => 'x', weight => 1 } ]);
+refused('no messages', 400, 'invalid_value', 'x', messages => 'x');
+refused('a bad stream', 400, 'invalid_value', 'x', max_tokens => -1, stream => JSON::PP::true);
+is((post_json($h, '/v1/chat/completions', $_, %al))[0], 400, "a body that is no request: $_") for '', '{', '[]', '"x"', '{"messages": [], "messages": []}', "{\"a\": \"\xff\"}";
+is((chat('x', user => 'u', metadata => { a => 'b' }, n => 1, store => JSON::PP::false, logit_bias => {}, tools => [], stop => undef))[0], 200,
+	'what changes nothing is taken');
+is((post_json($h, '/v1/chat/completions', { messages => user('x') }))[0], 401, 'nobody is refused');
+is((post_json($h, '/v1/chat/completions', { messages => user('x') }, Authorization => 'Bearer al:no'))[0], 401, 'so is a wrong password');
+sql(q{REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA minimax_m1 FROM al});
+refused('a role without the right', 403, 'insufficient_permissions', 'x');
+sql(q{SELECT minimax_m1.grant_usage('al'); SELECT minimax_m1.set_quota('al', tokens_per_hour => 1)});
+refused('more than the quota', 429, 'rate_limit_exceeded', 'x');
+my (undef, undef, $raw) = chat('x');
+ok($raw->{headers}{'retry-after'}, 'with a time to come back');
+sql(q{SELECT minimax_m1.set_quota('al')});
+
+# ---- the rest ----
+
+is_deeply([ map { $_->{id} } @{ decode_json(http($h, 'GET', '/v1/models', \%al)->{content})->{data} } ], ['m1-nano'], '/v1/models');
+is(http($h, 'GET', '/v1/models/m1-nano', \%al)->{status}, 200, 'one of them');
+is(http($h, 'GET', '/v1/models/other', \%al)->{status}, 404, 'another one');
+my (undef, $tokens) = post_json($h, '/tokenize', { prompt => 'Hello!' }, %al);
+is($tokens->{count}, scalar @{ $tokens->{tokens} }, '/tokenize');
+is((post_json($h, '/detokenize', { tokens => $tokens->{tokens} }, %al))[1]{prompt}, 'Hello!', '/detokenize');
+my $metrics = http($h, 'GET', '/metrics', \%al)->{content};
+like($metrics, qr/^vllm:$_/m, "/metrics has $_") for qw(num_requests_running num_requests_waiting prompt_tokens_total generation_tokens_total
+	time_to_first_token_seconds_bucket e2e_request_latency_seconds_count);
+is(http($h, 'GET', '/metrics')->{status}, 401, 'for those who may look');
+is(http($h, 'GET', '/nothing', \%al)->{status}, 404, 'a path that is not there');
+my $page = http($h, 'GET', '/');
+like($page->{headers}{'content-security-policy'}, qr/default-src 'none'; script-src 'nonce-([0-9a-f]{32})'/, 'the page has a strict policy');
+like($page->{content}, qr/<script nonce="[0-9a-f]{32}">/, 'and its nonce');
+is(http($h, 'OPTIONS', '/v1/models', { Origin => "http://127.0.0.1:$h->{port}" })->{status}, 204, 'a preflight of our own page');
+is(http($h, 'HEAD', '/health')->{status}, 200, 'HEAD');
+
+# ---- clients that go, or do not read ----
+
+my $body = encode_json({ messages => user('What can you do?'), stream => JSON::PP::true, temperature => 2, thinking_budget => 20000, max_tokens => 20000 });
+my $request = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
+my ($got, $socket) = raw($h, $request, qr/data: .*data: .*data: /s);
+like($got, qr/^HTTP\/1.1 200.*event-stream/s, 'a long stream begins');
+close $socket;
+wait_for('the request is gone', sub { is_idle($node) });
+pass('a client that goes has cancelled');
+
+my $clients = $ENV{CLIENTS} // 40;
+my @sockets = map { (raw($h, $request, qr/^HTTP/, 0))[1] } 1 .. $clients;
+is(http($h, 'GET', '/health')->{status}, 200, "$clients streams that nobody reads hold up nobody");
+close $_ for @sockets;
+wait_for('they are gone', sub { is_idle($node) });
+pass('and leave nothing behind');
+
+# ---- the server goes, and comes back ----
+
+$node->restart;
+wait_ready($node);
+is((chat('What is 47 + 35?'))[1]{choices}[0]{message}{content}, '82', 'connections that the server closed are made anew');
+$node->stop;
+is((chat('x'))[0], 503, 'without a server there is no service');
+is(http($h, 'GET', '/health')->{status}, 503, 'nor health');
+is(stop_http($h), 0, 'it ends when it is told to');
+done_testing();

@@ -1,0 +1,129 @@
+# The gateway as an HTTP server: requests that are none, limits, slow clients, many at once, and what it adds in time.
+use strict;
+use warnings;
+use Gateway;
+use IO::Socket::INET;
+use JSON::PP;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = new_server('gateway_http', 'max_connections = 100');
+wait_ready($node);
+my $h = start_http($node, '--auth', 'fixed', '--clients', 60, '--connections', 20);
+my $host = "Host: localhost\r\n";
+
+# ---- heads ----
+
+for ([ 'no request', "hello\r\n\r\n", 400 ],
+	[ 'lines that end with LF only', "GET /health HTTP/1.1\nHost: localhost\n\n\r\n\r\n", 400 ],
+	[ 'no host', "GET /health HTTP/1.1\r\n\r\n", 400 ],
+	[ 'two hosts', "GET /health HTTP/1.1\r\n$host$host\r\n", 400 ],
+	[ 'a space in front of the colon', "GET /health HTTP/1.1\r\n${host}A : b\r\n\r\n", 400 ],
+	[ 'a folded line', "GET /health HTTP/1.1\r\n${host}A: b\r\n c\r\n\r\n", 400 ],
+	[ 'a NUL', "GET /health HTTP/1.1\r\n${host}A: b\0c\r\n\r\n", 400 ],
+	[ 'a control character', "GET /health HTTP/1.1\r\n${host}A: b\x01c\r\n\r\n", 400 ],
+	[ 'a method that is none', "GE(T /health HTTP/1.1\r\n$host\r\n", 400 ],
+	[ 'a path that is none', "GET health HTTP/1.1\r\n$host\r\n", 400 ],
+	[ 'another version', "GET /health HTTP/2.0\r\n$host\r\n", 505 ],
+	[ 'a length that is none', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 1x\r\n\r\n", 400 ],
+	[ 'a negative length', "POST /mcp HTTP/1.1\r\n${host}Content-Length: -1\r\n\r\n", 400 ],
+	[ 'two lengths', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400 ],
+	[ 'a length beside chunks', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 ],
+	[ 'another coding', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: gzip\r\n\r\n", 501 ],
+	[ 'a chunk that is none', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\nx\r\n", 400 ],
+	[ 'a chunk that goes on', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", 400 ],
+	[ 'a chunk that is too long', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\nffffffff\r\n", 413 ],
+	[ 'a body that is too long', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 100000000\r\n\r\n", 413 ],
+	[ 'a head that is too long', "GET /health HTTP/1.1\r\n${host}A: " . 'x' x 20000 . "\r\n\r\n", 431 ],
+	[ 'too many fields', "GET /health HTTP/1.1\r\n$host" . "A: b\r\n" x 100 . "\r\n", 431 ])
+{
+	my ($what, $bytes, $status) = @$_;
+
+	like(raw($h, $bytes), qr/^HTTP\/1.1 $status /, "$what: $status");
+}
+
+# ---- bodies and connections ----
+
+my $ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}';
+my $chunked = join('', map { "1;x=y\r\n$_\r\n" } split //, $ping) . "0\r\nTrailer: x\r\n\r\n";
+like(raw($h, "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n$chunked", qr/\}\}/), qr/"result":\{\}/, 'a body in chunks');
+like(raw($h, "POST /mcp HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Length: " . length($ping) . "\r\n\r\n$ping", qr/\}\}/),
+	qr/^HTTP\/1.1 100 .*HTTP\/1.1 200 .*"result":\{\}/s, 'a client that asks whether to go on');
+my $one = "POST /mcp HTTP/1.1\r\n${host}Content-Length: " . length($ping) . "\r\n\r\n$ping";
+my $many = raw($h, $one x 49 . $one =~ s/\r\n/\r\nConnection: close\r\n/r);
+is(scalar(() = $many =~ /"result":\{\}/g), 50, 'requests one behind the other on a connection');
+like(raw($h, "GET /health HTTP/1.0\r\n\r\n"), qr/^HTTP\/1.1 200 .*Connection: close.*ok/s, 'a client of HTTP/1.0');
+
+# byte by byte
+my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->{port}) or die $!;
+for my $byte (split //, $one) { syswrite($s, $byte); select(undef, undef, undef, 0.0005); }
+sysread($s, my $got, 65536);
+like($got, qr/"result":\{\}/, 'a request that comes byte by byte') or diag($got);
+close $s;
+
+# more connections than there may be
+my @idle = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->{port}) } 1 .. 70;
+sleep 1;
+my $refused = grep { my $bits = ''; vec($bits, fileno($_), 1) = 1; select($bits, undef, undef, 0) && !sysread($_, my $x, 1) } @idle;
+cmp_ok($refused, '>=', 10, 'clients beyond --clients are refused') or diag($refused);
+close $_ for @idle;
+wait_for('others get in again', sub { eval { http($h, 'GET', '/health')->{status} eq '200' } });
+pass('and others get in when they have gone');
+
+# a head that does not come to its end, beside others
+my @slow = map { my $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->{port}); syswrite($c, "GET / HT"); $c } 1 .. 20;
+is(http($h, 'GET', '/health')->{status}, 200, 'slow clients hold up nobody');
+my $began = time();
+sysread($slow[0], $got, 65536);
+like($got, qr/^HTTP\/1.1 408/, 'and are told that they were too slow');
+cmp_ok(time() - $began, '<', 40, 'after a while');
+close $_ for @slow;
+
+# ---- more requests than connections to the database ----
+
+my $body = encode_json({ messages => [ { role => 'user', content => 'What is 47 + 35?' } ], stream => JSON::PP::true });
+my $request = "POST /v1/chat/completions HTTP/1.1\r\n${host}Content-Length: " . length($body) . "\r\nConnection: close\r\n\r\n$body";
+my $n = $ENV{CLIENTS} // 50;
+$h = do { stop_http($h); start_http($node, '--auth', 'fixed', '--clients', $n + 10, '--connections', 20) };
+my @clients = map { my $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->{port}) or die $!; syswrite($c, $request); $c } 1 .. $n;
+my %answer = map { fileno($_) => '' } @clients;
+my $end = time() + 120;
+while (@clients && time() < $end)
+{
+	my $bits = '';
+
+	vec($bits, fileno($_), 1) = 1 for @clients;
+	select($bits, undef, undef, 1);
+	@clients = grep { !vec($bits, fileno($_), 1) || sysread($_, $answer{ fileno($_) }, 65536, length $answer{ fileno($_) }) } @clients;
+}
+is(scalar(grep { /data: \[DONE\]/ && /"content":"8/ } values %answer), $n, "$n streams at once over 20 connections are all answered");
+cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minimax_m1_gateway'}), '<=', 20, 'over no more of them');
+
+# ---- what it adds to a request ----
+
+my $client = HTTP::Tiny->new(keep_alive => 1);
+my $url = "http://127.0.0.1:$h->{port}/tokenize";
+my (@through, @direct);
+my $psql = $node->background_psql('postgres');
+$psql->query_safe(q{SELECT minimax_m1.tokenize('Hello!')});
+$client->post($url, { content => '{"prompt": "Hello!"}' });
+for (1 .. 100)
+{
+	my $t = time();
+
+	$client->post($url, { content => '{"prompt": "Hello!"}' });
+	push @through, 1000 * (time() - $t);
+	$t = time();
+	$psql->query_safe(q{SELECT minimax_m1.tokenize('Hello!')});
+	push @direct, 1000 * (time() - $t);
+}
+$psql->quit;
+my ($gateway, $sql) = map { (sort { $a <=> $b } @$_)[50] } \@through, \@direct;
+note(sprintf('a request through the gateway takes %.1f ms, a statement of psql %.1f ms', $gateway, $sql));
+cmp_ok($gateway, '<', $sql + 50, 'a request takes about as long as its statement');
+
+is(stop_http($h), 0, 'it ends when it is told to');
+$node->stop;
+done_testing();
