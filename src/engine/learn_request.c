@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "model/adapter_plan.h"
 
 _Static_assert((int) M1_LOSS_CE == (int) M1W_LOSS_CE && (int) M1_LOSS_CISPO == (int) M1W_LOSS_CISPO &&
@@ -253,11 +254,21 @@ find_base(m1_learn_request *r, const m1_model *model, m1_error *err)
 	return m1_digest(model->source, &model->config, model->checkpoint, r->base, err);
 }
 
+size_t
+m1_learn_most_bytes(void)
+{
+	return m1_machine_memory() / 16;
+}
+
 static m1_status
 prepare_training(m1_learn_request *r, const m1_model *model, m1_error *err)
 {
 	const m1w_training *m = &r->message.training;
-	m1_adapter_plan plan = {.rank = m->rank, .expert_rank = m->expert_rank, .alpha = m->alpha, .seed = m->seed};
+	m1_adapter_plan plan = {.rank = m->rank,
+							.expert_rank = m->expert_rank,
+							.alpha = m->alpha,
+							.seed = m->seed,
+							.most_bytes = m1_learn_most_bytes()};
 	m1_status status = find_base(r, model, err);
 
 	if (status != M1_OK || m->from.len > 0)

@@ -44,6 +44,12 @@ typedef struct m1_learn_request
 	struct m1_learn_request *next;
 } m1_learn_request;
 
+/*
+ * Bytes that the numbers of all adapters that are trained may take: with gradients and moments it is four times as
+ * much, which is a quarter of the machine's memory.
+ */
+size_t m1_learn_most_bytes(void);
+
 /* Takes the payload over, also when it fails. What depends on trainings and adapters is checked when its turn comes. */
 m1_status m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload,
 								  m1_learn_request **out, m1_error *err);

@@ -300,12 +300,28 @@ fill_moments(m1_trainer *trainer, const char *from)
 }
 
 static m1_status
+check_memory(const m1_learning *l, const training *new, m1_error *err)
+{
+	size_t bytes = m1_adapter_bytes(new->adapter);
+
+	for (const training *t = l->trainings; t != NULL; t = t->next)
+		bytes += m1_adapter_bytes(t->adapter);
+	if (bytes <= m1_learn_most_bytes())
+		return M1_OK;
+	m1_fail(err, M1_E_NO_MEMORY, "the adapters that are trained are too large");
+	m1_error_detail(err, "Their numbers would take %zu MB; they may take %zu.", (bytes >> 20) + 1,
+					m1_learn_most_bytes() >> 20);
+	return M1_E_NO_MEMORY;
+}
+
+static m1_status
 open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const char *moments, m1_error *err)
 {
 	const m1_trainer_options options = {.rows = PIECE_ROWS, .adapter = t->adapter};
-	m1_status status = m1_trainer_open(l->model, &options, &t->trainer, err);
+	m1_status status = check_memory(l, t, err);
 
-	if (status != M1_OK || (status = m1_trainer_moments(t->trainer, err)) != M1_OK)
+	if (status != M1_OK || (status = m1_trainer_open(l->model, &options, &t->trainer, err)) != M1_OK ||
+		(status = m1_trainer_moments(t->trainer, err)) != M1_OK)
 		return status;
 	if (moments != NULL)
 	{

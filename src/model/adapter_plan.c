@@ -118,6 +118,21 @@ check_plan(const m1_adapter_plan *p, m1_error *err)
 }
 
 static m1_status
+check_size(const m1_adapter *a, size_t most, m1_error *err)
+{
+	const size_t bytes = m1_adapter_bytes(a);
+
+	if (bytes == 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "an adapter that changes nothing cannot be trained");
+	if (most == 0 || bytes <= most)
+		return M1_OK;
+	m1_fail(err, M1_E_NO_MEMORY, "the adapter is too large");
+	m1_error_detail(err, "Its numbers take %zu MB; they may take %zu.", (bytes >> 20) + 1, most >> 20);
+	m1_error_hint(err, "Use a smaller {rank}, or fewer {targets}.");
+	return M1_E_NO_MEMORY;
+}
+
+static m1_status
 fill_new(m1_adapter *a, uint64_t seed, const m1_config *c, const m1_checkpoint *base, m1_error *err)
 {
 	m1_adapter_target *targets;
@@ -154,10 +169,8 @@ m1_adapter_create(const m1_adapter_plan *plan, const m1_config *config, const m1
 	if ((status = check_plan(plan, err)) != M1_OK ||
 		(status = m1_adapter_build(config, planned, &copy, out, err)) != M1_OK)
 		return status;
-	status = m1_adapter_bytes(*out) > 0
-				 ? fill_new(*out, plan->seed, config, base, err)
-				 : m1_fail(err, M1_E_INVALID_ARGUMENT, "an adapter that changes nothing cannot be trained");
-	if (status == M1_OK)
+	if ((status = check_size(*out, plan->most_bytes, err)) == M1_OK &&
+		(status = fill_new(*out, plan->seed, config, base, err)) == M1_OK)
 		return M1_OK;
 	m1_adapter_free(*out);
 	*out = NULL;

@@ -13,6 +13,7 @@ typedef struct m1_adapter_plan
 	unsigned targets; /* a bit for each m1_role that is changed; the router is trained as a whole */
 	float alpha;
 	uint64_t seed;
+	size_t most_bytes; /* of its numbers; 0: any */
 } m1_adapter_plan;
 
 /* Rank 16 on attention, 1 on experts, the router, alpha 32. */
@@ -26,7 +27,7 @@ m1_status m1_adapter_plan_targets(m1_adapter_plan *plan, m1_slice names, m1_erro
 
 /*
  * A new adapter, which changes nothing yet: A uniform in +-1/sqrt(cols), B 0, the router as `base` has it. The error
- * says what is wrong with the plan.
+ * says what is wrong with the plan; M1_E_NO_MEMORY if it takes more than it may.
  */
 m1_status m1_adapter_create(const m1_adapter_plan *plan, const m1_config *config, const m1_checkpoint *base,
 							m1_adapter **out, m1_error *err);
