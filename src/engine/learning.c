@@ -8,9 +8,8 @@
 #include "base/memory.h"
 #include "model/adapter_bytes.h"
 
-#define PIECE_ROWS 256	   /* tokens that are computed together: a piece is one layer of them */
-#define MOST_TRAININGS 16  /* at a time, and as many bytes that were put under names */
-#define MOST_CREDIT 1000.0 /* ms that learning may be owed */
+#define PIECE_ROWS 256	  /* tokens that are computed together: a piece is one layer of them */
+#define MOST_TRAININGS 16 /* at a time, and as many bytes that were put under names */
 
 /* Bytes that were put. */
 typedef struct kept
@@ -37,7 +36,8 @@ struct m1_learning
 	m1_model *model;
 	const m1_engine_events *events;
 	double share;
-	double credit; /* ms that learning may take beside requests */
+	double credit;	 /* ms that learning may take beside requests */
+	double piece_ms; /* of a piece, about */
 	kept *kept;
 	training *trainings;
 	m1_learn_request *first, **last; /* in order of arrival */
@@ -629,10 +629,11 @@ do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 	return M1_OK;
 }
 
-void
-m1_learning_piece(m1_learning *l)
+static void
+do_piece(m1_learning *l)
 {
 	m1_learn_request *r = l->first;
+	const double began = m1_now_ms();
 	bool done = true;
 	m1_error error;
 	m1_status status = r->type == M1W_LESSON ? learn(l, r, &done, &error) : do_at_once(l, r, &error);
@@ -641,24 +642,27 @@ m1_learning_piece(m1_learning *l)
 		fail_at(l, &l->first, &error);
 	else if (done)
 		take_out(l, &l->first);
+	l->piece_ms += (m1_now_ms() - began - l->piece_ms) / 4.0;
 }
 
 void
+m1_learning_piece(m1_learning *l)
+{
+	l->credit = 0.0;
+	do_piece(l);
+}
+
+/* What a piece takes is saved up first, so that a short request meets none. */
+void
 m1_learning_beside(m1_learning *l, double step_ms)
 {
-	double began;
+	const double began = m1_now_ms();
 
 	if (l->first == NULL || l->share <= 0.0)
-	{
-		l->credit = 0.0;
 		return;
-	}
 	l->credit += step_ms * l->share / (1.0 - l->share);
-	if (l->credit > MOST_CREDIT)
-		l->credit = MOST_CREDIT;
-	if (l->credit <= 0.0)
+	if (l->credit < l->piece_ms)
 		return;
-	began = m1_now_ms();
-	m1_learning_piece(l);
+	do_piece(l);
 	l->credit -= m1_now_ms() - began;
 }
