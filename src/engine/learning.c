@@ -6,20 +6,12 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "engine/kept_bytes.h"
 #include "model/adapter_bytes.h"
+#include "model/adapter_peft.h"
 
 #define PIECE_ROWS 256	  /* tokens that are computed together: a piece is one layer of them */
-#define MOST_TRAININGS 16 /* at a time, and as many bytes that were put under names */
-
-/* Bytes that were put. */
-typedef struct kept
-{
-	struct kept *next;
-	m1_buf bytes;
-	uint64_t total;
-	size_t name_len;
-	char name[M1W_MAX_NAME];
-} kept;
+#define MOST_TRAININGS 16 /* at a time */
 
 typedef struct training
 {
@@ -36,9 +28,9 @@ struct m1_learning
 	m1_model *model;
 	const m1_engine_events *events;
 	double share;
-	double credit;	 /* ms that learning may take beside requests */
-	double piece_ms; /* of a piece, about */
-	kept *kept;
+	double credit;		 /* ms that learning may take beside requests */
+	double piece_ms;	 /* of a piece, about */
+	m1_kept_bytes *kept; /* bytes that were put */
 	training *trainings;
 	m1_learn_request *first, **last; /* in order of arrival */
 	training *at_work;				 /* the training whose lesson, the first request, has begun */
@@ -62,13 +54,6 @@ m1_learning_create(m1_model *model, const m1_engine_events *events, double share
 }
 
 static void
-free_kept(kept *k)
-{
-	m1_buf_free(&k->bytes);
-	free(k);
-}
-
-static void
 free_training(training *t)
 {
 	m1_trainer_close(t->trainer);
@@ -86,11 +71,8 @@ m1_learning_free(m1_learning *l)
 		next = r->next;
 		m1_learn_request_free(r);
 	}
-	for (kept *k = l->kept, *next; k != NULL; k = next)
-	{
-		next = k->next;
-		free_kept(k);
-	}
+	while (l->kept != NULL)
+		m1_kept_drop(&l->kept, l->kept);
 	for (training *t = l->trainings, *next; t != NULL; t = next)
 	{
 		next = t->next;
@@ -100,17 +82,6 @@ m1_learning_free(m1_learning *l)
 }
 
 /* ---- names ---- */
-
-/* Where the list has the bytes of that name, or its end. */
-static kept **
-find_kept(m1_learning *l, m1_slice name)
-{
-	kept **at = &l->kept;
-
-	while (*at != NULL && !((*at)->name_len == name.len && memcmp((*at)->name, name.data, name.len) == 0))
-		at = &(*at)->next;
-	return at;
-}
 
 static training **
 find_training(m1_learning *l, m1_slice name)
@@ -129,90 +100,30 @@ nothing_called(m1_slice name, const char *what, m1_error *err)
 				   name.data);
 }
 
-static void
-drop_kept(kept **at)
-{
-	kept *k = *at;
+/* ---- bytes that were put ---- */
 
-	*at = k->next;
-	free_kept(k);
+static m1_adapter_base
+base_of(const m1_learning *l)
+{
+	return (m1_adapter_base){
+		.source = l->model->source, .config = &l->model->config, .checkpoint = l->model->checkpoint};
 }
 
-/* ---- bytes that are put ---- */
-
-static size_t
-kept_bytes(const m1_learning *l, int *n)
-{
-	size_t bytes = 0;
-
-	*n = 0;
-	for (const kept *k = l->kept; k != NULL; k = k->next, (*n)++)
-		bytes += (size_t) k->total;
-	return bytes;
-}
-
-/* Room for all of them; what lay under the name is gone. */
+/* The adapter of bytes that are all there, in either form. */
 static m1_status
-begin_bytes(m1_learning *l, const m1w_bytes *m, m1_error *err)
-{
-	const size_t most = m1_machine_memory() / 4;
-	kept **at = find_kept(l, m->name);
-	size_t there;
-	kept *k;
-	int n;
-
-	if (*at != NULL)
-		drop_kept(at);
-	there = kept_bytes(l, &n);
-	if (m->total > most || there > most - (size_t) m->total || n >= MOST_TRAININGS)
-	{
-		m1_fail(err, M1_E_NO_MEMORY, "%llu more bytes of adapters cannot be kept", (unsigned long long) m->total);
-		m1_error_detail(err, "There are %zu of at most %zu, under %d of at most %d names.", there, most, n,
-						MOST_TRAININGS);
-		return M1_E_NO_MEMORY;
-	}
-	if ((k = calloc(1, sizeof *k)) == NULL || !m1_buf_reserve(&k->bytes, (size_t) m->total))
-	{
-		free(k);
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %llu bytes", (unsigned long long) m->total);
-	}
-	k->total = m->total;
-	k->name_len = m->name.len;
-	memcpy(k->name, m->name.data, m->name.len);
-	k->next = l->kept;
-	l->kept = k;
-	return M1_OK;
-}
-
-static m1_status
-put(m1_learning *l, const m1w_bytes *m, m1w_learned *learned, m1_error *err)
-{
-	m1_status status = m->offset == 0 ? begin_bytes(l, m, err) : M1_OK;
-	kept *k;
-
-	if (status != M1_OK)
-		return status;
-	if ((k = *find_kept(l, m->name)) == NULL)
-		return nothing_called(m->name, "beginning of bytes", err);
-	if (k->total != m->total || k->bytes.len != m->offset)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the piece at %llu of %llu does not follow %zu of %llu",
-					   (unsigned long long) m->offset, (unsigned long long) m->total, k->bytes.len,
-					   (unsigned long long) k->total);
-	m1_buf_append(&k->bytes, m->bytes.data, m->bytes.len);
-	learned->bytes = k->bytes.len;
-	return M1_OK;
-}
-
-/* The adapter of bytes that are all there. */
-static m1_status
-adapter_of_kept(m1_learning *l, const kept *k, const char *base, m1_adapter **out, m1_adapter_facts *facts,
+adapter_of_kept(m1_learning *l, const m1_kept_bytes *k, const char *base, m1_adapter **out, m1_adapter_facts *facts,
 				const char **moments, m1_error *err)
 {
+	const m1_slice bytes = {k->bytes.data, k->bytes.len};
+	const m1_adapter_base whole = base_of(l);
+
 	if (k->bytes.len < k->total)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only %zu of %llu bytes have been put", k->bytes.len,
 					   (unsigned long long) k->total);
-	return m1_adapter_of_bytes((m1_slice){k->bytes.data, k->bytes.len}, base, &l->model->config, out, facts, moments,
-							   err);
+	*moments = NULL;
+	if (m1_adapter_is_peft(bytes))
+		return m1_adapter_of_peft(bytes, &whole, out, err);
+	return m1_adapter_of_bytes(bytes, base, &l->model->config, out, facts, moments, err);
 }
 
 /* ---- bytes that are fetched ---- */
@@ -245,6 +156,27 @@ append_part(m1_buf *out, uint64_t from, uint64_t to, const void *bytes, size_t n
 }
 
 static m1_status
+fetch_files(m1_learning *l, const m1_learn_request *r, const training *t, m1_error *err)
+{
+	const m1w_bytes *m = &r->message.bytes;
+	const m1_adapter_base base = base_of(l);
+	m1_buf files = {0};
+	m1_status status = m1_adapter_put_peft(t->adapter, &base, &files, err);
+
+	if (status == M1_OK)
+	{
+		const size_t from = m->offset < files.len ? (size_t) m->offset : files.len;
+		const size_t n = files.len - from < m->most ? files.len - from : m->most;
+		const m1w_bytes answer = {
+			.name = m->name, .part = m->part, .total = files.len, .offset = m->offset, .bytes = {files.data + from, n}};
+
+		l->events->bytes(l->events->context, r->id, &answer);
+	}
+	m1_buf_free(&files);
+	return status;
+}
+
+static m1_status
 fetch(m1_learning *l, const m1_learn_request *r, m1_error *err)
 {
 	const m1w_bytes *m = &r->message.bytes;
@@ -261,6 +193,8 @@ fetch(m1_learning *l, const m1_learn_request *r, m1_error *err)
 
 	if (t == NULL)
 		return nothing_called(m->name, "training", err);
+	if (m->part == M1W_PART_PEFT)
+		return fetch_files(l, r, t, err);
 	if (!put_head(t, moments, &head))
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter's bytes");
 	answer.total = all_bytes(t, head.len, moments);
@@ -335,13 +269,13 @@ open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const 
 static m1_status
 begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
 {
-	kept **at = find_kept(l, from);
-	const int number = *at == NULL ? m1_adapter_set_acquire(l->model->adapters, from) : 0;
+	m1_kept_bytes *k = m1_kept_find(l->kept, from);
+	const int number = k == NULL ? m1_adapter_set_acquire(l->model->adapters, from) : 0;
 	m1_adapter_facts facts = {.updates = 0};
 	const char *moments = NULL;
 	m1_status status;
 
-	if (*at == NULL && number == 0)
+	if (k == NULL && number == 0)
 		return nothing_called(from, "adapter", err);
 	if (number > 0)
 	{
@@ -350,11 +284,11 @@ begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
 		status = t->adapter != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
 	}
 	else
-		status = adapter_of_kept(l, *at, t->base, &t->adapter, &facts, &moments, err);
+		status = adapter_of_kept(l, k, t->base, &t->adapter, &facts, &moments, err);
 	if (status == M1_OK)
 		status = open_training(l, t, &facts, moments, err);
-	if (status == M1_OK && number == 0)
-		drop_kept(at);
+	if (status == M1_OK)
+		m1_kept_drop(&l->kept, k);
 	return status;
 }
 
@@ -420,7 +354,7 @@ adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1
 {
 	const m1w_serve *m = &r->message.serve;
 	const training *t = *find_training(l, m->from);
-	const kept *k = *find_kept(l, m->from);
+	const m1_kept_bytes *k = m1_kept_find(l->kept, m->from);
 	m1_adapter_facts facts;
 	const char *moments;
 
@@ -446,7 +380,7 @@ serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
 	{
 		m1_adapter_digest(a, digest);
 		if (*find_training(l, m->from) == NULL)
-			drop_kept(find_kept(l, m->from));
+			m1_kept_drop(&l->kept, m1_kept_find(l->kept, m->from));
 		return M1_OK;
 	}
 	m1_adapter_free(a);
@@ -457,16 +391,16 @@ static m1_status
 forget(m1_learning *l, const m1w_forget *m, m1_error *err)
 {
 	training **t = find_training(l, m->name);
-	kept **k = find_kept(l, m->name);
+	m1_kept_bytes *k = m1_kept_find(l->kept, m->name);
 	training *gone = *t;
 
 	if (m->kind == M1W_KEPT_ADAPTER)
 		return m1_adapter_set_drop(l->model->adapters, m->name) ? M1_OK : nothing_called(m->name, "adapter", err);
 	if (m->kind == M1W_KEPT_BYTES)
 	{
-		if (*k == NULL)
+		if (k == NULL)
 			return nothing_called(m->name, "name of bytes", err);
-		drop_kept(k);
+		m1_kept_drop(&l->kept, k);
 		return M1_OK;
 	}
 	if (gone == NULL)
@@ -610,7 +544,7 @@ do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 		case M1W_FETCH:
 			return fetch(l, r, err);
 		case M1W_PUT:
-			status = put(l, &r->message.bytes, &learned, err);
+			status = m1_kept_put(&l->kept, &r->message.bytes, err);
 			break;
 		case M1W_TRAINING:
 			status = begin_training(l, r, digest, &learned, err);

@@ -188,6 +188,7 @@ typedef enum m1w_part
 {
 	M1W_PART_ADAPTER = 0, /* what is served */
 	M1W_PART_TRAINING,	  /* and what the optimizer keeps: to go on to the same bits */
+	M1W_PART_PEFT,		  /* the files of what is served, as src/model/adapter_peft.h has them */
 	M1W_PART_COUNT
 } m1w_part;
 

@@ -348,6 +348,37 @@ test_goes_on_to_the_same_bits(void **state)
 	m1_engine_close(e);
 }
 
+/* The files of PEFT are another form of it. */
+static void
+test_files(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	char digest[16];
+	m1_buf files;
+	lesson l;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
+	learn(e, &l, true);
+	memcpy(digest, serve(e, "a", "t")->reasoning.data, sizeof digest);
+	files = fetch(e, "t", M1W_PART_PEFT, 100001);
+	assert_memory_equal(files.data, "m1peft01", 8);
+	put(e, "files", &files, 77777);
+	assert_memory_equal(serve(e, "of files", "files")->reasoning.data, digest, sizeof digest);
+	put(e, "files", &files, 1u << 20);
+	assert_memory_equal(begin(e, "another", "files")->reasoning.data, digest, sizeof digest);
+	files.len -= 4;
+	put(e, "files", &files, 1u << 20);
+	LEARN(e, ++last_id, M1W_SERVE, serve, &((m1w_serve){.name = m1_slice_of("b"), .from = m1_slice_of("files")}));
+	run_all(e);
+	assert_int_equal(outcomes[last_id].error.code, M1_E_CORRUPT);
+	m1_buf_free(&files);
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
 /* ---- beside requests ---- */
 
 /* How many tokens a request has when the lesson beside it ends. */
@@ -595,6 +626,7 @@ main(void)
 		cmocka_unit_test(test_quantized_base_agrees),
 		cmocka_unit_test(test_learns_and_serves),
 		cmocka_unit_test(test_goes_on_to_the_same_bits),
+		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_forget),
