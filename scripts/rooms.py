@@ -31,7 +31,7 @@ ROOMS = {
     "pg/functions": "base wire pg pg/usage pg/client",
     "pg/jobs": "base wire pg pg/usage pg/client",
     "pg/learning": "base wire pg pg/usage pg/client pg/jobs",
-    "pg/agents": "base wire pg pg/usage pg/client pg/functions",
+    "pg/agents": "base wire pg pg/usage pg/client pg/functions pg/jobs",
 }
 # What puts the library together may know all of it.
 COMPOSERS = {"pg/module.c": "pg/usage pg/client pg/worker pg/functions pg/jobs pg/learning"}

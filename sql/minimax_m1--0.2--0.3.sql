@@ -1048,9 +1048,17 @@ CREATE TABLE agent_run (
     owner regrole NOT NULL,
     question text NOT NULL,
     tools text[] NOT NULL,
-    state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed')),
-    started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    finished_at timestamptz);
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('queued', 'running', 'done', 'failed')),
+    started_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+    finished_at timestamptz,
+    -- of one that was submitted
+    definition jsonb,
+    path text,                          -- the search_path of who submitted it
+    lease interval,
+    attempts int NOT NULL DEFAULT 0,
+    claimed_until timestamptz);
+
+CREATE INDEX agent_run_due ON agent_run (id) WHERE state IN ('queued', 'running');
 
 CREATE INDEX agent_run_owner ON agent_run (owner, id);
 
@@ -1212,7 +1220,9 @@ AS $$
     FROM @extschema@.agent_run r WHERE r.id = run AND r.owner = caller AND r.state = 'running';
     UPDATE @extschema@.agent_run r
     SET state = CASE kind WHEN 'answer' THEN 'done' ELSE 'failed' END, finished_at = clock_timestamp()
-    WHERE r.id = run AND r.owner = caller AND r.state = 'running' AND kind IN ('answer', 'error')
+    WHERE r.id = run AND r.owner = caller AND r.state = 'running' AND kind IN ('answer', 'error');
+    SELECT @extschema@._queue_changed()
+    FROM @extschema@.agent_run r WHERE r.id = run AND r.definition IS NOT NULL AND kind IN ('answer', 'error')
 $$;
 
 CREATE FUNCTION _agent_note(
@@ -1222,11 +1232,13 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
 -- ---- the run ----
 
--- path and longest_request are the caller's search_path and minimax_m1.request_timeout.
+-- path and longest_request are the caller's search_path and minimax_m1.request_timeout. run: one that was submitted, or
+-- NULL.
 CREATE FUNCTION _agent_run(
     question text, tools regprocedure[], system_prompt text, max_calls int, max_steps int, timeout interval,
     read_only boolean, confirm regprocedure[], max_tokens int, max_total_tokens int, call_timeout interval, max_rows int,
     max_result_tokens int, thinking_budget int, temperature float8, seed bigint, path text, longest_request int,
+    run bigint,
     OUT step int, OUT kind text, OUT tool text, OUT arguments jsonb, OUT body text, OUT error text, OUT tokens int,
     OUT ms float8)
 RETURNS SETOF record
@@ -1239,8 +1251,7 @@ DECLARE
     definitions json := @extschema@._agent_tools(tools, read_only);
     turns json[] := ARRAY[json_build_object('role', 'user', 'content', question)];
     deadline timestamptz := clock_timestamp() + timeout;
-    keeps boolean := NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean;
-    run bigint;
+    keeps boolean := run IS NOT NULL OR NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean;
     n int := 0;
     calls int := 0;
     spent bigint := 0;
@@ -1253,7 +1264,7 @@ DECLARE
     r record;
 BEGIN
     step := 0;
-    IF keeps THEN
+    IF keeps AND run IS NULL THEN
         run := @extschema@._agent_begin(question, (SELECT coalesce(array_agg(t::text), '{}') FROM unnest(tools) t));
     END IF;
     LOOP
@@ -1394,7 +1405,7 @@ BEGIN
         coalesce(confirm, '{}'::pg_catalog.regprocedure[]), max_tokens, max_total_tokens, call_timeout, max_rows,
         max_result_tokens, thinking_budget, temperature, seed, pg_catalog.current_setting('search_path'),
         (SELECT s.setting::pg_catalog.int4 FROM pg_catalog.pg_settings s
-         WHERE s.name OPERATOR(pg_catalog.=) 'minimax_m1.request_timeout')) r;
+         WHERE s.name OPERATOR(pg_catalog.=) 'minimax_m1.request_timeout'), NULL) r;
 END
 $$;
 
@@ -1521,6 +1532,98 @@ END
 $$;
 
 COMMENT ON FUNCTION run_agent IS 'answers a question as one''s agent of that name, and shows each step';
+
+-- ---- runs that are made after this transaction ----
+
+CREATE FUNCTION __agent_submit(
+    caller oid, question text, tools text[], definition jsonb, path text, lease interval) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    run bigint;
+BEGIN
+    INSERT INTO @extschema@.agent_run (owner, question, tools, state, started_at, definition, path, lease)
+    VALUES (caller, question, tools, 'queued', NULL, definition, path, lease) RETURNING id INTO run;
+    PERFORM @extschema@._queue_changed();
+    RETURN run;
+END
+$$;
+
+CREATE FUNCTION _agent_submit(question text, tools text[], definition jsonb, path text, lease interval) RETURNS bigint
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+CREATE FUNCTION submit_agent(name name, question text) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    a record;
+BEGIN
+    SELECT g.tools, pg_catalog.jsonb_build_object('tools', g.tools::pg_catalog.oid[], 'instructions', g.instructions, 'limits', g.limits) AS d,
+           g.limits INTO a
+    FROM @extschema@.agents g
+    WHERE g.name OPERATOR(pg_catalog.=) submit_agent.name
+      AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+            MESSAGE = pg_catalog.format('minimax_m1: agent "%s" does not exist', name);
+    ELSIF question IS NULL THEN
+        RETURN NULL;
+    ELSIF @extschema@._agent_in_definer() THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+            MESSAGE = 'minimax_m1: an agent is not submitted inside a function that is SECURITY DEFINER';
+    END IF;
+    PERFORM @extschema@._agent_tools(a.tools, coalesce((a.limits->>'read_only')::pg_catalog.bool, true));
+    RETURN @extschema@._agent_submit(
+        question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t), a.d,
+        pg_catalog.current_setting('search_path'),
+        coalesce((a.limits->>'timeout')::pg_catalog.interval, '2 minutes')
+            OPERATOR(pg_catalog.+) coalesce((a.limits->>'call_timeout')::pg_catalog.interval, '10 seconds')
+            OPERATOR(pg_catalog.+) '1 minute'::pg_catalog.interval);
+END
+$$;
+
+COMMENT ON FUNCTION submit_agent IS 'has one''s agent answer a question after this transaction; returns the run';
+
+CREATE FUNCTION __agent_definition(caller oid, run bigint, OUT question text, OUT definition jsonb, OUT path text)
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.question, r.definition, r.path FROM @extschema@.agent_run r
+    WHERE r.id = run AND r.owner = caller AND r.state = 'running' AND r.definition IS NOT NULL
+$$;
+
+CREATE FUNCTION _agent_definition(run bigint, OUT question text, OUT definition jsonb, OUT path text)
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+-- The whole of a run that was submitted, as its owner.
+CREATE FUNCTION _agent_resume(run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    d record;
+    l jsonb;
+BEGIN
+    SELECT * INTO d FROM @extschema@._agent_definition(run);
+    IF d.definition IS NULL THEN
+        RETURN;
+    END IF;
+    l := d.definition->'limits';
+    PERFORM @extschema@._agent_run(
+        d.question, (SELECT coalesce(array_agg(t::oid::regprocedure ORDER BY o), '{}')
+                     FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o)),
+        d.definition->>'instructions', coalesce((l->>'max_calls')::int, 8), coalesce((l->>'max_steps')::int, 8),
+        coalesce((l->>'timeout')::interval, '2 minutes'), coalesce((l->>'read_only')::bool, true),
+        (SELECT coalesce(array_agg(c::regprocedure), '{}') FROM jsonb_array_elements_text(l->'confirm') c),
+        (l->>'max_tokens')::int, coalesce((l->>'max_total_tokens')::int, 50000),
+        coalesce((l->>'call_timeout')::interval, '10 seconds'), coalesce((l->>'max_rows')::int, 50),
+        coalesce((l->>'max_result_tokens')::int, 1000), (l->>'thinking_budget')::int, (l->>'temperature')::float8, NULL,
+        d.path, 0, run);
+EXCEPTION WHEN OTHERS THEN
+    PERFORM @extschema@._agent_note(run, 1, 'error', NULL, NULL, NULL, SQLERRM, NULL, NULL);
+END
+$$;
 
 SELECT pg_catalog.pg_extension_config_dump('agent', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');

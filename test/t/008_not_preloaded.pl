@@ -62,7 +62,7 @@ is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname NOT LIKE '\\_%' AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
 	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_job coverage create_agent create_annotator drop_agent drop_annotator '
 	  . 'enqueue_annotation grant_usage mcnemar_p pass_at_k poll reduce_agg_final reduce_agg_step '
-	  . 'retry_failed reward_exact reward_format reward_json reward_length reward_number reward_sql run_agent set_price set_quota summarize_agg_step wait_for', 'all functions are here');
+	  . 'retry_failed reward_exact reward_format reward_json reward_length reward_number reward_sql run_agent set_price set_quota submit_agent summarize_agg_step wait_for', 'all functions are here');
 is((sqlstate($node, q{CALL minimax_m1.wait_for('{1}')}))[0], '55000', 'wait_for');
 $node->safe_psql('postgres', q{
 	CREATE TABLE queued (id int PRIMARY KEY, body text, answer text);

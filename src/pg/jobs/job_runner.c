@@ -13,6 +13,7 @@
 #include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
+#include "pg/jobs/agent_runs.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
 #include "pg/jobs/job_aside.h"
@@ -437,6 +438,8 @@ turn(bool look_at_leases, bool making_room)
 			more_may_be_due = true;
 		}
 		take_jobs(making_room);
+		if (look_at_leases)
+			(void) m1pg_agent_runs_look();
 	}
 	end_turn();
 	m1pg_jobs_ended();
@@ -475,8 +478,12 @@ look_ahead(void)
 	begin_turn();
 	if (OidIsValid(m1pg_extension_owner()))
 	{
+		TimestampTz agents = m1pg_agent_runs_look();
+
 		tidy_up();
 		next = m1pg_next_due();
+		if (agents != 0 && (next == 0 || agents < next))
+			next = agents;
 	}
 	end_turn();
 	return next;

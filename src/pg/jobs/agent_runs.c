@@ -1,0 +1,146 @@
+/*
+ * agent_runs.c
+ *	  The job runner starts runs of agents that were submitted: one at a time in a
+ *	  database, each in a background worker of its own, whose session is the
+ *	  owner's. A tool may take long, and is code of others; here it holds up nobody
+ *	  and has nobody else's rights.
+ *
+ *	  A run is one transaction of its worker, so one that is lost leaves nothing
+ *	  behind and is begun again, up to so many times. What counts is the row.
+ */
+#include "pg/jobs/agent_runs.h"
+#include "pg/jobs/guard.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define MOST_ATTEMPTS	"3"		/* in SQL */
+#define DUE	"(state = 'queued' OR (state = 'running' AND claimed_until < clock_timestamp()))"
+
+static BackgroundWorkerHandle *worker = NULL;	/* of the run that is under way */
+static int64 worker_run;
+
+/* A database of an older version of the extension has none. */
+static bool
+have_runs(void)
+{
+	return OidIsValid(get_relname_relid("agent_run", get_namespace_oid("minimax_m1", false)));
+}
+
+/* A worker that has gone leaves its run to be begun again, if it has not come to its end. */
+static void
+notice_end(void)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(worker_run)};
+	pid_t		pid;
+
+	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+		return;
+	pfree(worker);
+	worker = NULL;
+	(void) m1pg_query("UPDATE minimax_m1.agent_run SET claimed_until = '-infinity' WHERE id = $1 AND state = 'running'",
+					  1, types, values, NULL, false);
+}
+
+static void
+give_up(void)
+{
+	(void) m1pg_query("WITH f AS (UPDATE minimax_m1.agent_run SET state = 'failed', finished_at = clock_timestamp() "
+					  "WHERE id IN (SELECT id FROM minimax_m1.agent_run "
+					  "WHERE " DUE " AND attempts >= " MOST_ATTEMPTS " FOR UPDATE SKIP LOCKED) RETURNING id) "
+					  "INSERT INTO minimax_m1.agent_step (run, step, kind, error) SELECT id, 1, 'error', "
+					  "'the run was begun " MOST_ATTEMPTS " times, and did not come to its end: see the server''s log' "
+					  "FROM f", 0, NULL, NULL, NULL, false);
+}
+
+/* false: there is none to be started. */
+static bool
+claim(M1AgentRun *run)
+{
+	bool		isnull;
+
+	if (m1pg_query("UPDATE minimax_m1.agent_run SET state = 'running', attempts = attempts + 1, "
+				   "started_at = clock_timestamp(), claimed_until = clock_timestamp() + lease "
+				   "WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE " DUE " AND NOT EXISTS "
+				   "(SELECT FROM minimax_m1.agent_run WHERE state = 'running' AND claimed_until >= clock_timestamp()) "
+				   "ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id, owner::oid",
+				   0, NULL, NULL, NULL, false) == 0)
+		return false;
+	run->id = DatumGetInt64(m1pg_result(0, 1, &isnull));
+	run->owner = DatumGetObjectId(m1pg_result(0, 2, &isnull));
+	return true;
+}
+
+static bool
+start(const M1AgentRun *run)
+{
+	BackgroundWorker w = {0};
+	MemoryContext old;
+	bool		started;
+
+	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	w.bgw_restart_time = BGW_NEVER_RESTART;
+	w.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	w.bgw_notify_pid = MyProcPid;
+	snprintf(w.bgw_library_name, sizeof w.bgw_library_name, "minimax_m1");
+	snprintf(w.bgw_function_name, sizeof w.bgw_function_name, "m1pg_agent_worker_main");
+	snprintf(w.bgw_name, BGW_MAXLEN, "minimax_m1 agent");
+	snprintf(w.bgw_type, BGW_MAXLEN, "minimax_m1 agent");
+	memcpy(w.bgw_extra, run, sizeof *run);
+	worker_run = run->id;
+	/* the handle outlives the turn */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&w, &worker);
+	MemoryContextSwitchTo(old);
+	return started;
+}
+
+/* No process is free: it was not begun. */
+static void
+put_back(const M1AgentRun *run)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(run->id)};
+
+	worker = NULL;
+	(void) m1pg_query("UPDATE minimax_m1.agent_run SET state = 'queued', attempts = attempts - 1, claimed_until = NULL "
+					  "WHERE id = $1", 1, types, values, NULL, false);
+}
+
+static TimestampTz
+next_look(void)
+{
+	bool		isnull;
+	Datum		next;
+
+	(void) m1pg_query("SELECT least((SELECT min(greatest(claimed_until, clock_timestamp() + '1 s')) "
+					  "FROM minimax_m1.agent_run WHERE state = 'running'), "
+					  "(SELECT clock_timestamp() + '5 s' FROM minimax_m1.agent_run WHERE state = 'queued' LIMIT 1))",
+					  0, NULL, NULL, NULL, false);
+	next = m1pg_result(0, 1, &isnull);
+	/* the runner stays as long as its worker does, whose end it notices */
+	if (worker != NULL)
+		return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100);
+	return isnull ? 0 : DatumGetTimestampTz(next);
+}
+
+TimestampTz
+m1pg_agent_runs_look(void)
+{
+	M1AgentRun	run;
+
+	if (!have_runs())
+		return 0;
+	notice_end();
+	give_up();
+	if (claim(&run) && !start(&run))
+		put_back(&run);
+	return next_look();
+}

@@ -1,0 +1,65 @@
+# Runs of agents that were submitted: made by a process whose session is the owner's, and begun again when it is lost.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('agent_runs', 'minimax_m1.temperature = 0');
+wait_ready($node);
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub as_clerk { return sql("SET SESSION AUTHORIZATION clerk; $_[0]"); }
+sub ended { my ($run) = @_; return sub { sql("SELECT state IN ('done', 'failed') FROM minimax_m1.agent_runs WHERE id = $run") eq 't' }; }
+
+sql(q{
+	CREATE ROLE clerk LOGIN;
+	SELECT minimax_m1.grant_usage('clerk');
+	CREATE SCHEMA desk AUTHORIZATION clerk;
+	SET SESSION AUTHORIZATION clerk;
+	SET search_path = desk;
+	CREATE TABLE orders AS SELECT 'B-12345' AS order_id, 'shipped' AS status;
+	CREATE TABLE seen (who name, session name);
+	CREATE FUNCTION lookup_order(order_id text) RETURNS SETOF orders LANGUAGE sql STABLE
+		AS $$ SELECT o FROM orders o WHERE o.order_id = lookup_order.order_id $$;
+	CREATE FUNCTION note_order(order_id text) RETURNS text LANGUAGE sql
+		AS $$ INSERT INTO desk.seen VALUES (current_user, session_user) RETURNING 'noted' $$;
+	CREATE FUNCTION wait_order(order_id text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT pg_sleep(300)::text $$;
+	SELECT minimax_m1.create_agent('helpdesk', '{lookup_order(text)}', limits => '{"max_calls": 2}');
+	SELECT minimax_m1.create_agent('writer', '{note_order(text)}', limits => '{"max_calls": 1, "read_only": false}');
+	SELECT minimax_m1.create_agent('waiter', '{wait_order(text)}', limits => '{"max_calls": 1, "call_timeout": "5 minutes", "timeout": "5 minutes"}')});
+
+my $run = as_clerk(q{SET search_path = desk; SELECT minimax_m1.submit_agent('helpdesk', 'Where is order B-12345?')});
+wait_for('a submitted run ends', ended($run));
+is(sql("SELECT state FROM minimax_m1.agent_runs WHERE id = $run"), 'done', 'it is done');
+is(sql("SELECT body FROM minimax_m1.agent_steps WHERE run = $run AND kind = 'result' ORDER BY step LIMIT 1"),
+	'[{"status": "shipped", "order_id": "B-12345"}]', 'with the search_path of who submitted it');
+is((sqlstate($node, q{SELECT minimax_m1.submit_agent('none', 'x')}))[0], '42704', 'there must be such an agent');
+
+$run = as_clerk(q{SELECT minimax_m1.submit_agent('writer', 'Where is order B-12345?')});
+wait_for('a run that writes ends', ended($run));
+is(sql('SELECT DISTINCT who || session FROM desk.seen'), 'clerkclerk', 'tools run as the owner, whose session it is');
+
+# Its process is killed while a tool runs: nothing stays of it, and it is begun again.
+$run = as_clerk(q{SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?')});
+my $pid = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 agent' AND wait_event = 'PgSleep'};
+my $first;
+wait_for('a tool runs', sub { ($first = sql($pid)) ne '' });
+is(sql("SELECT count(*) FROM minimax_m1.agent_steps WHERE run = $run"), '0', 'a run is one transaction');
+sql("SELECT pg_terminate_backend($first)");
+wait_for('another process has begun it again', sub { my $now = sql($pid); $now ne '' && $now ne $first });
+is(sql("SELECT attempts FROM minimax_m1.agent_run WHERE id = $run"), '2', 'that is its second attempt');
+for (2 .. 3)
+{
+	my $now;
+	wait_for('a tool runs', sub { $now = sql($pid); $now ne '' && $now ne $first });
+	sql("SELECT pg_terminate_backend($now)");
+	$first = $now;
+}
+wait_for('it is given up', ended($run));
+like(sql("SELECT error FROM minimax_m1.agent_steps WHERE run = $run"), qr/begun 3 times/, 'after three');
+
+# What it may do is looked at when it begins.
+sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');
+is((sqlstate($node, q{SET SESSION AUTHORIZATION clerk; SELECT minimax_m1.submit_agent('helpdesk', 'x')}))[0], '42501', 'rights are looked at');
+
+done_testing();
