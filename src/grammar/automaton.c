@@ -537,6 +537,20 @@ m1_automaton_transitions(const m1_automaton *a)
 	return (m1_transitions){.next = a->next, .class_of = a->nfa->class_of, .n_classes = (size_t) a->nfa->n_classes};
 }
 
+const m1_place *
+m1_automaton_places(const m1_automaton *a, int32_t state)
+{
+	return &a->places[a->states[state].first];
+}
+
+bool
+m1_automaton_return(const m1_automaton *a, int32_t stack, int32_t *node, int32_t *below)
+{
+	*node = a->stacks[stack].node;
+	*below = a->stacks[stack].parent;
+	return stack != NO_STACK;
+}
+
 m1_state *
 m1_automaton_state(const m1_automaton *a, int32_t state)
 {

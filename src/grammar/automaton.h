@@ -70,6 +70,11 @@ typedef struct m1_transitions
 
 m1_transitions m1_automaton_transitions(const m1_automaton *a);
 
+/* The places of a state, of which there are m1_state.n. Valid until the next step. */
+const m1_place *m1_automaton_places(const m1_automaton *a, int32_t state);
+/* The node that the call on top of a stack returns to, and the stack below it; false for the empty stack. */
+bool m1_automaton_return(const m1_automaton *a, int32_t stack, int32_t *node, int32_t *below);
+
 /* Valid until the next step. */
 m1_state *m1_automaton_state(const m1_automaton *a, int32_t state);
 

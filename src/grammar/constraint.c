@@ -15,6 +15,7 @@
 
 #include "grammar/automaton.h"
 #include "grammar/choices.h"
+#include "grammar/gbnf.h"
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
 #include "grammar/reply_form.h"
@@ -395,17 +396,39 @@ m1_cursor_free(m1_cursor *cursor)
 	m1_constraint_release(c);
 }
 
+/* The state after these bytes. Under the lock. */
+static int32_t
+state_after(const m1_cursor *cursor, m1_slice bytes)
+{
+	m1_automaton *a = cursor->constraint->automaton;
+	int32_t state = cursor->state;
+
+	m1_automaton_allow(a, M1_MASK_WORK, M1_NO_TURN);
+	for (size_t i = 0; i < bytes.len && state >= 0; i++)
+		state = m1_automaton_step(a, state, (uint8_t) bytes.data[i]);
+	return state;
+}
+
+bool
+m1_cursor_allows(m1_cursor *cursor, m1_slice bytes)
+{
+	bool allowed;
+
+	pthread_mutex_lock(&cursor->constraint->lock);
+	allowed = state_after(cursor, bytes) != M1_AUTOMATON_DEAD;
+	pthread_mutex_unlock(&cursor->constraint->lock);
+	return allowed;
+}
+
 m1_status
 m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err)
 {
 	m1_constraint *c = cursor->constraint;
-	int32_t state = cursor->state;
 	m1_status status = M1_OK;
+	int32_t state;
 
 	pthread_mutex_lock(&c->lock);
-	m1_automaton_allow(c->automaton, M1_MASK_WORK, M1_NO_TURN);
-	for (size_t i = 0; i < bytes.len && state >= 0; i++)
-		state = m1_automaton_step(c->automaton, state, (uint8_t) bytes.data[i]);
+	state = state_after(cursor, bytes);
 	if (state >= 0)
 		cursor->state = state;
 	else if (state == M1_AUTOMATON_TOO_LARGE)
@@ -413,6 +436,17 @@ m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err)
 	else
 		status = m1_fail(err, M1_E_INTERNAL, "the reply has left its constraint");
 	pthread_mutex_unlock(&c->lock);
+	return status;
+}
+
+m1_status
+m1_cursor_write_grammar(m1_cursor *cursor, m1_buf *out, m1_error *err)
+{
+	m1_status status;
+
+	pthread_mutex_lock(&cursor->constraint->lock);
+	status = m1_gbnf_write(cursor->constraint->automaton, cursor->state, out, err);
+	pthread_mutex_unlock(&cursor->constraint->lock);
 	return status;
 }
 

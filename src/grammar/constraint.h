@@ -67,6 +67,10 @@ void m1_cursor_free(m1_cursor *cursor);
 
 /* The reply goes on with these bytes. M1_E_INTERNAL when it must not. */
 m1_status m1_cursor_read(m1_cursor *cursor, m1_slice bytes, m1_error *err);
+/* Whether it may. */
+bool m1_cursor_allows(m1_cursor *cursor, m1_slice bytes);
+/* Appends all that the reply may go on with, as a grammar for a server that masks tokens itself; see gbnf.h. */
+m1_status m1_cursor_write_grammar(m1_cursor *cursor, m1_buf *out, m1_error *err);
 /* The answer may end here; *only: and nothing else may follow. */
 bool m1_cursor_at_end(m1_cursor *cursor, bool *only);
 
