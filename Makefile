@@ -85,7 +85,7 @@ clean:
 endif
 
 .PHONY: setup demo test nano bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
-        check-unit-san check-fuzz fuzz check-golden check-schemas check-regress check-readme check-setup \
+        check-unit-san check-fuzz fuzz check-golden check-schemas check-proxy check-regress check-readme check-setup \
         check-isolation check-tap check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
@@ -116,9 +116,9 @@ SAN_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize=null,object-size -fn
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit fuzz-targets
 
-## check-PART: one part: rooms, unit, unit-san, fuzz, golden, schemas, regress, readme, setup, isolation, tap
-check-rooms check-unit check-unit-san check-fuzz check-golden check-schemas check-regress check-readme check-setup \
-check-isolation check-tap: setup
+## check-PART: one part: rooms, unit, unit-san, fuzz, golden, schemas, proxy, regress, readme, setup, isolation, tap
+check-rooms check-unit check-unit-san check-fuzz check-golden check-schemas check-proxy check-regress check-readme \
+check-setup check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.

@@ -3,7 +3,7 @@
 # Every .c file of these rooms belongs to it. Sanitized builds use the same rules with another
 # BUILD folder and SANITIZE flags.
 
-ENGINE_ROOMS := base blocks files text grammar backend backend/cpu backend/cuda model train wire engine commands
+ENGINE_ROOMS := base blocks files text grammar backend backend/cpu backend/cuda model train wire engine proxy commands
 
 BUILD     ?= build
 SANITIZE  ?=
@@ -15,7 +15,7 @@ ENGINE_CC     ?= cc
 ENGINE_CFLAGS := -std=c11 -O3 $(DEBUG) -fno-math-errno -fno-trapping-math -Isrc -I. -MMD -MP \
                  -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
                  -Wwrite-strings $(SANITIZE) $(EXTRA_CFLAGS)
-ENGINE_LIBS   := -lpcre2-8 -ljansson -lpthread -lm
+ENGINE_LIBS   := -lpcre2-8 -ljansson -lcurl -lpthread -lm
 
 CUDA_SRC   := $(filter-out src/backend/cuda/cuda_absent.c,$(wildcard src/backend/cuda/*.c))
 KERNEL_SRC := src/backend/cpu/cpu_kernels.c src/backend/cpu/cpu_qkernels.c src/backend/cpu/cpu_lkernels.c

@@ -64,6 +64,7 @@ PACKAGES=(
     libpq-dev
     libevent-dev
     libjansson-dev
+    libcurl4-openssl-dev
     libcmocka-dev
     libipc-run-perl
     python3

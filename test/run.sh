@@ -7,6 +7,7 @@
 #   fuzz        readers of files, texts and frames: inputs that are kept, and some made of them, sanitized
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too;
 #               and trainings
+#   proxy       servers elsewhere, which also misbehave: every dialect and fault, without a server of PostgreSQL
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
@@ -79,6 +80,7 @@ declare -A NEEDS=(
     [fuzz]="unit-san"
     [golden]="all build/minimax_m1_engine_emulated"
     [schemas]="schemas"
+    [proxy]="all"
     [regress]="stage"
     [readme]="stage"
     [setup]="stage"
@@ -135,7 +137,7 @@ declare -A EXPECTED=(
     [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_prefix]=60 [san/unit/test_cuda_sample]=60
     [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
     [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
-    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [readme]=20
+    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [proxy]=90 [readme]=20
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
     [tap/050_hostile]=40 [tap/051_kills]=20)
@@ -193,6 +195,10 @@ jobs_of_golden() {
 
 jobs_of_schemas() {
     job 900 lines schemas python3 test/schemas/schemas.py "$BUILD/schemas/answers"
+}
+
+jobs_of_proxy() {
+    job 600 lines proxy python3 test/proxy/proxy.py "$BUILD/minimax_m1_engine"
 }
 
 # regress_like RUNNER ARGUMENTS...: pg_regress and pg_isolation_regress start a server and print the same lines.
@@ -378,7 +384,7 @@ order() {
     done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
 }
 
-[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden schemas regress readme setup isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden schemas proxy regress readme setup isolation tap
 for PART in "$@"; do
     if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2

@@ -70,6 +70,7 @@ const m1_cli m1_cli_defaults = {
 	.balance = 0.001,
 	.fd = -1,
 	.learning_share = 0.3,
+	.servers = {.dialect = "auto", .model = "", .timeout = 600},
 };
 
 /* In the order of --help. */
@@ -184,11 +185,24 @@ static const option_row rows[] = {
 	 .help = "sequences and what is known of their tokens, as safetensors"},
 	{"loss", "NAME", TEXT, AT(loss), M1_CLI_GRADIENTS, .help = "weighted, ce, ce_aux, cispo, grpo or dapo"},
 
-	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE, .help = "the open socket"},
+	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE | M1_CLI_PROXY, .help = "the open socket"},
 	{"learning-share", "X", REAL, AT(learning_share), M1_CLI_SERVE,
 	 .help = "of the time, that learning may take while requests are served (default 0.3)"},
 
-	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN,
+	{"url", "LIST", TEXT, AT(servers.urls), M1_CLI_PROXY, .help = "of servers, with commas between",
+	 .setting = "engine_url"},
+	{"dialect", "NAME", TEXT, AT(servers.dialect), M1_CLI_PROXY,
+	 .help = "auto (default), vllm, llama.cpp, sglang or openai", .setting = "engine_dialect"},
+	{"served-model", "NAME", TEXT, AT(servers.model), M1_CLI_PROXY,
+	 .help = "what servers call the model (default: the first that they name)", .setting = "engine_model"},
+	{"api-key-file", "FILE", TEXT, AT(servers.api_key_file), M1_CLI_PROXY, .help = "that holds what servers ask for",
+	 .setting = "engine_api_key_file"},
+	{"ca-file", "FILE", TEXT, AT(servers.ca_file), M1_CLI_PROXY,
+	 .help = "of certificates that servers' are signed by (default: the system's)", .setting = "engine_ca_file"},
+	{"server-timeout", "SECONDS", INTEGER, AT(servers.timeout), M1_CLI_PROXY,
+	 .help = "that a server may say nothing (default 600)", .least = 1, .setting = "engine_timeout"},
+
+	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN | M1_CLI_PROXY,
 	 .help = "a checkpoint folder or a GGUF file"},
 	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
@@ -203,7 +217,7 @@ static const option_row rows[] = {
 	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
 	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "0 = all cores (default)"},
-	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN,
+	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN | M1_CLI_PROXY,
 	 .help = "tokens of one sequence; 0 = the model's own (default)"},
 	{"max-requests", "N", INTEGER, AT(max_requests), ENGINE, .help = "sequences in one batch (default 1)", .least = 1},
 	{"reserved-requests", "N", INTEGER, AT(reserved_requests), M1_CLI_SERVE,
@@ -366,7 +380,8 @@ m1_cli_add_data(m1_cli *cli, const char *path)
 static bool
 is_shared(const option_row *row)
 {
-	return (row->takers & M1_CLI_SERVE) != 0 && row->takers != M1_CLI_SERVE;
+	return (row->takers & M1_CLI_SERVE) != 0 && row->takers != M1_CLI_SERVE &&
+		   row->takers != (M1_CLI_SERVE | M1_CLI_PROXY);
 }
 
 static void

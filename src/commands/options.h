@@ -29,7 +29,8 @@ typedef enum m1_cli_takers
 	M1_CLI_MERGE = 256,
 	M1_CLI_GRADIENTS = 512,
 	M1_CLI_BENCH_TRAIN = 1024,
-	M1_CLI_ALL = 2047,
+	M1_CLI_PROXY = 2048,
+	M1_CLI_ALL = 4095,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -49,6 +50,17 @@ typedef struct m1_cli_sizes
 	int n;
 	int at[M1_CLI_MAX_SIZES];
 } m1_cli_sizes;
+
+/* Of proxy. */
+typedef struct m1_cli_servers
+{
+	const char *urls; /* with commas between */
+	const char *dialect;
+	const char *model;
+	const char *api_key_file;
+	const char *ca_file;
+	int timeout; /* seconds */
+} m1_cli_servers;
 
 /* Every option of every command. */
 typedef struct m1_cli
@@ -149,9 +161,10 @@ typedef struct m1_cli
 	const char *batch_file;
 	const char *loss;
 
-	/* serve */
+	/* serve, proxy */
 	int fd;
 	double learning_share;
+	m1_cli_servers servers;
 } m1_cli;
 
 /* With no option given. */

@@ -160,6 +160,30 @@ m1_choice_scores_read(m1_choice_scores *s, const float *logits, int32_t *token)
 	return M1_SCORE_BACK;
 }
 
+int
+m1_choice_scores_count(const m1_choice_scores *s)
+{
+	return (int) s->n;
+}
+
+const m1_ids *
+m1_choice_scores_tokens(const m1_choice_scores *s, int i)
+{
+	return &s->choices[i];
+}
+
+void
+m1_choice_scores_tell(m1_choice_scores *s, int i, double logprob)
+{
+	s->logprobs[i] = logprob;
+}
+
+void
+m1_choice_scores_told(m1_choice_scores *s)
+{
+	normalise(s);
+}
+
 m1_slice
 m1_choice_scores_logprobs(const m1_choice_scores *s)
 {

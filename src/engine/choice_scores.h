@@ -31,6 +31,15 @@ typedef enum m1_score_feed
 /* logits [vocab]: at the place where the answer begins, then after each token that was asked for. */
 m1_score_feed m1_choice_scores_read(m1_choice_scores *s, const float *logits, int32_t *token);
 
+/*
+ * For a model that is elsewhere and tells probabilities itself: how many choices there are, the tokens of one without
+ * the end of turn, and the logarithm of the probability of them with it. All must be told; then they are done.
+ */
+int m1_choice_scores_count(const m1_choice_scores *s);
+const m1_ids *m1_choice_scores_tokens(const m1_choice_scores *s, int i);
+void m1_choice_scores_tell(m1_choice_scores *s, int i, double logprob);
+void m1_choice_scores_told(m1_choice_scores *s);
+
 /* Once done: fp64 values as m1w_done.choice_logprobs has them; valid as long as the scores. */
 m1_slice m1_choice_scores_logprobs(const m1_choice_scores *s);
 /* Once done: the likeliest choice at temperature 0, else one drawn as tokens are. Its tokens, without the end. */

@@ -378,6 +378,7 @@ m1_request_free(m1_request *r)
 		return;
 	m1_reply_free(r->reply);
 	m1_ids_free(&r->tokens);
+	m1_buf_free(&r->chat);
 	m1_cuts_free(&r->cuts);
 	m1_cursor_free(r->cursor);
 	free(r->mask);
@@ -522,6 +523,18 @@ accept_chat(m1_request *r, int32_t id, m1_error *err)
 	else if (budget_is_spent(r))
 		return close_reasoning(r, err);
 	return M1_OK;
+}
+
+bool
+m1_request_allows(m1_request *r, int32_t id)
+{
+	bool only;
+
+	if (r->cursor == NULL)
+		return true;
+	if (id == m1_tokenizer_eos(r->tokenizer))
+		return m1_cursor_at_end(r->cursor, &only);
+	return m1_cursor_allows(r->cursor, m1_tokenizer_piece(r->tokenizer, id));
 }
 
 m1_status

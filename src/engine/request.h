@@ -77,6 +77,7 @@ typedef struct m1_request
 	int reported;				   /* completion_tokens at the last progress event */
 	double submitted_ms, started_ms, prefilled_ms;
 	m1_work *work; /* of its preparation; NULL afterwards */
+	m1_buf chat;   /* what was asked, for servers that take texts: see proxy/chat_json.h */
 	struct m1_request *next;
 } m1_request;
 
@@ -117,6 +118,8 @@ void m1_request_fill_mask(m1_request *r, int64_t *turn);
 /* The same, if it takes no time. */
 bool m1_request_known_mask(m1_request *r);
 
+/* Whether the constraint lets this token follow; true for a free reply. For tokens that no mask has chosen. */
+bool m1_request_allows(m1_request *r, int32_t id);
 /* A token was sampled after the last pending one, from those of the mask if there is one. */
 m1_status m1_request_accept(m1_request *r, m1b_pick pick, m1_error *err);
 

@@ -86,11 +86,8 @@ load_adapter(m1_model *m, const m1_adapter_option *o, m1_error *err)
 static m1_status
 load_adapters(m1_model *m, const m1_model_options *o, m1_error *err)
 {
-	m1_status status;
+	m1_status status = o->n_adapters > 0 ? check_device(m, err) : M1_OK;
 
-	if ((m->adapters = m1_adapter_set_create()) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d adapters", o->n_adapters);
-	status = o->n_adapters > 0 ? check_device(m, err) : M1_OK;
 	for (int i = 0; i < o->n_adapters && status == M1_OK; i++)
 		status = load_adapter(m, &o->adapters[i], err);
 	return status;
@@ -169,23 +166,36 @@ open_tokenizer(m1_model *m, m1_error *err)
 }
 
 static m1_status
+fill_text(m1_model *m, const char *path, int max_context, m1_error *err)
+{
+	m1_status status;
+
+	if (max_context < 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "impossible size of the context");
+	if ((status = m1_source_open(path, &m->source, err)) != M1_OK ||
+		(status = m1_source_config(m->source, &m->config, err)) != M1_OK)
+		return status;
+	m->name = m1_source_name(m->source);
+	m->max_context = m->config.max_context;
+	if (max_context > 0 && max_context < m->max_context)
+		m->max_context = max_context;
+	if ((m->adapters = m1_adapter_set_create()) == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for adapters");
+	return open_tokenizer(m, err);
+}
+
+static m1_status
 fill(m1_model *m, const m1_model_options *o, m1_error *err)
 {
 	m1_status status;
 
-	if (o->max_sequences < 1 || o->max_batch_tokens < o->max_sequences || o->max_context < 0)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "impossible sizes of sequences, batch or context");
-	if ((status = m1_source_open(o->path, &m->source, err)) != M1_OK ||
-		(status = m1_source_config(m->source, &m->config, err)) != M1_OK)
+	if (o->max_sequences < 1 || o->max_batch_tokens < o->max_sequences)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "impossible sizes of sequences or batch");
+	if ((status = fill_text(m, o->path, o->max_context, err)) != M1_OK)
 		return status;
-	m->name = m1_source_name(m->source);
 	m->max_sequences = o->max_sequences;
 	m->max_batch_tokens = o->max_batch_tokens;
-	m->max_context = m->config.max_context;
-	if (o->max_context > 0 && o->max_context < m->max_context)
-		m->max_context = o->max_context;
-	if ((status = open_tokenizer(m, err)) != M1_OK ||
-		(status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
+	if ((status = m1_source_checkpoint(m->source, &m->checkpoint, err)) != M1_OK ||
 		(status = open_backend(o, &m->backend, err)) != M1_OK || (status = load_adapters(m, o, err)) != M1_OK ||
 		(status = configure_backend(m, o, err)) != M1_OK || (status = prepare_adapters(m, err)) != M1_OK ||
 		(status = m1_weights_load(m->checkpoint, &m->config, o->weight_format, o->threads, m->backend, &m->weights,
@@ -194,22 +204,38 @@ fill(m1_model *m, const m1_model_options *o, m1_error *err)
 	return m1_forward_prepare(m, err);
 }
 
+/* Of a model that is being opened: gives it out, or closes it. */
+static m1_status
+finish(m1_status status, m1_model *m, m1_model **out)
+{
+	if (status == M1_OK)
+		*out = m;
+	else
+		m1_model_close(m);
+	return status;
+}
+
 m1_status
 m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err)
 {
 	m1_model *m = calloc(1, sizeof *m);
-	m1_status status;
 
 	*out = NULL;
 	if (m == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
-	if ((status = fill(m, options, err)) != M1_OK)
-	{
-		m1_model_close(m);
-		return status;
-	}
-	*out = m;
-	return M1_OK;
+	return finish(fill(m, options, err), m, out);
+}
+
+m1_status
+m1_model_open_text(const char *path, int max_context, m1_model **out, m1_error *err)
+{
+	m1_model *m = calloc(1, sizeof *m);
+
+	*out = NULL;
+	if (m == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
+	m->page_tokens = 1;
+	return finish(fill_text(m, path, max_context, err), m, out);
 }
 
 const char *

@@ -62,6 +62,11 @@ typedef struct m1_model
 int m1_model_prefill_chunk(const char *device);
 
 m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_error *err);
+/*
+ * Only its config and its tokenizer: for requests that are computed elsewhere. Weights need not be there. max_context:
+ * as in the options.
+ */
+m1_status m1_model_open_text(const char *path, int max_context, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
 
 /* The adapter of a number; NULL for 0, which is none. */

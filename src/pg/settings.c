@@ -14,6 +14,7 @@
 
 char	   *m1pg_model;
 char	   *m1pg_engine_path;
+char	   *m1pg_engine_url;
 int			m1pg_device;
 int			m1pg_max_requests;
 int			m1pg_reserved_requests;
@@ -58,7 +59,16 @@ static const struct config_enum_entry device_words[] = {
 	{NULL, 0, false}
 };
 
-/* Only the engine knows what these are. */
+/* Only the engine knows what these are, and those that follow. */
+static const struct config_enum_entry dialect_words[] = {
+	{"auto", 0, false},
+	{"vllm", 1, false},
+	{"llama.cpp", 2, false},
+	{"sglang", 3, false},
+	{"openai", 4, false},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry weight_format_words[] = {
 	{"stored", 0, false},
 	{"q8_0", 1, false},
@@ -193,7 +203,9 @@ typedef struct Setting
 			const struct config_enum_entry *words;
 		}			word;
 	}			value;
-	const char *option;			/* of the engine, which gets the value as SHOW would tell it without its unit */
+	/* of the engine, which gets the value as SHOW would tell it without its unit */
+	const char *option;
+	const char *elsewhere;		/* the same, where the engine is elsewhere */
 } Setting;
 
 /* variable, value at start, and bounds, check or words */
@@ -218,6 +230,37 @@ static const Setting settings[] = {
 		"minimax_m1.engine_path", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 		"Sets the engine executable; empty means the one beside the library.", NULL,
 		TEXT(&m1pg_engine_path, "")
+	},
+	{
+		"minimax_m1.engine_url", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+		"Sets the servers that run the model elsewhere; empty means the engine on this machine.",
+		"It is a list of urls with commas between. minimax_m1.model is then the folder of config.json and tokenizer.",
+		TEXT(&m1pg_engine_url, ""), .elsewhere = "--url"
+	},
+	{
+		"minimax_m1.engine_dialect", PGC_SIGHUP, 0,
+		"Sets what these servers are; \"auto\" means that they are asked.", NULL,
+		ENUM(UNNAMED(int), 0, dialect_words), .elsewhere = "--dialect"
+	},
+	{
+		"minimax_m1.engine_model", PGC_SIGHUP, 0,
+		"Sets what these servers call the model; empty means the first that they name.", NULL,
+		TEXT(UNNAMED(char *), ""), .elsewhere = "--served-model"
+	},
+	{
+		"minimax_m1.engine_api_key_file", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+		"Sets the file that holds the key which these servers ask for; empty means none.", NULL,
+		TEXT(UNNAMED(char *), ""), .elsewhere = "--api-key-file"
+	},
+	{
+		"minimax_m1.engine_ca_file", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+		"Sets the file of certificates that those of these servers are signed by; empty means the system's.", NULL,
+		TEXT(UNNAMED(char *), ""), .elsewhere = "--ca-file"
+	},
+	{
+		"minimax_m1.engine_timeout", PGC_SIGHUP, GUC_UNIT_S,
+		"Sets how long such a server may say nothing while it works on a request.", NULL,
+		INT(UNNAMED(int), 600, 1, INT_MAX), .elsewhere = "--server-timeout"
 	},
 	{
 		"minimax_m1.device", PGC_SIGHUP, 0,
@@ -255,7 +298,7 @@ static const Setting settings[] = {
 	{
 		"minimax_m1.max_context", PGC_SIGHUP, 0,
 		"Sets the tokens that one request may use, prompt and reply together; 0 means the model's own limit.", NULL,
-		INT(UNNAMED(int), 0, 0, INT_MAX), .option = "--max-context"
+		INT(UNNAMED(int), 0, 0, INT_MAX), .option = "--max-context", .elsewhere = "--max-context"
 	},
 	{
 		"minimax_m1.kv_cache_size", PGC_SIGHUP, GUC_UNIT_MB,
@@ -474,11 +517,17 @@ m1pg_define_settings(void)
 const char *
 m1pg_engine_option(int n, const char **value)
 {
+	const bool	elsewhere = m1pg_engine_url[0] != '\0';
+
 	for (int i = 0; i < lengthof(settings); i++)
-		if (settings[i].option != NULL && n-- == 0)
+	{
+		const char *option = elsewhere ? settings[i].elsewhere : settings[i].option;
+
+		if (option != NULL && n-- == 0)
 		{
 			*value = GetConfigOption(settings[i].name, false, false);
-			return settings[i].option;
+			return option;
 		}
+	}
 	return NULL;
 }

@@ -22,12 +22,16 @@ typedef enum M1Device
 
 extern char *m1pg_model;
 extern char *m1pg_engine_path;
+extern char *m1pg_engine_url;	/* empty = the engine is on this machine */
 extern int	m1pg_device;
 extern int	m1pg_max_requests;
 extern int	m1pg_reserved_requests;
 extern int	m1pg_max_queue;
 
-/* Option number n of the engine's command line, or NULL behind the last. *value lives until the next call. */
+/*
+ * Option number n of the command line of the engine, here or elsewhere, or NULL
+ * behind the last. *value lives until the next call.
+ */
 extern const char *m1pg_engine_option(int n, const char **value);
 
 /* ---- what requests use where an argument is NULL ---- */

@@ -89,6 +89,9 @@ m1pg_engine_serves(M1EngineState state)
 	return state == M1_ENGINE_READY || state == M1_ENGINE_DRAINING;
 }
 
+/* With a server's address, of an engine elsewhere. */
+#define M1PG_DEVICE_LEN 256
+
 /* What the model view shows; written by the worker. */
 typedef struct M1ModelInfo
 {
@@ -96,7 +99,7 @@ typedef struct M1ModelInfo
 	int64		restarts;
 	char		name[NAMEDATALEN];
 	char		architecture[NAMEDATALEN];
-	char		device[NAMEDATALEN];
+	char		device[M1PG_DEVICE_LEN];
 	uint64		parameters;
 	uint64		bytes;
 	int			layers;

@@ -48,9 +48,12 @@ program_path(char *path)
 		return;
 	}
 	library_folder(folder);
-	/* the engine with CUDA runs on the CPU, too, where there is no GPU; but cpu means not to ask for one */
+	/*
+	 * The engine with CUDA runs on the CPU, too, where there is no GPU; but cpu
+	 * means not to ask for one, as does an engine elsewhere.
+	 */
 	snprintf(path, MAXPGPATH, "%s/minimax_m1_engine_cuda", folder);
-	if (m1pg_device == M1_DEVICE_CPU || !m1pg_can_run(path))
+	if (m1pg_device == M1_DEVICE_CPU || m1pg_engine_url[0] != '\0' || !m1pg_can_run(path))
 		snprintf(path, MAXPGPATH, "%s/minimax_m1_engine", folder);
 }
 
@@ -90,7 +93,7 @@ m1pg_command_line(StringInfo words)
 	resetStringInfo(words);
 	program_path(path);
 	add_word(words, path);
-	add_word(words, "serve");
+	add_word(words, m1pg_engine_url[0] != '\0' ? "proxy" : "serve");
 	add_word(words, "--fd");
 	add_word(words, CppAsString2(M1PG_ENGINE_FD));
 	add_word(words, "--model");

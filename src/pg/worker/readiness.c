@@ -49,10 +49,10 @@ m1pg_refusal(void)
 
 /* A folder's name may be in any encoding; what is not UTF-8 is shown as PostgreSQL shows an application_name. */
 static void
-copy_name(char *to, m1_slice from)
+copy_name(char *to, int size, m1_slice from)
 {
 	bool		utf8 = pg_verify_mbstr(PG_UTF8, from.data, (int) from.len, true);
-	int			n = pg_encoding_mbcliplen(PG_UTF8, from.data, (int) from.len, NAMEDATALEN - 1);
+	int			n = pg_encoding_mbcliplen(PG_UTF8, from.data, (int) from.len, size - 1);
 
 	for (int i = 0; i < n; i++)
 		to[i] = utf8 || (from.data[i] >= 32 && from.data[i] <= 126) ? from.data[i] : '?';
@@ -65,9 +65,9 @@ m1pg_publish_model(const m1w_ready *ready)
 	M1ModelInfo *info = &m1pg_shared->model;
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	copy_name(info->name, ready->name);
-	copy_name(info->architecture, ready->architecture);
-	copy_name(info->device, ready->device);
+	copy_name(info->name, sizeof info->name, ready->name);
+	copy_name(info->architecture, sizeof info->architecture, ready->architecture);
+	copy_name(info->device, sizeof info->device, ready->device);
 	info->parameters = ready->parameters;
 	info->bytes = ready->bytes;
 	info->layers = ready->layers;

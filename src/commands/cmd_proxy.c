@@ -1,0 +1,147 @@
+/* cmd_proxy.c - `proxy`: servers elsewhere, for PostgreSQL's worker, which sees no difference to `serve`. */
+#define _DEFAULT_SOURCE /* explicit_bzero */
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/serving.h"
+#include "proxy/proxy.h"
+
+/* The key is the file without the white space around it; it stays as long as the process. */
+static m1_status
+read_key(const char *path, char **key, m1_error *err)
+{
+	m1_buf text = {0};
+	m1_status status = M1_OK;
+	size_t end;
+
+	*key = NULL;
+	if (path == NULL || *path == '\0')
+		return M1_OK;
+	status = m1_cli_read_file(path, &text, err);
+	if (status == M1_OK && m1_buf_cstr(&text) == NULL)
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the key");
+	if (status == M1_OK)
+	{
+		const char *begin = text.data + strspn(text.data, " \t\r\n");
+
+		end = strcspn(begin, " \t\r\n");
+		if (end == 0 || begin[end + strspn(begin + end, " \t\r\n")] != '\0')
+			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the file of {engine_api_key_file} does not hold one key");
+		else if ((*key = calloc(1, end + 1)) == NULL)
+			status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the key");
+		else
+			memcpy(*key, begin, end);
+	}
+	m1_buf_free(&text);
+	return status;
+}
+
+static m1_status
+open_proxy(const m1_cli *cli, const m1_engine_events *events, void **out, m1_error *err)
+{
+	m1_proxy_options options = {
+		.model_path = cli->model,
+		.urls = cli->servers.urls,
+		.dialect = cli->servers.dialect,
+		.model_name = cli->servers.model,
+		.ca_file = cli->servers.ca_file,
+		.max_context = cli->max_context,
+		.silence = cli->servers.timeout,
+		.log = m1_cli_log,
+	};
+	m1_proxy *p = NULL;
+	char *key = NULL;
+	m1_status status;
+
+	if (cli->servers.urls == NULL)
+	{
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "proxy needs the url of a server");
+		m1_error_hint(err, "See {engine_url}.");
+		return M1_E_INVALID_ARGUMENT;
+	}
+	if ((status = read_key(cli->servers.api_key_file, &key, err)) != M1_OK)
+		return status;
+	options.api_key = key;
+	status = m1_proxy_open(&options, events, &p, err);
+	if (status != M1_OK && key != NULL)
+		explicit_bzero(key, strlen(key));
+	if (status != M1_OK)
+		free(key);
+	*out = p;
+	return status;
+}
+
+static const m1_model *
+model(const void *p)
+{
+	return m1_proxy_model(p);
+}
+
+static m1w_ready
+info(const void *p)
+{
+	return m1_proxy_info(p);
+}
+
+static m1_status
+generate(void *p, uint64_t id, const m1w_generate *g, m1_work *work, m1_error *err)
+{
+	return m1_proxy_generate(p, id, g, work, err);
+}
+
+static m1_status
+logits(void *p, uint64_t id, m1w_id_slice ids, m1_error *err)
+{
+	(void) p;
+	(void) id;
+	(void) ids;
+	m1_fail(err, M1_E_UNSUPPORTED, "a server elsewhere does not tell all logits");
+	m1_error_hint(err, "Only the engine on this machine does: see {engine_url}.");
+	return M1_E_UNSUPPORTED;
+}
+
+static m1_status
+learn(void *p, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
+{
+	(void) p;
+	(void) id;
+	(void) type;
+	(void) payload;
+	m1_fail(err, M1_E_UNSUPPORTED, "servers elsewhere do not train");
+	m1_error_detail(err, "A training needs the gradients of the model, which no such server gives.");
+	m1_error_hint(err, "Only the engine on this machine trains: see {engine_url}.");
+	return M1_E_UNSUPPORTED;
+}
+
+static void
+cancel(void *p, uint64_t id)
+{
+	m1_proxy_cancel(p, id);
+}
+
+static void
+pause_request(void *p, uint64_t id)
+{
+	m1_proxy_pause(p, id);
+}
+
+static void
+resume(void *p, uint64_t id)
+{
+	m1_proxy_resume(p, id);
+}
+
+static m1_status
+step(void *p, m1_error *err)
+{
+	return m1_proxy_step(p, err);
+}
+
+int
+m1_cmd_proxy(const m1_cli *cli)
+{
+	static const m1_served served = {open_proxy, model,	 info,			generate, logits,
+									 learn,		 cancel, pause_request, resume,	  step};
+
+	return m1_serve(cli, "proxy", &served);
+}

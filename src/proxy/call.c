@@ -1,0 +1,305 @@
+/*
+ * call.c - see call.h.
+ *
+ * Proxies of the environment are not used, redirects are not followed, and nothing but http and https is spoken: a
+ * request holds users' texts, and goes where the settings say, or nowhere.
+ */
+#define _GNU_SOURCE /* explicit_bzero, strcasestr */
+#include "proxy/call.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_SECONDS 10
+#define MAX_REFUSAL ((size_t) 64 << 10) /* bytes that are kept of what an error says */
+
+struct m1_calls
+{
+	CURLM *multi;
+	struct curl_slist *headers;
+	m1_calls_options options;
+	m1_call *first;
+};
+
+struct m1_call
+{
+	m1_calls *all;
+	CURL *easy;
+	const m1_call_handler *handler;
+	void *context;
+	m1_buf body;
+	m1_buf answer; /* what has come and was not handed on */
+	size_t seen;   /* of it: has no end of line */
+	bool streams;
+	bool left;
+	char why[CURL_ERROR_SIZE];
+	m1_call *previous, *next;
+};
+
+/* ---- life ---- */
+
+m1_status
+m1_calls_create(const m1_calls_options *options, m1_calls **out, m1_error *err)
+{
+	m1_calls *calls = calloc(1, sizeof *calls);
+	m1_buf key = {0};
+
+	*out = NULL;
+	if (calls == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
+		(calls->multi = curl_multi_init()) == NULL)
+	{
+		free(calls);
+		return m1_fail(err, M1_E_NO_MEMORY, "could not start libcurl");
+	}
+	calls->options = *options;
+	calls->headers = curl_slist_append(calls->headers, "Content-Type: application/json");
+	calls->headers = curl_slist_append(calls->headers, "Expect:");
+	if (options->api_key != NULL)
+	{
+		m1_buf_puts(&key, "Authorization: Bearer ");
+		m1_buf_puts(&key, options->api_key);
+		if (m1_buf_cstr(&key) != NULL)
+			calls->headers = curl_slist_append(calls->headers, key.data);
+		m1_buf_free(&key);
+	}
+	*out = calls;
+	return M1_OK;
+}
+
+void
+m1_calls_free(m1_calls *calls)
+{
+	if (calls == NULL)
+		return;
+	while (calls->first != NULL)
+		m1_call_drop(calls->first);
+	curl_multi_cleanup(calls->multi);
+	curl_slist_free_all(calls->headers);
+	free(calls);
+}
+
+void
+m1_call_drop(m1_call *call)
+{
+	m1_calls *all = call->all;
+
+	curl_multi_remove_handle(all->multi, call->easy);
+	curl_easy_cleanup(call->easy);
+	if (call->previous != NULL)
+		call->previous->next = call->next;
+	else
+		all->first = call->next;
+	if (call->next != NULL)
+		call->next->previous = call->previous;
+	m1_buf_free(&call->body);
+	m1_buf_free(&call->answer);
+	free(call);
+}
+
+void
+m1_call_resume(m1_call *call)
+{
+	curl_easy_pause(call->easy, CURLPAUSE_CONT);
+}
+
+/* ---- what comes back ---- */
+
+/* "data: {...}" is an event; other fields, comments and the mark of the end say nothing. */
+static bool
+read_line(m1_call *call, m1_slice line)
+{
+	static const char field[] = "data:";
+
+	if (line.len > 0 && line.data[line.len - 1] == '\r')
+		line.len--;
+	if (line.len < sizeof field - 1 || memcmp(line.data, field, sizeof field - 1) != 0)
+		return true;
+	line.data += sizeof field - 1;
+	line.len -= sizeof field - 1;
+	while (line.len > 0 && *line.data == ' ')
+	{
+		line.data++;
+		line.len--;
+	}
+	if (line.len == 0 || *line.data != '{')
+		return true;
+	return call->handler->event(call->context, line);
+}
+
+/* Hands on what is there in whole lines. */
+static bool
+read_lines(m1_call *call)
+{
+	const char *end;
+
+	while ((end = memchr(call->answer.data + call->seen, '\n', call->answer.len - call->seen)) != NULL)
+	{
+		const size_t len = (size_t) (end - call->answer.data);
+
+		if (!read_line(call, (m1_slice){call->answer.data, len}))
+			return false;
+		m1_buf_consume(&call->answer, len + 1);
+		call->seen = 0;
+		if (call->answer.len == 0)
+			return true;
+	}
+	call->seen = call->answer.len;
+	return true;
+}
+
+/* An error says why in its body, which is kept like an answer that is no stream. */
+static bool
+is_stream(const m1_call *call)
+{
+	const char *type = NULL;
+	long status = 0;
+
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(call->easy, CURLINFO_CONTENT_TYPE, &type);
+	return status == 200 && type != NULL && strcasestr(type, "text/event-stream") != NULL;
+}
+
+static size_t
+on_bytes(char *data, size_t unit, size_t n, void *context)
+{
+	m1_call *call = context;
+	long status = 0;
+
+	if (call->handler->waits != NULL && call->handler->waits(call->context))
+		return CURL_WRITEFUNC_PAUSE;
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status != 200 && call->answer.len + unit * n > MAX_REFUSAL)
+		return unit * n;
+	if (call->answer.len + unit * n > M1_CALL_MAX_EVENT || !m1_buf_append(&call->answer, data, unit * n))
+		return 0;
+	call->streams = is_stream(call);
+	if (!call->streams || read_lines(call))
+		return unit * n;
+	call->left = true;
+	return 0;
+}
+
+/* ---- starting ---- */
+
+static void
+set_up(m1_call *call, const char *url)
+{
+	const m1_calls_options *o = &call->all->options;
+	CURL *easy = call->easy;
+
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->all->headers);
+	curl_easy_setopt(easy, CURLOPT_USERAGENT, "minimax_m1");
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) CONNECT_SECONDS);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long) o->silence);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->why);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+	if (o->ca_file != NULL && *o->ca_file != '\0')
+		curl_easy_setopt(easy, CURLOPT_CAINFO, o->ca_file);
+	if (call->body.len == 0)
+		return;
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) call->body.len);
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body.data);
+}
+
+m1_call *
+m1_call_start(m1_calls *calls, const char *url, m1_slice body, const m1_call_handler *handler, void *context)
+{
+	m1_call *call = calloc(1, sizeof *call);
+
+	if (call == NULL || (call->easy = curl_easy_init()) == NULL)
+	{
+		free(call);
+		return NULL;
+	}
+	call->all = calls;
+	call->handler = handler;
+	call->context = context;
+	if ((call->next = calls->first) != NULL)
+		call->next->previous = call;
+	calls->first = call;
+	m1_buf_append(&call->body, body.data, body.len);
+	set_up(call, url);
+	if (call->body.failed || curl_multi_add_handle(calls->multi, call->easy) != CURLM_OK)
+	{
+		m1_call_drop(call);
+		return NULL;
+	}
+	return call;
+}
+
+/* ---- ending ---- */
+
+static m1_call_end
+end_of(const m1_call *call, CURLcode code, long status)
+{
+	if (call->left)
+		return M1_CALL_LEFT;
+	if (status == 0)
+		return M1_CALL_UNREACHABLE;
+	if (code == CURLE_OPERATION_TIMEDOUT)
+		return M1_CALL_UNREACHABLE;
+	if (status == 429 || status == 503)
+		return M1_CALL_BUSY;
+	if (status != 200)
+		return status >= 500 ? M1_CALL_FAILED : M1_CALL_REFUSED;
+	return code == CURLE_OK ? M1_CALL_ANSWERED : M1_CALL_BROKEN;
+}
+
+static void
+end_call(m1_call *call, CURLcode code)
+{
+	m1_call_result result = {.context = call->context, .why = "", .retry_after = -1};
+	curl_off_t retry_after = 0;
+
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &result.status);
+	curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	if (retry_after > 0)
+		result.retry_after = (double) retry_after;
+	result.end = end_of(call, code, result.status);
+	if (code != CURLE_OK)
+		result.why = call->why[0] != '\0' ? call->why : curl_easy_strerror(code);
+	if (!call->streams)
+		result.body = (m1_slice){call->answer.data, call->answer.len};
+	call->handler->over(&result);
+	m1_call_drop(call);
+}
+
+m1_status
+m1_calls_work(m1_calls *calls, int wait_ms, m1_error *err)
+{
+	CURLMcode code;
+	CURLMsg *message;
+	int n = 0;
+
+	code = curl_multi_poll(calls->multi, NULL, 0, wait_ms, NULL);
+	if (code == CURLM_OK)
+		code = curl_multi_perform(calls->multi, &n);
+	if (code != CURLM_OK)
+		return m1_fail(err, M1_E_INTERNAL, "libcurl: %s", curl_multi_strerror(code));
+	while ((message = curl_multi_info_read(calls->multi, &n)) != NULL)
+	{
+		m1_call *call;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &call);
+		end_call(call, message->data.result);
+	}
+	return M1_OK;
+}
+
+void
+m1_calls_wake(m1_calls *calls)
+{
+	curl_multi_wakeup(calls->multi);
+}

@@ -1,0 +1,493 @@
+/* remote.c - see remote.h. */
+#include "proxy/remote.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/least.h"
+#include "engine/events.h"
+#include "proxy/remote_scores.h"
+#include "proxy/remote_text.h"
+
+#define PROGRESS_TOKENS 16 /* between two progress events */
+#define MAX_MOVES 6
+#define MAX_FRUITLESS 3
+
+/* What is asked for beyond the budget of reasoning: the server ends the stretch soon after we would. */
+#define BUDGET_SLACK 8
+
+/* ---- life ---- */
+
+m1_remote *
+m1_remote_create(m1_request *r, const m1_engine_events *events, m1_calls *calls)
+{
+	m1_remote *m = calloc(1, sizeof *m);
+
+	if (m == NULL)
+		return NULL;
+	m->request = r;
+	m->events = events;
+	m->calls = calls;
+	m->waits_since_ms = m1_now_ms();
+	return m;
+}
+
+void
+m1_remote_free(m1_remote *m)
+{
+	if (m->call != NULL)
+	{
+		m->server->in_flight--;
+		m1_call_drop(m->call);
+	}
+	m1_request_free(m->request);
+	m1_buf_free(&m->content);
+	free(m);
+}
+
+void
+m1_remote_fail(m1_remote *m, const m1_error *error)
+{
+	m1_event_failed(m->events, m->request, error);
+	m->over = true;
+}
+
+static void
+finish(m1_remote *m)
+{
+	if (m->request->prefilled_ms == 0)
+		m->request->prefilled_ms = m1_now_ms();
+	m1_event_done(m->events, m->request);
+	m->over = true;
+}
+
+/* ---- one token ---- */
+
+static bool
+is_known(const m1_request *r, int32_t id)
+{
+	return r->kind == M1_REQUEST_IDS || m1_tokenizer_piece(r->tokenizer, id).data != NULL ||
+		   m1_tokenizer_is_special(r->tokenizer, id);
+}
+
+/* Of a model with another vocabulary, that is. */
+static void
+refuse_token(m1_remote *m, int32_t id)
+{
+	m1_fail(&m->error, M1_E_INVALID_ARGUMENT, "the server sent token %d, which the model's tokenizer does not have",
+			id);
+	m1_error_detail(&m->error, "The server is %.400s.", m->server->url);
+	m1_error_hint(&m->error, "{model} must be the folder of the model that the server runs.");
+}
+
+/* The form of the answer says no. Without a grammar, the server could not know. */
+static void
+refuse_form(m1_remote *m, int32_t id)
+{
+	m->wants_grammar = true;
+	if (!m->by_grammar)
+		return;
+	m1_fail(&m->error, M1_E_UNAVAILABLE, "the server's answer breaks the constraint that it was told");
+	m1_error_detail(&m->error, "Token %d of %.300s cannot follow.", id, m->server->url);
+}
+
+/* What the engine has read of it leads away from what the server goes on with. */
+static bool
+turns_off(m1_remote *m, m1_reply_state before)
+{
+	m1_request *r = m->request;
+
+	if (r->tokens.len != m->asked + (size_t) m->accepted)
+		return true;
+	if (r->cursor == NULL || m->by_grammar || before != M1_REPLY_REASONING ||
+		m1_reply_where(r->reply) == M1_REPLY_REASONING)
+		return false;
+	m->wants_grammar = true;
+	return true;
+}
+
+bool
+m1_remote_take(m1_remote *m, int32_t id, float probability)
+{
+	m1_request *r = m->request;
+	const m1_reply_state before = r->reply != NULL ? m1_reply_where(r->reply) : M1_REPLY_CONTENT;
+
+	if (!is_known(r, id))
+	{
+		refuse_token(m, id);
+		return false;
+	}
+	if (!m1_request_allows(r, id))
+	{
+		refuse_form(m, id);
+		return false;
+	}
+	if (r->prefilled_ms == 0)
+	{
+		r->prefilled_ms = m1_now_ms();
+		r->fed = r->prompt_tokens;
+	}
+	m->accepted++;
+	if (m1_request_accept(r, (m1b_pick){.id = id, .probability = probability}, &m->error) != M1_OK || r->ended)
+		return false;
+	if (m1_request_at_scored_answer(r))
+	{
+		m->scores = true;
+		return false;
+	}
+	return !turns_off(m, before);
+}
+
+/* ---- events ---- */
+
+/* Tokens that were not sent, because they end inside of a character, are found again in its text. */
+static void
+find_lost(m1_remote *m, m1_told *told)
+{
+	m1_ids found = {0};
+	m1_error err;
+	const m1_request *r = m->request;
+
+	if (told->generated <= m->known + (int) told->ids.len || told->text.len == 0 || r->tokenizer == NULL)
+		return;
+	if (m1_tokenizer_encode(r->tokenizer, told->text, M1_ADDED_PLAIN, &found, NULL, NULL, &err) == M1_OK &&
+		found.len > 0)
+	{
+		m1_ids_free(&told->ids);
+		told->ids = found;
+	}
+	else
+		m1_ids_free(&found);
+}
+
+static bool
+take_ids(m1_remote *m, m1_told *told)
+{
+	find_lost(m, told);
+	m->known = told->generated > 0 ? told->generated : m->known + (int) told->ids.len;
+	for (size_t i = 0; i < told->ids.len; i++)
+	{
+		const int32_t id = told->ids.data[i];
+
+		if (id < 0 || !m1_remote_take(m, id, i + 1 == told->ids.len ? told->probability : 0))
+			return false;
+	}
+	return true;
+}
+
+/* The end of a turn may come as a token or without one. A continuation of ids goes on behind it. */
+static bool
+take_end(m1_remote *m, const m1_told *told)
+{
+	const m1_request *r = m->request;
+	const int32_t last = r->tokens.data[r->tokens.len - 1];
+
+	if (!told->finished || !told->end_of_turn || r->tokenizer == NULL || last == m1_tokenizer_eos(r->tokenizer))
+		return !told->finished;
+	m1_remote_take(m, m1_tokenizer_eos(r->tokenizer), 0);
+	return false;
+}
+
+static void
+note_prompt(m1_remote *m, const m1_told *told)
+{
+	m1_request *r = m->request;
+
+	if (told->cached > 0 && m->asked == (size_t) r->prompt_tokens)
+		r->cached_tokens = m1_min_int(told->cached, r->prompt_tokens);
+	if (r->completion_tokens == 0 && told->prefilled > r->fed && told->prefilled < r->prompt_tokens)
+	{
+		r->fed = told->prefilled;
+		m1_event_progress(m->events, r);
+	}
+}
+
+static void
+tell(m1_remote *m)
+{
+	m1_request *r = m->request;
+
+	if (r->ended || m->error.code != M1_OK)
+		return;
+	if (r->completion_tokens > 0 && (r->reported == 0 || r->completion_tokens - r->reported >= PROGRESS_TOKENS))
+		m1_event_progress(m->events, r);
+	if (r->kind == M1_REQUEST_CHAT)
+		m1_event_deltas(m->events, r);
+}
+
+static void
+note_failure(m1_remote *m, m1_slice why)
+{
+	m1_fail(&m->error, M1_E_UNAVAILABLE, "the server gave the request up");
+	m1_error_detail(&m->error, "%.150s: %.*s", m->server->url, (int) m1_min_size(why.len, 300), why.data);
+}
+
+static bool
+use(m1_remote *m, m1_told *told)
+{
+	bool more = true;
+
+	if (told->failure.len > 0)
+	{
+		note_failure(m, told->failure);
+		return false;
+	}
+	note_prompt(m, told);
+	m->finished = told->finished;
+	if (m1_dialect_of(m->server->facts.kind)->takes_ids)
+		more = take_ids(m, told) && take_end(m, told);
+	else
+		more = m1_remote_take_text(m, told);
+	tell(m);
+	/* what a server says behind its last token is of use: how much of the prompt it had cached */
+	return m->finished ? m->error.code == M1_OK : more;
+}
+
+static bool
+on_event(void *context, m1_slice json)
+{
+	m1_remote *m = context;
+	const m1_dialect *dialect = m1_dialect_of(m->server->facts.kind);
+	m1_told told = {.cached = -1, .prefilled = -1};
+	m1_json_doc doc = {0};
+	m1_error err;
+	bool more;
+
+	if (m1_json_parse(json, "the server's event", NULL, &doc, &err) != M1_OK ||
+		!dialect->read_event(doc.root, m->known, &told))
+	{
+		note_failure(m, m1_slice_of("it sent an event that makes no sense"));
+		more = false;
+	}
+	else
+		more = m->finished ? (note_prompt(m, &told), true) : use(m, &told);
+	m1_ids_free(&told.ids);
+	m1_json_free(&doc);
+	return more;
+}
+
+static bool
+waits(void *context)
+{
+	return ((m1_remote *) context)->request->paused;
+}
+
+/* ---- the end of a call ---- */
+
+/* What has been shown cannot be taken back; all else may begin again, where it was. */
+static bool
+may_move(const m1_remote *m)
+{
+	const m1_request *r = m->request;
+
+	/* a server that takes texts cannot go on behind what has been read */
+	if (!m1_dialect_of(m->server->facts.kind)->takes_ids && r->completion_tokens > 0)
+		return false;
+	return m->moves < MAX_MOVES && (!r->stream || r->sent[M1_CONTENT] + r->sent[M1_REASONING] == 0);
+}
+
+static void
+wait_for_server(m1_remote *m)
+{
+	m->waits_since_ms = m1_now_ms();
+}
+
+static void
+move(m1_remote *m, const char *what, const char *why)
+{
+	m1_error error;
+
+	if (may_move(m))
+	{
+		m->moves++;
+		wait_for_server(m);
+		return;
+	}
+	m1_fail(&error, M1_E_UNAVAILABLE, "%s", what);
+	m1_error_detail(&error, "%.300s: %.180s", m->server->url, why);
+	m1_error_hint(&error, "Try again.");
+	m1_remote_fail(m, &error);
+}
+
+/* The message of an error, wherever the server puts it, or the beginning of whatever it says. */
+static void
+refused(m1_remote *m, const m1_call_result *result)
+{
+	m1_json_doc doc = {0};
+	m1_error error;
+	m1_error err;
+	const m1_json *message = NULL;
+	m1_slice text = result->body;
+
+	if (m1_json_parse(result->body, "the refusal", NULL, &doc, &err) == M1_OK)
+	{
+		message = m1_json_get(m1_json_get(doc.root, "error"), "message");
+		message = message != NULL ? message : m1_json_get(doc.root, "message");
+		text = m1_json_is(message, M1_JSON_STRING) ? m1_json_text(message) : text;
+	}
+	m1_fail(&error, M1_E_UNSUPPORTED, "the server refused the request with HTTP status %ld", result->status);
+	m1_error_detail(&error, "%.150s: %.*s", m->server->url, (int) m1_min_size(text.len, 330), text.data);
+	if (result->status == 401 || result->status == 403)
+		m1_error_hint(&error, "See {engine_api_key_file}.");
+	m1_json_free(&doc);
+	m1_remote_fail(m, &error);
+}
+
+/* A stretch has ended as it should. */
+static void
+go_on(m1_remote *m, const m1_call_result *result)
+{
+	m1_request *r = m->request;
+
+	if (m->scores && result->end == M1_CALL_ANSWERED && result->body.len > 0)
+		m1_remote_read_score(m, result->body);
+	else if (!m->finished && result->end == M1_CALL_ANSWERED)
+	{
+		move(m, "the server stopped in the middle of the reply", "the stream ended without a last event");
+		return;
+	}
+	m->fruitless = m->accepted > 0 || m->scores ? 0 : m->fruitless + 1;
+	if (m->error.code == M1_OK && !r->ended && m->fruitless >= MAX_FRUITLESS)
+		note_failure(m, m1_slice_of("it ends replies without a token"));
+	if (m->error.code == M1_E_UNAVAILABLE && may_move(m))
+	{
+		m->error.code = M1_OK;
+		m->moves++;
+	}
+	if (m->error.code != M1_OK)
+		m1_remote_fail(m, &m->error);
+	else if (r->ended)
+		finish(m);
+	else
+		wait_for_server(m);
+}
+
+static void
+on_over(const m1_call_result *result)
+{
+	m1_remote *m = result->context;
+	const double now = m1_now_ms();
+
+	m->call = NULL;
+	m->server->in_flight--;
+	switch (result->end)
+	{
+		case M1_CALL_ANSWERED:
+		case M1_CALL_LEFT:
+			m1_server_answered(m->server);
+			go_on(m, result);
+			break;
+		case M1_CALL_REFUSED:
+			refused(m, result);
+			break;
+		case M1_CALL_BUSY:
+			m1_server_busy(m->server, result->retry_after, now);
+			wait_for_server(m);
+			break;
+		case M1_CALL_FAILED:
+			move(m, "the server failed", "it answers with an internal error");
+			break;
+		case M1_CALL_UNREACHABLE:
+		case M1_CALL_BROKEN:
+			m1_server_failed(m->server, result->why, now);
+			move(m, "the server went away in the middle of the reply", result->why);
+			break;
+	}
+}
+
+static const m1_call_handler handler = {.event = on_event, .waits = waits, .over = on_over};
+
+/* ---- asking ---- */
+
+static int
+tokens_to_ask(const m1_request *r)
+{
+	const int left = r->max_tokens - r->completion_tokens;
+	const bool reasons = r->reply != NULL && m1_reply_where(r->reply) <= M1_REPLY_REASONING;
+
+	if (r->kind == M1_REQUEST_IDS || r->thinking_budget < 0 || !reasons)
+		return left;
+	return m1_min_int(left, r->thinking_budget - r->reasoning_tokens + BUDGET_SLACK);
+}
+
+/* Where the answer may have begun, the server is told its form; before, reasoning is free. */
+static bool
+is_by_grammar(const m1_remote *m)
+{
+	const m1_request *r = m->request;
+
+	return r->cursor != NULL && (m->wants_grammar || (m1_reply_where(r->reply) != M1_REPLY_OPENING &&
+													  m1_reply_where(r->reply) != M1_REPLY_REASONING));
+}
+
+static m1_status
+write_ask(m1_remote *m, const m1_dialect *dialect, m1_buf *body, m1_error *err)
+{
+	m1_buf grammar = {0};
+	m1_ask ask = {
+		.server = &m->server->facts,
+		.request = m->request,
+		.adapter = m->adapter,
+		.n_tokens = tokens_to_ask(m->request),
+		.chat = {m->request->chat.data, m->request->chat.len},
+	};
+	m1_status status = M1_OK;
+
+	m->by_grammar = dialect->takes_ids && is_by_grammar(m);
+	if (m->by_grammar)
+		status = m1_cursor_write_grammar(m->request->cursor, &grammar, err);
+	ask.grammar = (m1_slice){grammar.data, grammar.len};
+	if (status == M1_OK && !dialect->write_ask(body, &ask))
+		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
+	m1_buf_free(&grammar);
+	return status;
+}
+
+static void
+begin_stretch(m1_remote *m, double now)
+{
+	m1_request *r = m->request;
+
+	m->asked = r->tokens.len;
+	m->accepted = 0;
+	m->known = 0;
+	m->finished = false;
+	m->reasons = false;
+	m->content.len = 0;
+	if (r->started_ms != 0)
+		return;
+	r->started_ms = now;
+	m1_event_progress(m->events, r);
+}
+
+void
+m1_remote_ask(m1_remote *m, m1_server *server, double now)
+{
+	const m1_dialect *dialect = m1_dialect_of(server->facts.kind);
+	char url[M1_MAX_URL + 32];
+	m1_buf body = {0};
+	m1_error err;
+	m1_status status;
+
+	m->server = server;
+	begin_stretch(m, now);
+	if (m->request->answer_start == 0 && m1_request_at_scored_answer(m->request))
+		m->scores = true;
+	if (m->scores && !m1_remote_scores_go_on(m))
+	{
+		finish(m);
+		return;
+	}
+	status = m->scores ? m1_remote_write_score(m, dialect, &body, &err) : write_ask(m, dialect, &body, &err);
+	snprintf(url, sizeof url, "%s%s", server->url, dialect->path);
+	if (status == M1_OK &&
+		(m->call = m1_call_start(m->calls, url, (m1_slice){body.data, body.len}, &handler, m)) == NULL)
+		status = m1_fail(&err, M1_E_NO_MEMORY, "out of memory for a call");
+	m1_buf_free(&body);
+	if (status == M1_OK)
+		server->in_flight++;
+	else
+		m1_remote_fail(m, &err);
+}

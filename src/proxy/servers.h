@@ -1,0 +1,90 @@
+/*
+ * servers.h - the servers that requests go to: what each is, whether it is up, and which one is next.
+ *
+ * A server is asked what it is before anything goes there, again whenever it has been away, and now and then: another
+ * model may have come up behind its address. One that fails is left alone for 1, 2, 4 ... 60 seconds. Belongs to the
+ * thread of the calls.
+ */
+#ifndef M1_PROXY_SERVERS_H
+#define M1_PROXY_SERVERS_H
+
+#include "model/model.h"
+#include "proxy/call.h"
+#include "proxy/dialect.h"
+
+#define M1_MAX_SERVERS 64
+#define M1_MAX_URL 512
+#define M1_MAX_SERVED_ADAPTERS 64
+
+typedef enum m1_server_state
+{
+	M1_SERVER_DOWN, /* until next_try_ms; is asked then */
+	M1_SERVER_UP,	/* and is asked again now and then */
+} m1_server_state;
+
+typedef struct m1_servers m1_servers;
+
+typedef struct m1_server
+{
+	m1_servers *all;
+	char url[M1_MAX_URL]; /* without a slash at its end */
+	m1_server_state state;
+	m1_server_facts facts;
+	m1_server_facts learnt; /* by the questions that are open */
+	int probe;				/* which of them is */
+	bool probed;			/* one is */
+	double next_look_ms;	/* of one that is up */
+	double next_try_ms;		/* of one that is down */
+	double busy_until_ms;	/* of one that is up, and has asked not to be asked */
+	int failures;			/* in a row */
+	int in_flight;
+	bool asked;	  /* it has been up or down once */
+	m1_error why; /* it is down */
+} m1_server;
+
+typedef struct m1_servers_options
+{
+	const char *urls; /* with commas between */
+	m1_dialect_kind dialect;
+	const char *model_name; /* at the servers; "" = the first that one serves */
+	const m1_model *model;	/* the texts' */
+	m1_calls *calls;
+	void (*log)(void *context, const char *line);
+	void *log_context;
+} m1_servers_options;
+
+struct m1_servers
+{
+	m1_servers_options options;
+	m1_server at[M1_MAX_SERVERS];
+	int n;
+	int turn;
+	char *adapters[M1_MAX_SERVED_ADAPTERS]; /* that one of them serves beside the model */
+	int n_adapters;
+	m1_ids sample; /* what all must make of SAMPLE_TEXT */
+};
+
+/* M1_E_INVALID_ARGUMENT names an url that is none. No server is asked yet. */
+m1_status m1_servers_create(const m1_servers_options *options, m1_servers **out, m1_error *err);
+void m1_servers_free(m1_servers *s);
+
+/* Asks those whose time has come. Returns in how many milliseconds the next one's comes, -1 = never. */
+int m1_servers_look(m1_servers *s, double now);
+
+/* The one with the least to do of those that are up and not busy; NULL = there is none now. */
+m1_server *m1_servers_choose(m1_servers *s, double now);
+/* Some server is up, though maybe busy. */
+bool m1_servers_any_up(const m1_servers *s);
+/* Every server has said what it is, or failed to. */
+bool m1_servers_all_asked(const m1_servers *s);
+/* Why the first of them is down, for requests that have waited for one. */
+void m1_servers_why_down(const m1_servers *s, m1_error *err);
+
+/* A call to it could not be made or was broken off: it is down. */
+void m1_server_failed(m1_server *server, const char *why, double now);
+/* It asks to be left alone for so many seconds; -1 = for a while. */
+void m1_server_busy(m1_server *server, double seconds, double now);
+/* It has answered. */
+void m1_server_answered(m1_server *server);
+
+#endif

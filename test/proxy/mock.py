@@ -1,0 +1,340 @@
+"""Servers of a model, as they look from outside: each answers in one of the dialects of src/proxy, from a script instead
+of a model, and misbehaves on purpose. Standard library only.
+
+The fields are those of the servers' own documentation and sources: vLLM's /v1/completions (entrypoints/openai/protocol:
+token_ids, return_tokens_as_token_ids, structured_outputs, prompt_logprobs, cache_salt), llama.cpp's /completion
+(tools/server/README: tokens, tokens_predicted, timings.cache_n, completion_probabilities), SGLang's /generate (native
+API: output_ids, meta_info), and OpenAI's chat completions.
+
+A script is a list of texts. The reply to a prompt that ends in the first k tokens of the first one is the rest of it; to a
+prompt whose reasoning has just been closed, the first one of `answers`. Under a grammar it is the first of all that the
+grammar allows.
+"""
+import json
+import math
+import socket
+import ssl
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import gbnf
+
+
+class Mock:
+    """A server on a port of its own. `faults` is a list of names that requests take from, one each; see Handler."""
+
+    def __init__(self, dialect, tokens, eos, vocab, scripts=(), answers=(), version="0.11.0", context=32768, pieces=None, key=None,
+                 adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0):
+        self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
+        self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
+        self.pieces, self.key, self.adapters = pieces, key, adapters
+        self.tokenizes = tokenizes or tokens
+        self.pause, self.cached = pause, cached
+        self.faults, self.requests, self.closed = [], [], 0
+        self.lock = threading.Lock()
+        self.connections = set()
+        mock = self
+
+        class Bound(Handler):
+            server_mock = mock
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+            def handle_error(self, request, client_address):
+                pass
+
+        self.http = Server(("127.0.0.1", port), Bound)
+        self.scheme = "http"
+        if certificate:
+            context_ = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context_.load_cert_chain(*certificate)
+            self.http.socket = context_.wrap_socket(self.http.socket, server_side=True)
+            self.scheme = "https"
+        self.port = self.http.server_address[1]
+        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self):
+        """As a process that is killed: no connection outlives it."""
+        self.http.shutdown()
+        self.http.server_close()
+        with self.lock:
+            connections = list(self.connections)
+        for connection in connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def take_fault(self):
+        with self.lock:
+            return self.faults.pop(0) if self.faults else None
+
+    # ---- what the script says ----
+
+    def rest(self, prompt, text):
+        """The tokens of the text that the prompt does not end in."""
+        ids = self.tokens(text) + [self.eos]
+        for k in range(min(len(ids) - 1, len(prompt)), 0, -1):
+            if prompt[-k:] == ids[:k]:
+                return ids[k:]
+        return ids
+
+    def reply(self, prompt, grammar):
+        closed = self.text([i for i in prompt[-12:] if i in self.pieces]).endswith("</think>\n\n")
+        if grammar is None:
+            return self.rest(prompt, (self.answers if closed and self.answers else self.scripts)[0])
+        parsed = gbnf.parse(grammar)
+        for text in self.scripts + self.answers:
+            rest = self.rest(prompt, text)
+            if gbnf.matches(parsed, self.text(rest[:-1])):
+                return rest
+        return [self.eos]
+
+    def text(self, ids):
+        return b"".join(self.pieces.get(i, b"") for i in ids).decode("utf-8", "replace")
+
+    def logprob(self, i):
+        return -0.1 * (i % 7 + 1)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Faults: 429 and 503 (with Retry-After: 1), 500, 400, reset (before an answer), half (a reply without its end),
+    slow (a pause of a second before anything), silent (nothing at all for long), nonsense (events that are no JSON),
+    breaks (tokens that break any constraint), unknown (a token that the model does not have), error (an error event)."""
+
+    protocol_version = "HTTP/1.1"
+    server_mock = None
+
+    def setup(self):
+        super().setup()
+        with self.mock.lock:
+            self.mock.connections.add(self.connection)
+
+    def finish(self):
+        with self.mock.lock:
+            self.mock.connections.discard(self.connection)
+        try:
+            super().finish()
+        except OSError:
+            pass
+
+    def log_message(self, *arguments):
+        pass
+
+    @property
+    def mock(self):
+        return self.server_mock
+
+    def answer(self, value, status=200, headers=()):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, text in headers:
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def refuse(self, status, message, headers=()):
+        self.answer({"error": {"message": message, "type": "test", "code": status}}, status, headers)
+
+    def is_let_in(self):
+        if self.mock.key and self.headers.get("Authorization") != "Bearer " + self.mock.key:
+            self.refuse(401, "no key")
+            return False
+        return True
+
+    def do_GET(self):
+        mock = self.mock
+        if not self.is_let_in():
+            return
+        owner = {"vllm": "vllm", "llama.cpp": "llamacpp", "sglang": "sglang"}.get(mock.dialect, "system")
+        if self.path == "/v1/models":
+            entry = {"id": "the-model", "object": "model", "owned_by": owner, "parent": None}
+            if mock.dialect in ("vllm", "sglang"):
+                entry["max_model_len"] = mock.context
+            if mock.dialect == "llama.cpp":
+                entry["meta"] = {"n_vocab": mock.vocab, "n_params": 1000, "size": 2000}
+            adapters = [{"id": name, "owned_by": owner, "parent": "the-model"} for name in mock.adapters]
+            self.answer({"object": "list", "data": [entry, *adapters]})
+        elif self.path == "/props" and mock.dialect == "llama.cpp":
+            self.answer({"default_generation_settings": {"n_ctx": mock.context}, "total_slots": 4,
+                         "build_info": mock.version})
+        elif self.path == "/version" and mock.dialect == "vllm":
+            self.answer({"version": mock.version})
+        elif self.path == "/get_server_info" and mock.dialect == "sglang":
+            self.answer({"version": mock.version})
+        else:
+            self.refuse(404, "not found")
+
+    def do_POST(self):
+        mock = self.mock
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.is_let_in():
+            return
+        if self.path == "/tokenize" and mock.dialect != "openai":
+            self.answer({"tokens": mock.tokenizes(request.get("content", request.get("prompt")))})
+            return
+        with mock.lock:
+            mock.requests.append(request)
+        fault = mock.take_fault()
+        if fault in ("429", "503"):
+            self.refuse(int(fault), "busy", [("Retry-After", "1")])
+        elif fault in ("500", "400"):
+            self.refuse(int(fault), "the test says so")
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+            self.connection.close()
+        else:
+            try:
+                self.work(request, fault)
+            except (BrokenPipeError, ConnectionResetError):
+                with mock.lock:
+                    mock.closed += 1
+                self.close_connection = True
+
+    def work(self, request, fault):
+        paths = {"vllm": "/v1/completions", "llama.cpp": "/completion", "sglang": "/generate",
+                 "openai": "/v1/chat/completions"}
+        if fault == "slow":
+            time.sleep(1)
+        if fault == "silent":
+            time.sleep(30)
+        if self.path != paths[self.mock.dialect]:
+            self.refuse(404, "not found")
+        elif request.get("stream"):
+            self.stream(request, fault)
+        else:
+            self.score(request)
+
+    # ---- streams ----
+
+    def event(self, data):
+        text = f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+        self.wfile.flush()
+
+    def stream(self, request, fault):
+        mock = self.mock
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if mock.dialect == "openai":
+            ids = mock.tokens(mock.scripts[0])
+        else:
+            ids = mock.reply(self.prompt_of(request), self.grammar_of(request))
+        if fault == "breaks":
+            ids = mock.tokens("~~~~") + ids
+        if fault == "unknown":
+            ids = [mock.vocab + 5] + ids
+        most = self.most_of(request)
+        cut = fault == "half" and max(1, len(ids) // 2)
+        if fault == "nonsense":
+            self.event("{not json")
+        if fault == "error":
+            self.event({"error": {"message": "out of luck", "code": 500}})
+            ids = []
+        for i, token in enumerate(ids[:most]):
+            if cut and i == cut:
+                self.close_connection = True
+                return
+            time.sleep(mock.pause)
+            last = token == mock.eos
+            for part in self.events_of(ids, i, "stop" if last else "length" if i + 1 == most else None):
+                self.event(part)
+        if mock.dialect in ("vllm", "openai"):
+            self.event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": len(ids),
+                                                 "prompt_tokens_details": {"cached_tokens": mock.cached}}})
+        self.event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def prompt_of(self, request):
+        return request["input_ids"] if self.mock.dialect == "sglang" else request["prompt"]
+
+    def most_of(self, request):
+        if self.mock.dialect == "sglang":
+            return request["sampling_params"]["max_new_tokens"]
+        return request.get("n_predict", request.get("max_tokens"))
+
+    def grammar_of(self, request):
+        if self.mock.dialect == "sglang":
+            return request["sampling_params"].get("ebnf")
+        if self.mock.dialect == "llama.cpp":
+            return request.get("grammar")
+        return request.get("structured_outputs", {}).get("grammar", request.get("guided_grammar"))
+
+    def events_of(self, ids, i, reason):
+        mock, token = self.mock, ids[i]
+        text = "" if token == mock.eos or token >= mock.vocab else mock.text([token])
+        if mock.dialect == "vllm":
+            choice = {"index": 0, "text": text, "finish_reason": reason, "stop_reason": None,
+                      "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5]}}
+            if mock.version != "0.9.2":  # the last that does not know return_token_ids is 0.10.1
+                choice["token_ids"] = [token]
+            return [{"id": "x", "object": "text_completion", "choices": [choice], "usage": None}]
+        if mock.dialect == "sglang":
+            meta = {"completion_tokens": i + 1, "cached_tokens": mock.cached,
+                    "finish_reason": {"type": reason} if reason else None}
+            return [{"text": mock.text([t for t in ids[:i + 1] if t < mock.vocab and t != mock.eos]),
+                     "output_ids": ids[:i + 1], "meta_info": meta}]
+        if mock.dialect == "openai":
+            return ([{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}] +
+                    ([] if i + 1 < len(ids) else
+                     [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]))
+        return self.llama_events(ids, i, reason)
+
+    def llama_events(self, ids, i, reason):
+        """A token that ends inside of a character is held back, and only the last one of a character is sent."""
+        mock = self.mock
+        timings = {"cache_n": mock.cached, "prompt_n": 1, "predicted_n": i + 1}
+        parts = []
+        if i == 0:
+            parts.append({"content": "", "tokens": [0], "stop": False, "tokens_predicted": 0,
+                          "prompt_progress": {"total": 10, "cache": 0, "processed": 5, "time_ms": 1}})
+        if ids[i] != mock.eos:
+            begin = i
+            while begin > 0 and not is_whole(b"".join(mock.pieces.get(t, b"") for t in ids[:begin])):
+                begin -= 1
+            if ids[i] >= mock.vocab or is_whole(b"".join(mock.pieces.get(t, b"") for t in ids[:i + 1])):
+                known = [t for t in ids[begin:i + 1] if t < mock.vocab]
+                parts.append({"content": mock.text(known), "tokens": [ids[i]], "stop": False,
+                              "tokens_predicted": i + 1, "timings": timings})
+        if reason:
+            parts.append({"content": "", "tokens": [], "stop": True, "tokens_predicted": i + 1,
+                          "stop_type": "eos" if reason == "stop" else "limit", "timings": timings})
+        return parts
+
+    # ---- probabilities ----
+
+    def score(self, request):
+        mock = self.mock
+        prompt = self.prompt_of(request)
+        if mock.dialect == "vllm":
+            all_of = [None] + [{str(t): {"logprob": mock.logprob(t), "rank": 1}} for t in prompt[1:]]
+            self.answer({"choices": [{"index": 0, "text": "", "prompt_logprobs": all_of}]})
+        elif mock.dialect == "sglang":
+            start = request["logprob_start_len"]
+            self.answer({"text": "", "meta_info": {"input_token_logprobs": [
+                [mock.logprob(t) if i else None, t, None] for i, t in enumerate(prompt[start:])]}})
+        else:
+            token = request["logit_bias"][0][0]
+            self.answer({"content": "", "completion_probabilities": [{"id": token, "logprob": mock.logprob(token)}]})
+
+
+def is_whole(data):
+    try:
+        data.decode("utf-8")
+        return True
+    except UnicodeDecodeError as error:
+        return error.reason != "unexpected end of data"
+
+
+def normalised(logprobs):
+    total = math.log(sum(math.exp(x) for x in logprobs))
+    return [x - total for x in logprobs]

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""The proxy before servers of every dialect, which also misbehave: what a request gets of them, as the worker sees it.
+
+proxy.py ENGINE: prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only, and
+openssl for a certificate.
+"""
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from frames import CANCEL, DELTA, PAUSE, RESUME, Engine
+from mock import Mock, normalised
+from words import Words
+
+ENGINE = sys.argv[1]
+MODEL = "models/m1-nano"
+DIALECTS = {"vllm": {}, "vllm 0.9.2": {"version": "0.9.2"}, "llama.cpp": {}, "sglang": {}}
+REASONED = "<think>\nA na\u00efve greeting.\n</think>\n\nHello, \u20ac10 \u2014 how are you?"
+LABELS = '["positive","negative","neutral"]'
+SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["a","b"]}'
+
+
+def report(ok, name, why=""):
+    print(("ok " if ok else "not ok ") + name + (f": {why}" if why and not ok else ""), flush=True)
+
+
+def is_equal(got, wanted, name):
+    report(got == wanted, name, f"{got!r} is not {wanted!r}")
+
+
+words = Words(ENGINE, MODEL)
+
+
+def mock(dialect="vllm", *scripts, **options):
+    more = DIALECTS.get(dialect, {})
+    return Mock(dialect.split()[0], words.tokens, words.eos, words.vocab, scripts=scripts, pieces=words.pieces,
+                **more, **options)
+
+
+def proxy(*servers, options=()):
+    urls = ",".join(s if isinstance(s, str) else s.url for s in servers)
+    engine = Engine(ENGINE, "proxy", "--model", MODEL, "--url", urls, *options)
+    engine.greeting = engine.start()
+    return engine
+
+
+# ---- what can be asked ----
+
+def check_replies(name):
+    server = mock(name, REASONED, cached=7)
+    engine = proxy(server)
+    tokens = len(words.tokens(REASONED)) + 1
+    for stream in (False, True):
+        end = engine.run(prompt="Hello.", stream=stream)
+        texts = end["streamed"] if stream else [end["content"], end["reasoning"]]
+        is_equal(texts, ["Hello, \u20ac10 \u2014 how are you?", "A na\u00efve greeting."],
+                 f"{name}: a reply, {'streamed' if stream else 'whole'}")
+        is_equal((end["finish"], end["tokens"], end["cached"]), ("stop", tokens, 7), f"{name}: its counts")
+    end = engine.run(prompt="Hello.", stops=["how"])
+    is_equal((end["content"], end["finish"]), ("Hello, \u20ac10 \u2014 ", "stop"), f"{name}: a stop string")
+    end = engine.run(prompt="Hello.", max_tokens=5)
+    is_equal((end["tokens"], end["finish"]), (5, "length"), f"{name}: max_tokens")
+    server.scripts = ["abc def ghi"]
+    end = engine.run(ids=words.tokens("abc"), max_tokens=3)
+    is_equal(end["ids"], words.tokens("abc def ghi")[len(words.tokens("abc")):][:3], f"{name}: ids")
+    is_equal(engine.run(prompt="Hello.", logprobs=True).get("status"), "unsupported", f"{name}: tokens' own probabilities refused")
+    engine.run(prompt="Hello.", owner=0)
+    engine.run(prompt="Hello.", owner=5)
+    engine.run(prompt="Hello.", owner=6)
+    salts = [r.get("cache_salt", r.get("extra_key")) for r in server.requests[-3:]]
+    if name == "llama.cpp":
+        is_equal(salts, [None] * 3, f"{name}: it cannot keep caches apart")
+    else:
+        report(salts[0] is None and salts[1] and salts[2] and salts[1] != salts[2] and "5" != salts[1],
+               f"{name}: caches are kept apart", salts)
+    log = engine.stop()
+    report(("apart" in log) == (name == "llama.cpp"), f"{name}: which is logged where it cannot be", log)
+    server.stop()
+
+
+def check_budget(name):
+    server = mock(name, "<think>\none two three four five six seven\n</think>\n\nyes", answers=["no"])
+    engine = proxy(server)
+    end = engine.run(prompt="Hello.", budget=4)
+    is_equal((end["content"], end["finish"], end["reasoning_tokens"]), ("no", "thinking_budget", 4),
+             f"{name}: a budget of reasoning takes two requests")
+    is_equal(len(server.requests), 2, f"{name}: and no more")
+    end = engine.run(prompt="Hello.", budget=0)
+    is_equal((end["content"], end["reasoning"]), ("no", ""), f"{name}: no reasoning")
+    engine.stop()
+    server.stop()
+
+
+def check_forms(name):
+    server = mock(name, "<think>\nwell\n</think>\n\nI think so", answers=["maybe", "negative"])
+    engine = proxy(server)
+    for budget in (-1, 0, 2):
+        end = engine.run(prompt="Hello.", kind="choices", form=LABELS, budget=budget)
+        is_equal(end.get("content"), "negative", f"{name}: one of several choices, budget {budget}")
+    server.scripts, server.answers = ["no reasoning here"], ["negative"]
+    end = engine.run(prompt="Hello.", kind="choices", form=LABELS)
+    is_equal(end.get("content"), "negative", f"{name}: a reply that does not begin with the form begins anew")
+    server.answers = ['{"a":1}', '{"a":12, "b":"x \u20ac\\n"}', '{"a":12, "b":"x\u20ac"}']
+    end = engine.run(prompt="Hello.", kind="schema", form=SCHEMA)
+    report(end.get("content", "").startswith('{"a":12'), f"{name}: JSON of a schema", end)
+    server.answers = ["\u00e4\u00f6\u20ac"]
+    end = engine.run(prompt="Hello.", kind="regex", form="[\u00e4\u00f6\u20ac]{3}", budget=0)
+    is_equal(end.get("content"), "\u00e4\u00f6\u20ac", f"{name}: a regular expression")
+    server.faults = ["breaks"]
+    end = engine.run(prompt="Hello.", kind="regex", form="[\u00e4\u00f6\u20ac]{3}", budget=0)
+    is_equal(end.get("content"), "\u00e4\u00f6\u20ac", f"{name}: a server that breaks it once is asked again")
+    server.faults = ["breaks"] * 20
+    end = engine.run(prompt="Hello.", kind="regex", form="[\u00e4\u00f6\u20ac]{3}", budget=0)
+    report(end.get("status") == "unavailable" and "constraint" in end["message"], f"{name}: and not for ever", end)
+    engine.stop()
+    server.stop()
+
+
+def check_scores(name):
+    server = mock(name, "<think>\nwell\n</think>\n\npositive")
+    engine = proxy(server)
+    wanted = normalised([sum(server.logprob(t) for t in words.tokens(label) + [words.eos])
+                         for label in json.loads(LABELS)])
+    for budget in (-1, 0):
+        end = engine.run(prompt="Hello.", kind="choices", form=LABELS, score=True, budget=budget)
+        near = [math.isclose(a, b, abs_tol=1e-6) for a, b in zip(end.get("logprobs", []), wanted)]
+        report(len(near) == 3 and all(near), f"{name}: probabilities of choices, budget {budget}", end)
+        is_equal(end.get("content"), json.loads(LABELS)[wanted.index(max(wanted))], f"{name}: and the likeliest of them")
+    end = engine.run(prompt="Hello.", kind="choices", form='["yes"]', score=True)
+    is_equal((end.get("content"), end.get("logprobs")), ("yes", [0.0]), f"{name}: the only choice is certain")
+    engine.stop()
+    server.stop()
+
+
+def check_cancel(name):
+    server = mock(name, "word " * 150, pause=0.01)
+    engine = proxy(server)
+    request = engine.generate(prompt="Hello.", stream=True, budget=0)
+    engine.until(lambda: any(kind == DELTA for kind, _ in engine.events[request]))
+    engine.send(CANCEL, request)
+    is_equal(engine.wait(request)["status"], "cancelled", f"{name}: a cancel")
+    end = time.monotonic() + 10
+    while not server.closed and time.monotonic() < end:
+        time.sleep(0.02)
+    is_equal(server.closed, 1, f"{name}: closes the connection")
+    request = engine.generate(prompt="Hello.", stream=True, budget=0)
+    engine.until(lambda: any(kind == DELTA for kind, _ in engine.events[request]))
+    engine.send(PAUSE, request)
+    engine.pump(0.1)
+    while engine.pump(0.05) and engine.events[request].append(None) is None:
+        engine.events[request].pop()
+        before = len(engine.events[request])
+        engine.pump(0.3)
+        if len(engine.events[request]) == before:
+            break
+    engine.pump(0.5)
+    is_equal(len(engine.events[request]), before, f"{name}: a stream that is paused stands still")
+    engine.send(RESUME, request)
+    end = engine.wait(request)
+    is_equal(end["streamed"][0], ("word " * 150), f"{name}: and is whole in the end")
+    engine.stop()
+    server.stop()
+
+
+def check_openai():
+    server = mock("openai", "Hello there.", cached=3)
+    engine = proxy(server)
+    end = engine.run(prompt="Hello.", system="Be kind.", stream=True)
+    is_equal((end["streamed"], end["finish"]), (["Hello there.", ""], "stop"), "openai: a reply")
+    is_equal(server.requests[-1]["messages"], [{"role": "system", "content": "Be kind."},
+                                               {"role": "user", "content": "Hello."}], "openai: what was asked")
+    engine.run(messages='[{"role":"user","content":"one"}]')
+    is_equal(server.requests[-1]["messages"], [{"role": "user", "content": "one"}], "openai: messages")
+    server.scripts = ['"negative"']
+    is_equal(engine.run(prompt="Hello.", kind="choices", form=LABELS).get("content"), "negative", "openai: choices")
+    server.scripts = ['{\n  "a": 5,\n  "b": "x"\n}']
+    is_equal(json.loads(engine.run(prompt="Hello.", kind="schema", form=SCHEMA).get("content", "{}")),
+             {"a": 5, "b": "x"}, "openai: JSON of a schema")
+    server.scripts = ['{"a": "five"}']
+    is_equal(engine.run(prompt="Hello.", kind="schema", form=SCHEMA).get("status"), "unavailable",
+             "openai: what has not the form is no answer")
+    for what, request in {"ids": {"ids": [1, 2]}, "scores": {"prompt": "a", "kind": "choices", "form": LABELS, "score": True},
+                          "tools": {"prompt": "a", "tools": '[{"name":"f"}]'}, "a budget": {"prompt": "a", "budget": 5},
+                          "a regular expression": {"prompt": "a", "kind": "regex", "form": "a+"}}.items():
+        is_equal(engine.run(**request).get("status"), "unsupported", f"openai: {what} refused")
+    engine.stop()
+    server.stop()
+
+
+def check_adapters():
+    server = mock("vllm", "yes", adapters=["poet"])
+    engine = proxy(server)
+    engine.run(prompt="Hello.", adapter="poet")
+    is_equal(server.requests[-1]["model"], "poet", "an adapter that the server has is asked for by its name")
+    is_equal(engine.run(prompt="Hello.", adapter="clerk")["status"], "not_found", "another one is refused")
+    engine.stop()
+    server.stop()
+
+
+# ---- faults ----
+
+def check_faults(name):
+    server = mock(name, REASONED)
+    engine = proxy(server, options=["--server-timeout", "2"])
+    for fault in ("429", "503", "500", "reset", "half", "slow", "nonsense", "error") + (("silent",) if name == "vllm" else ()):
+        server.faults = [fault]
+        end = engine.run(prompt="Hello.")
+        is_equal(end.get("reasoning"), "A na\u00efve greeting.", f"{name}: {fault} once is made good")
+    server.faults = ["half"]
+    server.pause = 0.01
+    end = engine.run(prompt="Hello.", stream=True)
+    is_equal(end.get("status"), "unavailable", f"{name}: half a reply that was shown fails, retryably")
+    server.pause = 0
+    server.faults = ["400"]
+    end = engine.run(prompt="Hello.")
+    report(end.get("status") == "unsupported" and "the test says so" in end["detail"], f"{name}: a refusal is told", end)
+    server.faults = ["unknown"]
+    is_equal(engine.run(prompt="Hello.").get("status"), "invalid_argument", f"{name}: a token of another model")
+    server.faults = ["500"] * 20
+    is_equal(engine.run(prompt="Hello.").get("status"), "unavailable", f"{name}: a server that always fails")
+    server.faults = []
+    is_equal(engine.run(prompt="Hello.").get("finish"), "stop", f"{name}: and later does not")
+    engine.stop()
+    server.stop()
+
+
+def check_failover():
+    a, b = mock("vllm", REASONED), mock("llama.cpp", REASONED)
+    engine = proxy(a, b)
+    for _ in range(10):
+        engine.run(prompt="Hello.")
+    report(len(a.requests) == 5 and len(b.requests) == 5, "two urls share the work", (len(a.requests), len(b.requests)))
+    a.stop()
+    ends = [engine.run(prompt="Hello.").get("finish") for _ in range(4)]
+    is_equal(ends, ["stop"] * 4, "one that is gone is done without")
+    engine.stop()
+    b.stop()
+
+
+def check_death_under_load():
+    a = mock("vllm", "word " * 300, pause=0.01)
+    engine = proxy(a)
+    requests = [engine.generate(prompt="Hello.", stream=i % 2 == 0, budget=0) for i in range(64)]
+    engine.until(lambda: all(any(kind == DELTA for kind, _ in engine.events[r]) for r in requests[::2]))
+    port = a.port
+    a.stop()
+    b = mock("vllm", "word " * 300, port=port)
+    ends = [engine.wait(r) for r in requests]
+    shown = [e.get("status") for e in ends[::2]]
+    is_equal(shown, ["unavailable"] * 32, "of 64 streams under which the server dies, those that were shown fail")
+    is_equal([e.get("content") for e in ends[1::2]], ["word " * 300] * 32, "and the others are answered by the next one")
+    engine.stop()
+    b.stop()
+
+
+def check_return_of_another():
+    a = mock("vllm", "yes")
+    engine = proxy(a)
+    port = a.port
+    a.stop()
+    b = mock("vllm", "yes", port=port, tokenizes=lambda text: [1, 2, 3])
+    end, until = {}, time.monotonic() + 40
+    while end.get("status") != "unavailable" and time.monotonic() < until:
+        end = engine.run(prompt="Hello.", budget=0)
+    report(end.get("status") == "unavailable" and "tokenizer" in end["message"],
+           "another model behind the same url is noticed", end)
+    engine.stop()
+    b.stop()
+
+
+def refused_at_start(name, status, word, *servers, options=()):
+    engine = proxy(*servers, options=options)
+    said = json.dumps(engine.greeting)
+    report(engine.greeting.get("status") == status and word in said, name, said)
+    engine.stop()
+
+
+def check_start(folder):
+    server = mock("vllm", "yes", tokenizes=lambda text: [1, 2, 3])
+    refused_at_start("another tokenizer is refused", "invalid_argument", "another tokenizer", server)
+    server.stop()
+    server = mock("llama.cpp", "yes")
+    server.vocab += 1
+    refused_at_start("another vocabulary is refused", "invalid_argument", "another vocabulary", server)
+    server.stop()
+    refused_at_start("nobody there", "unavailable", "connect", "http://127.0.0.1:1")
+    refused_at_start("a name that nobody has", "unavailable", "resolve", "http://no-such-host.invalid")
+    refused_at_start("what is no url", "invalid_argument", "no url", "ftp://somewhere")
+    server = mock("vllm", "yes", key="secret")
+    refused_at_start("no key", "unavailable", "{engine_api_key_file}", server)
+    key = os.path.join(folder, "key")
+    for text, fits in (("wrong", False), ("  secret\n", True)):
+        with open(key, "w", encoding="utf-8") as f:
+            f.write(text)
+        engine = proxy(server, options=["--api-key-file", key])
+        is_equal("status" not in engine.greeting, fits, f"the key {text.strip()}")
+        if fits:
+            is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "and it is sent with requests")
+        engine.stop()
+    server.stop()
+    server = mock("vllm", "yes")
+    refused_at_start("a model that the server does not have", "not_found", "of that name", server,
+                     options=["--served-model", "nope"])
+    engine = proxy(server, options=["--served-model", "the-model", "--dialect", "vllm"])
+    report("vLLM 0.11.0" in engine.greeting.get("device", "") and server.url in engine.greeting["device"],
+           "the greeting says url, server and version", engine.greeting)
+    engine.stop()
+    server.stop()
+
+
+def check_certificates(folder):
+    pair = [os.path.join(folder, name) for name in ("cert.pem", "key.pem")]
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                           "-keyout", pair[1], "-out", pair[0], "-days", "2", "-subj", "/CN=localhost", "-addext",
+                           "subjectAltName=IP:127.0.0.1"], capture_output=True, check=False)
+    if made.returncode:
+        print("skip certificates: openssl makes none", flush=True)
+        return
+    server = mock("vllm", "yes", certificate=pair)
+    refused_at_start("a certificate that nobody signed", "unavailable", "certificate", server)
+    engine = proxy(server, options=["--ca-file", pair[0]])
+    is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "one that is signed by the CA of the settings")
+    engine.stop()
+    refused_at_start("one of another host", "unavailable", "", server.url.replace("127.0.0.1", "localhost"),
+                     options=["--ca-file", pair[0]])
+    server.stop()
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    for dialect in DIALECTS:
+        check_replies(dialect)
+        check_budget(dialect)
+        check_forms(dialect)
+        check_scores(dialect)
+        check_cancel(dialect)
+        check_faults(dialect)
+    check_openai()
+    check_adapters()
+    check_failover()
+    check_death_under_load()
+    check_return_of_another()
+    check_start(scratch)
+    check_certificates(scratch)
+words.engine.stop()
+print("done")

@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""serve.py ENGINE PORT [other]: a mock of vLLM that has the bundled model's words, or other ones, until it is killed.
+Prints "ready"."""
+import os
+import sys
+import threading
+
+from mock import Mock
+from words import Words
+
+MODEL = os.path.join(os.path.dirname(__file__), "../../models/m1-nano")
+words = Words(sys.argv[1], MODEL)
+lock = threading.Lock()
+
+
+def tokens(text):
+    with lock:
+        return words.tokens(text)
+
+
+Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
+     ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
+     tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
+print("ready", flush=True)
+threading.Event().wait()
