@@ -75,6 +75,17 @@ show "INSERT INTO message (body) VALUES
     ('Dear team, My loyalty card works very well. Thank you, Carla')
 RETURNING id, left(body, 55) AS message, topic, refund;"
 
+title "An agent" \
+    "The model asks for an order, and a function of the database is called with the rights of who asks." \
+    "Its first steps:"
+show "CREATE TABLE orders (order_id text PRIMARY KEY, status text);
+INSERT INTO orders VALUES ('B-12345', 'shipped'), ('D-77904', 'delayed');
+CREATE FUNCTION lookup_order(order_id text) RETURNS TABLE (status text) LANGUAGE sql STABLE
+AS \$\$ SELECT o.status FROM orders o WHERE o.order_id = lookup_order.order_id \$\$;
+COMMENT ON FUNCTION lookup_order IS 'Status of an order';"
+show "SELECT step, kind, tool, arguments, body
+FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step <= 3;"
+
 title "A streamed answer" \
     "With FETCH_COUNT 1 each row is shown as soon as the model has written it."
 stream="SELECT (s).channel, (s).delta
