@@ -12,7 +12,7 @@
 #include "gateway/mcp_call.h"
 
 #define FIRST_LOOK_MS 200
-#define LOOK_MS 1000
+#define LOOK_MS 500
 
 static void
 look_again(gw_mcp_call *call, int ms)

@@ -26,7 +26,7 @@ for (const [where, transport] of Object.entries(transports))
     ok(/m1-nano/.test(model.contents[0].text), `${name}: a resource is read`);
     let progress = 0;
     const stop = new AbortController();
-    await client.callTool({name: "generate", arguments: {prompt: "What can you do?", temperature: 100, thinking_budget: 20000, max_tokens: 20000}},
+    await client.callTool({name: "generate", arguments: {prompt: "What can you do? ".repeat(3000), temperature: 100, thinking_budget: 20000, max_tokens: 8000}},
       {signal: stop.signal, onprogress: p => { progress = p.progress; stop.abort(); }, timeout: 30000}).catch(() => null);
     ok(progress > 0, `${name}: progress is told, and the call is cancelled`);
     await client.close();
