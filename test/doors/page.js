@@ -25,9 +25,12 @@ await page.getByLabel("Your message").fill("What is 47 + 35?");
 await page.getByRole("button", {name: "Send"}).click();
 await page.getByText("tokens read").waitFor({timeout: 60000});
 const answer = page.locator(".turn.assistant").first();
-ok((await answer.locator(":scope > .body").textContent()) === "82", "a reply streams in");
+await answer.getByText("82", {exact: true}).waitFor();
+ok(true, "a reply streams in");
 ok(!(await answer.locator("details").evaluate(d => d.open)), "its reasoning folds away");
 ok(/7 \+ 5/.test(await answer.locator("details .body").textContent()), "and is there");
+await answer.locator("summary").click();
+ok(await answer.locator("details .body").isVisible(), "and unfolds");
 if (screenshot) await page.screenshot({path: screenshot});
 
 // A reply and a row that try to be markup.
