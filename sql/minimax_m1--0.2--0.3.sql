@@ -127,7 +127,8 @@ BEGIN
     FROM unnest(array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL))
          WITH ORDINALITY AS i(name, ord)
     JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = i.name AND NOT att.attisdropped;
-    read_sql := format('SELECT %s FROM %s t WHERE %s', concat_ws(', ', 't.tableoid', inputs), relation, matches);
+    read_sql := format('SELECT %s FROM %s t WHERE %s',
+                       concat_ws(', ', 't.tableoid', inputs, format('t.%I', a.target_column)), relation, matches);
     lock_sql := read_sql || ' FOR NO KEY UPDATE SKIP LOCKED';
     write_sql := format('UPDATE %s t SET %s WHERE %s', relation, sets, matches);
     IF a.status_column IS NOT NULL THEN
@@ -716,6 +717,27 @@ SELECT pg_catalog.set_config('minimax_m1_update.members', pg_catalog.array_agg(d
 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'minimax_m1'
 WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e';
 
+-- Annotations that somebody has changed by hand: what was wrong. What is right is in the annotated row.
+CREATE TABLE correction (
+    annotator_id int,
+    key text[],
+    wrong text NOT NULL,
+    prompt_hash bytea NOT NULL,         -- of what it was an answer to
+    PRIMARY KEY (annotator_id, key));
+
+-- The definition and its jobs; not the triggers.
+CREATE OR REPLACE FUNCTION _forget_annotator(id_ int) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM @extschema@.job WHERE annotator_id = id_;
+    DELETE FROM @extschema@.annotator_progress WHERE annotator_id = id_;
+    DELETE FROM @extschema@.correction WHERE annotator_id = id_;
+    DELETE FROM @extschema@.annotator_binding WHERE annotator_id = id_;
+    DELETE FROM @extschema@.annotator WHERE id = id_;
+    SELECT @extschema@._queue_changed();
+$$;
+
 -- ---- Rewards: how good an answer is ----
 --
 -- Any function (answer text, example jsonb [, reasoning text]) returns float8 is one; these are ready. The example is
@@ -1027,6 +1049,19 @@ END
 $$;
 
 COMMENT ON FUNCTION training_check IS 'whether a training by this reward has anything to learn from, and what it would cost';
+
+-- ---- Corrections: annotations that somebody has changed by hand ----
+
+CREATE FUNCTION corrections(
+    annotator name,
+    OUT prompt text,
+    OUT wrong text,
+    OUT "right" text,
+    OUT system_prompt text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'm1pg_corrections' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION corrections IS 'the annotations that were changed by hand: what was asked, what was wrong, and what is right';
 
 -- ---- Agents: the model answers with the help of functions of this database ----
 --
@@ -1630,6 +1665,7 @@ SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_step', '');
+SELECT pg_catalog.pg_extension_config_dump('correction', '');
 
 -- It is for nobody but its owner, whatever default privileges say.
 DO $$
@@ -1657,5 +1693,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
--- ---- The end of learning ----

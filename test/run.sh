@@ -215,7 +215,7 @@ regress_like() {
 
 jobs_of_regress() {
     regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate conversations agents \
-        operators limits jobs annotators rewards
+        operators limits jobs annotators rewards corrections
 }
 
 jobs_of_isolation() {

@@ -40,6 +40,14 @@ CREATE TABLE annotator_progress (
     last_done timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp())
 WITH (fillfactor = 50);
 
+-- Annotations that somebody has changed by hand: what was wrong. What is right is in the annotated row.
+CREATE TABLE correction (
+    annotator_id int,
+    key text[],
+    wrong text NOT NULL,
+    prompt_hash bytea NOT NULL,         -- of what it was an answer to
+    PRIMARY KEY (annotator_id, key));
+
 -- The annotator with this name, if the caller may change it.
 CREATE FUNCTION _annotator_of(caller oid, annotator name) RETURNS annotator
 LANGUAGE plpgsql STABLE
@@ -226,6 +234,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM @extschema@.job WHERE annotator_id = id_;
     DELETE FROM @extschema@.annotator_progress WHERE annotator_id = id_;
+    DELETE FROM @extschema@.correction WHERE annotator_id = id_;
     DELETE FROM @extschema@.annotator_binding WHERE annotator_id = id_;
     DELETE FROM @extschema@.annotator WHERE id = id_;
     SELECT @extschema@._queue_changed();

@@ -121,7 +121,8 @@ BEGIN
     FROM unnest(array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL))
          WITH ORDINALITY AS i(name, ord)
     JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = i.name AND NOT att.attisdropped;
-    read_sql := format('SELECT %s FROM %s t WHERE %s', concat_ws(', ', 't.tableoid', inputs), relation, matches);
+    read_sql := format('SELECT %s FROM %s t WHERE %s',
+                       concat_ws(', ', 't.tableoid', inputs, format('t.%I', a.target_column)), relation, matches);
     lock_sql := read_sql || ' FOR NO KEY UPDATE SKIP LOCKED';
     write_sql := format('UPDATE %s t SET %s WHERE %s', relation, sets, matches);
     IF a.status_column IS NOT NULL THEN

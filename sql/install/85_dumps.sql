@@ -14,3 +14,4 @@ SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_step', '');
+SELECT pg_catalog.pg_extension_config_dump('correction', '');

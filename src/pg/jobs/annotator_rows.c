@@ -217,12 +217,12 @@ find_row(const M1Rows *rows, const char *sql, char *const *key)
 	return query_table(rows, sql, &p) > 0;
 }
 
-/* What the statements that read a row give. */
+/* What the statements that read a row give: behind the inputs of the template comes the target. */
 #define PARTITION	1
 #define FIRST_INPUT	2
 
-M1RowState
-m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
+static M1RowState
+read_row(const M1Rows *rows, char *const *key, bool lock, char **prompt, char **target)
 {
 	MemoryContext context = CurrentMemoryContext;
 	M1Guard		guard = m1pg_become_table_owner(&rows->access, lock);
@@ -236,16 +236,51 @@ m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
 		for (int i = 0; i < rows->template.n; i++)
 			values[i] = m1pg_result_text(context, 0, FIRST_INPUT + i);
 		*prompt = m1pg_template_render(&rows->template, values);
+		*target = m1pg_result_text(context, 0, FIRST_INPUT + rows->template.n);
 	}
 	m1pg_unbecome(&guard);
 	return state;
+}
+
+M1RowState
+m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
+{
+	char	   *target;
+
+	return read_row(rows, key, lock, prompt, &target);
+}
+
+M1RowState
+m1pg_row_read_target(const M1Rows *rows, char *const *key, char **prompt, char **target)
+{
+	return read_row(rows, key, false, prompt, target);
+}
+
+static bool writing = false;
+
+bool
+m1pg_row_is_being_written(void)
+{
+	return writing;
 }
 
 /* Fills columns of a row, which is there: p has the key already, and values for the statement. */
 static void
 update_row(const M1Rows *rows, const char *sql, Parameters *p)
 {
-	if (query_table(rows, sql, p) == 1)
+	uint64		n = 0;
+
+	writing = true;
+	PG_TRY();
+	{
+		n = query_table(rows, sql, p);
+	}
+	PG_FINALLY();
+	{
+		writing = false;
+	}
+	PG_END_TRY();
+	if (n == 1)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),

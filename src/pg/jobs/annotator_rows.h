@@ -24,7 +24,11 @@ typedef enum M1RowState
  * of it is NULL, and with `lock` keeps others from changing the row.
  */
 extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt);
+/* The same without a lock, and what the target holds, as text. */
+extern M1RowState m1pg_row_read_target(const M1Rows *rows, char *const *key, char **prompt, char **target);
 extern void m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status);
 extern void m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status);
+/* Whether a trigger that asks runs because of m1pg_row_write: an annotation is written, not changed by hand. */
+extern bool m1pg_row_is_being_written(void);
 
 #endif							/* M1PG_ANNOTATOR_ROWS_H */

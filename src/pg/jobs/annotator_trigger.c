@@ -12,6 +12,8 @@
 #include "pg/client/template.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/annotator.h"
+#include "pg/jobs/annotator_rows.h"
+#include "pg/jobs/corrections.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/report.h"
@@ -162,7 +164,7 @@ needs_annotation(const TriggerState *s, TriggerData *data)
 	return is_null(new, tupdesc, s->target) || m1pg_same_value(old, new, tupdesc, s->target);
 }
 
-/* ---- AFTER ---- */
+/* ---- keys, and what was changed by hand ---- */
 
 static ArrayType *
 row_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
@@ -186,6 +188,28 @@ has_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 			return false;
 	return true;
 }
+
+/* An update of the target, where the same is asked as before, corrects what was there. */
+static void
+follow_change(const TriggerState *s, TriggerData *data)
+{
+	TupleDesc	tupdesc = RelationGetDescr(data->tg_relation);
+	HeapTuple	old = data->tg_trigtuple;
+	HeapTuple	new = data->tg_newtuple;
+	bool		same = m1pg_template_same_inputs(&s->template, old, new, tupdesc) && same_key(s, old, new, tupdesc);
+	char	   *prompt;
+
+	if (m1pg_row_is_being_written() || is_null(old, tupdesc, s->target) || !has_key(s, old, tupdesc) ||
+		(same && m1pg_same_value(old, new, tupdesc, s->target)))
+		return;
+	if (!same || is_null(new, tupdesc, s->target))
+		m1pg_forget_correction(s->annotator->id, row_key(s, old, tupdesc));
+	else if ((prompt = m1pg_template_render_row(&s->template, new, tupdesc)) != NULL)
+		m1pg_note_correction(s->annotator->id, row_key(s, new, tupdesc), prompt,
+							 SPI_getvalue(old, tupdesc, s->target));
+}
+
+/* ---- AFTER ---- */
 
 static void
 enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
@@ -230,6 +254,8 @@ m1pg_enqueue_annotation(PG_FUNCTION_ARGS)
 	SPI_connect();
 	s = trigger_state(fcinfo);
 	/* a partition's updates were seen by the BEFORE trigger */
+	if (s->annotator != NULL && update && !s->partition)
+		follow_change(s, data);
 	if (s->annotator != NULL && !(update && s->partition) && needs_annotation(s, data))
 		enqueue(s, update ? data->tg_newtuple : data->tg_trigtuple, RelationGetDescr(data->tg_relation));
 	SPI_finish();
@@ -286,6 +312,8 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	SPI_connect();
 	s = trigger_state(fcinfo);
 	needed = s->annotator != NULL && needs_annotation(s, data);
+	if (s->annotator != NULL && update && (s->annotator->sync || s->partition))
+		follow_change(s, data);
 	if (needed && !s->annotator->sync && s->partition && update)
 		enqueue(s, row, tupdesc);
 	SPI_finish();

@@ -1,0 +1,74 @@
+-- Annotations that were changed by hand, as examples of what is right. What the model wrote is not printed.
+CREATE TABLE question (id int PRIMARY KEY, body text, answer text);
+SELECT minimax_m1.create_annotator('answers', 'question', 'answer', '{body}', system_prompt => 'You are brief.');
+INSERT INTO question (id, body) VALUES (1, 'What is 2 plus 2?'), (2, 'What is 47 + 35?'), (3, 'Who are you?');
+SELECT bool_and(answer IS NOT NULL) AS answered FROM question;
+CREATE PROCEDURE wait_until_answered() LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. 600 LOOP
+        COMMIT;
+        EXIT WHEN NOT EXISTS (SELECT FROM minimax_m1.job WHERE state IN ('pending', 'running'));
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+CALL wait_until_answered();
+-- what the runner writes is no correction, nor is an update that leaves the target as it was
+UPDATE question SET answer = answer, id = id;
+SELECT count(*) FROM minimax_m1.corrections('answers');
+CREATE TEMP TABLE was AS SELECT * FROM question;
+UPDATE question SET answer = 'four' WHERE id = 1;
+UPDATE question SET answer = 'eighty-two' WHERE id = 2;
+SELECT c.prompt, c.wrong = w.answer AS wrong, c."right", c.system_prompt
+FROM minimax_m1.corrections('answers') c JOIN was w ON w.body = c.prompt ORDER BY w.id;
+-- the last word counts, and beside it what was first
+UPDATE question SET answer = 'IV' WHERE id = 1;
+SELECT c.wrong = w.answer AS wrong, c."right" FROM minimax_m1.corrections('answers') c JOIN was w ON w.body = c.prompt WHERE w.id = 1;
+-- taken back, cleared, or gone
+UPDATE question q SET answer = w.answer FROM was w WHERE w.id = q.id AND q.id = 1;
+SELECT prompt FROM minimax_m1.corrections('answers');
+UPDATE question SET answer = 'a model' WHERE id = 3;
+DELETE FROM question WHERE id = 2;
+SELECT prompt FROM minimax_m1.corrections('answers');
+UPDATE question SET answer = NULL WHERE id = 3;
+SELECT prompt FROM minimax_m1.corrections('answers');
+-- what was right for another question is not for this one, also when the first comes back
+UPDATE question SET answer = 'V' WHERE id = 1;
+SELECT minimax_m1.alter_annotator('answers', enabled => false);
+UPDATE question SET body = 'What is 2 plus 3?' WHERE id = 1;
+UPDATE question SET answer = 'by hand while it waits' WHERE id = 1;
+SELECT prompt FROM minimax_m1.corrections('answers');
+SELECT minimax_m1.alter_annotator('answers', enabled => true);
+CALL wait_until_answered();
+SELECT prompt FROM minimax_m1.corrections('answers');
+UPDATE question SET body = 'What is 2 plus 2?' WHERE id = 1;
+CALL wait_until_answered();
+SELECT prompt FROM minimax_m1.corrections('answers');
+-- they are examples of what is right
+UPDATE question SET answer = 'four' WHERE id = 1;
+SELECT item, reward FROM minimax_m1.evaluate('SELECT prompt, "right" AS answer FROM minimax_m1.corrections(''answers'')', 'reward_exact');
+-- only for who may change the annotator
+CREATE ROLE visitor;
+SELECT minimax_m1.grant_usage('visitor');
+SET ROLE visitor;
+SELECT * FROM minimax_m1.corrections('answers');
+RESET ROLE;
+SELECT * FROM minimax_m1.corrections('nothing');
+SELECT * FROM minimax_m1.corrections(NULL);
+SELECT minimax_m1.drop_annotator('answers');
+SELECT count(*) FROM minimax_m1.correction;
+-- synchronous, and of a partition
+CREATE TABLE parted (id int PRIMARY KEY, body text, answer text) PARTITION BY RANGE (id);
+CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+SELECT minimax_m1.create_annotator('parted', 'parted', 'answer', '{body}');
+INSERT INTO parted VALUES (1, 'What is 2 plus 2?', 'by hand');
+UPDATE parted SET answer = 'four';
+SELECT prompt, wrong, "right" FROM minimax_m1.corrections('parted');
+SELECT minimax_m1.create_annotator('now', 'question', 'answer', '{body}', mode => 'sync');
+UPDATE question SET answer = 'two and two' WHERE id = 1;
+SELECT prompt, wrong, "right" FROM minimax_m1.corrections('now');
+DROP TABLE question, parted;
+SELECT count(*) FROM minimax_m1.correction;
+DROP PROCEDURE wait_until_answered;
+DROP OWNED BY visitor;
+DROP ROLE visitor;
