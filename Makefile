@@ -84,7 +84,7 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
+.PHONY: setup demo test nano eval bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-fuzz fuzz check-golden check-schemas check-proxy check-regress check-readme check-setup \
         check-isolation check-tap check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
@@ -169,6 +169,11 @@ bench-peer:
 	@scripts/bootstrap.sh python3-numpy git $(if $(shell command -v npm),,npm)
 	@$(QUIETLY) all
 	@test/bench/peer/peer.sh
+
+## eval: what a model can do, by questions that are made; MODEL=models/m1-nano and all ITEMS of each kind by default
+eval: setup
+	@$(QUIETLY) stage
+	@MODEL='$(MODEL)' ITEMS='$(ITEMS)' test/eval/eval.sh
 
 ## bench-train: how fast models learn, beside PyTorch
 bench-train:

@@ -89,6 +89,10 @@ SELECT item, reward FROM evaluate($$SELECT '[{"role": "user", "content": "What i
 CREATE FUNCTION thought(answer text, example jsonb, reasoning text) RETURNS float8 LANGUAGE sql
 AS 'SELECT (length(reasoning) > 0 AND example ? ''prompt'')::int';
 SELECT reward FROM evaluate('SELECT question AS prompt FROM public.sum WHERE id = 2', 'thought');
+-- of an answer that calls a tool, the calls are graded
+SELECT tool_calls, reward FROM evaluate($$SELECT 'What is the weather in Oslo?' AS prompt,
+    '[{"name": "get_weather", "description": "Current weather of a city", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]'::json AS tools,
+    '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]'::jsonb AS answer$$, 'reward_json');
 -- what is wrong with a query
 SELECT * FROM evaluate('SELECT 1 AS answer', 'reward_number');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum WHERE false', 'reward_exact');

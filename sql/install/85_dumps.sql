@@ -15,3 +15,7 @@ SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_step', '');
 SELECT pg_catalog.pg_extension_config_dump('correction', '');
+SELECT pg_catalog.pg_extension_config_dump('adapter_version', '');
+SELECT pg_catalog.pg_extension_config_dump('adapter_version_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('adapter_piece', '');
+SELECT pg_catalog.pg_extension_config_dump('adapter_grant', '');

@@ -81,7 +81,7 @@ evaluation_request(void *arg, int i, m1w_generate *g, m1_error *error)
 
 enum
 {
-	ADAPTER, ITEM, SAMPLE, CONTENT, REASONING, REWARD, FINISH_REASON, PROMPT_TOKENS, COMPLETION_TOKENS, ERROR_TEXT,
+	ADAPTER, ITEM, SAMPLE, CONTENT, REASONING, TOOL_CALLS, REWARD, FINISH_REASON, PROMPT_TOKENS, COMPLETION_TOKENS, ERROR_TEXT,
 	EXAMPLE, N_COLUMNS
 };
 
@@ -106,11 +106,12 @@ set_text(Row *row, int column, text *t)
 		set(row, column, PointerGetDatum(t));
 }
 
+/* Of an answer that calls tools, the calls are what a reward looks at. */
 static void
-grade(const Evaluation *e, const M1Example *example, text *content, text *reasoning, Row *row)
+grade(const Evaluation *e, const M1Example *example, text *answer, text *reasoning, Row *row)
 {
 	M1Graded	graded = {
-		.answer = content, .reasoning = reasoning != NULL ? reasoning : cstring_to_text(""), .example = example->row
+		.answer = answer, .reasoning = reasoning != NULL ? reasoning : cstring_to_text(""), .example = example->row
 	};
 	double		value;
 	ErrorData  *error = m1pg_reward_call(&e->reward, GetUserId(), &graded, &value);
@@ -126,17 +127,19 @@ set_answer(const Evaluation *e, const M1Example *example, const m1w_done *done, 
 {
 	text	   *content = m1pg_try_text_from_utf8(done->content);
 	text	   *reasoning = done->reasoning.len > 0 ? m1pg_try_text_from_utf8(done->reasoning) : NULL;
+	text	   *calls = done->tool_calls.len > 0 ? m1pg_try_text_from_utf8(done->tool_calls) : NULL;
 
 	set_text(row, CONTENT, content);
 	set_text(row, REASONING, reasoning);
+	set_text(row, TOOL_CALLS, calls);
 	set(row, FINISH_REASON, CStringGetTextDatum(m1w_finish_name(done->finish)));
 	set(row, PROMPT_TOKENS, Int32GetDatum(done->prompt_tokens));
 	set(row, COMPLETION_TOKENS, Int32GetDatum(done->completion_tokens));
-	if (content == NULL)
+	if (content == NULL || (calls == NULL && done->tool_calls.len > 0))
 		set_text(row, ERROR_TEXT,
 				 cstring_to_text("the reply has characters that the database's encoding does not have"));
 	else
-		grade(e, example, content, reasoning, row);
+		grade(e, example, calls != NULL ? calls : content, reasoning, row);
 }
 
 static void
