@@ -128,6 +128,16 @@ SELECT * FROM evaluate('SELECT question AS prompt FROM sum', '');
 SET minimax_m1.reward_timeout = '300ms';
 SELECT f, e.reward, e.error FROM unnest(ARRAY['fails', 'writes', 'drops', 'loops', 'switches', 'commits', 'nan', 'endless', 'silent']) f,
     evaluate('SELECT question AS prompt FROM public.sum WHERE id = 1', f) e;
+-- a limit within a limit: the outer one holds for both, and the inner one ends what it is for
+CREATE FUNCTION nests(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS
+$$SELECT minimax_m1.reward_sql('SELECT pg_sleep(60)', jsonb_build_object('answer', 'SELECT 1', 'role', 'reader'))$$;
+SELECT e.reward, e.error FROM evaluate('SELECT question AS prompt FROM public.sum WHERE id = 1', 'nests') e;
+SET minimax_m1.reward_timeout = '20s';
+SELECT e.reward, e.error FROM evaluate('SELECT question AS prompt FROM public.sum WHERE id = 1', 'nests') e;
+-- a cancel or statement_timeout is none of it: it ends the statement
+SET statement_timeout = '500ms';
+SELECT e.reward, e.error FROM evaluate('SELECT question AS prompt FROM public.sum WHERE id = 1', 'loops') e;
+RESET statement_timeout;
 RESET minimax_m1.reward_timeout;
 SELECT count(*), current_setting('transaction_read_only') AS read_only, current_user = session_user AS same_role FROM sum;
 REVOKE EXECUTE ON FUNCTION fails FROM PUBLIC;
@@ -161,7 +171,7 @@ SELECT truncated, advice FROM training_check('SELECT question AS prompt FROM sum
 SELECT truncated, advice FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 2, max_tokens => 2);
 
 DROP TABLE stock, secret, sum;
-DROP FUNCTION steal, leave, thought, no_float, many, fails, writes, drops, loops, switches, commits, nan, endless, silent;
+DROP FUNCTION steal, leave, thought, no_float, many, fails, writes, drops, loops, switches, commits, nan, endless, silent, nests;
 DROP TYPE order_form;
 REVOKE ALL ON SCHEMA public FROM reader;
 DROP OWNED BY reader, outsider;

@@ -68,7 +68,10 @@ begin_read_only(Oid role)
 	XactReadOnly = true;
 }
 
-/* Whether an error is one that the attempt is for. Its own limit cancels it; whoever else cancels means all of it. */
+/*
+ * Whether an error is one that the attempt is for. Its own limit cancels it; whoever else cancels, be it the attempt
+ * around it, means all of it.
+ */
 static bool
 is_ours(const M1Attempt *attempt, const ErrorData *error)
 {
@@ -101,10 +104,10 @@ m1pg_attempt(M1Attempt *attempt)
 	}
 	PG_END_TRY();
 	set_deadline(0);
-	attempt->out_of_time = rang && error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	attempt->out_of_time = rang && own != outer && error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 	if (rang)
 		QueryCancelPending = false; /* one that came too late is for nobody */
-	rang = false;
+	rang = rang && own == outer;
 	if (attempt->keep && error == NULL)
 		ReleaseCurrentSubTransaction();
 	else
