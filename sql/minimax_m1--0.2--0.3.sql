@@ -1040,8 +1040,7 @@ BEGIN
         WHEN truncated > 0.2 THEN format('%s %% of the answers are cut off: raise max_tokens, or set a thinking_budget',
                                          round(100 * truncated))
         WHEN useful = 0 AND hopeless = 1 THEN
-            'nothing to learn from: no answer is right. Train with examples of right answers first (method sft), '
-            'ask for less, or give partial rewards'
+            'nothing to learn from: no answer is right. Show right answers first, ask for less, or give partial rewards'
         WHEN useful = 0 AND solved = 1 THEN 'nothing to learn: all answers are right already'
         WHEN useful = 0 THEN 'nothing to learn from: within each row, all answers get the same reward'
         WHEN useful < 0.1 THEN format('little to learn from: answers differ in %s of %s rows. Leave out rows that are always '

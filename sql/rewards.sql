@@ -93,6 +93,10 @@ SELECT reward FROM evaluate('SELECT question AS prompt FROM public.sum WHERE id 
 SELECT tool_calls, reward FROM evaluate($$SELECT 'What is the weather in Oslo?' AS prompt,
     '[{"name": "get_weather", "description": "Current weather of a city", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]'::json AS tools,
     '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]'::jsonb AS answer$$, 'reward_json');
+-- a reward may ask the model, while the model answers others
+SET minimax_m1.reward_timeout = '60s';
+SELECT count(reward) FROM evaluate('SELECT question AS prompt, answer FROM sum', 'reward_judge');
+RESET minimax_m1.reward_timeout;
 -- what is wrong with a query
 SELECT * FROM evaluate('SELECT 1 AS answer', 'reward_number');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum WHERE false', 'reward_exact');
@@ -161,6 +165,8 @@ SELECT adapter, n, round(mean::numeric, 3) AS mean, round(low::numeric, 3) AS lo
 FROM compare('SELECT question AS prompt, answer FROM sum', 'reward_number', ARRAY['base']);
 SELECT adapter, n, mean, errors FROM compare('SELECT question AS prompt FROM sum', 'fails', ARRAY['base']);
 SELECT * FROM compare('SELECT question AS prompt FROM sum', 'reward_exact', '{}');
+-- one that is not there fails its answers, and no others
+SELECT adapter, item, reward, error FROM evaluate('SELECT question AS prompt, answer FROM sum WHERE id = 1', 'reward_number', ARRAY['base', 'nothing']) ORDER BY adapter;
 -- training_check
 SELECT answers, pass_rate, solved, hopeless, useful, errors, advice
 FROM training_check('SELECT question AS prompt, ''x'' AS answer FROM sum', 'reward_exact', group_size => 2);
