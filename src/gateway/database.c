@@ -106,9 +106,29 @@ find_idle(const gw_pool *pool, const gw_login *login)
 	return NULL;
 }
 
-/* Gives the query a connection. false where there is no room for one now. */
+/* A role has three quarters of the connections at most: there is always one for others. */
 static bool
-try_place(gw_query *q)
+has_share(const gw_pool *pool, const gw_login *login)
+{
+	int busy = 0;
+
+	for (const gw_connection *c = pool->connections; login->user != NULL && c != NULL; c = c->next)
+		busy += c->state != GW_IDLE && !c->own && strcmp(PQuser(c->pg), login->user) == 0;
+	return busy < pool->most - pool->most / 4;
+}
+
+static bool
+has_room(const gw_query *q)
+{
+	const gw_pool *pool = q->pool;
+
+	return has_share(pool, &q->login) &&
+		   (gw_pool_count(pool).connections < pool->most || find_idle(pool, NULL) != NULL);
+}
+
+/* Gives the query a connection, for which there is room: one of its login, or a new one, perhaps in another's place. */
+static void
+give_connection(gw_query *q)
 {
 	gw_pool *pool = q->pool;
 	gw_connection *c = find_idle(pool, &q->login);
@@ -118,51 +138,51 @@ try_place(gw_query *q)
 		c->query = q;
 		q->connection = c;
 		gw_begin(c);
-		return true;
+		return;
 	}
 	if (gw_pool_count(pool).connections >= pool->most)
-	{
-		if ((c = find_idle(pool, NULL)) == NULL)
-			return false;
-		gw_close_connection(c);
-	}
-	if (!gw_connect_for(q))
-	{
-		if (q->failure.sqlstate[0] == '\0')
-			gw_failure_set(&q->failure, "53200", "out of memory", NULL, NULL);
-		fail_soon(q);
-	}
-	return true;
+		gw_close_connection(find_idle(pool, NULL));
+	if (gw_connect_for(q))
+		return;
+	if (q->failure.sqlstate[0] == '\0')
+		gw_failure_set(&q->failure, "53200", "out of memory", NULL, NULL);
+	fail_soon(q);
 }
 
 void
 gw_place(gw_query *q)
 {
-	if (try_place(q))
-		return;
-	if (gw_pool_count(q->pool).waiting < MAX_WAITING)
-	{
+	if (has_room(q))
+		give_connection(q);
+	else if (gw_pool_count(q->pool).waiting < MAX_WAITING)
 		append_waiting(q);
-		return;
+	else
+	{
+		gw_failure_set(&q->failure, "53300", "too many requests wait for a connection", NULL, "Try again later.");
+		fail_soon(q);
 	}
-	gw_failure_set(&q->failure, "53300", "too many requests wait for a connection", NULL, "Try again later.");
-	fail_soon(q);
+}
+
+/* The oldest of those for whom there is room. */
+static gw_query *
+next_waiting(const gw_pool *pool)
+{
+	gw_query *q = pool->waiting;
+
+	while (q != NULL && !has_room(q))
+		q = q->next;
+	return q;
 }
 
 void
 gw_start_waiting(gw_pool *pool)
 {
-	while (pool->waiting != NULL)
-	{
-		gw_query *q = pool->waiting;
+	gw_query *q;
 
-		pool->waiting = q->next;
-		if (!try_place(q))
-		{
-			q->next = pool->waiting;
-			pool->waiting = q;
-			return;
-		}
+	while ((q = next_waiting(pool)) != NULL)
+	{
+		unlink_waiting(q);
+		give_connection(q);
 	}
 }
 

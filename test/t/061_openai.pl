@@ -140,7 +140,7 @@ is(http($h, 'HEAD', '/health')->{status}, 200, 'HEAD');
 
 # ---- clients that go, or do not read ----
 
-my $body = encode_json({ messages => user('What can you do?'), stream => JSON::PP::true, temperature => 2, thinking_budget => 20000, max_tokens => 20000 });
+my $body = encode_json({ messages => user('What can you do?'), stream => JSON::PP::true, temperature => 100, thinking_budget => 20000, max_tokens => 20000 });
 my $request = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
 my ($got, $socket) = raw($h, $request, qr/data: .*data: .*data: /s);
 like($got, qr/^HTTP\/1.1 200.*event-stream/s, 'a long stream begins');
@@ -154,6 +154,19 @@ is(http($h, 'GET', '/health')->{status}, 200, "$clients streams that nobody read
 close $_ for @sockets;
 wait_for('they are gone', sub { is_idle($node) });
 pass('and leave nothing behind');
+
+# ---- one role does not take all connections ----
+
+make_role($node, 'bo', 'secret');
+my $few = start_http($node, '--connections', 4);
+@sockets = map { (raw($few, $request, qr/^HTTP/, 0))[1] } 1 .. 8;
+wait_for('a role has its share', sub { sql(q{SELECT count(*) FROM minimax_m1.activity}) eq '3' });
+is((post_json($few, '/v1/chat/completions', { messages => user('What is 47 + 35?') }, Authorization => 'Bearer bo:secret'))[1]{choices}[0]{message}{content},
+	'82', 'another role is answered meanwhile');
+close $_ for @sockets;
+wait_for('they are gone', sub { is_idle($node) });
+is((post_json($few, '/v1/chat/completions', { messages => user('What is 47 + 35?') }, %al))[0], 200, 'it gets in again');
+stop_http($few);
 
 # ---- the server goes, and comes back ----
 
