@@ -322,6 +322,7 @@ test_goes_on_to_the_same_bits(void **state)
 	end = fetch(e, "t", M1W_PART_TRAINING, 1u << 20);
 	adapter = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
 	m1_engine_close(e);
+	free_lesson(&l);
 
 	e = start((m1_engine_options){.threads = 1});
 	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CISPO);
