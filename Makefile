@@ -86,7 +86,7 @@ endif
 
 .PHONY: setup demo test nano eval bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
         check-unit-san check-fuzz fuzz check-golden check-schemas check-proxy check-regress check-readme check-setup \
-        check-isolation check-tap check-hostile check-clients check-drain test-platforms cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+        check-isolation check-tap check-hostile check-clients check-drain test-platforms test-remote cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
 
 setup:
 	@scripts/bootstrap.sh
@@ -157,6 +157,11 @@ check-drain: setup
 ## test-platforms: make demo and make test on bare Debians, SUITES="bookworm trixie forky" by default; as root
 test-platforms:
 	@test/platforms/run.sh $(SUITES)
+
+## test-remote: the proxy before a real llama-server of Debian forky, in a folder that debootstrap makes; as root
+test-remote:
+	@$(QUIETLY) all
+	@test/remote/run.sh $(CURDIR)/$(ENGINE)
 
 ## bench: speeds of the engine and through SQL
 bench:

@@ -41,6 +41,7 @@ typedef struct m1_ask
 	const m1_request *request; /* its tokens are the prompt */
 	const char *adapter;	   /* NULL = none */
 	int n_tokens;			   /* at most */
+	unsigned stretch;		   /* its number in the request: each has draws of its own */
 	m1_slice grammar;		   /* GBNF that the reply goes on by; empty = free */
 	m1_slice chat;			   /* for M1_DIALECT_OPENAI: members of the body that say what was asked, in JSON */
 } m1_ask;

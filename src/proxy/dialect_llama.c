@@ -35,7 +35,7 @@ write_ask(m1_buf *out, const m1_ask *ask)
 	m1_out_real(out, "temperature", r->sampling.temperature);
 	m1_out_real(out, "top_p", r->sampling.top_p);
 	m1_out_int(out, "top_k", r->sampling.top_k);
-	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, r->tokens.len - (size_t) r->prompt_tokens));
+	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, ask->stretch));
 	m1_out_raw(out, "stream", "true,\"timings_per_token\":true,\"return_progress\":true");
 	if (ask->grammar.len > 0)
 		m1_out_text(out, "grammar", ask->grammar);

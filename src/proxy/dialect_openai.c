@@ -17,7 +17,7 @@ write_ask(m1_buf *out, const m1_ask *ask)
 	m1_out_int(out, "max_tokens", ask->n_tokens);
 	m1_out_real(out, "temperature", r->sampling.temperature);
 	m1_out_real(out, "top_p", r->sampling.top_p);
-	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, 0));
+	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, ask->stretch));
 	m1_out_raw(out, "stream", "true,\"stream_options\":{\"include_usage\":true}");
 	return m1_buf_puts(out, "}");
 }

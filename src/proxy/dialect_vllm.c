@@ -58,7 +58,7 @@ write_ask(m1_buf *out, const m1_ask *ask)
 	m1_out_real(out, "temperature", r->sampling.temperature);
 	m1_out_real(out, "top_p", r->sampling.top_p);
 	m1_out_int(out, "top_k", r->sampling.top_k > 0 ? r->sampling.top_k : -1);
-	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, r->tokens.len - (size_t) r->prompt_tokens));
+	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, ask->stretch));
 	m1_out_raw(out, "min_p", "0,\"repetition_penalty\":1,\"presence_penalty\":0,\"frequency_penalty\":0");
 	m1_out_flag(out, "ignore_eos", eos < 0);
 	m1_out_ids(out, "stop_token_ids", &eos, eos >= 0);

@@ -82,7 +82,7 @@ m1_out_owner(m1_buf *out, const char *key, uint64_t owner)
 }
 
 int64_t
-m1_out_seed(uint64_t seed, size_t tokens)
+m1_out_seed(uint64_t seed, unsigned number)
 {
-	return (int64_t) ((seed ^ seed >> 31 ^ seed >> 62) + tokens) & 0x7FFFFFFE;
+	return (int64_t) ((seed ^ seed >> 31 ^ seed >> 62) + number) & 0x7FFFFFFF;
 }

@@ -18,7 +18,7 @@ void m1_out_raw(m1_buf *out, const char *key, const char *json);
 
 /* A string by which servers keep owners apart; nothing for 0, which shares with everybody. */
 void m1_out_owner(m1_buf *out, const char *key, uint64_t owner);
-/* A seed that every server takes: 31 bits of it and of how far the reply has come. */
-int64_t m1_out_seed(uint64_t seed, size_t tokens);
+/* A seed that every server takes: 31 bits of it and of a number. */
+int64_t m1_out_seed(uint64_t seed, unsigned number);
 
 #endif

@@ -65,11 +65,12 @@ finish(m1_remote *m)
 
 /* ---- one token ---- */
 
+/* A row of the vocabulary that is no token: a server may draw it, and the next stretch draws again. */
 static bool
-is_known(const m1_request *r, int32_t id)
+is_dead(const m1_request *r, int32_t id)
 {
-	return r->kind == M1_REQUEST_IDS || m1_tokenizer_piece(r->tokenizer, id).data != NULL ||
-		   m1_tokenizer_is_special(r->tokenizer, id);
+	return r->kind == M1_REQUEST_CHAT && m1_tokenizer_piece(r->tokenizer, id).data == NULL &&
+		   !m1_tokenizer_is_special(r->tokenizer, id);
 }
 
 /* Of a model with another vocabulary, that is. */
@@ -114,11 +115,13 @@ m1_remote_take(m1_remote *m, int32_t id, float probability)
 	m1_request *r = m->request;
 	const m1_reply_state before = r->reply != NULL ? m1_reply_where(r->reply) : M1_REPLY_CONTENT;
 
-	if (!is_known(r, id))
+	if (id < 0 || id >= m->server->all->options.model->config.vocab_size)
 	{
 		refuse_token(m, id);
 		return false;
 	}
+	if (is_dead(r, id))
+		return false;
 	if (!m1_request_allows(r, id))
 	{
 		refuse_form(m, id);
@@ -171,7 +174,7 @@ take_ids(m1_remote *m, m1_told *told)
 	{
 		const int32_t id = told->ids.data[i];
 
-		if (id < 0 || !m1_remote_take(m, id, i + 1 == told->ids.len ? told->probability : 0))
+		if (!m1_remote_take(m, id, i + 1 == told->ids.len ? told->probability : 0))
 			return false;
 	}
 	return true;
@@ -431,6 +434,7 @@ write_ask(m1_remote *m, const m1_dialect *dialect, m1_buf *body, m1_error *err)
 		.request = m->request,
 		.adapter = m->adapter,
 		.n_tokens = tokens_to_ask(m->request),
+		.stretch = m->stretches,
 		.chat = {m->request->chat.data, m->request->chat.len},
 	};
 	m1_status status = M1_OK;
@@ -453,6 +457,7 @@ begin_stretch(m1_remote *m, double now)
 	m->asked = r->tokens.len;
 	m->accepted = 0;
 	m->known = 0;
+	m->stretches++;
 	m->finished = false;
 	m->reasons = false;
 	m->content.len = 0;

@@ -32,6 +32,7 @@ typedef struct m1_remote
 	size_t asked;		/* tokens of the request when it was asked for */
 	int accepted;		/* tokens that have come of it */
 	int known;			/* tokens that the server has made of it */
+	unsigned stretches; /* that were asked for */
 	bool by_grammar;	/* it was asked for with one */
 	bool wants_grammar; /* the next one is to be */
 	bool finished;		/* the server has said so */

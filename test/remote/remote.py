@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""What a real llama-server makes of requests, beside the engine on this machine: token for token the same.
+
+remote.py ENGINE ROOT: the server is in the folder ROOT, with its model /root/m1-nano.gguf. See run.sh. Standard library
+only.
+"""
+import json
+import math
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+from frames import CANCEL, DELTA, Engine
+
+ENGINE, ROOT = sys.argv[1:]
+MODEL = "models/m1-nano"
+QUESTIONS = 20  # of the golden ones
+LABELS = '["positive","negative","neutral"]'
+SCHEMA = '{"type":"object","properties":{"name":{"type":"string","maxLength":20},"age":{"type":"integer"}},"required":["name","age"]}'
+CASES = {
+    "a stop string": dict(prompt="Hello.", stops=["can"]),
+    "no reasoning": dict(prompt="Hello.", budget=0),
+    "a budget of reasoning": dict(prompt="Sort: 5 3 9 1", budget=5),
+    "choices": dict(prompt="Classify: the product broke after a day", kind="choices", form=LABELS),
+    "choices at once": dict(prompt="Classify: the product broke after a day", kind="choices", form=LABELS, budget=0),
+    "JSON of a schema": dict(prompt="Extract: Anna is 33 years old", kind="schema", form=SCHEMA),
+    "JSON at once": dict(prompt="Extract: Anna is 33 years old", kind="schema", form=SCHEMA, budget=0),
+    "a regular expression": dict(prompt="Say a date", kind="regex", form="[0-9]{4}-[01][0-9]-[0-3][0-9]", budget=0),
+    "characters of several bytes": dict(prompt="Say it", kind="regex", form="[\u00e4\u00f6\u00fc\u20ac]{3,5}x?", budget=0),
+    "token ids": dict(ids=[1, 2, 3], max_tokens=20),
+    "max_tokens": dict(prompt="Hello.", max_tokens=4),
+}
+SAME = ("status", "content", "reasoning", "ids", "finish", "prompt_tokens", "reasoning_tokens", "tokens", "streamed")
+
+
+def report(ok, name, why=""):
+    print(("ok " if ok else "not ok ") + name + (f": {why}" if why and not ok else ""), flush=True)
+
+
+def same(got, wanted, name):
+    differ = {key: (got.get(key), wanted.get(key)) for key in SAME if got.get(key) != wanted.get(key)}
+    report(not differ, name, differ)
+
+
+class Server:
+    def __init__(self, port):
+        self.port = port
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["chroot", ROOT, "/usr/bin/env", "-i", "PATH=/usr/bin:/bin", "llama-server", "-m", "/root/m1-nano.gguf", "--host",
+             "127.0.0.1", "--port", str(self.port), "-t", "1", "-np", "8"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health"):
+                    return
+            except OSError:  # nobody there, or 503 while it loads
+                time.sleep(0.1)
+        raise TimeoutError("llama-server is not ready")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def check_golden(elsewhere, here):
+    with open(f"{MODEL}/greedy_cases.json", encoding="utf-8") as f:
+        cases = [case for case in json.load(f) if not case["tools"]][:QUESTIONS]
+    for i, case in enumerate(cases):
+        request = dict(prompt=case["user"], system=case["system"], stream=i % 2 == 0)
+        same(elsewhere.run(**request), here.run(**request), f"golden question {i + 1}, {case['task']}")
+
+
+def check_scores(elsewhere, here):
+    request = dict(prompt="Classify: the product broke after a day", kind="choices", form=LABELS, score=True)
+    got, wanted = elsewhere.run(**request), here.run(**request)
+    near = [math.isclose(math.exp(a), math.exp(b), abs_tol=0.05) for a, b in zip(got.get("logprobs", []), wanted["logprobs"])]
+    report(len(near) == 3 and all(near), "probabilities of choices are near", (got, wanted))
+
+
+def check_many(elsewhere):
+    requests = [elsewhere.generate(prompt="Hello.", stream=i % 2 == 0) for i in range(64)]
+    ends = [elsewhere.wait(r, 120) for r in requests]
+    report(all(e.get("finish") == "stop" for e in ends), "64 requests at the same time", ends[0])
+    report(any(e.get("cached", 0) > 0 for e in ends), "some of which find their beginning cached")
+
+
+def check_cancel(elsewhere):
+    request = elsewhere.generate(prompt="Tell me everything.", stream=True, temperature=100.0, budget=0, max_tokens=20000)
+    elsewhere.until(lambda: any(kind == DELTA for kind, _ in elsewhere.events[request]))
+    elsewhere.send(CANCEL, request)
+    report(elsewhere.wait(request).get("status") == "cancelled", "a cancel")
+
+
+def check_death(elsewhere, server):
+    requests = [elsewhere.generate(prompt="Tell me everything.", temperature=100.0, budget=0, max_tokens=300) for _ in range(16)]
+    elsewhere.pump(0.3)
+    server.kill()
+    server.start()
+    ends = [elsewhere.wait(r, 120) for r in requests]
+    report(all("finish" in e for e in ends), "requests of which nothing was shown outlive the server", ends[0])
+
+
+here = Engine(ENGINE, "serve", "--model", MODEL, "--device", "cpu", "--threads", "1", stderr=subprocess.DEVNULL)
+here.start()
+server = Server(free_port())
+try:
+    elsewhere = Engine(ENGINE, "proxy", "--model", MODEL, "--url", f"http://127.0.0.1:{server.port}", stderr=subprocess.DEVNULL)
+    greeting = elsewhere.start()
+    report("llama.cpp" in greeting.get("device", ""), "the server is known for what it is", greeting)
+    check_golden(elsewhere, here)
+    for name, request in CASES.items():
+        same(elsewhere.run(**request), here.run(**request), name)
+    check_scores(elsewhere, here)
+    check_many(elsewhere)
+    check_cancel(elsewhere)
+    check_death(elsewhere, server)
+    elsewhere.stop()
+finally:
+    server.kill()
+here.stop()
+print("done")
