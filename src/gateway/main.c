@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "gateway/gateway.h"
+#include "gateway/mcp.h"
 
 static int
 complain(const m1_error *err)
@@ -75,6 +75,8 @@ main(int argc, char **argv)
 		gw_options_print();
 		return 0;
 	}
+	if (gw_mcp_check_options(&gateway.options, &err) != M1_OK)
+		return complain(&err);
 	signal(SIGPIPE, SIG_IGN);
 	gateway.base = make_loop(gateway.options.http);
 	if (gateway.base == NULL)

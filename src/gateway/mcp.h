@@ -31,6 +31,9 @@ typedef struct gw_mcp_headers
 	const char *version, *method, *name;
 } gw_mcp_headers;
 
+/* Whether --tools names tools, and no two tools have one name. M1_E_INVALID_ARGUMENT says which is at fault. */
+m1_status gw_mcp_check_options(const gw_options *options, m1_error *err);
+
 /*
  * Takes a message. headers is NULL where there are none. login lives as long as the call. NULL when it was answered
  * before this returned.

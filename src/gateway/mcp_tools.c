@@ -130,6 +130,45 @@ mcp_find_tool(const gw_gateway *gateway, const m1_json *name)
 	return NULL;
 }
 
+static bool
+is_built_in(const char *name, size_t length)
+{
+	for (size_t i = 0; i < mcp_n_tools; i++)
+		if (strlen(mcp_tools[i].name) == length && strncmp(mcp_tools[i].name, name, length) == 0)
+			return true;
+	return false;
+}
+
+/* The name that a function of --functions has as a tool. */
+static const char *
+name_of(const char *function)
+{
+	return strchr(function, '.') + 1;
+}
+
+m1_status
+gw_mcp_check_options(const gw_options *options, m1_error *err)
+{
+	for (const char *at = options->tools; at != NULL && *at != '\0'; at += strcspn(at, ","))
+	{
+		at += *at == ',';
+		if (!is_built_in(at, strcspn(at, ",")))
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "--tools names no tool by \"%.*s\"", (int) strcspn(at, ","), at);
+	}
+	for (int i = 0; i < options->n_functions; i++)
+	{
+		const char *name = name_of(options->functions[i]);
+		bool taken = is_built_in(name, strlen(name));
+
+		for (int k = 0; k < i; k++)
+			taken = taken || strcmp(name, name_of(options->functions[k])) == 0;
+		if (taken)
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "there is another tool \"%s\" than %s", name,
+						   options->functions[i]);
+	}
+	return M1_OK;
+}
+
 static void
 put_parameter(m1_buf *out, const mcp_parameter *p)
 {

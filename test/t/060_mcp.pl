@@ -237,6 +237,11 @@ wait_for('the request is gone', sub { is_idle($node) });
 pass('a client that closes the stream has cancelled');
 is(http($h, 'GET', '/health')->{status}, 200, '/health');
 is(stop_http($h), 0, 'it ends when it is told to');
+for ('mcp --tools generate,none', 'mcp --functions a.generate', 'mcp --functions a.f,b.f', 'mcp --functions f', 'mcp --listen 127.0.0.1:1',
+	'mcp --max-rows 0', 'mcp --max-rows', 'mcp a=b=c d', 'mcp --no-such', 'http --listen nowhere', 'serve', '')
+{
+	isnt(system(gateway() . " $_ < /dev/null > /dev/null 2>&1") >> 8, 0, "a command line that is refused: $_");
+}
 is(system(gateway() . ' http --auth fixed --listen 0.0.0.0:0 2> /dev/null') >> 8, 2, '--auth fixed is for loopback');
 $node->stop;
 done_testing();
