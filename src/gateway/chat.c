@@ -218,7 +218,7 @@ static bool
 read_body(gw_http_exchange *x, gw_statement *statement, chat *c)
 {
 	const char *param = NULL;
-	gw_failure failure;
+	gw_failure failure = {.sqlstate = ""};
 	m1_json_doc doc;
 	m1_error err;
 	bool ok = m1_json_parse(x->body, "body", NULL, &doc, &err) == M1_OK;

@@ -69,10 +69,11 @@ static bool
 is_own_host(const gw_http_exchange *x)
 {
 	const char *host = gw_http_field_of(x->head, "Host");
-	const m1_slice name = host == NULL ? (m1_slice){0} : name_of_host(host);
+	m1_slice name;
 
 	if (!gw_http_is_loopback(x->gateway->http) || host == NULL)
 		return true;
+	name = name_of_host(host);
 	return is_name(name, "localhost") || is_name(name, "[::1]") || (name.len > 4 && strncmp(name.data, "127.", 4) == 0);
 }
 

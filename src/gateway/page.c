@@ -17,24 +17,29 @@ __asm__(".section .rodata\n"
 		"gw_page_begin:\n"
 		".incbin \"src/gateway/page.html\"\n"
 		"gw_page_end:\n"
+		".balign 8\n"
+		"gw_page_length:\n"
+		".quad gw_page_end - gw_page_begin\n"
 		".previous\n");
 
-extern const char gw_page_begin[], gw_page_end[];
+extern const char gw_page_begin[];
+extern const uint64_t gw_page_length;
 
 /* The page, with the nonce wherever it has the place for one. */
 static void
 put_page(m1_buf *out, const char *nonce)
 {
+	const char *const end = gw_page_begin + gw_page_length;
 	const char *at = gw_page_begin;
 
-	for (const char *c = at; c + sizeof PLACE - 1 <= gw_page_end; c++)
+	for (const char *c = at; c + sizeof PLACE - 1 <= end; c++)
 		if (memcmp(c, PLACE, sizeof PLACE - 1) == 0)
 		{
 			m1_buf_append(out, at, (size_t) (c - at));
 			m1_buf_puts(out, nonce);
 			at = c + sizeof PLACE - 1;
 		}
-	m1_buf_append(out, at, (size_t) (gw_page_end - at));
+	m1_buf_append(out, at, (size_t) (end - at));
 }
 
 void
