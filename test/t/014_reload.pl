@@ -56,14 +56,14 @@ $running = start_query($node, 'SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 32
 wait_for('it runs', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.activity WHERE state = 'decode'") eq '1' });
 my $late = start_query($node, "SELECT minimax_m1.generate('Hello.')");
 wait_for('it waits', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.activity') eq '2' });
-set('threads', 1);
+set('threads', 2);
 wait_for('the change is known', sub {
 		$node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model') eq 'draining' });
 kill 'KILL', engine_pid($node);
 is(finish_query($running)->{state}, '57P03', 'a crash in a drain fails what runs');
 is(finish_query($late)->{out}, 'Hello! How can I help you?', 'but not what waits') or diag($late->{err});
 is($node->safe_psql('postgres', 'SELECT engine_restarts FROM minimax_m1.model') - $restarts, 1, 'the engine is started once');
-like(slurp_file('/proc/' . engine_pid($node) . '/cmdline'), qr/--threads\0001\0/, 'with the new settings');
+like(slurp_file('/proc/' . engine_pid($node) . '/cmdline'), qr/--threads\0002\0/, 'with the new settings');
 
 # A model that is not there. Every function tells why, and what to do.
 set('model', 'no-such-model');
