@@ -20,6 +20,7 @@ int m1_cmd_bench_train(const m1_cli *cli);
 int m1_cmd_gradients(const m1_cli *cli);
 int m1_cmd_serve(const m1_cli *cli);
 int m1_cmd_proxy(const m1_cli *cli);
+int m1_cmd_plan(const m1_cli *cli);
 int m1_cmd_quantize(const m1_cli *cli);
 int m1_cmd_merge(const m1_cli *cli);
 int m1_cmd_tokenizer_train(const m1_cli *cli);

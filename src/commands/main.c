@@ -38,6 +38,7 @@ static const cli_command commands[] = {
 	 .summary = "of a loss by every parameter"},
 	{"bench-train", M1_CLI_BENCH_TRAIN, m1_cmd_bench_train, "--model DIR", .summary = "speeds of training as JSON"},
 	{"serve", M1_CLI_SERVE, m1_cmd_serve, "--model DIR --fd N", .summary = "frames on an inherited socket"},
+	{"plan", M1_CLI_PLAN, m1_cmd_plan, "--model DIR", .summary = "what it takes, and how fast it could be"},
 	{"proxy", M1_CLI_PROXY, m1_cmd_proxy, "--model DIR --url LIST --fd N", .summary = "the same, by servers elsewhere"},
 };
 

@@ -189,6 +189,16 @@ static const option_row rows[] = {
 	{"learning-share", "X", REAL, AT(learning_share), M1_CLI_SERVE,
 	 .help = "of the time, that learning may take while requests are served (default 0.3)"},
 
+	{"cpu", NULL, FLAG, AT(plan.cpu), M1_CLI_PLAN, .help = "a machine without GPUs"},
+	{"gpu-memory", "GB", REAL, AT(plan.memory), M1_CLI_PLAN,
+	 .help = "of each GPU (default 141), or with --cpu of the machine (default: this one's)"},
+	{"bandwidth", "TB/s", REAL, AT(plan.bandwidth), M1_CLI_PLAN,
+	 .help = "of that memory (default 4.8; with --cpu 0.3)"},
+	{"tflops", "X", REAL, AT(plan.tflops), M1_CLI_PLAN, .help = "of each, dense (default 989; with --cpu 2)"},
+	{"context", "N", INTEGER, AT(plan.context), M1_CLI_PLAN,
+	 .help = "tokens of a sequence (default 131072, or what the model has)", .least = 1},
+	{"requests", "N", INTEGER, AT(max_requests), M1_CLI_PLAN, .help = "at the same time (default 1)", .least = 1},
+
 	{"url", "LIST", TEXT, AT(servers.urls), M1_CLI_PROXY, .help = "of servers, with commas between",
 	 .setting = "engine_url"},
 	{"dialect", "NAME", TEXT, AT(servers.dialect), M1_CLI_PROXY,
@@ -202,9 +212,11 @@ static const option_row rows[] = {
 	{"server-timeout", "SECONDS", INTEGER, AT(servers.timeout), M1_CLI_PROXY,
 	 .help = "that a server may say nothing (default 600)", .least = 1, .setting = "engine_timeout"},
 
-	{"model", "DIR", TEXT, AT(model), MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN | M1_CLI_PROXY,
+	{"model", "DIR", TEXT, AT(model),
+	 MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN | M1_CLI_PROXY | M1_CLI_PLAN,
 	 .help = "a checkpoint folder or a GGUF file"},
-	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
+	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format),
+	 MODEL | M1_CLI_PLAN | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
 			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only;\n"
 			 "for merge into a .gguf: stored (default), q8_0 or q4; for train: with an adapter",
@@ -214,7 +226,7 @@ static const option_row rows[] = {
 			 "the folder); only serve takes several; train goes on from it",
 	 .most = M1_CLI_MAX_TEXTS},
 	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
-	{"gpus", "N", INTEGER, AT(gpus), MODEL, .help = "that share the model (default 1)", .least = 1},
+	{"gpus", "N", INTEGER, AT(gpus), MODEL | M1_CLI_PLAN, .help = "that share the model (default 1)", .least = 1},
 	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "0 = all cores (default)"},
 	{"max-context", "N", INTEGER, AT(max_context), MODEL | M1_CLI_TRAIN | M1_CLI_PROXY,

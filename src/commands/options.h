@@ -30,7 +30,8 @@ typedef enum m1_cli_takers
 	M1_CLI_GRADIENTS = 512,
 	M1_CLI_BENCH_TRAIN = 1024,
 	M1_CLI_PROXY = 2048,
-	M1_CLI_ALL = 4095,
+	M1_CLI_PLAN = 4096,
+	M1_CLI_ALL = 8191,
 } m1_cli_takers;
 
 #define M1_CLI_MAX_TEXTS 64
@@ -50,6 +51,16 @@ typedef struct m1_cli_sizes
 	int n;
 	int at[M1_CLI_MAX_SIZES];
 } m1_cli_sizes;
+
+/* Of plan; 0 = not given. */
+typedef struct m1_cli_hardware
+{
+	bool cpu;
+	double memory;	  /* GB of each device */
+	double bandwidth; /* TB/s */
+	double tflops;
+	int context;
+} m1_cli_hardware;
 
 /* Of proxy. */
 typedef struct m1_cli_servers
@@ -165,6 +176,7 @@ typedef struct m1_cli
 	int fd;
 	double learning_share;
 	m1_cli_servers servers;
+	m1_cli_hardware plan;
 } m1_cli;
 
 /* With no option given. */

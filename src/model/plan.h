@@ -1,0 +1,48 @@
+/*
+ * plan.h - what a model would take and how fast it could be, computed from its config alone: nothing is loaded, and
+ * weights need not be there. cmd_plan.c prints it.
+ */
+#ifndef M1_MODEL_PLAN_H
+#define M1_MODEL_PLAN_H
+
+#include "model/config.h"
+#include "model/quantize.h"
+
+typedef struct m1_plan_options
+{
+	int devices;
+	double device_bytes; /* memory of each */
+	double bandwidth;	 /* bytes a second of each, from that memory */
+	double flops;		 /* a second, of each */
+	int context;		 /* tokens of a sequence */
+	int requests;		 /* sequences at the same time */
+	m1_weight_format format;
+} m1_plan_options;
+
+/* Bytes, unless another unit is named. */
+typedef struct m1_plan
+{
+	double parameters;		  /* numbers */
+	double active_parameters; /* that a token is multiplied by, without the head */
+	double head_parameters;
+	double weights;		   /* in all */
+	double device_weights; /* of one device: its part, and what each has whole */
+	double active_weights; /* read for one token alone */
+	double state;		   /* of a sequence, whatever its length */
+	double kv_token;	   /* of a sequence's token */
+	double sequence;	   /* of a sequence of `context` tokens */
+	double room;		   /* of all devices, for sequences; below 0: the weights do not fit */
+	double fits;		   /* sequences that do */
+	double step_bytes;	   /* read and written for a token of each request */
+	double decode;		   /* tokens a second of all requests together, at most */
+	double prefill;		   /* tokens a second, at most, at the middle of `context` */
+} m1_plan;
+
+/*
+ * Weights that a checkpoint of the released form has as BF16, and routers as F32, are counted in the types that they
+ * are used in; a tenth of each device is left to work space and the system. Of a step with several requests, experts are
+ * counted that are expected to be chosen by at least one, if each were as likely.
+ */
+m1_plan m1_plan_make(const m1_config *config, const m1_plan_options *options);
+
+#endif
