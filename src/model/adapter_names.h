@@ -23,7 +23,7 @@ m1_adapter_module_name(m1_role role, int layer, int expert, char name[M1_ADAPTER
 static inline void
 m1_adapter_tensor_name(const char *module, const char *suffix, char name[M1_ADAPTER_NAME_SIZE])
 {
-	snprintf(name, M1_ADAPTER_NAME_SIZE, "base_model.model.%s%s", module, suffix);
+	snprintf(name, M1_ADAPTER_NAME_SIZE, "base_model.model.%.120s%s", module, suffix);
 }
 
 #endif
