@@ -84,9 +84,10 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms check-unit \
-        check-unit-san check-fuzz fuzz check-golden check-schemas check-proxy check-regress check-readme check-setup \
-        check-isolation check-tap check-hostile check-clients check-drain test-platforms test-remote cuda cuda-resources gpu-check gpu-packages gpu-bench gpu-bench-emulated
+.PHONY: setup demo test nano eval bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms \
+        check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
+        check-readme check-setup check-isolation check-tap check-hostile check-clients check-drain test-platforms \
+        test-remote cuda cuda-resources gpu-check gpu-bundle
 
 setup:
 	@scripts/bootstrap.sh
@@ -116,9 +117,9 @@ SAN_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize=null,object-size -fn
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit fuzz-targets
 
-## check-PART: one part: rooms, unit, unit-san, fuzz, golden, schemas, proxy, regress, readme, setup, isolation, tap
-check-rooms check-unit check-unit-san check-fuzz check-golden check-schemas check-proxy check-regress check-readme \
-check-setup check-isolation check-tap: setup
+## check-PART: one part: rooms, unit, unit-san, fuzz, golden, bundle, schemas, proxy, regress, readme, setup, isolation, tap
+check-rooms check-unit check-unit-san check-fuzz check-golden check-bundle check-schemas check-proxy check-regress \
+check-readme check-setup check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.
@@ -197,25 +198,20 @@ cuda: $(CUDA_ENGINE)
 
 # As ptxas reports them; fails if one spills.
 ## cuda-resources: registers and spills of its kernels
-cuda-resources: $(CUDA_OBJ)
-	@grep -hE 'Compiling entry|Used|spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) | sed -E 's/ptxas info *: //'
-	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas) > /dev/null
+cuda-resources: $(CUDA_RESOURCES:.ptxas=.o)
+	@grep -hE 'Compiling entry|Used|spill' $(CUDA_RESOURCES) | sed -E 's/ptxas info *: //'
+	@! grep -hE '[1-9][0-9]* bytes spill' $(CUDA_RESOURCES) > /dev/null
 
-## gpu-check: check it on a GPU
-gpu-check: $(CUDA_ENGINE) $(GPU_TESTS) $(if $(PGXS),stage)
-	@test/gpu/check.sh $(CUDA_ENGINE) $(GPU_TESTS)
+## gpu-check: check and time it on a GPU, step by step; STEPS="1 2 3 6" for some: see test/gpu/run.sh
+gpu-check: $(GPU_PROGRAMS) $(if $(PGXS),stage)
+	@test/gpu/run.sh $(STEPS)
 
-## gpu-packages: what gpu-check's SQL needs, for a machine that has neither PostgreSQL nor a network
-gpu-packages: stage
+## gpu-bundle: all that gpu-check needs in one folder, for a machine with an H100 or H200 and nothing else
+gpu-bundle: $(HOPPER_PROGRAMS) $(BUILD)/gpu/packages.tar.xz stage
+	@test/gpu/bundle.sh $(BUILD)/gpu-bundle
+
+$(BUILD)/gpu/packages.tar.xz: test/gpu/packages.sh
 	@test/gpu/packages.sh
-
-## gpu-bench: speeds on a GPU
-gpu-bench: $(GPU_BENCH)
-	@test/gpu/bench.sh $(GPU_BENCH)
-
-## gpu-bench-emulated: the same program on a toy, where the GPU is emulated: it shows that everything runs
-gpu-bench-emulated: $(EMULATED_BENCH)
-	@test/gpu/bench.sh $(EMULATED_BENCH) small
 
 C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) src/gateway/*.[ch] test/unit/*.[ch] test/schemas/*.c test/judges/*.[ch] \
     test/fuzz/*.c test/fuzz/lib/*.[ch] \

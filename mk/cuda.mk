@@ -7,43 +7,53 @@ NVCC      ?= $(CUDA_HOME)/bin/nvcc
 CUDA_ARCH ?= -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a \
              -gencode=arch=compute_80,code=compute_80
 
+comma := ,
+
 CUDA_KERNEL := $(wildcard kernels/*.cu)
 CUDA_HEADER := $(wildcard kernels/*.h kernels/*.cuh)
 
-# ---- the engine with CUDA ----
+# ---- programs with CUDA: the engine, and for a machine with a GPU the tests of kernels and the benchmark ----
 
-CUDA_ENGINE := $(BUILD)/minimax_m1_engine_cuda
-CUDA_OBJ    := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o) $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.o)
-CUDA_LIBS   := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -lstdc++ -ldl -lrt
-NVCC_FLAGS  := -std=c++17 -O3 -lineinfo -Xptxas -v
-
-$(CUDA_ENGINE): $(BUILD)/obj/src/commands/main.o $(CUDA_OBJ) $(CORE_LIB)
-	$(ENGINE_CC) -o $@ $^ $(CUDA_LIBS) $(ENGINE_LIBS)
+CUDA_HOST_OBJ := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o)
+CUDA_LIBS     := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -lstdc++ -ldl -lrt
+NVCC_FLAGS    := -std=c++17 -O3 -lineinfo -Xptxas -v
+CUDA_TESTS    := test_cuda test_cuda_group test_cuda_sample test_cuda_engine
+GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
 
 $(BUILD)/cuda/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -c -o $@ $<
 
-# What ptxas says of registers and spills stays beside the object: see "make cuda-resources".
-$(BUILD)/cuda/%.o: %.cu $(CUDA_HEADER)
-	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) $(CUDA_ARCH) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas) >&2; exit 1; }
+# cuda_programs FOLDER OF PROGRAMS, FOLDER OF KERNELS, MACHINE CODE. What ptxas says of registers and spills stays
+# beside the object: see "make cuda-resources".
+define cuda_programs
+$(2)/%.o: %.cu $(CUDA_HEADER)
+	@mkdir -p $$(@D)
+	$(NVCC) $(NVCC_FLAGS) $(3) -c -o $$@ $$< > $$(@:.o=.ptxas) 2>&1 || { cat $$(@:.o=.ptxas) >&2; exit 1; }
 
-# Programs for a machine with a GPU: make gpu-check, gpu-bench.
-CUDA_TESTS := test_cuda test_cuda_group test_cuda_sample test_cuda_engine
-GPU_TESTS  := $(CUDA_TESTS:%=$(BUILD)/gpu/%)
-GPU_BENCH  := $(BUILD)/gpu/bench
-GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)
+$(1)/minimax_m1_engine_cuda: $(BUILD)/obj/src/commands/main.o $(CUDA_HOST_OBJ) $(CUDA_KERNEL:%.cu=$(2)/%.o) $(CORE_LIB)
+	$(ENGINE_CC) -o $$@ $$^ $(CUDA_LIBS) $(ENGINE_LIBS)
 
-$(GPU_TESTS): $(BUILD)/gpu/%: test/unit/%.c $(CUDA_OBJ) $(CORE_LIB)
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(UNIT_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< $(CUDA_OBJ) $(CORE_LIB) -lcmocka \
-	    $(CUDA_LIBS) $(ENGINE_LIBS)
+$(CUDA_TESTS:%=$(1)/gpu/%): $(1)/gpu/%: test/unit/%.c $(CUDA_HOST_OBJ) $(CUDA_KERNEL:%.cu=$(2)/%.o) $(CORE_LIB)
+	@mkdir -p $$(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(UNIT_CFLAGS) -isystem $(CUDA_HOME)/include -o $$@ $$^ -lcmocka $(CUDA_LIBS) \
+	    $(ENGINE_LIBS)
 
-$(GPU_BENCH): $(GPU_BENCH_SRC) $(CUDA_OBJ) $(CORE_LIB)
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $(filter %.c,$^) $(CUDA_OBJ) $(CORE_LIB) \
-	    $(CUDA_LIBS) $(ENGINE_LIBS)
+$(1)/gpu/bench: $(GPU_BENCH_SRC) $(CUDA_HOST_OBJ) $(CUDA_KERNEL:%.cu=$(2)/%.o) $(CORE_LIB)
+	@mkdir -p $$(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -isystem $(CUDA_HOME)/include -o $$@ $$(filter-out %.h,$$^) $(CUDA_LIBS) $(ENGINE_LIBS)
+endef
+
+cuda_names = $(1)/minimax_m1_engine_cuda $(CUDA_TESTS:%=$(1)/gpu/%) $(1)/gpu/bench
+
+CUDA_ENGINE    := $(BUILD)/minimax_m1_engine_cuda
+GPU_PROGRAMS   := $(call cuda_names,$(BUILD))
+CUDA_RESOURCES := $(CUDA_KERNEL:%.cu=$(BUILD)/cuda/%.ptxas)
+$(eval $(call cuda_programs,$(BUILD),$(BUILD)/cuda,$(CUDA_ARCH)))
+
+# For test/gpu/bundle.sh, which is to be small.
+HOPPER_PROGRAMS := $(call cuda_names,$(BUILD)/sm_90a)
+$(eval $(call cuda_programs,$(BUILD)/sm_90a,$(BUILD)/sm_90a,-gencode=arch=compute_90a$(comma)code=sm_90a))
 
 # ---- the same without a GPU ----
 

@@ -7,6 +7,7 @@
 #   fuzz        readers of files, texts and frames: inputs that are kept, and some made of them, sanitized
 #   golden      every checkpoint's golden numbers and greedy cases, through the command line; on an emulated GPU, too;
 #               and trainings
+#   bundle      what a machine with a GPU is given: that it runs from an empty folder, the GPU emulated
 #   proxy       servers elsewhere, which also misbehave: every dialect and fault, without a server of PostgreSQL
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
@@ -79,6 +80,7 @@ declare -A NEEDS=(
     [unit-san]="unit-san"
     [fuzz]="unit-san"
     [golden]="all build/minimax_m1_engine_emulated"
+    [bundle]="build/minimax_m1_engine_emulated build/gpu/bench_emulated unit"
     [schemas]="schemas"
     [proxy]="all"
     [regress]="stage"
@@ -192,6 +194,10 @@ jobs_of_golden() {
     job 300 lines training python3 test/golden/training.py "$BUILD/minimax_m1_engine"
     job 300 lines learning python3 test/golden/learning.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda-2 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 2
+}
+
+jobs_of_bundle() {
+    job 300 lines bundle test/gpu/test.sh
 }
 
 jobs_of_schemas() {
@@ -385,7 +391,7 @@ order() {
     done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
 }
 
-[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden schemas proxy regress readme setup isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden bundle schemas proxy regress readme setup isolation tap
 for PART in "$@"; do
     if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2

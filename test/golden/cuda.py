@@ -61,6 +61,7 @@ def check(engine, model, n, gpus, variant, folder):
             size += want ** 2
             compared += 1
     off = math.sqrt(difference / size)
+    print(f"# {name}: off by {off:.3g} of the logits' size, {worst:.3g} times the tolerance", flush=True)
     if model in ROUNDED:
         report(compared > 0 and off <= 0.03, name, f"{off:.3g} of the logits' size")
     else:

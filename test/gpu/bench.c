@@ -1,9 +1,14 @@
 /*
  * bench.c - the CUDA backend on a slice of the real model with random weights, as one JSON object: the copy bandwidth
- * and the rate of bf16 products of this GPU; both kinds of attention alone; decode at growing context; then prefill and
- * decode with weights of each type, one after the other.
+ * and the rate of bf16 products of this GPU, and of the parts that are asked for,
  *
- * bench [small]: small is a toy of the same shape (slice.h).
+ *   attention   both kinds of attention alone, and decode at growing context
+ *   graphs      what launching a step takes, recorded and not
+ *   profile     one prefill and one decode step that are not recorded, for a profiler; nothing is timed
+ *   TYPE        prefill and decode with weights of this type: BF16, Q8_0, F8_E4M3, Q4_0
+ *
+ * bench FILE [small] PART...: small is a toy of the same shape (slice.h). FILE is written after each part: what has been
+ * measured is not lost if a later one fails.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -16,8 +21,7 @@
 #include "slice.h"
 
 #define REPEATS 5
-#define WARM_UP 3		   /* steps: the first ones load, and record */
-#define ATTENTION_CHUNKS 4 /* of slice.prefill tokens: 32,768 */
+#define WARM_UP 3 /* steps: the first ones load, and record */
 #define REAL_LAYERS 80
 #define REAL_SOFTMAX_LAYERS 10
 #define GPUS 8
@@ -204,38 +208,56 @@ time_attention(slice *s, const stopwatch *watch, bool lightning, m1b_state *stat
 
 /* One layer, chunk after chunk, as long prompts are fed. */
 static double
-time_attention_prefill(slice *s, const stopwatch *watch, bool lightning)
+time_attention_prefill(slice *s, const stopwatch *watch, bool lightning, int tokens)
 {
 	const m1b_ops *ops = s->model.backend->ops;
-	m1b_state *state = ops->state_acquire(s->model.backend, ATTENTION_CHUNKS * s->prefill);
+	m1b_state *state = ops->state_acquire(s->model.backend, tokens);
 	double seconds = 0.0;
 
-	slice_must(s, state != NULL ? M1_OK : m1_fail(&s->err, M1_E_NO_MEMORY, "no room for the attention's tokens"));
+	slice_must(s, state != NULL ? M1_OK : m1_fail(&s->err, M1_E_NO_MEMORY, "no room for %d tokens", tokens));
 	for (int warm = 0; warm < 2; warm++)
 	{
 		seconds = 0.0;
-		for (int i = 0; i < ATTENTION_CHUNKS; i++)
-			seconds += time_attention(s, watch, lightning, state, i * s->prefill, s->prefill, 1);
+		for (int at = 0; at < tokens; at += s->prefill)
+			seconds += time_attention(s, watch, lightning, state, at, s->prefill, 1);
 	}
 	ops->state_release(s->model.backend, state);
 	return seconds;
 }
+
+/* In chunks of a prefill; softmax attention to a million tokens would take a minute. */
+#define PREFILLS 4
+static const int prefill_chunks[PREFILLS] = {1, 4, 16, 128};
+static const int softmax_chunks = 16;
 
 static json_t *
 measure_attention(slice *s, const ceilings *top)
 {
 	const m1_config *c = &s->model.config;
 	const stopwatch watch = make_stopwatch(s);
-	const double tokens = ATTENTION_CHUNKS * (double) s->prefill;
 	const double width = (double) c->heads * c->head_dim;
-	const double lightning = time_attention_prefill(s, &watch, true);
-	const double softmax = time_attention_prefill(s, &watch, false);
+	json_t *list = json_array();
 
+	for (int i = 0; i < PREFILLS && prefill_chunks[i] * s->prefill <= c->max_context; i++)
+	{
+		const int tokens = prefill_chunks[i] * s->prefill;
+		const double lightning = time_attention_prefill(s, &watch, true, tokens);
+		json_t *one = json_pack("{s:i, s:f, s:f}", "tokens", tokens, "lightning_ms", lightning * 1e3,
+								"lightning_share_of_copy_bandwidth",
+								tokens * 4.0 * width * sizeof(float) / lightning / top->bandwidth);
+
+		if (prefill_chunks[i] <= softmax_chunks)
+		{
+			const double softmax = time_attention_prefill(s, &watch, false, tokens);
+
+			json_object_set_new(one, "softmax_ms", json_real(softmax * 1e3));
+			json_object_set_new(one, "softmax_share_of_product_rate",
+								json_real(2.0 * tokens * tokens * width / softmax / top->rate));
+		}
+		json_array_append_new(list, one);
+	}
 	free_stopwatch(s, &watch);
-	return json_pack("{s:i, s:i, s:f, s:f, s:f, s:f}", "tokens", (int) tokens, "tokens_of_a_step", s->prefill,
-					 "lightning_ms", lightning * 1e3, "lightning_share_of_copy_bandwidth",
-					 tokens * 4.0 * width * sizeof(float) / lightning / top->bandwidth, "softmax_ms", softmax * 1e3,
-					 "softmax_share_of_product_rate", 2.0 * tokens * tokens * width / softmax / top->rate);
+	return list;
 }
 
 /* ---- steps ---- */
@@ -247,12 +269,23 @@ typedef struct step_time
 } step_time;
 
 /*
- * A step of `batch` sequences with n tokens each, from position `start` on, and the choice of each one's next token, as
- * the engine would make it; median of several. Single tokens follow each other; longer ones begin anew each time.
+ * Steps of `batch` sequences with n tokens each, from position `start` on, and the choice of each one's next token, as
+ * the engine would make it. Single tokens follow each other, and their steps are recorded unless they
+ * are to be launched kernel by kernel; longer ones begin anew each time.
  */
-static step_time
-time_steps(slice *s, int batch, int n, int start, int steps)
+typedef struct steps
 {
+	int batch, n, start, count;
+	bool one_by_one;
+	bool cold; /* no steps before those that count */
+} steps;
+
+/* The median of `count` of them. */
+static step_time
+time_steps(slice *s, steps p)
+{
+	const int batch = p.batch, n = p.n;
+	const int warm_up = p.cold ? 0 : WARM_UP;
 	m1b_backend *b = s->model.backend;
 	const m1b_ops *ops = b->ops;
 	m1b_segment segments[SLICE_BATCH];
@@ -264,8 +297,8 @@ time_steps(slice *s, int batch, int n, int start, int steps)
 
 	for (int i = 0; i < batch; i++)
 	{
-		segments[i] = (m1b_segment){.state = ops->state_acquire(b, start + (n > 1 ? n : steps + WARM_UP)),
-									.start = start,
+		segments[i] = (m1b_segment){.state = ops->state_acquire(b, p.start + (n > 1 ? n : p.count + warm_up)),
+									.start = p.start,
 									.n_tokens = n,
 									.row = i * n};
 		rows[i] = i * n + n - 1;
@@ -273,13 +306,15 @@ time_steps(slice *s, int batch, int n, int start, int steps)
 		if (segments[i].state == NULL || tokens == NULL)
 			slice_must(s, m1_fail(&s->err, M1_E_NO_MEMORY, "no room for %d sequences", batch));
 	}
-	for (int step = -WARM_UP; step < steps; step++)
+	for (int step = -warm_up; step < p.count; step++)
 	{
 		m1b_batch step_batch = {.tokens = tokens, .n_tokens = batch * n, .segments = segments, .n_segments = batch};
 		double began, launched;
 
 		for (int i = 0; i < batch * n; i++)
 			tokens[i] = (int32_t) (((unsigned) rand()) % (unsigned) s->model.config.vocab_size);
+		if (p.one_by_one)
+			slice_cuda(s)->graphs.layers[batch].seen = 0;
 		began = m1_now_ms();
 		m1_forward_start(&s->model, &step_batch, rows, batch);
 		launched = m1_now_ms();
@@ -295,7 +330,7 @@ time_steps(slice *s, int batch, int n, int start, int steps)
 	for (int i = 0; i < batch; i++)
 		ops->state_release(b, segments[i].state);
 	free(tokens);
-	return (step_time){.seconds = median(seconds, steps), .launching = median(launching, steps)};
+	return (step_time){.seconds = median(seconds, p.count), .launching = median(launching, p.count)};
 }
 
 /* Bytes a decode step must read and write: weights of the experts that are expected to be chosen, states, the head. */
@@ -345,7 +380,7 @@ measure_contexts(slice *s, const ceilings *top)
 	static const int large[MAX_CONTEXTS] = {4096, 32768, 131072, 524288, 1048576};
 	static const int small[MAX_CONTEXTS] = {64, 96, 128, 192, 256};
 	const int *contexts = s->small ? small : large;
-	const int steps = s->small ? 2 : 16;
+	const int count = s->small ? 2 : 16;
 	const m1_config *c = &s->model.config;
 	const double token_bytes = 2.0 * c->kv_heads * c->head_dim * (double) sizeof(uint16_t);
 	const stopwatch watch = make_stopwatch(s);
@@ -361,7 +396,8 @@ measure_contexts(slice *s, const ceilings *top)
 		const double added = (times[i].softmax - times[0].softmax) * REAL_SOFTMAX_LAYERS;
 
 		fill_pages(s);
-		times[i].step = time_steps(s, 1, 1, contexts[i] - steps - WARM_UP, steps).seconds;
+		times[i].step =
+			time_steps(s, (steps){.batch = 1, .n = 1, .start = contexts[i] - count - WARM_UP, .count = count}).seconds;
 		json_array_append_new(list,
 							  json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "tokens", contexts[i], "step_ms",
 										times[i].step * 1e3, "lightning_layer_ms", times[i].lightning * 1e3,
@@ -391,7 +427,7 @@ measure_weights(slice *s, const ceilings *top)
 	static const int batches[] = {1, 8, 64};
 	const m1_config *c = &s->model.config;
 	const int tokens = s->prefill;
-	const double prefill = time_steps(s, 1, tokens, 0, s->small ? 1 : 3).seconds;
+	const double prefill = time_steps(s, (steps){.batch = 1, .n = tokens, .count = s->small ? 1 : 3}).seconds;
 	const double operations = 2.0 * tokens * c->layers * slice_layer_weights(c, c->experts_per_token);
 	json_t *decode = json_array();
 	json_t *projected = json_array();
@@ -399,7 +435,7 @@ measure_weights(slice *s, const ceilings *top)
 	for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
 	{
 		const int batch = batches[i];
-		const step_time t = time_steps(s, batch, 1, 0, s->small ? 2 : 32);
+		const step_time t = time_steps(s, (steps){.batch = batch, .n = 1, .count = s->small ? 2 : 32});
 
 		json_array_append_new(decode,
 							  json_pack("{s:i, s:f, s:f, s:f, s:f}", "batch", batch, "ms", t.seconds * 1e3,
@@ -421,51 +457,119 @@ static const char assumptions[] =
 	"time of ten softmax layers; 80 layers take 912 GB in BF16, 487 in Q8_0, 473 in F8_E4M3 and 260 in "
 	"Q4_0, which no single GPU has";
 
-/* After every type of weights: what has been measured is not lost if a later one fails. */
-static bool
-write_result(const json_t *result, const char *path)
+/* ---- launches ---- */
+
+/* Before any step of these batches is recorded. */
+static json_t *
+measure_graphs(slice *s)
 {
-	if (json_dump_file(result, path, JSON_INDENT(2) | JSON_REAL_PRECISION(5)) == 0)
-		return true;
-	fprintf(stderr, "%s cannot be written\n", path);
+	static const int batches[] = {1, 8, 64};
+	json_t *list = json_array();
+
+	for (int i = 0; i < (s->small ? 2 : 3); i++)
+	{
+		steps p = {.batch = batches[i], .n = 1, .count = s->small ? 2 : 32, .one_by_one = true};
+		const step_time plain = time_steps(s, p);
+		step_time recorded;
+
+		p.one_by_one = false;
+		recorded = time_steps(s, p);
+		json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f}", "batch", p.batch, "launching_ms",
+											  plain.launching * 1e3, "ms", plain.seconds * 1e3, "recorded_launching_ms",
+											  recorded.launching * 1e3, "recorded_ms", recorded.seconds * 1e3));
+	}
+	return list;
+}
+
+/* ---- parts ---- */
+
+static void
+run_once(slice *s)
+{
+	time_steps(s, (steps){.batch = 1, .n = s->prefill, .count = 1, .cold = true});
+	time_steps(s, (steps){.batch = 1, .n = 1, .count = 1, .one_by_one = true, .cold = true});
+}
+
+/* Of a slice whose weights have the type, if that is the part's name. */
+static void
+measure(slice *s, const char *part, bool weights, json_t *result)
+{
+	const ceilings top = measure_ceilings(s);
+
+	json_object_set_new(result, "copy_bytes_per_s", json_real(top.bandwidth));
+	json_object_set_new(result, "bf16_product_operations_per_s", json_real(top.rate));
+	if (weights)
+		json_array_append_new(json_object_get(result, "weights"), measure_weights(s, &top));
+	else if (strcmp(part, "graphs") == 0)
+		json_object_set_new(result, part, measure_graphs(s));
+	else
+	{
+		json_object_set_new(result, part, measure_attention(s, &top));
+		json_object_set_new(result, "contexts", measure_contexts(s, &top));
+	}
+}
+
+static bool
+dtype_named(const char *name, m1b_dtype *type)
+{
+	static const m1b_dtype types[] = {M1B_BF16, M1B_Q8_0, M1B_F8_E4M3, M1B_Q4_0};
+
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		if (strcmp(name, m1b_dtype_name(*type = types[i])) == 0)
+			return true;
 	return false;
 }
 
-/* bench FILE [small] */
+static void
+run_part(const char *part, bool small, json_t *result)
+{
+	m1b_dtype type;
+	const bool weights = dtype_named(part, &type);
+	static slice s;
+
+	slice_open(&s, weights ? type : M1B_BF16, small);
+	json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
+	if (strcmp(part, "profile") == 0)
+		run_once(&s);
+	else
+		measure(&s, part, weights, result);
+	slice_close(&s);
+}
+
+static bool
+is_part(const char *name)
+{
+	m1b_dtype type;
+
+	return dtype_named(name, &type) || strcmp(name, "attention") == 0 || strcmp(name, "graphs") == 0 ||
+		   strcmp(name, "profile") == 0;
+}
+
 int
 main(int argc, char **argv)
 {
-	static const m1b_dtype types[] = {M1B_BF16, M1B_Q8_0, M1B_F8_E4M3, M1B_Q4_0};
 	const bool small = argc > 2 && strcmp(argv[2], "small") == 0;
-	static slice s;
 	json_t *result = json_object();
-	json_t *weights = json_array();
-	ceilings top = {0};
+	bool known = argc > 2 + small;
 
-	if (argc < 2)
+	for (int i = 2 + small; i < argc; i++)
+		known = known && is_part(argv[i]);
+	if (!known)
 	{
-		fprintf(stderr, "usage: bench FILE [small]\n");
+		fprintf(stderr, "usage: bench FILE [small] attention|graphs|profile|BF16|Q8_0|F8_E4M3|Q4_0...\n");
 		return 2;
 	}
-	json_object_set_new(result, "layers_wanted", json_integer(SLICE_LAYERS));
-	json_object_set_new(result, "weights", weights);
+	json_object_set_new(result, "layers", json_integer(SLICE_LAYERS));
+	json_object_set_new(result, "weights", json_array());
 	json_object_set_new(result, "assumptions", json_string(assumptions));
-	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+	for (int i = 2 + small; i < argc; i++)
 	{
-		slice_open(&s, types[i], small);
-		if (i == 0)
+		run_part(argv[i], small, result);
+		if (json_dump_file(result, argv[1], JSON_INDENT(2) | JSON_REAL_PRECISION(5)) != 0)
 		{
-			top = measure_ceilings(&s);
-			json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
-			json_object_set_new(result, "copy_bytes_per_s", json_real(top.bandwidth));
-			json_object_set_new(result, "bf16_product_operations_per_s", json_real(top.rate));
-			json_object_set_new(result, "attention", measure_attention(&s, &top));
-			json_object_set_new(result, "contexts", measure_contexts(&s, &top));
-		}
-		json_array_append_new(weights, measure_weights(&s, &top));
-		slice_close(&s);
-		if (!write_result(result, argv[1]))
+			fprintf(stderr, "%s cannot be written\n", argv[1]);
 			return 1;
+		}
 	}
 	json_decref(result);
 	return 0;

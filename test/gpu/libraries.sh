@@ -1,36 +1,20 @@
 # shellcheck shell=bash
-# libraries.sh - sourced by the other scripts: Debian packages without an installation, and where a machine's shared
-# libraries are.
+# libraries.sh - sourced by the other scripts: where a machine's shared libraries are.
 #
 # A machine with a GPU may have CUDA's libraries only as Python's packages bring them, and others only in the packages
 # that packages.sh has collected.
 
-# unpack FILE FOLDER: a Debian package's files.
-unpack() {
-    local member
-    if command -v dpkg > /dev/null; then
-        dpkg -x "$1" "$2"
-        return
-    fi
-    member=$(ar t "$1" | grep '^data\.tar')
-    case $member in
-        *.xz) ar p "$1" "$member" | tar -xJ -C "$2" ;;
-        *.zst) ar p "$1" "$member" | tar -x --zstd -C "$2" ;;
-        *) ar p "$1" "$member" | tar -xz -C "$2" ;;
-    esac
-}
-
-# unpack_packages FOLDER: those of packages.sh; false if one cannot be unpacked. Nothing where there are none.
+# unpack_packages FOLDER: the files of those of packages.sh; nothing where there are none.
 unpack_packages() {
-    local package
-    for package in build/gpu/packages/*.deb; do
-        [ ! -e "$package" ] || unpack "$package" "$1" || return 1
-    done
+    [ -e build/gpu/packages.tar.xz ] || return 0
+    rm -rf "$1"
+    mkdir -p "$1"
+    tar -xJf build/gpu/packages.tar.xz -C "$1"
 }
 
 # missing_libraries PROGRAM...: their names, a line each.
 missing_libraries() {
-    ldd "$@" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | sort -u
+    ldd "$@" 2> /dev/null | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | sort -u
 }
 
 # library_folders: where else they may be, a line each.

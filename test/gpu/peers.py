@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """peers.py [small]: what others take for the attention that bench.c times, as one JSON object.
 
-One layer's prefill of 32,768 tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads),
+One layer's prefill of so many tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads),
 and linear attention with decay by flash-linear-attention's Triton kernel; and the attention of one token after so many
-others. Both in bf16, as they are used. What is not installed is reported by name; what fails, with its reason.
+others. Both in bf16, as they are used. Each is a list with an entry for each number of tokens: its milliseconds, or why
+there are none.
 """
 import importlib
 import json
@@ -62,24 +63,37 @@ def missing(*names):
     return absent
 
 
+def each(lengths, what, run):
+    return [dict(tokens=n, **attempt(what, lambda: run(n))) for n in lengths]
+
+
+def unmeasured(lengths, why):
+    return [{"tokens": n, "why": why} for n in lengths]
+
+
 def measure(small):
-    tokens = 128 if small else 32768
-    contexts = [64, 256] if small else [4096, 32768, 131072, 524288, 1048576]
-    absent = missing("torch")
-    if absent:
-        return {name: {"why": "torch is not installed"} for name in ("softmax", "lightning", "decode")}
-    import torch
-    if not torch.cuda.is_available():
-        return {name: {"why": "torch sees no GPU"} for name in ("softmax", "lightning", "decode")}
+    prefills = [32, 128] if small else [8192, 32768, 131072]
+    long_prefills = prefills if small else prefills + [1048576]
+    contexts = [64, 96, 128, 192, 256] if small else [4096, 32768, 131072, 524288, 1048576]
+    why = None
+    if missing("torch"):
+        why = "torch is not installed"
+    else:
+        import torch
+        if not torch.cuda.is_available():
+            why = "torch sees no GPU"
+    if why:
+        return {"softmax": unmeasured(prefills, why), "lightning": unmeasured(long_prefills, why),
+                "decode": unmeasured(contexts, why)}
     absent = missing("triton", "fla")
+    sdpa = "scaled_dot_product_attention"
     with torch.no_grad():
         return {
             "torch": torch.__version__,
-            "softmax": attempt("scaled_dot_product_attention", lambda: sdpa_ms(torch, tokens, tokens)),
-            "lightning": {"why": ", ".join(absent) + (" is" if len(absent) == 1 else " are") + " not installed"}
-            if absent else attempt("chunk_lightning_attn", lambda: linear_ms(torch, tokens)),
-            "decode": [dict(tokens=n, **attempt("scaled_dot_product_attention", lambda: sdpa_ms(torch, 1, n)))
-                       for n in contexts],
+            "softmax": each(prefills, sdpa, lambda n: sdpa_ms(torch, n, n)),
+            "lightning": unmeasured(long_prefills, "not installed: " + ", ".join(absent)) if absent
+            else each(long_prefills, "chunk_lightning_attn", lambda n: linear_ms(torch, n)),
+            "decode": each(contexts, sdpa, lambda n: sdpa_ms(torch, 1, n)),
         }
 
 

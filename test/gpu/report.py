@@ -1,106 +1,120 @@
 #!/usr/bin/env python3
-"""report.py FOLDER: puts what bench.c and peers.py measured into one gpu.json, and prints it as one table."""
+"""report.py FILE...: what bench.c, peers.py and the profiler have measured, a few lines for each part.
+
+Beside a time in parentheses: what was predicted, from the bytes or the operations that the part takes at least, this
+card's own copy bandwidth and product rate, and the share of it that is to be reached (REACH).
+"""
+import csv
 import json
-import os
 import sys
 
-
-def read(folder, name):
-    with open(os.path.join(folder, name)) as f:
-        return json.load(f)
+REACH = {"one": 0.80, "many": 0.70, "quantized": 0.75, "prefill": 0.65, "lightning": 0.60, "softmax": 0.80}
+DEAREST = 5  # kernels
 
 
-def peers(folder):
-    """What the others took; the same excuse for all where their program crashed."""
-    try:
-        return read(folder, "gpu-peers.json")
-    except ValueError:
-        return {name: {"why": "peers.py failed"} for name in ("softmax", "lightning", "decode")}
-
-
-def percent(share):
-    return f"{100 * share:5.1f} %"
+def time(ms, share, reach):
+    """A time, and the one that the share to be reached would give."""
+    return f"{ms:.3f} ms (predicted {ms * share / reach:.3f}), {100 * share:.1f} %"
 
 
 def against(ours, peer):
     """The peer's time over ours: above 1, ours is faster."""
+    if peer is None:
+        return "no peer"
     if "why" in peer:
         return f"peer: {peer['why']}"
-    return f"peer {peer['ms']:9.3f} ms, ratio {peer['ms'] / ours:.2f}"
+    return f"peer {peer['ms']:.3f} ms, ratio {peer['ms'] / ours:.2f}"
 
 
-def peer_at(decode, tokens):
-    """The peer's entry for that context; all of them have the same excuse where there are none."""
-    if isinstance(decode, dict):
-        return decode
-    return next((entry for entry in decode if entry["tokens"] == tokens), {"why": "not measured"})
+def at(entries, tokens):
+    return next((entry for entry in entries or [] if entry["tokens"] == tokens), None)
 
 
-def print_device(r):
-    layers = {w["weights"]: w["layers"] for w in r["weights"]}
-    print(r["device"])
-    print(f"  copy bandwidth           {r['copy_bytes_per_s'] / 1e12:8.3f} TB/s (read plus written)")
-    print(f"  bf16 products            {r['bf16_product_operations_per_s'] / 1e12:8.1f} T operations/s")
-    short = {name: n for name, n in layers.items() if n < r["layers_wanted"]}
-    if short:
-        print("  memory is short: instead of", r["layers_wanted"], "layers,",
-              ", ".join(f"{n} in {name}" for name, n in short.items()))
+def ceilings(r):
+    print(f"{r['device']}: copies {r['copy_bytes_per_s'] / 1e12:.3f} TB/s (read plus written), bf16 products "
+          f"{r['bf16_product_operations_per_s'] / 1e12:.0f} T operations/s")
 
 
-def print_attention(r):
-    a, p = r["attention"], r["peers"]
-    print(f"one layer's attention alone, prefill of {a['tokens']} tokens in steps of {a['tokens_of_a_step']}")
-    print(f"  lightning          {a['lightning_ms']:9.3f} ms  {percent(a['lightning_share_of_copy_bandwidth'])} of the "
-          f"bandwidth     {against(a['lightning_ms'], p['lightning'])}")
-    print(f"  softmax            {a['softmax_ms']:9.3f} ms  {percent(a['softmax_share_of_product_rate'])} of the "
-          f"product rate  {against(a['softmax_ms'], p['softmax'])}")
-
-
-def print_contexts(r):
-    print("one token after so many others, BF16: a step of the slice; "
-          "one lightning and one softmax layer's attention in it")
-    for c in r["contexts"]:
-        print(f"  {c['tokens']:>8} {c['step_ms']:9.3f} ms  lightning {c['lightning_layer_ms']:7.4f}  softmax "
-              f"{c['softmax_layer_ms']:8.4f} ({percent(c['softmax_share_of_copy_bandwidth'])} of the bandwidth)  "
-              f"{against(c['softmax_layer_ms'], peer_at(r['peers']['decode'], c['tokens']))}")
-    lightning = [c["lightning_layer_ms"] for c in r["contexts"]]
-    print(f"  lightning, slowest over fastest: {max(lightning) / min(lightning):.2f}")
-
-
-def print_weights(r):
-    print("weights, by type         prefill            decode: ms, of the bandwidth, launched after; ratio to BF16")
-    base = {d["batch"]: d["ms"] for d in r["weights"][0]["decode"]}
+def weights(r):
     for w in r["weights"]:
-        print(f"  {w['weights']:8} {w['layers']} layers  {w['prefill_tokens']} tokens {w['prefill_ms']:9.2f} ms, "
-              f"{percent(w['prefill_share_of_product_rate'])} of the product rate")
+        print(f"{w['weights']}, {w['layers']} layers: prefill of {w['prefill_tokens']} "
+              f"{time(w['prefill_ms'], w['prefill_share_of_product_rate'], REACH['prefill'])} of the product rate")
         for d in w["decode"]:
-            # layers may differ in number
-            ratio = base[d["batch"]] / r["weights"][0]["layers"] / (d["ms"] / w["layers"])
-            print(f"    batch {d['batch']:>3} {d['ms']:10.3f} ms {percent(d['share_of_copy_bandwidth'])}  "
-                  f"{d['launching_ms']:7.3f} ms  {ratio:5.2f}")
+            reach = REACH["quantized"] if w["weights"] != "BF16" else REACH["one" if d["batch"] == 1 else "many"]
+            print(f"  decode of {d['batch']}: {time(d['ms'], d['share_of_copy_bandwidth'], reach)} of the bandwidth, "
+                  f"launched after {d['launching_ms']:.3f} ms")
+        print("  80 layers, projected: " + "; ".join(
+            f"{p['batch']} at once {p['ms_one_gpu']:.2f} ms on one GPU, {p['ms_eight_gpus']:.2f} on eight"
+            for p in w["projected_80_layers"]))
 
 
-def print_projection(r):
-    print("projected to 80 layers, ms a step: one GPU, eight GPUs (tokens/s of eight)")
-    for w in r["weights"]:
-        for p in w["projected_80_layers"]:
-            print(f"  {w['weights']:8} batch {p['batch']:>3} {p['ms_one_gpu']:10.2f} {p['ms_eight_gpus']:10.2f} "
-                  f"({p['batch'] / p['ms_eight_gpus'] * 1e3:8.1f})")
-    print("  a longer context adds, on one GPU: " +
-          ", ".join(f"{c['added_ms_80_layers']:.2f} ms at {c['tokens']}" for c in r["contexts"][1:]))
-    print("Assumptions: " + r["assumptions"] + ".")
+def attention(r, peers):
+    for a in r["attention"]:
+        tokens = a["tokens"]
+        print(f"prefill of {tokens}, one layer: lightning "
+              f"{time(a['lightning_ms'], a['lightning_share_of_copy_bandwidth'], REACH['lightning'])} of the bandwidth, "
+              + against(a["lightning_ms"], at(peers.get("lightning"), tokens)))
+        if "softmax_ms" in a:
+            print(f"  softmax {a['softmax_ms']:.3f} ms, {100 * a['softmax_share_of_product_rate']:.1f} % of the product "
+                  "rate, " + against(a["softmax_ms"], at(peers.get("softmax"), tokens)))
+    per_token = [a["lightning_ms"] / a["tokens"] for a in r["attention"]]
+    print(f"lightning a token, slowest over fastest: {max(per_token) / min(per_token):.2f} (predicted below 1.1)")
+    for c in r["contexts"]:
+        print(f"one token after {c['tokens']}: lightning {c['lightning_layer_ms']:.4f} ms, softmax "
+              f"{time(c['softmax_layer_ms'], c['softmax_share_of_copy_bandwidth'], REACH['softmax'])} of the bandwidth, "
+              + against(c["softmax_layer_ms"], at(peers.get("decode"), c["tokens"])))
+
+
+def graphs(r):
+    for g in r["graphs"]:
+        print(f"step of {g['batch']}: launched in {g['launching_ms']:.3f} ms of {g['ms']:.3f} kernel by kernel, in "
+              f"{g['recorded_launching_ms']:.3f} of {g['recorded_ms']:.3f} as a graph (predicted below 0.100)")
+
+
+def number(text):
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return 0.0
+
+
+def profile(path):
+    """The kernels that take most of the time of all launches; shares of the memory's and the processors' rates."""
+    with open(path, newline="") as f:
+        rows = list(csv.DictReader(line for line in f if line.startswith('"')))
+    kernels = {}
+    for row in rows[1:]:  # the first one has units
+        ns = number(row["gpu__time_duration.sum"])
+        entry = kernels.setdefault(row["Kernel Name"], [0.0, 0, 0.0, 0.0])
+        entry[0] += ns
+        entry[1] += 1
+        entry[2] += ns * number(row["gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed"])
+        entry[3] += ns * number(row["sm__throughput.avg.pct_of_peak_sustained_elapsed"])
+    total = sum(k[0] for k in kernels.values())
+    for name, k in sorted(kernels.items(), key=lambda item: -item[1][0])[:DEAREST]:
+        print(f"{100 * k[0] / total:5.1f} % of the time: {name[:60]}, {k[1]} launches, memory {k[2] / k[0]:.0f} %, "
+              f"processors {k[3] / k[0]:.0f} %")
 
 
 def main():
-    folder = sys.argv[1]
-    r = read(folder, "gpu-engine.json")
-    r["peers"] = peers(folder)
-    with open(os.path.join(folder, "gpu.json"), "w") as f:
-        json.dump(r, f, indent=2)
-    print()
-    for section in (print_device, print_attention, print_contexts, print_weights, print_projection):
-        section(r)
-    print(f"\nWritten to {folder}/gpu.json")
+    results, peers = [], {}
+    for path in sys.argv[1:]:
+        if path.endswith(".csv"):
+            profile(path)
+        elif path.endswith("-peers.json"):
+            with open(path) as f:
+                text = f.read()
+            peers = json.loads(text) if text else {}
+        else:
+            with open(path) as f:
+                results.append(json.load(f))
+    for r in results:
+        ceilings(r)
+        weights(r)
+        if "attention" in r:
+            attention(r, peers)
+        if "graphs" in r:
+            graphs(r)
 
 
 main()

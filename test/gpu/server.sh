@@ -28,21 +28,20 @@ END
 
 use_unpacked() {
     local program libraries version
-    if ! ls "$GPU"/packages/*.deb > /dev/null 2>&1; then
-        echo "PostgreSQL is not installed. Run test/gpu/packages.sh on a machine with a network," >&2
-        echo "and copy build/gpu/packages and build/stage here." >&2
+    if [ ! -e "$GPU/packages.tar.xz" ]; then
+        echo "PostgreSQL is not installed, and this is no folder that 'make gpu-bundle' has made." >&2
         return 1
     fi
     STAGE=$GPU/root
     # shellcheck disable=SC2034 # for lib.sh
     EXTENSION_ROOT=
-    version=$(ls "$GPU"/packages | sed -n 's/^postgresql-\([0-9]*\)_.*/\1/p')
+    PG_BIN=$GPU/bin
+    rm -rf "$PG_BIN"
+    mkdir -p "$PG_BIN"
+    unpack_packages "$STAGE" || return 1
+    version=$(ls "$STAGE/usr/lib/postgresql")
     PG_LIB=/usr/lib/postgresql/$version/lib
     PG_SHARE=/usr/share/postgresql/$version
-    PG_BIN=$GPU/bin
-    rm -rf "$STAGE" "$PG_BIN"
-    mkdir -p "$STAGE" "$PG_BIN"
-    unpack_packages "$STAGE" || return 1
     libraries=$(find "$STAGE/usr/lib" "$STAGE/lib" -maxdepth 1 -name '*-linux-gnu' | paste -sd :)
     for program in initdb pg_ctl psql; do
         wrapper "$STAGE/usr/lib/postgresql/$version/bin/$program" "$libraries"

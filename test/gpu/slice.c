@@ -41,14 +41,14 @@ must_have(const void *memory)
 /* ---- sizes ---- */
 
 static void
-choose_sizes(slice *s, int layers)
+choose_sizes(slice *s)
 {
 	m1_config *c = &s->model.config;
 	const bool small = s->small;
 
 	*c = (m1_config){.vocab_size = small ? 512 : 200064,
 					 .hidden_size = small ? 128 : 6144,
-					 .layers = layers,
+					 .layers = SLICE_LAYERS,
 					 .heads = small ? 4 : 64,
 					 .kv_heads = small ? 2 : 8,
 					 .head_dim = small ? 32 : 128,
@@ -66,7 +66,7 @@ choose_sizes(slice *s, int layers)
 					 .alpha_mlp = 3.55f,
 					 .beta_mlp = 1.0f,
 					 .max_context = small ? 256 : 1 << 20};
-	c->attention[layers - 1] = M1_SOFTMAX;
+	c->attention[SLICE_LAYERS - 1] = M1_SOFTMAX;
 	s->prefill = small ? 32 : 8192;
 	s->model.max_context = c->max_context;
 	s->model.max_sequences = SLICE_BATCH;
@@ -302,40 +302,17 @@ log_line(void *context, const char *line)
 	fprintf(stderr, "bench: %s\n", line);
 }
 
-/* Whether so many layers fit the device, and with them a whole context or some pages for each sequence of a batch. */
-static bool
-try_layers(slice *s, int layers)
-{
-	const m1b_cuda_options options = {.log = log_line};
-	m1b_geometry g;
-	m1_status status;
-	int pages;
-
-	choose_sizes(s, layers);
-	g = geometry(s);
-	pages = m1b_pages_for(s->model.max_context) + SLICE_BATCH;
-	slice_must(s, m1b_cuda_open(&options, &s->model.backend, &s->err));
-	status = s->model.backend->ops->configure(s->model.backend, &g, &s->err);
-	if (status == M1_OK && s->model.backend->ops->memory(s->model.backend).pages >= pages)
-		return true;
-	if (status != M1_OK && status != M1_E_NO_MEMORY)
-		slice_must(s, status);
-	s->model.backend->ops->close(s->model.backend);
-	return false;
-}
-
 void
 slice_open(slice *s, m1b_dtype type, bool small)
 {
-	int layers = SLICE_LAYERS;
+	const m1b_cuda_options options = {.log = log_line};
+	m1b_geometry g;
 
 	*s = (slice){.type = type, .small = small};
-	while (!try_layers(s, layers))
-		if (--layers < 2)
-		{
-			fputs("bench: not even two layers fit the device\n", stderr);
-			exit(1);
-		}
+	choose_sizes(s);
+	g = geometry(s);
+	slice_must(s, m1b_cuda_open(&options, &s->model.backend, &s->err));
+	slice_must(s, s->model.backend->ops->configure(s->model.backend, &g, &s->err));
 	make_weights(s);
 	s->qkv = random_activations(s, qkv_floats(s));
 	s->attention = s->model.backend->ops->scratch(s->model.backend, qkv_floats(s) / 3, NULL);
