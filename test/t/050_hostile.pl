@@ -98,6 +98,7 @@ my @attacks = (
 		shot => q{DO $do$ BEGIN PERFORM set_config('minimax_m1.request_timeout', '5ms', true); PERFORM minimax_m1.generate('What can you do?');
 			EXCEPTION WHEN query_canceled THEN IF SQLERRM !~ 'request timeout' THEN RAISE; END IF; END $do$} },
 	{ name => '648 cursors', short => 1, sessions => 3, answer => qr/./, shot => cursors(216, q{generate_stream('Hello.')}) },
+	{ name => 'long replies in all places', sessions => 12, answer => qr/./, shot => q{SELECT cardinality(minimax_m1.generate_ids('{1,2,3}', 30000))} },
 	{ name => '8 streams that nobody reads', sessions => 1, answer => qr/./,
 		shot => cursors(8, q{generate_stream('What can you do?', temperature => 2, top_p => 0.95, seed => 1, max_tokens => 30000)}) },
 	{ name => '3,000 jobs of highest priority', sessions => 1, answer => qr/./, shot => 'SELECT pg_sleep(3600)',
