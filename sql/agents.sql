@@ -133,6 +133,9 @@ RESET ROLE;
 SELECT state, count(*) > 0 AS some FROM agent_runs GROUP BY state ORDER BY state;
 SELECT count(*) AS without_end FROM agent_runs r
 WHERE (SELECT s.kind NOT IN ('answer', 'error') FROM agent_steps s WHERE s.run = r.id ORDER BY s.step DESC LIMIT 1);
+SELECT forget_agent_runs('1 hour'), forget_agent_runs('0') > 0 AS forgotten;
+SELECT (SELECT count(*) FROM agent_runs) AS runs, (SELECT count(*) FROM agent_step WHERE run NOT IN (SELECT id FROM agent_runs)) AS orphans;
+SELECT cancel_agent_run(0);
 BEGIN READ ONLY;
 SELECT kind FROM agent('Hello.', '{}') WHERE kind = 'answer';
 COMMIT;

@@ -596,3 +596,49 @@ EXCEPTION WHEN OTHERS THEN
     PERFORM @extschema@._agent_note(run, 1, 'error', NULL, NULL, NULL, SQLERRM, NULL, NULL);
 END
 $$;
+
+CREATE FUNCTION _cancel_agent_run(caller oid, run bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    was text;
+BEGIN
+    SELECT r.state INTO was FROM @extschema@.agent_run r
+    WHERE r.id = run AND r.definition IS NOT NULL AND pg_has_role(caller, r.owner::oid, 'USAGE')
+    FOR UPDATE;
+    IF was IS NULL OR was NOT IN ('queued', 'running') THEN
+        RETURN false;
+    END IF;
+    UPDATE @extschema@.agent_run r SET state = 'failed', finished_at = clock_timestamp() WHERE r.id = run;
+    -- before all that its process has noted, which goes with it
+    INSERT INTO @extschema@.agent_step (run, step, kind, error) VALUES (run, 0, 'error', 'the run was cancelled');
+    -- one is under way at a time
+    PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a
+    WHERE was = 'running' AND a.backend_type = 'minimax_m1 agent' AND a.datname = current_database();
+    PERFORM @extschema@._queue_changed();
+    RETURN true;
+END
+$$;
+
+CREATE FUNCTION cancel_agent_run(run bigint) RETURNS boolean
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+COMMENT ON FUNCTION cancel_agent_run IS 'stops a run that was submitted; false when it has ended';
+
+CREATE FUNCTION _forget_agent_runs(caller oid, older_than interval) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM @extschema@.agent_run r
+        WHERE r.owner = caller AND r.state IN ('done', 'failed') AND r.finished_at <= clock_timestamp() - older_than
+        RETURNING r.id),
+    steps AS (DELETE FROM @extschema@.agent_step s USING gone WHERE s.run = gone.id)
+    SELECT count(*) FROM gone
+$$;
+
+CREATE FUNCTION forget_agent_runs(older_than interval) RETURNS bigint
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+COMMENT ON FUNCTION forget_agent_runs IS 'forgets one''s runs that ended so long ago, and their steps; returns how many';

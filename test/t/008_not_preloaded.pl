@@ -61,8 +61,8 @@ for my $first ('', "LOAD 'minimax_m1';")
 # but for those that need no model, and those that only look after the queue: it is worked on when the library is loaded
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname NOT LIKE '\\_%' AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
-	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_job coverage create_agent create_annotator drop_adapter drop_agent drop_annotator '
-	  . 'enqueue_annotation export_adapter grant_adapter grant_usage import_adapter mcnemar_p pass_at_k poll reduce_agg_final reduce_agg_step '
+	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_agent_run cancel_job coverage create_agent create_annotator drop_adapter drop_agent drop_annotator '
+	  . 'enqueue_annotation export_adapter forget_agent_runs grant_adapter grant_usage import_adapter mcnemar_p pass_at_k poll reduce_agg_final reduce_agg_step '
 	  . 'retry_failed revoke_adapter reward_exact reward_format reward_json reward_length reward_number reward_sql run_agent set_price set_quota submit_agent summarize_agg_step wait_for', 'all functions are here');
 is((sqlstate($node, q{CALL minimax_m1.wait_for('{1}')}))[0], '55000', 'wait_for');
 $node->safe_psql('postgres', q{

@@ -58,6 +58,17 @@ for (2 .. 3)
 wait_for('it is given up', ended($run));
 like(sql("SELECT error FROM minimax_m1.agent_steps WHERE run = $run"), qr/begun 3 times/, 'after three');
 
+# Cancelled while it waits, and while a tool runs.
+my $waits = as_clerk(q{SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?')});
+wait_for('a tool runs', sub { my $now = sql($pid); $now ne '' && $now ne $first });
+$run = as_clerk(q{SELECT minimax_m1.submit_agent('helpdesk', 'Where is order B-12345?')});
+is(as_clerk("SELECT minimax_m1.cancel_agent_run($run)"), 't', 'one that waits is cancelled');
+is(as_clerk("SELECT minimax_m1.cancel_agent_run($run)"), 'f', 'once');
+is(as_clerk("SELECT minimax_m1.cancel_agent_run($waits)"), 't', 'one that runs is cancelled');
+wait_for('its process is gone', sub { sql($pid) eq '' });
+is(sql("SELECT string_agg(state || step || error, ',') FROM minimax_m1.agent_runs r JOIN minimax_m1.agent_steps s ON s.run = r.id
+	WHERE r.id IN ($run, $waits)"), join(',', ('failed0the run was cancelled') x 2), 'and both say so');
+
 # What it may do is looked at when it begins.
 sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');
 is((sqlstate($node, q{SET SESSION AUTHORIZATION clerk; SELECT minimax_m1.submit_agent('helpdesk', 'x')}))[0], '42501', 'rights are looked at');
