@@ -1961,7 +1961,7 @@ COMMENT ON FUNCTION forget_agent_runs IS 'forgets one''s runs that ended so long
 
 SELECT pg_catalog.pg_extension_config_dump('agent', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_run', $$WHERE state IN ('done', 'failed')$$);
 SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_step', '');
 SELECT pg_catalog.pg_extension_config_dump('correction', '');

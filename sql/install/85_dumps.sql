@@ -11,7 +11,7 @@ SELECT pg_catalog.pg_extension_config_dump('job', $$WHERE state IN ('done', 'fai
 SELECT pg_catalog.pg_extension_config_dump('job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('agent_run', '');
+SELECT pg_catalog.pg_extension_config_dump('agent_run', $$WHERE state IN ('done', 'failed')$$);
 SELECT pg_catalog.pg_extension_config_dump('agent_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_step', '');
 SELECT pg_catalog.pg_extension_config_dump('correction', '');
