@@ -267,7 +267,7 @@ test_long_runs_are_not_quadratic(void **state)
 		clock_t start = clock();
 		m1_ids ids;
 
-		while (text.len < (units[u][0] == ' ' && units[u][1] == '\0' ? 4u << 20 : 1u << 20))
+		while (text.len < REPEATED(units[u][0] == ' ' && units[u][1] == '\0' ? 4u << 20 : 1u << 20))
 			m1_buf_puts(&text, units[u]);
 		ids = encode(t, (m1_slice){text.data, text.len}, M1_ADDED_NONE);
 		/* a quadratic algorithm takes minutes; the limit leaves room for sanitizers */
