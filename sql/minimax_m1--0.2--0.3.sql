@@ -784,6 +784,7 @@ CREATE FUNCTION reward_judge(answer text, example jsonb) RETURNS float8
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED COST 1000000
 SET search_path = pg_catalog, pg_temp
 SET minimax_m1.temperature = 0
+SET minimax_m1.adapter = ''
 SET minimax_m1.on_error = 'error'
 AS $$
 DECLARE

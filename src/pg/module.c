@@ -3,6 +3,7 @@
  *	  Library load: puts settings, shared memory and background workers together.
  */
 #include "pg/jobs/jobs.h"
+#include "pg/learning/served_adapter.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
@@ -66,6 +67,7 @@ void
 _PG_init(void)
 {
 	m1pg_define_settings();
+	m1pg_use_adapters();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 #if PG_VERSION_NUM >= 150000

@@ -27,6 +27,7 @@ int			m1pg_request_timeout;
 double		m1pg_temperature;
 double		m1pg_top_p;
 char	   *m1pg_system_prompt;
+char	   *m1pg_adapter;
 int			m1pg_on_error;
 
 int			m1pg_max_requests_per_session;
@@ -350,6 +351,11 @@ static const Setting settings[] = {
 		"minimax_m1.top_p", PGC_USERSET, 0,
 		"Sets the share of probability that sampling chooses from.", NULL,
 		REAL(&m1pg_top_p, 0.95, 0.0, 1.0, check_top_p)
+	},
+	{
+		"minimax_m1.adapter", PGC_USERSET, 0,
+		"Sets the adapter that requests use; empty means none.", NULL,
+		TEXT(&m1pg_adapter, "")
 	},
 	{
 		"minimax_m1.system_prompt", PGC_USERSET, 0,

@@ -58,6 +58,7 @@ extern int	m1pg_request_timeout;	/* ms; 0 = no limit */
 extern double m1pg_temperature;
 extern double m1pg_top_p;
 extern char *m1pg_system_prompt;
+extern char *m1pg_adapter;
 extern int	m1pg_on_error;
 
 /* ---- limits, and what counts usage ---- */

@@ -115,5 +115,77 @@ is((sqlstate($node, "SELECT minimax_m1.export_adapter('poet', '$temporary/out')"
 $node->safe_psql('postgres', q{SELECT minimax_m1.drop_adapter('poet')});
 is($node->safe_psql('postgres', 'SELECT count(*), (SELECT count(*) FROM minimax_m1.adapter_piece) FROM minimax_m1.adapter'), '1|3', 'dropped in all versions');
 
+# ---- used ----
+
+my $model = root() . '/models/m1-nano';
+
+# An adapter that is trained a little, so that it answers otherwise.
+sub train_adapter
+{
+	my ($name, $base, $answer) = @_;
+	my $data = "$temporary/$name.jsonl";
+
+	append_to_file($data, join '', map { qq({"prompt": "Hello.", "answer": "$answer"}\n) } 1 .. 20);
+	IPC::Run::run([ $ENV{M1_ENGINE}, 'train', '--model', $base, '--rank', '2', '--data', $data, '--out', "$temporary/$name",
+			'--steps', '6', '--lr', '2e-3', '--batch-tokens', '200' ], '>', "$temporary/$name.log", '2>&1') or die slurp_file("$temporary/$name.log");
+	chmod 0755, "$temporary/$name";
+	return "$temporary/$name";
+}
+
+# As the engine answers from the folder.
+sub answer_of
+{
+	my ($folder) = @_;
+	my $out = '';
+
+	IPC::Run::run([ $ENV{M1_ENGINE}, 'generate', '--model', $model, '--adapter', $folder, '--prompt', 'Hello.', '--temperature', '0' ],
+		'>', \$out, '2>', "$temporary/generate.log") or die slurp_file("$temporary/generate.log");
+	chomp $out;
+	return $out;
+}
+
+sub answer_with
+{
+	my ($adapter, $role) = @_;
+
+	return $node->safe_psql('postgres', "SET ROLE ${\($role // 'postgres')}; SET minimax_m1.adapter = '$adapter'; SELECT minimax_m1.generate('Hello.')");
+}
+
+my $plain = answer_with('');
+my $moin = train_adapter('moin', $model, 'Moin!');
+my $ahoy = train_adapter('ahoy', $model, 'Ahoy!');
+
+$node->safe_psql('postgres', "SELECT minimax_m1.import_adapter('greeting', '$moin')");
+my $told = answer_with('greeting');
+isnt($told, $plain, 'an adapter of rows changes the answer');
+like(answer_of($moin), qr/\Q$told\E/, 'to what it is with the folder');
+is(answer_with('greeting'), $told, 'in the next session, too');
+is(answer_with(''), $plain, 'and others are answered as before');
+is($node->safe_psql('postgres', q{SET minimax_m1.adapter = 'greeting'; SELECT content FROM minimax_m1.evaluate($$SELECT 'Hello.' AS prompt, 'x' AS answer$$, 'reward_exact', ARRAY['base'])}),
+	$plain, 'base is the model without one, whatever the setting says');
+is((as_reader("SET minimax_m1.adapter = 'greeting'; SELECT minimax_m1.generate('Hello.')"))[0], '42704', 'whom it was not granted to, may not use it');
+$node->safe_psql('postgres', q{SELECT minimax_m1.grant_adapter('greeting', 'reader')});
+is(answer_with('greeting', 'reader'), $told, 'and may then');
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE greeted (id int PRIMARY KEY, body text, answer text);
+	SELECT minimax_m1.create_annotator('greeted', 'greeted', 'answer', '{body}', mode => 'sync');
+	SET minimax_m1.adapter = 'greeting';
+	INSERT INTO greeted VALUES (1, 'Hello.')});
+is($node->safe_psql('postgres', 'SELECT answer FROM greeted'), $plain, 'an annotator does not depend on the session');
+
+my $engine = engine_pid($node);
+kill 'KILL', $engine;
+wait_for('another engine serves', sub { my $now = engine_pid($node); $now ne '' && $now != $engine });
+wait_ready($node);
+is(answer_with('greeting'), $told, 'an engine that is new is given it again');
+
+$node->safe_psql('postgres', "SELECT minimax_m1.import_adapter('greeting', '$ahoy')");
+isnt(answer_with('greeting'), $told, 'a new version is used from then on');
+
+my ($state, $message) = sqlstate($node, q{SET minimax_m1.adapter = 'same'; SELECT minimax_m1.generate('Hello.')});
+isnt($state, 'none', 'what is no adapter of this model is refused when it is used');
+is(answer_with(''), $plain, 'and harms no other');
+
 $node->stop;
 done_testing();

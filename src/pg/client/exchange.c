@@ -124,6 +124,10 @@ encode_message(const M1Request *request, m1_buf *out)
 			return m1w_encode_generate(out, request->message.generate);
 		case M1W_TOKENIZE:
 			return m1w_encode_text(out, request->message.text);
+		case M1W_PUT:
+			return m1w_encode_bytes(out, request->message.bytes);
+		case M1W_SERVE:
+			return m1w_encode_serve(out, request->message.serve);
 		default:
 			return m1w_encode_tokens(out, request->message.tokens);
 	}

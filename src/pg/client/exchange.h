@@ -19,6 +19,8 @@ typedef struct M1Request
 		const m1w_generate *generate;	/* M1W_GENERATE */
 		const m1w_text *text;	/* M1W_TOKENIZE */
 		const m1w_tokens *tokens;	/* M1W_DETOKENIZE, M1W_LOGITS */
+		const m1w_bytes *bytes; /* M1W_PUT */
+		const m1w_serve *serve; /* M1W_SERVE */
 	}			message;
 	const char *function;		/* that makes it */
 	const char *excerpt;		/* of its prompt, in the server's encoding */

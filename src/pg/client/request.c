@@ -44,8 +44,10 @@ m1pg_new_seed(void)
 	return seed & PG_INT64_MAX;
 }
 
+m1_slice	(*m1pg_find_adapter) (const char *name) = NULL;
+
 void
-m1pg_default_request(m1w_generate *g)
+m1pg_plain_request(m1w_generate *g)
 {
 	memset(g, 0, sizeof *g);
 	g->system = m1pg_to_utf8(m1pg_system_prompt, strlen(m1pg_system_prompt));
@@ -55,6 +57,14 @@ m1pg_default_request(m1w_generate *g)
 	g->temperature = (float) m1pg_temperature;
 	g->top_p = (float) m1pg_top_p;
 	g->seed = m1pg_new_seed();
+}
+
+void
+m1pg_default_request(m1w_generate *g)
+{
+	m1pg_plain_request(g);
+	if (m1pg_adapter[0] != '\0')
+		g->adapter = m1pg_find_adapter(m1pg_adapter);
 }
 
 static void

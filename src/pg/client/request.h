@@ -12,6 +12,10 @@
 
 /* A generate request with texts in UTF-8, palloc'd. Start from m1pg_default_request. */
 extern void m1pg_default_request(m1w_generate *g);
+/* The same without an adapter: of jobs and annotators, which do not depend on a session's. */
+extern void m1pg_plain_request(m1w_generate *g);
+/* What the engine calls an adapter, of which requests know the name; NULL until pg/learning is there. */
+extern m1_slice (*m1pg_find_adapter) (const char *name);
 extern uint64 m1pg_new_seed(void);
 /* Whose snapshots a request of the current user may use. */
 extern uint64 m1pg_cache_owner(void);

@@ -23,7 +23,7 @@ read_options(M1Annotator *a, int first, MemoryContext context)
 	bool		isnull;
 	Datum		value;
 
-	m1pg_default_request(&a->request);
+	m1pg_plain_request(&a->request);
 	m1pg_template_parse(&t, a->template);
 	a->request.template_len = m1pg_template_shared_len(&t);
 	if (system != NULL)

@@ -42,7 +42,7 @@ m1pg_check_options(PG_FUNCTION_ARGS)
 {
 	m1w_generate g;
 
-	m1pg_default_request(&g);
+	m1pg_plain_request(&g);
 	m1pg_read_options(fcinfo, 0, &g);
 	m1pg_read_stops(fcinfo, 6, &g);
 	PG_RETURN_VOID();
@@ -58,7 +58,7 @@ check_json_schema(const text *schema)
 	m1w_generate g;
 	M1Result	result;
 
-	m1pg_default_request(&g);
+	m1pg_plain_request(&g);
 	g.prompt = m1_slice_of("x");
 	g.max_tokens = 1;
 	g.thinking_budget = 0;
@@ -160,7 +160,7 @@ read_submission(FunctionCallInfo fcinfo, Submission *s)
 	m1w_generate g;
 	m1_error	error;
 
-	m1pg_default_request(&g);
+	m1pg_plain_request(&g);
 	if (!m1pg_read_prompt(PG_GETARG_TEXT_PP(ARG_PROMPT), &g, &error))
 		m1pg_report(&error);
 	m1pg_read_options(fcinfo, ARG_SYSTEM, &g);

@@ -11,8 +11,10 @@
 #include "pg/client/texts.h"
 #include "pg/learning/examples.h"
 #include "pg/learning/reward.h"
+#include "pg/learning/served_adapter.h"
 #include "pg/report.h"
 #include "pg/rows.h"
+#include "pg/settings.h"
 
 #include <math.h>
 
@@ -36,6 +38,7 @@ typedef struct Evaluation
 	M1Examples	examples;
 	M1Reward	reward;
 	char	  **adapters;
+	m1_slice   *served;			/* what the engine calls them; empty: none */
 	int			n_adapters;
 	int			samples;
 	MemoryContext scratch;		/* of one answer's row */
@@ -67,12 +70,10 @@ evaluation_request(void *arg, int i, m1w_generate *g, m1_error *error)
 {
 	Evaluation *e = arg;
 	Place		p = place_of(e, i);
-	const char *adapter = e->adapters[p.adapter];
 
 	*g = e->options;
 	m1pg_example_request(&e->examples.rows[p.row], g);
-	if (strcmp(adapter, BASE) != 0)
-		g->adapter = m1pg_to_utf8(adapter, strlen(adapter));
+	g->adapter = e->served[p.adapter];
 	g->seed = (g->seed + (uint64) p.row * e->samples + p.sample) & PG_INT64_MAX;
 	return true;
 }
@@ -167,7 +168,7 @@ evaluation_finish(void *arg, int i, const M1Result *result, const m1_error *erro
 
 /* ---- arguments ---- */
 
-/* One name, or an array of them; without any, the model as it is. */
+/* One name, or an array of them; without any, what the setting says. */
 static void
 read_adapters(FunctionCallInfo fcinfo, int arg, Evaluation *e)
 {
@@ -176,7 +177,7 @@ read_adapters(FunctionCallInfo fcinfo, int arg, Evaluation *e)
 
 	e->n_adapters = 1;
 	e->adapters = palloc(sizeof *e->adapters);
-	e->adapters[0] = BASE;
+	e->adapters[0] = m1pg_adapter[0] != '\0' ? m1pg_adapter : BASE;
 	if (PG_ARGISNULL(arg))
 		return;
 	if (get_fn_expr_argtype(fcinfo->flinfo, arg) != TEXTARRAYOID)
@@ -190,6 +191,15 @@ read_adapters(FunctionCallInfo fcinfo, int arg, Evaluation *e)
 	e->adapters = palloc(e->n_adapters * sizeof *e->adapters);
 	for (int i = 0; i < e->n_adapters; i++)
 		e->adapters[i] = nulls[i] ? BASE : TextDatumGetCString(names[i]);
+}
+
+static void
+serve_adapters(Evaluation *e)
+{
+	e->served = palloc0(e->n_adapters * sizeof *e->served);
+	for (int i = 0; i < e->n_adapters; i++)
+		if (strcmp(e->adapters[i], BASE) != 0)
+			e->served[i] = m1pg_served_adapter(e->adapters[i]);
 }
 
 /* A count; NULL means `otherwise`. */
@@ -235,6 +245,7 @@ m1pg_evaluate(PG_FUNCTION_ARGS)
 	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(0)), GetUserId(),
 					   read_count(fcinfo, 4, "items", 0, PG_INT32_MAX), &e.examples);
 	batch.n = count_answers(&e);
+	serve_adapters(&e);
 	e.scratch = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 answer", ALLOCSET_DEFAULT_SIZES);
 	m1pg_run_batch(&batch);
 	return (Datum) 0;

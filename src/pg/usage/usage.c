@@ -55,7 +55,7 @@ m1pg_usage_startup(void)
 bool
 m1pg_runs_model(m1w_type type)
 {
-	return type != M1W_TOKENIZE && type != M1W_DETOKENIZE;
+	return type == M1W_GENERATE || type == M1W_LOGITS;
 }
 
 int64

@@ -165,6 +165,8 @@ answers(m1w_type type, m1w_type question)
 			return question == M1W_DETOKENIZE;
 		case M1W_VECTOR:
 			return question == M1W_LOGITS;
+		case M1W_LEARNED:
+			return question == M1W_PUT || question == M1W_SERVE;
 		default:
 			return false;
 	}
@@ -292,6 +294,7 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		m1w_delta	delta;
 		m1w_done	done;
 		m1w_vector	vector;
+		m1w_learned learned;
 		m1w_failure failure;
 	}			m;
 	m1_error	error;
@@ -315,6 +318,10 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		case M1W_VECTOR:
 			if (m1w_decode_vector(payload, len, &m.vector, &error) == M1_OK)
 				return judge_vector(&m.vector);
+			break;
+		case M1W_LEARNED:
+			if (m1w_decode_learned(payload, len, &m.learned, &error) == M1_OK)
+				return m.learned.logprobs.len > 0 ? "It answered with probabilities that nobody wanted." : NULL;
 			break;
 		default:
 			if (m1w_decode_failure(payload, len, &m.failure, &error) == M1_OK)

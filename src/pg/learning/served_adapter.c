@@ -1,0 +1,215 @@
+/*
+ * served_adapter.c
+ *	  Gives the engine adapters that are rows, when somebody wants to use them. The
+ *	  engine knows each by its digest, keeps it until it ends, and never changes
+ *	  it: a new version is another one, and who began with the old goes on with it.
+ *
+ *	  A session remembers what it has given to which engine.
+ */
+#include "pg/learning/served_adapter.h"
+#include "pg/client/exchange.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/jobs/guard.h"
+#include "pg/report.h"
+#include "pg/shared.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#define DIGEST_SIZE 65			/* with its end */
+
+/* ---- what was given ---- */
+
+static List *given = NIL;		/* digests, in TopMemoryContext */
+static int	given_to = 0;		/* the engine's process */
+
+static bool
+was_given(const char *digest)
+{
+	ListCell   *cell;
+
+	if (given_to != m1pg_shared->model.readiness.pid)
+	{
+		list_free_deep(given);
+		given = NIL;
+		given_to = m1pg_shared->model.readiness.pid;
+	}
+	foreach(cell, given)
+		if (strcmp(lfirst(cell), digest) == 0)
+			return true;
+	return false;
+}
+
+static void
+note_given(const char *digest)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	given = lappend(given, pstrdup(digest));
+	MemoryContextSwitchTo(old);
+}
+
+/* ---- messages ---- */
+
+/* false: *error. */
+static bool
+tell(const M1Request *request, m1_error *error)
+{
+	M1Exchange *exchange = m1pg_exchange_try_open(request, error);
+	const char *payload;
+	Size		len;
+	m1w_type	type;
+
+	if (exchange == NULL)
+		return false;
+	type = m1pg_exchange_try_receive(exchange, &payload, &len, error);
+	m1pg_exchange_close(exchange);
+	if (type != M1W_ERROR && type != M1W_LEARNED)
+		elog(ERROR, "minimax_m1: unexpected event %d", (int) type);
+	return type == M1W_LEARNED;
+}
+
+static void
+put(const char *under, uint64 total, uint64 offset, m1_slice bytes)
+{
+	m1w_bytes	m = {.name = m1_slice_of(under), .total = total, .offset = offset, .bytes = bytes};
+	M1Request	request = {.type = M1W_PUT, .message.bytes = &m, .function = "serve_adapter", .excerpt = ""};
+	m1_error	error;
+
+	if (!tell(&request, &error))
+		m1pg_report(&error);
+}
+
+/* Another session may have been faster, which is as good. */
+static void
+serve(const char *digest, const char *from)
+{
+	static const char taken[] = "there are two adapters of the name";
+	m1w_serve	m = {.name = m1_slice_of(digest), .from = m1_slice_of(from)};
+	M1Request	request = {.type = M1W_SERVE, .message.serve = &m, .function = "serve_adapter", .excerpt = ""};
+	m1_error	error;
+
+	if (!tell(&request, &error) && strncmp(error.message, taken, strlen(taken)) != 0)
+		m1pg_report(&error);
+}
+
+/* ---- rows ---- */
+
+typedef struct Version
+{
+	int			id;
+	char		digest[DIGEST_SIZE];
+	m1_slice	config;			/* in UTF-8 */
+	int64		bytes;
+} Version;
+
+#define FIND_SQL \
+	"SELECT v.id, v.digest, v.config::text, v.bytes FROM minimax_m1.adapter_version v WHERE v.name = $1 AND " \
+	"(pg_has_role($2, v.owner::oid, 'USAGE') OR EXISTS (SELECT FROM minimax_m1.adapter_grant g " \
+	"WHERE g.name = v.name AND pg_has_role($2, g.role::oid, 'USAGE'))) ORDER BY v.version DESC LIMIT 1"
+
+/* With SPI connected, whose memory the version's is. */
+static Version
+find_version(const char *name)
+{
+	Oid			types[2] = {NAMEOID, OIDOID};
+	Datum		values[2] = {DirectFunctionCall1(namein, CStringGetDatum(name)), ObjectIdGetDatum(GetUserId())};
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	Version		v = {0};
+	bool		isnull;
+	char	   *config;
+
+	if (m1pg_query(FIND_SQL, 2, types, values, NULL, true) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("minimax_m1: adapter \"%s\" does not exist", name),
+				 errhint("The view minimax_m1.adapter shows those that you may use.")));
+	v.id = DatumGetInt32(m1pg_result(0, 1, &isnull));
+	strlcpy(v.digest, m1pg_result_text(CurrentMemoryContext, 0, 2), sizeof v.digest);
+	config = m1pg_result_text(CurrentMemoryContext, 0, 3);
+	v.config = m1pg_to_utf8(config, strlen(config));
+	v.bytes = DatumGetInt64(m1pg_result(0, 4, &isnull));
+	m1pg_unbecome(&guard);
+	return v;
+}
+
+/* NULL behind the last. */
+static bytea *
+read_piece(const Version *v, int piece)
+{
+	Oid			types[2] = {INT4OID, INT4OID};
+	Datum		values[2] = {Int32GetDatum(v->id), Int32GetDatum(piece)};
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	bytea	   *data = NULL;
+	bool		isnull;
+
+	if (m1pg_query("SELECT data FROM minimax_m1.adapter_piece WHERE adapter_id = $1 AND piece = $2",
+				   2, types, values, NULL, true) > 0)
+		data = DatumGetByteaPCopy(m1pg_result(0, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	m1pg_unbecome(&guard);
+	return data;
+}
+
+/* ---- all of it ---- */
+
+/* What comes before the numbers, in the form that the engine takes PEFT's two files in. */
+static m1_slice
+head_of(const Version *v)
+{
+	static const char magic[] = "m1peft01";
+	uint32		n = (uint32) v->config.len;
+	Size		len = strlen(magic) + sizeof n + n;
+	char	   *head = palloc(len);
+
+	memcpy(head, magic, strlen(magic));
+	memcpy(head + strlen(magic), &n, sizeof n);
+	memcpy(head + strlen(magic) + sizeof n, v->config.data, n);
+	return (m1_slice) {head, len};
+}
+
+static void
+give(const Version *v)
+{
+	char	   *under = psprintf("%d/%s", MyProcPid, v->digest);
+	m1_slice	head = head_of(v);
+	uint64		total = head.len + (uint64) v->bytes;
+	uint64		offset = head.len;
+	bytea	   *data;
+
+	put(under, total, 0, head);
+	for (int piece = 0; (data = read_piece(v, piece)) != NULL; piece++)
+	{
+		put(under, total, offset, (m1_slice) {VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)});
+		offset += VARSIZE_ANY_EXHDR(data);
+		pfree(data);
+	}
+	serve(v->digest, under);
+}
+
+m1_slice
+m1pg_served_adapter(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Version		v;
+
+	m1pg_require_shared();
+	SPI_connect();
+	v = find_version(name);
+	if (!was_given(v.digest))
+	{
+		give(&v);
+		note_given(v.digest);
+	}
+	SPI_finish();
+	return m1_slice_of(MemoryContextStrdup(caller, v.digest));
+}
+
+void
+m1pg_use_adapters(void)
+{
+	m1pg_find_adapter = m1pg_served_adapter;
+}
