@@ -172,8 +172,7 @@ typedef struct m1_cli
 	const char *batch_file;
 	const char *loss;
 
-	/* serve, proxy */
-	int fd;
+	int fd; /* serve, proxy */
 	double learning_share;
 	m1_cli_servers servers;
 	m1_cli_hardware plan;

@@ -41,8 +41,8 @@ void m1_automaton_free(m1_automaton *a);
 
 /*
  * Bounds what is done from now on to so many units, a step that is known being one and a place of a new state
- * M1_PLACE_WORK. After `turn` of them it is time for whoever can stop in the middle to let others go on; of a turn, which
- * is to be short by the clock, a place takes M1_PLACE_TURN. Without a call there is no bound.
+ * M1_PLACE_WORK. After `turn` of them it is time for whoever can stop in the middle to let others go on; of a turn,
+ * which is to be short by the clock, a place takes M1_PLACE_TURN. Without a call there is no bound.
  */
 #define M1_PLACE_WORK 8
 #define M1_PLACE_TURN 64

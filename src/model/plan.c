@@ -89,7 +89,7 @@ softmax_layers(const m1_config *c)
 	return n;
 }
 
-/* Of attention, for one token in the middle of the context: scores and values of softmax, state and output of lightning. */
+/* Of a token in the middle of the context: scores and values of softmax, state and output of lightning attention. */
 static double
 attention_flops(const m1_config *c, const m1_plan_options *o)
 {

@@ -39,9 +39,9 @@ typedef struct m1_plan
 } m1_plan;
 
 /*
- * Weights that a checkpoint of the released form has as BF16, and routers as F32, are counted in the types that they
- * are used in; a tenth of each device is left to work space and the system. Of a step with several requests, experts are
- * counted that are expected to be chosen by at least one, if each were as likely.
+ * Weights are counted in the types that they are used in, as a checkpoint of the released form has them or `format`
+ * makes of these; a tenth of each device is left to work space and the system. Of a step with several requests, experts
+ * are counted that are expected to be chosen by at least one, if each were as likely.
  */
 m1_plan m1_plan_make(const m1_config *config, const m1_plan_options *options);
 
