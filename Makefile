@@ -84,7 +84,7 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-peer bench-train lint format help stage unit unit-san schemas check-rooms \
+.PHONY: setup demo test nano eval bench bench-claims bench-peer bench-train lint format help stage unit unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
         check-readme check-setup check-isolation check-tap check-hostile check-clients check-drain test-platforms \
         test-remote cuda cuda-resources gpu-check gpu-bundle
@@ -169,6 +169,13 @@ bench:
 	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) stage
 	@test/bench/bench.sh
+
+## bench-claims: what the architecture saves at 1k, 32k and 100k tokens, measured and computed; some hours on two cores
+bench-claims:
+	@scripts/bootstrap.sh python3-numpy
+	@$(QUIETLY) all
+	@mkdir -p $(BUILD)/claims
+	@python3 test/bench/claims.py $(ENGINE) $(BUILD)/claims $(LENGTHS)
 
 ## bench-peer: the engine beside llama.cpp on the same files, which it fetches from npm
 bench-peer:
