@@ -42,6 +42,8 @@
 #undef ENABLE_GSS
 #include "libpq/libpq.h"
 
+/* Of a request, beside its texts: as much as is usual. */
+#define SHORT_FIELDS		4096
 /* How often a waiting backend looks whether client and worker are still there. */
 #define CHECK_INTERVAL_MS 200
 /* How long the worker may be away before a waiting request gives up: its restart takes 2 s. */
@@ -152,6 +154,8 @@ encode(const M1Request *request, Size *len)
 	m1_buf		buf = {0};
 	char	   *payload = NULL;
 
+	/* at once: what is behind a long text would have all of it copied again */
+	m1_buf_reserve(&buf, least_length(request) + SHORT_FIELDS);
 	if (encode_message(request, &buf))
 	{
 		*len = buf.len;
