@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""serve.py ENGINE PORT [other]: a mock of vLLM that has the bundled model's words, or other ones, until it is killed.
+"""serve.py ENGINE PORT [other]: a mock of vLLM that has the bundled model's words, or other ones, until it is killed or
+whoever started it is gone.
 Prints "ready"."""
 import os
 import sys
 import threading
+import time
 
 from mock import Mock
 from words import Words
 
+parent = os.getppid()
 MODEL = os.path.join(os.path.dirname(__file__), "../../models/m1-nano")
 words = Words(sys.argv[1], MODEL)
 lock = threading.Lock()
@@ -22,4 +25,6 @@ Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\
      ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
      tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
 print("ready", flush=True)
-threading.Event().wait()
+while os.getppid() == parent:
+    time.sleep(0.5)
+os._exit(0)
