@@ -89,7 +89,8 @@ for my $i (1 .. $kills)
 {
 	my $kind = $i % 16 == 8 && $i < $kills * 2 / 3 ? $restarts[ rand @restarts ] : $kinds[ rand @kinds ];
 	my ($what, $signal) = @$kind;
-	my $pid = wait_for("there is some $what", sub { my $p = $process{$what}->(); return defined $p && $p =~ /^[1-9]\d*$/ ? $p : 0 });
+	# an engine that never stays up for 10 s is started after a minute at last
+	my $pid = wait_for("there is some $what", sub { my $p = $process{$what}->(); return defined $p && $p =~ /^[1-9]\d*$/ ? $p : 0 }, 120);
 
 	kill $signal, $pid;
 	$sent{"$what $signal"}++;
