@@ -223,7 +223,8 @@ constrain(m1_request *r, const m1_model *model, m1_constraints *constraints, con
 
 	if (status != M1_OK)
 		return status;
-	if (g->constraint != M1W_CONSTRAINT_NONE)
+	r->form = g->constraint != M1W_CONSTRAINT_NONE;
+	if (r->form)
 		m1_reply_keep_breaks(r->reply);
 	r->room = m1_constraint_room(c);
 	r->cursor = m1_cursor_create(c);
@@ -487,13 +488,18 @@ close_reasoning(m1_request *r, m1_error *err)
 	return status;
 }
 
-/* A constrained answer is there, and nothing could follow but the end of turn: it need not be waited for. */
+/*
+ * A constrained answer is there, and nothing could follow but the end of turn: it need not be waited for. After calls of
+ * tools it is, where there is room, so that they count what the same reply counts without a constraint.
+ */
 static bool
 answer_is_complete(m1_request *r)
 {
 	bool only;
 
-	return r->cursor != NULL && r->scores == NULL && m1_cursor_at_end(r->cursor, &only) && only;
+	if (r->cursor == NULL || r->scores != NULL || (!r->form && r->completion_tokens < r->max_tokens))
+		return false;
+	return m1_cursor_at_end(r->cursor, &only) && only;
 }
 
 static m1_status
