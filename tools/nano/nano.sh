@@ -38,7 +38,7 @@ phase() {
 # Prompts are learnt first, too, at a tenth: what the world is like.
 phase 1 "$out/pretrained" --config "$here/../../models/m1-nano/config.json" --tokenizer "$out/tokenizer" --seed 1 \
     --prompt-weight 0.1 --steps $((steps * 4 / 5)) --lr 2e-3 --last-lr 4e-4 --warmup $((steps / 50))
-phase 2 "$out/m1-nano" --model "$out/pretrained" --seed 2 --steps $((steps / 4)) --lr 4e-4 --last-lr 1e-5 \
+phase 2 "$out/m1-nano" --model "$out/pretrained" --seed 2 --steps $((steps / 2)) --lr 4e-4 --last-lr 1e-5 \
     --decay linear
 python3 "$here/curve.py" "$out/pretrained.log" "$out/m1-nano.log"
 python3 "$here/evaluate.py" "$engine" "$out/m1-nano"
