@@ -66,7 +66,7 @@ refused(@$_) for (
 	[ '22023', qr/tool result without a name/, "complete(messages => '[{\"role\": \"tool\", \"content\": \"x\"}]')" ],
 	[ '22P02', qr/invalid input syntax for type json/, "complete(messages => '[{')" ],
 	# deeper than any conversation, and than the engine's parser may care to go
-	[ '22023', qr/messages/, "complete(messages => (repeat('[', 5000) || repeat(']', 5000))::jsonb)" ],
+	[ '0A000', qr/messages/, "complete(messages => (repeat('[', 5000) || repeat(']', 5000))::jsonb)" ],
 	# tools
 	[ '22023', qr/tools is not a JSON array/, "complete('x', tools => '{}')" ],
 	[ '22023', qr/tools is not a JSON array/, "complete('x', tools => '\"x\"')" ],
