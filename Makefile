@@ -16,7 +16,7 @@ PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/stat
 OBJS = $(PG_SRC:%.c=$(BUILD)/pg/%.o)
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
-DATA_built = $(SCRIPT)
+DATA_built = $(SCRIPT) $(UPDATES)
 EXTRA_CLEAN = build
 
 # The whole install script of this version, joined from parts in the order of their names; see sql/README.md. The folder
@@ -28,6 +28,13 @@ SCRIPT_PARTS   := $(sort $(wildcard sql/install/*.sql))
 $(SCRIPT): $(SCRIPT_PARTS) sql/install
 	@mkdir -p $(@D)
 	cat $(SCRIPT_PARTS) > $@
+
+# Updates to it have what changed, and name the parts that are new as a whole: "-- all of sql/install/PART.sql".
+UPDATES := $(patsubst sql/update/%,$(BUILD)/%,$(wildcard sql/update/*.sql))
+
+$(UPDATES): $(BUILD)/%.sql: sql/update/%.sql $(SCRIPT_PARTS)
+	@mkdir -p $(@D)
+	awk '/^-- all of / { while ((getline line < $$4) > 0) print line; next } { print }' $< > $@
 
 PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
 PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)

@@ -489,8 +489,8 @@ close_reasoning(m1_request *r, m1_error *err)
 }
 
 /*
- * A constrained answer is there, and nothing could follow but the end of turn: it need not be waited for. After calls of
- * tools it is, where there is room, so that they count what the same reply counts without a constraint.
+ * A constrained answer is there, and nothing could follow but the end of turn: it need not be waited for. After calls
+ * of tools it is, where there is room, so that they count what the same reply counts without a constraint.
  */
 static bool
 answer_is_complete(m1_request *r)
