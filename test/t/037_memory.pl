@@ -20,7 +20,7 @@ sub own
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
-# A query that makes 6 requests, and what it may leave in 3 times that many, in kB.
+# A query that makes 6 requests, and what it may leave in 5 times that many, in kB.
 my %queries = (
 	'refused requests of 2 MB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP BEGIN PERFORM minimax_m1.generate(repeat('hello ', 350000));
 		EXCEPTION WHEN program_limit_exceeded THEN NULL; END; END LOOP; END $$}, 1200 ],
@@ -29,15 +29,29 @@ my %queries = (
 	'streams that are not read to the end' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.generate_stream('Hello.') LIMIT 1; END LOOP; END $$}, 600 ],
 );
 
+# The least that worker and session have after any of some such queries: what the allocator keeps for the next goes up and
+# down, and what is lost stays.
+sub least
+{
+	my ($query) = @_;
+	my @least;
+	for (1 .. 5)
+	{
+		$session->query_safe($query);
+		wait_for('no request runs', sub { is_idle($node) });
+		my @now = (own($worker), own($pid));
+		@least = map { !defined $least[$_] || $now[$_] < $least[$_] ? $now[$_] : $least[$_] } 0, 1;
+	}
+	return @least;
+}
+
 for my $what (sort keys %queries)
 {
 	my ($query, $most) = @{ $queries{$what} };
-	$session->query_safe($query) for 1 .. 2;
-	my ($worker_before, $session_before) = (own($worker), own($pid));
-	$session->query_safe($query) for 1 .. 3;
-	wait_for('no request runs', sub { is_idle($node) });
-	cmp_ok(own($worker) - $worker_before, '<', $most, "the worker keeps its size: $what");
-	cmp_ok(own($pid) - $session_before, '<', $most, "and so does the session");
+	my ($worker_before, $session_before) = least($query);
+	my ($worker_after, $session_after) = least($query);
+	cmp_ok($worker_after - $worker_before, '<', $most, "the worker keeps its size: $what");
+	cmp_ok($session_after - $session_before, '<', $most, "and so does the session");
 }
 
 $session->quit;

@@ -16,6 +16,8 @@
 #define SLOW_MS				250
 /* How many times as long its annotator waits, which so keeps that share of time, and its table's owner. */
 #define ANNOTATOR_FACTOR	10
+/* How many times as long it then comes behind all that are not slow. */
+#define SLOW_FACTOR			100
 #define OWNER_FACTOR		1
 
 typedef struct Aside
@@ -33,6 +35,7 @@ typedef struct AsideList
 static AsideList owners = {NULL, 0};
 static AsideList annotators = {NULL, 0};
 static AsideList table_owners = {NULL, 0};
+static AsideList slow = {NULL, 0};
 
 static void
 admit(AsideList *list, uint32 id)
@@ -95,6 +98,7 @@ m1pg_charge_time(int annotator, Oid table_owner, int64 ms)
 	if (ms <= SLOW_MS)
 		return;
 	put_aside(&annotators, (uint32) annotator, ANNOTATOR_FACTOR * ms);
+	put_aside(&slow, (uint32) annotator, SLOW_FACTOR * ms);
 	if (OidIsValid(table_owner))
 		put_aside(&table_owners, table_owner, OWNER_FACTOR * ms);
 }
@@ -121,6 +125,18 @@ Datum
 m1pg_annotators_aside(void)
 {
 	return ids_of(&annotators, INT4OID);
+}
+
+Datum
+m1pg_slow_annotators(void)
+{
+	return ids_of(&slow, INT4OID);
+}
+
+bool
+m1pg_has_slow_annotators(void)
+{
+	return slow.n > 0;
 }
 
 Datum

@@ -18,7 +18,9 @@ extern Datum m1pg_refused_owners(void);
  * A row of an annotator has taken the runner so long, by code of its table's
  * owner. If that was slow, others go first: the annotator waits ten times as
  * long, and all of the same owner's tables as long as it took, so that many
- * annotators get an owner no more than half of the runner's time.
+ * annotators get an owner no more than half of the runner's time. A hundred
+ * times as long the annotator is slow, whose rows come behind all others: as
+ * several take turns, one of them would else always be first again.
  */
 extern void m1pg_charge_time(int annotator, Oid table_owner, int64 ms);
 /* 0 = it is not put aside. */
@@ -26,5 +28,7 @@ extern TimestampTz m1pg_aside_until(int annotator, Oid table_owner);
 /* As int4[] and oid[]. */
 extern Datum m1pg_annotators_aside(void);
 extern Datum m1pg_table_owners_aside(void);
+extern Datum m1pg_slow_annotators(void);	/* int4[] */
+extern bool m1pg_has_slow_annotators(void);
 
 #endif							/* M1PG_JOB_ASIDE_H */

@@ -305,16 +305,18 @@ query_by_index(const char *sql, int n, Oid *types, Datum *values)
 	return rows;
 }
 
-/* The annotators that wait, by themselves or with all of their tables' owner: int4[]. */
+/* The annotators that wait, by themselves or with all of their tables' owner, or that are slow, too: int4[]. */
 static Datum
-annotators_aside(void)
+annotators_aside(bool slow_ones)
 {
-	Oid			types[2] = {INT4ARRAYOID, OIDARRAYOID};
-	Datum		values[2] = {m1pg_annotators_aside(), m1pg_table_owners_aside()};
+	Oid			types[3] = {INT4ARRAYOID, OIDARRAYOID, INT4ARRAYOID};
+	Datum		values[3] = {m1pg_annotators_aside(), m1pg_table_owners_aside()};
 	bool		isnull;
 
-	(void) m1pg_query("SELECT ARRAY(SELECT unnest($1) UNION SELECT a.id FROM minimax_m1.annotator a, pg_class c "
-					  "WHERE c.oid = a.source AND c.relowner = ANY ($2))", 2, types, values, NULL, false);
+	values[2] = slow_ones ? m1pg_slow_annotators() : PointerGetDatum(construct_empty_array(INT4OID));
+	(void) m1pg_query("SELECT ARRAY(SELECT unnest($1) UNION SELECT unnest($3) "
+					  "UNION SELECT a.id FROM minimax_m1.annotator a, pg_class c "
+					  "WHERE c.oid = a.source AND c.relowner = ANY ($2))", 3, types, values, NULL, false);
 	return PointerGetDatum(DatumGetArrayTypePCopy(m1pg_result(0, 1, &isnull)));
 }
 
@@ -340,16 +342,37 @@ claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 	return taken;
 }
 
+/* The annotators whose rows are not taken as long as others are due, and those whose rows are not taken at all. */
+typedef struct LastInLine
+{
+	bool		slow;			/* there is a difference */
+	Datum		slow_or_aside;
+	Datum		aside;
+} LastInLine;
+
+static LastInLine
+last_in_line(void)
+{
+	LastInLine	last = {.slow = m1pg_has_slow_annotators(), .aside = annotators_aside(false)};
+
+	last.slow_or_aside = last.slow ? annotators_aside(true) : last.aside;
+	return last;
+}
+
 static int
-claim_of(Oid owner, int n, Datum aside, dlist_head *jobs)
+claim_of(Oid owner, int n, const LastInLine *last, dlist_head *jobs)
 {
 	static char *sql = NULL;
+	int			taken;
 
 	if (sql == NULL)
 		sql = MemoryContextStrdup(TopMemoryContext,
 								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES " AND j.owner = $4",
 										   "j.priority DESC, j.run_at, j.id"));
-	return claim(sql, n, owner, aside, jobs);
+	taken = claim(sql, n, owner, last->slow_or_aside, jobs);
+	if (last->slow && taken < n)
+		taken += claim(sql, n - taken, owner, last->aside, jobs);
+	return taken;
 }
 
 /* ---- whose jobs are next ---- */
@@ -390,7 +413,7 @@ int
 m1pg_claim(int n, dlist_head *jobs)
 {
 	static M1Turns turns = {NULL};
-	Datum		aside = annotators_aside();
+	const LastInLine last = last_in_line();
 	int			owners;
 	int			taken = 0;
 	M1Turn	   *turn;
@@ -402,7 +425,7 @@ m1pg_claim(int n, dlist_head *jobs)
 	{
 		/* several at once, and yet some for each */
 		int			wanted = Max(1, (n - taken) / owners);
-		int			got = claim_of(turn->role, wanted, aside, jobs);
+		int			got = claim_of(turn->role, wanted, &last, jobs);
 
 		for (int i = 0; i < got; i++)
 			m1pg_turn_take(&turns, turn);
@@ -419,8 +442,8 @@ m1pg_claim(int n, dlist_head *jobs)
 int
 m1pg_claim_suspect(dlist_head *jobs)
 {
-	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid, annotators_aside(),
-				 jobs);
+	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid,
+				 annotators_aside(false), jobs);
 }
 
 bool
