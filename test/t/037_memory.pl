@@ -23,9 +23,9 @@ my $pid = $session->query_safe('SELECT pg_backend_pid()');
 # A query that makes 6 requests, and what it may leave in 5 times that many, in kB.
 my %queries = (
 	'refused requests of 2 MB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP BEGIN PERFORM minimax_m1.generate(repeat('hello ', 350000));
-		EXCEPTION WHEN program_limit_exceeded THEN NULL; END; END LOOP; END $$}, 1200 ],
-	'answered requests of 400 kB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.tokenize(repeat('hello ', 70000)); END LOOP; END $$}, 1200 ],
-	'a statement of 6 answers of 400 kB' => [ q{SELECT sum(array_length(minimax_m1.tokenize(repeat('hello ', 70000) || i), 1)) FROM generate_series(1, 6) i}, 1200 ],
+		EXCEPTION WHEN program_limit_exceeded THEN NULL; END; END LOOP; END $$}, 4000 ],
+	'answered requests of 400 kB' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.tokenize(repeat('hello ', 70000)); END LOOP; END $$}, 4000 ],
+	'a statement of 6 answers of 400 kB' => [ q{SELECT sum(array_length(minimax_m1.tokenize(repeat('hello ', 70000) || i), 1)) FROM generate_series(1, 6) i}, 4000 ],
 	'streams that are not read to the end' => [ q{DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM minimax_m1.generate_stream('Hello.') LIMIT 1; END LOOP; END $$}, 600 ],
 );
 

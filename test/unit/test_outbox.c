@@ -47,7 +47,8 @@ put(fixture *f, m1w_type type, uint64_t id, size_t length)
 	m1_buf payload = {0};
 
 	assert_true(m1_buf_reserve(&payload, length));
-	memset(payload.data, (int) id, length);
+	if (length > 0)
+		memset(payload.data, (int) id, length);
 	payload.len = length;
 	m1_outbox_put(f->outbox, type, id, &payload);
 	assert_null(payload.data);
