@@ -32,7 +32,7 @@ says() {
 }
 
 kept() {
-    tar -tzf "$FOLDER/out/results.tar.gz" | grep -qx -- "./$1"
+    tar -tzf "$FOLDER/out/results.tar.gz" | grep -x -- "./$1" > /dev/null
 }
 
 test/gpu/bundle.sh "$BUNDLE" emulated

@@ -6,6 +6,7 @@ Then 100 lists of tools with such parameters, of which the checkpoint must call 
 
 schemas.py ANSWERS: runs that program (answers.c); prints "ok" or "not ok" for every hundred schemas, and "done" at the end.
 """
+import decimal
 import json
 import random
 import subprocess
@@ -204,6 +205,18 @@ class Witness:
             yield {name: member[0] for name, member in members.items()}
 
 
+def exactly(text):
+    return json.loads(text, parse_float=decimal.Decimal)
+
+
+def first_error(schema, value, exact):
+    """What the validator says of a value; a bound that no 64 bits hold counts as JSON Schema means it, digit by digit."""
+    error = next(Draft202012Validator(schema).iter_errors(value), None)
+    if error is None or not any(Draft202012Validator(exactly(json.dumps(schema))).iter_errors(exact)):
+        return None
+    return error.message
+
+
 def fault(schema, answer):
     """What is wrong with an answer, or nothing."""
     if answer.get("error") == NO_ANSWER:
@@ -214,10 +227,10 @@ def fault(schema, answer):
     if answer["finish_reason"] not in ("stop", "thinking_budget"):
         return "finish_reason " + answer["finish_reason"]
     try:
-        value = json.loads(answer["content"])
+        value, exact = json.loads(answer["content"]), exactly(answer["content"])
     except ValueError as error:
         return str(error)
-    return next((error.message for error in Draft202012Validator(schema).iter_errors(value)), None)
+    return first_error(schema, value, exact)
 
 
 def fault_of_calls(definitions, answer):
@@ -231,13 +244,14 @@ def fault_of_calls(definitions, answer):
     if answer["finish_reason"] not in ("stop", "thinking_budget") or answer["content"]:
         return f"finish_reason {answer['finish_reason']}, content {answer['content']!r}"
     calls = json.loads(answer["tool_calls"])
-    for call in calls:
+    for call, exact in zip(calls, exactly(answer["tool_calls"])):
         if "a key twice" in call.get("error", ""):
             continue  # an object of any names is held to its values, not to names that differ
         if set(call) != {"name", "arguments"} or call["name"] not in functions:
             return f"no call: {call}"
-        for error in Draft202012Validator(functions[call["name"]]).iter_errors(call["arguments"]):
-            return error.message
+        error = first_error(functions[call["name"]], call["arguments"], exact["arguments"])
+        if error:
+            return error
     return None if calls else "no calls"
 
 
