@@ -1,81 +1,38 @@
 /* lookups.c - paths that are answered by one value of the database: /v1/models, /tokenize, /detokenize; see http.h. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "gateway/http_answer.h"
 #include "gateway/jsonform.h"
 #include "gateway/openai.h"
 #include "text/jsontext.h"
 
 #define MODELS_PATH "/v1/models/"
 
-typedef struct lookup
-{
-	gw_http_exchange *http;
-	gw_query *query;
-	m1_buf out;
-	bool found;
-} lookup;
-
 static void
-free_lookup(lookup *l)
+add_value(m1_buf *out, const PGresult *result, int row)
 {
-	m1_buf_free(&l->out);
-	free(l);
+	if (!PQgetisnull(result, row, 0))
+		gw_json(out, "%r", (m1_slice){PQgetvalue(result, row, 0), (size_t) PQgetlength(result, row, 0)});
 }
 
 static void
-on_row(void *context, const PGresult *result, int row)
+reply_value(gw_http_exchange *x, m1_buf *out, const gw_failure *failure)
 {
-	lookup *l = context;
-
-	l->found = !PQgetisnull(result, row, 0);
-	gw_json(&l->out, "%r", (m1_slice){PQgetvalue(result, row, 0), (size_t) PQgetlength(result, row, 0)});
-}
-
-static void
-on_end(void *context, const gw_failure *failure)
-{
-	lookup *l = context;
-
 	if (failure != NULL)
-		gw_http_fail_with(l->http, failure, NULL);
-	else if (!l->found)
-		gw_http_fail(l->http, 404, "invalid_request_error", "model_not_found", "there is no such model");
+		gw_http_fail_with(x, failure, NULL);
+	else if (out->len == 0)
+		gw_http_fail(x, 404, "invalid_request_error", "model_not_found", "there is no such model");
 	else
-		gw_http_reply(l->http, 200, "application/json", (m1_slice){l->out.data, l->out.len});
-	free_lookup(l);
-}
-
-static void
-on_closed(void *context)
-{
-	lookup *l = context;
-
-	gw_query_cancel(l->query);
-	free_lookup(l);
+		gw_http_reply(x, 200, "application/json", (m1_slice){out->data, out->len});
 }
 
 /* Answers with the one value of the statement, which is JSON. */
 static void
 look_up(gw_http_exchange *x, gw_statement *statement)
 {
-	static const gw_reader reader = {on_row, on_end};
-	lookup *l = calloc(1, sizeof *l);
+	static const gw_answer answer = {add_value, reply_value};
 
-	if (l != NULL)
-	{
-		l->http = x;
-		l->query = gw_query_start(x->gateway->pool, &x->login, statement, &reader, l);
-	}
-	if (l == NULL || l->query == NULL)
-	{
-		gw_statement_free(statement);
-		free(l);
-		gw_http_fail(x, 503, "server_error", NULL, "the request is too large, or memory ran out");
-		return;
-	}
-	x->context = l;
-	x->closed = on_closed;
+	gw_http_answer(x, &x->login, statement, &answer);
 }
 
 /* ---- GET /v1/models, and one of them ---- */

@@ -3,8 +3,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
+#include "gateway/http_answer.h"
 #include "gateway/openai.h"
 
 gw_metrics gw_counted;
@@ -58,18 +58,10 @@ gw_metrics_put(m1_buf *out)
 
 /* ---- GET /metrics ---- */
 
-typedef struct scrape
-{
-	gw_http_exchange *http;
-	gw_query *query;
-	m1_buf out;
-} scrape;
-
 /* Name, type, value. */
 static void
-on_row(void *context, const PGresult *result, int row)
+add_counter(m1_buf *out, const PGresult *result, int row)
 {
-	m1_buf *out = &((scrape *) context)->out;
 	const char *name = PQgetvalue(result, row, 0);
 
 	put(out, "# TYPE %s %s\n%s %s\n", name, PQgetvalue(result, row, 1), name, PQgetvalue(result, row, 2));
@@ -89,31 +81,16 @@ put_pool(m1_buf *out, const gw_gateway *gateway)
 }
 
 static void
-on_end(void *context, const gw_failure *failure)
+reply_metrics(gw_http_exchange *x, m1_buf *out, const gw_failure *failure)
 {
-	scrape *s = context;
-	gw_http_exchange *http = s->http;
-
 	if (failure != NULL)
-		gw_http_fail_with(http, failure, NULL);
-	else
 	{
-		gw_metrics_put(&s->out);
-		put_pool(&s->out, http->gateway);
-		gw_http_reply(http, 200, "text/plain; version=0.0.4; charset=utf-8", (m1_slice){s->out.data, s->out.len});
+		gw_http_fail_with(x, failure, NULL);
+		return;
 	}
-	m1_buf_free(&s->out);
-	free(s);
-}
-
-static void
-on_closed(void *context)
-{
-	scrape *s = context;
-
-	gw_query_cancel(s->query);
-	m1_buf_free(&s->out);
-	free(s);
+	gw_metrics_put(out);
+	put_pool(out, x->gateway);
+	gw_http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", (m1_slice){out->data, out->len});
 }
 
 /* Names that dashboards exist for. */
@@ -137,23 +114,9 @@ static const char counters[] =
 void
 gw_metrics_handle(gw_http_exchange *x)
 {
-	static const gw_reader reader = {on_row, on_end};
+	static const gw_answer answer = {add_counter, reply_metrics};
 	gw_statement statement = {0};
-	scrape *s = calloc(1, sizeof *s);
 
 	gw_sql(&statement, counters);
-	if (s != NULL)
-	{
-		s->http = x;
-		s->query = gw_query_start(x->gateway->pool, &x->login, &statement, &reader, s);
-	}
-	if (s == NULL || s->query == NULL)
-	{
-		gw_statement_free(&statement);
-		free(s);
-		gw_http_fail(x, 503, "server_error", NULL, "out of memory");
-		return;
-	}
-	x->context = s;
-	x->closed = on_closed;
+	gw_http_answer(x, &x->login, &statement, &answer);
 }
