@@ -11,8 +11,10 @@
 #include "pg/attempt.h"
 
 #include "access/xact.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
@@ -118,4 +120,17 @@ m1pg_attempt(M1Attempt *attempt)
 	if (error != NULL && !is_ours(attempt, error))
 		ReThrowError(error);
 	return error;
+}
+
+void
+m1pg_check_execute(Oid function, const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	AclResult	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
+#else
+	AclResult	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+#endif
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FUNCTION, name);
 }

@@ -23,4 +23,7 @@ typedef struct M1Attempt
  */
 extern ErrorData *m1pg_attempt(M1Attempt *attempt);
 
+/* That the current user may call a function, which others have written; the error calls it by this name. */
+extern void m1pg_check_execute(Oid function, const char *name);
+
 #endif							/* M1PG_ATTEMPT_H */

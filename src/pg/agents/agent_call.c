@@ -58,19 +58,6 @@ typedef struct Call
 	uint64		n_rows;
 } Call;
 
-static void
-check_right(Oid function)
-{
-#if PG_VERSION_NUM >= 160000
-	AclResult	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
-#else
-	AclResult	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
-#endif
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
-}
-
 /* The keys of a JSON object. */
 static List *
 keys_of(Datum arguments)
@@ -247,7 +234,7 @@ run_call(void *arg)
 	StringInfoData s;
 	SPIPlanPtr	plan;
 
-	check_right(call->function);
+	m1pg_check_execute(call->function, get_func_name(call->function));
 	SPI_connect();
 	if ((plan = SPI_prepare(statement_of(call), 1, types)) == NULL)
 		elog(ERROR, "minimax_m1: %s", SPI_result_code_string(SPI_result));

@@ -49,19 +49,6 @@ check_kind(Oid function, const char *name)
 					   format_type_be(get_func_rettype(function)))));
 }
 
-static void
-check_right(Oid function, const char *name)
-{
-#if PG_VERSION_NUM >= 160000
-	AclResult	result = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
-#else
-	AclResult	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
-#endif
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FUNCTION, name);
-}
-
 static bool
 look_up(List *names, M1Reward *reward)
 {
@@ -89,7 +76,7 @@ m1pg_reward_find(const char *name, M1Reward *reward)
 				 errhint("A reward is a function (answer text, example jsonb [, reasoning text]) that returns "
 						 "float8.")));
 	check_kind(reward->function, name);
-	check_right(reward->function, name);
+	m1pg_check_execute(reward->function, name);
 }
 
 /* ---- the call ---- */
@@ -110,7 +97,7 @@ ask(void *arg)
 	FmgrInfo	function;
 	Datum		value;
 
-	check_right(call->reward->function, call->reward->name);
+	m1pg_check_execute(call->reward->function, call->reward->name);
 	fmgr_info(call->reward->function, &function);
 	InitFunctionCallInfoData(*fcinfo, &function, call->reward->wants_reasoning ? 3 : 2, DEFAULT_COLLATION_OID, NULL,
 							 NULL);
