@@ -158,3 +158,15 @@ m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 
 	return options;
 }
+
+void
+m1_cli_random_tokens(const m1_model *model, int32_t *tokens, int n)
+{
+	uint32_t x = 12345;
+
+	for (int i = 0; i < n; i++)
+	{
+		x = x * 1664525u + 1013904223u;
+		tokens[i] = (int32_t) ((x >> 8) % (uint32_t) model->config.vocab_size);
+	}
+}

@@ -60,4 +60,7 @@ m1_model_options m1_cli_model_options(const m1_cli *cli);
 /* With adapters that m1_cli_adapters has read; they must stay until the engine is open. */
 m1_engine_options m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters);
 
+/* The same n tokens each time: to measure with, any do. */
+void m1_cli_random_tokens(const m1_model *model, int32_t *tokens, int n);
+
 #endif

@@ -140,18 +140,6 @@ typedef struct bench
 	int32_t *tokens; /* the prompt */
 } bench;
 
-static void
-random_tokens(const bench *b, int32_t *tokens, int n)
-{
-	uint32_t x = 12345;
-
-	for (int i = 0; i < n; i++)
-	{
-		x = x * 1664525u + 1013904223u;
-		tokens[i] = (int32_t) ((x >> 8) % (uint32_t) b->model->config.vocab_size);
-	}
-}
-
 /* Prefills positions [from, to) of one sequence. */
 static m1_status
 prefill(const bench *b, m1b_state *state, int from, int to, m1_error *err)
@@ -423,7 +411,7 @@ open_model(const m1_cli *cli, const results *r, bench *b, m1_error *err)
 	b->tokens = malloc((size_t) (n_tokens + options.max_sequences) * sizeof *b->tokens);
 	if (b->logits == NULL || b->tokens == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
-	random_tokens(b, b->tokens, n_tokens);
+	m1_cli_random_tokens(b->model, b->tokens, n_tokens);
 	return M1_OK;
 }
 

@@ -35,17 +35,11 @@ typedef struct rates
 static m1_status
 make_sequences(training *t, m1_error *err)
 {
-	uint32_t x = 12345;
-
 	t->tokens = calloc((size_t) t->n * (size_t) t->length, sizeof *t->tokens);
 	t->sequences = calloc((size_t) t->n, sizeof *t->sequences);
 	if (t->tokens == NULL || t->sequences == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d sequences of %d tokens", t->n, t->length);
-	for (int i = 0; i < t->n * t->length; i++)
-	{
-		x = x * 1664525u + 1013904223u;
-		t->tokens[i] = (int32_t) ((x >> 8) % (uint32_t) t->model->config.vocab_size);
-	}
+	m1_cli_random_tokens(t->model, t->tokens, t->n * t->length);
 	for (int i = 0; i < t->n; i++)
 		t->sequences[i] = (m1_sequence){.tokens = t->tokens + i * t->length, .n = t->length, .share = -1};
 	return M1_OK;
