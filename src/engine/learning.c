@@ -373,7 +373,7 @@ serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
 	m1_adapter *a = NULL;
 	m1_status status = adapter_to_serve(l, r, &a, err);
 
-	if (status == M1_OK && m1_adapter_bytes(a) > m1_machine_memory() / 4 - m1_adapter_set_bytes(l->model->adapters))
+	if (status == M1_OK && m1_adapter_bytes(a) + m1_adapter_set_bytes(l->model->adapters) > m1_machine_memory() / 4)
 		status = m1_fail(err, M1_E_NO_MEMORY, "%zu bytes of one more adapter are too many to be served",
 						 m1_adapter_bytes(a));
 	if (status == M1_OK && (status = m1_model_add_adapter(l->model, m->name, a, err)) == M1_OK)
