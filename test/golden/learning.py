@@ -13,46 +13,18 @@ import subprocess
 import sys
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
+
+import wire
+from wire import (BYTES, CACHE, CANCEL, DELTA, ERROR, FETCH, FORGET, GENERATE, HEADER, LEARNED, LESSON, PROGRESS, PUT, SERVE,
+                  TRAINING, Reader, exactly, frame, message, numbers, text)
+
 MODEL = "models/m1-nano"
-HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 6
-PART = 64 << 10
-GENERATE, CANCEL, PUT, FETCH, TRAINING, LESSON, SERVE, FORGET = 1, 5, 8, 9, 10, 11, 12, 13
-READY, PROGRESS, DELTA, DONE, ERROR, LEARNED, BYTES = 64, 65, 66, 67, 71, 73, 74
 CE, CISPO = 0, 1
-CHOICES = 1
 
 
 def report(ok, name, why=""):
     print(("ok " if ok else "not ok ") + name + (": " + str(why) if why != "" and not ok else ""), flush=True)
-
-
-def text(data):
-    data = data.encode() if isinstance(data, str) else data
-    return struct.pack("=I", len(data)) + data
-
-
-def numbers(kind, values):
-    return struct.pack(f"=I{len(values)}{kind}", len(values), *values)
-
-
-class Reader:
-    def __init__(self, payload):
-        self.payload, self.at = payload, 0
-
-    def take(self, form):
-        values = struct.unpack_from("=" + form, self.payload, self.at)
-        self.at += struct.calcsize("=" + form)
-        return values if len(values) > 1 else values[0]
-
-    def run(self, unit=1):
-        n = self.take("I") * unit
-        self.at += n
-        return self.payload[self.at - n:self.at]
-
-    def ids(self):
-        data = self.run(4)
-        return list(struct.unpack(f"={len(data) // 4}i", data))
 
 
 class Engine:
@@ -67,28 +39,17 @@ class Engine:
 
     def send(self, kind, payload=b""):
         self.last += 1
-        for at in range(0, max(len(payload), 1), PART):
-            part, more = payload[at:at + PART], max(len(payload) - at - PART, 0)
-            self.ours.sendall(HEADER.pack(MAGIC, VERSION, kind, len(part), more, self.last) + part)
+        self.ours.sendall(message(kind, payload, self.last))
         return self.last
-
-    def exactly(self, n):
-        data = b""
-        while len(data) < n:
-            piece = self.ours.recv(n - len(data))
-            if not piece:
-                raise EOFError("the engine has ended")
-            data += piece
-        return data
 
     def wait(self, number):
         """The last message of a request, as its type and its payload."""
         while number not in self.answers:
-            _, _, kind, length, more, of = HEADER.unpack(self.exactly(HEADER.size))
-            whole = self.parts.pop(of, b"") + self.exactly(length)
+            _, _, kind, length, more, of = HEADER.unpack(exactly(self.ours, HEADER.size))
+            whole = self.parts.pop(of, b"") + exactly(self.ours, length)
             if more > 0:
                 self.parts[of] = whole
-            elif kind not in (PROGRESS, DELTA, 72):
+            elif kind not in (PROGRESS, DELTA, CACHE):
                 self.answers[of] = (kind, whole)
         return self.answers.pop(number)
 
@@ -97,7 +58,7 @@ class Engine:
         if kind == ERROR:
             reader = Reader(payload)
             reader.take("I")
-            raise RuntimeError(reader.run().decode())
+            raise RuntimeError(reader.bytes().decode())
         return payload
 
     def end(self):
@@ -111,18 +72,16 @@ class Engine:
 
 
 def generate(prompt, adapter="", seed=0, keep=1, choices="", max_tokens=40):
-    return (text(prompt) + struct.pack("=IQ", 0, 1) + text("") * 3 + text("") + numbers("i", []) +
-            struct.pack("=iiffiQBI", max_tokens, 0, 1.0, 1.0, 0, seed, 0, 0) +
-            struct.pack("=B", CHOICES if choices else 0) + text(choices) + struct.pack("=BBB", 0, 0, 0) + text(adapter) +
-            struct.pack("=B", keep))
+    return wire.generate(prompt, owner=1, max_tokens=max_tokens, budget=0, temperature=1.0, seed=seed, adapter=adapter,
+                         kind="choices" if choices else "", form=choices, keep=keep)
 
 
 def read_done(payload):
     r = Reader(payload)
-    answer = {"content": r.run().decode(), "reasoning": r.run(), "calls": r.run(), "ids": r.ids()}
+    answer = {"content": r.bytes().decode(), "reasoning": r.bytes(), "calls": r.bytes(), "ids": r.ids()}
     r.take("BiiiiQddd")
-    r.run(), r.run()
-    answer.update(prompt=r.ids(), logprobs=r.run(), experts=r.run(), masked=r.ids(), masks=r.run())
+    r.bytes(), r.bytes()
+    answer.update(prompt=r.ids(), logprobs=r.bytes(), experts=r.bytes(), masked=r.ids(), masks=r.bytes())
     return answer
 
 
@@ -154,7 +113,7 @@ def read_learned(payload):
     names = "updates dropped loss balance most_load entropy norm difference mean".split()
     result = dict(zip(names, r.take("qBddddddd")))
     result.update(zip("tokens rows learned predicted clipped rerouted seconds bytes".split(), r.take("qqqqqqdQ")))
-    result["digest"] = r.run().decode()
+    result["digest"] = r.bytes().decode()
     return result
 
 
@@ -162,9 +121,9 @@ def fetch(engine, name, part=1, most=1 << 20):
     data, total = b"", 1
     while len(data) < total:
         r = Reader(engine.ask(FETCH, text(name) + struct.pack("=BQQI", part, 0, len(data), most) + text("")))
-        r.run()
+        r.bytes()
         _, total, _, _ = r.take("BQQI")
-        data += r.run()
+        data += r.bytes()
     return data
 
 
@@ -255,7 +214,7 @@ def answers_beside(path):
     beside = latencies(engine, 60)
     ended = sum(number in engine.answers for number in lessons)
     for number in lessons:
-        engine.ours.sendall(HEADER.pack(MAGIC, VERSION, CANCEL, 0, 0, number))
+        engine.ours.sendall(frame(CANCEL, b"", 0, number))
     told = (f"alone {1000 * alone[30]:.0f} ms (99th percentile {1000 * alone[59]:.0f}), "
             f"beside a training {1000 * beside[30]:.0f} ms ({1000 * beside[59]:.0f}), {ended} lessons meanwhile")
     report(0 < ended < 400 and beside[30] < 4 * alone[30], f"requests beside a training: {told}")

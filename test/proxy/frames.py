@@ -2,63 +2,21 @@
 
 The frames and messages are those of src/wire.
 """
+import os
 import select
 import socket
 import struct
 import subprocess
+import sys
 import time
 
-GENERATE, TOKENIZE, DETOKENIZE, LOGITS, CANCEL, PAUSE, RESUME = range(1, 8)
-READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
-HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION, PART = 0x4d31574d, 6, 65536
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
+
+from wire import DELTA, DONE, ERROR, GENERATE, HEADER, READY, TEXT, TOKENS, VECTOR, Reader, generate, message
+
 FINISH = ["stop", "length", "thinking_budget", "loop"]
-CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 STATUS = ["ok", "invalid_argument", "unsupported", "not_found", "io", "corrupt", "no_memory", "context_overflow",
           "overloaded", "cancelled", "timeout", "unavailable", "device", "internal", "over_quota"]
-
-
-def text(value):
-    data = value.encode() if isinstance(value, str) else value
-    return struct.pack("=I", len(data)) + data
-
-
-def numbers(ids):
-    return struct.pack(f"=I{len(ids)}i", len(ids), *ids)
-
-
-def generate(prompt="", template=0, owner=0, system="", messages="", tools="", ids=(), max_tokens=1000, budget=-1,
-             temperature=0.0, top_p=1.0, top_k=0, seed=1, stream=False, stops=(), kind="", form="", score=False,
-             adapter="", logprobs=False, keep=False):
-    """The payload of a GENERATE frame."""
-    return (text(prompt) + struct.pack("=IQ", template, owner) + text(system) + text(messages) + text(tools) + text("") +
-            numbers(list(ids)) + struct.pack("=iiffiQBI", max_tokens, budget, temperature, top_p, top_k, seed, stream,
-                                             len(stops)) +
-            b"".join(text(stop) for stop in stops) + struct.pack("=B", CONSTRAINTS[kind]) + text(form) +
-            struct.pack("=BBB", logprobs, 0, score) + text(adapter) + struct.pack("=B", keep))
-
-
-class Reader:
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, form):
-        values = struct.unpack_from("=" + form, self.data, self.at)
-        self.at += struct.calcsize("=" + form)
-        return values if len(values) > 1 else values[0]
-
-    def bytes(self):
-        n = self.take("I")
-        self.at += n
-        return self.data[self.at - n:self.at]
-
-    def text(self):
-        return self.bytes().decode()
-
-    def ids(self):
-        n = self.take("I")
-        self.at += 4 * n
-        return list(struct.unpack_from(f"={n}i", self.data, self.at - 4 * n))
 
 
 def read_done(data):
@@ -93,9 +51,7 @@ class Engine:
         self.ready = None
 
     def send(self, kind, request, payload=b""):
-        for at in range(0, max(1, len(payload)), PART):
-            part = payload[at:at + PART]
-            self.socket.sendall(HEADER.pack(MAGIC, VERSION, kind, len(part), len(payload) - at - len(part), request) + part)
+        self.socket.sendall(message(kind, payload, request))
 
     def ask(self, kind, payload):
         self.last += 1

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 
-from frames import CANCEL, DELTA, PAUSE, RESUME, Engine
+from frames import Engine
 from mock import Mock, normalised
+from wire import CANCEL, DELTA, PAUSE, RESUME
 from words import Words
 
 ENGINE = sys.argv[1]

@@ -2,7 +2,8 @@
 Standard library only."""
 import json
 
-from frames import TOKENIZE, Engine, text as wire_text
+from frames import Engine
+from wire import TOKENIZE, text as wire_text
 
 
 def byte_letters():

@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.request
 
-from frames import CANCEL, DELTA, Engine
+from frames import Engine
+from wire import CANCEL, DELTA
 
 ENGINE, ROOT = sys.argv[1:]
 MODEL = "models/m1-nano"

@@ -5,30 +5,23 @@ fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real en
 the one LIE, a key of LIES below. Two are none of them: "slow" is the truth, with a pause before each piece of a streamed
 reply, and "flood" streams FLOOD bytes without a look at what it is told. The frames and messages are those of src/wire.
 """
+import os
 import socket
 import struct
 import sys
 import time
 
-GENERATE, TOKENIZE, DETOKENIZE, LOGITS = 1, 2, 3, 4
-READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE = range(64, 73)
-HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 6
-PART = 64 << 10
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
+
+from wire import (CACHE, DELTA, DETOKENIZE, DONE, ERROR, GENERATE, HEADER, LOGITS, PART, PROGRESS, READY, TEXT, TOKENIZE, TOKENS,
+                  VECTOR, exactly, frame, in_parts, numbers, text)
+
 VOCAB = 100
 FLOOD = 256 << 20
 LIE = sys.argv[1]
 NAN = float("nan")
 # Of several parts, each of which ends within a character.
 LONG = b"." * 3 + "é".encode() * 100000
-
-
-def text(data):
-    return struct.pack("=I", len(data)) + data
-
-
-def numbers(kind, values):
-    return struct.pack(f"=I{len(values)}{kind}", len(values), *values)
 
 
 def ready(name=b"fake", parameters=1000, layers=2, experts=2, context=1000, vocab=VOCAB):
@@ -126,18 +119,13 @@ LIES = {
 }
 
 
-def in_parts(kind, payload):
-    """The frames of a message: kind, what they carry, and how much follows."""
-    return [(kind, payload[at:at + PART], max(len(payload) - at - PART, 0)) for at in range(0, max(len(payload), 1), PART)]
-
-
 def send(stream, request, frames):
     """Messages of two, and frames of three."""
-    for frame in frames if isinstance(frames, list) else [frames]:
-        for kind, part, more in [frame] if len(frame) == 3 else in_parts(*frame):
+    for one in frames if isinstance(frames, list) else [frames]:
+        for kind, part, more in [one] if len(one) == 3 else in_parts(*one):
             # what is about the engine has no request
             number = 0 if kind in (READY, CACHE) else request
-            stream.sendall(HEADER.pack(MAGIC, VERSION, kind, len(part), more, number) + part)
+            stream.sendall(frame(kind, part, more, number))
 
 
 def flood(stream, request):
@@ -191,9 +179,9 @@ def serve(fd):
     parts = {}
     send(stream, 0, lie(b"") if kind == 0 else ready())
     while True:
-        header = read(stream, HEADER.size)
+        header = exactly(stream, HEADER.size)
         _, _, asked, length, more, request = HEADER.unpack(header)
-        parts.setdefault(request, []).append(read(stream, length))
+        parts.setdefault(request, []).append(exactly(stream, length))
         if more > 0:
             continue
         payload = b"".join(parts.pop(request))
@@ -203,27 +191,20 @@ def serve(fd):
         if what == kind:
             answer = lie(payload[4:])
         if LIE == "slow" and what == "stream":
-            for frame in answer:
+            for one in answer:
                 time.sleep(0.3)
-                send(stream, request, frame)
+                send(stream, request, one)
         elif LIE == "flood" and what == "stream":
             flood(stream, request)
         else:
             send(stream, request, answer)
 
 
-def read(stream, length):
-    data = b""
-    while len(data) < length:
-        piece = stream.recv(length - len(data))
-        if not piece:
-            sys.exit(0)
-        data += piece
-    return data
-
-
 if LIE == "--list":
     for name, (kind, _) in LIES.items():
         print(f"{kind}|{name}")
 else:
-    serve(int(sys.argv[sys.argv.index("--fd") + 1]))
+    try:
+        serve(int(sys.argv[sys.argv.index("--fd") + 1]))
+    except EOFError:
+        pass
