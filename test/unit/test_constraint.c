@@ -3,7 +3,7 @@
  * expressions, a validator of its own for JSON. Whatever way the masks allow ends in a valid answer,
  * and no way to a valid answer is closed.
  */
-#include "testing.h"
+#include "constraint_testing.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -11,19 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "grammar/constraint.h"
 #include "grammar/jsonschema.h"
 #include "grammar/regex.h"
-#include "grammar/token_mask.h"
 #include "base/utf8.h"
 #include "json_judge.h"
 #include "regex_judge.h"
 
 #define THINKING "<think>\nI see.\n</think>\n\n"
-
-static m1_tokenizer *tokenizer;
-static m1_vocabulary *vocabulary;
-static uint64_t *mask;
 
 static m1_constraint *
 compile(m1_constraint_kind kind, const char *text)
@@ -63,26 +57,6 @@ fill_mask(m1_cursor *cursor, int tokens_left, m1_error *err)
 
 	assert_true(done);
 	return status;
-}
-
-static int
-count_allowed(void)
-{
-	int n = 0;
-
-	for (int i = 0; i < vocabulary->n_tokens; i++)
-		n += m1_mask_has(mask, i);
-	return n;
-}
-
-static int32_t
-pick_allowed(uint64_t *random)
-{
-	int n = (int) (test_random(random) % (uint32_t) count_allowed());
-
-	for (int32_t i = 0;; i++)
-		if (m1_mask_has(mask, i) && n-- == 0)
-			return i;
 }
 
 /*
@@ -1245,28 +1219,6 @@ test_half_done_masks(void **state)
 	m1_constraint_release(c);
 }
 
-static int
-setup(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
-	assert_ok(m1_vocabulary_create(tokenizer, 1600, &vocabulary, &err));
-	mask = calloc((size_t) vocabulary->words, sizeof *mask);
-	return mask == NULL;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	free(mask);
-	m1_vocabulary_free(vocabulary);
-	m1_tokenizer_close(tokenizer);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -1292,5 +1244,5 @@ main(void)
 		cmocka_unit_test(test_half_done_masks),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, open_vocabulary, close_vocabulary);
 }

@@ -2,7 +2,7 @@
  * test_tool_calls.c - calls of tools as a constraint: which replies it allows, byte by byte, and that whatever way the
  * masks allow ends in calls whose arguments a validator that shares no code with them takes.
  */
-#include "testing.h"
+#include "constraint_testing.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "grammar/constraint.h"
-#include "grammar/token_mask.h"
 #include "json_judge.h"
 #include "text/calls.h"
 #include "text/reply.h"
@@ -29,10 +27,6 @@
 #define TOOLS "[" WEATHER ", " ORDER ", " NOTHING "]"
 #define OSLO "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n"
 #define PING "{\"name\": \"ping\", \"arguments\": {}}\n"
-
-static m1_tokenizer *tokenizer;
-static m1_vocabulary *vocabulary;
-static uint64_t *mask;
 
 static m1_constraint *
 compile(const char *tools, const char *choice, const char *schema)
@@ -217,20 +211,6 @@ test_parameters(void **state)
 
 /* ---- random replies ---- */
 
-static int32_t
-pick_allowed(uint64_t *random)
-{
-	int n = 0;
-	int32_t id = 0;
-
-	for (int32_t i = 0; i < vocabulary->n_tokens; i++)
-		n += m1_mask_has(mask, i);
-	assert_true(n > 0);
-	for (n = (int) (test_random(random) % (uint32_t) n); n > 0 || !m1_mask_has(mask, id); id++)
-		n -= m1_mask_has(mask, id);
-	return id;
-}
-
 /* Writes at most n tokens behind the tag, as the masks allow, and reads them as the engine does. */
 static void
 random_calls(m1_constraint *c, int n, uint64_t *random, m1_buf *calls)
@@ -253,6 +233,7 @@ random_calls(m1_constraint *c, int n, uint64_t *random, m1_buf *calls)
 		{
 			assert_true(n > 0);
 			assert_ok(m1_cursor_mask(cursor, n--, &turn, mask, &done, &err));
+			assert_true(count_allowed() > 0);
 			m1_ids_push(&ids, pick_allowed(random));
 		}
 		assert_ok(m1_cursor_read(cursor, m1_tokenizer_piece(tokenizer, ids.data[i]), &err));
@@ -328,28 +309,6 @@ test_random_calls(void **state)
 	m1_constraint_release(c);
 }
 
-static int
-setup(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
-	assert_ok(m1_vocabulary_create(tokenizer, 1600, &vocabulary, &err));
-	mask = calloc((size_t) vocabulary->words, sizeof *mask);
-	return mask == NULL;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	free(mask);
-	m1_vocabulary_free(vocabulary);
-	m1_tokenizer_close(tokenizer);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -358,5 +317,5 @@ main(void)
 		cmocka_unit_test(test_calls_or_form), cmocka_unit_test(test_parameters), cmocka_unit_test(test_random_calls),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, open_vocabulary, close_vocabulary);
 }
