@@ -6,9 +6,10 @@ PG_CONFIG ?= pg_config
 
 include mk/engine.mk
 
-# Empty where the server's development files are missing, even if a client's pg_config is there and names them: the
-# targets that install them must work then.
-PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+# Empty where the server's development files are missing, even if a client's pg_config is there and names them, and PGXS
+# without the headers: the targets that install them must work then.
+PGXS := $(if $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h),$(wildcard \
+    $(shell $(PG_CONFIG) --pgxs 2>/dev/null)))
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1

@@ -10,9 +10,11 @@ known() {
         sed -nE 's/^postgresql-(server-dev-)?([0-9]+) .*/\2/p' | sort -n | uniq -d
 }
 
-# has_server: pg_config names an installation that has all that is needed, from wherever it came.
+# has_server: pg_config names an installation that has all that is needed, from wherever it came. Debian's package of
+# clients has PGXS, without the headers.
 has_server() {
-    [ -x "$("$PG_CONFIG" --bindir 2> /dev/null)/initdb" ] && [ -e "$("$PG_CONFIG" --pgxs 2> /dev/null)" ]
+    [ -x "$("$PG_CONFIG" --bindir 2> /dev/null)/initdb" ] && [ -e "$("$PG_CONFIG" --pgxs 2> /dev/null)" ] &&
+        [ -e "$("$PG_CONFIG" --includedir-server 2> /dev/null)/postgres.h" ]
 }
 
 # choose_postgresql: sets POSTGRESQL to the packages of the version that pg_config is of, or else of the newest.

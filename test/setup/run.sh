@@ -43,6 +43,14 @@ machine() {
     fi
 }
 
+# has_files NAME...: what of the folders and files that pg_config names is there.
+has_files() {
+    local name
+    for name in "$@"; do
+        install -D -m 755 /dev/null "$FAKES/pg/$name"
+    done
+}
+
 # The packages for PostgreSQL that set-up asks for.
 asked_for() {
     PATH=$FAKES/bin:$PATH PG_CONFIG=pg_config scripts/bootstrap.sh 2>&1 |
@@ -63,10 +71,11 @@ packages() {
     is "a client of a version that has no server here" "$(asked_for)" "postgresql-17 postgresql-server-dev-17"
     machine "$both" "" ""
     is "the newest that can be built for" "$(asked_for)" "postgresql-16 postgresql-server-dev-16"
+    machine "$debian12" "postgresql-15" "15.20 (Debian 15.20-0+deb12u1)"
+    has_files bindir/initdb pgxs
+    is "a server and PGXS without the headers" "$(asked_for)" "postgresql-server-dev-15"
     machine "$debian13" "" "18devel"
-    mkdir -p "$FAKES/pg/bindir" "$FAKES/pg/pkglibdir"
-    touch "$FAKES/pg/pgxs" "$FAKES/pg/bindir/initdb"
-    chmod 755 "$FAKES/pg/bindir/initdb"
+    has_files bindir/initdb pgxs includedir-server/postgres.h
     is "a server that no package brought" "$(asked_for)" ""
     machine "" "" ""
     is "no lists of packages" "$(asked_for)" "apt-get update"
