@@ -265,10 +265,20 @@ without_large_ends(span s)
 	return s;
 }
 
-static int32_t
-write_span(m1_nfa *nfa, span given, int32_t next)
+/* Ends that belong to the span, but which 64-bit readers round out of it when a fraction follows: the reals within. */
+static span
+within_reals(span s)
 {
-	const span s = without_large_ends(given);
+	if (!s.without_low && (uint64_t) (double) s.low < s.low)
+		s.low = (uint64_t) nextafter((double) s.low, INFINITY);
+	if (!s.without_high && (uint64_t) (double) s.high > s.high)
+		s.high = (uint64_t) nextafter((double) s.high, 0);
+	return s;
+}
+
+static int32_t
+write_reals(m1_nfa *nfa, span s, int32_t next)
+{
 	const bool open = s.without_low || s.without_high;
 	const int fraction_digits = open ? short_fraction(s.without_high ? s.high : s.low) : FRACTION_DIGITS;
 	int32_t start = M1_NFA_FAIL;
@@ -288,6 +298,21 @@ write_span(m1_nfa *nfa, span given, int32_t next)
 		start = m1_nfa_split(
 			nfa, whole(nfa, s.low + 1, s.high - 1, write_fraction(nfa, FRACTION_ANY, fraction_digits, next)), start);
 	return start;
+}
+
+/* Readers may know whole numbers digit by digit, so these go on to the ends themselves. */
+static int32_t
+write_span(m1_nfa *nfa, span given, int32_t next)
+{
+	const span s = without_large_ends(given);
+	const span reals = within_reals(s);
+	const int32_t start = write_reals(nfa, reals, next);
+	const uint64_t low = s.low + s.without_low;
+	const uint64_t high = s.high - (s.without_high && s.high > 0);
+
+	if ((reals.low == s.low && reals.high == s.high) || low > high)
+		return start;
+	return m1_nfa_split(nfa, whole(nfa, low, high, next), start);
 }
 
 static uint64_t
