@@ -25,10 +25,12 @@ static TimeoutId timer;
 static TimestampTz deadline = 0;	/* of the innermost attempt; 0 = none */
 static volatile sig_atomic_t rang = false;
 
-/* A signal handler: as a cancel, which code for OTHERS does not catch. */
+/* A signal handler: as a cancel, which code for OTHERS does not catch. One that is on its way means all of it. */
 static void
 ring(void)
 {
+	if (QueryCancelPending)
+		return;
 	rang = true;
 	QueryCancelPending = true;
 	InterruptPending = true;
