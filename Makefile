@@ -198,7 +198,7 @@ eval: setup
 
 ## bench-train: how fast models learn, beside PyTorch
 bench-train:
-	@scripts/bootstrap.sh python3-numpy python3-torch
+	@scripts/bootstrap.sh python3-numpy python3-torch libopenblas0-pthread
 	@$(QUIETLY) all
 	@test/bench/train.sh
 
