@@ -135,6 +135,16 @@ m1_cli_model_options(const m1_cli *cli)
 	};
 }
 
+m1_status
+m1_cli_adapter_plan(const m1_cli *cli, m1_adapter_plan *plan, m1_error *err)
+{
+	*plan = m1_adapter_default_plan();
+	plan->rank = cli->rank;
+	plan->expert_rank = cli->expert_rank;
+	plan->alpha = (float) cli->alpha;
+	return cli->targets != NULL ? m1_adapter_plan_targets(plan, m1_slice_of(cli->targets), err) : M1_OK;
+}
+
 m1_engine_options
 m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 {

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "commands/options.h"
 #include "engine/engine.h"
+#include "model/adapter_plan.h"
 
 int m1_cmd_generate(const m1_cli *cli);
 int m1_cmd_tokenize(const m1_cli *cli);
@@ -56,6 +57,9 @@ m1_status m1_cli_adapters(const m1_cli *cli, int most, m1_cli_adapter_list *out,
 
 /* For a model without an engine, of one sequence, in steps of --prefill-chunk tokens. */
 m1_model_options m1_cli_model_options(const m1_cli *cli);
+
+/* Of an adapter to be trained, as --rank and the options beside it say. */
+m1_status m1_cli_adapter_plan(const m1_cli *cli, m1_adapter_plan *plan, m1_error *err);
 
 /* With adapters that m1_cli_adapters has read; they must stay until the engine is open. */
 m1_engine_options m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters);

@@ -17,6 +17,7 @@
 typedef struct training
 {
 	m1_model *model;
+	m1_adapter *adapter; /* that is trained, or NULL: all weights are */
 	m1_trainer *trainer;
 	int32_t *tokens; /* [n, length] */
 	m1_sequence *sequences;
@@ -74,13 +75,28 @@ measure(training *t, bool learns, double *rate, m1_error *err)
 }
 
 static m1_status
-run(training *t, rates *r, m1_error *err)
+make_adapter(training *t, const m1_cli *cli, m1_error *err)
 {
+	m1_adapter_plan plan;
+	const m1_status status = m1_cli_adapter_plan(cli, &plan, err);
+
+	if (status != M1_OK)
+		return status;
+	return m1_adapter_create(&plan, &t->model->config, t->model->checkpoint, &t->adapter, err);
+}
+
+static m1_status
+run(training *t, const m1_cli *cli, rates *r, m1_error *err)
+{
+	m1_trainer_options options = {0};
 	m1_status status = make_sequences(t, err);
 
+	if (status == M1_OK && cli->adapts)
+		status = make_adapter(t, cli, err);
+	options.adapter = t->adapter;
 	t->objective = m1_objective_of(M1_LOSS_CE);
 	t->adamw = m1_adamw_defaults(1e-5f);
-	if (status == M1_OK && (status = m1_trainer_open(t->model, &(m1_trainer_options){0}, &t->trainer, err)) == M1_OK &&
+	if (status == M1_OK && (status = m1_trainer_open(t->model, &options, &t->trainer, err)) == M1_OK &&
 		(status = m1_trainer_plan(t->trainer, t->sequences, t->n, &t->objective, &r->memory, err)) == M1_OK &&
 		(status = measure(t, true, &r->train, err)) == M1_OK)
 		status = measure(t, false, &r->forward, err);
@@ -125,9 +141,10 @@ m1_cmd_bench_train(const m1_cli *cli)
 	m1_error err;
 	m1_status status = m1_model_open(&options, &t.model, &err);
 
-	if (status == M1_OK && (status = run(&t, &r, &err)) == M1_OK)
+	if (status == M1_OK && (status = run(&t, cli, &r, &err)) == M1_OK)
 		print_rates(cli, &t, &r);
 	m1_trainer_close(t.trainer);
+	m1_adapter_free(t.adapter);
 	m1_model_close(t.model);
 	free(t.tokens);
 	free(t.sequences);

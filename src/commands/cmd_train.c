@@ -173,16 +173,6 @@ has_base(const m1_cli *cli)
 	return wrong == NULL;
 }
 
-static m1_status
-plan_of(const m1_cli *cli, m1_adapter_plan *plan, m1_error *err)
-{
-	*plan = m1_adapter_default_plan();
-	plan->rank = cli->rank;
-	plan->expert_rank = cli->expert_rank;
-	plan->alpha = (float) cli->alpha;
-	return cli->targets != NULL ? m1_adapter_plan_targets(plan, m1_slice_of(cli->targets), err) : M1_OK;
-}
-
 static m1_schedule
 schedule_of(const m1_cli *cli, m1_decay decay)
 {
@@ -268,7 +258,7 @@ m1_cmd_train(const m1_cli *cli)
 		m1_fail(&err, M1_E_IO, "could not open \"%.150s\": %s", cli->log_file, strerror(errno));
 		return m1_cli_report(&err);
 	}
-	if (plan_of(cli, &plan, &err) != M1_OK || m1_cli_adapters(cli, 1, &adapters, &err) != M1_OK)
+	if (m1_cli_adapter_plan(cli, &plan, &err) != M1_OK || m1_cli_adapters(cli, 1, &adapters, &err) != M1_OK)
 		return m1_cli_report(&err);
 	d.bar = cli->log_file != NULL || isatty(STDOUT_FILENO) != 1;
 	options = options_of(cli, too_long, decay, &d);

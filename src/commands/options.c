@@ -11,6 +11,7 @@
 #define ENGINE (M1_CLI_GENERATE | M1_CLI_SERVE)
 #define LEARNING (M1_CLI_TOKENIZER_TRAIN | M1_CLI_TRAIN)
 #define ADAPTED (ENGINE | M1_CLI_LOGITS | M1_CLI_BENCH)
+#define ADAPTS (M1_CLI_TRAIN | M1_CLI_BENCH_TRAIN)
 #define MODEL (ADAPTED | M1_CLI_GRADIENTS | M1_CLI_BENCH_TRAIN)
 
 typedef enum option_kind
@@ -118,15 +119,15 @@ static const option_row rows[] = {
 	{"tokenizer", "DIR", TEXT, AT(tokenizer), M1_CLI_TRAIN,
 	 .help = "with --config: where its tokenizer is (default: lines have token ids)"},
 	{"f32", NULL, FLAG, AT(f32), M1_CLI_TRAIN, .help = "with --config: store weights as F32 (default: BF16)"},
-	{"rank", "N", INTEGER, AT(rank), M1_CLI_TRAIN,
+	{"rank", "N", INTEGER, AT(rank), ADAPTS,
 	 .help = "train a LoRA adapter instead of the weights; of attention and head (default 16)", .given = AT(adapts)},
-	{"expert-rank", "N", INTEGER, AT(expert_rank), M1_CLI_TRAIN, .help = "of experts, in an adapter (default 1)",
+	{"expert-rank", "N", INTEGER, AT(expert_rank), ADAPTS, .help = "of experts, in an adapter (default 1)",
 	 .given = AT(adapts)},
-	{"targets", "LIST", TEXT, AT(targets), M1_CLI_TRAIN,
+	{"targets", "LIST", TEXT, AT(targets), ADAPTS,
 	 .help = "what an adapter changes: attention, experts, router and head, or modules by name\n"
 			 "(default attention,experts,router)",
 	 .given = AT(adapts)},
-	{"alpha", "X", REAL, AT(alpha), M1_CLI_TRAIN, .help = "of an adapter, which is scaled by alpha / rank (default 32)",
+	{"alpha", "X", REAL, AT(alpha), ADAPTS, .help = "of an adapter, which is scaled by alpha / rank (default 32)",
 	 .given = AT(adapts)},
 	{"resume", NULL, FLAG, AT(resume), M1_CLI_TRAIN, .help = "go on from the checkpoint in --out"},
 	{"prompt-weight", "X", REAL, AT(prompt_weight), M1_CLI_TRAIN,
