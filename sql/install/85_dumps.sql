@@ -19,3 +19,12 @@ SELECT pg_catalog.pg_extension_config_dump('adapter_version', '');
 SELECT pg_catalog.pg_extension_config_dump('adapter_version_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('adapter_piece', '');
 SELECT pg_catalog.pg_extension_config_dump('adapter_grant', '');
+-- Trainings that have ended, with what they learnt from; those that have not would go on where nobody asked for it.
+SELECT pg_catalog.pg_extension_config_dump('training_run', $$WHERE state IN ('done', 'failed', 'cancelled')$$);
+SELECT pg_catalog.pg_extension_config_dump('training_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('training_example',
+    $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('training_statistics',
+    $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('training_answer',
+    $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
