@@ -206,6 +206,7 @@ jobs_of_schemas() {
 
 jobs_of_proxy() {
     job 600 lines proxy python3 test/proxy/proxy.py "$BUILD/minimax_m1_engine"
+    job 600 lines proxy-table python3 test/proxy/table.py "$BUILD/minimax_m1_engine"
 }
 
 # regress_like RUNNER ARGUMENTS...: pg_regress and pg_isolation_regress start a server and print the same lines.

@@ -105,11 +105,17 @@ learn(void *p, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
 {
 	(void) p;
 	(void) id;
-	(void) type;
 	(void) payload;
-	m1_fail(err, M1_E_UNSUPPORTED, "servers elsewhere do not train");
-	m1_error_detail(err, "A training needs the gradients of the model, which no such server gives.");
-	m1_error_hint(err, "Only the engine on this machine trains: see {engine_url}.");
+	if (type == M1W_TRAINING || type == M1W_LESSON || type == M1W_FETCH)
+	{
+		m1_fail(err, M1_E_UNSUPPORTED, "servers elsewhere do not train");
+		m1_error_detail(err, "A training needs the gradients of the model, which no such server gives.");
+		m1_error_hint(err, "Only the engine on this machine trains: see {engine_url}.");
+		return M1_E_UNSUPPORTED;
+	}
+	m1_fail(err, M1_E_UNSUPPORTED, "servers elsewhere are not given adapters");
+	m1_error_detail(err, "They have those that they were started with, by their names.");
+	m1_error_hint(err, "See {adapter}, and {engine_url} for the engine on this machine.");
 	return M1_E_UNSUPPORTED;
 }
 

@@ -3,7 +3,7 @@
  *
  * The sampler's stages are named, in our order, because the server's default ones would change the text. A token that
  * ends inside of a character is not sent until the character is whole, and then only the last one is: the others are
- * found again by their number and the text (remote.c).
+ * found again by their number and the text (remote.c). It calls adapters by numbers, and lists none among its models.
  */
 #include <stdio.h>
 
@@ -11,17 +11,11 @@
 #include "proxy/json_out.h"
 
 static void
-write_common(m1_buf *out, const int32_t *tokens, size_t n, const char *adapter)
+write_common(m1_buf *out, const int32_t *tokens, size_t n)
 {
 	m1_buf_puts(out, "{");
 	m1_out_ids(out, "prompt", tokens, n);
 	m1_out_raw(out, "cache_prompt", "true,\"return_tokens\":true");
-	if (adapter != NULL)
-	{
-		m1_out_raw(out, "lora", "[{\"id\":");
-		m1_buf_puts(out, adapter);
-		m1_buf_puts(out, ",\"scale\":1}]");
-	}
 }
 
 static bool
@@ -29,7 +23,7 @@ write_ask(m1_buf *out, const m1_ask *ask)
 {
 	const m1_request *r = ask->request;
 
-	write_common(out, r->tokens.data, r->tokens.len, ask->adapter);
+	write_common(out, r->tokens.data, r->tokens.len);
 	m1_out_int(out, "n_predict", ask->n_tokens);
 	m1_out_raw(out, "samplers", "[\"temperature\",\"top_k\",\"top_p\"]");
 	m1_out_real(out, "temperature", r->sampling.temperature);
@@ -86,7 +80,7 @@ write_score(m1_buf *out, const m1_score_ask *ask)
 {
 	char bias[48];
 
-	write_common(out, ask->tokens, (size_t) ask->n_tokens - 1, ask->adapter);
+	write_common(out, ask->tokens, (size_t) ask->n_tokens - 1);
 	snprintf(bias, sizeof bias, "[[%d,1e9]]", ask->tokens[ask->n_tokens - 1]);
 	m1_out_raw(out, "logit_bias", bias);
 	m1_out_raw(out, "n_predict", "1,\"n_probs\":1,\"temperature\":0,\"samplers\":[\"temperature\"],\"stream\":false");

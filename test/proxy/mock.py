@@ -25,13 +25,13 @@ class Mock:
     """A server on a port of its own. `faults` is a list of names that requests take from, one each; see Handler."""
 
     def __init__(self, dialect, tokens, eos, vocab, scripts=(), answers=(), version="0.11.0", context=32768, pieces=None, key=None,
-                 adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0):
+                 adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0, likely=-0.5):
         self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
         self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
         self.pieces, self.key, self.adapters = pieces, key, adapters
         self.tokenizes = tokenizes or tokens
-        self.pause, self.cached = pause, cached
-        self.faults, self.requests, self.closed = [], [], 0
+        self.pause, self.cached, self.likely = pause, cached, likely
+        self.faults, self.requests, self.times, self.closed = [], [], [], 0
         self.lock = threading.Lock()
         self.connections = set()
         mock = self
@@ -159,7 +159,8 @@ class Handler(BaseHTTPRequestHandler):
                 entry["max_model_len"] = mock.context
             if mock.dialect == "llama.cpp":
                 entry["meta"] = {"n_vocab": mock.vocab, "n_params": 1000, "size": 2000}
-            adapters = [{"id": name, "owned_by": owner, "parent": "the-model"} for name in mock.adapters]
+            adapters = [{"id": name, "owned_by": owner, "parent": "the-model"} for name in mock.adapters
+                        if mock.dialect != "llama.cpp"]
             self.answer({"object": "list", "data": [entry, *adapters]})
         elif self.path == "/props" and mock.dialect == "llama.cpp":
             self.answer({"default_generation_settings": {"n_ctx": mock.context}, "total_slots": 4,
@@ -181,6 +182,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         with mock.lock:
             mock.requests.append(request)
+            mock.times.append(time.monotonic())
         fault = mock.take_fault()
         if fault in ("429", "503"):
             self.refuse(int(fault), "busy", [("Retry-After", "1")])
@@ -274,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
         text = "" if token == mock.eos or token >= mock.vocab else mock.text([token])
         if mock.dialect == "vllm":
             choice = {"index": 0, "text": text, "finish_reason": reason, "stop_reason": None,
-                      "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5]}}
+                      "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [mock.likely]}}
             if mock.version != "0.9.2":  # the last that does not know return_token_ids is 0.10.1
                 choice["token_ids"] = [token]
             return [{"id": "x", "object": "text_completion", "choices": [choice], "usage": None}]
@@ -299,9 +301,9 @@ class Handler(BaseHTTPRequestHandler):
                           "prompt_progress": {"total": 10, "cache": 0, "processed": 5, "time_ms": 1}})
         if ids[i] != mock.eos:
             begin = i
-            while begin > 0 and not is_whole(b"".join(mock.pieces.get(t, b"") for t in ids[:begin])):
+            while begin > 0 and not is_whole(self.end_of(ids[:begin])):
                 begin -= 1
-            if ids[i] >= mock.vocab or is_whole(b"".join(mock.pieces.get(t, b"") for t in ids[:i + 1])):
+            if ids[i] >= mock.vocab or is_whole(self.end_of(ids[:i + 1])):
                 known = [t for t in ids[begin:i + 1] if t < mock.vocab]
                 parts.append({"content": mock.text(known), "tokens": [ids[i]], "stop": False,
                               "tokens_predicted": i + 1, "timings": timings})
@@ -309,6 +311,10 @@ class Handler(BaseHTTPRequestHandler):
             parts.append({"content": "", "tokens": [], "stop": True, "tokens_predicted": i + 1,
                           "stop_type": "eos" if reason == "stop" else "limit", "timings": timings})
         return parts
+
+    def end_of(self, ids):
+        """At least the last four bytes, if there are so many, as each token but the special ones has one."""
+        return b"".join(self.mock.pieces.get(t, b"") for t in ids[-8:])
 
     # ---- probabilities ----
 
@@ -328,11 +334,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def is_whole(data):
-    try:
-        data.decode("utf-8")
-        return True
-    except UnicodeDecodeError as error:
-        return error.reason != "unexpected end of data"
+    """Whether it ends with a whole character of UTF-8, or with what is none."""
+    for n in range(1, min(4, len(data)) + 1):
+        byte = data[-n]
+        if byte & 0xc0 != 0x80:
+            return n >= (1 if byte < 0x80 else 2 if byte < 0xe0 else 3 if byte < 0xf0 else 4)
+    return True
 
 
 def normalised(logprobs):

@@ -7,47 +7,15 @@ openssl for a certificate.
 import json
 import math
 import os
+import shutil
+import socket
 import subprocess
-import sys
 import tempfile
 import time
 
-from frames import Engine
-from mock import Mock, normalised
+from mock import normalised
+from testing import DIALECTS, LABELS, REASONED, SCHEMA, is_equal, mock, proxy, report, words
 from wire import CANCEL, DELTA, PAUSE, RESUME
-from words import Words
-
-ENGINE = sys.argv[1]
-MODEL = "models/m1-nano"
-DIALECTS = {"vllm": {}, "vllm 0.9.2": {"version": "0.9.2"}, "llama.cpp": {}, "sglang": {}}
-REASONED = "<think>\nA na\u00efve greeting.\n</think>\n\nHello, \u20ac10 \u2014 how are you?"
-LABELS = '["positive","negative","neutral"]'
-SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["a","b"]}'
-
-
-def report(ok, name, why=""):
-    print(("ok " if ok else "not ok ") + name + (f": {why}" if why and not ok else ""), flush=True)
-
-
-def is_equal(got, wanted, name):
-    report(got == wanted, name, f"{got!r} is not {wanted!r}")
-
-
-words = Words(ENGINE, MODEL)
-
-
-def mock(dialect="vllm", *scripts, **options):
-    more = DIALECTS.get(dialect, {})
-    return Mock(dialect.split()[0], words.tokens, words.eos, words.vocab, scripts=scripts, pieces=words.pieces,
-                **more, **options)
-
-
-def proxy(*servers, options=()):
-    urls = ",".join(s if isinstance(s, str) else s.url for s in servers)
-    engine = Engine(ENGINE, "proxy", "--model", MODEL, "--url", urls, *options)
-    engine.greeting = engine.start()
-    return engine
-
 
 # ---- what can be asked ----
 
@@ -229,6 +197,70 @@ def check_faults(name):
     server.stop()
 
 
+def check_retry_after():
+    server = mock("vllm", "yes")
+    engine = proxy(server)
+    for fault in ("429", "503"):
+        server.faults = [fault]
+        engine.run(prompt="Hello.", budget=0)
+        waited = server.times[-1] - server.times[-2]
+        report(0.95 < waited < 5, f"after {fault}, a server is left alone as long as it says", waited)
+    engine.stop()
+    server.stop()
+
+
+def check_back_off():
+    """Whoever listens where the server was counts how often it is tried."""
+    server = mock("vllm", "yes")
+    engine = proxy(server)
+    port = server.port
+    server.stop()
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(0.1)
+        tries, end = [], time.monotonic() + 9
+        engine.generate(prompt="Hello.", budget=0)
+        while time.monotonic() < end:
+            engine.pump(0)
+            try:
+                listener.accept()[0].close()
+                tries.append(time.monotonic())
+            except TimeoutError:
+                pass
+    pauses = [b - a for a, b in zip(tries, tries[1:])]
+    report(3 <= len(tries) <= 6 and pauses == sorted(pauses), "a server that is down is tried less and less often", pauses)
+    engine.stop()
+
+
+def check_silence():
+    """One request that gets nothing holds up no other."""
+    server = mock("vllm", "yes")
+    engine = proxy(server)
+    server.faults = ["silent"]
+    silent = engine.generate(prompt="Hello.", budget=0)
+    engine.until(lambda: server.requests)
+    end = engine.run(prompt="Hello.", budget=0, seconds=20)
+    report(end.get("content") == "yes" and engine.end_of(silent) is None, "a silent request holds up no other", end)
+    engine.send(CANCEL, silent)
+    is_equal(engine.wait(silent, 5)["status"], "cancelled", "and can be cancelled at once")
+    engine.stop()
+    server.stop()
+
+
+def check_move():
+    """What was not shown goes on at another server behind its last token."""
+    a, b = mock("vllm", REASONED), mock("sglang", REASONED)
+    engine = proxy(a, b)
+    a.faults, b.faults = ["half"], ["half"]
+    end = engine.run(prompt="Hello.")
+    is_equal((end.get("reasoning"), end.get("content")), ("A na\u00efve greeting.", "Hello, \u20ac10 \u2014 how are you?"),
+             "half a reply is finished by another server")
+    lengths = sorted(len(r.get("prompt", r.get("input_ids"))) for r in a.requests + b.requests)
+    report(len(lengths) >= 2 and lengths[0] < lengths[1] and a.requests and b.requests, "which begins where it broke off", lengths)
+    engine.stop()
+    a.stop()
+    b.stop()
+
+
 def check_failover():
     a, b = mock("vllm", REASONED), mock("llama.cpp", REASONED)
     engine = proxy(a, b)
@@ -306,6 +338,13 @@ def check_start(folder):
     server = mock("vllm", "yes")
     refused_at_start("a model that the server does not have", "not_found", "of that name", server,
                      options=["--served-model", "nope"])
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(f"models/m1-nano/{name}", folder)
+    server.context = 4096
+    engine = proxy(server, model=folder)
+    is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "config and tokenizer are all that is needed here")
+    is_equal(engine.greeting["context"], 4096, "the context is the server's")
+    engine.stop()
     engine = proxy(server, options=["--served-model", "the-model", "--dialect", "vllm"])
     report("vLLM 0.11.0" in engine.greeting.get("device", "") and server.url in engine.greeting["device"],
            "the greeting says url, server and version", engine.greeting)
@@ -341,6 +380,10 @@ with tempfile.TemporaryDirectory() as scratch:
         check_faults(dialect)
     check_openai()
     check_adapters()
+    check_retry_after()
+    check_back_off()
+    check_silence()
+    check_move()
     check_failover()
     check_death_under_load()
     check_return_of_another()

@@ -23,7 +23,7 @@ def tokens(text):
 
 Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
      ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
-     tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
+     adapters=["poet"], tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
 print("ready", flush=True)
 while os.getppid() == parent:
     time.sleep(0.5)

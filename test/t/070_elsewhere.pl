@@ -29,6 +29,8 @@ is($node->safe_psql('postgres', "SELECT content, reasoning, finish_reason FROM m
 is($node->safe_psql('postgres', "SELECT minimax_m1.classify('The thing is broken.', ARRAY['yes', 'no'])"), '{no}', 'a choice has its form');
 is($node->safe_psql('postgres', "SELECT count(*) FROM generate_series(1, 100) n, minimax_m1.generate('Hello ' || n) g WHERE g = 'Hello there.'"), '100', 'so are many rows');
 is((sqlstate($node, 'SELECT minimax_m1.logits(ARRAY[1])'))[0], '0A000', 'what it cannot do is refused');
+is($node->safe_psql('postgres', "SET minimax_m1.adapter = 'poet'; SELECT minimax_m1.generate('Hello.')"), 'Hello there.', 'an adapter that it serves is used by its name');
+like((sqlstate($node, "SET minimax_m1.adapter = 'clerk'; SELECT minimax_m1.generate('Hello.')"))[1], qr/there is no adapter "clerk"/, 'another one is not there');
 is((sqlstate($node, "SET ROLE pg_monitor; RESET ROLE; SELECT current_setting('minimax_m1.engine_api_key_file')"))[0], 'none', 'a superuser sees where the key is');
 $node->safe_psql('postgres', 'CREATE ROLE nobody_much');
 is((sqlstate($node, "SET ROLE nobody_much; SELECT current_setting('minimax_m1.engine_api_key_file')"))[0], '42501', 'and nobody else');

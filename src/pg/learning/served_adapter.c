@@ -12,6 +12,7 @@
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/report.h"
+#include "pg/settings.h"
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"
@@ -197,6 +198,9 @@ m1pg_served_adapter(const char *name)
 	Version		v;
 
 	m1pg_require_shared();
+	/* a server elsewhere has its own, and says so when it has none of the name */
+	if (m1pg_engine_url[0] != '\0')
+		return m1pg_to_utf8(pstrdup(name), strlen(name));
 	SPI_connect();
 	v = find_version(name);
 	if (!was_given(v.digest))
