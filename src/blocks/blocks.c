@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #define SUPER 256  /* weights of a superblock, the K formats */
 #define EIGHTS 128 /* weights of a block of F8_E4M3 */
@@ -61,6 +62,18 @@ const char *
 m1b_dtype_name(m1b_dtype type)
 {
 	return formats[type].name;
+}
+
+bool
+m1b_dtype_parse(const char *name, m1b_dtype *type)
+{
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		if (strcasecmp(name, formats[i].name) == 0)
+		{
+			*type = (m1b_dtype) i;
+			return true;
+		}
+	return false;
 }
 
 /* ---- floats ---- */

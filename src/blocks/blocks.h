@@ -41,6 +41,8 @@ bool m1b_is_quantized(m1b_dtype type);
 bool m1b_is_integer(m1b_dtype type);
 /* "F32", "BF16", "Q4_K", as GGUF tools spell it */
 const char *m1b_dtype_name(m1b_dtype type);
+/* The type of that name, in letters of either case; false when there is none. */
+bool m1b_dtype_parse(const char *name, m1b_dtype *type);
 
 /* n weights to float32; from may be unaligned. */
 void m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to);

@@ -199,6 +199,9 @@ static const option_row rows[] = {
 	{"context", "N", INTEGER, AT(plan.context), M1_CLI_PLAN,
 	 .help = "tokens of a sequence (default 131072, or what the model has)", .least = 1},
 	{"requests", "N", INTEGER, AT(max_requests), M1_CLI_PLAN, .help = "at the same time (default 1)", .least = 1},
+	{"weight-format", "FORMAT", TEXT, AT(plan.format), M1_CLI_PLAN,
+	 .help = "what large matrices of floats become: stored (default), q8_0, fp8 or q4, or the type of\n"
+			 "a GGUF file: f32, f16, bf16, q4_0, q4_k, q5_k or q6_k"},
 
 	{"url", "LIST", TEXT, AT(servers.urls), M1_CLI_PROXY, .help = "of servers, with commas between",
 	 .setting = "engine_url"},
@@ -216,8 +219,7 @@ static const option_row rows[] = {
 	{"model", "DIR", TEXT, AT(model),
 	 MODEL | M1_CLI_MERGE | M1_CLI_TOKENIZE | M1_CLI_TRAIN | M1_CLI_PROXY | M1_CLI_PLAN,
 	 .help = "a checkpoint folder or a GGUF file"},
-	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format),
-	 MODEL | M1_CLI_PLAN | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
+	{"weight-format", "FORMAT", WEIGHT_FORMAT, AT(weight_format), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "what a checkpoint of floats is quantized to while it is loaded: stored (default), q8_0,\n"
 			 "fp8 or q4; for quantize: q8_0 (default), q4, or stored: change the file format only;\n"
 			 "for merge into a .gguf: stored (default), q8_0 or q4; for train: with an adapter",

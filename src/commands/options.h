@@ -60,6 +60,7 @@ typedef struct m1_cli_hardware
 	double bandwidth; /* TB/s */
 	double tflops;
 	int context;
+	const char *format; /* of weights */
 } m1_cli_hardware;
 
 /* Of proxy. */

@@ -360,6 +360,22 @@ m1_checkpoint_open(const char *dir, m1_checkpoint **out, m1_error *err)
 }
 
 m1_status
+m1_checkpoint_promised(const char *dir, uint64_t *bytes, m1_error *err)
+{
+	json_t *index;
+	const m1_status status = m1_json_load_object(dir, INDEX_FILE, &index, err);
+	json_int_t n;
+
+	*bytes = 0;
+	if (status != M1_OK)
+		return status == M1_E_NOT_FOUND ? M1_OK : status;
+	n = json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size"));
+	*bytes = n > 0 ? (uint64_t) n : 0;
+	json_decref(index);
+	return M1_OK;
+}
+
+m1_status
 m1_checkpoint_open_gguf(const m1_gguf *gguf, m1_checkpoint **out, m1_error *err)
 {
 	m1_checkpoint *c = calloc(1, sizeof *c);

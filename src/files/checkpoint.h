@@ -33,6 +33,12 @@ m1_status m1_checkpoint_open_file(const char *dir, const char *name, m1_checkpoi
 m1_status m1_checkpoint_open_gguf(const m1_gguf *gguf, m1_checkpoint **out, m1_error *err);
 void m1_checkpoint_close(m1_checkpoint *c);
 
+/*
+ * Bytes of all tensors by the index of the folder, whose shards need not be there; 0 where there is no index, or it
+ * does not tell. M1_E_CORRUPT when it is no index.
+ */
+m1_status m1_checkpoint_promised(const char *dir, uint64_t *bytes, m1_error *err);
+
 m1_naming m1_checkpoint_naming(const m1_checkpoint *c);
 
 /* NULL when there is no tensor of that name. */

@@ -3,11 +3,21 @@
 
 #include <math.h>
 
+#include "blocks/blocks.h"
 #include "model/roles.h"
 
-#define KV_BYTES 2.0	/* of a number in the KV pages */
 #define STATE_BYTES 4.0 /* of a number in a lightning state */
 #define WORK_SHARE 0.1	/* of a device, for all that is neither weights nor sequences */
+
+/* What is added up on the way. */
+typedef struct sums
+{
+	const m1_config *config;
+	const m1_plan_options *options;
+	m1_plan *plan;
+	bool f32_experts; /* all of them */
+	bool integer_experts;
+} sums;
 
 /* Of the weights of one role in a layer, those of all experts together. */
 static double
@@ -20,20 +30,32 @@ numbers_of(const m1_config *c, m1_role role)
 	return (double) rows * (cols > 0 ? cols : 1) * (m1_role_of_expert(role) ? c->experts : 1);
 }
 
-static double
-bytes_of(const m1_config *c, m1_role role, m1_weight_format format)
+/* As it is stored. */
+static m1_status
+find(const sums *s, m1_role role, int layer, m1_weight *w, m1_error *err)
 {
-	m1_weight w = {.type = c->fp8 && m1_role_is_large(role) ? M1B_F8_E4M3 : M1B_BF16};
-	m1b_dtype type;
-	double scales = 0;
+	const m1_config *c = s->config;
 
-	m1_role_shape(role, c, &w.rows, &w.cols);
-	if (role == M1_ROLE_ROUTER || w.cols == 0)
-		w.type = M1B_F32;
-	type = m1_weight_format_type(format, role, &w);
-	if (type == M1B_F8_E4M3) /* one for each block */
-		scales = numbers_of(c, role) / (M1_FP8_BLOCK * M1_FP8_BLOCK) * 4;
-	return numbers_of(c, role) / m1b_block_weights(type) * (double) m1b_block_bytes(type) + scales;
+	if (s->options->checkpoint != NULL)
+		return m1_role_find(role, s->options->checkpoint, c, layer, 0, w, err);
+	*w = (m1_weight){.type = c->fp8 && m1_role_is_large(role) ? M1B_F8_E4M3 : M1B_BF16};
+	m1_role_shape(role, c, &w->rows, &w->cols);
+	return M1_OK;
+}
+
+/* As it is used: vectors and the router are floats. */
+static m1b_dtype
+type_of(const sums *s, m1_role role, const m1_weight *w)
+{
+	const m1b_dtype *type = s->options->type;
+
+	if (role == M1_ROLE_ROUTER || w->cols == 0)
+		return M1B_F32;
+	if (type == NULL)
+		return m1_weight_format_type(s->options->format, role, w);
+	if (!m1_role_is_large(role) || m1b_is_quantized(w->type) || w->cols % m1b_block_weights(*type) != 0)
+		return w->type;
+	return *type;
 }
 
 /* Of experts, those that `requests` tokens are expected to choose together. */
@@ -46,37 +68,65 @@ share_read(const m1_config *c, m1_role role, double requests)
 }
 
 /* One role of a layer to the sums; is_read: each token is multiplied by it. */
-static void
-add(m1_plan *p, const m1_config *c, const m1_plan_options *o, m1_role role, bool is_read)
+static m1_status
+add(sums *s, m1_role role, int layer, bool is_read, m1_error *err)
 {
+	const m1_config *c = s->config;
+	m1_plan *p = s->plan;
 	const double numbers = numbers_of(c, role);
-	const double bytes = bytes_of(c, role, o->format);
+	m1_weight w;
+	const m1_status status = find(s, role, layer, &w, err);
+	m1b_dtype type;
+	double bytes;
 
+	if (status != M1_OK)
+		return status;
+	type = type_of(s, role, &w);
+	bytes = numbers / m1b_block_weights(type) * (double) m1b_block_bytes(type);
+	if (role == M1_ROLE_W1)
+	{
+		s->f32_experts &= type == M1B_F32;
+		s->integer_experts |= m1b_is_integer(type);
+	}
 	p->parameters += numbers;
 	p->weights += bytes;
-	p->device_weights += m1_role_split(role) == M1B_WHOLE ? bytes : bytes / o->devices;
+	p->device_weights += m1_role_split(role) == M1B_WHOLE ? bytes : bytes / s->options->devices;
 	if (!is_read)
-		return;
+		return M1_OK;
 	p->active_weights += bytes * share_read(c, role, 1);
-	p->step_bytes += bytes * share_read(c, role, o->requests);
+	p->step_bytes += bytes * share_read(c, role, s->options->requests);
 	*(role == M1_ROLE_HEAD ? &p->head_parameters : &p->active_parameters) += numbers * share_read(c, role, 1);
+	return M1_OK;
 }
 
-static void
-add_weights(m1_plan *p, const m1_config *c, const m1_plan_options *o)
+static m1_status
+add_weights(sums *s, m1_error *err)
 {
-	add(p, c, o, M1_ROLE_EMBED, c->tied_head);
-	add(p, c, o, M1_ROLE_FINAL_NORM, true);
-	if (!c->tied_head)
-		add(p, c, o, M1_ROLE_HEAD, true);
+	const m1_config *c = s->config;
+	m1_status status = add(s, M1_ROLE_EMBED, 0, c->tied_head, err);
+
+	if (status == M1_OK)
+		status = add(s, M1_ROLE_FINAL_NORM, 0, true, err);
+	if (status == M1_OK && !c->tied_head)
+		status = add(s, M1_ROLE_HEAD, 0, true, err);
 	for (int layer = 0; layer < c->layers; layer++)
 	{
 		m1_role roles[M1_ROLES];
 		const int n = m1_roles_of_layer(c, layer, roles);
 
-		for (int i = 0; i < n; i++)
-			add(p, c, o, roles[i], true);
+		for (int i = 0; i < n && status == M1_OK; i++)
+			status = add(s, roles[i], layer, true, err);
 	}
+	return status;
+}
+
+/* Of a number among keys and values, as the backends keep them. */
+static double
+kv_bytes(const sums *s)
+{
+	const bool floats = s->options->cpu ? !s->integer_experts : s->f32_experts;
+
+	return floats ? 4 : 2;
 }
 
 static int
@@ -99,22 +149,23 @@ attention_flops(const m1_config *c, const m1_plan_options *o)
 	return softmax + lightning;
 }
 
-m1_plan
-m1_plan_make(const m1_config *c, const m1_plan_options *o)
+m1_status
+m1_plan_make(const m1_config *c, const m1_plan_options *o, m1_plan *p, m1_error *err)
 {
-	m1_plan p = {0};
-	double flops;
+	sums s = {.config = c, .options = o, .plan = p, .f32_experts = true};
+	m1_status status;
 
-	add_weights(&p, c, o);
-	p.state = (c->layers - softmax_layers(c)) * (double) c->heads * c->head_dim * c->head_dim * STATE_BYTES;
-	p.kv_token = softmax_layers(c) * 2.0 * c->kv_heads * c->head_dim * KV_BYTES;
-	p.sequence = p.state + p.kv_token * o->context;
-	p.room = o->devices * (o->device_bytes * (1 - WORK_SHARE) - p.device_weights);
-	p.fits = p.room > 0 ? floor(p.room / p.sequence) : 0;
+	*p = (m1_plan){0};
+	if ((status = add_weights(&s, err)) != M1_OK)
+		return status;
+	p->state = (c->layers - softmax_layers(c)) * (double) c->heads * c->head_dim * c->head_dim * STATE_BYTES;
+	p->kv_token = softmax_layers(c) * 2.0 * c->kv_heads * c->head_dim * kv_bytes(&s);
+	p->sequence = p->state + p->kv_token * o->context;
+	p->room = o->devices * (o->device_bytes * (1 - WORK_SHARE) - p->device_weights);
+	p->fits = p->room > 0 ? floor(p->room / p->sequence) : 0;
 	/* a state is read and written; keys and values are read */
-	p.step_bytes += o->requests * (2 * p.state + p.kv_token * o->context);
-	p.decode = o->requests * o->devices * o->bandwidth / p.step_bytes;
-	flops = 2 * p.active_parameters + attention_flops(c, o);
-	p.prefill = o->devices * o->flops / flops;
-	return p;
+	p->step_bytes += o->requests * (2 * p->state + p->kv_token * o->context);
+	p->decode = o->requests * o->devices * o->bandwidth / p->step_bytes;
+	p->prefill = o->devices * o->flops / (2 * p->active_parameters + attention_flops(c, o));
+	return M1_OK;
 }

@@ -3,7 +3,7 @@
 
 claims.py ENGINE FOLDER [LENGTH...]: one geometry twice, as a hybrid (softmax attention in one layer of eight) and with
 softmax attention in all layers, with random weights, in FOLDER; lengths are 1,000, 32,000 and 100,000 tokens by default.
-Then the arithmetic of generating so many tokens with MiniMax-M1 and with DeepSeek-R1, by the numbers of their configs.
+Then the arithmetic of generating so many tokens with MiniMax-M1 and with DeepSeek-R1: operations.py.
 Needs numpy, for the checkpoints.
 """
 import json
@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+
+import operations
 
 GEOMETRY = ["--hidden", "256", "--layers", "8", "--heads", "8", "--head-dim", "32", "--kv-heads", "2", "--rotary-dim", "16",
             "--experts", "8", "--ffn", "256"]
@@ -56,25 +58,12 @@ def show_measured(engine, folder, lengths):
         print(f"{length:8}  {'saved':12}  {saved[0]:11.0f}%  {saved[1]:13.0f}%  {saved[2]:10.0f}%", flush=True)
 
 
-def minimax_m1(n):
-    """Floating-point operations of generating n tokens: matrices, states of 70 layers, scores and values of 10."""
-    return 2 * 45.93e9 * n + 70 * 4 * 64 * 128 * 128 * n + 10 * 4 * 64 * 128 * n * n / 2
-
-
-def deepseek_r1(n, absorbed):
-    """37 B active parameters, 61 layers of 128 heads: keys of 192 and values of 128 each, or all of the latent's 576 and
-    512, as decoding over compressed keys does."""
-    pair = 576 + 512 if absorbed else 192 + 128
-    return 2 * 37e9 * n + 61 * 2 * 128 * pair * n * n / 2
-
-
-def show_computed():
-    print(f"\n{'generated':>9}  {'MiniMax-M1':>10}  {'DeepSeek-R1':>11}  {'of it':>6}  {'absorbed':>10}  {'of it':>6}")
-    for n in (1000, 32768, 65536, 100000):
-        m1, plain, absorbed = minimax_m1(n), deepseek_r1(n, False), deepseek_r1(n, True)
-        print(f"{n:9}  {m1:10.2e}  {plain:11.2e}  {100 * m1 / plain:5.0f}%  {absorbed:10.2e}  {100 * m1 / absorbed:5.0f}%")
+def show_computed(engine):
+    print(f"\n{'generated':>9}  {'MiniMax-M1':>10}  {'DeepSeek-R1':>11}  {'of it':>6}  {'compressed':>10}  {'of it':>6}")
+    for n, m1, keys, share, compressed, share_compressed in operations.rows(engine):
+        print(f"{n:9}  {m1:10.2e}  {keys:11.2e}  {share:6.0%}  {compressed:10.2e}  {share_compressed:6.0%}")
 
 
 if __name__ == "__main__":
     show_measured(sys.argv[1], sys.argv[2], [int(x) for x in sys.argv[3:]] or [1000, 32000, 100000])
-    show_computed()
+    show_computed(sys.argv[1])

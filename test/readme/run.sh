@@ -8,6 +8,6 @@ trap stop_server EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-python3 test/readme/links.py && python3 test/readme/facts.py || exit
+python3 test/readme/links.py && python3 test/readme/facts.py && python3 test/readme/plans.py "$BUILD/minimax_m1_engine" || exit
 start_server "$BUILD/readme" && psql -X -q -c 'CREATE EXTENSION minimax_m1' && wait_for_model &&
     python3 test/readme/check.py README.md docs/*.md

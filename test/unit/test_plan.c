@@ -1,10 +1,15 @@
-/* test_plan.c - what a plan says of MiniMax-M1 as released, whose sizes are known. */
+/*
+ * test_plan.c - what a plan says of MiniMax-M1 as released, whose sizes are known, and of the operations that a model takes,
+ * which are counted.
+ */
 #include "testing.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "model/forward.h"
 #include "model/plan.h"
+#include "model/state.h"
 
 #define GB 1e9
 
@@ -34,6 +39,8 @@ static m1_plan
 plan(int devices, int context, int requests, m1_weight_format format)
 {
 	const m1_config c = released();
+	m1_plan p;
+	m1_error err;
 	const m1_plan_options o = {
 		.devices = devices,
 		.device_bytes = 141 * GB,
@@ -44,7 +51,8 @@ plan(int devices, int context, int requests, m1_weight_format format)
 		.format = format,
 	};
 
-	return m1_plan_make(&c, &o);
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_OK);
+	return p;
 }
 
 static void
@@ -98,13 +106,158 @@ test_requests_share_weights(void **state)
 	assert_true(one.prefill == many.prefill);
 }
 
+/* A machine whose experts are floats keeps keys and values so, too, if it is no GPU. */
+static void
+test_keys_of_a_cpu(void **state)
+{
+	static const m1b_dtype f32 = M1B_F32;
+	static const m1b_dtype q6 = M1B_Q6_K;
+	const m1_config c = released();
+	m1_plan_options o = {.devices = 1, .cpu = true, .device_bytes = GB, .context = 1, .requests = 1};
+	m1_plan p;
+	m1_error err;
+
+	(void) state;
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_OK);
+	assert_true(p.kv_token == 80.0 * (1 << 10));
+	o.type = &q6;
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_OK);
+	assert_true(p.kv_token == 40.0 * (1 << 10));
+	o.cpu = false;
+	o.type = &f32;
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_OK);
+	assert_true(p.kv_token == 80.0 * (1 << 10));
+}
+
+/* Of a checkpoint whose files are there, each tensor's own type counts. */
+static void
+test_types_of_headers(void **state)
+{
+	m1_checkpoint *headers;
+	m1_config c;
+	m1_plan_options o = {.devices = 1, .device_bytes = GB, .context = 1, .requests = 1};
+	m1_plan p;
+	m1_error err;
+	double bytes = 0;
+
+	(void) state;
+	assert_int_equal(m1_config_load("test/checkpoints/tiny-f32", &c, &err), M1_OK);
+	assert_int_equal(m1_checkpoint_open("test/checkpoints/tiny-f32", &headers, &err), M1_OK);
+	o.checkpoint = headers;
+	for (size_t i = 0; i < m1_checkpoint_tensors(headers); i++)
+		bytes += (double) m1_checkpoint_tensor(headers, i)->bytes;
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_OK);
+	is_near(p.weights, bytes, 1e-9);
+	c.layers++;
+	assert_int_equal(m1_plan_make(&c, &o, &p, &err), M1_E_NOT_FOUND);
+	m1_checkpoint_close(headers);
+}
+
+/* ---- operations, counted where the model asks its backend for them ---- */
+
+static const m1b_ops *real;
+static const m1_config *counted_config;
+static double counted;
+
+static void
+count_linear(m1b_backend *b, const m1b_linear *p)
+{
+	for (int i = 0; i < p->n_products; i++)
+		if (p->products[i].weight->use != M1B_USE_HEAD)
+			counted += 2.0 * p->n * p->products[i].weight->rows * p->products[i].weight->cols;
+	real->linear(b, p);
+}
+
+static void
+count_moe(m1b_backend *b, const m1b_moe *p)
+{
+	counted += 2.0 * p->n * p->router->rows * p->router->cols;
+	counted += 2.0 * p->n * p->top_k * 3 * p->w1->rows * p->w1->cols;
+	real->moe(b, p);
+}
+
+/* A state's update and its output. */
+static void
+count_lightning(m1b_backend *b, const m1b_lightning *p)
+{
+	counted += 4.0 * p->batch->n_tokens * counted_config->heads * counted_config->head_dim * counted_config->head_dim;
+	real->lightning(b, p);
+}
+
+/* Scores and values of all keys up to its own. */
+static void
+count_attention(m1b_backend *b, const m1b_attention *p)
+{
+	for (int i = 0; i < p->batch->n_tokens; i++)
+		counted += 4.0 * counted_config->heads * counted_config->head_dim * (p->batch->segments->start + i + 1);
+	real->attention(b, p);
+}
+
+static void
+count_prompt(m1_model *m, int n, int chunk)
+{
+	m1b_ops counting = *m->backend->ops;
+	m1b_state *state = m1_state_acquire(m, n, NULL);
+	int32_t *tokens = calloc((size_t) n, sizeof *tokens);
+	float *logits = malloc((size_t) m->config.vocab_size * sizeof *logits);
+	m1_error err;
+
+	assert_true(state != NULL && tokens != NULL && logits != NULL);
+	real = m->backend->ops;
+	counted_config = &m->config;
+	counted = 0;
+	counting.linear = count_linear;
+	counting.moe = count_moe;
+	counting.lightning = count_lightning;
+	counting.attention = count_attention;
+	m->backend->ops = &counting;
+	for (int at = 0; at < n; at += chunk)
+	{
+		const int row = chunk - 1;
+		m1b_segment segment = {.state = state, .start = at, .n_tokens = chunk};
+		m1b_batch batch = {.tokens = tokens + at, .n_tokens = chunk, .segments = &segment, .n_segments = 1};
+
+		assert_int_equal(m1_forward(m, &batch, &row, 1, logits, &err), M1_OK);
+	}
+	m->backend->ops = real;
+	m1_state_release(m, state);
+	free(tokens);
+	free(logits);
+}
+
+static void
+test_operations_are_those_of_the_engine(void **state)
+{
+	static const char *const paths[] = {"models/m1-nano", "test/checkpoints/tiny-f32"};
+	const int n = 512;
+
+	(void) state;
+	for (int i = 0; i < 2; i++)
+	{
+		const m1_model_options options = {
+			.path = paths[i], .device = "cpu", .threads = 1, .max_sequences = 1, .max_batch_tokens = 64};
+		const m1_plan_options o = {
+			.devices = 1, .cpu = true, .device_bytes = GB, .flops = 1, .context = n, .requests = 1};
+		m1_model *m;
+		m1_plan p;
+		m1_error err;
+
+		assert_int_equal(m1_model_open(&options, &m, &err), M1_OK);
+		count_prompt(m, n, 64);
+		assert_int_equal(m1_plan_make(&m->config, &o, &p, &err), M1_OK);
+		/* norms are no matrices, and count a little in models as small as these */
+		is_near(n / p.prefill, counted, 0.02);
+		m1_model_close(m);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes_as_released),
-		cmocka_unit_test(test_fewer_bits_take_less),
-		cmocka_unit_test(test_requests_share_weights),
+		cmocka_unit_test(test_sizes_as_released),	   cmocka_unit_test(test_fewer_bits_take_less),
+		cmocka_unit_test(test_requests_share_weights), cmocka_unit_test(test_keys_of_a_cpu),
+		cmocka_unit_test(test_types_of_headers),	   cmocka_unit_test(test_operations_are_those_of_the_engine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
