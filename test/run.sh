@@ -79,7 +79,7 @@ declare -A NEEDS=(
     [unit]="unit"
     [unit-san]="unit-san"
     [fuzz]="unit-san"
-    [golden]="all build/minimax_m1_engine_emulated"
+    [golden]="all build/minimax_m1_engine_emulated build/million/million"
     [bundle]="build/minimax_m1_engine_emulated build/gpu/bench_emulated unit"
     [schemas]="schemas"
     [proxy]="all"
@@ -190,6 +190,7 @@ jobs_of_golden() {
     job 900 lines golden python3 test/golden/golden.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-adapters python3 test/golden/adapters.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34
+    job 600 lines golden-million test/million/run.sh "$BUILD/million/million" "$BUILD/million/m1-nano" 20000
     job 300 lines golden-gradients python3 test/golden/gradients.py "$BUILD/minimax_m1_engine"
     job 300 lines training python3 test/golden/training.py "$BUILD/minimax_m1_engine"
     job 300 lines learning python3 test/golden/learning.py "$BUILD/minimax_m1_engine"
