@@ -92,10 +92,11 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-claims bench-peer bench-train lint format help stage unit unit-san schemas check-rooms \
+.PHONY: setup demo test nano eval bench bench-claims bench-million bench-peer bench-train lint format help stage unit \
+        unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
         check-readme check-setup check-isolation check-tap check-hostile check-clients check-drain test-platforms \
-        test-remote cuda cuda-resources gpu-check gpu-bundle
+        test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
 
 setup:
 	@scripts/bootstrap.sh
@@ -167,10 +168,15 @@ check-drain: setup
 test-platforms:
 	@test/platforms/run.sh $(SUITES)
 
-## test-remote: the proxy before a real llama-server of Debian forky, in a folder that debootstrap makes; as root
+## test-remote: the proxy, and SQL, before a real llama-server of Debian forky, in a folder that debootstrap makes; as root
 test-remote:
-	@$(QUIETLY) all
-	@test/remote/run.sh $(CURDIR)/$(ENGINE)
+	@$(QUIETLY) stage
+	@test/remote/run.sh
+
+## bench-remote: rows/s and latency over that llama-server beside the engine, on the same file; as root
+bench-remote:
+	@$(QUIETLY) stage
+	@test/remote/run.sh bench
 
 ## bench: speeds of the engine and through SQL
 bench:
@@ -184,6 +190,11 @@ bench-claims:
 	@$(QUIETLY) all
 	@mkdir -p $(BUILD)/claims
 	@python3 test/bench/claims.py $(ENGINE) $(BUILD)/claims $(LENGTHS)
+
+## bench-million: a prompt of a million tokens of m1-nano's size: memory, states and a token's time; TOKENS=1000000 for fewer
+bench-million:
+	@$(QUIETLY) all $(MILLION)
+	@test/million/run.sh $(MILLION) $(BUILD)/million/m1-nano $(or $(TOKENS),1000000)
 
 ## bench-peer: the engine beside llama.cpp on the same files, which it fetches from npm
 bench-peer:
@@ -228,7 +239,7 @@ gpu-bundle: $(HOPPER_PROGRAMS) $(BUILD)/gpu/packages.tar.xz stage
 $(BUILD)/gpu/packages.tar.xz: test/gpu/packages.sh
 	@test/gpu/packages.sh
 
-C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) src/gateway/*.[ch] test/unit/*.[ch] test/schemas/*.c test/judges/*.[ch] \
+C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) src/gateway/*.[ch] test/unit/*.[ch] test/schemas/*.c test/million/*.c test/judges/*.[ch] \
     test/fuzz/*.c test/fuzz/lib/*.[ch] \
     kernels/*.h kernels/*.cuh kernels/*.cu test/emulation/*.h test/emulation/*.cpp \
     test/gpu/*.[ch])

@@ -89,6 +89,13 @@ $(SCHEMA_ANSWERS): test/schemas/answers.c $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
 
+# A prompt of very many tokens.
+MILLION := $(BUILD)/million/million
+
+$(MILLION): test/million/million.c $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $< $(CORE_LIB) $(ENGINE_LIBS)
+
 include mk/gateway.mk
 include mk/cuda.mk
 include mk/fuzz.mk
@@ -100,4 +107,4 @@ $(CUDA_TESTS:%=$(BUILD)/unit/%): $(EMULATED_OBJ)
 
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;
--include $(ENGINE_OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(JUDGE_OBJ:.o=.d) $(SCHEMA_ANSWERS).d
+-include $(ENGINE_OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(JUDGE_OBJ:.o=.d) $(SCHEMA_ANSWERS).d $(MILLION).d

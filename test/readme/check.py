@@ -47,13 +47,18 @@ def update(path, database):
     path.write_text(BLOCK.sub(rewrite, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def check(path, database):
+def examples(path):
+    """(name, sql, what is expected) of each."""
     text = path.read_text(encoding="utf-8")
     for number, match in enumerate(BLOCK.finditer(text), 1):
-        got = run(database, match.group(1))
-        want = match.group(2) or ""
         line = text.count("\n", 0, match.start()) + 1
-        print(f"{'ok' if got == want else 'not ok'} example {number} of {path}, line {line}")
+        yield f"example {number} of {path}, line {line}", match.group(1), match.group(2) or ""
+
+
+def check(path, database):
+    for name, sql, want in examples(path):
+        got = run(database, sql)
+        print(f"{'ok' if got == want else 'not ok'} {name}")
         if got != want:
             print(f"# expected:\n{want}# got:\n{got}")
 
@@ -67,4 +72,5 @@ def main():
     print("done")
 
 
-main()
+if __name__ == "__main__":
+    main()

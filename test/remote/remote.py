@@ -6,13 +6,11 @@ only.
 """
 import json
 import math
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 from frames import Engine
+from llama import Server, report
 from wire import CANCEL, DELTA
 
 ENGINE, ROOT = sys.argv[1:]
@@ -36,43 +34,9 @@ CASES = {
 SAME = ("status", "content", "reasoning", "ids", "finish", "prompt_tokens", "reasoning_tokens", "tokens", "streamed")
 
 
-def report(ok, name, why=""):
-    print(("ok " if ok else "not ok ") + name + (f": {why}" if why and not ok else ""), flush=True)
-
-
 def same(got, wanted, name):
     differ = {key: (got.get(key), wanted.get(key)) for key in SAME if got.get(key) != wanted.get(key)}
     report(not differ, name, differ)
-
-
-class Server:
-    def __init__(self, port):
-        self.port = port
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            ["chroot", ROOT, "/usr/bin/env", "-i", "PATH=/usr/bin:/bin", "llama-server", "-m", "/root/m1-nano.gguf", "--host",
-             "127.0.0.1", "--port", str(self.port), "-t", "1", "-np", "8"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health"):
-                    return
-            except OSError:  # nobody there, or 503 while it loads
-                time.sleep(0.1)
-        raise TimeoutError("llama-server is not ready")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def check_golden(elsewhere, here):
@@ -115,9 +79,9 @@ def check_death(elsewhere, server):
 
 here = Engine(ENGINE, "serve", "--model", MODEL, "--device", "cpu", "--threads", "1", stderr=subprocess.DEVNULL)
 here.start()
-server = Server(free_port())
+server = Server(ROOT, "m1-nano.gguf")
 try:
-    elsewhere = Engine(ENGINE, "proxy", "--model", MODEL, "--url", f"http://127.0.0.1:{server.port}", stderr=subprocess.DEVNULL)
+    elsewhere = Engine(ENGINE, "proxy", "--model", MODEL, "--url", server.url, stderr=subprocess.DEVNULL)
     greeting = elsewhere.start()
     report("llama.cpp" in greeting.get("device", ""), "the server is known for what it is", greeting)
     check_golden(elsewhere, here)
