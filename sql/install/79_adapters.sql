@@ -33,15 +33,6 @@ CREATE TABLE adapter_grant (
     role regrole,
     PRIMARY KEY (name, role));
 
-CREATE VIEW adapter WITH (security_barrier) AS
-SELECT v.name, v.version, v.owner, v.base_digest, v.digest, v.rank, v.bytes, v.created_at,
-       v.version = max(v.version) OVER (PARTITION BY v.name) AS latest
-FROM @extschema@.adapter_version v
-WHERE pg_has_role(v.owner::oid, 'USAGE')
-      OR EXISTS (SELECT FROM @extschema@.adapter_grant g WHERE g.name = v.name AND pg_has_role(g.role::oid, 'USAGE'));
-
-COMMENT ON VIEW adapter IS 'the adapters that one may use, each version of them';
-
 -- Raises an error unless the caller owns the adapter of this name.
 CREATE FUNCTION _adapter_owned(caller oid, adapter name) RETURNS void
 LANGUAGE plpgsql STABLE

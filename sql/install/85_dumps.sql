@@ -28,3 +28,4 @@ SELECT pg_catalog.pg_extension_config_dump('training_statistics',
     $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
 SELECT pg_catalog.pg_extension_config_dump('training_answer',
     $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('training_grant', '');

@@ -19,9 +19,10 @@ BEGIN
         SELECT p.oid
         FROM pg_proc p
         WHERE p.pronamespace = '@extschema@'::regnamespace
-          AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset')
-          -- what makes a json_text of jsonb, and what an agent is made of, is called in the caller's name
-          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%' OR p.proname LIKE '\_agent\_%')
+          AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset', 'grant_training',
+                                'revoke_training')
+          -- what makes a json_text of jsonb, an agent, a plot or a task is called in the caller's name
+          AND p.proname !~ '^_(?!(json_text|agent|plot|task)_)'
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
     END LOOP;

@@ -590,9 +590,10 @@ BEGIN
         SELECT p.oid
         FROM pg_proc p
         WHERE p.pronamespace = '@extschema@'::regnamespace
-          AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset')
-          -- what makes a json_text of jsonb, and what an agent is made of, is called in the caller's name
-          AND (p.proname NOT LIKE '\_%' OR p.proname LIKE '\_json\_text\_%' OR p.proname LIKE '\_agent\_%')
+          AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset', 'grant_training',
+                                'revoke_training')
+          -- what makes a json_text of jsonb, an agent, a plot or a task is called in the caller's name
+          AND p.proname !~ '^_(?!(json_text|agent|plot|task)_)'
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
     END LOOP;
@@ -750,6 +751,12 @@ $$;
 
 -- all of sql/install/81_training.sql
 
+-- all of sql/install/82_training_views.sql
+
+-- all of sql/install/83_training_control.sql
+
+-- all of sql/install/83_training_plot.sql
+
 SELECT pg_catalog.pg_extension_config_dump('agent', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run', $$WHERE state IN ('done', 'failed')$$);
@@ -769,6 +776,7 @@ SELECT pg_catalog.pg_extension_config_dump('training_statistics',
     $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
 SELECT pg_catalog.pg_extension_config_dump('training_answer',
     $$WHERE training IN (SELECT id FROM @extschema@.training_run WHERE state IN ('done', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('training_grant', '');
 
 -- It is for nobody but its owner, whatever default privileges say.
 DO $$

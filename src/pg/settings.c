@@ -476,6 +476,12 @@ static const Setting settings[] = {
 		"Sets the time limit of one call of a reward.", NULL,
 		INT(&m1pg_reward_timeout, 5000, 10, 600000)
 	},
+	{
+		"minimax_m1.training_retention", PGC_SIGHUP, 0,
+		"Sets of how many steps of a training the answers are kept; -1 means of all.",
+		"Those of held-out rows before the first step stay in any case.",
+		INT(UNNAMED(int), 50, -1, INT_MAX)
+	},
 };
 
 /* ---- what is made of it ---- */

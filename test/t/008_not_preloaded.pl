@@ -61,10 +61,11 @@ for my $first ('', "LOAD 'minimax_m1';")
 # but for those that need no model, and those that only look after the queue: it is worked on when the library is loaded
 is($node->safe_psql('postgres', "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
 	WHERE pronamespace = 'minimax_m1'::regnamespace AND proname NOT LIKE '\\_%' AND proname <> ALL ('{" . join(',', keys %calls) . "}')"),
-	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_agent_run cancel_job coverage create_agent create_annotator drop_adapter drop_agent drop_annotator '
-	  . 'enqueue_annotation export_adapter forget_agent_runs grant_adapter grant_usage import_adapter mcnemar_p pass_at_k poll reduce_agg_final reduce_agg_step '
-	  . 'retry_failed revoke_adapter reward_exact reward_format reward_json reward_length reward_number reward_sql run_agent set_price set_quota submit_agent summarize_agg_step wait_for', 'all functions are here');
+	'alter_annotator annotate annotate_row backfill backfill_batch call_support cancel_agent_run cancel_job cancel_training coverage create_agent create_annotator drop_adapter drop_agent drop_annotator drop_training '
+	  . 'enqueue_annotation export_adapter forget_agent_runs grant_adapter grant_training grant_usage import_adapter mcnemar_p pass_at_k pause_training plot_training poll reduce_agg_final reduce_agg_step '
+	  . 'resume_training retry_failed revoke_adapter revoke_training reward_exact reward_format reward_json reward_length reward_number reward_sql run_agent set_price set_quota submit_agent summarize_agg_step wait_for wait_for_training', 'all functions are here');
 is((sqlstate($node, q{CALL minimax_m1.wait_for('{1}')}))[0], '55000', 'wait_for');
+is((sqlstate($node, q{CALL minimax_m1.wait_for_training('x')}))[0], '55000', 'wait_for_training');
 $node->safe_psql('postgres', q{
 	CREATE TABLE queued (id int PRIMARY KEY, body text, answer text);
 	SELECT minimax_m1.create_annotator('queued', 'queued', 'answer', '{body}');

@@ -17,6 +17,7 @@
 
 PG_FUNCTION_INFO_V1(m1pg_classify);
 PG_FUNCTION_INFO_V1(m1pg_classify_enum);
+PG_FUNCTION_INFO_V1(m1pg_classify_task);
 
 /* ---- labels ---- */
 
@@ -99,6 +100,12 @@ join(const char *before, const List *labels)
 
 /* ---- requests ---- */
 
+static char *
+task_of_one(const List *labels)
+{
+	return join("Classify the following text as one of: ", labels);
+}
+
 static bool
 choose_one(const text *input, const List *labels, char **label, m1_error *error)
 {
@@ -109,7 +116,7 @@ choose_one(const text *input, const List *labels, char **label, m1_error *error)
 	initStringInfo(&choices);
 	m1pg_append_json_strings(&choices, labels);
 	m1pg_constrain(&g, M1W_CONSTRAINT_CHOICES, choices.data);
-	return m1pg_read_task(&g, join("Classify the following text as one of: ", labels), input, error) &&
+	return m1pg_read_task(&g, task_of_one(labels), input, error) &&
 		m1pg_run_constrained(&g, "classify", label, error);
 }
 
@@ -217,4 +224,11 @@ m1pg_classify_enum(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	}
 	return DirectFunctionCall2(enum_in, CStringGetDatum(label), ObjectIdGetDatum(type));
+}
+
+/* _task_classify(categories): what classify() asks before the text */
+Datum
+m1pg_classify_task(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(task_of_one(read_categories(PG_GETARG_ARRAYTYPE_P(0)))));
 }

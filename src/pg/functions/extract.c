@@ -23,6 +23,8 @@
 #include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(m1pg_extract);
+PG_FUNCTION_INFO_V1(m1pg_extract_task);
+PG_FUNCTION_INFO_V1(m1pg_extract_schema);
 
 /* What to make of an answer. */
 typedef struct Target
@@ -33,11 +35,9 @@ typedef struct Target
 } Target;
 
 static void
-find_target(FunctionCallInfo fcinfo, Target *target)
+find_target(Oid type, Target *target)
 {
-	target->type = get_fn_expr_argtype(fcinfo->flinfo, 1);
-	if (!OidIsValid(target->type))
-		elog(ERROR, "minimax_m1: the type of extract's target is not known");
+	target->type = type;
 	target->row_type = getBaseType(target->type);
 	if (get_typtype(target->row_type) != TYPTYPE_COMPOSITE)
 		ereport(ERROR,
@@ -50,6 +50,13 @@ find_target(FunctionCallInfo fcinfo, Target *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("minimax_m1: type %s has no columns", format_type_be(target->type))));
+}
+
+/* What is asked before the document. */
+static char *
+task_of(const Target *target)
+{
+	return psprintf("Extract %s as JSON.", m1pg_names_of_row(target->tupdesc));
 }
 
 /* ---- conversion ---- */
@@ -178,13 +185,14 @@ m1pg_extract(PG_FUNCTION_ARGS)
 	char	   *answer;
 	Datum		row;
 
-	find_target(fcinfo, &target);
+	if (!OidIsValid(get_fn_expr_argtype(fcinfo->flinfo, 1)))
+		elog(ERROR, "minimax_m1: the type of extract's target is not known");
+	find_target(get_fn_expr_argtype(fcinfo->flinfo, 1), &target);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	m1pg_default_request(&g);
 	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, m1pg_schema_of_row(target.tupdesc));
-	if (!m1pg_read_task(&g, psprintf("Extract %s as JSON.", m1pg_names_of_row(target.tupdesc)),
-						  PG_GETARG_TEXT_PP(0), &error) ||
+	if (!m1pg_read_task(&g, task_of(&target), PG_GETARG_TEXT_PP(0), &error) ||
 		!m1pg_run_constrained(&g, "extract", &answer, &error))
 	{
 		m1pg_report_or_null(&error);
@@ -195,4 +203,24 @@ m1pg_extract(PG_FUNCTION_ARGS)
 	if (!try_convert(&target, answer, &row))
 		PG_RETURN_NULL();
 	return row;
+}
+
+/* _task_extract(type): what extract() asks before the document */
+Datum
+m1pg_extract_task(PG_FUNCTION_ARGS)
+{
+	Target		target;
+
+	find_target(PG_GETARG_OID(0), &target);
+	PG_RETURN_TEXT_P(cstring_to_text(task_of(&target)));
+}
+
+/* _task_schema(type): the JSON Schema that its answer follows */
+Datum
+m1pg_extract_schema(PG_FUNCTION_ARGS)
+{
+	Target		target;
+
+	find_target(PG_GETARG_OID(0), &target);
+	PG_RETURN_TEXT_P(cstring_to_text(m1pg_schema_of_row(target.tupdesc)));
 }

@@ -8,6 +8,7 @@
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/waiting.h"
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -17,7 +18,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -259,105 +259,20 @@ m1pg_is_own_job(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(own);
 }
 
-/* How many of the jobs have not ended. */
-static int64
-count_unfinished(Oid caller, Datum jobs)
-{
-	Oid			types[2] = {OIDOID, INT8ARRAYOID};
-	Datum		values[2] = {ObjectIdGetDatum(caller), jobs};
-	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
-	int64		n;
-	bool		isnull;
-
-	(void) m1pg_query("SELECT unfinished, own FROM minimax_m1._unfinished($1, $2)", 2, types, values, NULL, false);
-	n = DatumGetInt64(m1pg_result(0, 1, &isnull));
-	if (DatumGetBool(m1pg_result(0, 2, &isnull)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("minimax_m1: cannot wait for a job of this transaction"),
-				 errdetail("It starts when the transaction has committed."),
-				 errhint("Commit, then wait.")));
-	m1pg_unbecome(&guard);
-	/* the caller looks again and again in one SPI connection */
-	SPI_freetuptable(SPI_tuptable);
-	return n;
-}
-
-static TimestampTz
-deadline_of(FunctionCallInfo fcinfo)
-{
-	if (PG_ARGISNULL(1))
-		return 0;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
-												   PG_GETARG_DATUM(1)));
-}
-
-static void
-timed_out(int64 unfinished)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("minimax_m1: timed out waiting for jobs"),
-			 errdetail(INT64_FORMAT " of them have not ended.", unfinished),
-			 errhint("They go on; poll() tells their state.")));
-}
-
-/* Until something ends, for at most a minute. */
-static void
-sleep_until(TimestampTz deadline, int64 unfinished)
-{
-	long		ms = 60000;
-
-	if (deadline != 0)
-	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-
-		if (left <= 0)
-			timed_out(unfinished);
-		ms = Min(ms, left);
-	}
-	(void) m1pg_jobs_sleep(ms);
-}
-
 /* wait_for(jobs, timeout) */
 Datum
 m1pg_wait_for(PG_FUNCTION_ARGS)
 {
-	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic;
-	TimestampTz deadline = deadline_of(fcinfo);
-	Oid			caller = GetUserId();
-	MemoryContext context = CurrentMemoryContext;
-	Datum		jobs;
-	int64		n;
+	M1Wait		wait = {
+		.procedure = "wait_for", .what = "jobs", .one = "a job",
+		.sql = "SELECT unfinished, own FROM minimax_m1._unfinished($1, $2)", .type = INT8ARRAYOID,
+		.hint = "They go on; poll() tells their state."
+	};
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
-	m1pg_require_shared();
-	if (m1pg_is_runner())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("minimax_m1: the job runner cannot wait for jobs"),
-				 errdetail("It runs the triggers of annotated tables, and the jobs that it would wait for.")));
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("minimax_m1: wait_for needs the isolation level READ COMMITTED"),
-				 errdetail("This transaction would never see that a job has ended.")));
 	/* the argument's own memory may end with the transaction */
-	jobs = PointerGetDatum(PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(0)));
-	SPI_connect_ext(atomic ? 0 : SPI_OPT_NONATOMIC);
-	m1pg_jobs_prepare_wait();
-	while ((n = count_unfinished(caller, jobs)) > 0)
-	{
-		/* hold no snapshot, and no transaction where the caller allows */
-		if (!atomic)
-			SPI_commit();
-		sleep_until(deadline, n);
-		CHECK_FOR_INTERRUPTS();
-	}
-	m1pg_jobs_cancel_wait();
-	SPI_finish();
-	MemoryContextSwitchTo(context);
+	wait.value = PointerGetDatum(PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(0)));
+	m1pg_wait(fcinfo, &wait);
 	PG_RETURN_VOID();
 }
