@@ -13,7 +13,8 @@ PGXS := $(if $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/po
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
-PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/status.c src/base/buf.c src/base/hour.c
+PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/status.c src/base/buf.c src/base/hour.c \
+          src/base/latency.c
 OBJS = $(PG_SRC:%.c=$(BUILD)/pg/%.o)
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)
@@ -92,8 +93,8 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-claims bench-million bench-peer bench-train lint format help stage unit \
-        unit-san schemas check-rooms \
+.PHONY: setup demo test nano eval bench bench-claims bench-gateway bench-million bench-peer bench-train lint format help \
+        stage unit unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
         check-readme check-setup check-isolation check-tap check-hostile check-clients check-drain test-platforms \
         test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
@@ -159,7 +160,7 @@ check-hostile: setup
 	$(call long_tap,050_hostile,HOSTILE_SECONDS=$(or $(SECONDS),10))
 	$(call long_tap,024_hostile_engine 036_rights)
 check-clients: setup
-	$(call long_tap,033_clients 041_clients 051_kills,CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) \
+	$(call long_tap,033_clients 041_clients 051_kills 061_openai 062_gateway_http,CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) \
 	    SOAK_SECONDS=$(SECONDS) KILLS=$(KILLS))
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
@@ -195,6 +196,11 @@ bench-claims:
 bench-million:
 	@$(QUIETLY) all $(MILLION)
 	@test/million/run.sh $(MILLION) $(BUILD)/million/m1-nano $(or $(TOKENS),1000000)
+
+## bench-gateway: what the gateway adds to a request and to a long stream, beside libpq
+bench-gateway: setup
+	@$(QUIETLY) stage
+	@test/bench/gateway.sh
 
 ## bench-peer: the engine beside llama.cpp on the same files, which it fetches from npm
 bench-peer:

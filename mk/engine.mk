@@ -77,6 +77,7 @@ JUDGE_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard test/judges/*.c))
 
 $(UNIT_OBJ) $(JUDGE_OBJ): ENGINE_CFLAGS += $(UNIT_CFLAGS)
 $(BUILD)/unit/test_constraint $(BUILD)/unit/test_tool_calls: $(JUDGE_OBJ)
+$(BUILD)/unit/test_call_pieces: $(BUILD)/obj/src/gateway/call_pieces.o
 
 $(UNIT_BIN): $(BUILD)/unit/%: $(BUILD)/obj/test/unit/%.o $(CORE_LIB)
 	@mkdir -p $(@D)

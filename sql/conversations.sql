@@ -88,6 +88,8 @@ SELECT s.finish_reason, s.tool_calls::text = c.tool_calls::text AS calls, s.comp
 FROM complete('What is the weather in Oslo?', tools => :tools, logprobs => true) c,
      complete_stream('What is the weather in Oslo?', tools => :tools, logprobs => true) s
 WHERE s.channel IS NULL;
+SELECT string_agg(s.delta, '' ORDER BY s.seq) AS calls, count(*) > 5 AS in_pieces
+FROM complete_stream('What is the weather in Oslo?', tools => :tools) s WHERE s.channel = 'tool_calls';
 SELECT * FROM complete_stream();
 SELECT * FROM complete_stream('Hello.', n => 3);
 SELECT (complete_stream('Hello.')).delta LIMIT 1;

@@ -233,6 +233,13 @@ SELECT (SELECT (sum(requests), sum(completed), sum(failed), sum(rejected), sum(p
         FROM minimax_m1.stats_by_function) =
        (SELECT (requests, completed, failed, rejected, prompt_tokens, completion_tokens)::text FROM minimax_m1.stats) AS they_add_up;
 
+SELECT count(*) AS bounds, min(seconds), max(seconds) FILTER (WHERE seconds < 'Infinity') AS longest, bool_and(first_token >= whole) AS first_is_first,
+       max(whole) = (SELECT completed FROM minimax_m1.stats_by_function s WHERE s.function = 'generate_ids') AS all_are_counted
+FROM minimax_m1.stats_latency WHERE function = 'generate_ids';
+SELECT bool_and(first_token >= before AND whole >= before_whole) AS they_rise
+FROM (SELECT first_token, whole, lag(first_token, 1, 0::bigint) OVER w AS before, lag(whole, 1, 0::bigint) OVER w AS before_whole
+      FROM minimax_m1.stats_latency WINDOW w AS (PARTITION BY function ORDER BY seconds)) t;
+
 -- The planner: whatever is cheap comes first in whatever order it is written, and a short reply before a long one.
 CREATE FUNCTION filter_of(condition text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

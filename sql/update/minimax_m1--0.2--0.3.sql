@@ -739,6 +739,8 @@ AS $$
     SELECT @extschema@._queue_changed();
 $$;
 
+-- all of sql/install/52_latency.sql
+
 -- all of sql/install/76_rewards.sql
 
 -- all of sql/install/77_evaluation.sql

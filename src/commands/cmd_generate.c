@@ -27,13 +27,15 @@ ignore_progress(void *context, uint64_t id, const m1w_progress *progress)
 	(void) progress;
 }
 
-/* For people: the text as it comes, the reasoning set apart from the answer. */
+/* For people: the text as it comes, the reasoning set apart from the answer. Calls are told at the end. */
 static void
 print_delta(void *context, uint64_t id, const m1w_delta *delta)
 {
 	result *r = context;
 
 	(void) id;
+	if (delta->channel == M1W_TOOL_CALLS)
+		return;
 	if (delta->channel == M1W_REASONING && !r->wrote)
 		fputs("[reasoning]\n", stdout);
 	if (delta->channel == M1W_CONTENT && r->wrote && r->channel == M1W_REASONING)

@@ -6,7 +6,8 @@
 
 /* Numbers of channels and limits of a request pass between the wire and the text as they are. */
 _Static_assert((int) M1_CONTENT == (int) M1W_CONTENT && (int) M1_REASONING == (int) M1W_REASONING &&
-				   (int) M1_CHANNEL_COUNT == (int) M1W_CHANNEL_COUNT && M1_MAX_STOPS == M1W_MAX_STOPS,
+				   (int) M1_TOOL_CALLS == (int) M1W_TOOL_CALLS && (int) M1_CHANNEL_COUNT == (int) M1W_CHANNEL_COUNT &&
+				   M1_MAX_STOPS == M1W_MAX_STOPS,
 			   "wire and text must agree");
 
 void
@@ -26,8 +27,8 @@ m1_event_progress(const m1_engine_events *events, m1_request *r)
 void
 m1_event_deltas(const m1_engine_events *events, m1_request *r)
 {
-	/* reasoning comes first when one step ends it and begins the content */
-	static const m1_channel order[] = {M1_REASONING, M1_CONTENT};
+	/* as they are written, when one step ends a channel and begins the next */
+	static const m1_channel order[M1_CHANNEL_COUNT] = {M1_REASONING, M1_CONTENT, M1_TOOL_CALLS};
 
 	if (!r->stream)
 		return;

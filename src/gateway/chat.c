@@ -25,6 +25,7 @@ typedef struct chat
 	bool begun; /* the stream */
 	bool told_first;
 	bool answered; /* a row has come that ends the answer */
+	bool misread;  /* calls were told that are none */
 	double asked_ms;
 } chat;
 
@@ -34,7 +35,7 @@ free_chat(chat *c)
 	gw_counted.running--;
 	if (c->timer != NULL)
 		event_free(c->timer);
-	m1_buf_free(&c->reply.model);
+	gw_chat_reply_free(&c->reply);
 	m1_buf_free(&c->out);
 	free(c);
 }
@@ -95,7 +96,7 @@ static void
 tell_first(chat *c, double seconds)
 {
 	if (!c->told_first)
-		gw_histogram_add(&gw_counted.first_token, seconds);
+		m1_latency_add(&gw_counted.first_token, seconds);
 	c->told_first = true;
 }
 
@@ -114,7 +115,7 @@ take_end(chat *c, const PGresult *result, int row)
 	tell_first(c, strtod(PQgetvalue(result, row, GW_CHAT_FIRST_TOKEN_MS), NULL) / 1000);
 	c->answered = true;
 	if (c->options.streams)
-		gw_chat_put_last(&c->out, &c->reply, result, row, c->options.with_usage);
+		c->misread = !gw_chat_put_last(&c->out, &c->reply, result, row, c->options.with_usage);
 	else
 		gw_chat_put_whole(&c->out, &c->reply, result, row);
 }
@@ -164,7 +165,7 @@ static void
 end_well(chat *c)
 {
 	gw_counted.completed++;
-	gw_histogram_add(&gw_counted.whole, (m1_now_ms() - c->asked_ms) / 1000);
+	m1_latency_add(&gw_counted.whole, (m1_now_ms() - c->asked_ms) / 1000);
 	if (!c->options.streams)
 	{
 		gw_http_reply(c->http, 200, "application/json", (m1_slice){c->out.data, c->out.len});
@@ -186,6 +187,12 @@ on_end(void *context, const gw_failure *failure)
 	if (failure == NULL && !c->answered)
 	{
 		gw_failure_set(&other, "42P0M", "there is no such model", NULL, "GET /v1/models tells which there is.");
+		failure = &other;
+	}
+	else if (failure == NULL && c->misread)
+	{
+		gw_failure_set(&other, "XX000", "the model has written a tool call that cannot be read",
+					   "Its pieces are no call, and are not to be followed.", NULL);
 		failure = &other;
 	}
 	else if (failure == NULL && c->out.failed)

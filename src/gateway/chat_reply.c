@@ -28,6 +28,13 @@ gw_chat_reply_init(gw_chat_reply *reply)
 	reply->created = time(NULL);
 }
 
+void
+gw_chat_reply_free(gw_chat_reply *reply)
+{
+	m1_buf_free(&reply->model);
+	gw_call_pieces_free(&reply->calls);
+}
+
 static const char *
 text_of(const PGresult *result, int row, int column)
 {
@@ -122,20 +129,23 @@ read_calls(const PGresult *result, int row)
 	return c;
 }
 
-/* A call; arguments are a text of JSON. */
+/* What a call begins with, and its arguments, a text of JSON, as far as they are known. */
 static void
-put_call(m1_buf *out, const m1_json *call, int index, bool indexed)
+put_call_begin(m1_buf *out, m1_slice name, m1_slice arguments)
 {
 	char id[32];
-	m1_buf arguments = {0};
 
 	put_random(id, "call_");
+	gw_json(out, "'id':%s,'type':'function','function':{'name':%t,'arguments':%t}}", id, name, arguments);
+}
+
+static void
+put_call(m1_buf *out, const m1_json *call)
+{
+	m1_buf arguments = {0};
+
 	m1_json_write(&arguments, m1_json_get(call, "arguments"), M1_JSON_AS_GIVEN);
-	gw_json(out, "{");
-	if (indexed)
-		gw_json(out, "'index':%d,", (int64_t) index);
-	gw_json(out, "'id':%s,'type':'function','function':{'name':%j,'arguments':%t}}", id, m1_json_get(call, "name"),
-			(m1_slice){arguments.data, arguments.len});
+	put_call_begin(out, m1_json_text(m1_json_get(call, "name")), (m1_slice){arguments.data, arguments.len});
 	out->failed |= arguments.failed;
 	m1_buf_free(&arguments);
 }
@@ -179,8 +189,8 @@ put_message(m1_buf *out, const PGresult *result, int row, const calls *c)
 	{
 		if (m1_json_get(call, "name") == NULL)
 			continue;
-		m1_buf_puts(out, index > 0 ? "," : "");
-		put_call(out, call, index++, false);
+		m1_buf_puts(out, index++ > 0 ? ",{" : "{");
+		put_call(out, call);
 	}
 	m1_buf_puts(out, c->n > 0 ? "]}" : "}");
 	out->failed |= content.failed;
@@ -235,24 +245,76 @@ put_content(m1_buf *out, const gw_chat_reply *reply, m1_slice text)
 	end_piece(out);
 }
 
-void
-gw_chat_put_delta(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row)
+/* Who a listener of gw_call_pieces puts pieces for. */
+typedef struct call_writer
 {
-	const m1_slice text = {PQgetvalue(result, row, GW_CHAT_DELTA), (size_t) PQgetlength(result, row, GW_CHAT_DELTA)};
+	m1_buf *out;
+	const gw_chat_reply *reply;
+} call_writer;
 
-	if (strcmp(PQgetvalue(result, row, GW_CHAT_CHANNEL), "reasoning") != 0)
-	{
-		put_content(out, reply, text);
-		return;
-	}
-	begin_piece(out, reply);
-	gw_json(out, "{'index':0,'delta':{'reasoning':%t,'reasoning_content':%t}", text, text);
-	end_piece(out);
+static void
+begin_call_piece(const call_writer *w, int index)
+{
+	begin_piece(w->out, w->reply);
+	gw_json(w->out, "{'index':0,'delta':{'tool_calls':[{'index':%d,", (int64_t) index);
 }
 
 static void
+end_call_piece(const call_writer *w)
+{
+	gw_json(w->out, "]}");
+	end_piece(w->out);
+}
+
+static void
+on_call(void *context, int index, m1_slice name)
+{
+	begin_call_piece(context, index);
+	put_call_begin(((const call_writer *) context)->out, name, (m1_slice){"", 0});
+	end_call_piece(context);
+}
+
+static void
+on_arguments(void *context, int index, m1_slice piece)
+{
+	begin_call_piece(context, index);
+	gw_json(((const call_writer *) context)->out, "'function':{'arguments':%t}}", piece);
+	end_call_piece(context);
+}
+
+static void
+put_call_text(m1_buf *out, gw_chat_reply *reply, m1_slice text)
+{
+	static const gw_call_listener listener = {on_call, on_arguments};
+	call_writer writer = {out, reply};
+
+	gw_call_pieces_read(&reply->calls, text, &listener, &writer);
+	out->failed |= reply->calls.head.failed;
+}
+
+void
+gw_chat_put_delta(m1_buf *out, gw_chat_reply *reply, const PGresult *result, int row)
+{
+	const char *channel = PQgetvalue(result, row, GW_CHAT_CHANNEL);
+	const m1_slice text = {PQgetvalue(result, row, GW_CHAT_DELTA), (size_t) PQgetlength(result, row, GW_CHAT_DELTA)};
+
+	if (strcmp(channel, "tool_calls") == 0)
+		put_call_text(out, reply, text);
+	else if (strcmp(channel, "reasoning") != 0)
+		put_content(out, reply, text);
+	else
+	{
+		begin_piece(out, reply);
+		gw_json(out, "{'index':0,'delta':{'reasoning':%t,'reasoning_content':%t}", text, text);
+		end_piece(out);
+	}
+}
+
+/* Those that were not told while they were written. */
+static void
 put_calls(m1_buf *out, const gw_chat_reply *reply, const calls *c)
 {
+	const call_writer writer = {out, reply};
 	m1_buf unread = {0};
 	int index = 0;
 
@@ -262,20 +324,19 @@ put_calls(m1_buf *out, const gw_chat_reply *reply, const calls *c)
 	m1_buf_free(&unread);
 	m1_json_foreach (c->doc.root, call)
 	{
-		if (m1_json_get(call, "name") == NULL)
+		if (m1_json_get(call, "name") == NULL || index++ < reply->calls.begun)
 			continue;
-		begin_piece(out, reply);
-		gw_json(out, "{'index':0,'delta':{'tool_calls':[");
-		put_call(out, call, index++, true);
-		gw_json(out, "]}");
-		end_piece(out);
+		begin_call_piece(&writer, index - 1);
+		put_call(out, call);
+		end_call_piece(&writer);
 	}
 }
 
-void
+bool
 gw_chat_put_last(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row, bool with_usage)
 {
 	calls c = read_calls(result, row);
+	const bool agree = gw_call_pieces_agree(&reply->calls, c.doc.root);
 
 	put_calls(out, reply, &c);
 	begin_piece(out, reply);
@@ -290,4 +351,5 @@ gw_chat_put_last(m1_buf *out, const gw_chat_reply *reply, const PGresult *result
 		gw_json(out, "}\n\n");
 	}
 	m1_json_free(&c.doc);
+	return agree;
 }

@@ -1,6 +1,7 @@
 /* metrics.c - see metrics.h; and GET /metrics, which has what the database counts, too. */
 #include "gateway/metrics.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -8,9 +9,6 @@
 #include "gateway/openai.h"
 
 gw_metrics gw_counted;
-
-static const double bounds[GW_N_BUCKETS] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
-											0.75,  1,	  2.5,	5,	  7.5,	10,	  30,	60,	 300,  1800};
 
 static M1_PRINTF(2, 3) void put(m1_buf *out, const char *form, ...)
 {
@@ -23,22 +21,20 @@ static M1_PRINTF(2, 3) void put(m1_buf *out, const char *form, ...)
 	m1_buf_puts(out, line);
 }
 
-void
-gw_histogram_add(gw_histogram *h, double seconds)
-{
-	for (int i = 0; i < GW_N_BUCKETS; i++)
-		h->buckets[i] += seconds <= bounds[i];
-	h->count++;
-	h->sum += seconds;
-}
-
 static void
-put_histogram(m1_buf *out, const char *name, const char *help, const gw_histogram *h)
+put_histogram(m1_buf *out, const char *name, const char *help, const m1_latency *l)
 {
+	int64_t n = 0;
+
 	put(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
-	for (int i = 0; i < GW_N_BUCKETS; i++)
-		put(out, "%s_bucket{le=\"%g\"} %ld\n", name, bounds[i], h->buckets[i]);
-	put(out, "%s_bucket{le=\"+Inf\"} %ld\n%s_sum %.6f\n%s_count %ld\n", name, h->count, name, h->sum, name, h->count);
+	for (int i = 0; i < M1_LATENCY_BOUNDS; i++)
+	{
+		n += l->counts[i];
+		put(out, "%s_bucket{le=\"%g\"} %" PRId64 "\n", name, m1_latency_bounds[i], n);
+	}
+	n += l->counts[M1_LATENCY_BOUNDS];
+	put(out, "%s_bucket{le=\"+Inf\"} %" PRId64 "\n%s_sum %.6f\n%s_count %" PRId64 "\n", name, n, name, l->seconds, name,
+		n);
 }
 
 void

@@ -4,6 +4,7 @@
 #ifndef M1_GATEWAY_OPENAI_H
 #define M1_GATEWAY_OPENAI_H
 
+#include "gateway/call_pieces.h"
 #include "gateway/http.h"
 #include "text/jsonparse.h"
 
@@ -56,15 +57,20 @@ typedef struct gw_chat_reply
 {
 	char id[48];
 	int64_t created;
-	m1_buf model; /* as the request names it, or as it is */
+	m1_buf model;		  /* as the request names it, or as it is */
+	gw_call_pieces calls; /* of a stream */
 } gw_chat_reply;
 
 void gw_chat_reply_init(gw_chat_reply *reply);
+void gw_chat_reply_free(gw_chat_reply *reply);
 
-/* Pieces of a stream: the first one, one of a channel, those of a row with all else, and what ends it. */
+/*
+ * Pieces of a stream: the first one, those of a row of a channel, those of a row with all else, and what ends it. The
+ * last is false where calls were told that are none, as is known only then.
+ */
 void gw_chat_put_first(m1_buf *out, const gw_chat_reply *reply);
-void gw_chat_put_delta(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row);
-void gw_chat_put_last(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row, bool with_usage);
+void gw_chat_put_delta(m1_buf *out, gw_chat_reply *reply, const PGresult *result, int row);
+bool gw_chat_put_last(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row, bool with_usage);
 /* The whole answer of such a row. */
 void gw_chat_put_whole(m1_buf *out, const gw_chat_reply *reply, const PGresult *result, int row);
 

@@ -288,7 +288,8 @@ may_move(const m1_remote *m)
 	/* a server that takes texts cannot go on behind what has been read */
 	if (!m1_dialect_of(m->server->facts.kind)->takes_ids && r->completion_tokens > 0)
 		return false;
-	return m->moves < MAX_MOVES && (!r->stream || r->sent[M1_CONTENT] + r->sent[M1_REASONING] == 0);
+	return m->moves < MAX_MOVES &&
+		   (!r->stream || r->sent[M1_CONTENT] + r->sent[M1_REASONING] + r->sent[M1_TOOL_CALLS] == 0);
 }
 
 static void

@@ -36,7 +36,6 @@ struct m1_reply
 	m1_utf8 utf8;
 	m1_buf pending;
 	m1_buf out[M1_CHANNEL_COUNT];
-	m1_buf calls;	  /* what stood between the tags */
 	m1_buf held;	  /* the line breaks in front of them, for content that follows */
 	m1_buf stop_text; /* the stop strings, one after the other */
 	stop stops[M1_MAX_STOPS];
@@ -104,7 +103,7 @@ m1_reply_free(m1_reply *r)
 	m1_buf_free(&r->pending);
 	m1_buf_free(&r->out[M1_CONTENT]);
 	m1_buf_free(&r->out[M1_REASONING]);
-	m1_buf_free(&r->calls);
+	m1_buf_free(&r->out[M1_TOOL_CALLS]);
 	m1_buf_free(&r->held);
 	m1_buf_free(&r->stop_text);
 	for (size_t i = 0; i < r->n_stops; i++)
@@ -310,8 +309,8 @@ open_calls(m1_reply *r, size_t end)
 	emit(r, M1_CONTENT, at - breaks);
 	m1_buf_append(&r->held, r->pending.data, breaks);
 	m1_buf_consume(&r->pending, breaks + strlen(M1_CALLS_OPEN));
-	if (r->calls.len > 0)
-		m1_buf_puts(&r->calls, "\n");
+	if (r->out[M1_TOOL_CALLS].len > 0)
+		m1_buf_puts(&r->out[M1_TOOL_CALLS], "\n");
 	r->scanned = 0;
 	r->in_string = r->escaped = false;
 	r->state = M1_REPLY_CALLS;
@@ -320,8 +319,8 @@ open_calls(m1_reply *r, size_t end)
 static void
 close_calls(m1_reply *r, size_t end)
 {
-	m1_buf_append(&r->calls, r->pending.data, end - strlen(M1_CALLS_CLOSE));
-	m1_buf_consume(&r->pending, end);
+	emit(r, M1_TOOL_CALLS, end - strlen(M1_CALLS_CLOSE));
+	m1_buf_consume(&r->pending, strlen(M1_CALLS_CLOSE));
 	for (size_t i = 0; i < r->n_stops; i++)
 		r->stops[i].matched = 0;
 	r->scanned = 0;
@@ -362,8 +361,7 @@ drain_calls(m1_reply *r, bool final)
 	keep = final || r->in_string || r->pending.len == 0
 			   ? 0
 			   : partial_tag(r->pending.data, r->pending.len, M1_CALLS_CLOSE, strlen(M1_CALLS_CLOSE));
-	m1_buf_append(&r->calls, r->pending.data, r->pending.len - keep);
-	m1_buf_consume(&r->pending, r->pending.len - keep);
+	emit(r, M1_TOOL_CALLS, r->pending.len - keep);
 	r->scanned = r->pending.len;
 	return false;
 }
@@ -435,8 +433,8 @@ drain(m1_reply *r, bool final)
 				again = false;
 				break;
 		}
-	return !r->pending.failed && !r->calls.failed && !r->held.failed && !r->out[M1_CONTENT].failed &&
-		   !r->out[M1_REASONING].failed;
+	return !r->pending.failed && !r->held.failed && !r->out[M1_CONTENT].failed && !r->out[M1_REASONING].failed &&
+		   !r->out[M1_TOOL_CALLS].failed;
 }
 
 bool
@@ -488,5 +486,5 @@ m1_reply_text(const m1_reply *r, m1_channel channel)
 bool
 m1_reply_tool_calls(const m1_reply *r, m1_buf *json)
 {
-	return m1_calls_read((m1_slice){r->calls.data, r->calls.len}, json);
+	return m1_calls_read(m1_reply_text(r, M1_TOOL_CALLS), json);
 }

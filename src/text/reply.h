@@ -18,8 +18,9 @@ typedef struct m1_reply m1_reply;
 /* The parts that a reply is taken apart into. */
 typedef enum m1_channel
 {
-	M1_CONTENT = 0,	  /* the answer */
-	M1_REASONING = 1, /* between <think> and </think> */
+	M1_CONTENT = 0,	   /* the answer */
+	M1_REASONING = 1,  /* between <think> and </think> */
+	M1_TOOL_CALLS = 2, /* between <tool_calls> and </tool_calls>, of a reply that takes calls */
 	M1_CHANNEL_COUNT
 } m1_channel;
 

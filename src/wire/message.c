@@ -375,7 +375,9 @@ m1w_finish_name(m1w_finish reason)
 const char *
 m1w_channel_name(m1w_channel channel)
 {
-	return channel == M1W_REASONING ? "reasoning" : "content";
+	static const char *const names[M1W_CHANNEL_COUNT] = {"content", "reasoning", "tool_calls"};
+
+	return names[channel];
 }
 
 int32_t

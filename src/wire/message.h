@@ -25,8 +25,9 @@ typedef enum m1w_constraint
 
 typedef enum m1w_channel
 {
-	M1W_CONTENT = 0,   /* the answer */
-	M1W_REASONING = 1, /* between <think> and </think> */
+	M1W_CONTENT = 0,	/* the answer */
+	M1W_REASONING = 1,	/* between <think> and </think> */
+	M1W_TOOL_CALLS = 2, /* between <tool_calls> and </tool_calls>: lines, as the model writes them */
 	M1W_CHANNEL_COUNT
 } m1w_channel;
 
@@ -40,7 +41,7 @@ typedef enum m1w_finish
 } m1w_finish;
 
 const char *m1w_finish_name(m1w_finish reason);	   /* "stop", "length", "thinking_budget", "loop" */
-const char *m1w_channel_name(m1w_channel channel); /* "content", "reasoning" */
+const char *m1w_channel_name(m1w_channel channel); /* "content", "reasoning", "tool_calls" */
 
 typedef enum m1w_phase
 {

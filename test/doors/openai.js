@@ -21,8 +21,11 @@ for await (const chunk of await ask("What is 47 + 35?", {stream: true, stream_op
 ok(content === "82" && pieces > 10, "a stream");
 ok(usage?.completion_tokens === 46, "its usage", usage);
 
-const called = await client.chat.completions.stream({model: "m1-nano", tools,
-  messages: [{role: "user", content: "What is the weather in Oslo?"}]}).finalChatCompletion();
+const calling = client.chat.completions.stream({model: "m1-nano", tools, messages: [{role: "user", content: "What is the weather in Oslo?"}]});
+const written = [];
+calling.on("tool_calls.function.arguments.delta", e => written.push(e.arguments_delta));
+const called = await calling.finalChatCompletion();
+ok(written.length > 2 && JSON.parse(written.join("")).city === "Oslo", "arguments while they are written", written);
 ok(called.choices[0].message.tool_calls[0].function.arguments.includes("Oslo"), "a tool, out of a stream", called);
 ok(called.choices[0].finish_reason === "tool_calls", "and why it ended");
 

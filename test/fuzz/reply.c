@@ -23,6 +23,7 @@ typedef struct ask
 	m1_slice stops[MOST_STOPS];
 	size_t n_stops;
 	bool exact;
+	bool calls;
 } ask;
 
 static bool
@@ -77,6 +78,8 @@ take_apart(m1_slice text, const ask *a, fuzz_input *cuts)
 	fuzz_check(r != NULL, "out of memory");
 	if (a->exact)
 		m1_reply_keep_breaks(r);
+	if (a->calls)
+		m1_reply_take_calls(r);
 	while (text.len > 0)
 	{
 		const int32_t id = cuts != NULL ? next_token(text, cuts) : byte_token(*text.data);
@@ -111,8 +114,8 @@ take_apart(m1_slice text, const ask *a, fuzz_input *cuts)
 static void
 free_parts(parts *p)
 {
-	m1_buf_free(&p->text[M1_CONTENT]);
-	m1_buf_free(&p->text[M1_REASONING]);
+	for (int c = 0; c < M1_CHANNEL_COUNT; c++)
+		m1_buf_free(&p->text[c]);
 	m1_buf_free(&p->calls);
 }
 
@@ -173,7 +176,8 @@ void
 fuzz_one(fuzz_input *in)
 {
 	static const char *const stops[] = {"", "stop", "\n", "top s", "\n\n", "</", "\xC3\xA4", "<tool", NULL};
-	ask a = {.exact = fuzz_below(in, 4) == 3, .n_stops = fuzz_below(in, MOST_STOPS + 1)};
+	ask a = {
+		.exact = fuzz_below(in, 4) == 3, .calls = fuzz_below(in, 2) == 1, .n_stops = fuzz_below(in, MOST_STOPS + 1)};
 	fuzz_input cuts = {.random = in->random};
 	m1_buf text;
 	parts bytes, pieces;

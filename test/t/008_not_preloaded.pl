@@ -24,6 +24,7 @@ my %calls = (
 	stats_row => 'stats_row()',
 	prefix_cache_row => 'prefix_cache_row()',
 	stats_by_function_rows => 'stats_by_function_rows()',
+	stats_latency_rows => 'stats_latency_rows()',
 	last_statement_rows => 'last_statement_rows()',
 	usage_rows => 'usage_rows()',
 	usage_reset => 'usage_reset()',

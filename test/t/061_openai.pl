@@ -74,6 +74,15 @@ is($r->{choices}[0]{message}{tool_calls}[0]{function}{name}, 'get_weather', 'a t
 ($status, $r) = chat('Is the office open on Sunday?', response_format => { type => 'json_schema', json_schema => { name => 'x', strict => JSON::PP::true,
 	schema => { type => 'object', properties => { open => { type => 'boolean' } }, required => ['open'], additionalProperties => JSON::PP::false } } });
 is(ref decode_json($r->{choices}[0]{message}{content})->{open}, 'JSON::PP::Boolean', 'a schema is kept to') or diag(explain($r));
+($status, $r) = chat('Hello.', response_format => { type => 'json_object' }, max_tokens => 300);
+is(ref eval { decode_json($r->{choices}[0]{message}{content}) }, 'HASH', 'an object of any form') or diag(explain($r));
+my @long = ({ role => 'system', content => 'You are a helpful assistant. ' x 5 }, { role => 'user', content => 'Hello.' });
+chat(\@long);
+cmp_ok((chat(\@long))[1]{usage}{prompt_tokens_details}{cached_tokens}, '>', 0, 'tokens that were in the cache are told');
+($status, $r) = chat('What is the weather in Oslo?', tools => \@weather, tool_choice => 'none', stop => [ 'x', 'y' ]);
+ok(!$r->{choices}[0]{message}{tool_calls}, 'no call where none is wanted') or diag(explain($r));
+($status, $r) = chat('Hello.', tools => \@weather, tool_choice => 'required');
+ok($r->{choices}[0]{message}{tool_calls}, 'one where one is required') or diag(explain($r));
 ($status, $r) = chat('Hello.', reasoning_effort => 'none', logprobs => JSON::PP::true, top_logprobs => 2);
 my $token = $r->{choices}[0]{logprobs}{content}[0];
 is($token->{token}, 'Hello', 'tokens with their log probabilities');
@@ -87,13 +96,20 @@ is($pieces[-1], '[DONE]', 'and ends with [DONE]');
 is_deeply($pieces[-2]{choices}, [], 'usage comes in a piece that has nothing else');
 is(join('', map { $_->{choices}[0]{delta}{content} // '' } grep { ref $_ } @pieces), '82', 'content in pieces');
 like(join('', map { $_->{choices}[0]{delta}{reasoning} // '' } grep { ref $_ } @pieces), qr/^7 \+ 5.*carry 0$/s, 'reasoning in pieces');
+is(join('', map { $_->{choices}[0]{delta}{reasoning_content} // '' } grep { ref $_ } @pieces), join('', map { $_->{choices}[0]{delta}{reasoning} // '' } grep { ref $_ } @pieces),
+	'by both names');
 is($pieces[-2]{usage}{completion_tokens}, 46, 'and is what it was');
 is($pieces[-3]{choices}[0]{finish_reason}, 'stop', 'behind why it ended');
 is(scalar(keys %{ { map { $_->{id} => 1 } grep { ref $_ } @pieces } }), 1, 'all have one id');
 @pieces = stream('What is the weather in Oslo?', tools => \@weather);
-my ($delta) = grep { $_ } map { ref $_ && $_->{choices}[0]{delta}{tool_calls} } @pieces;
-is($delta->[0]{index}, 0, 'a call comes with its index');
-is($delta->[0]{function}{name}, 'get_weather', 'and its name');
+my @deltas = map { @{ ref $_ && $_->{choices}[0]{delta}{tool_calls} || [] } } @pieces;
+is($deltas[0]{index}, 0, 'a call comes with its index');
+like($deltas[0]{id}, qr/^call_/, 'its id');
+is_deeply($deltas[0]{function}, { name => 'get_weather', arguments => '' }, 'and its name');
+is(scalar(grep { exists $_->{id} || exists $_->{function}{name} } @deltas), 1, 'once');
+cmp_ok(scalar(@deltas), '>', 2, 'its arguments come as they are written');
+is_deeply(decode_json(join('', map { $_->{function}{arguments} } @deltas)), { city => 'Oslo' }, 'and are JSON together');
+is(join('', map { ref $_ && $_->{choices}[0]{delta}{content} || '' } @pieces), '', 'which is no content');
 
 # ---- what is refused ----
 
@@ -167,6 +183,30 @@ close $_ for @sockets;
 wait_for('they are gone', sub { is_idle($node) });
 is((post_json($few, '/v1/chat/completions', { messages => user('What is 47 + 35?') }, %al))[0], 200, 'it gets in again');
 stop_http($few);
+
+# ---- the engine goes, and comes back ----
+
+for my $streams (JSON::PP::false, JSON::PP::true)
+{
+	my $asked = encode_json({ %{ decode_json($body) }, stream => $streams });
+	my (undef, $s) = raw($h, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nConnection: close\r\nContent-Length: "
+		. length($asked) . "\r\n\r\n$asked", $streams ? qr/data: .*data: /s : undef, $streams ? 20 : 0);
+	my $answer = '';
+
+	wait_for('it runs', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE generated > 0}) eq '1' });
+	kill 'KILL', sql('SELECT engine_pid FROM minimax_m1.model');
+	1 while sysread($s, $answer, 65536, length $answer);
+	like($answer, $streams ? qr/data: \{"error":\{[^\n]*"code":"unavailable","sqlstate":"57P03"/ : qr/^HTTP\/1.1 503 .*Retry-After: 2.*57P03/s,
+		($streams ? 'a stream' : 'a chat') . ' whose engine is gone is told so');
+	wait_ready($node);
+}
+sql(q{ALTER SYSTEM SET minimax_m1.model = '/nonexistent'});
+$node->reload;
+wait_for('there is no model', sub { http($h, 'GET', '/health')->{status} == 503 });
+like(http($h, 'GET', '/health')->{content}, qr/"status":"(failed|starting|loading)"/, '/health tells its state');
+sql(q{ALTER SYSTEM RESET minimax_m1.model});
+$node->reload;
+wait_ready($node);
 
 # ---- the server goes, and comes back ----
 

@@ -141,8 +141,8 @@ forget_outcomes(void)
 		m1_buf_free(&outcomes[i].calls);
 		m1_buf_free(&outcomes[i].ids);
 		m1_buf_free(&outcomes[i].logprobs);
-		m1_buf_free(&outcomes[i].streamed[M1W_CONTENT]);
-		m1_buf_free(&outcomes[i].streamed[M1W_REASONING]);
+		for (int c = 0; c < M1W_CHANNEL_COUNT; c++)
+			m1_buf_free(&outcomes[i].streamed[c]);
 	}
 	memset(outcomes, 0, sizeof outcomes);
 	all_progress_events = 0;

@@ -51,17 +51,17 @@ assert_grows(m1_slice before, const char *copy, m1_slice after)
 static void
 push_byte(m1_reply *r, unsigned char c)
 {
-	char copy[2][512];
-	m1_slice before[2];
+	char copy[M1_CHANNEL_COUNT][512];
+	m1_slice before[M1_CHANNEL_COUNT];
 
-	for (int ch = 0; ch < 2; ch++)
+	for (int ch = 0; ch < M1_CHANNEL_COUNT; ch++)
 	{
 		before[ch] = m1_reply_text(r, (m1_channel) ch);
 		if (before[ch].len > 0)
 			memcpy(copy[ch], before[ch].data, before[ch].len);
 	}
 	assert_true(m1_reply_push(r, byte_ids[c]));
-	for (int ch = 0; ch < 2; ch++)
+	for (int ch = 0; ch < M1_CHANNEL_COUNT; ch++)
 		assert_grows(before[ch], copy[ch], m1_reply_text(r, (m1_channel) ch));
 }
 

@@ -275,6 +275,13 @@ count_ending(M1Account *a, M1Ending ending, int prompt_tokens, int cached, int r
 	a->closed = true;
 }
 
+static void
+count_times(M1Stats *stats, double first_ms, double decode_ms)
+{
+	m1_latency_add(&stats->first_token, first_ms / 1000);
+	m1_latency_add(&stats->whole, (first_ms + decode_ms) / 1000);
+}
+
 void
 m1pg_account_done(M1Account *a, const m1w_done *done, double worker_queue_ms)
 {
@@ -292,6 +299,7 @@ m1pg_account_done(M1Account *a, const m1w_done *done, double worker_queue_ms)
 		stats->queue_ms += worker_queue_ms + done->queue_ms;
 		stats->prefill_ms += done->prefill_ms;
 		stats->decode_ms += done->decode_ms;
+		count_times(stats, worker_queue_ms + done->queue_ms + done->prefill_ms, done->decode_ms);
 		count_ending(a, M1_COMPLETED, done->prompt_tokens, done->cached_tokens, done->reasoning_tokens,
 					 done->completion_tokens);
 	}

@@ -11,6 +11,7 @@
 #include "pg/shared.h"
 
 #include "base/hour.h"
+#include "base/latency.h"
 #include "utils/date.h"
 
 /* ---- counters ---- */
@@ -36,6 +37,8 @@ typedef struct M1Stats
 	double		queue_ms;
 	double		prefill_ms;
 	double		decode_ms;
+	m1_latency	first_token;	/* of those that were completed with a reply */
+	m1_latency	whole;
 } M1Stats;
 
 /* What a role has used in a month; kept over restarts. Written to the file as it is. */

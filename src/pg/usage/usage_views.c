@@ -1,7 +1,7 @@
 /*
  * usage_views.c
- *	  What the views stats, stats_by_function, usage and quotas read, and the
- *	  functions that set them back. Whose rows somebody sees: see m1pg_may_see.
+ *	  What the views stats, stats_by_function, stats_latency, usage and quotas
+ *	  read, and the functions that set them back. Whose rows somebody sees: see m1pg_may_see.
  */
 #include "pg/rows.h"
 #include "pg/shared.h"
@@ -10,11 +10,13 @@
 
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(m1pg_stats);
 PG_FUNCTION_INFO_V1(m1pg_prefix_cache);
 PG_FUNCTION_INFO_V1(m1pg_stats_by_function);
+PG_FUNCTION_INFO_V1(m1pg_stats_latency);
 PG_FUNCTION_INFO_V1(m1pg_stats_reset);
 PG_FUNCTION_INFO_V1(m1pg_usage_rows);
 PG_FUNCTION_INFO_V1(m1pg_usage_reset);
@@ -136,6 +138,42 @@ m1pg_stats_by_function(PG_FUNCTION_ARGS)
 		values[N_STATS + 1] = Int64GetDatum(stats[i].cache_hits);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+	return (Datum) 0;
+}
+
+/* For each function and bound, how many took at most so long; the last bound is infinite. */
+static void
+put_latency(ReturnSetInfo *rsinfo, const M1Stats *stats)
+{
+	int64		first = 0;
+	int64		whole = 0;
+
+	for (int i = 0; i <= M1_LATENCY_BOUNDS; i++)
+	{
+		Datum		values[4];
+		bool		nulls[4] = {false};
+
+		first += stats->first_token.counts[i];
+		whole += stats->whole.counts[i];
+		values[0] = CStringGetTextDatum(stats->function);
+		values[1] = Float8GetDatum(i < M1_LATENCY_BOUNDS ? m1_latency_bounds[i] : get_float8_infinity());
+		values[2] = Int64GetDatum(first);
+		values[3] = Int64GetDatum(whole);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+}
+
+Datum
+m1pg_stats_latency(PG_FUNCTION_ARGS)
+{
+	M1Stats    *stats;
+	TimestampTz since;
+	int			n;
+
+	m1pg_start_rows(fcinfo);
+	stats = copy_stats(&n, &since);
+	for (int i = 0; i < n; i++)
+		put_latency((ReturnSetInfo *) fcinfo->resultinfo, &stats[i]);
 	return (Datum) 0;
 }
 
