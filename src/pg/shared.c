@@ -43,6 +43,7 @@ m1pg_shared_startup(void)
 	memset(m1pg_shared, 0, shared_size());
 	m1pg_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
 	m1pg_shared->n_slots = m1pg_max_requests + m1pg_max_queue;
+	m1pg_shared->started = GetCurrentTimestamp();
 }
 
 void

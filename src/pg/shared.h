@@ -115,6 +115,7 @@ typedef struct M1Shared
 {
 	LWLock	   *lock;			/* protects everything below */
 	PGPROC	   *worker;			/* NULL while no worker runs */
+	TimestampTz started;		/* since when all processes have begun */
 	uint64		last_request;
 	M1ModelInfo model;
 	int			n_slots;		/* max_requests + max_queue */

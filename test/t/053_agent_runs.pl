@@ -5,7 +5,7 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('agent_runs', 'minimax_m1.temperature = 0');
+my $node = new_server('agent_runs', 'minimax_m1.temperature = 0', 'restart_after_crash = on');
 wait_ready($node);
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub as_clerk { return sql("SET SESSION AUTHORIZATION clerk; $_[0]"); }
@@ -68,6 +68,36 @@ is(as_clerk("SELECT minimax_m1.cancel_agent_run($waits)"), 't', 'one that runs i
 wait_for('its process is gone', sub { sql($pid) eq '' });
 is(sql("SELECT string_agg(state || step || error, ',') FROM minimax_m1.agent_runs r JOIN minimax_m1.agent_steps s ON s.run = r.id
 	WHERE r.id IN ($run, $waits)"), join(',', ('failed0the run was cancelled') x 2), 'and both say so');
+
+# The server crashes while a tool has written: the run is begun again at once, and what it has written is there once.
+sql(q{
+	CREATE TABLE desk.pace AS SELECT 300.0::float8 AS seconds;
+	CREATE FUNCTION desk.slow_order(order_id text) RETURNS text LANGUAGE sql
+		AS $$ INSERT INTO desk.seen VALUES ('slow', 'slow'); SELECT pg_sleep(seconds)::text || 'noted' FROM desk.pace $$;
+	GRANT SELECT ON desk.pace TO clerk;
+	ALTER FUNCTION desk.slow_order OWNER TO clerk;
+	SET SESSION AUTHORIZATION clerk;
+	SET search_path = desk;
+	SELECT minimax_m1.create_agent('slow', '{slow_order(text)}',
+		limits => '{"max_calls": 1, "read_only": false, "call_timeout": "20 minutes", "timeout": "20 minutes"}')});
+for my $who ('the process of the run', 'the runner of jobs')
+{
+	my $now;
+	my $count = sql(q{SELECT count(*) FROM desk.seen WHERE who = 'slow'});
+
+	$run = as_clerk(q{SELECT minimax_m1.submit_agent('slow', 'Where is order B-12345?')});
+	wait_for('a tool runs', sub { $now = sql($pid); $now ne '' });
+	my $victim = $who =~ /run$/ ? $now : sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner' LIMIT 1});
+	kill 'KILL', $victim;
+	wait_for('the process is gone', sub { !kill 0, $victim });
+	wait_for('the server is back', sub { $node->psql('postgres', q{UPDATE desk.pace SET seconds = 0}) == 0 });
+	wait_for("a run ends after $who was killed", ended($run));
+	is(sql("SELECT state || attempts FROM minimax_m1.agent_run WHERE id = $run"), 'done2', "$who is killed: the run is done in its second attempt");
+	is(sql(q{SELECT count(*) FROM desk.seen WHERE who = 'slow'}), $count + 1, 'what it has written is there once');
+	is(sql("SELECT count(DISTINCT step) = count(*) AND count(*) FILTER (WHERE kind = 'call') = 1 FROM minimax_m1.agent_steps WHERE run = $run"), 't',
+		'and so are its steps');
+	sql('UPDATE desk.pace SET seconds = 300');
+}
 
 # What it may do is looked at when it begins.
 sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');

@@ -6,10 +6,13 @@
  *	  and has nobody else's rights.
  *
  *	  A run is one transaction of its worker, so one that is lost leaves nothing
- *	  behind and is begun again, up to so many times. What counts is the row.
+ *	  behind and is begun again, up to so many times. What counts is the row. After
+ *	  a crash of the server no worker is left: runs that were under way are due at
+ *	  once.
  */
 #include "pg/jobs/agent_runs.h"
 #include "pg/jobs/guard.h"
+#include "pg/shared.h"
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -46,6 +49,21 @@ notice_end(void)
 	worker = NULL;
 	(void) m1pg_query("UPDATE minimax_m1.agent_run SET claimed_until = '-infinity' WHERE id = $1 AND state = 'running'",
 					  1, types, values, NULL, false);
+}
+
+/* Once in each process: what was begun before the server, or since before a crash of it, has no worker any more. */
+static void
+notice_crash(void)
+{
+	static bool noticed = false;
+	Oid			types[1] = {TIMESTAMPTZOID};
+	Datum		values[1] = {TimestampTzGetDatum(m1pg_shared->started)};
+
+	if (noticed)
+		return;
+	(void) m1pg_query("UPDATE minimax_m1.agent_run SET claimed_until = '-infinity' "
+					  "WHERE state = 'running' AND started_at < $1", 1, types, values, NULL, false);
+	noticed = true;
 }
 
 static void
@@ -139,6 +157,7 @@ m1pg_agent_runs_look(void)
 	if (!have_runs())
 		return 0;
 	notice_end();
+	notice_crash();
 	give_up();
 	if (claim(&run) && !start(&run))
 		put_back(&run);
