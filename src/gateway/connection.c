@@ -97,6 +97,15 @@ set(parameters *p, const char *keyword, const char *value)
 	p->values[p->n++] = value;
 }
 
+/* A server that asks for a password, or for nothing, is not told the token, and does not do. */
+static void
+set_issuer(parameters *p, const gw_issuer *issuer)
+{
+	set(p, "require_auth", "oauth");
+	set(p, "oauth_issuer", issuer->url);
+	set(p, "oauth_scope", issuer->scope);
+}
+
 PGconn *
 gw_connect_start(const gw_target *target, const gw_login *login)
 {
@@ -107,11 +116,15 @@ gw_connect_start(const gw_target *target, const gw_login *login)
 	{
 		set(&p, "user", login->user);
 		set(&p, "password", login->password);
+		if (target->issuer.url != NULL)
+			set_issuer(&p, &target->issuer);
 	}
 	set(&p, "client_encoding", "UTF8");
 	set(&p, "options", target->session_options);
 	for (const PQconninfoOption *o = target->options; o->keyword != NULL; o++)
 		set(&p, o->keyword, o->val);
+	if (target->issuer.url != NULL)
+		set(&p, "oauth_client_id", "minimax_m1_gateway");
 	set(&p, "connect_timeout", CONNECT_SECONDS);
 	set(&p, "fallback_application_name", "minimax_m1_gateway");
 	pg = PQconnectStartParams(p.keywords, p.values, 0);
@@ -121,9 +134,9 @@ gw_connect_start(const gw_target *target, const gw_login *login)
 }
 
 bool
-gw_is_proven(const PGconn *pg, const gw_login *login, gw_failure *failure)
+gw_is_proven(const gw_target *target, const PGconn *pg, const gw_login *login, gw_failure *failure)
 {
-	if (login->user == NULL || PQconnectionUsedPassword(pg))
+	if (login->user == NULL || target->issuer.url != NULL || PQconnectionUsedPassword(pg))
 		return true;
 	gw_failure_set(failure, "28000", "the server did not ask for a password",
 				   "It lets the gateway in by other means, whoever it says it is.",

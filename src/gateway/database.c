@@ -187,7 +187,8 @@ gw_start_waiting(gw_pool *pool)
 }
 
 m1_status
-gw_pool_open(struct event_base *base, const char *conninfo, int most, gw_pool **out, m1_error *err)
+gw_pool_open(struct event_base *base, const char *conninfo, const gw_issuer *issuer, int most, gw_pool **out,
+			 m1_error *err)
 {
 	gw_pool *pool = calloc(1, sizeof *pool);
 	m1_status status;
@@ -197,6 +198,7 @@ gw_pool_open(struct event_base *base, const char *conninfo, int most, gw_pool **
 	pool->base = base;
 	pool->most = most;
 	status = gw_target_read(conninfo, &pool->target, err);
+	pool->target.issuer = *issuer;
 	if (status == M1_OK)
 		*out = pool;
 	else

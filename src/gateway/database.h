@@ -22,6 +22,13 @@ typedef struct gw_login
 	const char *password;
 } gw_login;
 
+/* Where tokens come from that are given in place of passwords. url NULL: they are passwords. */
+typedef struct gw_issuer
+{
+	const char *url;   /* as the server's pg_hba.conf has it */
+	const char *scope; /* that a token has to have, or NULL */
+} gw_issuer;
+
 typedef struct gw_pool gw_pool;
 typedef struct gw_query gw_query;
 
@@ -33,10 +40,11 @@ typedef struct gw_reader
 } gw_reader;
 
 /*
- * At most `most` connections to what the string names. M1_E_INVALID_ARGUMENT when libpq does not understand it. The
- * pool is freed when no query is left.
+ * At most `most` connections to what the string names; issuer, whose texts live as long, is that of all logins'
+ * passwords. M1_E_INVALID_ARGUMENT when libpq does not understand the string. The pool is freed when no query is left.
  */
-m1_status gw_pool_open(struct event_base *base, const char *conninfo, int most, gw_pool **out, m1_error *err);
+m1_status gw_pool_open(struct event_base *base, const char *conninfo, const gw_issuer *issuer, int most, gw_pool **out,
+					   m1_error *err);
 void gw_pool_close(gw_pool *pool);
 
 /* How many connections there are, how many of them work, and how many queries wait for one. */

@@ -13,6 +13,7 @@
 typedef enum gw_auth
 {
 	GW_AUTH_PASSWORD, /* a request's credentials are those of its database role */
+	GW_AUTH_OAUTH,	  /* or a token, that the database server judges */
 	GW_AUTH_FIXED,	  /* all requests have the role of the connection string */
 } gw_auth;
 
@@ -22,6 +23,9 @@ typedef struct gw_options
 	bool http;
 	const char *listen; /* ADDRESS:PORT */
 	gw_auth auth;
+	gw_issuer issuer;					 /* of tokens */
+	const char *role_claim;				 /* of a token, that names its role */
+	const char *resource;				 /* our address, as clients know it; NULL: where we listen */
 	const char *origins[GW_MAX_ORIGINS]; /* that pages may have, beside our own */
 	int n_origins;
 	const char *tools;				   /* names, separated by commas; NULL: all */

@@ -11,6 +11,7 @@
 
 #include "gateway/base64.h"
 #include "gateway/jsonform.h"
+#include "gateway/oauth.h"
 
 typedef void (*handler)(gw_http_exchange *x);
 
@@ -21,15 +22,11 @@ static const struct route
 	handler handle;
 	bool open; /* to whoever can connect */
 } routes[] = {
-	{"/mcp", "POST", gw_mcp_handle, false},
-	{"/v1/chat/completions", "POST", gw_chat_handle, false},
-	{"/v1/models", "GET", gw_models_handle, false},
-	{"/v1/models/*", "GET", gw_models_handle, false},
-	{"/tokenize", "POST", gw_tokenize_handle, false},
-	{"/detokenize", "POST", gw_detokenize_handle, false},
-	{"/metrics", "GET", gw_metrics_handle, false},
-	{"/health", "GET", gw_health_handle, true},
-	{"/", "GET", gw_page_handle, true},
+	{"/mcp", "POST", gw_mcp_handle, false},			  {"/v1/chat/completions", "POST", gw_chat_handle, false},
+	{"/v1/models", "GET", gw_models_handle, false},	  {"/v1/models/*", "GET", gw_models_handle, false},
+	{"/tokenize", "POST", gw_tokenize_handle, false}, {"/detokenize", "POST", gw_detokenize_handle, false},
+	{"/metrics", "GET", gw_metrics_handle, false},	  {"/health", "GET", gw_health_handle, true},
+	{GW_OAUTH_PATH, "GET", gw_oauth_handle, true},	  {"/", "GET", gw_page_handle, true},
 };
 
 /* ---- errors ---- */
@@ -131,15 +128,35 @@ split_login(m1_slice text, gw_login *login)
 		   strlen(login->password) == text.len - n - 1;
 }
 
+/* A token by itself says in a claim which role it is of. */
 static bool
-read_login(const char *field, gw_login *login)
+take_token(m1_slice token, const char *claim, gw_login *login, m1_error *err)
 {
-	char text[1024];
+	m1_buf role = {0};
+
+	if (gw_oauth_role(token, claim, &role, err) != M1_OK)
+	{
+		m1_buf_free(&role);
+		return false;
+	}
+	login->user = role.data;
+	login->password = strndup(token.data, token.len);
+	return login->password != NULL;
+}
+
+static bool
+read_login(const gw_options *options, const char *field, gw_login *login, m1_error *err)
+{
+	char text[GW_HTTP_MAX_HEAD];
 	size_t n = field == NULL ? 0 : strlen(field);
 	bool ok = false;
 
-	if (n > 7 && n < sizeof text && strncasecmp(field, "Bearer ", 7) == 0)
-		ok = split_login((m1_slice){field + 7, n - 7}, login);
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "%s",
+			options->auth == GW_AUTH_OAUTH ? "the API key is a token, which names a database role"
+										   : "the API key is a database role and its password, as role:password");
+	if (n > 7 && strncasecmp(field, "Bearer ", 7) == 0)
+		ok = options->auth == GW_AUTH_OAUTH ? take_token((m1_slice){field + 7, n - 7}, options->role_claim, login, err)
+											: split_login((m1_slice){field + 7, n - 7}, login);
 	else if (n > 6 && n < sizeof text && strncasecmp(field, "Basic ", 6) == 0 &&
 			 gw_base64_decode((m1_slice){field + 6, n - 6}, text, &n))
 	{
@@ -152,18 +169,29 @@ read_login(const char *field, gw_login *login)
 void
 gw_http_ask_login(gw_http_exchange *x)
 {
-	gw_http_add_field(x, "WWW-Authenticate", "Bearer realm=\"minimax_m1\"");
+	m1_buf challenge = {0};
+
+	if (x->gateway->options.auth == GW_AUTH_OAUTH)
+		gw_oauth_put_challenge(&challenge, x, gw_http_field_of(x->head, "Authorization") != NULL);
+	else
+		m1_buf_puts(&challenge, "Bearer realm=\"minimax_m1\"");
+	if (m1_buf_cstr(&challenge) != NULL)
+		gw_http_add_field(x, "WWW-Authenticate", challenge.data);
+	m1_buf_free(&challenge);
 }
 
 /* false when the request was refused. */
 static bool
 log_in(gw_http_exchange *x)
 {
-	if (x->gateway->options.auth == GW_AUTH_FIXED || read_login(gw_http_field_of(x->head, "Authorization"), &x->login))
+	const gw_options *options = &x->gateway->options;
+	m1_error err;
+
+	if (options->auth == GW_AUTH_FIXED ||
+		read_login(options, gw_http_field_of(x->head, "Authorization"), &x->login, &err))
 		return true;
 	gw_http_ask_login(x);
-	gw_http_fail(x, 401, "authentication_error", "invalid_api_key",
-				 "the API key is a database role and its password, as role:password");
+	gw_http_fail(x, 401, "authentication_error", "invalid_api_key", err.message);
 	return false;
 }
 

@@ -16,6 +16,7 @@ void gw_detokenize_handle(gw_http_exchange *x);
 void gw_metrics_handle(gw_http_exchange *x);
 void gw_health_handle(gw_http_exchange *x);
 void gw_page_handle(gw_http_exchange *x);
+void gw_oauth_handle(gw_http_exchange *x);
 
 /* An error as OpenAI's clients read it. code may be NULL. */
 void gw_http_fail(gw_http_exchange *x, int status, const char *type, const char *code, const char *message);

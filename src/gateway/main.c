@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "gateway/mcp.h"
+#include "gateway/oauth.h"
 
 static int
 complain(const m1_error *err)
@@ -77,6 +78,8 @@ main(int argc, char **argv)
 	}
 	if (gw_mcp_check_options(&gateway.options, &err) != M1_OK)
 		return complain(&err);
+	if (gateway.options.auth == GW_AUTH_OAUTH && gw_oauth_begin(&err) != M1_OK)
+		return complain(&err);
 	signal(SIGPIPE, SIG_IGN);
 	gateway.base = make_loop(gateway.options.http);
 	if (gateway.base == NULL)
@@ -84,8 +87,8 @@ main(int argc, char **argv)
 		m1_fail(&err, M1_E_NO_MEMORY, "out of memory");
 		return complain(&err);
 	}
-	if (gw_pool_open(gateway.base, gateway.options.conninfo, (int) gateway.options.connections, &gateway.pool, &err) !=
-		M1_OK)
+	if (gw_pool_open(gateway.base, gateway.options.conninfo, &gateway.options.issuer, (int) gateway.options.connections,
+					 &gateway.pool, &err) != M1_OK)
 		return complain(&err);
 	status = serve(&gateway);
 	gw_pool_close(gateway.pool);

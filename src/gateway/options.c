@@ -45,10 +45,57 @@ take_auth(gw_options *options, const char *value, m1_error *err)
 {
 	if (strcmp(value, "password") == 0)
 		options->auth = GW_AUTH_PASSWORD;
+	else if (strcmp(value, "oauth") == 0)
+		options->auth = GW_AUTH_OAUTH;
 	else if (strcmp(value, "fixed") == 0)
 		options->auth = GW_AUTH_FIXED;
 	else
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--auth is password or fixed, not \"%s\"", value);
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--auth is password, oauth or fixed, not \"%s\"", value);
+	return M1_OK;
+}
+
+/* An address, which will stand between quotes in a field of HTTP. */
+static m1_status
+take_url(const char *what, const char *value, const char **out, m1_error *err)
+{
+	for (const char *at = value; *at != '\0'; at++)
+		if (*at <= ' ' || *at >= 0x7F || *at == '"' || *at == '\\')
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "--%s has a character that addresses do not have", what);
+	if (strncmp(value, "https://", 8) != 0 && strncmp(value, "http://", 7) != 0)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--%s is an address, as https://example.com, not \"%s\"", what,
+					   value);
+	*out = value;
+	return M1_OK;
+}
+
+static m1_status
+take_issuer(gw_options *options, const char *value, m1_error *err)
+{
+	return take_url("issuer", value, &options->issuer.url, err);
+}
+
+static m1_status
+take_resource(gw_options *options, const char *value, m1_error *err)
+{
+	return take_url("resource", value, &options->resource, err);
+}
+
+/* Words of RFC 6749, with a space between them. */
+static m1_status
+take_scope(gw_options *options, const char *value, m1_error *err)
+{
+	for (const char *at = value; *at != '\0'; at++)
+		if (*at < ' ' || *at >= 0x7F || *at == '"' || *at == '\\')
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "--scope has a character that scopes do not have");
+	options->issuer.scope = value;
+	return M1_OK;
+}
+
+static m1_status
+take_role_claim(gw_options *options, const char *value, m1_error *err)
+{
+	(void) err;
+	options->role_claim = value;
 	return M1_OK;
 }
 
@@ -128,7 +175,11 @@ static const option options_known[] = {
 	{"max-result-tokens", "N", take_max_result_tokens, false, "length of a result, 20000 by default"},
 	{"connections", "N", take_connections, false, "to the database, 64 by default"},
 	{"listen", "ADDRESS:PORT", take_listen, true, "127.0.0.1:8087 by default"},
-	{"auth", "password|fixed", take_auth, true, "whose role requests have"},
+	{"auth", "password|oauth|fixed", take_auth, true, "whose role requests have"},
+	{"issuer", "URL", take_issuer, true, "of the tokens of --auth oauth"},
+	{"scope", "SCOPE", take_scope, true, "that they have to have"},
+	{"role-claim", "NAME", take_role_claim, true, "of a token, its role; sub by default"},
+	{"resource", "URL", take_resource, true, "of the gateway, where a proxy is in front of it"},
 	{"origin", "ORIGIN", take_origin, true, "of pages that may ask; repeatable"},
 	{"clients", "N", take_clients, true, "connections to us, 1000 by default"},
 };
@@ -191,6 +242,7 @@ gw_options_read(int argc, char **argv, gw_options *options, bool *help, m1_error
 
 	*options = (gw_options){.conninfo = "",
 							.listen = "127.0.0.1:8087",
+							.role_claim = "sub",
 							.max_rows = 100,
 							.max_result_tokens = 20000,
 							.connections = 64,
@@ -213,5 +265,7 @@ gw_options_read(int argc, char **argv, gw_options *options, bool *help, m1_error
 		else
 			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "unexpected argument \"%s\"", argv[at]);
 	}
+	if (status == M1_OK && (options->auth == GW_AUTH_OAUTH) != (options->issuer.url != NULL))
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "--auth oauth and --issuer come together");
 	return status;
 }

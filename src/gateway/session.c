@@ -281,7 +281,7 @@ connected(gw_connection *c)
 		gw_close_connection(c);
 		return;
 	}
-	if (!gw_is_proven(c->pg, &q->login, &q->failure))
+	if (!gw_is_proven(&c->pool->target, c->pg, &q->login, &q->failure))
 	{
 		q->has_failed = true;
 		lose_connection(c);
