@@ -16,8 +16,8 @@ trap leave EXIT
 
 start_server "$OUT/server" "minimax_m1.temperature = 0"
 psql -X -q -c 'CREATE EXTENSION minimax_m1'
-as_user "$STAGE$PG_LIB/minimax_m1_gateway" http "host=$PGHOST dbname=postgres user=postgres" --auth fixed --listen 127.0.0.1:0 \
-    2> "$OUT/gateway.log" &
+"${AS_USER[@]}" "$STAGE$PG_LIB/minimax_m1_gateway" http "host=$PGHOST dbname=postgres user=postgres" --auth fixed --listen 127.0.0.1:0 \
+    > "$OUT/gateway.log" 2>&1 &
 GATEWAY_PID=$!
 for _ in $(seq 100); do
     grep -q 'listening on port' "$OUT/gateway.log" && break

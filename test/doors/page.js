@@ -51,13 +51,44 @@ await page.getByRole("button", {name: "Stop"}).click();
 await page.getByText("Stopped.").waitFor();
 ok(true, "stop stops");
 
+// What runs, as a bar while its prompt is read.
+await page.route("**/mcp", async route => {
+  const answer = await (await route.fetch()).json();
+  if (/activity/.test(route.request().postData())) answer.result.contents[0].text = JSON.stringify({rows: [
+    {request: 1, user: "al", function: "generate", state: "prefill", prompt_tokens: 200, prefilled: 50, generated: 0, prompt: "<b>x</b>"},
+    {request: 2, user: "al", function: "generate", state: "decode", prompt_tokens: 10, prefilled: 10, generated: 7, prompt: "y"}]});
+  await route.fulfill({json: answer});
+});
+await page.getByRole("tab", {name: "Activity"}).click();
+await page.getByText("7 written").waitFor();
+ok(await page.getByLabel("tokens read").evaluate(p => p.value / p.max) === 0.25, "what runs has a bar");
+await page.unroute("**/mcp");
+
+// A training, whose texts are those of test/t/063_gateway_clients.pl.
+await page.getByRole("tab", {name: "Trainings"}).click();
+await page.getByRole("button", {name: "<img src=x"}).click();
+const curve = page.getByRole("img", {name: "cispo, step 3 of 3, done"});
+await curve.waitFor();
+ok(await curve.locator("polyline").evaluate(l => l.points.length === 3 && l.points[0].y > l.points[2].y), "its curve is drawn");
+ok(await curve.locator("circle").count() === 2, "held-out rows are points");
+await page.getByText("<script>window.hurt=1</script> of step 3").first().waitFor();
+ok(true, "with its newest answers");
+await page.getByLabel("of step").selectOption("1");
+await page.getByText("<script>window.hurt=1</script> of step 1").first().waitFor();
+await page.locator("details", {hasText: "<i>why</i>"}).locator("summary").click();
+await page.getByText("<i>why</i>").waitFor();
+ok(await page.getByText("of step 3", {exact: false}).count() === 0, "and those of another step");
+await page.waitForTimeout(6000);
+ok(await page.getByText("<i>why</i>").isVisible(), "what is unfolded stays so");
+ok(await page.evaluate(() => window.hurt === undefined && document.querySelector("main img, main b, main i, main script") === null), "none of it is markup");
+
 for (const [tab, text] of [["Activity", "m1-nano"], ["Jobs", "Annotators"], ["Usage", "complete"]]) {
   await page.getByRole("tab", {name: tab}).click();
   await page.getByText(text).first().waitFor();
   ok(true, `${tab} is shown`);
 }
 await page.getByRole("tab", {name: "Usage"}).press("ArrowLeft");
-ok(await page.evaluate(() => document.activeElement.textContent) === "Jobs", "arrows move among the tabs");
+ok(await page.evaluate(() => document.activeElement.textContent) === "Trainings", "arrows move among the tabs");
 await page.emulateMedia({colorScheme: "dark"});
 ok(await page.evaluate(() => getComputedStyle(document.body).backgroundColor) === "rgb(20, 23, 26)", "dark where that is wanted");
 ok(await page.evaluate(() => { const s = document.createElement("script"); s.textContent = "window.hurt = 1"; document.body.append(s); return window.hurt === undefined; }), "no other script runs");

@@ -55,6 +55,25 @@ is_deeply($order->{inputSchema}, { type => 'object', required => ['id'], propert
 	'the schema of a function is its signature');
 is($order->{description}, 'An order by its number', 'and its comment tells what it does');
 
+# ---- resources that an address says more of ----
+
+is_deeply([ map { $_->{uriTemplate} } @{ call($m, 'resources/templates/list')->{result}{resourceTemplates} } ],
+	[ 'minimax-m1://training_step{?training,offset}', 'minimax-m1://rollout{?training,step,offset}' ], 'templates of resources');
+sql(q{
+	INSERT INTO minimax_m1.training_run (name, owner, method, examples, options, path, steps)
+	SELECT n, current_user::regrole, 'grpo', 'SELECT 1', '{}', 'public', 7 FROM unnest('{"it''s 100% & more",other}'::text[]) n;
+	INSERT INTO minimax_m1.training_statistics (training, step, reward) SELECT id, i, i FROM minimax_m1.training_run, generate_series(1, 7) i});
+sub resource { return call($m, 'resources/read', { uri => "minimax-m1://$_[0]" }); }
+my $steps = 'training_step?training=it%27s%20100%25+%26%20more' =~ s/\+/%20/r;
+my $part = decode_json(resource($steps)->{result}{contents}[0]{text});
+is_deeply([ map { $_->{step} } @{ $part->{rows} } ], [ 1 .. 5 ], 'rows of a training, by its name');
+is($part->{next}, "minimax-m1://$steps&offset=5", 'and where to go on');
+is_deeply([ map { "$_->{training} $_->{step}" } @{ decode_json(resource("$steps&offset=5")->{result}{contents}[0]{text})->{rows} } ],
+	[ map { "it's 100% & more $_" } 6, 7 ], 'there is the rest');
+is_deeply(decode_json(resource("training_step?training=x'%20OR%20true--")->{result}{contents}[0]{text})->{rows}, [], 'a name is never SQL');
+is(resource($_)->{error}{code}, -32002, "no resource: $_") for 'model?training=x', 'training_step?training', 'training_step?', 'training_step?owner=x',
+	'training_step?training=%zz', 'training_step?training=%4', 'training_step?offset=-1', 'training_step?offset=1x', 'training_step?offset=';
+
 # ---- tools ----
 
 is(text_of(tool($m, 'generate', prompt => 'What is 47 + 35?')), '82', 'generate');

