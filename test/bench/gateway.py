@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What the gateway adds to a request and to a long stream, measured beside libpq.
 
-gateway.py CONNINFO PORT RESULT PAIRS STREAMS: each pair asks for the same through the gateway and through libpq, the two
+gateway.py CONNINFO PORT PID RESULT PAIRS STREAMS: each pair asks for the same through the gateway and through libpq, the two
 taking turns at being first, on connections that stay open. A request is POST /tokenize; a stream is a chat whose pieces
 are all read, and the rows of complete_stream, of as many tokens. Differences and ratios are of pairs, so that what else
-the machine does meets both. Standard library only; libpq through ctypes.
+the machine does meets both; what the gateway's process computes is told as well, by which other work is left out.
+Standard library only; libpq through ctypes.
 """
 import ctypes
 import ctypes.util
@@ -106,36 +107,45 @@ def quartiles(values):
     return [round(q, 4) for q in statistics.quantiles(values, n=4)]
 
 
-def measure(n, direct, through):
+def cpu_ms(pid):
+    """What the process has computed so far."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(pid, n, direct, through):
     in_turns(max(2, n // 10), direct, through)
+    before = cpu_ms(pid)
     times, direct_result, through_result = in_turns(n, direct, through)
     return {
         "pairs": n,
         "direct_ms": quartiles([a for a, _ in times]),
         "gateway_ms": quartiles([b for _, b in times]),
         "added_ms": quartiles([b - a for a, b in times]),
+        "gateway_cpu_ms": round((cpu_ms(pid) - before) / n, 4),
         "ratio": quartiles([b / a for a, b in times]),
     }, direct_result, through_result
 
 
 def print_row(what, m):
     print(f"{what:<28} {m['direct_ms'][1]:>10.2f} {m['gateway_ms'][1]:>10.2f} {m['added_ms'][0]:>8.2f} {m['added_ms'][1]:>8.2f} "
-          f"{m['added_ms'][2]:>8.2f} {m['ratio'][0]:>7.3f} {m['ratio'][1]:>7.3f} {m['ratio'][2]:>7.3f}")
+          f"{m['added_ms'][2]:>8.2f} {m['ratio'][0]:>7.3f} {m['ratio'][1]:>7.3f} {m['ratio'][2]:>7.3f} {m['gateway_cpu_ms']:>8.2f}")
 
 
 def main():
-    conninfo, port, result, pairs, streams = sys.argv[1:]
+    conninfo, port, pid, result, pairs, streams = sys.argv[1:]
     database, gateway = Database(conninfo), Gateway(int(port))
-    request, direct, through = measure(int(pairs), lambda: database.run(TOKENIZE_SQL, PROMPT),
+    request, direct, through = measure(pid, int(pairs), lambda: database.run(TOKENIZE_SQL, PROMPT),
                                        lambda: gateway.post("/tokenize", {"prompt": PROMPT}, b"}"))
     ids = direct[0][0].decode().strip("{}").split(",")
     assert json.loads(through.split(b"\r\n\r\n", 1)[1])["tokens"] == [int(i) for i in ids], (direct, through)
     chat = {"messages": [{"role": "user", "content": PROMPT}], "stream": True, "stream_options": {"include_usage": True}, **CHAT}
-    stream, direct, through = measure(int(streams), lambda: database.run(STREAM_SQL, PROMPT, by_row=True),
+    stream, direct, through = measure(pid, int(streams), lambda: database.run(STREAM_SQL, PROMPT, by_row=True),
                                       lambda: gateway.post("/v1/chat/completions", chat, b"data: [DONE]\n\n\r\n0\r\n\r\n"))
     tokens = int(direct[0][2])
     assert b'"completion_tokens":%d' % tokens in through, (direct, through[-500:])
-    print(f"{'':<28} {'libpq ms':>10} {'gateway ms':>10} {'added ms, quartiles':>26} {'ratio, quartiles':>23}")
+    print(f"{'':<28} {'libpq ms':>10} {'gateway ms':>10} {'added ms, quartiles':>26} {'ratio, quartiles':>23} {'its CPU':>8}")
     print_row(f"a request ({pairs} pairs)", request)
     print_row(f"{tokens} tokens ({streams} pairs)", stream)
     print(f"The load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.")

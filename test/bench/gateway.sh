@@ -24,4 +24,4 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 PORT=$(sed -n 's/.*listening on port //p' "$OUT/gateway.log")
-python3 test/bench/gateway.py "host=$PGHOST dbname=postgres user=postgres" "$PORT" "$OUT/gateway.json" "${PAIRS:-1000}" "${STREAMS:-30}"
+python3 test/bench/gateway.py "host=$PGHOST dbname=postgres user=postgres" "$PORT" "$GATEWAY_PID" "$OUT/gateway.json" "${PAIRS:-1000}" "${STREAMS:-30}"
