@@ -72,7 +72,7 @@ next_state(gw_call_pieces *p, char c, const gw_call_listener *listener, void *co
 				return BETWEEN;
 			return c == '{' && m1_buf_append(&p->head, &c, 1) ? HEAD : LOST;
 		case HEAD:
-			if (!m1_buf_append(&p->head, &c, 1) || p->depth < 1 || (p->depth == 2 && c == '['))
+			if (!m1_buf_append(&p->head, &c, 1) || p->depth < 1)
 				return LOST;
 			if (p->depth == 1 || p->in_string)
 				return HEAD;
