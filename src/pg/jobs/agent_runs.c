@@ -27,6 +27,8 @@
 
 static BackgroundWorkerHandle *worker = NULL;	/* of the run that is under way */
 static int64 worker_run;
+static M1AgentRun claimed;		/* by this process, whose worker begins when that is committed */
+static bool is_claimed = false;
 
 /* A database of an older version of the extension has none. */
 static bool
@@ -152,14 +154,19 @@ next_look(void)
 TimestampTz
 m1pg_agent_runs_look(void)
 {
-	M1AgentRun	run;
-
 	if (!have_runs())
 		return 0;
 	notice_end();
 	notice_crash();
 	give_up();
-	if (claim(&run) && !start(&run))
-		put_back(&run);
-	return next_look();
+	if (!is_claimed)
+		is_claimed = claim(&claimed);
+	else
+	{
+		/* a worker that is faster than this process would find a run that is not under way yet */
+		is_claimed = false;
+		if (!start(&claimed))
+			put_back(&claimed);
+	}
+	return is_claimed ? GetCurrentTimestamp() : next_look();
 }
