@@ -48,6 +48,12 @@ typedef struct M1Slot
 	bool		ids;
 	bool		scored;
 	bool		logprobs;
+	bool		keep;
+	uint64		fetch_offset;	/* M1W_FETCH: as in the request */
+	uint32		fetch_most;
+	uint8		fetch_part;
+	Size		lesson_tokens;	/* M1W_LESSON: of all its sequences */
+	bool		want_logprobs;
 	bool		cancel;			/* asked for by minimax_m1.cancel() */
 	TimestampTz submitted_at;
 	TimestampTz forwarded_at;	/* to the engine; 0 = not yet */

@@ -8,6 +8,7 @@
  *	  belong to the current resource owner: an error or a cancel ends them all.
  */
 #include "pg/client/batch.h"
+#include "pg/client/detached.h"
 #include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/settings.h"
@@ -42,6 +43,27 @@ window_size(int n)
 	return Min(Min(n, MAX_WINDOW), m1pg_max_requests + m1pg_max_requests / 4 + 1);
 }
 
+/* One of the batch's requests. */
+typedef struct Opening
+{
+	const M1Batch *batch;
+	int			i;
+} Opening;
+
+static M1Exchange *
+open_request(void *arg, m1_error *error)
+{
+	const Opening *o = arg;
+	const M1Batch *batch = o->batch;
+	m1w_generate g;
+
+	if (!batch->request(batch->arg, o->i, &g, error))
+		return NULL;
+	if (OidIsValid(batch->role))
+		g.cache_owner = m1pg_cache_owner();
+	return m1pg_open_generate(&g, batch->function, error);
+}
+
 /*
  * Starts the next request. When the server's queue is full while some of ours
  * are under way, it is tried again as soon as one of them has ended.
@@ -51,16 +73,15 @@ start_next(Window *w)
 {
 	const M1Batch *batch = w->batch;
 	Running    *r = &w->running[w->n];
-	m1w_generate g;
+	Opening		opening = {batch, w->next};
 	m1_error	error;
 	MemoryContext old;
 
 	r->i = w->next;
 	r->context = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 request", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(r->context);
-	r->exchange = NULL;
-	if (batch->request(batch->arg, r->i, &g, &error))
-		r->exchange = m1pg_open_generate(&g, batch->function, &error);
+	r->exchange = OidIsValid(batch->role) ? m1pg_open_detached(batch->role, open_request, &opening, &error) :
+		open_request(&opening, &error);
 	MemoryContextSwitchTo(old);
 	if (r->exchange != NULL)
 	{

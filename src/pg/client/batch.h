@@ -11,6 +11,11 @@ typedef struct M1Batch
 	int			n;
 	const char *function;
 	void	   *arg;
+	/*
+	 * As whom, where no transaction is open: each request is opened in one of its own, and none is open while the model
+	 * works. InvalidOid: as whoever calls, in the transaction that is open.
+	 */
+	Oid			role;
 	/* Fills request i of n. false: there is none to run, *error says why. */
 	bool		(*request) (void *arg, int i, m1w_generate *g, m1_error *error);
 	/* Its end, in any order: result, or else error. Both live during the call. */

@@ -127,7 +127,14 @@ encode_message(const M1Request *request, m1_buf *out)
 		case M1W_TOKENIZE:
 			return m1w_encode_text(out, request->message.text);
 		case M1W_PUT:
+		case M1W_FETCH:
 			return m1w_encode_bytes(out, request->message.bytes);
+		case M1W_TRAINING:
+			return m1w_encode_training(out, request->message.training);
+		case M1W_LESSON:
+			return m1w_encode_lesson(out, request->message.lesson);
+		case M1W_FORGET:
+			return m1w_encode_forget(out, request->message.forget);
 		case M1W_SERVE:
 			return m1w_encode_serve(out, request->message.serve);
 		default:
@@ -140,7 +147,10 @@ static Size
 least_length(const M1Request *request)
 {
 	const m1w_generate *g = request->message.generate;
+	const m1w_lesson *l = request->message.lesson;
 
+	if (request->type == M1W_LESSON)
+		return l->ids.len * sizeof(int32) + l->old_logprobs.len + l->experts.len + l->masks.len;
 	if (request->type == M1W_GENERATE)
 		return g->prompt.len + g->system.len + g->messages.len + g->tools.len + g->constraint_text.len +
 			g->ids.len * sizeof(int32);

@@ -19,8 +19,11 @@ typedef struct M1Request
 		const m1w_generate *generate;	/* M1W_GENERATE */
 		const m1w_text *text;	/* M1W_TOKENIZE */
 		const m1w_tokens *tokens;	/* M1W_DETOKENIZE, M1W_LOGITS */
-		const m1w_bytes *bytes; /* M1W_PUT */
+		const m1w_bytes *bytes; /* M1W_PUT, M1W_FETCH */
 		const m1w_serve *serve; /* M1W_SERVE */
+		const m1w_training *training;	/* M1W_TRAINING */
+		const m1w_lesson *lesson;	/* M1W_LESSON */
+		const m1w_forget *forget;	/* M1W_FORGET */
 	}			message;
 	const char *function;		/* that makes it */
 	const char *excerpt;		/* of its prompt, in the server's encoding */

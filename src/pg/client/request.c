@@ -210,23 +210,44 @@ decode_done(const char *payload, Size len)
 	return done;
 }
 
+static m1w_id_slice
+keep_ids(m1w_id_slice ids)
+{
+	int32	   *copy = palloc_extended(Max(ids.len, 1) * sizeof *copy, MCXT_ALLOC_HUGE);
+
+	if (ids.len > 0)
+		memcpy(copy, ids.data, ids.len * sizeof *copy);
+	return (m1w_id_slice) {copy, ids.len};
+}
+
+m1w_done
+m1pg_keep_done(const m1w_done *done)
+{
+	m1w_done	copy = *done;
+
+	copy.content = m1pg_keep(done->content);
+	copy.reasoning = m1pg_keep(done->reasoning);
+	copy.tool_calls = m1pg_keep(done->tool_calls);
+	copy.choice_logprobs = m1pg_keep(done->choice_logprobs);
+	copy.logprobs = m1pg_keep(done->logprobs);
+	copy.ids = keep_ids(done->ids);
+	copy.prompt_ids = keep_ids(done->prompt_ids);
+	copy.sampled_logprobs = m1pg_keep(done->sampled_logprobs);
+	copy.experts = m1pg_keep(done->experts);
+	copy.masked = keep_ids(done->masked);
+	copy.masks = m1pg_keep(done->masks);
+	return copy;
+}
+
 void
 m1pg_read_result(const M1Exchange *exchange, m1w_type type, const char *payload, Size len, M1Result *result)
 {
-	int32	   *ids;
+	m1w_done	done;
 
 	if (type != M1W_DONE)
 		elog(ERROR, "minimax_m1: unexpected event %d", type);
-	result->done = decode_done(payload, len);
-	result->done.content = m1pg_keep(result->done.content);
-	result->done.reasoning = m1pg_keep(result->done.reasoning);
-	result->done.tool_calls = m1pg_keep(result->done.tool_calls);
-	result->done.choice_logprobs = m1pg_keep(result->done.choice_logprobs);
-	result->done.logprobs = m1pg_keep(result->done.logprobs);
-	ids = palloc(Max(result->done.ids.len, 1) * sizeof *ids);
-	if (result->done.ids.len > 0)
-		memcpy(ids, result->done.ids.data, result->done.ids.len * sizeof *ids);
-	result->done.ids.data = ids;
+	done = decode_done(payload, len);
+	result->done = m1pg_keep_done(&done);
 	result->queue_ms = m1pg_exchange_queue_ms(exchange) + result->done.queue_ms;
 }
 

@@ -42,6 +42,9 @@ typedef struct M1Result
 	double		queue_ms;		/* in worker and engine together */
 } M1Result;
 
+/* A copy, palloc'd, of what points into a message. */
+extern m1w_done m1pg_keep_done(const m1w_done *done);
+
 /* NULL or false: *error. Nothing is left open then, so the caller may go on. */
 extern M1Exchange *m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error);
 extern bool m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error);

@@ -130,12 +130,24 @@ note_question(M1Slot *slot, const M1Request *request)
 	slot->type = request->type;
 	if (request->type == M1W_TOKENIZE)
 		slot->text_len = request->message.text->text.len;
+	if (request->type == M1W_FETCH)
+	{
+		slot->fetch_offset = request->message.bytes->offset;
+		slot->fetch_most = request->message.bytes->most;
+		slot->fetch_part = request->message.bytes->part;
+	}
+	if (request->type == M1W_LESSON)
+	{
+		slot->lesson_tokens = request->message.lesson->ids.len;
+		slot->want_logprobs = request->message.lesson->want_logprobs;
+	}
 	if (request->type != M1W_GENERATE)
 		return;
 	slot->stream = g->stream;
 	slot->ids = g->ids.len > 0;
 	slot->scored = g->score_choices;
 	slot->logprobs = g->logprobs;
+	slot->keep = g->keep;
 }
 
 static void

@@ -10,6 +10,8 @@
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
 
+#include <math.h>
+
 #include "mb/pg_wchar.h"
 
 #define NOT_UTF8 "It sent text that is not UTF-8."
@@ -28,6 +30,12 @@ m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 	asked->ids = slot->ids;
 	asked->scored = slot->scored;
 	asked->logprobs = slot->logprobs;
+	asked->keep = slot->keep;
+	asked->fetch_offset = slot->fetch_offset;
+	asked->fetch_most = slot->fetch_most;
+	asked->fetch_part = slot->fetch_part;
+	asked->lesson_tokens = slot->lesson_tokens;
+	asked->want_logprobs = slot->want_logprobs;
 }
 
 /* Only the worker writes what there is of the model, so it reads without the lock. */
@@ -115,6 +123,77 @@ judge_delta(const M1Asked *asked, const m1w_delta *delta)
 	return is_text(delta->text) ? NULL : NOT_UTF8;
 }
 
+static bool
+are_token_logprobs(m1_slice values)
+{
+	for (Size i = 0; i < values.len / sizeof(float); i++)
+	{
+		float		value;
+
+		memcpy(&value, values.data + i * sizeof value, sizeof value);
+		if (!(value <= 1e-3f && value >= -1e30f))
+			return false;
+	}
+	return true;
+}
+
+static bool
+are_experts(m1_slice experts)
+{
+	for (Size i = 0; i < experts.len / sizeof(uint16); i++)
+	{
+		uint16		expert;
+
+		memcpy(&expert, experts.data + i * sizeof expert, sizeof expert);
+		if (expert >= model()->experts && expert != M1W_NO_EXPERT)
+			return false;
+	}
+	return true;
+}
+
+/* The places in a reply that were sampled under a mask, ascending; what was chosen there is among what could be. */
+static bool
+are_masked(const m1w_done *done)
+{
+	const Size	words = ((Size) model()->vocab + 63) / 64;
+	int32		last = -1;
+
+	if (done->masks.len != done->masked.len * words * sizeof(uint64))
+		return false;
+	for (Size i = 0; i < done->masked.len; i++)
+	{
+		int32		at = m1w_id_at(done->masked, i);
+		uint64		word;
+		int32		id;
+
+		if (at <= last || (Size) at >= done->ids.len)
+			return false;
+		id = m1w_id_at(done->ids, at);
+		memcpy(&word, done->masks.data + (i * words + id / 64) * sizeof word, sizeof word);
+		if ((word >> id % 64 & 1) == 0)
+			return false;
+		last = at;
+	}
+	return true;
+}
+
+/* What a lesson will be made of. */
+static const char *
+judge_kept(const m1w_done *done)
+{
+	const Size	n = done->prompt_ids.len + done->ids.len;
+	const Size	of_layer = n * model()->layers * sizeof(uint16);
+
+	if (!are_ids(done->prompt_ids) || done->prompt_ids.len != (Size) done->prompt_tokens ||
+		done->ids.len > (Size) model()->context - done->prompt_ids.len)
+		return "It kept token ids that the model does not have, or another number of them.";
+	if (done->sampled_logprobs.len != done->ids.len * sizeof(float) || !are_token_logprobs(done->sampled_logprobs))
+		return "It kept probabilities that cannot be.";
+	if (n > 0 && (done->experts.len % of_layer != 0 || !are_experts(done->experts)))
+		return "It kept experts that the model does not have.";
+	return are_masked(done) ? NULL : "It kept masks that cannot be.";
+}
+
 static const char *
 judge_done(const M1Asked *asked, const m1w_done *done)
 {
@@ -128,14 +207,75 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 		return "It sent a reply with other counts of tokens than its progress.";
 	if (!is_time(done->queue_ms) || !is_time(done->prefill_ms) || !is_time(done->decode_ms))
 		return "It sent a reply with times that cannot be.";
-	if (!are_ids(done->ids) || (done->ids.len > 0 && !asked->ids))
+	if (!are_ids(done->ids) || (done->ids.len > 0 && !asked->ids && !asked->keep))
 		return "It sent token ids that the model does not have.";
 	if (!are_logprobs(done->choice_logprobs) || (done->choice_logprobs.len > 0 && !asked->scored) ||
 		(done->logprobs.len > 0 && !asked->logprobs))
 		return "It sent probabilities that cannot be.";
+	if (asked->keep)
+		return judge_kept(done);
 	if (done->prompt_ids.len > 0 || done->sampled_logprobs.len > 0 || done->experts.len > 0 || done->masked.len > 0 ||
 		done->masks.len > 0)
 		return "It sent what it was not asked to keep.";
+	return NULL;
+}
+
+/* No more bytes than an adapter of the largest model takes with its moments. */
+#define MOST_FETCHED	((uint64) 1 << 40)
+
+static const char *
+judge_bytes(const M1Asked *asked, const m1w_bytes *b)
+{
+	if (b->part != asked->fetch_part || b->offset != asked->fetch_offset || b->bytes.len > asked->fetch_most)
+		return "It sent another piece than was asked for.";
+	if (b->total > MOST_FETCHED || b->offset > b->total || b->bytes.len > b->total - b->offset ||
+		(b->bytes.len == 0 && b->offset < b->total))
+		return "It sent a piece that does not fit into the whole.";
+	return NULL;
+}
+
+/* 16 hexadecimal digits, or nothing. */
+static bool
+is_digest(m1_slice digest)
+{
+	if (digest.len != 0 && digest.len != 16)
+		return false;
+	for (Size i = 0; i < digest.len; i++)
+		if (!((digest.data[i] >= '0' && digest.data[i] <= '9') || (digest.data[i] >= 'a' && digest.data[i] <= 'f')))
+			return false;
+	return true;
+}
+
+/* What says something is a number; a batch that was dropped may have none. */
+static bool
+are_numbers(const m1w_learned *l)
+{
+	const double numbers[] = {l->balance, l->most_load, l->entropy, l->gradient_norm, l->old_difference, l->old_mean};
+
+	for (Size i = 0; i < lengthof(numbers) && l->dropped == 0; i++)
+		if (!(numbers[i] >= -1e-3 && numbers[i] <= 1e30))
+			return false;
+	return l->dropped <= 1 && (l->dropped == 1 || isfinite(l->loss)) && is_time(l->seconds * 1000);
+}
+
+static bool
+are_lesson_counts(const M1Asked *asked, const m1w_learned *l)
+{
+	const int64 most = (int64) asked->lesson_tokens;
+
+	return l->tokens >= 0 && l->tokens <= most && l->rows >= 0 && l->rows <= most && l->learned >= 0 &&
+		l->learned <= most && l->predicted >= 0 && l->predicted <= most && l->clipped >= 0 && l->clipped <= most &&
+		l->rerouted >= 0 && l->rerouted <= most * model()->layers && l->updates >= 0 && l->bytes <= MOST_FETCHED;
+}
+
+static const char *
+judge_learned(const M1Asked *asked, const m1w_learned *l)
+{
+	if (l->logprobs.len != (asked->want_logprobs ? asked->lesson_tokens * sizeof(float) : 0) ||
+		!are_token_logprobs(l->logprobs))
+		return "It answered with probabilities that cannot be, or that nobody wanted.";
+	if (!are_numbers(l) || !are_lesson_counts(asked, l) || !is_digest(l->digest))
+		return "It answered a lesson with numbers that cannot be.";
 	return NULL;
 }
 
@@ -166,7 +306,10 @@ answers(m1w_type type, m1w_type question)
 		case M1W_VECTOR:
 			return question == M1W_LOGITS;
 		case M1W_LEARNED:
-			return question == M1W_PUT || question == M1W_SERVE;
+			return question == M1W_PUT || question == M1W_SERVE || question == M1W_TRAINING ||
+				question == M1W_LESSON || question == M1W_FORGET;
+		case M1W_BYTES:
+			return question == M1W_FETCH;
 		default:
 			return false;
 	}
@@ -295,6 +438,7 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		m1w_done	done;
 		m1w_vector	vector;
 		m1w_learned learned;
+		m1w_bytes	bytes;
 		m1w_failure failure;
 	}			m;
 	m1_error	error;
@@ -321,7 +465,11 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 			break;
 		case M1W_LEARNED:
 			if (m1w_decode_learned(payload, len, &m.learned, &error) == M1_OK)
-				return m.learned.logprobs.len > 0 ? "It answered with probabilities that nobody wanted." : NULL;
+				return judge_learned(asked, &m.learned);
+			break;
+		case M1W_BYTES:
+			if (m1w_decode_bytes(payload, len, &m.bytes, &error) == M1_OK)
+				return judge_bytes(asked, &m.bytes);
 			break;
 		default:
 			if (m1w_decode_failure(payload, len, &m.failure, &error) == M1_OK)

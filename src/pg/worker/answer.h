@@ -15,6 +15,12 @@ typedef struct M1Asked
 	bool		ids;
 	bool		scored;
 	bool		logprobs;		/* of the written tokens */
+	bool		keep;
+	uint64		fetch_offset;	/* M1W_FETCH: of the piece */
+	uint32		fetch_most;
+	uint8		fetch_part;
+	Size		lesson_tokens;	/* M1W_LESSON */
+	bool		want_logprobs;
 	bool		has_progress;
 	m1w_progress progress;		/* the last that was told */
 	/* of an answer that is judged in parts: */
