@@ -22,7 +22,7 @@ CREATE TABLE training_run (
     state text NOT NULL DEFAULT 'queued'
         CHECK (state IN ('queued', 'running', 'paused', 'done', 'failed', 'cancelled')),
     wanted text CHECK (wanted IN ('pause', 'cancel')),  -- what the runner is to do after the step it is at
-    leased_by int,                      -- process ID of the runner
+    leased_by int,                      -- process ID of the runner; once that is gone, another one goes on
     leased_until timestamptz,
     attempts int NOT NULL DEFAULT 0,    -- starts since the last step that ended
     base_digest text,                   -- of the model at the first step; another one later fails it
@@ -101,13 +101,251 @@ CREATE TABLE training_answer (
     error text,
     PRIMARY KEY (training, step, part, item, sample));
 
--- What the engine needs to go on after the last step, in pieces of a megabyte.
+-- In pieces of a megabyte: what the engine needs to go on after the last step, and the adapter's files in PEFT's format
+-- after the best one. Nothing of it is needed when the training has ended.
 CREATE TABLE training_state (
     training int,
     step int NOT NULL,
     piece int,
     data bytea NOT NULL,
-    PRIMARY KEY (training, piece));
+    part text DEFAULT 'state' CHECK (part IN ('state', 'best')),
+    PRIMARY KEY (training, part, piece));
 
 -- Weights do not become smaller.
 ALTER TABLE training_state ALTER COLUMN data SET STORAGE EXTERNAL;
+
+-- ---- train ----
+
+CREATE FUNCTION _training_option(options jsonb, option text, lowest float8, highest float8) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- NaN is above all numbers
+    IF NOT (options->>option)::float8 BETWEEN lowest AND highest THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: %s is out of range', option),
+            DETAIL = format('It is %s; it must be between %s and %s.', options->>option, lowest, highest);
+    END IF;
+END
+$$;
+
+-- What is not given has these values.
+CREATE FUNCTION _training_defaults(method text, steps int) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'group_size', 8, 'prompts_per_step', 48, 'updates_per_step', CASE method WHEN 'sft' THEN 1 ELSE 8 END,
+        'is_cap', 5, 'clip_low', 0.2, 'clip_high', CASE method WHEN 'dapo' THEN 0.28 ELSE 0.2 END, 'kl_coef', 0,
+        'learning_rate', 0.001, 'rank', 16, 'max_tokens', current_setting('minimax_m1.max_tokens')::int,
+        'thinking_budget', current_setting('minimax_m1.default_thinking_budget')::int, 'length_penalty', 0, 'drop_solved', 0,
+        'seed', 1, 'system_prompt', current_setting('minimax_m1.system_prompt'), 'temperature', 1,
+        'reward_errors', 'fail', 'evaluate_every', greatest(1, ceil(steps / 20.0)::int))
+$$;
+
+CREATE FUNCTION _training_check_options(method text, o jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM @extschema@._training_option(o, r.name, r.lowest, r.highest)
+    FROM (VALUES ('group_size', 2, 1000), ('prompts_per_step', 1, 10000), ('updates_per_step', 1, 1000), ('is_cap', 0, 1e6),
+                 ('clip_low', 0, 1), ('clip_high', 0, 1e6), ('kl_coef', 0, 1e6), ('learning_rate', 0, 1), ('rank', 1, 1024),
+                 ('max_tokens', 1, 1e7), ('thinking_budget', -1, 1e7), ('length_penalty', 0, 1e7), ('drop_solved', 0, 1e6),
+                 ('seed', 0, 9e15), ('temperature', 0.01, 100), ('evaluate_every', 1, 1e6)) r(name, lowest, highest);
+    IF NOT (o->>'reward_errors') IN ('fail', 'zero', 'skip') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: reward_errors "%s" is not known', o->>'reward_errors'),
+            DETAIL = 'It is fail, zero or skip.';
+    ELSIF (o->>'kl_coef')::float8 > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = 'minimax_m1: kl_coef is not supported yet',
+            HINT = 'Leave it at 0, as MiniMax-M1 did.';
+    ELSIF (SELECT count(*) FROM jsonb_object_keys(o) k WHERE k IN ('choices', 'json_schema', 'regex')) > 1 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: choices, json_schema and regex exclude each other';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION _training_check_name(caller oid, training name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF training IN ('', 'base') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: "%s" is no name for a training', training),
+            DETAIL = 'It is also that of the adapter; base is the name of the model without one.';
+    ELSIF EXISTS (SELECT FROM @extschema@.training_run r WHERE r.name = training) THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = format('minimax_m1: training "%s" already exists', training),
+            HINT = 'Take another name, or drop that training; its adapter stays.';
+    ELSIF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = training) THEN
+        PERFORM @extschema@._adapter_owned(caller, training);
+    END IF;
+END
+$$;
+
+-- What train() found out: the reward by its whole name, and the rows of both queries. Returns all of the options.
+CREATE FUNCTION _train(
+    caller oid, name name, method text, examples text, holdout text, reward text, steps int, path text, train_rows jsonb[],
+    holdout_rows jsonb[], given jsonb) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    options jsonb := @extschema@._training_defaults(method, steps) || jsonb_strip_nulls(given);
+    run int;
+BEGIN
+    PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
+            @extschema@._training_check_options(method, options);
+    IF method = 'sft' AND EXISTS (SELECT FROM unnest(train_rows || holdout_rows) r WHERE r->'answer' IS NULL OR r->>'answer' IS NULL) THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+            MESSAGE = 'minimax_m1: a row has no answer to be learnt',
+            HINT = 'For sft, name what is right: SELECT ... AS prompt, ... AS answer.';
+    END IF;
+    INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, options, path, steps)
+    VALUES (name, caller, method, examples, holdout, reward, options, path, steps) RETURNING id INTO run;
+    INSERT INTO @extschema@.training_example (training, part, item, example)
+    SELECT run, 'train', e.n, e.row FROM unnest(train_rows) WITH ORDINALITY e(row, n)
+    UNION ALL SELECT run, 'holdout', e.n, e.row FROM unnest(holdout_rows) WITH ORDINALITY e(row, n);
+    UPDATE @extschema@.training_run r
+    SET examples_digest = (SELECT encode(sha256(string_agg(sha256(convert_to(e.example::text, 'UTF8')), '' ORDER BY e.part, e.item)), 'hex')
+                           FROM @extschema@.training_example e WHERE e.training = run)
+    WHERE r.id = run;
+    PERFORM @extschema@._queue_changed();
+    RETURN options;
+END
+$$;
+
+CREATE FUNCTION train(
+    name name,
+    method text DEFAULT 'cispo',
+    examples text DEFAULT NULL,
+    holdout text DEFAULT NULL,
+    reward text DEFAULT NULL,
+    steps int DEFAULT 20,
+    group_size int DEFAULT NULL,
+    prompts_per_step int DEFAULT NULL,
+    updates_per_step int DEFAULT NULL,
+    is_cap float8 DEFAULT NULL,
+    clip_low float8 DEFAULT NULL,
+    clip_high float8 DEFAULT NULL,
+    kl_coef float8 DEFAULT NULL,
+    learning_rate float8 DEFAULT NULL,
+    rank int DEFAULT NULL,
+    max_tokens int DEFAULT NULL,
+    thinking_budget int DEFAULT NULL,
+    length_penalty int DEFAULT NULL,
+    drop_solved int DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    temperature float8 DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    regex text DEFAULT NULL,
+    adapter name DEFAULT NULL,
+    reward_errors text DEFAULT NULL,
+    evaluate_every int DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_train'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION train IS 'learns an adapter of that name from the rows of a query, after this transaction';
+
+-- ---- for the runner ----
+
+-- Whether this process trains here; NULL: whether any does.
+CREATE FUNCTION _training_has_process(process int) RETURNS boolean
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_stat_activity a
+                   WHERE a.backend_type = 'minimax_m1 training' AND a.datname = current_database()
+                     AND a.pid = coalesce(process, a.pid))
+$$;
+
+CREATE FUNCTION _training_end(run int, ending text) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE @extschema@.training_run r
+    SET state = ending, wanted = NULL, leased_by = NULL, leased_until = NULL,
+        finished_at = CASE WHEN ending <> 'paused' THEN clock_timestamp() END
+    WHERE r.id = run;
+    DELETE FROM @extschema@.training_state s WHERE s.training = run AND ending IN ('done', 'cancelled');
+$$;
+
+-- The best adapter as the next version of the training's name. Its bytes are the engine's: "m1peft01", the length of the
+-- config in four bytes, the config, and the safetensors file.
+CREATE FUNCTION _training_keep_adapter(run int) RETURNS int
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r @extschema@.training_run;
+    bytes bytea;
+    config_length int := 0;
+    size bigint;
+    adapter int;
+    next_version int;
+BEGIN
+    SELECT t.* INTO r FROM @extschema@.training_run t WHERE t.id = run;
+    SELECT string_agg(s.data, '' ORDER BY s.piece) INTO bytes
+    FROM @extschema@.training_state s WHERE s.training = run AND s.part = 'best';
+    FOR i IN REVERSE 11 .. 8 LOOP
+        config_length := config_length * 256 + get_byte(bytes, i);
+    END LOOP;
+    size := length(bytes) - 12 - config_length;
+    LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
+    SELECT coalesce(max(v.version), 0) + 1 INTO next_version FROM @extschema@.adapter_version v WHERE v.name = r.name;
+    INSERT INTO @extschema@.adapter_version (name, version, owner, base_digest, digest, rank, bytes, config)
+    SELECT r.name, next_version, r.owner, r.base_digest, '', (c.config->>'r')::int, size, c.config
+    FROM (SELECT convert_from(substr(bytes, 13, config_length), 'UTF8')::json AS config) c
+    RETURNING id INTO adapter;
+    INSERT INTO @extschema@.adapter_piece (adapter_id, piece, data)
+    SELECT adapter, p, substr(bytes, 13 + config_length + p * 1048576, 1048576) FROM generate_series(0, ((size - 1) / 1048576)::int) p;
+    UPDATE @extschema@.adapter_version v SET digest = @extschema@._adapter_digest(adapter) WHERE v.id = adapter;
+    UPDATE @extschema@.training_run t SET adapter_id = adapter WHERE t.id = run;
+    RETURN next_version;
+END
+$$;
+
+-- Only what held-out rows were answered better with is kept; `nothing`: there was nothing left to learn from.
+CREATE FUNCTION _training_finish(run int, nothing boolean) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r @extschema@.training_run;
+    first @extschema@.training_statistics;
+    best @extschema@.training_statistics;
+    version int;
+    what text;
+    words text;
+BEGIN
+    SELECT t.* INTO r FROM @extschema@.training_run t WHERE t.id = run;
+    SELECT s.* INTO first FROM @extschema@.training_statistics s WHERE s.training = run AND s.step = 0;
+    SELECT s.* INTO best FROM @extschema@.training_statistics s WHERE s.training = run AND s.step = r.best_step;
+    IF r.best_step IS NOT NULL THEN
+        version := @extschema@._training_keep_adapter(run);
+    END IF;
+    what := CASE WHEN first.heldout IS NOT NULL THEN 'reward' ELSE 'loss' END;
+    words := CASE
+        WHEN r.holdout IS NULL AND version IS NULL THEN 'no version was made'
+        WHEN r.holdout IS NULL THEN
+            format('there are no held-out rows to tell what was learnt; version %s of adapter "%s" is what step %s left', version, r.name, r.best_step)
+        WHEN version IS NOT NULL THEN
+            format('held-out %s went from %s to %s at step %s, which is version %s of adapter "%s"', what,
+                   round(coalesce(first.heldout, first.heldout_loss)::numeric, 3),
+                   round(coalesce(best.heldout, best.heldout_loss)::numeric, 3), r.best_step, version, r.name)
+        ELSE format('held-out %s was never better than the %s before the first step: no version was made', what,
+                    round(coalesce(first.heldout, first.heldout_loss)::numeric, 3)) END;
+    UPDATE @extschema@.training_run t
+    SET verdict = words || CASE WHEN nothing THEN format('; after step %s there was nothing left to learn from', r.step) ELSE '' END
+    WHERE t.id = run;
+    PERFORM @extschema@._training_end(run, 'done');
+END
+$$;

@@ -41,6 +41,7 @@ my %calls = (
 	evaluate => "evaluate('SELECT 1 AS prompt', 'reward_exact')",
 	compare => "compare('SELECT 1 AS prompt', 'reward_exact', ARRAY['base'])",
 	training_check => "training_check('SELECT 1 AS prompt', 'reward_exact')",
+	train => "train('x', examples => 'SELECT 1 AS prompt', reward => 'reward_exact')",
 	corrections => "corrections('x')",
 	reward_judge => q{reward_judge('a', '{"prompt": "b", "answer": "c"}')},
 	agent => "agent('Hello.')",

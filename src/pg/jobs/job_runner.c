@@ -24,6 +24,7 @@
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/job_step.h"
 #include "pg/jobs/jobs.h"
+#include "pg/jobs/training_starts.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
 
@@ -419,6 +420,22 @@ tidy_up(void)
 	tidied_at = GetCurrentTimestamp();
 }
 
+/* 0 = never. */
+static TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	return a == 0 || b == 0 ? Max(a, b) : Min(a, b);
+}
+
+/* What has processes of its own: when to look at it again. */
+static TimestampTz
+look_at_others(void)
+{
+	TimestampTz agents = m1pg_agent_runs_look();
+
+	return earlier(agents, m1pg_trainings_look());
+}
+
 /* false when the extension is gone. */
 static bool
 turn(bool look_at_leases, bool making_room)
@@ -439,7 +456,7 @@ turn(bool look_at_leases, bool making_room)
 		}
 		take_jobs(making_room);
 		if (look_at_leases)
-			(void) m1pg_agent_runs_look();
+			(void) look_at_others();
 	}
 	end_turn();
 	m1pg_jobs_ended();
@@ -478,12 +495,10 @@ look_ahead(void)
 	begin_turn();
 	if (OidIsValid(m1pg_extension_owner()))
 	{
-		TimestampTz agents = m1pg_agent_runs_look();
+		TimestampTz others = look_at_others();
 
 		tidy_up();
-		next = m1pg_next_due();
-		if (agents != 0 && (next == 0 || agents < next))
-			next = agents;
+		next = earlier(m1pg_next_due(), others);
 	}
 	end_turn();
 	return next;

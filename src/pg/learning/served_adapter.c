@@ -7,10 +7,10 @@
  *	  A session remembers what it has given to which engine.
  */
 #include "pg/learning/served_adapter.h"
-#include "pg/client/exchange.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
+#include "pg/learning/learn_calls.h"
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -55,32 +55,15 @@ note_given(const char *digest)
 
 /* ---- messages ---- */
 
-/* false: *error. */
-static bool
-tell(const M1Request *request, m1_error *error)
-{
-	M1Exchange *exchange = m1pg_exchange_try_open(request, error);
-	const char *payload;
-	Size		len;
-	m1w_type	type;
-
-	if (exchange == NULL)
-		return false;
-	type = m1pg_exchange_try_receive(exchange, &payload, &len, error);
-	m1pg_exchange_close(exchange);
-	if (type != M1W_ERROR && type != M1W_LEARNED)
-		elog(ERROR, "minimax_m1: unexpected event %d", (int) type);
-	return type == M1W_LEARNED;
-}
+static const M1LearnCaller session = {.function = "serve_adapter"};
 
 static void
 put(const char *under, uint64 total, uint64 offset, m1_slice bytes)
 {
 	m1w_bytes	m = {.name = m1_slice_of(under), .total = total, .offset = offset, .bytes = bytes};
-	M1Request	request = {.type = M1W_PUT, .message.bytes = &m, .function = "serve_adapter", .excerpt = ""};
 	m1_error	error;
 
-	if (!tell(&request, &error))
+	if (!m1pg_learn_put(&session, &m, &error))
 		m1pg_report(&error);
 }
 
@@ -89,11 +72,10 @@ static void
 serve(const char *digest, const char *from)
 {
 	static const char taken[] = "there are two adapters of the name";
-	m1w_serve	m = {.name = m1_slice_of(digest), .from = m1_slice_of(from)};
-	M1Request	request = {.type = M1W_SERVE, .message.serve = &m, .function = "serve_adapter", .excerpt = ""};
 	m1_error	error;
 
-	if (!tell(&request, &error) && strncmp(error.message, taken, strlen(taken)) != 0)
+	if (!m1pg_learn_serve(&session, m1_slice_of(digest), m1_slice_of(from), &error) &&
+		strncmp(error.message, taken, strlen(taken)) != 0)
 		m1pg_report(&error);
 }
 

@@ -1,0 +1,71 @@
+/*
+ * training_starts.c
+ *	  The job runner starts the process that trains (learning/training_runner.c),
+ *	  one in a database. It wakes whoever starts runners when it ends, so that one
+ *	  that was lost is followed by another.
+ */
+#include "pg/jobs/training_starts.h"
+#include "pg/jobs/guard.h"
+
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+/* No process is free. */
+#define START_AGAIN_MS	5000
+/* One is at work, or is being started, and will tell of its end; unless it is lost before it can. */
+#define LOOK_AGAIN_MS	30000
+
+/* A database of an older version of the extension has none. */
+static bool
+have_trainings(void)
+{
+	return OidIsValid(get_relname_relid("training_run", get_namespace_oid("minimax_m1", false)));
+}
+
+static bool
+answer(const char *sql)
+{
+	bool		isnull;
+
+	(void) m1pg_query(sql, 0, NULL, NULL, NULL, true);
+	return DatumGetBool(m1pg_result(0, 1, &isnull));
+}
+
+static bool
+start(void)
+{
+	BackgroundWorker w = {0};
+
+	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	w.bgw_restart_time = BGW_NEVER_RESTART;
+	w.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	snprintf(w.bgw_library_name, sizeof w.bgw_library_name, "minimax_m1");
+	snprintf(w.bgw_function_name, sizeof w.bgw_function_name, "m1pg_training_runner_main");
+	snprintf(w.bgw_name, BGW_MAXLEN, M1PG_TRAINING_PROCESS);
+	snprintf(w.bgw_type, BGW_MAXLEN, M1PG_TRAINING_PROCESS);
+	return RegisterDynamicBackgroundWorker(&w, NULL);
+}
+
+TimestampTz
+m1pg_trainings_look(void)
+{
+	static TimestampTz started = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		starting = started != 0 && !TimestampDifferenceExceeds(started, now, START_AGAIN_MS);
+
+	if (!have_trainings() ||
+		!answer("SELECT EXISTS (SELECT FROM minimax_m1.training_run WHERE state IN ('queued', 'running'))"))
+		return 0;
+	if (answer("SELECT minimax_m1._training_has_process(NULL)"))
+	{
+		started = 0;
+		return TimestampTzPlusMilliseconds(now, LOOK_AGAIN_MS);
+	}
+	if (!starting && start())
+		started = now;
+	return TimestampTzPlusMilliseconds(now, START_AGAIN_MS);
+}

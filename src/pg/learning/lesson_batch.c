@@ -1,0 +1,129 @@
+/*
+ * lesson_batch.c
+ *	  Puts sequences together to what a lesson is made of.
+ */
+#include "pg/learning/lesson_batch.h"
+
+void
+m1pg_lesson_init(M1LessonBatch *b)
+{
+	StringInfo	all[] = {
+		&b->lengths, &b->prompts, &b->shares, &b->advantages, &b->ids, &b->weights, &b->old_logprobs, &b->experts,
+		&b->masked, &b->masks
+	};
+
+	b->n = b->n_tokens = b->n_masked = 0;
+	for (size_t i = 0; i < lengthof(all); i++)
+		initStringInfo(all[i]);
+}
+
+static void
+add_int(StringInfo s, int32 value)
+{
+	appendBinaryStringInfo(s, (const char *) &value, sizeof value);
+}
+
+static void
+add_float(StringInfo s, float value)
+{
+	appendBinaryStringInfo(s, (const char *) &value, sizeof value);
+}
+
+static void
+add_ids(StringInfo s, m1w_id_slice ids)
+{
+	appendBinaryStringInfo(s, (const char *) ids.data, (int) (ids.len * sizeof(int32)));
+}
+
+static void
+add_sequence(M1LessonBatch *b, m1w_id_slice prompt, m1w_id_slice answer, int share)
+{
+	add_int(&b->lengths, (int32) (prompt.len + answer.len));
+	add_int(&b->prompts, (int32) prompt.len);
+	add_int(&b->shares, share);
+	add_ids(&b->ids, prompt);
+	add_ids(&b->ids, answer);
+	b->n++;
+	b->n_tokens += (int) (prompt.len + answer.len);
+}
+
+/*
+ * Of the answer's tokens. Those of the prompt are known only where its beginning was not in the prefix cache, and what
+ * is learnt must not depend on that.
+ */
+static void
+add_experts(M1LessonBatch *b, const m1w_done *done)
+{
+	size_t		of_token = done->experts.len / (done->prompt_ids.len + done->ids.len);
+	int			of_prompt = (int) (of_token * done->prompt_ids.len);
+
+	enlargeStringInfo(&b->experts, (int) done->experts.len);
+	memset(b->experts.data + b->experts.len, 0xff, of_prompt);	/* M1W_NO_EXPERT */
+	b->experts.len += of_prompt;
+	appendBinaryStringInfo(&b->experts, done->experts.data + of_prompt, (int) done->experts.len - of_prompt);
+}
+
+void
+m1pg_lesson_add_answer(M1LessonBatch *b, const m1w_done *done, int share, float advantage)
+{
+	int			answer_at = b->n_tokens + (int) done->prompt_ids.len;
+
+	for (size_t i = 0; i < done->masked.len; i++)
+		add_int(&b->masked, answer_at + m1w_id_at(done->masked, i));
+	b->n_masked += (int) done->masked.len;
+	appendBinaryStringInfo(&b->masks, done->masks.data, (int) done->masks.len);
+	add_sequence(b, done->prompt_ids, done->ids, share);
+	add_float(&b->advantages, advantage);
+	for (size_t i = 0; i < done->prompt_ids.len; i++)
+		add_float(&b->old_logprobs, 0);
+	appendBinaryStringInfo(&b->old_logprobs, done->sampled_logprobs.data, (int) done->sampled_logprobs.len);
+	add_experts(b, done);
+}
+
+void
+m1pg_lesson_add_text(M1LessonBatch *b, m1w_id_slice prompt, m1w_id_slice answer, float weight)
+{
+	add_sequence(b, prompt, answer, -1);
+	for (size_t i = 0; i < prompt.len; i++)
+		add_float(&b->weights, 0);
+	for (size_t i = 0; i < answer.len; i++)
+		add_float(&b->weights, weight);
+}
+
+void
+m1pg_lesson_set_logprobs(M1LessonBatch *b, m1_slice logprobs)
+{
+	float	   *old = (float *) b->old_logprobs.data;
+
+	Assert(logprobs.len == (size_t) b->old_logprobs.len);
+	for (int i = 0; i < b->n_tokens; i++)
+		if (old[i] != 0)
+			memcpy(&old[i], logprobs.data + i * sizeof *old, sizeof *old);
+}
+
+static m1_slice
+slice_of(const StringInfoData *s)
+{
+	return (m1_slice) {s->data, s->len};
+}
+
+static m1w_id_slice
+ids_of(const StringInfoData *s)
+{
+	return (m1w_id_slice) {(const int32 *) s->data, s->len / sizeof(int32)};
+}
+
+void
+m1pg_lesson_fill(const M1LessonBatch *b, m1w_lesson *l)
+{
+	l->lengths = ids_of(&b->lengths);
+	l->prompts = ids_of(&b->prompts);
+	l->shares = ids_of(&b->shares);
+	l->advantages = slice_of(&b->advantages);
+	l->ids = ids_of(&b->ids);
+	l->weights = slice_of(&b->weights);
+	l->old_logprobs = slice_of(&b->old_logprobs);
+	l->experts = slice_of(&b->experts);
+	l->masked = ids_of(&b->masked);
+	l->masks = slice_of(&b->masks);
+}

@@ -1,0 +1,231 @@
+/*
+ * train_function.c
+ *	  train(): what is asked is checked, and its rows are read, as whoever calls.
+ *	  The rest is SQL behind this (sql/install/81_training.sql), which queues the
+ *	  training; its runner begins when the transaction has committed.
+ */
+#include "pg/client/constrained.h"
+#include "pg/client/request.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/learning/examples.h"
+#include "pg/learning/reward.h"
+#include "pg/learning/served_adapter.h"
+#include "pg/learning/training.h"
+#include "pg/report.h"
+#include "pg/settings.h"
+#include "pg/shared.h"
+
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(m1pg_train);
+
+enum
+{
+	NAME, METHOD, EXAMPLES, HOLDOUT, REWARD, STEPS, FIRST_OPTION
+};
+
+static const char *const methods[] = {"sft", "cispo", "grpo", "dapo", "dr_grpo"};
+
+/* ---- checks ---- */
+
+static void
+check_server(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("minimax_m1: a standby trains nothing"),
+				 errdetail("A training is kept in tables, and the server is in recovery."),
+				 errhint("Train on the primary; its adapters are replicated.")));
+	m1pg_require_shared();
+	if (m1pg_engine_url[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("minimax_m1: a model that runs elsewhere is not trained"),
+				 errdetail("minimax_m1.engine_url is set; servers of other kinds do not train adapters."),
+				 errhint("Train on a server with an engine of its own.")));
+	if (!m1pg_jobs_can_run())
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: the server can start no process that trains"),
+				 errhint("Raise max_worker_processes to 4 or more.")));
+}
+
+static const char *
+method_argument(FunctionCallInfo fcinfo)
+{
+	const char *method = PG_ARGISNULL(METHOD) ? "cispo" : text_to_cstring(PG_GETARG_TEXT_PP(METHOD));
+
+	for (size_t i = 0; i < lengthof(methods); i++)
+		if (strcmp(method, methods[i]) == 0)
+			return methods[i];
+	m1pg_bad_argument(psprintf("there is no method \"%.60s\"", method),
+					  "The methods are sft, cispo, grpo, dapo and dr_grpo.");
+}
+
+static void
+check_arguments(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(NAME) || PG_ARGISNULL(EXAMPLES))
+		m1pg_bad_argument("name or examples is NULL", "A training has a name, and a query whose rows it learns from.");
+	if (PG_ARGISNULL(STEPS) || PG_GETARG_INT32(STEPS) < 1 || PG_GETARG_INT32(STEPS) > 1000000)
+		m1pg_bad_argument("steps is out of range", "It must be between 1 and 1000000.");
+}
+
+/* The name by which it is found later, whatever the search_path is then. */
+static char *
+reward_argument(FunctionCallInfo fcinfo, const char *method)
+{
+	M1Reward	reward;
+
+	if (PG_ARGISNULL(REWARD))
+	{
+		if (strcmp(method, "sft") != 0)
+			m1pg_bad_argument(psprintf("the method %s needs a reward", method),
+							  "It learns from how good answers are; sft learns from the column answer.");
+		return NULL;
+	}
+	m1pg_reward_find(text_to_cstring(PG_GETARG_TEXT_PP(REWARD)), &reward);
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reward.function)),
+									  get_func_name(reward.function));
+}
+
+/* The engine alone knows which forms it can follow: it is asked for one token, as each answer will be. */
+static void
+check_form(const M1TrainingOptions *o, const M1Example *example)
+{
+	m1w_generate g;
+	M1Result	result;
+
+	m1pg_plain_request(&g);
+	m1pg_training_request(o, example, &g);
+	g.max_tokens = 1;
+	m1pg_run(&g, "train", &result);
+}
+
+/* ---- what the SQL behind this is given ---- */
+
+static Datum
+rows_array(const M1Examples *examples)
+{
+	Datum	   *rows = palloc(Max(examples->n, 1) * sizeof *rows);
+
+	for (int i = 0; i < examples->n; i++)
+		rows[i] = JsonbPGetDatum(examples->rows[i].row);
+	return PointerGetDatum(construct_array(rows, examples->n, JSONBOID, -1, false, TYPALIGN_INT));
+}
+
+static void
+read_rows(FunctionCallInfo fcinfo, int arg, M1Examples *examples)
+{
+	memset(examples, 0, sizeof *examples);
+	if (!PG_ARGISNULL(arg))
+		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(arg)), GetUserId(), 0, examples);
+}
+
+#define MOST_PARAMETERS 64
+
+typedef struct Parameters
+{
+	int			n;
+	Oid			types[MOST_PARAMETERS];
+	Datum		values[MOST_PARAMETERS];
+	char		nulls[MOST_PARAMETERS];
+} Parameters;
+
+static void
+add(Parameters *p, Oid type, Datum value, bool isnull)
+{
+	p->types[p->n] = type;
+	p->values[p->n] = value;
+	p->nulls[p->n++] = isnull ? 'n' : ' ';
+}
+
+/* "jsonb_build_object('group_size', $11, ...)": the options by the names of their arguments. */
+static char *
+options_sql(FunctionCallInfo fcinfo, Parameters *p)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
+	StringInfoData sql;
+	Oid		   *types;
+	char	  **names;
+	char	   *modes;
+	int			n = get_func_arg_info(tuple, &types, &names, &modes);
+
+	ReleaseSysCache(tuple);
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(");
+	for (int i = FIRST_OPTION; i < n; i++)
+	{
+		/* json_text is text, and no other type of them is the extension's */
+		add(p, types[i] >= FirstNormalObjectId ? TEXTOID : types[i], fcinfo->args[i].value, PG_ARGISNULL(i));
+		appendStringInfo(&sql, "%s%s, $%d", i > FIRST_OPTION ? ", " : "", quote_literal_cstr(names[i]), p->n);
+	}
+	appendStringInfoString(&sql, "))");
+	return sql.data;
+}
+
+/* Returns all of the options. */
+static Jsonb *
+queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1Examples *train,
+	  const M1Examples *holdout)
+{
+	Datum		path = CStringGetTextDatum(GetConfigOption("search_path", false, false));
+	Parameters	p = {0};
+	char	   *options;
+	M1Guard		guard;
+	bool		isnull;
+
+	add(&p, OIDOID, ObjectIdGetDatum(GetUserId()), false);
+	add(&p, NAMEOID, fcinfo->args[NAME].value, false);
+	add(&p, TEXTOID, CStringGetTextDatum(method), false);
+	add(&p, TEXTOID, fcinfo->args[EXAMPLES].value, false);
+	add(&p, TEXTOID, fcinfo->args[HOLDOUT].value, PG_ARGISNULL(HOLDOUT));
+	add(&p, TEXTOID, reward != NULL ? CStringGetTextDatum(reward) : (Datum) 0, reward == NULL);
+	add(&p, INT4OID, fcinfo->args[STEPS].value, false);
+	add(&p, TEXTOID, path, false);
+	add(&p, JSONBARRAYOID, rows_array(train), false);
+	add(&p, JSONBARRAYOID, rows_array(holdout), false);
+	options = options_sql(fcinfo, &p);
+	guard = m1pg_become(m1pg_extension_owner(), false);
+	(void) m1pg_query(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, %s)", options),
+					  p.n, p.types, p.values, p.nulls, false);
+	m1pg_unbecome(&guard);
+	return DatumGetJsonbPCopy(m1pg_result(0, 1, &isnull));
+}
+
+/* train(name, method, examples, holdout, reward, steps, options...) */
+Datum
+m1pg_train(PG_FUNCTION_ARGS)
+{
+	const char *method;
+	char	   *reward;
+	M1Examples	train;
+	M1Examples	holdout;
+	M1TrainingOptions options;
+
+	check_server();
+	check_arguments(fcinfo);
+	method = method_argument(fcinfo);
+	reward = reward_argument(fcinfo, method);
+	read_rows(fcinfo, EXAMPLES, &train);
+	read_rows(fcinfo, HOLDOUT, &holdout);
+	SPI_connect();
+	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
+	if (options.adapter != NULL)
+		(void) m1pg_served_adapter(options.adapter);
+	check_form(&options, &train.rows[0]);
+	SPI_finish();
+	PG_RETURN_VOID();
+}

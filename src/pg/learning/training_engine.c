@@ -1,0 +1,157 @@
+/*
+ * training_engine.c
+ *	  The engine's part of a training: it has it in its memory, and loses it when
+ *	  it ends. What a step left is in the table then, and is put there again.
+ */
+#include "pg/learning/training.h"
+#include "pg/learning/served_adapter.h"
+#include "pg/shared.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+
+/* Of a new adapter. */
+#define EXPERT_RANK	1
+#define ALPHA		32.0f
+#define TARGETS		"attention,experts,router"
+
+/* Databases may number theirs alike. */
+char *
+m1pg_training_engine_name(const M1Training *t)
+{
+	return psprintf("training/%u/%d", MyDatabaseId, t->id);
+}
+
+char *
+m1pg_training_adapter_name(const M1Training *t, int step)
+{
+	return psprintf("training/%u/%d/%d", MyDatabaseId, t->id, step);
+}
+
+/* ---- what it begins with ---- */
+
+/* *found: there is a state, and it was put. */
+static bool
+put_state(M1Training *t, m1_slice under, bool *found, m1_error *error)
+{
+	uint64		total = m1pg_training_state_bytes(t);
+	uint64		offset = 0;
+	bytea	   *data;
+
+	*found = total > 0;
+	for (int piece = 0; offset < total && (data = m1pg_training_read_state(t, piece)) != NULL; piece++)
+	{
+		m1w_bytes	m = {
+			.name = under, .total = total, .offset = offset, .bytes = {VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)}
+		};
+
+		if (!m1pg_learn_put(&t->caller, &m, error))
+			return false;
+		offset += m.bytes.len;
+		pfree(data);
+	}
+	return true;
+}
+
+/* The adapter that the options name, as its owner; the name by which the engine knows it. */
+static m1_slice
+first_adapter(const M1Training *t)
+{
+	MemoryContext context = CurrentMemoryContext;
+	m1_slice	name;
+	Oid			userid;
+	int			security;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	GetUserIdAndSecContext(&userid, &security);
+	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
+	MemoryContextSwitchTo(context);
+	name = m1pg_served_adapter(t->options.adapter);
+	SetUserIdAndSecContext(userid, security);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return name;
+}
+
+static bool
+begin(M1Training *t, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
+	m1w_training m = {
+		.name = name, .rank = t->options.rank, .expert_rank = EXPERT_RANK, .targets = m1_slice_of(TARGETS),
+		.alpha = ALPHA, .seed = t->options.seed
+	};
+	bool		found;
+
+	/* a runner that was killed may have left it */
+	if (!m1pg_learn_forget(&t->caller, M1W_KEPT_TRAINING, name, error) || !put_state(t, name, &found, error))
+		return false;
+	if (found)
+		m.from = name;
+	else if (t->options.adapter != NULL)
+		m.from = first_adapter(t);
+	return m1pg_learn_begin(&t->caller, &m, NULL, error);
+}
+
+bool
+m1pg_training_ensure(M1Training *t, m1_error *error)
+{
+	int			engine = m1pg_shared->model.readiness.pid;
+
+	if (t->engine == engine && engine != 0)
+		return true;
+	t->engine = engine;
+	t->served = -1;
+	if (begin(t, error))
+		return true;
+	if (m1pg_shared->model.readiness.pid == engine && m1pg_shared->model.readiness.state == M1_ENGINE_READY)
+		return false;
+	/* which another engine will answer otherwise */
+	t->engine = 0;
+	return false;
+}
+
+/* ---- the adapter that samples ---- */
+
+static bool
+forget_served(M1Training *t, int step, m1_error *error)
+{
+	return m1pg_learn_forget(&t->caller, M1W_KEPT_ADAPTER, m1_slice_of(m1pg_training_adapter_name(t, step)), error);
+}
+
+bool
+m1pg_training_serve(M1Training *t, int step, m1_error *error)
+{
+	m1_slice	training = m1_slice_of(m1pg_training_engine_name(t));
+	m1_slice	adapter = m1_slice_of(m1pg_training_adapter_name(t, step));
+
+	if (t->served == step)
+		return true;
+	if (t->served >= 0 && !forget_served(t, t->served, error))
+		return false;
+	t->served = -1;
+	if (!forget_served(t, step, error) || !m1pg_learn_serve(&t->caller, adapter, training, error))
+		return false;
+	t->served = step;
+	return true;
+}
+
+/* What it cannot be told, it has forgotten by itself, or forgets with its end. */
+void
+m1pg_training_leave_engine(M1Training *t)
+{
+	m1_error	error;
+
+	if (t->engine == 0 || m1pg_shared->model.readiness.pid != t->engine)
+		return;
+	if (t->served >= 0)
+		(void) forget_served(t, t->served, &error);
+	(void) m1pg_learn_forget(&t->caller, M1W_KEPT_TRAINING, m1_slice_of(m1pg_training_engine_name(t)), &error);
+	t->engine = 0;
+	t->served = -1;
+}

@@ -1,0 +1,162 @@
+/*
+ * training_lessons.c
+ *	  Learns from a step's answers: its useful groups are shared out among so many
+ *	  updates, a lesson each. Groups stay together, as their answers have the
+ *	  prompt in common.
+ */
+#include "pg/learning/lesson_batch.h"
+#include "pg/learning/training.h"
+
+#include <math.h>
+
+/* As MiniMax-M1 was trained. */
+#define BETA1	0.9f
+#define BETA2	0.95f
+#define EPSILON	1e-15f
+#define CLIP	1.0f
+
+static m1w_loss
+loss_of(M1Method method)
+{
+	switch (method)
+	{
+		case M1_METHOD_SFT:
+			return M1W_LOSS_CE;
+		case M1_METHOD_CISPO:
+			return M1W_LOSS_CISPO;
+		case M1_METHOD_GRPO:
+			return M1W_LOSS_GRPO;
+		default:
+			/* Dr. GRPO has the same trust region, and divides by what no answer's length changes */
+			return M1W_LOSS_DAPO;
+	}
+}
+
+static void
+describe(const M1Training *t, const M1LessonBatch *b, m1_slice name, m1w_lesson *l)
+{
+	const M1TrainingOptions *o = &t->options;
+
+	memset(l, 0, sizeof *l);
+	l->training = name;
+	l->loss = loss_of(t->method);
+	l->update = 1;
+	l->cap = o->is_cap;
+	l->low = o->clip_low;
+	l->high = o->clip_high;
+	l->temperature = t->method == M1_METHOD_SFT ? 1.0f : o->temperature;
+	l->tokens = t->method == M1_METHOD_DR_GRPO ? (double) b->n * o->max_tokens : 0;
+	l->rate = o->learning_rate;
+	l->beta1 = BETA1;
+	l->beta2 = BETA2;
+	l->eps = EPSILON;
+	l->clip = CLIP;
+	m1pg_lesson_fill(b, l);
+}
+
+/* Means are made of sums when the last lesson is learnt. */
+static void
+note(M1StepResult *r, const m1w_learned *learned, int64 *clipped, int64 *predicted)
+{
+	r->updates++;
+	r->dropped += learned->dropped;
+	if (!learned->dropped)
+	{
+		r->loss += learned->loss;
+		r->entropy += learned->entropy;
+		r->gradient_norm += learned->gradient_norm;
+	}
+	r->router_load = Max(r->router_load, learned->most_load);
+	r->rerouted += learned->rerouted;
+	*clipped += learned->clipped;
+	*predicted += learned->predicted;
+}
+
+static void
+make_means(M1StepResult *r, int64 clipped, int64 predicted)
+{
+	int			n = Max(r->updates - r->dropped, 1);
+
+	r->loss /= n;
+	r->entropy /= n;
+	r->gradient_norm /= n;
+	r->clipped = (double) clipped / Max(predicted, 1);
+}
+
+/*
+ * Answers' log-probabilities as a training computes them, before it learns anything of them: these have the same bits
+ * each time, whereas the last ones of those that were sampled depend on what else was in the engine's batch.
+ */
+static bool
+measure_again(M1Training *t, m1_slice name, M1LessonBatch *batches, int n, M1StepResult *r, m1_error *error)
+{
+	r->mismatch = 0;
+	for (int i = 0; i < n; i++)
+	{
+		m1w_lesson	lesson;
+		m1w_learned learned;
+
+		describe(t, &batches[i], name, &lesson);
+		lesson.update = 0;
+		lesson.want_logprobs = 1;
+		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+			return false;
+		r->mismatch = Max(r->mismatch, learned.old_difference);
+		m1pg_lesson_set_logprobs(&batches[i], learned.logprobs);
+	}
+	return true;
+}
+
+bool
+m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *r, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
+	int64		clipped = 0;
+	int64		predicted = 0;
+
+	r->loss = r->entropy = r->gradient_norm = 0;
+	if (t->method != M1_METHOD_SFT && !measure_again(t, name, batches, n, r, error))
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		m1w_lesson	lesson;
+		m1w_learned learned;
+
+		describe(t, &batches[i], name, &lesson);
+		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+			return false;
+		note(r, &learned, &clipped, &predicted);
+	}
+	make_means(r, clipped, predicted);
+	return true;
+}
+
+static void
+add_group(M1LessonBatch *b, const M1Group *g, int share)
+{
+	for (int i = 0; i < g->n; i++)
+		if (g->answers[i].there && !isnan(g->answers[i].shaped))
+			m1pg_lesson_add_answer(b, &g->answers[i].done, share, g->answers[i].advantage);
+}
+
+bool
+m1pg_training_learn(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	const M1Group **useful = palloc(r->n_groups * sizeof *useful);
+	int			n = 0;
+	int			updates;
+	M1LessonBatch *batches;
+
+	for (int i = 0; i < r->n_groups; i++)
+		if (r->groups[i].useful)
+			useful[n++] = &r->groups[i];
+	updates = Min(t->options.updates_per_step, n);
+	batches = palloc(updates * sizeof *batches);
+	for (int i = 0; i < updates; i++)
+	{
+		m1pg_lesson_init(&batches[i]);
+		for (int j = (int64) i * n / updates; j < (int64) (i + 1) * n / updates; j++)
+			add_group(&batches[i], useful[j], j);
+	}
+	return m1pg_training_teach(t, batches, updates, r, error);
+}

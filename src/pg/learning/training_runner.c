@@ -1,0 +1,206 @@
+/*
+ * training_runner.c
+ *	  The process that trains: one in a database, for one training after another.
+ *	  The job runner starts it (jobs/training_starts.c).
+ *
+ *	  It acts as the training's owner where code or queries of others run, with the
+ *	  search_path that train() was called with. Between a step's parts no transaction
+ *	  is open. Whatever happens to it, to the engine or to the server, the next one
+ *	  goes on from the step that ended last.
+ */
+#include "pg/learning/training.h"
+#include "pg/jobs/job_shared.h"
+#include "pg/jobs/training_starts.h"
+#include "pg/report.h"
+#include "pg/shared.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+extern PGDLLEXPORT void m1pg_training_runner_main(Datum main_arg);
+
+/* After a failure that passes, it waits this long; twice as long after each that follows. */
+#define FIRST_PAUSE_MS	200
+#define MOST_PAUSE_MS	30000
+/* So often an engine may be lost under one step. */
+#define MOST_LOSSES		8
+
+M1Training *m1pg_training_taken = NULL;
+
+/* ---- the process ---- */
+
+static void
+set_up(Oid database)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	/* what the database or a user has set is for sessions */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_deferrable", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* a step takes as long as it takes */
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Whoever looks for trainings looks again, when this process is not to be seen any more. */
+static void
+tell_launcher(int code, Datum arg)
+{
+	(void) m1pg_jobs_want(MyDatabaseId, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 500));
+}
+
+static void
+wait_ms(long ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	while (ms > 0)
+	{
+		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION) & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
+}
+
+/* ---- a step, as often as it takes ---- */
+
+typedef struct Patience
+{
+	int			losses;			/* of the engine, while this step was under way */
+	long		pause_ms;
+} Patience;
+
+/* Raises the error if there is no use in trying again. */
+static void
+wait_before_next(M1Training *t, Patience *p, const m1_error *error)
+{
+	if (!m1pg_training_is_passing(t, error) ||
+		(error->code == M1_E_UNAVAILABLE && t->engine != 0 && ++p->losses > MOST_LOSSES))
+		m1pg_report(error);
+	pgstat_report_activity(STATE_IDLE, "minimax_m1: training waits for the engine");
+	wait_ms(p->pause_ms);
+	p->pause_ms = Min(p->pause_ms * 2, MOST_PAUSE_MS);
+}
+
+static M1Wanted
+do_step(M1Training *t, M1StepEnd *end)
+{
+	Patience	patience = {.pause_ms = FIRST_PAUSE_MS};
+	MemoryContext context = AllocSetContextCreate(t->context, "minimax_m1 step", ALLOCSET_DEFAULT_SIZES);
+	M1Wanted	wanted;
+	m1_error	error;
+	M1StepResult r;
+
+	for (;;)
+	{
+		if ((wanted = m1pg_training_wanted(t)) != M1_WANTED_NOTHING)
+			break;
+		pgstat_report_activity(STATE_RUNNING, "minimax_m1: training");
+		MemoryContextSwitchTo(context);
+		*end = m1pg_training_step(t, &r, &error);
+		if (*end != M1_STEP_AGAIN)
+			break;
+		wait_before_next(t, &patience, &error);
+		MemoryContextReset(context);
+	}
+	if (wanted == M1_WANTED_NOTHING && *end == M1_STEP_DONE)
+		m1pg_training_write(t, &r);
+	else if (wanted == M1_WANTED_NOTHING)
+		m1pg_training_write_last(t, &r);
+	MemoryContextSwitchTo(t->context);
+	MemoryContextDelete(context);
+	return wanted;
+}
+
+/* ---- a training ---- */
+
+static void
+leave(M1Training *t, M1Wanted wanted)
+{
+	if (wanted == M1_WANTED_PAUSE)
+		m1pg_training_set_state(t, "paused");
+	else if (wanted == M1_WANTED_CANCEL)
+		m1pg_training_set_state(t, "cancelled");
+}
+
+static void
+train(M1Training *t)
+{
+	M1Wanted	wanted = M1_WANTED_NOTHING;
+	M1StepEnd	end = M1_STEP_DONE;
+
+	SetConfigOption("search_path", t->path, PGC_SUSET, PGC_S_OVERRIDE);
+	while (wanted == M1_WANTED_NOTHING && end == M1_STEP_DONE && t->step < t->steps)
+		wanted = do_step(t, &end);
+	if (wanted != M1_WANTED_NOTHING)
+		leave(t, wanted);
+	else
+		m1pg_training_finish(t, end == M1_STEP_NOTHING);
+	m1pg_training_leave_engine(t);
+}
+
+/* What it was at is failed; what is open of requests goes with the process. */
+static void
+note_failure(void)
+{
+	MemoryContext context = m1pg_training_taken->context;
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(context);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	m1pg_training_fail(m1pg_training_taken, error);
+	m1pg_training_leave_engine(m1pg_training_taken);
+}
+
+void
+m1pg_training_runner_main(Datum main_arg)
+{
+	M1Training *t;
+	sigjmp_buf	stack;
+
+	set_up(DatumGetObjectId(main_arg));
+	before_shmem_exit(tell_launcher, 0);
+	if (sigsetjmp(stack, 1) != 0)
+	{
+		error_context_stack = NULL;
+		HOLD_INTERRUPTS();
+		if (m1pg_training_taken == NULL)
+			proc_exit(1);
+		RESUME_INTERRUPTS();
+		PG_exception_stack = NULL;
+		note_failure();
+		proc_exit(0);
+	}
+	PG_exception_stack = &stack;
+	while ((t = m1pg_training_claim()) != NULL)
+	{
+		train(t);
+		m1pg_training_taken = NULL;
+		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextDelete(t->context);
+	}
+	proc_exit(0);
+}

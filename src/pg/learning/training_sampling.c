@@ -1,0 +1,225 @@
+/*
+ * training_sampling.c
+ *	  Answers to examples, and what the reward makes of them. The model works
+ *	  while no transaction is open; rewards are asked in transactions of their own,
+ *	  a subtransaction each (attempt.c).
+ *
+ *	  An answer depends on its seed alone, not on what else is in the batch: so a
+ *	  step that is made again has the same.
+ */
+#include "pg/learning/training.h"
+#include "pg/attempt.h"
+#include "pg/client/batch.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+#include "pg/report.h"
+#include "pg/shared.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "base/random.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+/* So many rewards are asked in one transaction, which holds a snapshot. */
+#define GRADED_AT_ONCE	256
+
+/* ---- answers ---- */
+
+typedef struct Sampling
+{
+	M1Training *t;
+	int			step;
+	const M1Examples *examples;
+	const int  *rows;
+	int			samples;
+	M1Answer   *answers;
+	m1_slice	adapter;
+	MemoryContext context;		/* of what is kept */
+	bool		passing;		/* a request has failed in a way that will be over later */
+	m1_error	error;
+} Sampling;
+
+static uint64
+seed_of(const Sampling *s, int row, int sample)
+{
+	uint64		bits = m1_random_bits(s->t->options.seed, s->step);
+
+	bits = m1_random_bits(bits, row);
+	return m1_random_bits(bits, sample) & PG_INT64_MAX;
+}
+
+static bool
+sampling_request(void *arg, int i, m1w_generate *g, m1_error *error)
+{
+	Sampling   *s = arg;
+	int			row = s->rows[i / s->samples];
+
+	/* the rest of what cannot be is not asked for */
+	if (s->passing)
+	{
+		*error = s->error;
+		return false;
+	}
+	m1pg_training_request(&s->t->options, &s->examples->rows[row], g);
+	g->adapter = s->adapter;
+	g->seed = seed_of(s, row, i % s->samples);
+	if (s->examples == &s->t->holdout)
+	{
+		g->temperature = 0;
+		g->keep = 0;
+	}
+	return true;
+}
+
+bool
+m1pg_training_is_passing(const M1Training *t, const m1_error *error)
+{
+	switch (error->code)
+	{
+		case M1_E_UNAVAILABLE:
+		case M1_E_OVERLOADED:
+		case M1_E_OVER_QUOTA:
+		case M1_E_CANCELLED:
+			return true;
+		default:
+			/* another engine knows nothing of the training, and one that is not ready says why in its own words */
+			return m1pg_shared->model.readiness.state != M1_ENGINE_READY ||
+				m1pg_shared->model.readiness.pid != t->engine;
+	}
+}
+
+static void
+sampling_finish(void *arg, int i, const M1Result *result, const m1_error *error)
+{
+	Sampling   *s = arg;
+	M1Answer   *a = &s->answers[i];
+	MemoryContext old = MemoryContextSwitchTo(s->context);
+
+	memset(a, 0, sizeof *a);
+	a->row = s->rows[i / s->samples];
+	a->sample = i % s->samples;
+	a->reward = a->shaped = get_float8_nan();
+	a->there = result != NULL;
+	if (result != NULL)
+		a->done = m1pg_keep_done(&result->done);
+	else if (s->passing || m1pg_training_is_passing(s->t, error))
+	{
+		s->passing = true;
+		s->error = *error;
+	}
+	else
+		a->error = m1pg_error_text(error);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+m1pg_training_sample(M1Training *t, int step, const M1Examples *examples, const int *rows, int n, int samples,
+					 M1Answer *answers, m1_error *error)
+{
+	char	   *adapter = m1pg_training_adapter_name(t, t->served);
+	Sampling	s = {
+		.t = t, .step = step, .examples = examples, .rows = rows, .samples = samples, .answers = answers,
+		.adapter = m1_slice_of(adapter), .context = CurrentMemoryContext
+	};
+	M1Batch		batch = {
+		.n = n * samples, .function = "train", .arg = &s, .role = t->owner, .request = sampling_request,
+		.finish = sampling_finish
+	};
+
+	m1pg_run_batch(&batch);
+	if (s.passing)
+		*error = s.error;
+	return !s.passing;
+}
+
+/* ---- rewards ---- */
+
+static text *
+text_of(m1_slice s)
+{
+	return s.len > 0 ? m1pg_try_text_from_utf8(s) : NULL;
+}
+
+static void
+read_texts(M1Answer *a)
+{
+	a->content = m1pg_try_text_from_utf8(a->done.content);
+	a->reasoning = text_of(a->done.reasoning);
+	a->tool_calls = text_of(a->done.tool_calls);
+	if (a->content == NULL)
+		a->error = cstring_to_text("the reply has characters that the database's encoding does not have");
+}
+
+static void
+grade(M1Training *t, const M1Examples *examples, M1Answer *a)
+{
+	M1Graded	graded = {
+		.answer = a->tool_calls != NULL ? a->tool_calls : a->content,
+		.reasoning = a->reasoning != NULL ? a->reasoning : cstring_to_text(""),
+		.example = examples->rows[a->row].row
+	};
+	ErrorData  *error = m1pg_reward_call(&t->reward, t->owner, &graded, &a->reward);
+
+	if (error == NULL)
+		return;
+	a->reward_failed = true;
+	a->error = cstring_to_text(error->message);
+	if (t->options.reward_errors == M1_REWARD_ERRORS_FAIL)
+	{
+		error->detail = psprintf("The reward failed for row %d: %s", a->row + 1,
+								 error->detail != NULL ? error->detail : "see the message.");
+		if (error->hint == NULL)
+			error->hint = "With reward_errors 'zero' or 'skip', a training goes on.";
+		ReThrowError(error);
+	}
+}
+
+/* As the owner, who may have lost the right to call it by now. */
+static void
+find_reward(M1Training *t)
+{
+	Oid			userid;
+	int			security;
+
+	GetUserIdAndSecContext(&userid, &security);
+	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
+	m1pg_reward_find(t->reward_name, &t->reward);
+	SetUserIdAndSecContext(userid, security);
+}
+
+static void
+grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(context);
+	if (t->reward_name != NULL)
+		find_reward(t);
+	for (int i = 0; i < n; i++)
+	{
+		if (!answers[i].there)
+			continue;
+		read_texts(&answers[i]);
+		if (t->reward_name != NULL && answers[i].error == NULL)
+			grade(t, examples, &answers[i]);
+		m1pg_training_shape(&t->options, &answers[i]);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+void
+m1pg_training_grade(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
+{
+	for (int from = 0; from < n; from += GRADED_AT_ONCE)
+		grade_some(t, examples, answers + from, Min(GRADED_AT_ONCE, n - from));
+}

@@ -1,0 +1,203 @@
+/*
+ * training_sft.c
+ *	  Learning from right answers: the engine renders what is asked, as for a
+ *	  request, and the answer's tokens with the end of turn follow.
+ */
+#include "pg/learning/lesson_batch.h"
+#include "pg/learning/rewards.h"
+#include "pg/learning/training.h"
+#include "pg/client/batch.h"
+#include "pg/client/request.h"
+#include "pg/client/texts.h"
+
+#include "utils/builtins.h"
+
+/* ---- tokens ---- */
+
+typedef struct Rendering
+{
+	M1Training *t;
+	const M1Examples *examples;
+	const int  *rows;
+	m1w_id_slice *prompts;
+	MemoryContext context;
+	bool		failed;
+	m1_error	error;
+} Rendering;
+
+/* One token is asked for: what is kept of it is the prompt's tokens. */
+static bool
+rendering_request(void *arg, int i, m1w_generate *g, m1_error *error)
+{
+	Rendering  *r = arg;
+
+	if (r->failed)
+	{
+		*error = r->error;
+		return false;
+	}
+	m1pg_training_request(&r->t->options, &r->examples->rows[r->rows[i]], g);
+	g->constraint = M1W_CONSTRAINT_NONE;
+	g->constraint_text = (m1_slice) {0};
+	g->max_tokens = 1;
+	return true;
+}
+
+static void
+rendering_finish(void *arg, int i, const M1Result *result, const m1_error *error)
+{
+	Rendering  *r = arg;
+	MemoryContext old = MemoryContextSwitchTo(r->context);
+
+	if (result != NULL)
+		r->prompts[i] = m1pg_keep_done(&result->done).prompt_ids;
+	else
+	{
+		r->failed = true;
+		r->error = *error;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+render(M1Training *t, const M1Examples *examples, const int *rows, int n, m1w_id_slice *prompts, m1_error *error)
+{
+	Rendering	r = {
+		.t = t, .examples = examples, .rows = rows, .prompts = prompts, .context = CurrentMemoryContext
+	};
+	M1Batch		batch = {
+		.n = n, .function = "train", .arg = &r, .role = t->owner, .request = rendering_request,
+		.finish = rendering_finish
+	};
+
+	m1pg_run_batch(&batch);
+	if (r.failed)
+		*error = r.error;
+	return !r.failed;
+}
+
+/* The tokens of a conversation, up to where the model would answer. */
+static bool
+conversation_ids(M1Training *t, const char *messages, m1w_id_slice *ids, m1_error *error)
+{
+	m1w_generate g = {
+		.messages = m1_slice_of(messages), .max_tokens = 1, .temperature = 1, .top_p = 1, .keep = 1
+	};
+	m1w_done	done;
+
+	if (!m1pg_learn_sample(&t->caller, &g, &done, error))
+		return false;
+	*ids = done.prompt_ids;
+	return true;
+}
+
+static bool
+has_id(m1w_id_slice ids, int32 id)
+{
+	for (size_t i = 0; i < ids.len; i++)
+		if (m1w_id_at(ids, i) == id)
+			return true;
+	return false;
+}
+
+/*
+ * The token that ends a turn: what stands behind a turn of one letter, where a conversation without that turn would go
+ * on otherwise.
+ */
+static bool
+find_end(M1Training *t, int32 *end, m1_error *error)
+{
+	m1w_id_slice one;
+	m1w_id_slice more;
+	size_t		same = 0;
+
+	if (!conversation_ids(t, "[{\"role\": \"user\", \"content\": \"a\"}]", &one, error) ||
+		!conversation_ids(t, "[{\"role\": \"user\", \"content\": \"a\"}, "
+						  "{\"role\": \"assistant\", \"content\": \"b\"}, "
+						  "{\"role\": \"user\", \"content\": \"a\"}]", &more, error))
+		return false;
+	while (same < one.len && same < more.len && m1w_id_at(one, same) == m1w_id_at(more, same))
+		same++;
+	if (same + 1 >= more.len || !has_id(one, m1w_id_at(more, same + 1)))
+		elog(ERROR, "minimax_m1: the end of a turn was not found among %zu tokens", more.len);
+	*end = m1w_id_at(more, same + 1);
+	return true;
+}
+
+/* The answer's tokens and the end of turn. */
+static bool
+answer_ids(M1Training *t, const M1Example *example, int32 end, m1w_id_slice *ids, m1_error *error)
+{
+	char	   *answer = m1pg_example_text(example->row, "answer");
+	int32	   *with_end;
+	m1w_id_slice of_text;
+
+	if (!m1pg_learn_tokenize(&t->caller, m1pg_to_utf8(answer, strlen(answer)), &of_text, error))
+		return false;
+	with_end = palloc((of_text.len + 1) * sizeof *with_end);
+	memcpy(with_end, of_text.data, of_text.len * sizeof *with_end);
+	with_end[of_text.len] = end;
+	*ids = (m1w_id_slice) {with_end, of_text.len + 1};
+	return true;
+}
+
+/* ---- lessons ---- */
+
+/* The rows shared out among n batches. */
+static bool
+make_batches(M1Training *t, const M1Examples *examples, const int *rows, int n_rows, M1LessonBatch *batches, int n,
+			 m1_error *error)
+{
+	m1w_id_slice *prompts = palloc0(n_rows * sizeof *prompts);
+	int32		end;
+
+	if (!find_end(t, &end, error) || !render(t, examples, rows, n_rows, prompts, error))
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		m1pg_lesson_init(&batches[i]);
+		for (int j = (int64) i * n_rows / n; j < (int64) (i + 1) * n_rows / n; j++)
+		{
+			m1w_id_slice answer;
+
+			if (!answer_ids(t, &examples->rows[rows[j]], end, &answer, error))
+				return false;
+			m1pg_lesson_add_text(&batches[i], prompts[j], answer, 1.0f);
+		}
+	}
+	return true;
+}
+
+bool
+m1pg_training_learn_answers(M1Training *t, M1StepResult *r, const int *rows, int n, m1_error *error)
+{
+	int			updates = Min(t->options.updates_per_step, n);
+	M1LessonBatch *batches = palloc(Max(updates, 1) * sizeof *batches);
+
+	if (!make_batches(t, &t->train, rows, n, batches, updates, error))
+		return false;
+	for (int i = 0; i < updates; i++)
+		r->tokens += batches[i].n_tokens;
+	return m1pg_training_teach(t, batches, updates, r, error);
+}
+
+bool
+m1pg_training_heldout_loss(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	int		   *rows = palloc(t->holdout.n * sizeof *rows);
+	M1LessonBatch batch;
+	m1w_lesson	lesson = {
+		.training = m1_slice_of(m1pg_training_engine_name(t)), .loss = M1W_LOSS_CE, .temperature = 1, .eps = 1e-15f
+	};
+	m1w_learned learned;
+
+	for (int i = 0; i < t->holdout.n; i++)
+		rows[i] = i;
+	if (!make_batches(t, &t->holdout, rows, t->holdout.n, &batch, 1, error))
+		return false;
+	m1pg_lesson_fill(&batch, &lesson);
+	if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+		return false;
+	r->heldout_loss = learned.loss;
+	return true;
+}

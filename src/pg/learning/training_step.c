@@ -1,0 +1,301 @@
+/*
+ * training_step.c
+ *	  One step: answers are sampled and graded until enough groups of them differ
+ *	  in their rewards, the adapter learns from these, and held-out rows are asked
+ *	  when it is time. Nothing of it is written here.
+ */
+#include "pg/learning/training.h"
+#include "pg/report.h"
+
+#include <math.h>
+
+#include "base/random.h"
+#include "portability/instr_time.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+
+/* Groups that are of no use are replaced by others this often; what is learnt from is at least half a step's groups. */
+#define MOST_ROUNDS	3
+
+/* ---- which rows ---- */
+
+typedef struct Drawn
+{
+	uint64		number;
+	int			row;
+} Drawn;
+
+static int
+compare_drawn(const void *a, const void *b)
+{
+	const Drawn *x = a;
+	const Drawn *y = b;
+
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return x->row - y->row;
+}
+
+/* The rows in this step's order, without those that were solved so often that nothing is learnt from them. */
+static int *
+order_rows(const M1Training *t, int step, int *n)
+{
+	Drawn	   *drawn = palloc(t->train.n * sizeof *drawn);
+	int		   *rows = palloc(t->train.n * sizeof *rows);
+	uint64		bits = m1_random_bits(t->options.seed, (uint64) step + PG_INT32_MAX);
+
+	*n = 0;
+	for (int row = 0; row < t->train.n; row++)
+		if (t->options.drop_solved == 0 || t->solved[row] < t->options.drop_solved)
+			drawn[(*n)++] = (Drawn) {m1_random_bits(bits, row), row};
+	qsort(drawn, *n, sizeof *drawn, compare_drawn);
+	for (int i = 0; i < *n; i++)
+		rows[i] = drawn[i].row;
+	return rows;
+}
+
+/* ---- answers ---- */
+
+static double
+ms_since(instr_time began)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, began);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+static bool
+sample_and_grade(M1Training *t, M1StepResult *r, const M1Examples *examples, const int *rows, int n, int samples,
+				 M1Answer *answers, m1_error *error)
+{
+	instr_time	began;
+	bool		sampled;
+
+	INSTR_TIME_SET_CURRENT(began);
+	sampled = m1pg_training_sample(t, r->step, examples, rows, n, samples, answers, error);
+	r->sampling_ms += ms_since(began);
+	if (!sampled)
+		return false;
+	INSTR_TIME_SET_CURRENT(began);
+	m1pg_training_grade(t, examples, answers, n * samples);
+	r->reward_ms += ms_since(began);
+	for (int i = 0; i < n * samples; i++)
+		if (answers[i].there)
+			r->tokens += answers[i].done.prompt_tokens + answers[i].done.completion_tokens;
+	return true;
+}
+
+/* When the model answers nothing at all, it is a failure, and not a matter of rewards. */
+static void
+check_answers(const M1Answer *answers, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (answers[i].there)
+			return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("minimax_m1: no row of the examples can be answered"),
+			 errdetail("Of the first: %s", n > 0 ? text_to_cstring(answers[0].error) : "there is none.")));
+}
+
+static int
+count_useful(const M1StepResult *r)
+{
+	int			n = 0;
+
+	for (int i = 0; i < r->n_groups; i++)
+		n += r->groups[i].useful;
+	return n;
+}
+
+static void
+add_groups(const M1Training *t, M1StepResult *r, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		M1Group    *g = &r->groups[r->n_groups++];
+
+		g->answers = r->answers + r->n_answers;
+		g->n = t->options.group_size;
+		m1pg_training_advantages(t->method, g);
+		r->n_answers += g->n;
+	}
+}
+
+static bool
+fill_groups(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	int			n_rows;
+	int		   *rows = order_rows(t, r->step, &n_rows);
+	int			most = Min(n_rows, MOST_ROUNDS * t->options.prompts_per_step);
+	int			wanted = (Min(n_rows, t->options.prompts_per_step) + 1) / 2;
+
+	r->answers = palloc_extended(Max(most, 1) * sizeof *r->answers * t->options.group_size, MCXT_ALLOC_HUGE);
+	r->groups = palloc(Max(most, 1) * sizeof *r->groups);
+	while (r->n_groups < most && count_useful(r) < wanted)
+	{
+		int			n = Min(t->options.prompts_per_step, most - r->n_groups);
+
+		if (!sample_and_grade(t, r, &t->train, rows + r->n_groups, n, t->options.group_size, r->answers + r->n_answers,
+							  error))
+			return false;
+		check_answers(r->answers + r->n_answers, n * t->options.group_size);
+		add_groups(t, r, n);
+	}
+	return true;
+}
+
+/* Before anything was learnt it is an error; afterwards, it is the end. */
+static void
+check_useful(const M1Training *t, const M1StepResult *r)
+{
+	int			solved = 0;
+	int			hopeless = 0;
+	bool		all_solved;
+	bool		all_hopeless;
+
+	for (int i = 0; i < r->n_groups; i++)
+	{
+		solved += r->groups[i].solved;
+		hopeless += r->groups[i].hopeless;
+	}
+	if (t->step > 0)
+		return;
+	all_solved = solved == r->n_groups;
+	all_hopeless = hopeless == r->n_groups;
+	ereport(ERROR,
+			(errcode(ERRCODE_NO_DATA_FOUND),
+			 errmsg("minimax_m1: there is nothing to learn from"),
+			 errdetail("Each of %d rows was answered %d times, and within none of them do the rewards differ: "
+					   "all answers of %d are right, and none of %d is worth anything.",
+					   r->n_groups, t->options.group_size, solved,
+					   hopeless),
+			 errhint("%s", all_solved ? "The model can do this already: ask for more." :
+					 all_hopeless ? "Show right answers first (method sft), ask for less, or give partial rewards." :
+					 "Raise group_size or temperature, or give partial rewards.")));
+}
+
+/* ---- held-out rows ---- */
+
+static bool
+is_time_to_evaluate(const M1Training *t, int step)
+{
+	return t->holdout.n > 0 && (step % t->options.evaluate_every == 0 || step == t->steps);
+}
+
+static bool
+evaluate(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	int		   *rows = palloc(t->holdout.n * sizeof *rows);
+
+	if (t->method == M1_METHOD_SFT && !m1pg_training_heldout_loss(t, r, error))
+		return false;
+	if (t->reward_name == NULL)
+		return true;
+	for (int i = 0; i < t->holdout.n; i++)
+		rows[i] = i;
+	r->n_heldout = t->holdout.n;
+	r->heldout = palloc_extended(r->n_heldout * sizeof *r->heldout, MCXT_ALLOC_HUGE);
+	return sample_and_grade(t, r, &t->holdout, rows, r->n_heldout, 1, r->heldout, error);
+}
+
+
+double
+m1pg_training_heldout(const M1StepResult *r)
+{
+	double		sum = 0;
+	int			n = 0;
+
+	for (int i = 0; i < r->n_heldout; i++)
+		if (!isnan(r->heldout[i].reward))
+		{
+			sum += r->heldout[i].reward;
+			n++;
+		}
+	return n > 0 ? sum / n : -r->heldout_loss;
+}
+
+/* ---- the step ---- */
+
+static bool
+learn(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	instr_time	began;
+	bool		learnt;
+	int			n_rows;
+	int		   *rows;
+
+	INSTR_TIME_SET_CURRENT(began);
+	if (t->method == M1_METHOD_SFT)
+	{
+		rows = order_rows(t, r->step, &n_rows);
+		learnt = m1pg_training_learn_answers(t, r, rows, Min(n_rows, t->options.prompts_per_step), error);
+	}
+	else
+		learnt = m1pg_training_learn(t, r, error);
+	r->training_ms += ms_since(began);
+	return learnt;
+}
+
+/* What of the training has to be kept: to go on, and the adapter if it is the best so far. `last`: no step follows. */
+static bool
+fetch(M1Training *t, M1StepResult *r, bool last, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
+	double		heldout = m1pg_training_heldout(r);
+	bool		best = r->step > 0 && (t->holdout.n == 0 ? last :
+									   !isnan(heldout) && heldout > Max(t->first_heldout, t->best_heldout));
+
+	if (!m1pg_learn_fetch(&t->caller, name, M1W_PART_TRAINING, &r->state, error))
+		return false;
+	return !best || m1pg_learn_fetch(&t->caller, name, M1W_PART_PEFT, &r->best, error);
+}
+
+/* Nothing can be learnt any more: what the last step has left is looked at, if it was not. */
+static bool
+look_at_last(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	bool		looked = is_time_to_evaluate(t, t->step);
+
+	memset(r, 0, sizeof *r);
+	r->step = t->step;
+	r->heldout_loss = get_float8_nan();
+	if (!looked && t->holdout.n > 0 && !evaluate(t, r, error))
+		return false;
+	return fetch(t, r, true, error);
+}
+
+/* A step that did not come to its end has changed the training in the engine: it is begun again from the table. */
+static M1StepEnd
+again(M1Training *t)
+{
+	t->engine = 0;
+	return M1_STEP_AGAIN;
+}
+
+M1StepEnd
+m1pg_training_step(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	memset(r, 0, sizeof *r);
+	r->step = t->step + 1;
+	r->heldout_loss = r->loss = r->entropy = r->clipped = r->gradient_norm = r->mismatch = get_float8_nan();
+	if (!m1pg_training_ensure(t, error) || !m1pg_training_serve(t, Max(r->step - 1, 0), error))
+		return M1_STEP_AGAIN;
+	if (r->step > 0 && t->method != M1_METHOD_SFT)
+	{
+		if (!fill_groups(t, r, error))
+			return M1_STEP_AGAIN;
+		if (count_useful(r) == 0)
+		{
+			check_useful(t, r);
+			return look_at_last(t, r, error) ? M1_STEP_NOTHING : M1_STEP_AGAIN;
+		}
+	}
+	if (r->step > 0 && !learn(t, r, error))
+		return again(t);
+	if (is_time_to_evaluate(t, r->step) && (!m1pg_training_serve(t, r->step, error) || !evaluate(t, r, error)))
+		return again(t);
+	return fetch(t, r, r->step == t->steps, error) ? M1_STEP_DONE : again(t);
+}

@@ -1,0 +1,695 @@
+/*
+ * training_table.c
+ *	  A training's rows: read when a runner takes it, and written when a step or
+ *	  the training has ended. Each function is a transaction of its own, as the
+ *	  extension's owner.
+ *
+ *	  Whoever writes has locked the row, and found that it is still the runner.
+ */
+#include "pg/learning/training.h"
+#include "pg/jobs/guard.h"
+#include "pg/jobs/job_shared.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#define MOST_ATTEMPTS	"5"		/* in SQL: of a step that takes its runner or the server with it */
+#define LEASE	"leased_by = pg_backend_pid(), leased_until = clock_timestamp() + '1 hour'"
+
+/* ---- transactions ---- */
+
+typedef struct Turn
+{
+	MemoryContext context;
+	M1Guard		guard;
+} Turn;
+
+static Turn
+begin_turn(void)
+{
+	Turn		turn = {.context = CurrentMemoryContext};
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	turn.guard = m1pg_become(m1pg_extension_owner(), false);
+	return turn;
+}
+
+static void
+end_turn(const Turn *turn)
+{
+	m1pg_unbecome(&turn->guard);
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(turn->context);
+}
+
+/* A statement about one training, whose id is its $1. */
+static uint64
+query_of(const M1Training *t, const char *sql)
+{
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(t->id)};
+
+	return m1pg_query(sql, 1, types, values, NULL, false);
+}
+
+/* ---- taking a training ---- */
+
+#define CLAIM_SQL \
+	"UPDATE minimax_m1.training_run r SET state = 'running', attempts = attempts + 1, " LEASE ", " \
+	"started_at = coalesce(started_at, clock_timestamp()) " \
+	"WHERE id = (SELECT id FROM minimax_m1.training_run WHERE state IN ('queued', 'running') " \
+	"ORDER BY state = 'running' DESC, id LIMIT 1 FOR UPDATE) " \
+	"AND (state = 'queued' OR leased_until < clock_timestamp() OR NOT minimax_m1._training_has_process(leased_by)) " \
+	"RETURNING id, name::text, owner::oid, method, reward, path, steps, step, options, best_step" \
+	", attempts > " MOST_ATTEMPTS \
+	", (SELECT count(*) FROM minimax_m1.training_statistics s WHERE s.training = r.id) = 0"
+
+static M1Method
+method_of(const char *name)
+{
+	static const char *const names[] = {"sft", "cispo", "grpo", "dapo", "dr_grpo"};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+		if (strcmp(names[i], name) == 0)
+			return (M1Method) i;
+	elog(ERROR, "minimax_m1: there is no method \"%s\"", name);
+}
+
+static int
+number(int column)
+{
+	bool		isnull;
+	Datum		value = m1pg_result(0, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static bool
+flag(int column)
+{
+	bool		isnull;
+
+	return DatumGetBool(m1pg_result(0, column, &isnull));
+}
+
+static void
+read_run(M1Training *t)
+{
+	bool		isnull;
+	MemoryContext old;
+
+	t->id = number(1);
+	t->name = m1pg_result_text(t->context, 0, 2);
+	t->owner = DatumGetObjectId(m1pg_result(0, 3, &isnull));
+	t->method = method_of(m1pg_result_text(t->context, 0, 4));
+	t->reward_name = m1pg_result_text(t->context, 0, 5);
+	t->path = m1pg_result_text(t->context, 0, 6);
+	t->steps = number(7);
+	t->step = number(8);
+	t->best_step = number(10);
+	old = MemoryContextSwitchTo(t->context);
+	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 9, &isnull)), &t->options);
+	MemoryContextSwitchTo(old);
+	t->caller = (M1LearnCaller) {.role = t->owner, .function = "train"};
+	t->served = -1;
+}
+
+/* What it was asked before: -1 when not even that was. */
+static void
+read_heldout(M1Training *t)
+{
+	bool		isnull;
+	Datum		value;
+
+	(void) query_of(t, "SELECT (SELECT coalesce(heldout, - heldout_loss) FROM minimax_m1.training_statistics "
+					"WHERE training = $1 AND step = 0), (SELECT coalesce(s.heldout, - s.heldout_loss) "
+					"FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s "
+					"ON s.training = r.id AND s.step = r.best_step WHERE r.id = $1)");
+	value = m1pg_result(0, 1, &isnull);
+	t->first_heldout = isnull ? get_float8_nan() : DatumGetFloat8(value);
+	value = m1pg_result(0, 2, &isnull);
+	t->best_heldout = isnull ? -get_float8_infinity() : DatumGetFloat8(value);
+}
+
+static void
+read_examples(M1Training *t, const char *part, M1Examples *examples, int **solved)
+{
+	Oid			types[2] = {INT4OID, TEXTOID};
+	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(part)};
+	uint64		n = m1pg_query("SELECT example, example->>'prompt', example->>'system_prompt', "
+							   "(example->'messages')::text, (example->'tools')::text, solved "
+							   "FROM minimax_m1.training_example WHERE training = $1 AND part = $2 ORDER BY item",
+							   2, types, values, NULL, true);
+	MemoryContext old = MemoryContextSwitchTo(t->context);
+
+	examples->n = (int) n;
+	examples->rows = palloc_extended(Max(n, 1) * sizeof *examples->rows, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	*solved = palloc0(Max(n, 1) * sizeof **solved);
+	for (uint64 i = 0; i < n; i++)
+	{
+		M1Example  *e = &examples->rows[i];
+		bool		isnull;
+
+		e->row = DatumGetJsonbPCopy(m1pg_result(i, 1, &isnull));
+		e->prompt = m1pg_result_text(t->context, i, 2);
+		e->system_prompt = m1pg_result_text(t->context, i, 3);
+		e->messages = m1pg_result_text(t->context, i, 4);
+		e->tools = m1pg_result_text(t->context, i, 5);
+		(*solved)[i] = DatumGetInt32(m1pg_result(i, 6, &isnull));
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static void
+check_attempts(bool too_many)
+{
+	if (too_many)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("minimax_m1: the training was begun " MOST_ATTEMPTS
+						" times without coming to the end of a step"),
+				 errdetail("Each time its process or the server ended."),
+				 errhint("The server's log tells why.")));
+}
+
+static M1Training *
+new_training(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "minimax_m1 training", ALLOCSET_DEFAULT_SIZES);
+	M1Training *t = MemoryContextAllocZero(context, sizeof *t);
+
+	t->context = context;
+	return t;
+}
+
+M1Training *
+m1pg_training_claim(void)
+{
+	M1Training *t = new_training();
+	Turn		turn = begin_turn();
+	bool		too_many = false;
+	bool		new = false;
+	int		   *unused;
+
+	if (m1pg_query(CLAIM_SQL, 0, NULL, NULL, NULL, false) == 0)
+		t->id = 0;
+	else
+	{
+		read_run(t);
+		too_many = flag(11);
+		new = flag(12);
+		read_heldout(t);
+		read_examples(t, "train", &t->train, &t->solved);
+		read_examples(t, "holdout", &t->holdout, &unused);
+	}
+	if (new)
+		t->step = -1;
+	end_turn(&turn);
+	if (t->id == 0)
+	{
+		MemoryContextDelete(t->context);
+		return NULL;
+	}
+	m1pg_training_taken = t;
+	check_attempts(too_many);
+	return t;
+}
+
+/* ---- the engine's state ---- */
+
+uint64
+m1pg_training_state_bytes(const M1Training *t)
+{
+	Turn		turn = begin_turn();
+	uint64		bytes;
+	bool		isnull;
+
+	(void) query_of(t, "SELECT coalesce(sum(length(data)), 0)::bigint FROM minimax_m1.training_state "
+					"WHERE training = $1 AND part = 'state'");
+	bytes = (uint64) DatumGetInt64(m1pg_result(0, 1, &isnull));
+	end_turn(&turn);
+	return bytes;
+}
+
+bytea *
+m1pg_training_read_state(const M1Training *t, int piece)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Turn		turn = begin_turn();
+	Oid			types[2] = {INT4OID, INT4OID};
+	Datum		values[2] = {Int32GetDatum(t->id), Int32GetDatum(piece)};
+	bytea	   *data = NULL;
+	bool		isnull;
+
+	if (m1pg_query("SELECT data FROM minimax_m1.training_state WHERE training = $1 AND part = 'state' AND piece = $2",
+				   2, types, values, NULL, true) > 0)
+	{
+		Datum		value = m1pg_result(0, 1, &isnull);
+
+		MemoryContextSwitchTo(context);
+		data = DatumGetByteaPCopy(value);
+	}
+	end_turn(&turn);
+	return data;
+}
+
+/* ---- what is wanted ---- */
+
+/* Locks the row. */
+static M1Wanted
+lock_run(const M1Training *t)
+{
+	char	   *wanted;
+
+	if (query_of(t, "SELECT wanted FROM minimax_m1.training_run WHERE id = $1 AND state = 'running' "
+				 "AND leased_by = pg_backend_pid() FOR UPDATE") == 0)
+		return M1_WANTED_LEAVE;
+	wanted = m1pg_result_text(CurrentMemoryContext, 0, 1);
+	if (wanted == NULL)
+		return M1_WANTED_NOTHING;
+	return strcmp(wanted, "pause") == 0 ? M1_WANTED_PAUSE : M1_WANTED_CANCEL;
+}
+
+M1Wanted
+m1pg_training_wanted(const M1Training *t)
+{
+	Turn		turn = begin_turn();
+	M1Wanted	wanted = lock_run(t);
+
+	if (wanted == M1_WANTED_NOTHING)
+		(void) query_of(t, "UPDATE minimax_m1.training_run SET " LEASE " WHERE id = $1");
+	end_turn(&turn);
+	return wanted;
+}
+
+/* ---- writing a step ---- */
+
+#define MOST_COLUMNS 32
+
+/* A row in the making: NULL where a number is none. */
+typedef struct Columns
+{
+	int			n;
+	Oid			types[MOST_COLUMNS];
+	Datum		values[MOST_COLUMNS];
+	char		nulls[MOST_COLUMNS];
+} Columns;
+
+static void
+add(Columns *c, Oid type, Datum value, bool isnull)
+{
+	c->types[c->n] = type;
+	c->values[c->n] = value;
+	c->nulls[c->n++] = isnull ? 'n' : ' ';
+}
+
+static void
+add_int(Columns *c, int value)
+{
+	add(c, INT4OID, Int32GetDatum(value), false);
+}
+
+static void
+add_float(Columns *c, double value)
+{
+	add(c, FLOAT8OID, Float8GetDatum(value), isnan(value));
+}
+
+static void
+add_text(Columns *c, text *value)
+{
+	add(c, TEXTOID, PointerGetDatum(value), value == NULL);
+}
+
+/* INSERT INTO table VALUES ($1, ...), with the columns in the order of the table's. */
+static void
+insert(const char *into, const Columns *c)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "INSERT INTO minimax_m1.%s VALUES (", into);
+	for (int i = 0; i < c->n; i++)
+		appendStringInfo(&sql, "%s$%d", i > 0 ? ", " : "", i + 1);
+	appendStringInfoChar(&sql, ')');
+	(void) m1pg_query(sql.data, c->n, (Oid *) c->types, (Datum *) c->values, c->nulls, false);
+}
+
+/* ---- statistics ---- */
+
+typedef struct Moments
+{
+	int			n;
+	double		mean;
+	double		deviation;
+} Moments;
+
+static Moments
+moments_of(const M1Answer *answers, int n)
+{
+	Moments		m = {0};
+	double		squares = 0;
+
+	for (int i = 0; i < n; i++)
+		if (!isnan(answers[i].reward))
+		{
+			m.n++;
+			m.mean += answers[i].reward;
+		}
+	m.mean = m.n > 0 ? m.mean / m.n : get_float8_nan();
+	for (int i = 0; i < n; i++)
+		if (!isnan(answers[i].reward))
+			squares += (answers[i].reward - m.mean) * (answers[i].reward - m.mean);
+	m.deviation = m.n > 1 ? sqrt(squares / (m.n - 1)) : get_float8_nan();
+	return m;
+}
+
+static int
+compare_ints(const void *a, const void *b)
+{
+	return *(const int *) a - *(const int *) b;
+}
+
+typedef struct Lengths
+{
+	double		mean;
+	double		p99;
+	double		truncated;
+} Lengths;
+
+static Lengths
+lengths_of(const M1Answer *answers, int n)
+{
+	Lengths		l = {get_float8_nan(), get_float8_nan(), get_float8_nan()};
+	int		   *tokens = palloc(Max(n, 1) * sizeof *tokens);
+	int			there = 0;
+	double		sum = 0;
+	int			cut = 0;
+
+	for (int i = 0; i < n; i++)
+		if (answers[i].there)
+		{
+			sum += tokens[there++] = answers[i].done.completion_tokens;
+			cut += answers[i].done.finish == M1W_FINISH_LENGTH;
+		}
+	if (there == 0)
+		return l;
+	qsort(tokens, there, sizeof *tokens, compare_ints);
+	return (Lengths) {sum / there, tokens[(there * 99 - 1) / 100], (double) cut / there};
+}
+
+typedef struct Counts
+{
+	int			useful;
+	int			solved;
+	int			hopeless;
+	int			errors;
+} Counts;
+
+static Counts
+counts_of(const M1StepResult *r)
+{
+	Counts		c = {0};
+
+	for (int i = 0; i < r->n_groups; i++)
+	{
+		c.useful += r->groups[i].useful;
+		c.solved += r->groups[i].solved;
+		c.hopeless += r->groups[i].hopeless;
+	}
+	for (int i = 0; i < r->n_answers; i++)
+		c.errors += r->answers[i].error != NULL;
+	return c;
+}
+
+/* In the order of the table's columns. */
+static void
+insert_statistics(const M1Training *t, const M1StepResult *r)
+{
+	Moments		rewards = moments_of(r->answers, r->n_answers);
+	Moments		heldout = moments_of(r->heldout, r->n_heldout);
+	Lengths		lengths = lengths_of(r->answers, r->n_answers);
+	Counts		counts = counts_of(r);
+	Columns		c = {0};
+
+	add_int(&c, t->id);
+	add_int(&c, r->step);
+	add_float(&c, rewards.mean);
+	add_float(&c, rewards.deviation);
+	add_float(&c, heldout.mean);
+	add_float(&c, heldout.deviation / sqrt(Max(heldout.n, 1)));
+	add(&c, INT4OID, Int32GetDatum(heldout.n), heldout.n == 0);
+	add_float(&c, r->heldout_loss);
+	add_float(&c, r->loss);
+	add_int(&c, r->n_groups);
+	add_int(&c, counts.useful);
+	add_int(&c, counts.solved);
+	add_int(&c, counts.hopeless);
+	add_int(&c, r->n_answers);
+	add_int(&c, counts.errors);
+	add(&c, INT8OID, Int64GetDatum(r->tokens), false);
+	add_float(&c, lengths.mean);
+	add_float(&c, lengths.p99);
+	add_float(&c, lengths.truncated);
+	add_float(&c, r->entropy);
+	add_float(&c, get_float8_nan());	/* kl */
+	add_float(&c, r->clipped);
+	add_float(&c, r->gradient_norm);
+	add_float(&c, r->updates > 0 ? r->router_load : get_float8_nan());
+	add_float(&c, r->mismatch);
+	add(&c, INT8OID, Int64GetDatum(r->rerouted), false);
+	add_int(&c, r->updates);
+	add_int(&c, r->dropped);
+	add_float(&c, r->sampling_ms);
+	add_float(&c, r->reward_ms);
+	add_float(&c, r->training_ms);
+	insert("training_statistics", &c);
+}
+
+/* ---- answers ---- */
+
+static void
+insert_answer(const M1Training *t, int step, const char *part, const M1Answer *a)
+{
+	const char *finish = m1w_finish_name(a->done.finish);
+	Columns		c = {0};
+
+	add_int(&c, t->id);
+	add_int(&c, step);
+	add(&c, TEXTOID, CStringGetTextDatum(part), false);
+	add_int(&c, a->row + 1);
+	add_int(&c, a->sample + 1);
+	add_text(&c, a->content);
+	add_text(&c, a->reasoning);
+	add(&c, JSONOID, PointerGetDatum(a->tool_calls), a->tool_calls == NULL);
+	add_float(&c, a->reward);
+	add_float(&c, strcmp(part, "train") == 0 && a->there ? a->advantage : get_float8_nan());
+	add(&c, TEXTOID, a->there ? CStringGetTextDatum(finish) : (Datum) 0, !a->there);
+	add(&c, INT4OID, Int32GetDatum(a->done.prompt_tokens), !a->there);
+	add(&c, INT4OID, Int32GetDatum(a->done.completion_tokens), !a->there);
+	add_text(&c, a->error);
+	insert("training_answer", &c);
+}
+
+static void
+insert_answers(const M1Training *t, const M1StepResult *r)
+{
+	for (int i = 0; i < r->n_answers; i++)
+		insert_answer(t, r->step, "train", &r->answers[i]);
+	for (int i = 0; i < r->n_heldout; i++)
+		insert_answer(t, r->step, "holdout", &r->heldout[i]);
+}
+
+/* ---- state ---- */
+
+static void
+replace_state(const M1Training *t, int step, const char *part, m1_slice bytes)
+{
+	Oid			types[2] = {INT4OID, TEXTOID};
+	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(part)};
+
+	(void) m1pg_query("DELETE FROM minimax_m1.training_state WHERE training = $1 AND part = $2", 2, types, values, NULL,
+					  false);
+	for (size_t at = 0; at < bytes.len; at += M1PG_PIECE_BYTES)
+	{
+		Columns		c = {0};
+		size_t		n = Min(bytes.len - at, M1PG_PIECE_BYTES);
+		bytea	   *data = palloc(VARHDRSZ + n);
+
+		SET_VARSIZE(data, VARHDRSZ + n);
+		memcpy(VARDATA(data), bytes.data + at, n);
+		add_int(&c, t->id);
+		add_int(&c, step);
+		add_int(&c, (int) (at / M1PG_PIECE_BYTES));
+		add(&c, BYTEAOID, PointerGetDatum(data), false);
+		add(&c, TEXTOID, values[1], false);
+		insert("training_state", &c);
+		pfree(data);
+	}
+}
+
+/* Behind the eight letters that say what the bytes are, they name the model. */
+static void
+note_base(const M1Training *t, m1_slice state)
+{
+	Oid			types[2] = {INT4OID, TEXTOID};
+	Datum		values[2] = {Int32GetDatum(t->id), 0};
+
+	if (state.len < 24)
+		return;
+	values[1] = PointerGetDatum(cstring_to_text_with_len(state.data + 8, 16));
+	(void) m1pg_query("UPDATE minimax_m1.training_run SET base_digest = coalesce(base_digest, $2) WHERE id = $1",
+					  2, types, values, NULL, false);
+}
+
+/* How often in a row all answers to a row were right. */
+static void
+note_solved(M1Training *t, const M1StepResult *r)
+{
+	for (int i = 0; i < r->n_groups; i++)
+	{
+		const M1Group *g = &r->groups[i];
+		int			row = g->answers[0].row;
+		int			solved = g->solved ? t->solved[row] + 1 : 0;
+		Oid			types[3] = {INT4OID, INT4OID, INT4OID};
+		Datum		values[3] = {Int32GetDatum(t->id), Int32GetDatum(row + 1), Int32GetDatum(solved)};
+
+		if (solved == t->solved[row])
+			continue;
+		t->solved[row] = solved;
+		(void) m1pg_query("UPDATE minimax_m1.training_example SET solved = $3 "
+						  "WHERE training = $1 AND part = 'train' AND item = $2", 3, types, values, NULL, false);
+	}
+}
+
+static void
+note_step(const M1Training *t, const M1StepResult *r)
+{
+	Oid			types[3] = {INT4OID, INT4OID, BOOLOID};
+	Datum		values[3] = {Int32GetDatum(t->id), Int32GetDatum(r->step), BoolGetDatum(r->best.len > 0)};
+
+	(void) m1pg_query("UPDATE minimax_m1.training_run SET step = $2, attempts = 0, " LEASE ", "
+					  "best_step = CASE WHEN $3 THEN $2 ELSE best_step END WHERE id = $1", 3, types, values, NULL,
+					  false);
+	(void) m1pg_query("SELECT minimax_m1._forget_rollouts($1, $2)", 2, types, values, NULL, false);
+	m1pg_queue_note();
+}
+
+void
+m1pg_training_write(M1Training *t, const M1StepResult *r)
+{
+	Turn		turn = begin_turn();
+
+	if (lock_run(t) != M1_WANTED_LEAVE)
+	{
+		insert_statistics(t, r);
+		insert_answers(t, r);
+		replace_state(t, r->step, "state", r->state);
+		if (r->best.len > 0)
+			replace_state(t, r->step, "best", r->best);
+		note_base(t, r->state);
+		note_solved(t, r);
+		note_step(t, r);
+	}
+	end_turn(&turn);
+	t->step = r->step;
+	if (r->step == 0)
+		t->first_heldout = m1pg_training_heldout(r);
+	if (r->best.len > 0)
+	{
+		t->best_step = r->step;
+		t->best_heldout = m1pg_training_heldout(r);
+	}
+}
+
+void
+m1pg_training_write_last(M1Training *t, const M1StepResult *r)
+{
+	Turn		turn = begin_turn();
+	Moments		heldout = moments_of(r->heldout, r->n_heldout);
+	Columns		c = {0};
+
+	add_int(&c, t->id);
+	add_int(&c, r->step);
+	add_float(&c, heldout.mean);
+	add_float(&c, heldout.deviation / sqrt(Max(heldout.n, 1)));
+	add(&c, INT4OID, Int32GetDatum(heldout.n), heldout.n == 0);
+	if (lock_run(t) != M1_WANTED_LEAVE)
+	{
+		(void) m1pg_query("UPDATE minimax_m1.training_statistics SET heldout = coalesce($3, heldout), "
+						  "heldout_error = coalesce($4, heldout_error), heldout_n = coalesce($5, heldout_n) "
+						  "WHERE training = $1 AND step = $2", c.n, c.types, c.values, c.nulls, false);
+		if (r->best.len > 0)
+		{
+			replace_state(t, r->step, "best", r->best);
+			(void) query_of(t, "UPDATE minimax_m1.training_run SET best_step = step WHERE id = $1");
+		}
+	}
+	end_turn(&turn);
+}
+
+/* ---- the end ---- */
+
+void
+m1pg_training_set_state(const M1Training *t, const char *state)
+{
+	Turn		turn = begin_turn();
+	Oid			types[2] = {INT4OID, TEXTOID};
+	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(state)};
+
+	if (lock_run(t) != M1_WANTED_LEAVE)
+		(void) m1pg_query("SELECT minimax_m1._training_end($1, $2)", 2, types, values, NULL, false);
+	m1pg_queue_note();
+	end_turn(&turn);
+}
+
+void
+m1pg_training_finish(const M1Training *t, bool nothing)
+{
+	Turn		turn = begin_turn();
+	Oid			types[2] = {INT4OID, BOOLOID};
+	Datum		values[2] = {Int32GetDatum(t->id), BoolGetDatum(nothing)};
+
+	if (lock_run(t) != M1_WANTED_LEAVE)
+		(void) m1pg_query("SELECT minimax_m1._training_finish($1, $2)", 2, types, values, NULL, false);
+	m1pg_queue_note();
+	end_turn(&turn);
+}
+
+static text *
+text_or_null(const char *s)
+{
+	return s != NULL ? cstring_to_text(s) : NULL;
+}
+
+void
+m1pg_training_fail(const M1Training *t, const ErrorData *error)
+{
+	Turn		turn = begin_turn();
+	Columns		c = {0};
+
+	add_int(&c, t->id);
+	add_text(&c, cstring_to_text(unpack_sql_state(error->sqlerrcode)));
+	add_text(&c, text_or_null(error->message));
+	add_text(&c, text_or_null(error->detail));
+	add_text(&c, text_or_null(error->hint));
+	if (lock_run(t) != M1_WANTED_LEAVE)
+		(void) m1pg_query("UPDATE minimax_m1.training_run SET state = 'failed', finished_at = clock_timestamp(), "
+						  "wanted = NULL, leased_by = NULL, leased_until = NULL, sqlstate = $2, error = $3, "
+						  "detail = $4, hint = $5 WHERE id = $1", c.n, c.types, c.values, c.nulls, false);
+	m1pg_queue_note();
+	end_turn(&turn);
+}
