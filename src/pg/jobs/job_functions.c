@@ -266,7 +266,7 @@ m1pg_wait_for(PG_FUNCTION_ARGS)
 	M1Wait		wait = {
 		.procedure = "wait_for", .what = "jobs", .one = "a job",
 		.sql = "SELECT unfinished, own FROM minimax_m1._unfinished($1, $2)", .type = INT8ARRAYOID,
-		.hint = "They go on; poll() tells their state."
+		.hint = "They go on; poll() tells their state.", .look_ms = 60000
 	};
 
 	if (PG_ARGISNULL(0))

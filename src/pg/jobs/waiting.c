@@ -59,11 +59,11 @@ timed_out(const M1Wait *wait, int64 unfinished)
 			 errhint("%s", wait->hint)));
 }
 
-/* Until something ends, for at most a minute. */
+/* Until something ends. */
 static void
 sleep_until(const M1Wait *wait, TimestampTz deadline, int64 unfinished)
 {
-	long		ms = 60000;
+	long		ms = wait->look_ms;
 
 	if (deadline != 0)
 	{

@@ -14,6 +14,7 @@ typedef struct M1Wait
 	const char *what;
 	const char *one;
 	const char *hint;			/* of a wait that took too long */
+	long		look_ms;		/* it looks again after this, also if nobody has told of an end */
 	/*
 	 * The caller's OID is $1, what is waited for $2. The row: how many of it have not
 	 * ended, and whether one of those is this transaction's own.

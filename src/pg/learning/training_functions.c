@@ -27,7 +27,7 @@ m1pg_wait_for_training(PG_FUNCTION_ARGS)
 	M1Wait		wait = {
 		.procedure = "wait_for_training", .what = "trainings", .one = "a training",
 		.sql = "SELECT unfinished, own FROM minimax_m1._training_unfinished($1, $2)", .type = NAMEOID,
-		.hint = "It goes on; the view minimax_m1.training tells its state."
+		.hint = "It goes on; the view minimax_m1.training tells its state.", .look_ms = 1000
 	};
 
 	if (PG_ARGISNULL(0))
