@@ -224,7 +224,7 @@ regress_like() {
 
 jobs_of_regress() {
     regress_like "$PGXS_TEST/regress/pg_regress" --inputdir=. basic errors privileges annotate conversations agents \
-        operators limits jobs annotators rewards corrections trainings training_control
+        operators limits jobs annotators rewards corrections trainings training_control training_tasks
 }
 
 jobs_of_isolation() {

@@ -759,6 +759,8 @@ $$;
 
 -- all of sql/install/83_training_plot.sql
 
+-- all of sql/install/84_training_tasks.sql
+
 SELECT pg_catalog.pg_extension_config_dump('agent', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('agent_run', $$WHERE state IN ('done', 'failed')$$);

@@ -42,6 +42,8 @@ my %calls = (
 	compare => "compare('SELECT 1 AS prompt', 'reward_exact', ARRAY['base'])",
 	training_check => "training_check('SELECT 1 AS prompt', 'reward_exact')",
 	train => "train('x', examples => 'SELECT 1 AS prompt', reward => 'reward_exact')",
+	train_classify => "train_classify('x', 'SELECT ''a'' AS input, ''a'' AS category', ARRAY['a', 'b'], 'SELECT ''a'' AS input, ''a'' AS category')",
+	train_extract => "train_extract('x', 'SELECT ''a'' AS document, NULL::pair AS answer', NULL::pair, 'SELECT ''a'' AS document, NULL::pair AS answer')",
 	corrections => "corrections('x')",
 	reward_judge => q{reward_judge('a', '{"prompt": "b", "answer": "c"}')},
 	agent => "agent('Hello.')",

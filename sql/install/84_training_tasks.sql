@@ -1,0 +1,170 @@
+/* sql/install/84_training_tasks.sql */
+
+-- ---- Trainings whose prompt, constraint and reward come with the task ----
+--
+-- What is trained is what classify() and extract() ask, and answers are sampled under the grammar that they use: so that
+-- they use what was learnt. Without a search_path of their own, as train() notes the caller's. What begins with _task is
+-- called in the caller's name.
+
+CREATE FUNCTION _task_classify(categories text[]) RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_classify_task' LANGUAGE C STABLE STRICT;
+
+CREATE FUNCTION _task_extract(type regtype) RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_extract_task' LANGUAGE C STABLE STRICT;
+
+CREATE FUNCTION _task_schema(type regtype) RETURNS text
+AS 'MODULE_PATHNAME', 'm1pg_extract_schema' LANGUAGE C STABLE STRICT;
+
+-- JSON with its keys in their order and blanks behind its signs, as models write it.
+CREATE FUNCTION _task_json(value json) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE json_typeof(value)
+        WHEN 'object' THEN (SELECT '{' || coalesce(string_agg(to_json(e.key)::text || ': ' || @extschema@._task_json(e.value),
+                                                              ', ' ORDER BY e.n), '') || '}'
+                            FROM json_each(value) WITH ORDINALITY e(key, value, n))
+        WHEN 'array' THEN (SELECT '[' || coalesce(string_agg(@extschema@._task_json(e.value), ', ' ORDER BY e.n), '') || ']'
+                           FROM json_array_elements(value) WITH ORDINALITY e(value, n))
+        ELSE value::text END
+$$;
+
+-- The rows of a query as examples: with the prompt before their other columns.
+CREATE FUNCTION _task_examples(query text, task text, document name, columns text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(E'SELECT %L || E''\\n\\n'' || q.%I AS prompt, %s FROM (%s\n) q', task, document, columns,
+                  regexp_replace(query, ';\s*$', ''))
+$$;
+
+-- Those of them that are held out, and the others: a fifth of the texts, by a hash, so that equal texts stay together.
+CREATE FUNCTION _task_part(examples text, query text, document name, seed bigint, held_out boolean) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(E'%1$s WHERE pg_catalog.hashtextextended(q.%2$I::pg_catalog.text, %3$L) %4$s (SELECT '
+                  'pg_catalog.percentile_disc(0.2) WITHIN GROUP (ORDER BY pg_catalog.hashtextextended(h.%2$I::pg_catalog.text, %3$L)) '
+                  'FROM (%5$s\n) h)', examples, document, coalesce(seed, 0), CASE WHEN held_out THEN '<=' ELSE '>' END,
+                  regexp_replace(query, ';\s*$', ''))
+$$;
+
+-- Calls train() with the task's own arguments, and options of its by their names.
+CREATE FUNCTION _task_train(
+    name name, method text, query text, holdout text, task text, document name, columns text, reward text, steps int,
+    task_options jsonb, options jsonb)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    seed bigint := options->>'seed';
+    examples text := @extschema@._task_examples(query, task, document, columns);
+    held_out text := @extschema@._task_examples(holdout, task, document, columns);
+    call text := 'SELECT @extschema@.train(name => $1, method => $2, examples => $3, holdout => $4, reward => $5';
+    o record;
+BEGIN
+    IF query IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: the query is NULL';
+    ELSIF holdout IS NULL THEN
+        held_out := @extschema@._task_part(examples, query, document, seed, true);
+        examples := @extschema@._task_part(examples, query, document, seed, false);
+        RAISE NOTICE 'minimax_m1: a fifth of the texts, chosen by the seed, is held out';
+    END IF;
+    IF steps IS NOT NULL THEN
+        call := call || format(', steps => %L', steps);
+    END IF;
+    FOR o IN SELECT key, value FROM jsonb_each_text(coalesce(options, '{}') || task_options) LOOP
+        IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = 'train'
+                       AND o.key = ANY (p.proargnames)) THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+                MESSAGE = format('minimax_m1: train() has no option "%s"', o.key);
+        END IF;
+        call := call || format(', %I => %L', o.key, o.value);
+    END LOOP;
+    EXECUTE call || ')' USING name, method, examples, held_out, CASE WHEN method <> 'sft' THEN reward END;
+END
+$$;
+
+-- ---- classify ----
+
+-- The query's columns are input and category, as many others as rewards or readers want, and none prompt or answer.
+CREATE FUNCTION train_classify(
+    name name,
+    query text,
+    categories text[],
+    holdout text DEFAULT NULL,
+    method text DEFAULT 'cispo',
+    steps int DEFAULT NULL,
+    options jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    task text := @extschema@._task_classify(categories);
+    stranger text;
+    part text;
+BEGIN
+    -- one that no answer can be would only ever be wrong
+    FOREACH part IN ARRAY array_remove(ARRAY[query, holdout], NULL) LOOP
+        EXECUTE format(E'SELECT q.category::pg_catalog.text FROM (%s\n) q WHERE q.category::pg_catalog.text <> ALL ($1) LIMIT 1',
+                       regexp_replace(part, ';\s*$', '')) INTO stranger USING categories;
+        IF stranger IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+                MESSAGE = format('minimax_m1: "%s" is none of the categories', stranger),
+                DETAIL = 'The column category of the query has it.';
+        END IF;
+    END LOOP;
+    PERFORM @extschema@._task_train(name, method, query, holdout, task, 'input',
+        'q.category::pg_catalog.text AS answer, q.*', '@extschema@.reward_exact', steps,
+        jsonb_build_object('choices', categories::text), options);
+END
+$$;
+
+COMMENT ON FUNCTION train_classify(name, text, text[], text, text, int, jsonb) IS
+    'trains an adapter for classify(): the query returns input and category';
+
+CREATE FUNCTION train_classify(
+    name name,
+    query text,
+    target anyenum,
+    holdout text DEFAULT NULL,
+    method text DEFAULT 'cispo',
+    steps int DEFAULT NULL,
+    options jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+AS $$
+    SELECT @extschema@.train_classify(name, query, enum_range(target)::text[], holdout, method, steps, options)
+$$;
+
+COMMENT ON FUNCTION train_classify(name, text, anyenum, text, text, int, jsonb) IS
+    'the same, where the categories are the labels of an enum';
+
+-- ---- extract ----
+
+-- The query's columns are document and answer, a value of the type or its JSON; and none prompt.
+CREATE FUNCTION train_extract(
+    name name,
+    query text,
+    target anyelement,
+    holdout text DEFAULT NULL,
+    method text DEFAULT 'cispo',
+    steps int DEFAULT NULL,
+    options jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    type regtype := pg_typeof(target);
+BEGIN
+    PERFORM @extschema@._task_train(name, method, query, holdout, @extschema@._task_extract(type), 'document',
+        CASE WHEN method = 'sft'
+             THEN format('@extschema@._task_json(pg_catalog.to_json(pg_catalog.jsonb_populate_record(NULL::%s, '
+                         'pg_catalog.to_jsonb(q.answer)))) AS answer', type)
+             ELSE 'q.*' END, '@extschema@.reward_json', steps,
+        jsonb_build_object('json_schema', @extschema@._task_schema(type)), options);
+END
+$$;
+
+COMMENT ON FUNCTION train_extract(name, text, anyelement, text, text, int, jsonb) IS
+    'trains an adapter for extract(): the query returns document, and answer, a value of the type';

@@ -1,0 +1,79 @@
+-- Trainings for classify() and extract(): what they would learn from. None is begun: what queues them is taken back.
+SET search_path = public, minimax_m1;
+\pset null '(null)'
+\set SHOW_CONTEXT never
+CREATE TYPE urgency AS ENUM ('calm', 'urgent');
+CREATE TYPE wish AS (product text, want text, amount int);
+CREATE TABLE ticket (id int, body text, urgency text, product text, want text);
+INSERT INTO ticket SELECT i, format('My webcam broke %s times. I would like a refund.', i), CASE WHEN i % 3 = 0 THEN 'urgent' ELSE 'calm' END,
+       'webcam', 'a refund' FROM generate_series(1, 10) i;
+
+-- what is asked is what classify() and extract() ask
+SELECT _task_classify(ARRAY['calm', 'urgent']), _task_extract('wish'::regtype);
+SELECT _task_schema('wish'::regtype);
+SELECT _task_classify('{}');
+SELECT _task_classify(ARRAY['calm', 'calm']);
+SELECT _task_extract('int'::regtype);
+-- keys stay in their order
+SELECT _task_json('{"b":1, "a" : {"d":[1,{"x":null}],"c":"q\"r"},"e":[],"f":{}}');
+
+CREATE VIEW queued AS
+SELECT r.name, r.method, r.reward, r.steps, r.options->'choices' AS choices, r.options->>'json_schema' AS json_schema, r.options->'seed' AS seed
+FROM training_run r;
+CREATE VIEW learnt AS
+SELECT e.part, count(*), min(e.example->>'prompt') AS prompt, min(e.example->>'answer') AS answer, (array_agg(e.example))[1] ? 'id' AS other_columns
+FROM training_example e GROUP BY e.part;
+
+BEGIN;
+SELECT train_classify('a', 'SELECT id, body AS input, urgency AS category FROM ticket -- all', ARRAY['calm', 'urgent'],
+                      holdout => 'SELECT id, body AS input, urgency AS category FROM ticket WHERE id = 3;', steps => 7);
+SELECT * FROM queued;
+SELECT * FROM learnt ORDER BY part;
+ROLLBACK;
+
+-- an enum, options by their names, and rows that are held out: a fifth, the same for the same seed, and none that is learnt from
+BEGIN;
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"seed": 7, "group_size": 4}');
+SELECT * FROM queued;
+SELECT part, count(*), count(DISTINCT example->>'input') AS texts FROM training_example GROUP BY part ORDER BY part;
+SELECT count(*) AS both FROM training_example t JOIN training_example h ON t.example = h.example WHERE t.part = 'train' AND h.part = 'holdout';
+CREATE TEMP TABLE held_out AS SELECT example FROM training_example WHERE part = 'holdout';
+DELETE FROM training_run;
+DELETE FROM training_example;
+-- equal texts stay together
+SELECT train_classify('b', 'SELECT body AS input, urgency AS category FROM ticket UNION ALL SELECT body, urgency FROM ticket', NULL::urgency, options => '{"seed": 7}');
+SELECT part, count(*), count(DISTINCT example->>'input') AS texts FROM training_example GROUP BY part ORDER BY part;
+SELECT count(*) AS the_same FROM training_example e WHERE part = 'holdout' AND example IN (SELECT example FROM held_out);
+ROLLBACK;
+
+-- rows of a type; by hand or as JSON
+BEGIN;
+SELECT train_extract('a', 'SELECT id, body AS document, ROW(product, want, NULL)::wish AS answer FROM ticket', NULL::wish,
+                     holdout => $$SELECT 1 AS id, 'x' AS document, '{"product": "y"}'::jsonb AS answer$$);
+SELECT * FROM queued;
+SELECT * FROM learnt ORDER BY part;
+ROLLBACK;
+-- right answers are in the words in which extract() would have them
+BEGIN;
+SELECT train_extract('a', $$SELECT 'x' AS document, '{"want": "z", "product": "y"}'::jsonb AS answer$$, NULL::wish, method => 'sft',
+                     holdout => $$SELECT 'x' AS document, ROW('p', 'q', 2)::wish AS answer$$);
+SELECT method, reward FROM queued;
+SELECT part, example FROM training_example ORDER BY part;
+ROLLBACK;
+
+-- what is wrong
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', ARRAY['calm', 'loud']);
+SELECT train_classify('a', 'SELECT body AS input, NULL::text AS category FROM ticket', ARRAY['calm', 'loud'], holdout => $$SELECT 'x' AS input, 'y' AS category$$);
+SELECT train_classify('a', 'SELECT body, urgency AS category FROM ticket', NULL::urgency);
+SELECT train_classify('a', 'SELECT body AS input FROM ticket', NULL::urgency);
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category, id AS prompt FROM ticket', NULL::urgency);
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"sead": 7}');
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"group_size": 1}');
+SELECT train_classify('a', NULL, NULL::urgency);
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, method => 'magic');
+SELECT train_extract('a', 'SELECT body AS document FROM ticket', 1);
+SELECT train_extract('a', 'SELECT body AS text FROM ticket', NULL::wish);
+SELECT count(*) FROM training_run;
+DROP TABLE ticket CASCADE;
+DROP VIEW queued, learnt;
+DROP TYPE urgency, wish;
