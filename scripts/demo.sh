@@ -86,6 +86,41 @@ COMMENT ON FUNCTION lookup_order IS 'Status of an order';"
 show "SELECT step, kind, tool, arguments, body
 FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step <= 3;"
 
+title "A rule that the model has never seen" \
+    "A shop gives a voucher when the product is unsafe, or a refund is wanted. Nobody tells the model: it answers, a" \
+    "function says which answers are right, and those become likelier. Every fourth letter is kept from it."
+psql -X -q <<'SQL'
+CREATE TABLE letter AS
+SELECT row_number() OVER (ORDER BY md5(product || issue || want)) AS id,
+       format('Hello, My %s %s. I would like %s. Thanks, Ana', product, issue, want) AS body,
+       CASE WHEN unsafe OR want = 'a refund' THEN 'yes' ELSE 'no' END AS voucher
+FROM unnest('{webcam, toaster, coffee machine, desk lamp, power bank, monitor, rice cooker, hair dryer}'::text[]) product,
+     unnest('{a refund, a repair, a discount, a new manual}'::text[]) want,
+     (VALUES ('leaks water', true), ('smells of burning plastic', true), ('gives small electric shocks', true),
+             ('never arrived', false), ('has a missing screw', false), ('broke in half', false),
+             ('arrived in a torn box', false), ('will not turn on', false)) i(issue, unsafe);
+CREATE VIEW lesson AS
+SELECT id, E'Answer yes or no: the customer gets a voucher.\n\n' || body AS prompt, voucher FROM letter;
+CREATE VIEW seen AS SELECT * FROM lesson WHERE id % 4 > 0 ORDER BY id;
+CREATE VIEW unseen AS SELECT * FROM lesson WHERE id % 4 = 0 ORDER BY id;
+SQL
+show "CREATE FUNCTION voucher_ok(answer text, example jsonb) RETURNS float8 IMMUTABLE
+RETURN (lower(answer) = example->>'voucher')::int;"
+show "SELECT minimax_m1.train('voucher', examples => 'SELECT * FROM seen', holdout => 'SELECT * FROM unseen',
+                        reward => 'voucher_ok', steps => 10, prompts_per_step => 12, max_tokens => 50,
+                        evaluate_every => 3);"
+echo "   It learns while everybody else goes on; this takes about a minute."
+show "CALL minimax_m1.wait_for_training('voucher');"
+psql -X -q -A -t -c "SELECT '   ' || minimax_m1.plot_training('voucher', 76, 16)"
+echo
+echo "   Some of what it got wrong in the last steps:"
+show "SELECT split_part(example->>'prompt', E'\n\n', 2) AS letter, content, example->>'voucher' AS wanted
+FROM minimax_m1.rollout WHERE reward = 0 ORDER BY step DESC, item LIMIT 3;"
+echo "   And letters that it has never learnt from, before and after:"
+show "SELECT adapter, n, round(mean::numeric, 2) AS mean, round(low::numeric, 2) AS low, round(high::numeric, 2) AS high,
+       wins, losses
+FROM minimax_m1.compare('SELECT * FROM unseen', 'voucher_ok', ARRAY['base', 'voucher']);"
+
 title "A streamed answer" \
     "With FETCH_COUNT 1 each row is shown as soon as the model has written it."
 stream="SELECT (s).channel, (s).delta
