@@ -219,6 +219,13 @@ bench-train:
 	@$(QUIETLY) all
 	@test/bench/train.sh
 
+# SEEDS=1 STEPS=10 TASKS=voucher is a first look, of some minutes.
+## bench-cispo: CISPO beside DAPO and GRPO, on three tasks with five seeds each; many hours
+bench-cispo:
+	@scripts/bootstrap.sh
+	@$(QUIETLY) stage
+	@test/bench/cispo.sh
+
 # Of EXAMPLES and STEPS, few show that everything runs.
 ## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes hours; an interrupted run goes on
 nano: $(ENGINE)
