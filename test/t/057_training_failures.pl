@@ -1,0 +1,165 @@
+# What goes wrong with trainings, and what then happens: a clear error, or a stated policy; and others go on.
+use strict;
+use warnings;
+use M1Test;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('training_failures', 'minimax_m1.reward_timeout = 300');
+
+wait_ready($node);
+$node->safe_psql('postgres', q{
+	CREATE ROLE teacher;
+	CREATE SCHEMA lessons AUTHORIZATION teacher;
+	ALTER ROLE teacher SET search_path = lessons, public;
+	SELECT minimax_m1.grant_usage('teacher'), minimax_m1.grant_training('teacher');
+	CREATE TABLE secret (a int);
+	SET ROLE teacher;
+	SET search_path = lessons, public;
+	CREATE TABLE lesson (id int, prompt text, answer text);
+	INSERT INTO lesson SELECT i, 'Answer yes or no: the customer is happy.' || E'\n\nHello, My toaster broke in half. Thanks, Ana', 'yes' FROM generate_series(1, 4) i;
+	CREATE FUNCTION raises(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''it is broken''; END';
+	CREATE FUNCTION loops(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN LOOP NULL; END LOOP; END';
+	CREATE FUNCTION is_nan(a text, e jsonb) RETURNS float8 RETURN 'NaN'::float8;
+	CREATE FUNCTION says_nothing(a text, e jsonb) RETURNS float8 RETURN NULL::float8;
+	CREATE FUNCTION is_infinite(a text, e jsonb) RETURNS float8 RETURN 'Infinity'::float8;
+	CREATE FUNCTION writes(a text, e jsonb) RETURNS float8 LANGUAGE sql AS 'INSERT INTO lessons.lesson VALUES (9) RETURNING 1.0::float8';
+	CREATE FUNCTION drops(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN DROP TABLE lessons.lesson; RETURN 1; END';
+	CREATE FUNCTION switches(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN SET ROLE NONE; RETURN 1; END';
+	CREATE FUNCTION reads_secret(a text, e jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT count(*)::float8 FROM public.secret';
+	CREATE FUNCTION is_one(a text, e jsonb) RETURNS float8 RETURN 1;
+	CREATE FUNCTION by_length(a text, e jsonb, reasoning text) RETURNS float8 RETURN length(reasoning) + length(a) / 100.0});
+
+# A training by the teacher, of one small step: its row when it has ended, and what train() said if it did not begin.
+my $number = 0;
+
+sub trained
+{
+	my ($reward, %options) = @_;
+	my $name = 'training' . ++$number;
+	my $examples = delete $options{examples} // 'SELECT * FROM lesson';
+	my $more = join '', map { ", $_ => $options{$_}" } sort keys %options;
+	my ($state, $message) = sqlstate($node, qq{
+		SET ROLE teacher; SET search_path = lessons, public;
+		SELECT minimax_m1.train('$name', examples => \$\$$examples\$\$, reward => '$reward', steps => 1,
+			prompts_per_step => 2, group_size => 4, max_tokens => 20$more)});
+
+	return { name => $name, sqlstate => $state, error => $message, state => 'refused' } if $state ne 'none';
+	$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$name', '100 s')");
+	my %row = (name => $name);
+	@row{qw(state sqlstate error)} = split /\|/, $node->safe_psql('postgres',
+		"SELECT state, sqlstate, error || coalesce(' ' || detail, '') FROM minimax_m1.training WHERE name = '$name'"), 3;
+	return \%row;
+}
+
+# ---- queries: before anything is queued ----
+
+for my $case (
+	[ 'a query that writes', 'DELETE FROM lesson RETURNING prompt', '42601' ],
+	[ 'a query that writes behind a WITH', 'WITH w AS (DELETE FROM lesson RETURNING prompt) SELECT * FROM w', '42601' ],
+	[ 'two queries', 'SELECT 1 AS prompt; SELECT 2', '42601' ],
+	[ 'no column prompt', 'SELECT id FROM lesson', '42703' ],
+	[ 'no rows', 'SELECT * FROM lesson WHERE false', 'P0002' ],
+	[ 'two columns of one name', 'SELECT prompt, id AS a, id AS a FROM lesson', '42701' ])
+{
+	my ($what, $examples, $expected) = @$case;
+	my $t = trained('is_one', examples => $examples);
+
+	is("$t->{state} $t->{sqlstate}", "refused $expected", $what);
+}
+
+# ---- rewards ----
+
+is(trained('nothing')->{state}, 'refused', 'a reward that does not exist');
+is(trained('length')->{state}, 'refused', 'a function that is none');
+for my $case (
+	[ 'raises', 'P0001', qr/it is broken/ ],
+	[ 'loops', '57014', qr/./ ],
+	[ 'is_nan', '22003', qr/./ ],
+	[ 'is_infinite', '22003', qr/./ ],
+	[ 'writes', '25006', qr/read-only/ ],
+	[ 'drops', '25006', qr/read-only/ ],
+	[ 'switches', '0A000|42501|25006', qr/./ ],
+	[ 'reads_secret', '42501', qr/permission denied for table secret/ ])
+{
+	my ($reward, $expected, $like) = @$case;
+	my $t = trained($reward);
+
+	is($t->{state}, 'failed', "a training by a reward that $reward fails");
+	like($t->{sqlstate}, qr/^(?:$expected)$/, "with the reward's SQLSTATE");
+	like($t->{error}, $like, 'and what it said');
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM lessons.lesson'), '4', 'and nothing of that was done');
+for my $policy ('zero', 'skip')
+{
+	my $t = trained('raises', reward_errors => "'$policy'");
+
+	is($t->{sqlstate}, 'P0002', "a reward that always fails, with reward_errors $policy: nothing to learn from");
+}
+
+# ---- nothing to be learnt ----
+
+my $t = trained('is_one');
+is("$t->{state} $t->{sqlstate}", 'failed P0002', 'groups without variance');
+like($t->{error}, qr/nothing to learn from.*all answers of 4 are right/s, 'which says so');
+$t = trained('says_nothing');
+is("$t->{state} $t->{sqlstate}", 'failed P0002', 'a reward without an opinion');
+
+# ---- what is not the training's fault ----
+
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+	CREATE TRIGGER disk_full BEFORE INSERT ON minimax_m1.training_statistics FOR EACH ROW EXECUTE FUNCTION disk_full()});
+$t = trained('by_length', temperature => 2);
+is("$t->{state} $t->{sqlstate}", 'failed 53100', 'a disk that is full');
+is($node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.rollout WHERE training = '$t->{name}'"), '0', 'leaves no half of a step');
+$node->safe_psql('postgres', 'DROP TRIGGER disk_full ON minimax_m1.training_statistics');
+$node->safe_psql('postgres', "SELECT minimax_m1.resume_training('$t->{name}')");
+$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$t->{name}', '100 s')");
+is($node->safe_psql('postgres', "SELECT state, step FROM minimax_m1.training WHERE name = '$t->{name}'"), 'done|1', 'and goes on when there is room');
+
+# ---- an adapter that is dropped while it is used ----
+
+my $adapter = $t->{name};
+is($node->safe_psql('postgres', "SELECT version FROM minimax_m1.adapter WHERE name = '$adapter'"), '1', 'there is an adapter');
+my ($state, $message) = sqlstate($node, qq{
+	SET minimax_m1.adapter = '$adapter';
+	SELECT minimax_m1.generate('Hello.') IS NULL;
+	SELECT minimax_m1.drop_adapter('$adapter');
+	SELECT minimax_m1.generate('Hello.')});
+is($state, '42704', 'a session whose adapter was dropped is told so');
+$node->safe_psql('postgres', qq{
+	CREATE TABLE note (id int PRIMARY KEY, body text, answer text);
+	SELECT minimax_m1.create_annotator('answers', 'note', 'answer', '{body}', mode => 'sync');
+	SET minimax_m1.adapter = '$adapter';
+	INSERT INTO note VALUES (1, 'Hello.')});
+is($node->safe_psql('postgres', 'SELECT answer IS NOT NULL FROM note'), 't', 'annotators use none');
+my $job = $node->safe_psql('postgres', "SET minimax_m1.adapter = '$adapter'; SELECT minimax_m1.submit('Hello.')");
+$node->safe_psql('postgres', "CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+is($node->safe_psql('postgres', "SELECT state FROM minimax_m1.poll($job)"), 'done', 'nor do jobs');
+
+# ---- another model in the middle ----
+
+$node->safe_psql('postgres', q{
+	SET ROLE teacher; SET search_path = lessons, public;
+	SELECT minimax_m1.train('long', examples => 'SELECT * FROM lesson', reward => 'by_length', steps => 1000,
+		prompts_per_step => 2, group_size => 4, max_tokens => 20, temperature => 2)});
+wait_for('a step has ended', sub { $node->safe_psql('postgres', q{SELECT step > 0 FROM minimax_m1.training WHERE name = 'long'}) eq 't' });
+is($node->safe_psql('postgres', q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'requests of others are answered meanwhile');
+$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.model = '" . tiny() . "'");
+$node->reload;
+$node->safe_psql('postgres', q{CALL minimax_m1.wait_for_training('long', '100 s')});
+is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'long'}), 'failed', 'a training does not go on over another model');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET minimax_m1.model');
+$node->reload;
+wait_for('the model is back', sub { $node->safe_psql('postgres', 'SELECT name, state FROM minimax_m1.model') eq 'm1-nano|ready' });
+$node->safe_psql('postgres', q{SELECT minimax_m1.resume_training('long')});
+my $step = $node->safe_psql('postgres', q{SELECT step FROM minimax_m1.training WHERE name = 'long'});
+wait_for('it goes on', sub { $node->safe_psql('postgres', q{SELECT step FROM minimax_m1.training WHERE name = 'long'}) > $step });
+ok(1, 'but does over the one that it began with');
+$node->safe_psql('postgres', q{SELECT minimax_m1.cancel_training('long'); CALL minimax_m1.wait_for_training('long', '100 s')});
+is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'long'}), 'cancelled', 'until it is cancelled');
+
+$node->stop;
+done_testing();
