@@ -91,6 +91,7 @@ wait_for_something(void)
 static void
 tell_ready(void)
 {
+	SetLatch(MyLatch);			/* requests may wait for it: the loop goes round once more */
 	if (m1pg_engine_ready_hook != NULL)
 		m1pg_engine_ready_hook();
 }
