@@ -62,8 +62,7 @@ m1pg_relays_running(void)
 
 	hash_seq_init(&scan, m1pg_relays);
 	while ((r = hash_seq_search(&scan)) != NULL)
-		if (places_of(r) == &batch_places && holds_a_place(r))
-			n++;
+		n += holds_a_place(r);
 	return n;
 }
 
