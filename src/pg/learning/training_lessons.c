@@ -139,6 +139,15 @@ add_group(M1LessonBatch *b, const M1Group *g, int share)
 			m1pg_lesson_add_answer(b, &g->answers[i].done, share, g->answers[i].advantage);
 }
 
+/* Each update learns from as many groups as it would if all of a step's were useful: few of them make few updates. */
+static int
+count_updates(const M1TrainingOptions *o, int useful)
+{
+	int			of_update = Max(o->prompts_per_step / o->updates_per_step, 1);
+
+	return Min(o->updates_per_step, (useful + of_update - 1) / of_update);
+}
+
 bool
 m1pg_training_learn(M1Training *t, M1StepResult *r, m1_error *error)
 {
@@ -150,7 +159,7 @@ m1pg_training_learn(M1Training *t, M1StepResult *r, m1_error *error)
 	for (int i = 0; i < r->n_groups; i++)
 		if (r->groups[i].useful)
 			useful[n++] = &r->groups[i];
-	updates = Min(t->options.updates_per_step, n);
+	updates = count_updates(&t->options, n);
 	batches = palloc(updates * sizeof *batches);
 	for (int i = 0; i < updates; i++)
 	{
