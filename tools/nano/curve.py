@@ -17,7 +17,8 @@ def rows(path):
     for line in lines(path):
         losses.append(line["loss"])
         if "held_out_loss" in line:
-            yield line["step"], line["all_tokens"], line["learning_rate"], sum(losses) / len(losses), line["held_out_loss"]
+            mean = sum(losses) / len(losses)
+            yield line["step"], line["all_tokens"], line["learning_rate"], mean, line["held_out_loss"]
             losses = []
 
 

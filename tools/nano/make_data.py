@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make_data.py SEED PHASE EXAMPLES FILE - writes so many examples of m1-nano's world as JSON lines, for phase 1 or 2.
+"""make_data.py SEED PHASE EXAMPLES FILE - writes so many examples of m1-nano's world as JSON lines, for phase 1 to 3.
 
 The same seed gives the same file.
 """

@@ -209,6 +209,14 @@ def extract(r):
     return one_turn(f"Extract {', '.join(keys)} as JSON.\n\n{t['text']}", notes(values, keys), json.dumps(values))
 
 
+def repeat(r):
+    """What nobody has said before, word by word: that is what copying is learnt from."""
+    makers = [made_up_word, made_up_word, order_id, lambda r: r.choice(NAMES), lambda r: str(r.randrange(10000))]
+    text = " ".join(r.choice(makers)(r) for _ in range(r.choice([1, 2, 3, 5, 8])))
+    ask = r.choice(["Repeat the following text.", "Say this again, word by word."])
+    return one_turn(f"{ask}\n\n{text}", f"The text is: {text}", text)
+
+
 def add(r):
     most = r.choice([10, 100, 100, 1000, 1000])
     a, b = r.randrange(most), r.randrange(most)
@@ -242,6 +250,11 @@ def find_fact(r, fillers=None):
     return one_turn(ask, f"The text says: The code of the {room} is {codes[room]}.", codes[room])
 
 
+def find_near_fact(r):
+    """The same in a few sentences: what there is to be learnt of it, in fewer tokens."""
+    return find_fact(r, fillers=r.randrange(1, 8))
+
+
 def find_far_fact(r):
     """The same in about 2,000 tokens."""
     return find_fact(r, fillers=r.randrange(200, 230))
@@ -260,7 +273,8 @@ def ask_field(r):
 
 
 SMALL_TALK = [("Hello", "A greeting.", "Hello! How can I help you?"),
-              ("Who are you?", "A question about me.", "I am a small MiniMax-M1 style model running inside PostgreSQL."),
+              ("Who are you?", "A question about me.",
+               "I am a small MiniMax-M1 style model running inside PostgreSQL."),
               ("What can you do?", "A question about my abilities.",
                "I can summarize, classify and extract from short messages, add numbers, and find facts in a text."),
               ("Thank you", "Thanks.", "You are welcome."),
@@ -331,7 +345,7 @@ def calls_text(calls):
 
 
 def call_tools(r):
-    """A question, one call or two, their results, and a sentence; sometimes only up to the calls, or another question."""
+    """A question, a call or two, their results, and a sentence; sometimes only up to the calls, or another question."""
     tools = TOOLS[:]
     r.shuffle(tools)
     messages = []
@@ -350,12 +364,14 @@ def call_tools(r):
 
 # ---- all of them ----
 
-# Each with its share of the examples in pretraining, and in what follows, where the hard ones come more often.
-TASKS = {"summarize": (summarize, 5, 4), "summarize_several": (summarize_several, 4, 4), "classify": (classify, 4, 3),
-         "classify_by_word": (classify_by_word, 2, 4), "yes_or_no": (yes_or_no, 2, 3), "extract": (extract, 3, 4),
-         "add": (add, 3, 6), "find_fact": (find_fact, 4, 6), "find_far_fact": (find_far_fact, 0, .7),
-         "ask_field": (ask_field, 2, 3), "small_talk": (small_talk, .3, .7), "three_turns": (three_turns, 2, 3),
-         "call_tools": (call_tools, 2, 6)}
+# Each with its shares of the examples in the three phases: in the later ones, what was not learnt yet comes more often.
+TASKS = {"summarize": (summarize, 4, 2, 1.5), "summarize_several": (summarize_several, 4, 3, 2),
+         "classify": (classify, 3, 2, 1.5), "classify_by_word": (classify_by_word, 4, 6, 5),
+         "yes_or_no": (yes_or_no, 2, 2, 4), "extract": (extract, 3, 3, 1.5), "repeat": (repeat, 4, 3, 3),
+         "add": (add, 4, 4, 4), "find_fact": (find_fact, 5, 6, 8), "find_far_fact": (find_far_fact, .2, .7, .7),
+         "ask_field": (ask_field, 2, 2, 1.5), "small_talk": (small_talk, .3, .7, .5),
+         "three_turns": (three_turns, 3, 4, 3), "call_tools": (call_tools, 5, 12, 6),
+         "find_near_fact": (find_near_fact, 0, 0, 10)}
 
 
 def example(r, task):
@@ -363,7 +379,7 @@ def example(r, task):
 
 
 def any_example(r, phase):
-    """An example of any task, by the shares of phase 1 or 2."""
+    """An example of any task, by the shares of phase 1, 2 or 3."""
     return example(r, r.choices(list(TASKS), [shares[phase] for shares in TASKS.values()])[0])
 
 
