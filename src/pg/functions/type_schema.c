@@ -31,7 +31,12 @@
 	"([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
 #define CLOCK "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\\\.[0-9]{1,6})?"
 #define ZONE "(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])?"
-#define SPAN "-?[0-9]{1,6} (second|minute|hour|day|week|month|year)s?"
+/* An interval has no unit twice, or PostgreSQL refuses it: one, or that and the next smaller. */
+#define SPAN(unit) "-?[0-9]{1,6} " unit "s?"
+#define SPANS(unit, smaller) SPAN(unit) "( " SPAN(smaller) ")?|"
+#define INTERVAL                                                                                                       \
+	SPANS("year", "month") SPANS("month", "day") SPANS("week", "day") SPANS("day", "hour") SPANS("hour", "minute")    \
+		SPANS("minute", "second") SPAN("second")
 
 /* Types whose schema is the same wherever they stand: a JSON type, and what follows it. */
 static const struct
@@ -55,7 +60,7 @@ static const struct
 	{TIMETZOID, "string", ", \"pattern\": \"^" CLOCK ZONE "$\""},
 	{TIMESTAMPOID, "string", ", \"pattern\": \"^" DAY "T" CLOCK "$\""},
 	{TIMESTAMPTZOID, "string", ", \"pattern\": \"^" DAY "T" CLOCK ZONE "$\""},
-	{INTERVALOID, "string", ", \"pattern\": \"^" SPAN "( " SPAN "){0,3}$\""},
+	{INTERVALOID, "string", ", \"pattern\": \"^(" INTERVAL ")$\""},
 	{UUIDOID, "string", ", \"format\": \"uuid\""},
 };
 
