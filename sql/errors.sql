@@ -35,7 +35,7 @@ SELECT generate_stream('', temperature => 0);
 SELECT summarize('');
 SELECT summarize('x', max_tokens => 0);
 SELECT detokenize(ARRAY[-1]);
-SELECT detokenize(ARRAY[1599]);
+SELECT detokenize(ARRAY[1600]);
 SELECT detokenize(ARRAY[1, NULL]);
 SELECT generate_ids(ARRAY[]::int[], 1);
 SELECT generate_ids(ARRAY[1], 0);
@@ -48,7 +48,7 @@ SELECT q, state_of(q) FROM unnest(ARRAY[
     $$SELECT minimax_m1.generate('x', temperature => -1)$$,
     $$SELECT * FROM minimax_m1.complete(messages => '[1]')$$,
     $$SELECT minimax_m1.generate(repeat('word ', 40000))$$,
-    $$SELECT minimax_m1.detokenize(ARRAY[1599])$$,
+    $$SELECT minimax_m1.detokenize(ARRAY[1600])$$,
     $$SELECT minimax_m1.generate('Hello.')$$]) q;
 
 -- settings

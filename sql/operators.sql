@@ -36,7 +36,7 @@ CREATE TABLE goods (product text, gone int, a bool, b int2, c int, d bigint, e n
     i char(3), j name, k date, l time(0), m timestamp, n timestamptz, o uuid, p topic, q varchar(5)[], r part, s word,
     t interval, u "char", v bool NOT NULL, w timetz, x oid, y topic[]);
 ALTER TABLE goods DROP COLUMN gone;
-SELECT (x).product, (x).v IS NOT NULL AS v, (x).s IS NOT NULL AS s, length((x).j) < 64 AS j, length((x).s) <= 8 AS s_length
+SELECT (x).product, (x).v IS NOT NULL AS v, (x).s IS NOT NULL AS s, coalesce(length((x).j), 0) < 64 AS j, length((x).s) <= 8 AS s_length
 FROM (SELECT minimax_m1.extract(body, NULL::goods) AS x FROM letter WHERE id = 3 OFFSET 0) y;
 -- and can be stored
 INSERT INTO goods SELECT x.* FROM letter l, LATERAL minimax_m1.extract(l.body, NULL::goods) x WHERE id < 3;
@@ -79,10 +79,10 @@ WITH reply AS (
     SELECT id, q, reasoning, score('the customer wants a refund', body)
     FROM letter, concat(E'Answer yes or no: the customer wants a refund.\n\n', body) q, complete(q)
 ), place AS (
-    SELECT id, score, ARRAY[1586, 1587] || tokenize(E'system ai_setting=assistant\nYou are a helpful assistant.') || 1588 || tokenize(E'\n')
-        || 1587 || tokenize(E'user name=user\n' || q) || 1588 || tokenize(E'\n')
-        || 1587 || tokenize(E'ai name=assistant\n')
-        || 1590 || tokenize(E'\n' || reasoning || E'\n') || 1591 || tokenize(E'\n\n') AS ids
+    SELECT id, score, ARRAY[1594, 1595] || tokenize(E'system ai_setting=assistant\nYou are a helpful assistant.') || 1596 || tokenize(E'\n')
+        || 1595 || tokenize(E'user name=user\n' || q) || 1596 || tokenize(E'\n')
+        || 1595 || tokenize(E'ai name=assistant\n')
+        || 1598 || tokenize(E'\n' || reasoning || E'\n') || 1599 || tokenize(E'\n\n') AS ids
     FROM reply
 ), next AS (
     SELECT id, score, l[(tokenize('yes'))[1] + 1] AS yes, l[(tokenize('no'))[1] + 1] AS no FROM place, logits(ids) l

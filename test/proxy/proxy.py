@@ -52,10 +52,10 @@ def check_replies(name):
 
 
 def check_budget(name):
-    server = mock(name, "<think>\none two three four five six seven\n</think>\n\nyes", answers=["no"])
+    server = mock(name, "<think>\nThe order was very large and the box was\n</think>\n\nyes", answers=["no"])
     engine = proxy(server)
-    end = engine.run(prompt="Hello.", budget=4)
-    is_equal((end["content"], end["finish"], end["reasoning_tokens"]), ("no", "thinking_budget", 4),
+    end = engine.run(prompt="Hello.", budget=7)  # more than the tokens of the opening tag, which count
+    is_equal((end["content"], end["finish"], end["reasoning_tokens"]), ("no", "thinking_budget", 7),
              f"{name}: a budget of reasoning takes two requests")
     is_equal(len(server.requests), 2, f"{name}: and no more")
     end = engine.run(prompt="Hello.", budget=0)

@@ -5,12 +5,12 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('summarize', 'minimax_m1.max_context = 256');
+my $node = new_server('summarize', 'minimax_m1.max_context = 512');
 wait_ready($node);
 
 my $small = 'Dear team, My webcam arrived in a torn box. Could I get a discount? Sami';
 my @names = qw(Ana Ben Carla Dmitri Elena Farid Grace Hugo Ines Jonas Keiko Liam Maya Noah Olga Pavel Rosa Sami Tara Umar);
-my $document = join("\n\n", map { "Dear team, My webcam arrived in a torn box. Could I get a discount? $_" } @names);
+my $document = join("\n\n", map { "Dear team, My webcam arrived in a torn box. Could I get a discount? $_" } (@names) x 2);
 
 # What one call cost: requests and prompt tokens.
 sub summarize
@@ -27,9 +27,9 @@ my ($summary, $requests, $tokens) = summarize(quote($small));
 is($summary, 'Sami reports that the webcam arrived in a torn box and wants a discount.', 'a short text');
 my $once = $requests;
 
-# Twenty letters are many parts, and every token of them is read by the model.
+# Forty letters are many parts, and every token of them is read by the model.
 my $length = $node->safe_psql('postgres', 'SELECT minimax_m1.count_tokens(' . quote($document) . ')');
-cmp_ok($length, '>', 256, "the document has $length tokens, more than the context holds");
+cmp_ok($length, '>', 512, "the document has $length tokens, more than the context holds");
 ($summary, $requests, $tokens) = summarize(quote($document));
 isnt($summary, '', "a long text: $summary");
 cmp_ok($requests, '>', $once + 3, "in $requests requests");
@@ -40,7 +40,7 @@ is((summarize(quote($document)))[0], $summary, 'greedy summaries are the same ea
 $node->append_conf('postgresql.conf', 'minimax_m1.max_requests = 1');
 $node->restart;
 wait_ready($node);
-my $words = join(' ', map { "word$_" } 1 .. 300);
+my $words = join(' ', map { "word$_" } 1 .. 600);
 my $q = start_query($node, "SET statement_timeout = '100s'; SELECT minimax_m1.summarize(" . quote($words) . ')');
 finish_query($q);
 # words without sense have no short summary: an answer, or the error that says so, never silence
@@ -68,9 +68,9 @@ for ([ 'x' x 3000, 'one long word' ], [ "\x{4f60}\x{597d}" x 300, 'characters of
 is($summary, 'Sami reports that the webcam arrived in a torn box and wants a discount.', 'the instruction is the default one');
 ($summary) = summarize(quote($small) . ', max_tokens => 400');
 is($summary, 'Sami reports that the webcam arrived in a torn box and wants a discount.', 'max_tokens is a limit, not a wish');
-is((sqlstate($node, 'SELECT minimax_m1.summarize(' . quote($small) . ", instruction => repeat('word ', 200))"))[0], '54000',
+is((sqlstate($node, 'SELECT minimax_m1.summarize(' . quote($small) . ", instruction => repeat('word ', 500))"))[0], '54000',
 	'an instruction that leaves no room');
-is((sqlstate($node, "SET minimax_m1.system_prompt = '" . 'word ' x 200 . "'; SELECT minimax_m1.summarize(" . quote($small) . ')'))[0],
+is((sqlstate($node, "SET minimax_m1.system_prompt = '" . 'word ' x 500 . "'; SELECT minimax_m1.summarize(" . quote($small) . ')'))[0],
 	'54000', 'a system prompt that leaves no room');
 
 # It stops when it is told to, between its requests as in them.

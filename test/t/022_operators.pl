@@ -7,7 +7,7 @@ use Test::More;
 
 my $node = new_server('operators', 'minimax_m1.max_requests = 4');
 wait_ready($node);
-my $letter = quote('Hi there, My parcel never arrived. Could you send it again? Thanks, Leila');
+my $letter = quote('Hi there, My desk lamp never arrived. I would like a refund. Thanks, Leila');
 $node->safe_psql('postgres', q{
 	CREATE TYPE topic AS ENUM ('hardware', 'delivery', 'praise');
 	CREATE TYPE ticket AS (product text, customer text)});
@@ -76,6 +76,7 @@ kill 'CONT', $pid;
 # A backend goes on after each kind of end, within one transaction and in parallel plans.
 is($node->safe_psql('postgres', qq{
 	SET minimax_m1.on_error = 'null';
+	SET minimax_m1.max_tokens = 300;
 	CREATE DOMAIN impossible AS int NOT NULL CHECK (VALUE <> VALUE);
 	CREATE TYPE broken AS (product text, amount impossible);
 	BEGIN;
@@ -85,7 +86,7 @@ is($node->safe_psql('postgres', qq{
 	SELECT count(*) FROM letters}), "0|6\n6", 'rows that cannot be made leave their transaction alone');
 is($node->safe_psql('postgres', q{
 	SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
-	SET minimax_m1.on_error = 'null';
+	SET minimax_m1.on_error = 'null'; SET minimax_m1.max_tokens = 300;
 	SELECT count(minimax_m1.generate('')), count(minimax_m1.extract(body, NULL::broken)) FROM letters}), '0|0', 'parallel plans');
 
 # The engine dies under them: an error to try again on, or NULL.

