@@ -76,15 +76,17 @@ show "INSERT INTO message (body) VALUES
 RETURNING id, left(body, 55) AS message, topic, refund;"
 
 title "An agent" \
-    "The model asks for an order, and a function of the database is called with the rights of who asks." \
-    "Its first steps:"
+    "The model asks for an order, and a function of the database is called with the rights of who asks."
 show "CREATE TABLE orders (order_id text PRIMARY KEY, status text);
 INSERT INTO orders VALUES ('B-12345', 'shipped'), ('D-77904', 'delayed');
 CREATE FUNCTION lookup_order(order_id text) RETURNS TABLE (status text) LANGUAGE sql STABLE
 AS \$\$ SELECT o.status FROM orders o WHERE o.order_id = lookup_order.order_id \$\$;
-COMMENT ON FUNCTION lookup_order IS 'Status of an order';"
+COMMENT ON FUNCTION lookup_order IS 'Status of an order';
+CREATE FUNCTION get_weather(city text) RETURNS TABLE (sky text, degrees int) LANGUAGE sql STABLE
+AS \$\$ SELECT 'sunny', 21 \$\$;
+COMMENT ON FUNCTION get_weather IS 'Current weather of a city';"
 show "SELECT step, kind, tool, arguments, body
-FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step <= 3;"
+FROM minimax_m1.agent('Where is order B-12345?', '{get_weather(text), lookup_order(text)}');"
 
 title "A rule that the model has never seen" \
     "A shop gives a voucher when the product is unsafe, or a refund is wanted. Nobody tells the model: it answers, a" \
@@ -107,8 +109,8 @@ SQL
 show "CREATE FUNCTION voucher_ok(answer text, example jsonb) RETURNS float8 IMMUTABLE
 RETURN (lower(answer) = example->>'voucher')::int;"
 show "SELECT minimax_m1.train('voucher', examples => 'SELECT * FROM seen', holdout => 'SELECT * FROM unseen',
-                        reward => 'voucher_ok', steps => 10, prompts_per_step => 12, max_tokens => 50,
-                        evaluate_every => 3);"
+                        reward => 'voucher_ok', steps => 9, prompts_per_step => 24, max_tokens => 50,
+                        evaluate_every => 3, learning_rate => 0.0007);"
 echo "   It learns while everybody else goes on; this takes about a minute."
 show "CALL minimax_m1.wait_for_training('voucher');"
 psql -X -q -A -t -c "SELECT '   ' || minimax_m1.plot_training('voucher', 76, 16)"
