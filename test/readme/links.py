@@ -4,6 +4,7 @@
 links.py [ROOT]: every relative link names a file or folder that is there, and every anchor a heading of its file, spelled
 as GitHub spells it. One line "ok" or "not ok" for each file that has links. Standard library only.
 """
+import os
 import re
 import sys
 from pathlib import Path
@@ -39,12 +40,20 @@ def fault_of(path, link):
     return None
 
 
+def documents(root):
+    """All Markdown files but those below build, where folders come and go while servers are tested."""
+    for folder, folders, names in os.walk(root):
+        if Path(folder) == root:
+            folders[:] = set(folders) - {"build", ".git"}
+        yield from (Path(folder) / name for name in names if name.endswith(".md"))
+
+
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2])
-    for path in sorted(root.rglob("*.md")):
+    for path in sorted(documents(root)):
         name = path.relative_to(root)
         links = LINK.findall(prose(path))
-        if name.parts[0] == "build" or not links:
+        if not links:
             continue
         faults = [f"# {link}: {fault}" for link in links if (fault := fault_of(path, link))]
         print("\n".join([f"{'not ok' if faults else 'ok'} links of {name}", *faults]))

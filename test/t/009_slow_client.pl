@@ -102,7 +102,7 @@ append_to_file("$endless/tokenizer_config.json", $config);
 
 $node = new_server('pause', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 3');
 wait_ready($node);
-$babble = q{'What can you do?', temperature => 2, top_p => 0.95, seed => 1, max_tokens => 20000};
+$babble = q{'What can you do?', temperature => 1.2, top_p => 0.8, seed => 1, max_tokens => 20000};
 my $whole = start_query($node,
 	"SELECT md5(coalesce(reasoning, '') || content), completion_tokens, finish_reason FROM minimax_m1.complete($babble)");
 my $paused = start_query($node, qq{
