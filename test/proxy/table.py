@@ -16,11 +16,12 @@ DIALECTS = ["vllm", "llama.cpp", "sglang", "openai"]
 
 # Functions and procedures that need no model: administration, and what reads tables or replies that are there.
 WITHOUT_MODEL = set("""activity_rows alter_annotator annotate_row backfill backfill_batch call_support cancel cancel_agent_run
-    cancel_job corrections coverage create_agent create_annotator drop_adapter drop_agent drop_annotator enqueue_annotation
-    export_adapter forget_agent_runs grant_adapter grant_usage import_adapter last_statement_rows mcnemar_p model_row pass_at_k
-    poll prefix_cache_row retry_failed revoke_adapter reward_exact reward_format reward_json reward_length reward_number
-    reward_sql role_use set_price set_quota stats_by_function_rows stats_reset stats_row usage_reset usage_rows
-    wait_for""".split())
+    cancel_job cancel_training corrections coverage create_agent create_annotator drop_adapter drop_agent drop_annotator
+    drop_training enqueue_annotation export_adapter forget_agent_runs grant_adapter grant_training grant_usage import_adapter
+    last_statement_rows mcnemar_p model_row pass_at_k pause_training plot_training poll prefix_cache_row resume_training
+    retry_failed revoke_adapter revoke_training reward_exact reward_format reward_json reward_length reward_number reward_sql
+    role_use set_price set_quota stats_by_function_rows stats_latency_rows stats_reset stats_row usage_reset usage_rows
+    wait_for wait_for_training""".split())
 # Parts of aggregates, which are there by the aggregates' names.
 PARTS = {"summarize_agg_step", "reduce_agg_step", "reduce_agg_final"}
 

@@ -12,7 +12,7 @@
 
 #define MAX_ARGUMENTS 40
 
-/* Parses words with blanks between. */
+/* Parses words with blanks between, as options of all commands but plan, which has some of other kinds by the same names. */
 static int
 parse(const char *line, m1_cli *cli)
 {
@@ -26,7 +26,7 @@ parse(const char *line, m1_cli *cli)
 	assert_true(argc < MAX_ARGUMENTS);
 	*cli = m1_cli_defaults;
 	optind = 0; /* getopt_long starts anew */
-	return m1_cli_parse(cli, M1_CLI_ALL, argc, argv);
+	return m1_cli_parse(cli, (m1_cli_takers) (M1_CLI_ALL & ~M1_CLI_PLAN), argc, argv);
 }
 
 static void
