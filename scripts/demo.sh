@@ -76,17 +76,15 @@ show "INSERT INTO message (body) VALUES
 RETURNING id, left(body, 55) AS message, topic, refund;"
 
 title "An agent" \
-    "The model asks for an order, and a function of the database is called with the rights of who asks."
+    "The model asks for an order, and a function of the database is called with the rights of who asks." \
+    "Its first steps; m1-nano is too small to tell reliably what came back:"
 show "CREATE TABLE orders (order_id text PRIMARY KEY, status text);
 INSERT INTO orders VALUES ('B-12345', 'shipped'), ('D-77904', 'delayed');
 CREATE FUNCTION lookup_order(order_id text) RETURNS TABLE (status text) LANGUAGE sql STABLE
 AS \$\$ SELECT o.status FROM orders o WHERE o.order_id = lookup_order.order_id \$\$;
-COMMENT ON FUNCTION lookup_order IS 'Status of an order';
-CREATE FUNCTION get_weather(city text) RETURNS TABLE (sky text, degrees int) LANGUAGE sql STABLE
-AS \$\$ SELECT 'sunny', 21 \$\$;
-COMMENT ON FUNCTION get_weather IS 'Current weather of a city';"
+COMMENT ON FUNCTION lookup_order IS 'Status of an order';"
 show "SELECT step, kind, tool, arguments, body
-FROM minimax_m1.agent('Where is order B-12345?', '{get_weather(text), lookup_order(text)}');"
+FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step <= 3;"
 
 title "A rule that the model has never seen" \
     "A shop gives a voucher when the product is unsafe, or a refund is wanted. Nobody tells the model: it answers, a" \
