@@ -278,6 +278,14 @@ AS $$
     DELETE FROM @extschema@.training_state s WHERE s.training = run AND ending IN ('done', 'cancelled');
 $$;
 
+CREATE FUNCTION _training_fail(run int, sqlstate text, error text, detail text, hint text) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE @extschema@.training_run r SET sqlstate = $2, error = $3, detail = $4, hint = $5 WHERE r.id = run;
+    SELECT @extschema@._training_end(run, 'failed');
+$$;
+
 -- The best adapter as the next version of the training's name. Its bytes are the engine's: "m1peft01", the length of the
 -- config in four bytes, the config, and the safetensors file.
 CREATE FUNCTION _training_keep_adapter(run int) RETURNS int

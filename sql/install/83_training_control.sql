@@ -80,6 +80,20 @@ AS $$
     SELECT r.state = 'running' AND coalesce(r.leased_until > clock_timestamp(), false)
 $$;
 
+-- What its runner is to do after the step that it is at; or, where none is at it, what becomes of it now.
+CREATE FUNCTION _training_leave(r training_run, want text, ending text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF @extschema@._training_is_held(r) THEN
+        UPDATE @extschema@.training_run t SET wanted = want WHERE t.id = r.id;
+    ELSE
+        PERFORM @extschema@._training_end(r.id, ending);
+    END IF;
+END
+$$;
+
 CREATE FUNCTION _pause_training(caller oid, name name) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -90,12 +104,7 @@ BEGIN
     IF r.state NOT IN ('queued', 'running') OR r.wanted IS NOT NULL THEN
         RETURN r.state IN ('queued', 'running') AND r.wanted = 'pause';
     END IF;
-    UPDATE @extschema@.training_run t
-    SET wanted = CASE WHEN @extschema@._training_is_held(r) THEN 'pause' END,
-        state = CASE WHEN @extschema@._training_is_held(r) THEN t.state ELSE 'paused' END,
-        leased_by = CASE WHEN @extschema@._training_is_held(r) THEN t.leased_by END,
-        leased_until = CASE WHEN @extschema@._training_is_held(r) THEN t.leased_until END
-    WHERE t.id = r.id;
+    PERFORM @extschema@._training_leave(r, 'pause', 'paused');
     PERFORM @extschema@._queue_changed();
     RETURN true;
 END
@@ -142,14 +151,8 @@ DECLARE
 BEGIN
     IF r.state NOT IN ('queued', 'running', 'paused') THEN
         RETURN false;
-    ELSIF @extschema@._training_is_held(r) THEN
-        UPDATE @extschema@.training_run t SET wanted = 'cancel' WHERE t.id = r.id;
-    ELSE
-        UPDATE @extschema@.training_run t
-        SET state = 'cancelled', wanted = NULL, leased_by = NULL, leased_until = NULL, finished_at = clock_timestamp()
-        WHERE t.id = r.id;
-        DELETE FROM @extschema@.training_state s WHERE s.training = r.id;
     END IF;
+    PERFORM @extschema@._training_leave(r, 'cancel', 'cancelled');
     PERFORM @extschema@._queue_changed();
     RETURN true;
 END

@@ -8,6 +8,7 @@
 #include "pg/client/request.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/parameters.h"
 #include "pg/learning/examples.h"
 #include "pg/learning/reward.h"
 #include "pg/learning/served_adapter.h"
@@ -34,8 +35,6 @@ enum
 {
 	NAME, METHOD, EXAMPLES, HOLDOUT, REWARD, STEPS, FIRST_OPTION
 };
-
-static const char *const methods[] = {"sft", "cispo", "grpo", "dapo", "dr_grpo"};
 
 /* ---- checks ---- */
 
@@ -66,12 +65,12 @@ static const char *
 method_argument(FunctionCallInfo fcinfo)
 {
 	const char *method = PG_ARGISNULL(METHOD) ? "cispo" : text_to_cstring(PG_GETARG_TEXT_PP(METHOD));
+	M1Method	unused;
 
-	for (size_t i = 0; i < lengthof(methods); i++)
-		if (strcmp(method, methods[i]) == 0)
-			return methods[i];
-	m1pg_bad_argument(psprintf("there is no method \"%.60s\"", method),
-					  "The methods are sft, cispo, grpo, dapo and dr_grpo.");
+	if (!m1pg_training_find_method(method, &unused))
+		m1pg_bad_argument(psprintf("there is no method \"%.60s\"", method),
+						  "The methods are sft, cispo, grpo, dapo and dr_grpo.");
+	return method;
 }
 
 static void
@@ -134,27 +133,9 @@ read_rows(FunctionCallInfo fcinfo, int arg, M1Examples *examples)
 		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(arg)), GetUserId(), 0, examples);
 }
 
-#define MOST_PARAMETERS 64
-
-typedef struct Parameters
-{
-	int			n;
-	Oid			types[MOST_PARAMETERS];
-	Datum		values[MOST_PARAMETERS];
-	char		nulls[MOST_PARAMETERS];
-} Parameters;
-
-static void
-add(Parameters *p, Oid type, Datum value, bool isnull)
-{
-	p->types[p->n] = type;
-	p->values[p->n] = value;
-	p->nulls[p->n++] = isnull ? 'n' : ' ';
-}
-
 /* "jsonb_build_object('group_size', $11, ...)": the options by the names of their arguments. */
 static char *
-options_sql(FunctionCallInfo fcinfo, Parameters *p)
+options_sql(FunctionCallInfo fcinfo, M1Parameters *p)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
 	StringInfoData sql;
@@ -169,7 +150,8 @@ options_sql(FunctionCallInfo fcinfo, Parameters *p)
 	for (int i = FIRST_OPTION; i < n; i++)
 	{
 		/* json_text is text, and no other type of them is the extension's */
-		add(p, types[i] >= FirstNormalObjectId ? TEXTOID : types[i], fcinfo->args[i].value, PG_ARGISNULL(i));
+		m1pg_add_parameter(p, types[i] >= FirstNormalObjectId ? TEXTOID : types[i], fcinfo->args[i].value,
+						   PG_ARGISNULL(i));
 		appendStringInfo(&sql, "%s%s, $%d", i > FIRST_OPTION ? ", " : "", quote_literal_cstr(names[i]), p->n);
 	}
 	appendStringInfoString(&sql, "))");
@@ -181,26 +163,25 @@ static Jsonb *
 queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1Examples *train,
 	  const M1Examples *holdout)
 {
-	Datum		path = CStringGetTextDatum(GetConfigOption("search_path", false, false));
-	Parameters	p = {0};
+	M1Parameters p = {0};
 	char	   *options;
 	M1Guard		guard;
 	bool		isnull;
 
-	add(&p, OIDOID, ObjectIdGetDatum(GetUserId()), false);
-	add(&p, NAMEOID, fcinfo->args[NAME].value, false);
-	add(&p, TEXTOID, CStringGetTextDatum(method), false);
-	add(&p, TEXTOID, fcinfo->args[EXAMPLES].value, false);
-	add(&p, TEXTOID, fcinfo->args[HOLDOUT].value, PG_ARGISNULL(HOLDOUT));
-	add(&p, TEXTOID, reward != NULL ? CStringGetTextDatum(reward) : (Datum) 0, reward == NULL);
-	add(&p, INT4OID, fcinfo->args[STEPS].value, false);
-	add(&p, TEXTOID, path, false);
-	add(&p, JSONBARRAYOID, rows_array(train), false);
-	add(&p, JSONBARRAYOID, rows_array(holdout), false);
+	m1pg_add_parameter(&p, OIDOID, ObjectIdGetDatum(GetUserId()), false);
+	m1pg_add_parameter(&p, NAMEOID, fcinfo->args[NAME].value, false);
+	m1pg_add_string(&p, method);
+	m1pg_add_parameter(&p, TEXTOID, fcinfo->args[EXAMPLES].value, false);
+	m1pg_add_parameter(&p, TEXTOID, fcinfo->args[HOLDOUT].value, PG_ARGISNULL(HOLDOUT));
+	m1pg_add_string(&p, reward);
+	m1pg_add_parameter(&p, INT4OID, fcinfo->args[STEPS].value, false);
+	m1pg_add_string(&p, GetConfigOption("search_path", false, false));
+	m1pg_add_parameter(&p, JSONBARRAYOID, rows_array(train), false);
+	m1pg_add_parameter(&p, JSONBARRAYOID, rows_array(holdout), false);
 	options = options_sql(fcinfo, &p);
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	(void) m1pg_query(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, %s)", options),
-					  p.n, p.types, p.values, p.nulls, false);
+	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, %s)", options),
+						   &p);
 	m1pg_unbecome(&guard);
 	return DatumGetJsonbPCopy(m1pg_result(0, 1, &isnull));
 }

@@ -83,6 +83,8 @@ typedef struct M1Training
 
 /* ---- options (training_options.c) ---- */
 
+/* false when there is no method of the name. */
+extern bool m1pg_training_find_method(const char *name, M1Method *method);
 /* From what the table holds, which has been checked. */
 extern void m1pg_training_read_options(Jsonb *json, M1TrainingOptions *options);
 /* A request for an answer to an example, but for its seed and adapter. */
@@ -116,7 +118,18 @@ typedef struct M1Group
 	bool		hopeless;		/* none is worth anything */
 } M1Group;
 
-/* (training_advantage.c) Rewards as they count, advantages, and what a group is worth. */
+/* (training_advantage.c) How far apart rewards, or shaped ones, are: of those that are numbers. */
+typedef struct M1Spread
+{
+	int			n;
+	double		mean;			/* NaN = of none */
+	double		deviation;		/* of a sample of them; NaN = of fewer than two */
+	double		least;
+	double		most;
+} M1Spread;
+
+extern M1Spread m1pg_spread_of_rewards(const M1Answer *answers, int n);
+/* Rewards as they count, advantages, and what a group is worth. */
 extern void m1pg_training_shape(const M1TrainingOptions *options, M1Answer *answer);
 extern void m1pg_training_advantages(M1Method method, M1Group *group);
 

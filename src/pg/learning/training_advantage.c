@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "utils/float.h"
+
 /* Answers that use up the room they have are worth up to 1 less, so that length does not grow for its own sake. */
 static double
 length_penalty(const M1TrainingOptions *o, int tokens)
@@ -25,37 +27,54 @@ m1pg_training_shape(const M1TrainingOptions *o, M1Answer *a)
 	a->shaped = isnan(a->reward) ? a->reward : a->reward - length_penalty(o, a->done.completion_tokens);
 }
 
-typedef struct Spread
-{
-	int			n;				/* answers that have a reward */
-	double		mean;
-	double		deviation;		/* of a sample of them */
-	double		least;
-	double		most;
-} Spread;
+typedef double (*Value) (const M1Answer *answer);
 
-/* Of shaped rewards, in the order of the answers: the same sums wherever they are made. */
-static Spread
-spread_of(const M1Group *g)
+static double
+reward_of(const M1Answer *a)
 {
-	Spread		s = {.least = INFINITY, .most = -INFINITY};
+	return a->reward;
+}
+
+static double
+shaped_of(const M1Answer *a)
+{
+	return a->shaped;
+}
+
+/* In the order of the answers: the same sums wherever they are made. */
+static M1Spread
+spread_of(const M1Answer *answers, int n, Value value)
+{
+	M1Spread	s = {.least = INFINITY, .most = -INFINITY};
 	double		squares = 0;
 
-	for (int i = 0; i < g->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		if (isnan(g->answers[i].shaped))
+		double		x = value(&answers[i]);
+
+		if (isnan(x))
 			continue;
 		s.n++;
-		s.mean += g->answers[i].shaped;
-		s.least = Min(s.least, g->answers[i].shaped);
-		s.most = Max(s.most, g->answers[i].shaped);
+		s.mean += x;
+		s.least = Min(s.least, x);
+		s.most = Max(s.most, x);
 	}
-	s.mean /= Max(s.n, 1);
-	for (int i = 0; i < g->n; i++)
-		if (!isnan(g->answers[i].shaped))
-			squares += (g->answers[i].shaped - s.mean) * (g->answers[i].shaped - s.mean);
-	s.deviation = s.n > 1 ? sqrt(squares / (s.n - 1)) : 0;
+	s.mean = s.n > 0 ? s.mean / s.n : get_float8_nan();
+	for (int i = 0; i < n; i++)
+	{
+		double		from_mean = value(&answers[i]) - s.mean;
+
+		if (!isnan(from_mean))
+			squares += from_mean * from_mean;
+	}
+	s.deviation = s.n > 1 ? sqrt(squares / (s.n - 1)) : get_float8_nan();
 	return s;
+}
+
+M1Spread
+m1pg_spread_of_rewards(const M1Answer *answers, int n)
+{
+	return spread_of(answers, n, reward_of);
 }
 
 static void
@@ -82,7 +101,7 @@ judge_group(M1Group *g)
 void
 m1pg_training_advantages(M1Method method, M1Group *g)
 {
-	Spread		s = spread_of(g);
+	M1Spread	s = spread_of(g->answers, g->n, shaped_of);
 
 	judge_group(g);
 	g->useful = s.n > 1 && s.most > s.least;

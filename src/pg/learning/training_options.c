@@ -11,6 +11,20 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+bool
+m1pg_training_find_method(const char *name, M1Method *method)
+{
+	static const char *const names[] = {"sft", "cispo", "grpo", "dapo", "dr_grpo"};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+		if (strcmp(names[i], name) == 0)
+		{
+			*method = (M1Method) i;
+			return true;
+		}
+	return false;
+}
+
 /* NULL = there is none. */
 static JsonbValue *
 option(Jsonb *json, const char *name)

@@ -201,20 +201,12 @@ evaluate(M1Training *t, M1StepResult *r, m1_error *error)
 	return sample_and_grade(t, r, &t->holdout, rows, r->n_heldout, 1, r->heldout, error);
 }
 
-
 double
 m1pg_training_heldout(const M1StepResult *r)
 {
-	double		sum = 0;
-	int			n = 0;
+	M1Spread	rewards = m1pg_spread_of_rewards(r->heldout, r->n_heldout);
 
-	for (int i = 0; i < r->n_heldout; i++)
-		if (!isnan(r->heldout[i].reward))
-		{
-			sum += r->heldout[i].reward;
-			n++;
-		}
-	return n > 0 ? sum / n : -r->heldout_loss;
+	return rewards.n > 0 ? rewards.mean : -r->heldout_loss;
 }
 
 /* ---- the step ---- */

@@ -9,13 +9,13 @@
 #include "pg/learning/training.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/parameters.h"
 
 #include <math.h>
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/memutils.h"
@@ -77,17 +77,6 @@ query_of(const M1Training *t, const char *sql)
 	", attempts > " MOST_ATTEMPTS \
 	", (SELECT count(*) FROM minimax_m1.training_statistics s WHERE s.training = r.id) = 0"
 
-static M1Method
-method_of(const char *name)
-{
-	static const char *const names[] = {"sft", "cispo", "grpo", "dapo", "dr_grpo"};
-
-	for (size_t i = 0; i < lengthof(names); i++)
-		if (strcmp(names[i], name) == 0)
-			return (M1Method) i;
-	elog(ERROR, "minimax_m1: there is no method \"%s\"", name);
-}
-
 static int
 number(int column)
 {
@@ -114,7 +103,8 @@ read_run(M1Training *t)
 	t->id = number(1);
 	t->name = m1pg_result_text(t->context, 0, 2);
 	t->owner = DatumGetObjectId(m1pg_result(0, 3, &isnull));
-	t->method = method_of(m1pg_result_text(t->context, 0, 4));
+	if (!m1pg_training_find_method(m1pg_result_text(t->context, 0, 4), &t->method))
+		elog(ERROR, "minimax_m1: training %d has no method", t->id);
 	t->reward_name = m1pg_result_text(t->context, 0, 5);
 	t->path = m1pg_result_text(t->context, 0, 6);
 	t->steps = number(7);
@@ -297,46 +287,9 @@ m1pg_training_wanted(const M1Training *t)
 
 /* ---- writing a step ---- */
 
-#define MOST_COLUMNS 32
-
-/* A row in the making: NULL where a number is none. */
-typedef struct Columns
-{
-	int			n;
-	Oid			types[MOST_COLUMNS];
-	Datum		values[MOST_COLUMNS];
-	char		nulls[MOST_COLUMNS];
-} Columns;
-
-static void
-add(Columns *c, Oid type, Datum value, bool isnull)
-{
-	c->types[c->n] = type;
-	c->values[c->n] = value;
-	c->nulls[c->n++] = isnull ? 'n' : ' ';
-}
-
-static void
-add_int(Columns *c, int value)
-{
-	add(c, INT4OID, Int32GetDatum(value), false);
-}
-
-static void
-add_float(Columns *c, double value)
-{
-	add(c, FLOAT8OID, Float8GetDatum(value), isnan(value));
-}
-
-static void
-add_text(Columns *c, text *value)
-{
-	add(c, TEXTOID, PointerGetDatum(value), value == NULL);
-}
-
 /* INSERT INTO table VALUES ($1, ...), with the columns in the order of the table's. */
 static void
-insert(const char *into, const Columns *c)
+insert(const char *into, M1Parameters *c)
 {
 	StringInfoData sql;
 
@@ -345,37 +298,10 @@ insert(const char *into, const Columns *c)
 	for (int i = 0; i < c->n; i++)
 		appendStringInfo(&sql, "%s$%d", i > 0 ? ", " : "", i + 1);
 	appendStringInfoChar(&sql, ')');
-	(void) m1pg_query(sql.data, c->n, (Oid *) c->types, (Datum *) c->values, c->nulls, false);
+	(void) m1pg_query_with(sql.data, c);
 }
 
 /* ---- statistics ---- */
-
-typedef struct Moments
-{
-	int			n;
-	double		mean;
-	double		deviation;
-} Moments;
-
-static Moments
-moments_of(const M1Answer *answers, int n)
-{
-	Moments		m = {0};
-	double		squares = 0;
-
-	for (int i = 0; i < n; i++)
-		if (!isnan(answers[i].reward))
-		{
-			m.n++;
-			m.mean += answers[i].reward;
-		}
-	m.mean = m.n > 0 ? m.mean / m.n : get_float8_nan();
-	for (int i = 0; i < n; i++)
-		if (!isnan(answers[i].reward))
-			squares += (answers[i].reward - m.mean) * (answers[i].reward - m.mean);
-	m.deviation = m.n > 1 ? sqrt(squares / (m.n - 1)) : get_float8_nan();
-	return m;
-}
 
 static int
 compare_ints(const void *a, const void *b)
@@ -435,47 +361,55 @@ counts_of(const M1StepResult *r)
 	return c;
 }
 
+/* Mean, its error, and of how many. */
+static void
+add_heldout(M1Parameters *c, const M1StepResult *r)
+{
+	M1Spread	heldout = m1pg_spread_of_rewards(r->heldout, r->n_heldout);
+
+	m1pg_add_float(c, heldout.mean);
+	m1pg_add_float(c, heldout.deviation / sqrt(Max(heldout.n, 1)));
+	m1pg_add_parameter(c, INT4OID, Int32GetDatum(heldout.n), heldout.n == 0);
+}
+
 /* In the order of the table's columns. */
 static void
 insert_statistics(const M1Training *t, const M1StepResult *r)
 {
-	Moments		rewards = moments_of(r->answers, r->n_answers);
-	Moments		heldout = moments_of(r->heldout, r->n_heldout);
+	M1Spread	rewards = m1pg_spread_of_rewards(r->answers, r->n_answers);
 	Lengths		lengths = lengths_of(r->answers, r->n_answers);
 	Counts		counts = counts_of(r);
-	Columns		c = {0};
+	M1Parameters c = {0};
 
-	add_int(&c, t->id);
-	add_int(&c, r->step);
-	add_float(&c, rewards.mean);
-	add_float(&c, rewards.deviation);
-	add_float(&c, heldout.mean);
-	add_float(&c, heldout.deviation / sqrt(Max(heldout.n, 1)));
-	add(&c, INT4OID, Int32GetDatum(heldout.n), heldout.n == 0);
-	add_float(&c, r->heldout_loss);
-	add_float(&c, r->loss);
-	add_int(&c, r->n_groups);
-	add_int(&c, counts.useful);
-	add_int(&c, counts.solved);
-	add_int(&c, counts.hopeless);
-	add_int(&c, r->n_answers);
-	add_int(&c, counts.errors);
-	add(&c, INT8OID, Int64GetDatum(r->tokens), false);
-	add_float(&c, lengths.mean);
-	add_float(&c, lengths.p99);
-	add_float(&c, lengths.truncated);
-	add_float(&c, r->entropy);
-	add_float(&c, get_float8_nan());	/* kl */
-	add_float(&c, r->clipped);
-	add_float(&c, r->gradient_norm);
-	add_float(&c, r->updates > 0 ? r->router_load : get_float8_nan());
-	add_float(&c, r->mismatch);
-	add(&c, INT8OID, Int64GetDatum(r->rerouted), false);
-	add_int(&c, r->updates);
-	add_int(&c, r->dropped);
-	add_float(&c, r->sampling_ms);
-	add_float(&c, r->reward_ms);
-	add_float(&c, r->training_ms);
+	m1pg_add_int(&c, t->id);
+	m1pg_add_int(&c, r->step);
+	m1pg_add_float(&c, rewards.mean);
+	m1pg_add_float(&c, rewards.deviation);
+	add_heldout(&c, r);
+	m1pg_add_float(&c, r->heldout_loss);
+	m1pg_add_float(&c, r->loss);
+	m1pg_add_int(&c, r->n_groups);
+	m1pg_add_int(&c, counts.useful);
+	m1pg_add_int(&c, counts.solved);
+	m1pg_add_int(&c, counts.hopeless);
+	m1pg_add_int(&c, r->n_answers);
+	m1pg_add_int(&c, counts.errors);
+	m1pg_add_parameter(&c, INT8OID, Int64GetDatum(r->tokens), false);
+	m1pg_add_float(&c, lengths.mean);
+	m1pg_add_float(&c, lengths.p99);
+	m1pg_add_float(&c, lengths.truncated);
+	m1pg_add_float(&c, r->entropy);
+	m1pg_add_float(&c, get_float8_nan());	/* kl */
+	m1pg_add_float(&c, r->clipped);
+	m1pg_add_float(&c, r->gradient_norm);
+	m1pg_add_float(&c, r->updates > 0 ? r->router_load : get_float8_nan());
+	m1pg_add_float(&c, r->mismatch);
+	m1pg_add_parameter(&c, INT8OID, Int64GetDatum(r->rerouted), false);
+	m1pg_add_int(&c, r->updates);
+	m1pg_add_int(&c, r->dropped);
+	m1pg_add_float(&c, r->sampling_ms);
+	m1pg_add_float(&c, r->reward_ms);
+	m1pg_add_float(&c, r->training_ms);
 	insert("training_statistics", &c);
 }
 
@@ -485,22 +419,22 @@ static void
 insert_answer(const M1Training *t, int step, const char *part, const M1Answer *a)
 {
 	const char *finish = m1w_finish_name(a->done.finish);
-	Columns		c = {0};
+	M1Parameters c = {0};
 
-	add_int(&c, t->id);
-	add_int(&c, step);
-	add(&c, TEXTOID, CStringGetTextDatum(part), false);
-	add_int(&c, a->row + 1);
-	add_int(&c, a->sample + 1);
-	add_text(&c, a->content);
-	add_text(&c, a->reasoning);
-	add(&c, JSONOID, PointerGetDatum(a->tool_calls), a->tool_calls == NULL);
-	add_float(&c, a->reward);
-	add_float(&c, strcmp(part, "train") == 0 && a->there ? a->advantage : get_float8_nan());
-	add(&c, TEXTOID, a->there ? CStringGetTextDatum(finish) : (Datum) 0, !a->there);
-	add(&c, INT4OID, Int32GetDatum(a->done.prompt_tokens), !a->there);
-	add(&c, INT4OID, Int32GetDatum(a->done.completion_tokens), !a->there);
-	add_text(&c, a->error);
+	m1pg_add_int(&c, t->id);
+	m1pg_add_int(&c, step);
+	m1pg_add_string(&c, part);
+	m1pg_add_int(&c, a->row + 1);
+	m1pg_add_int(&c, a->sample + 1);
+	m1pg_add_text(&c, a->content);
+	m1pg_add_text(&c, a->reasoning);
+	m1pg_add_parameter(&c, JSONOID, PointerGetDatum(a->tool_calls), a->tool_calls == NULL);
+	m1pg_add_float(&c, a->reward);
+	m1pg_add_float(&c, strcmp(part, "train") == 0 && a->there ? a->advantage : get_float8_nan());
+	m1pg_add_string(&c, a->there ? finish : NULL);
+	m1pg_add_parameter(&c, INT4OID, Int32GetDatum(a->done.prompt_tokens), !a->there);
+	m1pg_add_parameter(&c, INT4OID, Int32GetDatum(a->done.completion_tokens), !a->there);
+	m1pg_add_text(&c, a->error);
 	insert("training_answer", &c);
 }
 
@@ -525,17 +459,17 @@ replace_state(const M1Training *t, int step, const char *part, m1_slice bytes)
 					  false);
 	for (size_t at = 0; at < bytes.len; at += M1PG_PIECE_BYTES)
 	{
-		Columns		c = {0};
+		M1Parameters c = {0};
 		size_t		n = Min(bytes.len - at, M1PG_PIECE_BYTES);
 		bytea	   *data = palloc(VARHDRSZ + n);
 
 		SET_VARSIZE(data, VARHDRSZ + n);
 		memcpy(VARDATA(data), bytes.data + at, n);
-		add_int(&c, t->id);
-		add_int(&c, step);
-		add_int(&c, (int) (at / M1PG_PIECE_BYTES));
-		add(&c, BYTEAOID, PointerGetDatum(data), false);
-		add(&c, TEXTOID, values[1], false);
+		m1pg_add_int(&c, t->id);
+		m1pg_add_int(&c, step);
+		m1pg_add_int(&c, (int) (at / M1PG_PIECE_BYTES));
+		m1pg_add_parameter(&c, BYTEAOID, PointerGetDatum(data), false);
+		m1pg_add_parameter(&c, TEXTOID, values[1], false);
 		insert("training_state", &c);
 		pfree(data);
 	}
@@ -619,19 +553,16 @@ void
 m1pg_training_write_last(M1Training *t, const M1StepResult *r)
 {
 	Turn		turn = begin_turn();
-	Moments		heldout = moments_of(r->heldout, r->n_heldout);
-	Columns		c = {0};
+	M1Parameters c = {0};
 
-	add_int(&c, t->id);
-	add_int(&c, r->step);
-	add_float(&c, heldout.mean);
-	add_float(&c, heldout.deviation / sqrt(Max(heldout.n, 1)));
-	add(&c, INT4OID, Int32GetDatum(heldout.n), heldout.n == 0);
+	m1pg_add_int(&c, t->id);
+	m1pg_add_int(&c, r->step);
+	add_heldout(&c, r);
 	if (lock_run(t) != M1_WANTED_LEAVE)
 	{
-		(void) m1pg_query("UPDATE minimax_m1.training_statistics SET heldout = coalesce($3, heldout), "
-						  "heldout_error = coalesce($4, heldout_error), heldout_n = coalesce($5, heldout_n) "
-						  "WHERE training = $1 AND step = $2", c.n, c.types, c.values, c.nulls, false);
+		(void) m1pg_query_with("UPDATE minimax_m1.training_statistics SET heldout = coalesce($3, heldout), "
+							   "heldout_error = coalesce($4, heldout_error), heldout_n = coalesce($5, heldout_n) "
+							   "WHERE training = $1 AND step = $2", &c);
 		if (r->best.len > 0)
 		{
 			replace_state(t, r->step, "best", r->best);
@@ -643,16 +574,24 @@ m1pg_training_write_last(M1Training *t, const M1StepResult *r)
 
 /* ---- the end ---- */
 
+/* If the training is still this process's; *p has its id first. Who waits for it looks again. */
+static void
+end_by(const M1Training *t, const char *sql, M1Parameters *p)
+{
+	if (lock_run(t) != M1_WANTED_LEAVE)
+		(void) m1pg_query_with(sql, p);
+	m1pg_queue_note();
+}
+
 void
 m1pg_training_set_state(const M1Training *t, const char *state)
 {
 	Turn		turn = begin_turn();
-	Oid			types[2] = {INT4OID, TEXTOID};
-	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(state)};
+	M1Parameters p = {0};
 
-	if (lock_run(t) != M1_WANTED_LEAVE)
-		(void) m1pg_query("SELECT minimax_m1._training_end($1, $2)", 2, types, values, NULL, false);
-	m1pg_queue_note();
+	m1pg_add_int(&p, t->id);
+	m1pg_add_string(&p, state);
+	end_by(t, "SELECT minimax_m1._training_end($1, $2)", &p);
 	end_turn(&turn);
 }
 
@@ -660,36 +599,25 @@ void
 m1pg_training_finish(const M1Training *t, bool nothing)
 {
 	Turn		turn = begin_turn();
-	Oid			types[2] = {INT4OID, BOOLOID};
-	Datum		values[2] = {Int32GetDatum(t->id), BoolGetDatum(nothing)};
+	M1Parameters p = {0};
 
-	if (lock_run(t) != M1_WANTED_LEAVE)
-		(void) m1pg_query("SELECT minimax_m1._training_finish($1, $2)", 2, types, values, NULL, false);
-	m1pg_queue_note();
+	m1pg_add_int(&p, t->id);
+	m1pg_add_parameter(&p, BOOLOID, BoolGetDatum(nothing), false);
+	end_by(t, "SELECT minimax_m1._training_finish($1, $2)", &p);
 	end_turn(&turn);
-}
-
-static text *
-text_or_null(const char *s)
-{
-	return s != NULL ? cstring_to_text(s) : NULL;
 }
 
 void
 m1pg_training_fail(const M1Training *t, const ErrorData *error)
 {
 	Turn		turn = begin_turn();
-	Columns		c = {0};
+	M1Parameters p = {0};
 
-	add_int(&c, t->id);
-	add_text(&c, cstring_to_text(unpack_sql_state(error->sqlerrcode)));
-	add_text(&c, text_or_null(error->message));
-	add_text(&c, text_or_null(error->detail));
-	add_text(&c, text_or_null(error->hint));
-	if (lock_run(t) != M1_WANTED_LEAVE)
-		(void) m1pg_query("UPDATE minimax_m1.training_run SET state = 'failed', finished_at = clock_timestamp(), "
-						  "wanted = NULL, leased_by = NULL, leased_until = NULL, sqlstate = $2, error = $3, "
-						  "detail = $4, hint = $5 WHERE id = $1", c.n, c.types, c.values, c.nulls, false);
-	m1pg_queue_note();
+	m1pg_add_int(&p, t->id);
+	m1pg_add_string(&p, unpack_sql_state(error->sqlerrcode));
+	m1pg_add_string(&p, error->message);
+	m1pg_add_string(&p, error->detail);
+	m1pg_add_string(&p, error->hint);
+	end_by(t, "SELECT minimax_m1._training_fail($1, $2, $3, $4, $5)", &p);
 	end_turn(&turn);
 }
