@@ -12,12 +12,12 @@
  */
 #include "pg/jobs/agent_runs.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/process.h"
 #include "pg/shared.h"
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -100,19 +100,11 @@ claim(M1AgentRun *run)
 static bool
 start(const M1AgentRun *run)
 {
-	BackgroundWorker w = {0};
+	BackgroundWorker w = m1pg_process("m1pg_agent_worker_main", "minimax_m1 agent", MyDatabaseId);
 	MemoryContext old;
 	bool		started;
 
-	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	w.bgw_restart_time = BGW_NEVER_RESTART;
-	w.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	w.bgw_notify_pid = MyProcPid;
-	snprintf(w.bgw_library_name, sizeof w.bgw_library_name, "minimax_m1");
-	snprintf(w.bgw_function_name, sizeof w.bgw_function_name, "m1pg_agent_worker_main");
-	snprintf(w.bgw_name, BGW_MAXLEN, "minimax_m1 agent");
-	snprintf(w.bgw_type, BGW_MAXLEN, "minimax_m1 agent");
 	memcpy(w.bgw_extra, run, sizeof *run);
 	worker_run = run->id;
 	/* the handle outlives the turn */

@@ -9,6 +9,7 @@
  */
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/jobs.h"
+#include "pg/jobs/process.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -92,21 +93,13 @@ static void
 start_runner(Oid database)
 {
 	static bool complained = false;
-	BackgroundWorker worker = {0};
+	BackgroundWorker worker = m1pg_process("m1pg_job_runner_main", "minimax_m1 job runner", database);
 
 	if (!database_exists(database))
 	{
 		m1pg_launcher_forget(database);
 		return;
 	}
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = ObjectIdGetDatum(database);
-	snprintf(worker.bgw_library_name, sizeof worker.bgw_library_name, "minimax_m1");
-	snprintf(worker.bgw_function_name, sizeof worker.bgw_function_name, "m1pg_job_runner_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "minimax_m1 job runner");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "minimax_m1 job runner");
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))
 	{
 		complained = false;

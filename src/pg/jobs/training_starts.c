@@ -6,10 +6,10 @@
  */
 #include "pg/jobs/training_starts.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/process.h"
 
 #include "catalog/namespace.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -37,16 +37,8 @@ answer(const char *sql)
 static bool
 start(void)
 {
-	BackgroundWorker w = {0};
+	BackgroundWorker w = m1pg_process("m1pg_training_runner_main", M1PG_TRAINING_PROCESS, MyDatabaseId);
 
-	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	w.bgw_restart_time = BGW_NEVER_RESTART;
-	w.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	snprintf(w.bgw_library_name, sizeof w.bgw_library_name, "minimax_m1");
-	snprintf(w.bgw_function_name, sizeof w.bgw_function_name, "m1pg_training_runner_main");
-	snprintf(w.bgw_name, BGW_MAXLEN, M1PG_TRAINING_PROCESS);
-	snprintf(w.bgw_type, BGW_MAXLEN, M1PG_TRAINING_PROCESS);
 	return RegisterDynamicBackgroundWorker(&w, NULL);
 }
 

@@ -1,0 +1,21 @@
+/*
+ * process.c
+ *	  What runners, trainers and agents are alike in, when they are started.
+ */
+#include "pg/jobs/process.h"
+
+BackgroundWorker
+m1pg_process(const char *function, const char *name, Oid database)
+{
+	BackgroundWorker w = {0};
+
+	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	w.bgw_restart_time = BGW_NEVER_RESTART;
+	w.bgw_main_arg = ObjectIdGetDatum(database);
+	snprintf(w.bgw_library_name, sizeof w.bgw_library_name, "minimax_m1");
+	snprintf(w.bgw_function_name, sizeof w.bgw_function_name, "%s", function);
+	snprintf(w.bgw_name, BGW_MAXLEN, "%s", name);
+	snprintf(w.bgw_type, BGW_MAXLEN, "%s", name);
+	return w;
+}

@@ -1,0 +1,18 @@
+/*
+ * process.h - background processes that work on one database (process.c).
+ */
+#ifndef M1PG_PROCESS_H
+#define M1PG_PROCESS_H
+
+#include "pg/m1pg.h"
+
+#include "postmaster/bgworker.h"
+
+/*
+ * A process of this library that runs the function, with the database as its
+ * argument; the name is what pg_stat_activity shows. It is started once, never
+ * in recovery. Whoever registers it may add to it.
+ */
+extern BackgroundWorker m1pg_process(const char *function, const char *name, Oid database);
+
+#endif							/* M1PG_PROCESS_H */
