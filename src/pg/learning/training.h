@@ -78,6 +78,7 @@ typedef struct M1Training
 	/* in the engine */
 	int			engine;			/* its process, which has the training; 0 = none has */
 	int			served;			/* the step whose adapter is served; -1 = none */
+	int32		end_of_turn;	/* the token; -1 = not asked for yet */
 	M1LearnCaller caller;
 } M1Training;
 

@@ -102,15 +102,17 @@ has_id(m1w_id_slice ids, int32 id)
 
 /*
  * The token that ends a turn: what stands behind a turn of one letter, where a conversation without that turn would go
- * on otherwise.
+ * on otherwise. Of a training it is asked for once: another model would fail it.
  */
 static bool
-find_end(M1Training *t, int32 *end, m1_error *error)
+find_end(M1Training *t, m1_error *error)
 {
 	m1w_id_slice one;
 	m1w_id_slice more;
 	size_t		same = 0;
 
+	if (t->end_of_turn >= 0)
+		return true;
 	if (!conversation_ids(t, "[{\"role\": \"user\", \"content\": \"a\"}]", &one, error) ||
 		!conversation_ids(t, "[{\"role\": \"user\", \"content\": \"a\"}, "
 						  "{\"role\": \"assistant\", \"content\": \"b\"}, "
@@ -120,13 +122,13 @@ find_end(M1Training *t, int32 *end, m1_error *error)
 		same++;
 	if (same + 1 >= more.len || !has_id(one, m1w_id_at(more, same + 1)))
 		elog(ERROR, "minimax_m1: the end of a turn was not found among %zu tokens", more.len);
-	*end = m1w_id_at(more, same + 1);
+	t->end_of_turn = m1w_id_at(more, same + 1);
 	return true;
 }
 
 /* The answer's tokens and the end of turn. */
 static bool
-answer_ids(M1Training *t, const M1Example *example, int32 end, m1w_id_slice *ids, m1_error *error)
+answer_ids(M1Training *t, const M1Example *example, m1w_id_slice *ids, m1_error *error)
 {
 	char	   *answer = m1pg_example_text(example->row, "answer");
 	int32	   *with_end;
@@ -136,7 +138,7 @@ answer_ids(M1Training *t, const M1Example *example, int32 end, m1w_id_slice *ids
 		return false;
 	with_end = palloc((of_text.len + 1) * sizeof *with_end);
 	memcpy(with_end, of_text.data, of_text.len * sizeof *with_end);
-	with_end[of_text.len] = end;
+	with_end[of_text.len] = t->end_of_turn;
 	*ids = (m1w_id_slice) {with_end, of_text.len + 1};
 	return true;
 }
@@ -149,9 +151,8 @@ make_batches(M1Training *t, const M1Examples *examples, const int *rows, int n_r
 			 m1_error *error)
 {
 	m1w_id_slice *prompts = palloc0(n_rows * sizeof *prompts);
-	int32		end;
 
-	if (!find_end(t, &end, error) || !render(t, examples, rows, n_rows, prompts, error))
+	if (!find_end(t, error) || !render(t, examples, rows, n_rows, prompts, error))
 		return false;
 	for (int i = 0; i < n; i++)
 	{
@@ -160,7 +161,7 @@ make_batches(M1Training *t, const M1Examples *examples, const int *rows, int n_r
 		{
 			m1w_id_slice answer;
 
-			if (!answer_ids(t, &examples->rows[rows[j]], end, &answer, error))
+			if (!answer_ids(t, &examples->rows[rows[j]], &answer, error))
 				return false;
 			m1pg_lesson_add_text(&batches[i], prompts[j], answer, 1.0f);
 		}

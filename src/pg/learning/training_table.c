@@ -115,6 +115,7 @@ read_run(M1Training *t)
 	MemoryContextSwitchTo(old);
 	t->caller = (M1LearnCaller) {.role = t->owner, .function = "train"};
 	t->served = -1;
+	t->end_of_turn = -1;
 }
 
 /* What it was asked before: -1 when not even that was. */
