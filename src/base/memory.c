@@ -71,3 +71,18 @@ m1_machine_memory(void)
 
 	return group > 0 && group < machine ? group : machine;
 }
+
+size_t
+m1_resident_memory(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	unsigned long pages = 0;
+
+	if (f != NULL)
+	{
+		if (fscanf(f, "%*d %lu", &pages) != 1)
+			pages = 0;
+		fclose(f);
+	}
+	return (size_t) pages * (size_t) sysconf(_SC_PAGESIZE);
+}

@@ -2,13 +2,12 @@
  * cmd_bench.c - `bench`: speeds of the forward pass on random tokens, as one JSON object, beside the memory bandwidth
  * that bounds decoding.
  */
-#define _POSIX_C_SOURCE 200809L /* sysconf */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/pool.h"
 #include "base/sort.h"
 #include "blocks/blocks.h"
@@ -277,22 +276,6 @@ time_contexts(const bench *b, const int *contexts, int n, double *ms, m1_error *
 	return status;
 }
 
-/* What this process holds in memory now. */
-static double
-resident_bytes(void)
-{
-	FILE *f = fopen("/proc/self/statm", "r");
-	long pages = 0;
-
-	if (f != NULL)
-	{
-		if (fscanf(f, "%*d %ld", &pages) != 1)
-			pages = 0;
-		fclose(f);
-	}
-	return (double) pages * (double) sysconf(_SC_PAGESIZE);
-}
-
 /* ---- the whole ---- */
 
 /* A list of sizes and what was measured at each. */
@@ -323,7 +306,7 @@ run(const m1_cli *cli, const bench *b, results *r, m1_error *err)
 		status = time_decode(b, r->decode.at[i], cli->bench_tokens, &r->decode.value[i], err);
 	for (int i = 0; status == M1_OK && i < r->prefill.n; i++)
 		status = time_prefill(b, r->prefill.at[i], &r->prefill.value[i], err);
-	r->resident = resident_bytes();
+	r->resident = (double) m1_resident_memory();
 	if (status == M1_OK && r->context.n > 0)
 		status = time_contexts(b, r->context.at, r->context.n, r->context.value, err);
 	r->bandwidth = measure_bandwidth(cli->threads);

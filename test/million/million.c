@@ -5,15 +5,14 @@
  * million MODEL TOKENS [THREADS]: prints a table, and a line "ok ..." or "not ok ..." for each of the three. The states are
  * those of the CPU backend, which this looks into.
  */
-#define _POSIX_C_SOURCE 200809L /* sysconf */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "backend/cpu/cpu_internal.h"
 #include "base/clock.h"
+#include "base/memory.h"
 #include "commands/cli.h"
 #include "model/forward.h"
 #include "model/plan.h"
@@ -35,19 +34,6 @@ typedef struct run
 	double before; /* bytes of memory before the prompt */
 	double planned_state, planned_token;
 } run;
-
-static double
-resident_bytes(void)
-{
-	FILE *f = fopen("/proc/self/statm", "r");
-	long pages = 0;
-
-	if (f == NULL || fscanf(f, "%*d %ld", &pages) != 1)
-		pages = 0;
-	if (f != NULL)
-		fclose(f);
-	return (double) pages * (double) sysconf(_SC_PAGESIZE);
-}
 
 static void
 fail(const m1_error *err)
@@ -109,7 +95,7 @@ prefill(const run *r, m1b_state *state, int chunk, bool print)
 		while (print && row <= ROWS && to >= (int) ((double) r->n / ROWS * row))
 		{
 			const double seconds = (m1_now_ms() - start) / 1e3;
-			const double memory = resident_bytes() - r->before;
+			const double memory = (double) m1_resident_memory() - r->before;
 			const double planned = r->planned_state + r->planned_token * to;
 
 			printf("%9d %9.1f %10.0f %12.1f %12.1f\n", to, seconds, to / seconds, memory / 1e6, planned / 1e6);
@@ -182,7 +168,7 @@ check(run *r)
 	char line[160];
 
 	warm_up(r);
-	r->before = resident_bytes();
+	r->before = (double) m1_resident_memory();
 	state = acquire(r);
 	report(prefill(r, state, CHUNK, true), "memory is what is planned, all the way");
 	other = acquire(r);
