@@ -108,6 +108,25 @@ EXCEPTION WHEN raise_exception OR invalid_text_representation OR character_not_i
 END
 $$;
 
+-- The next version of a name, which must be its maker's if there is one: without pieces yet, and so without a digest.
+CREATE FUNCTION _add_adapter(
+    maker oid, adapter name, base_digest text, bytes bigint, config json, OUT adapter_id int, OUT next_version int)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- two that make versions of the same name wait for each other
+    LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
+    SELECT max(v.version) INTO next_version FROM @extschema@.adapter_version v WHERE v.name = adapter;
+    IF next_version IS NOT NULL THEN
+        PERFORM @extschema@._adapter_owned(maker, adapter);
+    END IF;
+    INSERT INTO @extschema@.adapter_version AS v (name, version, owner, base_digest, digest, rank, bytes, config)
+    VALUES (adapter, coalesce(next_version, 0) + 1, maker::regrole, base_digest, '', (config->>'r')::int, bytes, config)
+    RETURNING v.id, v.version INTO adapter_id, next_version;
+END
+$$;
+
 CREATE FUNCTION _import_adapter(caller oid, name name, folder text) RETURNS int
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -130,16 +149,8 @@ BEGIN
     config := @extschema@._adapter_config(folder || '/adapter_config.json');
     header := @extschema@._safetensors_header(path);
     size := (pg_stat_file(path)).size;
-    -- two that import the same name wait for each other
-    LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
-    SELECT max(v.version) INTO next_version FROM @extschema@.adapter_version v WHERE v.name = _import_adapter.name;
-    IF next_version IS NOT NULL THEN
-        PERFORM @extschema@._adapter_owned(caller, name);
-    END IF;
-    INSERT INTO @extschema@.adapter_version (name, version, owner, base_digest, digest, rank, bytes, config)
-    VALUES (name, coalesce(next_version, 0) + 1, caller::regrole, header #>> '{__metadata__,base_digest}', '',
-            (config->>'r')::int, size, config)
-    RETURNING id, version INTO adapter, next_version;
+    SELECT a.* INTO adapter, next_version
+    FROM @extschema@._add_adapter(caller, name, header #>> '{__metadata__,base_digest}', size, config) a;
     INSERT INTO @extschema@.adapter_piece (adapter_id, piece, data)
     SELECT adapter, p, pg_read_binary_file(path, p * piece_bytes::bigint, piece_bytes)
     FROM generate_series(0, ((size - 1) / piece_bytes)::int) p;

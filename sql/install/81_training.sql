@@ -307,12 +307,9 @@ BEGIN
         config_length := config_length * 256 + get_byte(bytes, i);
     END LOOP;
     size := length(bytes) - 12 - config_length;
-    LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
-    SELECT coalesce(max(v.version), 0) + 1 INTO next_version FROM @extschema@.adapter_version v WHERE v.name = r.name;
-    INSERT INTO @extschema@.adapter_version (name, version, owner, base_digest, digest, rank, bytes, config)
-    SELECT r.name, next_version, r.owner, r.base_digest, '', (c.config->>'r')::int, size, c.config
-    FROM (SELECT convert_from(substr(bytes, 13, config_length), 'UTF8')::json AS config) c
-    RETURNING id INTO adapter;
+    SELECT a.* INTO adapter, next_version
+    FROM @extschema@._add_adapter(r.owner, r.name, r.base_digest, size,
+                                  convert_from(substr(bytes, 13, config_length), 'UTF8')::json) a;
     INSERT INTO @extschema@.adapter_piece (adapter_id, piece, data)
     SELECT adapter, p, substr(bytes, 13 + config_length + p * 1048576, 1048576) FROM generate_series(0, ((size - 1) / 1048576)::int) p;
     UPDATE @extschema@.adapter_version v SET digest = @extschema@._adapter_digest(adapter) WHERE v.id = adapter;

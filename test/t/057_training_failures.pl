@@ -139,6 +139,22 @@ my $job = $node->safe_psql('postgres', "SET minimax_m1.adapter = '$adapter'; SEL
 $node->safe_psql('postgres', "CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
 is($node->safe_psql('postgres', "SELECT state FROM minimax_m1.poll($job)"), 'done', 'nor do jobs');
 
+# ---- a name that was somebody else's when the training ended ----
+
+$node->safe_psql('postgres', q{
+	BEGIN;
+	SET LOCAL ROLE teacher; SET LOCAL search_path = lessons, public;
+	SELECT minimax_m1.train('taken', examples => 'SELECT * FROM lesson', reward => 'by_length', steps => 1,
+		prompts_per_step => 2, group_size => 4, max_tokens => 20, temperature => 2);
+	RESET ROLE;
+	INSERT INTO minimax_m1.adapter_version (name, version, owner, digest, rank, bytes, config)
+	VALUES ('taken', 1, 'postgres', '', 1, 0, '{}');
+	COMMIT;
+	CALL minimax_m1.wait_for_training('taken', '100 s')});
+is($node->safe_psql('postgres', q{SELECT t.state, r.sqlstate, (SELECT count(*) FROM minimax_m1.adapter_version v WHERE v.name = 'taken')
+	FROM minimax_m1.training t JOIN minimax_m1.training_run r USING (name) WHERE t.name = 'taken'}), 'failed|42704|1',
+	'no version is made of another\'s adapter');
+
 # ---- another model in the middle ----
 
 $node->safe_psql('postgres', q{
