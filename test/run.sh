@@ -143,7 +143,9 @@ declare -A EXPECTED=(
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
     [tap/060_mcp]=25 [tap/061_openai]=30
-    [tap/062_gateway_http]=35 [tap/063_gateway_clients]=70 [tap/050_hostile]=40 [tap/051_kills]=20)
+    [tap/062_gateway_http]=35 [tap/063_gateway_clients]=70 [tap/050_hostile]=40 [tap/051_kills]=20
+    [san/unit/test_train]=55 [san/unit/test_train_adapter]=70 [san/unit/test_train_batch]=55 [regress]=60
+    [tap/037_memory]=25 [tap/043_slow_rows]=40 [tap/056_training]=25 [tap/058_spam]=55 [tap/070_elsewhere]=25)
 
 # job LIMIT KIND NAME COMMAND...: a job of PART, which takes at most LIMIT seconds. Its log is NAME.log in build; KIND
 # says how that is read.
