@@ -38,6 +38,9 @@ export LANG=C.UTF-8
 # Of each part: its results so far, its jobs that have not ended, and in the end a line of the summary.
 declare -A PASSED FAILED SKIPPED TOOK LEFT SUMMARY
 
+# Of each case that failed: where, and its name.
+FAILURES=()
+
 # Of each job: what it belongs to, and how it is run.
 JOB_PART=() JOB_KIND=() JOB_NAME=() JOB_COMMAND=()
 
@@ -125,6 +128,7 @@ prepare() {
         else
             echo "$PART was not built"
             FAILED[$PART]=1
+            FAILURES+=("$PART: was not built")
             finish_part "$PART"
         fi
     done
@@ -314,6 +318,32 @@ show_tap() {
     grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$1" | head -n 80
 }
 
+# cases_KIND LOG: the names of those that failed.
+cases_cmocka() {
+    sed -nE 's/^\[  FAILED  \] ([A-Za-z_0-9]+)$/\1/p' "$1" | sort -u
+}
+
+cases_lines() {
+    sed -n 's/^not ok //p' "$1"
+}
+
+cases_regress() {
+    sed -nE 's/^(test (.*) FAILED.*|not ok [0-9]+ +[-+] (.*))$/\2\3/p' "$1"
+}
+
+cases_tap() {
+    sed -nE 's/^not ok [0-9]+ - //p' "$1"
+}
+
+# remember_failure LOG KIND NAME STATUS: what the last lines say of it, which may be all that somebody has of this run.
+remember_failure() {
+    local cases
+    cases=$("cases_$2" "$1" | head -n 10)
+    while IFS= read -r case; do
+        FAILURES+=("$3: ${case:-ended with status $4}")
+    done <<< "$cases"
+}
+
 # finish_job NUMBER STATUS SECONDS: adds its cases to those of its part. A job that ended badly, or in which nothing
 # ran, has failed even if none of its cases did: a program that crashes has not come to name what failed.
 finish_job() {
@@ -328,6 +358,7 @@ finish_job() {
     fi
     if [ "$2" != 0 ] || [ "$failed" != 0 ]; then
         "show_$kind" "$log"
+        remember_failure "$log" "$kind" "$name" "$2"
     fi
     echo "$3 $name" >> "$BUILD/durations"
     PASSED[$part]=$((PASSED[$part] + passed))
@@ -426,6 +457,10 @@ for PART in "$@"; do
     failed=$((failed + FAILED[$PART]))
     skipped=$((skipped + SKIPPED[$PART]))
 done
+if [ ${#FAILURES[@]} -gt 0 ]; then
+    printf '\nfailed:\n'
+    printf '  %s\n' "${FAILURES[@]}"
+fi
 TOTAL="$passed passed, $failed failed"
 [ $skipped = 0 ] || TOTAL+=", $skipped skipped"
 echo
