@@ -94,6 +94,8 @@ sub attach_code
 		CREATE TRIGGER b AFTER UPDATE ON m.$name FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('after');
 		CREATE TRIGGER c BEFORE UPDATE ON m.$name FOR EACH STATEMENT EXECUTE FUNCTION m.evil_trigger('statement');
 		CREATE TRIGGER d BEFORE UPDATE ON m.$name FOR EACH ROW WHEN (m.evil('condition')) EXECUTE FUNCTION m.evil_trigger('when');
+		CREATE CONSTRAINT TRIGGER e AFTER UPDATE ON m.$name DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('deferred');
 		CREATE RULE r AS ON UPDATE TO m.$name DO ALSO SELECT m.evil('rule')});
 }
 
@@ -111,7 +113,7 @@ for my $role ('postgres', 'boss')
 	wait_drained();
 	my $ran = ran();
 	is(join(' ', sort map { keys %$_ } values %$ran), join(' ', ('attacker') x keys %$ran), "$role: all code of the table's ran as its owner");
-	is(join(' ', sort keys %$ran), 'after before check condition default domain index predicate rule statement when', 'of every kind');
+	is(join(' ', sort keys %$ran), 'after before check condition default deferred domain index predicate rule statement when', 'of every kind');
 	is(is_super('attacker'), 'f', 'nobody became superuser');
 	is(sql("SELECT topic, status FROM m.$name"), 'hardware|done', 'and the row is annotated');
 }
