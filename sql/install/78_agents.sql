@@ -30,7 +30,9 @@ CREATE TABLE agent_run (
     attempts int NOT NULL DEFAULT 0,
     claimed_until timestamptz);
 
-CREATE INDEX agent_run_due ON agent_run (id) WHERE state IN ('queued', 'running');
+CREATE INDEX agent_run_due ON agent_run (owner, id) WHERE state IN ('queued', 'running');
+
+CREATE INDEX agent_run_running ON agent_run (id) WHERE state = 'running';
 
 CREATE INDEX agent_run_owner ON agent_run (owner, id);
 

@@ -99,6 +99,27 @@ for my $who ('the process of the run', 'the runner of jobs')
 	sql('UPDATE desk.pace SET seconds = 300');
 }
 
+# Owners take turns, and have one run at a time: one whose tools take for ever holds up none of the others.
+sql(q{
+	CREATE ROLE greedy LOGIN; CREATE ROLE other LOGIN;
+	SELECT minimax_m1.grant_usage(r) FROM unnest('{greedy,other}'::regrole[]) r;
+	GRANT USAGE ON SCHEMA desk TO greedy, other;
+	SET SESSION AUTHORIZATION greedy;
+	SELECT minimax_m1.create_agent('waiter', '{desk.wait_order(text)}', limits => '{"max_calls": 1, "call_timeout": "1 year", "timeout": "1 year"}');
+	RESET SESSION AUTHORIZATION; SET SESSION AUTHORIZATION other;
+	SELECT minimax_m1.create_agent('nobody', '{}')});
+sql(q{SET SESSION AUTHORIZATION greedy; SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?') FROM generate_series(1, 50)});
+wait_for('a tool runs', sub { sql($pid) ne '' });
+$run = as_clerk(q{SELECT minimax_m1.submit_agent('helpdesk', 'Where is order B-12345?') FROM generate_series(1, 3)});
+$run =~ s/.*\n//s;
+my $others = sql(q{SET SESSION AUTHORIZATION other; SELECT minimax_m1.submit_agent('nobody', 'Hello.')});
+wait_for('the runs of others end', sub { ended($run)->() && ended($others)->() });
+is(sql(q{SELECT string_agg(state || n, ' ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM minimax_m1.agent_run WHERE owner = 'greedy'::regrole
+	GROUP BY state) s}), 'queued49 running1', 'a role that keeps its runs going has one of them under way, and others have theirs');
+is(sql("SELECT started_at < (SELECT started_at FROM minimax_m1.agent_run WHERE id = $run) FROM minimax_m1.agent_run WHERE id = $others"), 't',
+	'who comes later than another role, with fewer runs, need not wait for all of its');
+sql(q{SET SESSION AUTHORIZATION greedy; SELECT count(minimax_m1.cancel_agent_run(id)) FROM minimax_m1.agent_runs WHERE state IN ('queued', 'running')});
+
 # What it may do is looked at when it begins.
 sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');
 is((sqlstate($node, q{SET SESSION AUTHORIZATION clerk; SELECT minimax_m1.submit_agent('helpdesk', 'x')}))[0], '42501', 'rights are looked at');

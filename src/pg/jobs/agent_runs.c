@@ -1,9 +1,9 @@
 /*
  * agent_runs.c
- *	  The job runner starts runs of agents that were submitted: one at a time in a
- *	  database, each in a background worker of its own, whose session is the
- *	  owner's. A tool may take long, and is code of others; here it holds up nobody
- *	  and has nobody else's rights.
+ *	  The job runner starts runs of agents that were submitted, each in a background
+ *	  worker of its own, whose session is the owner's. A tool may take long, and is
+ *	  code of others; here it holds up nobody and has nobody else's rights. Owners
+ *	  take turns, and have one run at a time, a few of them side by side.
  *
  *	  A run is one transaction of its worker, so one that is lost leaves nothing
  *	  behind and is begun again, up to so many times. What counts is the row. After
@@ -23,10 +23,17 @@
 #include "utils/timestamp.h"
 
 #define MOST_ATTEMPTS	"3"		/* in SQL */
+#define MOST_WORKERS	2		/* of a database; others want processes, too */
 #define DUE	"(state = 'queued' OR (state = 'running' AND claimed_until < clock_timestamp()))"
 
-static BackgroundWorkerHandle *worker = NULL;	/* of the run that is under way */
-static int64 worker_run;
+/* Of the runs that are under way; without a handle there is none. */
+typedef struct AgentWorker
+{
+	BackgroundWorkerHandle *handle;
+	int64		run;
+} AgentWorker;
+
+static AgentWorker workers[MOST_WORKERS];
 static M1AgentRun claimed;		/* by this process, whose worker begins when that is committed */
 static bool is_claimed = false;
 
@@ -39,16 +46,16 @@ have_runs(void)
 
 /* A worker that has gone leaves its run to be begun again, if it has not come to its end. */
 static void
-notice_end(void)
+notice_end(AgentWorker *worker)
 {
 	Oid			types[1] = {INT8OID};
-	Datum		values[1] = {Int64GetDatum(worker_run)};
+	Datum		values[1] = {Int64GetDatum(worker->run)};
 	pid_t		pid;
 
-	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+	if (worker->handle == NULL || GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STOPPED)
 		return;
-	pfree(worker);
-	worker = NULL;
+	pfree(worker->handle);
+	worker->handle = NULL;
 	(void) m1pg_query("UPDATE minimax_m1.agent_run SET claimed_until = '-infinity' WHERE id = $1 AND state = 'running'",
 					  1, types, values, NULL, false);
 }
@@ -73,24 +80,48 @@ give_up(void)
 {
 	(void) m1pg_query("WITH f AS (UPDATE minimax_m1.agent_run SET state = 'failed', finished_at = clock_timestamp() "
 					  "WHERE id IN (SELECT id FROM minimax_m1.agent_run "
-					  "WHERE " DUE " AND attempts >= " MOST_ATTEMPTS " FOR UPDATE SKIP LOCKED) RETURNING id) "
+					  "WHERE state = 'running' AND claimed_until < clock_timestamp() AND attempts >= " MOST_ATTEMPTS
+					  " FOR UPDATE SKIP LOCKED) RETURNING id) "
 					  "INSERT INTO minimax_m1.agent_step (run, step, kind, error) SELECT id, 1, 'error', "
 					  "'the run was begun " MOST_ATTEMPTS " times, and did not come to its end: see the server''s log' "
 					  "FROM f", 0, NULL, NULL, NULL, false);
 }
 
-/* false: there is none to be started. */
+static AgentWorker *
+free_worker(void)
+{
+	for (int i = 0; i < MOST_WORKERS; i++)
+		if (workers[i].handle == NULL)
+			return &workers[i];
+	return NULL;
+}
+
+/*
+ * The oldest run of each owner that has none under way, however many there
+ * are: one look into the index for each owner. The run before it is the one that
+ * its owner was served with last.
+ */
+#define NEXT_RUN(where)	"(SELECT id FROM minimax_m1.agent_run WHERE " DUE " AND " where " ORDER BY owner, id LIMIT 1)"
+#define CLAIM \
+	"WITH RECURSIVE running AS (SELECT owner FROM minimax_m1.agent_run " \
+	"WHERE state = 'running' AND claimed_until >= clock_timestamp()), " \
+	"next AS (SELECT r.id, r.owner FROM minimax_m1.agent_run r WHERE r.id = " NEXT_RUN("true") " UNION ALL " \
+	"SELECT r.id, r.owner FROM next n JOIN minimax_m1.agent_run r ON r.id = " NEXT_RUN("owner > n.owner") "), " \
+	"turn AS (SELECT n.id FROM next n WHERE n.owner NOT IN (SELECT owner FROM running) ORDER BY " \
+	"(SELECT r.started_at FROM minimax_m1.agent_run r WHERE r.owner = n.owner AND r.id <= n.id AND r.attempts > 0 " \
+	"ORDER BY r.id DESC LIMIT 1) NULLS FIRST, n.id LIMIT 1) " \
+	"UPDATE minimax_m1.agent_run SET state = 'running', attempts = attempts + 1, " \
+	"started_at = clock_timestamp(), claimed_until = clock_timestamp() + lease " \
+	"WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE id = (SELECT id FROM turn) FOR UPDATE SKIP LOCKED) " \
+	"RETURNING id, owner::oid"
+
+/* The next run of the owner whose turn it is; false: there is none to be started. */
 static bool
 claim(M1AgentRun *run)
 {
 	bool		isnull;
 
-	if (m1pg_query("UPDATE minimax_m1.agent_run SET state = 'running', attempts = attempts + 1, "
-				   "started_at = clock_timestamp(), claimed_until = clock_timestamp() + lease "
-				   "WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE " DUE " AND NOT EXISTS "
-				   "(SELECT FROM minimax_m1.agent_run WHERE state = 'running' AND claimed_until >= clock_timestamp()) "
-				   "ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id, owner::oid",
-				   0, NULL, NULL, NULL, false) == 0)
+	if (free_worker() == NULL || m1pg_query(CLAIM, 0, NULL, NULL, NULL, false) == 0)
 		return false;
 	run->id = DatumGetInt64(m1pg_result(0, 1, &isnull));
 	run->owner = DatumGetObjectId(m1pg_result(0, 2, &isnull));
@@ -101,16 +132,19 @@ static bool
 start(const M1AgentRun *run)
 {
 	BackgroundWorker w = m1pg_process("m1pg_agent_worker_main", "minimax_m1 agent", MyDatabaseId);
+	AgentWorker *worker = free_worker();
 	MemoryContext old;
 	bool		started;
 
 	w.bgw_notify_pid = MyProcPid;
 	memcpy(w.bgw_extra, run, sizeof *run);
-	worker_run = run->id;
+	worker->run = run->id;
 	/* the handle outlives the turn */
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	started = RegisterDynamicBackgroundWorker(&w, &worker);
+	started = RegisterDynamicBackgroundWorker(&w, &worker->handle);
 	MemoryContextSwitchTo(old);
+	if (!started)
+		worker->handle = NULL;
 	return started;
 }
 
@@ -121,7 +155,6 @@ put_back(const M1AgentRun *run)
 	Oid			types[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(run->id)};
 
-	worker = NULL;
 	(void) m1pg_query("UPDATE minimax_m1.agent_run SET state = 'queued', attempts = attempts - 1, claimed_until = NULL "
 					  "WHERE id = $1", 1, types, values, NULL, false);
 }
@@ -137,9 +170,10 @@ next_look(void)
 					  "(SELECT clock_timestamp() + '5 s' FROM minimax_m1.agent_run WHERE state = 'queued' LIMIT 1))",
 					  0, NULL, NULL, NULL, false);
 	next = m1pg_result(0, 1, &isnull);
-	/* the runner stays as long as its worker does, whose end it notices */
-	if (worker != NULL)
-		return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100);
+	/* the runner stays as long as its workers do, whose end it notices */
+	for (int i = 0; i < MOST_WORKERS; i++)
+		if (workers[i].handle != NULL)
+			return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100);
 	return isnull ? 0 : DatumGetTimestampTz(next);
 }
 
@@ -148,7 +182,8 @@ m1pg_agent_runs_look(void)
 {
 	if (!have_runs())
 		return 0;
-	notice_end();
+	for (int i = 0; i < MOST_WORKERS; i++)
+		notice_end(&workers[i]);
 	notice_crash();
 	give_up();
 	if (!is_claimed)
