@@ -16,6 +16,7 @@ FROM (VALUES ('It is \boxed{12}.', '12'), ('\boxed{1} or \boxed{12.0}', '12'), (
              ('1e2', '100'), ('.5', '0.5'), ('0.5', '\boxed{.50}'), ('1,234,567', '1234567'), ('12,34', '34'),
              ('none', '0'), ('', '0'), ('\boxed{12', '12'), ('\boxed{twelve} 12', '12'), ('\boxed{{12}}', '12'),
              ('1e999999999', '1'), ('1e9999', '1'), (repeat('9', 2000), '9'), ('50%', '50'), ('x3', '3'),
+             ('1' || repeat('0', 1000), '0'), ('1e99999', '99999'), (repeat('9', 500000), '9'), (repeat('7 ', 500000) || '8', '8'),
              ('NaN', '0')) v(answer, wanted);
 SELECT reward_number('12', '{"answer": 12.00}') AS json_number, reward_number('12', '{"answer": null}') AS none;
 SELECT reward_number('12', '{"answer": "twelve"}');

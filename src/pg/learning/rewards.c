@@ -93,6 +93,22 @@ m1pg_reward_exact(PG_FUNCTION_ARGS)
 
 /* A longer one is taken for no number: it must not cost more than it is worth. */
 #define MOST_DIGITS 1000
+#define MOST_EXPONENT 3
+
+/* A number as numeric_in takes it, with what it may have around its digits; n goes on where there is no room. */
+typedef struct Spelling
+{
+	int			n;
+	char		text[MOST_DIGITS + MOST_EXPONENT + 5];
+} Spelling;
+
+static void
+spell(Spelling *out, char c)
+{
+	if (out->n < (int) sizeof out->text - 1)
+		out->text[out->n] = c;
+	out->n++;
+}
 
 static bool
 is_digit(char c)
@@ -107,9 +123,9 @@ is_grouped(const char *s)
 	return s[0] == ',' && is_digit(s[1]) && is_digit(s[2]) && is_digit(s[3]) && !is_digit(s[4]);
 }
 
-/* Reads digits, the first ones perhaps in groups, into `out`; returns what follows them. */
+/* Reads digits, the first ones perhaps in groups; returns what follows them. */
 static const char *
-read_digits(const char *s, bool grouped, char **out)
+read_digits(const char *s, bool grouped, Spelling *out)
 {
 	const char *start = s;
 
@@ -119,55 +135,53 @@ read_digits(const char *s, bool grouped, char **out)
 			start = ++s;
 		if (!is_digit(*s))
 			return s;
-		*(*out)++ = *s++;
+		spell(out, *s++);
 	}
 }
 
-/* An exponent of at most three digits, or nothing. */
-static const char *
-read_exponent(const char *s, char **out)
+/* Reads an exponent, or nothing; whether it is short enough. */
+static bool
+read_exponent(const char **s, Spelling *out)
 {
-	const char *digits = s + 1;
+	const char *digits = *s + 1;
 	const char *end;
 
-	if (*s != 'e' && *s != 'E')
-		return s;
+	if (**s != 'e' && **s != 'E')
+		return true;
 	if (*digits == '+' || *digits == '-')
 		digits++;
 	for (end = digits; is_digit(*end); end++)
 		;
-	if (end == digits)
-		return s;
-	if (end - digits > 3)
-		return NULL;
-	memcpy(*out, s, end - s);
-	*out += end - s;
-	return end;
+	for (; end > digits && *s < end; (*s)++)
+		spell(out, **s);
+	return end - digits <= MOST_EXPONENT;
 }
 
-/* The number that begins at `s`, with *end behind it; NULL if none does. */
+/* The number that begins at `s`, NULL if none does or it is too long; *end is behind it, then, too. */
 static Numeric
 read_number(const char *s, const char **end)
 {
-	char	   *copy = palloc(strlen(s) + 2);
-	char	   *out = copy;
-	char	   *digits;
+	Spelling	out;
+	int			sign;
+	bool		fits;
 
-	*end = s;
+	out.n = 0;
 	if (*s == '-' || *s == '+')
-		*out++ = *s++;
-	digits = out;
+		spell(&out, *s++);
+	sign = out.n;
 	s = read_digits(s, true, &out);
 	if (*s == '.' && is_digit(s[1]))
 	{
-		*out++ = *s++;
+		spell(&out, *s++);
 		s = read_digits(s, false, &out);
 	}
-	if (out == digits || out - digits > MOST_DIGITS || (s = read_exponent(s, &out)) == NULL)
-		return NULL;
-	*out = '\0';
+	fits = out.n > sign && out.n - sign <= MOST_DIGITS;
+	fits = read_exponent(&s, &out) && fits;
 	*end = s;
-	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(copy), ObjectIdGetDatum(InvalidOid),
+	if (!fits)
+		return NULL;
+	out.text[out.n] = '\0';
+	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(out.text), ObjectIdGetDatum(InvalidOid),
 											   Int32GetDatum(-1)));
 }
 
@@ -226,6 +240,7 @@ last_number(const char *s)
 
 	for (const char *p = s; *p != '\0'; p = Max(end, p + 1))
 	{
+		CHECK_FOR_INTERRUPTS();
 		end = p;
 		if (begins_number(p, s))
 			last = read_number(p, &end);
