@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# run.sh SECONDS [TARGET...] - runs each fuzz target (all by default) for so many seconds with libFuzzer, one after the
-# other, and tells how many executions there were. What one of them finds is in build/fuzz/found: it belongs into
-# test/fuzz/inputs/TARGET once it is mended. What covers something new stays in build/fuzz/corpus for the next run.
+# run.sh SECONDS [TARGET...] - runs each fuzz target (all by default) for so many seconds with libFuzzer, or until it had
+# EXECUTIONS, one after the other, and tells how many there were. What one of them finds is in build/fuzz/found: it belongs
+# into test/fuzz/inputs/TARGET once it is mended. What covers something new stays in build/fuzz/corpus for the next run.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
 BUILD=build/fuzz
 LIMIT=$1
+EXECUTIONS=${EXECUTIONS:--1}
+# For one input. By the clock, which goes on while a busy machine has other things to do.
+TIMEOUT=120
 shift
 [ $# -gt 0 ] || set -- $(cd test/fuzz && ls ./*.c | sed 's/^\.\/\(.*\)\.c$/\1/')
 
@@ -24,8 +27,9 @@ for target in "$@"; do
     dict=test/fuzz/dict/$target
     mkdir -p "$BUILD/corpus/$target" "test/fuzz/inputs/$target"
     began=$(date +%s)
-    "$BUILD/fuzz/$target" -max_total_time="$LIMIT" -max_len=4096 -timeout=30 -rss_limit_mb=3000 -print_final_stats=1 \
-        -artifact_prefix="$BUILD/found/$target-" ${dict:+$([ ! -f "$dict" ] || echo "-dict=$dict")} \
+    "$BUILD/fuzz/$target" -max_total_time="$LIMIT" -runs="$EXECUTIONS" -max_len=4096 -timeout="$TIMEOUT" \
+        -rss_limit_mb=3000 -print_final_stats=1 -artifact_prefix="$BUILD/found/$target-" \
+        ${dict:+$([ ! -f "$dict" ] || echo "-dict=$dict")} \
         "$BUILD/corpus/$target" "test/fuzz/inputs/$target" > "$log" 2>&1 < /dev/null
     status=$?
     took=$(($(date +%s) - began))
