@@ -134,7 +134,7 @@ check-readme check-setup check-isolation check-tap: setup
 
 # With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.
 FUZZ_FLAGS := -O2 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-## fuzz: feed each reader of files, texts and frames with inputs that are made up, for SECONDS=60 each
+## fuzz: feed each reader of files, texts and frames with inputs that are made up, for SECONDS=60 or EXECUTIONS each
 fuzz:
 	@scripts/bootstrap.sh clang libclang-rt-dev
 	@$(QUIETLY) BUILD=build/fuzz ENGINE_CC=clang SANITIZE='$(FUZZ_FLAGS)' FUZZ_DRIVER= FUZZ_LINK=-fsanitize=fuzzer \

@@ -82,6 +82,8 @@ my @attacks = (
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || i FROM generate_series(1, 70000) i), true)} },
 	{ name => '10,000 categories', answer => qr/./,
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || $1 || i FROM generate_series(1, 10000) i))} },
+	{ name => '3,000,000 choices', answer => qr/./,
+		shot => q{SELECT * FROM minimax_m1.complete('x', choices => ARRAY(SELECT 'choice ' || i FROM generate_series(1, 3000000) i))} },
 	{ name => 'rows of rows of rows', answer => qr/too many columns/, shot => q{SELECT minimax_m1.extract('x', NULL::wide3)},
 		before => q{DO $do$ BEGIN FOR level IN 1 .. 3 LOOP
 			EXECUTE format('CREATE TYPE wide%s AS (%s)', level, (SELECT string_agg(format('c%s %s', i, CASE level WHEN 1 THEN 'int' ELSE 'wide' || level - 1 END), ', ')
