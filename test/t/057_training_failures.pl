@@ -177,5 +177,23 @@ ok(1, 'but does over the one that it began with');
 $node->safe_psql('postgres', q{SELECT minimax_m1.cancel_training('long'); CALL minimax_m1.wait_for_training('long', '100 s')});
 is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'long'}), 'cancelled', 'until it is cancelled');
 
+# ---- turns ----
+
+my $fails = q{examples => 'SELECT * FROM lessons.lesson', reward => 'lessons.raises', steps => 1, prompts_per_step => 2, group_size => 4, max_tokens => 20};
+$node->safe_psql('postgres', qq{
+	CREATE ROLE other;
+	SELECT minimax_m1.grant_usage('other'), minimax_m1.grant_training('other');
+	GRANT USAGE ON SCHEMA lessons TO other;
+	GRANT SELECT ON lessons.lesson TO other;
+	BEGIN;
+	SET LOCAL ROLE teacher;
+	SELECT minimax_m1.train(name, $fails) FROM unnest('{turn 1,turn 2,turn 3}'::text[]) name;
+	SET LOCAL ROLE other;
+	SELECT minimax_m1.train('turn of another', $fails);
+	COMMIT});
+wait_for('they have ended', sub { $node->safe_psql('postgres', q{SELECT count(*) FROM minimax_m1.training WHERE name LIKE 'turn%' AND state = 'failed'}) eq '4' }, 180);
+is($node->safe_psql('postgres', q{SELECT string_agg(name, ', ' ORDER BY started_at) FROM minimax_m1.training WHERE name LIKE 'turn%'}),
+	'turn of another, turn 1, turn 2, turn 3', 'the next training is of the role whose last one began longest ago');
+
 $node->stop;
 done_testing();

@@ -67,11 +67,14 @@ query_of(const M1Training *t, const char *sql)
 
 /* ---- taking a training ---- */
 
+/* One at a time, and then the next one of the owner whose last one began longest ago. */
 #define CLAIM_SQL \
 	"UPDATE minimax_m1.training_run r SET state = 'running', attempts = attempts + 1, " LEASE ", " \
 	"started_at = coalesce(started_at, clock_timestamp()) " \
-	"WHERE id = (SELECT id FROM minimax_m1.training_run WHERE state IN ('queued', 'running') " \
-	"ORDER BY state = 'running' DESC, id LIMIT 1 FOR UPDATE) " \
+	"WHERE id = (SELECT id FROM minimax_m1.training_run t WHERE state IN ('queued', 'running') " \
+	"ORDER BY state = 'running' DESC, " \
+	"(SELECT max(o.started_at) FROM minimax_m1.training_run o WHERE o.owner = t.owner) NULLS FIRST, " \
+	"id LIMIT 1 FOR UPDATE) " \
 	"AND (state = 'queued' OR leased_until < clock_timestamp() OR NOT minimax_m1._training_has_process(leased_by)) " \
 	"RETURNING id, name::text, owner::oid, method, reward, path, steps, step, options, best_step" \
 	", attempts > " MOST_ATTEMPTS \
