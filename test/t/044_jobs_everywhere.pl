@@ -5,7 +5,8 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('jobs_everywhere', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.max_job_runners = 0');
+my $node = new_server('jobs_everywhere', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.max_job_runners = 0', 'wal_level = logical',
+	'max_wal_senders = 4', 'max_replication_slots = 4');
 wait_ready($node);
 
 sub in_db { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
@@ -36,6 +37,25 @@ wait_done('first', 'so are those of a copy');
 wait_done('new', 'and of a database that was renamed');
 in_db('postgres', 'ALTER DATABASE closed ALLOW_CONNECTIONS true');
 wait_done('closed', 'a database that was closed to connections is looked at when it is opened');
+
+# ---- rows that replication brings ----
+
+in_db('postgres', 'CREATE DATABASE branch');
+in_db($_, q{CREATE TABLE mail (id int PRIMARY KEY, body text, topic text)}) for 'shop', 'branch';
+in_db('branch', q{CREATE EXTENSION minimax_m1; ALTER TABLE mail ADD seen text;
+	SELECT minimax_m1.create_annotator('brought', 'mail', 'topic', '{body}', fire => 'always'),
+		minimax_m1.create_annotator('written', 'mail', 'seen', '{body}')});
+in_db('shop', q{CREATE PUBLICATION mail FOR TABLE mail});
+in_db('shop', q{SELECT pg_create_logical_replication_slot('mail', 'pgoutput')});
+in_db('branch', sprintf(q{CREATE SUBSCRIPTION mail CONNECTION $c$%s$c$ PUBLICATION mail WITH (create_slot = false, copy_data = false)}, $node->connstr('shop')));
+in_db('shop', q{INSERT INTO mail SELECT i, 'Hello.' FROM generate_series(1, 3) i; UPDATE mail SET body = 'What can you do?' WHERE id = 2});
+wait_for('rows are brought', sub { in_db('branch', q{SELECT count(*) FROM mail WHERE body ~ 'can' OR id <> 2}) eq '3' });
+wait_for('they are done', sub { waiting('branch') eq '0' });
+is(in_db('branch', q{SELECT string_agg((topic ~ '^Hello')::text || (seen IS NULL), ' ' ORDER BY id) FROM mail WHERE id <> 2}), 'truetrue truetrue',
+	'rows that replication brings are annotated where that is asked for');
+in_db('branch', $_) for 'ALTER SUBSCRIPTION mail DISABLE', 'ALTER SUBSCRIPTION mail SET (slot_name = NONE)', 'DROP SUBSCRIPTION mail';
+wait_for('the slot is free', sub { in_db('shop', q{SELECT active FROM pg_replication_slots}) eq 'f' });
+in_db('shop', q{SELECT pg_drop_replication_slot('mail')});
 
 # ---- roles that are gone ----
 
