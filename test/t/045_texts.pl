@@ -99,4 +99,24 @@ wait_for('rows are done', sub { in_db('postgres', 'SELECT count(*) FROM r WHERE 
 is(in_db('postgres', q{SELECT count(*) FROM minimax_m1.job_errors}), '0', 'and all rows are annotated');
 in_db('postgres', q~ALTER TABLE r RENAME a TO "x}y"~);
 is(fails('postgres', q~SELECT minimax_m1.alter_annotator('r', template => 'Say {"x}y"} twice.')~), 'none', 'such a name can be written');
+
+# ---- names of everything else ----
+
+sub ident { return '"' . ($_[0] =~ s/"/""/gr) . '"'; }
+sub literal { return "\$name\$$_[0]\$name\$"; }
+
+for my $name (q{"; DROP TABLE r; --}, q{it's %s %1$I $$ {body}}, q{Ünï "x" \\}, q{select})
+{
+	my $it = ident($name);
+	my ($topic, $state) = ("topic of $name", "state of $name");
+	in_db('postgres', "CREATE ROLE $it; CREATE SCHEMA $it AUTHORIZATION $it; SELECT minimax_m1.grant_usage(quote_ident(" . literal($name) . ")::regrole);
+		SET ROLE $it;
+		CREATE TABLE $it.$it ($it text PRIMARY KEY, body text, " . ident($topic) . ' text, ' . ident($state) . " text);
+		SELECT minimax_m1.create_annotator(" . join(', ', "'odd'", literal("$it.$it"), literal($topic)) . ", '{body}', status_column => " . literal($state) . ");
+		INSERT INTO $it.$it VALUES (" . literal($name) . ", 'Hello.')");
+	wait_for('the row is done', sub { in_db('postgres', q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'running')}) eq '0' });
+	is(in_db('postgres', 'SELECT ' . ident($topic) . " ~ '^Hello' AND " . ident($state) . " = 'done' FROM $it.$it"), 't',
+		"a role, a schema, a table and columns named $name");
+	in_db('postgres', "SET ROLE $it; SELECT minimax_m1.drop_annotator('odd')");
+}
 done_testing();
