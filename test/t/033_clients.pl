@@ -49,7 +49,7 @@ sub segments { return sql(q{SELECT count(*) FROM pg_ls_dir('pg_dynshmem')}); }
 sub settle
 {
 	wait_for('the queue is empty', sub {
-			sql(q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'held', 'running')}) eq '0' }, 180);
+			sql(q{SELECT count(*) FROM minimax_m1.job WHERE state IN ('pending', 'held', 'running')}) eq '0' }, 180 + $seconds);
 	wait_for('the runner has left', sub {
 			sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner'}) eq '0' });
 	wait_for('no request is left', sub { is_idle($node) });
