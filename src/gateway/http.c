@@ -4,6 +4,7 @@
 #define _DEFAULT_SOURCE /* strndup, strncasecmp */
 #include "gateway/http.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,27 @@ is_name(m1_slice name, const char *text)
 	return strlen(text) == name.len && strncasecmp(name.data, text, name.len) == 0;
 }
 
+/* An address in digits: 127.example.com is a name, which may lead anywhere. */
+static bool
+is_loopback_address(m1_slice name)
+{
+	char text[INET_ADDRSTRLEN];
+	struct in_addr address;
+
+	if (name.len >= sizeof text)
+		return false;
+	memcpy(text, name.data, name.len);
+	text[name.len] = '\0';
+	return inet_pton(AF_INET, text, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+}
+
+/* Nothing, or a colon and digits. */
+static bool
+is_port(const char *text)
+{
+	return text[0] == '\0' || (text[0] == ':' && text[1 + strspn(text + 1, "0123456789")] == '\0');
+}
+
 /*
  * On loopback only its own names: a page of somebody else's, whose name was made to lead here, would have its own in
  * the Host field.
@@ -71,7 +93,8 @@ is_own_host(const gw_http_exchange *x)
 	if (!gw_http_is_loopback(x->gateway->http) || host == NULL)
 		return true;
 	name = name_of_host(host);
-	return is_name(name, "localhost") || is_name(name, "[::1]") || (name.len > 4 && strncmp(name.data, "127.", 4) == 0);
+	return is_port(name.data + name.len) &&
+		   (is_name(name, "localhost") || is_name(name, "[::1]") || is_loopback_address(name));
 }
 
 /* Our own page, and those of --origin. */

@@ -185,6 +185,8 @@ read_framing(gw_http_head *head)
 	const char *length = gw_http_field_of(head, "Content-Length");
 	const char *coding = gw_http_field_of(head, "Transfer-Encoding");
 	const char *connection = gw_http_field_of(head, "Connection");
+	const char *content = gw_http_field_of(head, "Content-Encoding");
+	const char *expect = gw_http_field_of(head, "Expect");
 
 	if (has_doubles(head) || (!head->http10 && count(head, "Host") == 0))
 		return 400;
@@ -192,6 +194,11 @@ read_framing(gw_http_head *head)
 		return 400;
 	if (coding != NULL && strcasecmp(coding, "chunked") != 0)
 		return 501;
+	if (content != NULL && strcasecmp(content, "identity") != 0)
+		return 415;
+	if (expect != NULL && !head->http10 && strcasecmp(expect, "100-continue") != 0)
+		return 417;
+	head->expects = expect != NULL && !head->http10;
 	head->chunked = coding != NULL;
 	if (length != NULL && !read_length(length, &head->content_length))
 		return 400;
@@ -211,22 +218,20 @@ head_length(m1_slice bytes)
 	return 0;
 }
 
-int
-gw_http_read_head(m1_slice bytes, gw_http_head *head, size_t *used)
+/* Some clients end a body with an empty line that is not of it. */
+static size_t
+empty_line(m1_slice bytes)
+{
+	return bytes.len >= 2 && memcmp(bytes.data, "\r\n", 2) == 0 ? 2 : 0;
+}
+
+static int
+read_lines(gw_http_head *head)
 {
 	char *at = head->text;
-	int status;
-	char *line;
+	char *line = take_line(&at);
+	int status = line == NULL ? 400 : read_request_line(head, line);
 
-	*used = head_length((m1_slice){bytes.data, bytes.len > GW_HTTP_MAX_HEAD ? GW_HTTP_MAX_HEAD : bytes.len});
-	if (*used == 0)
-		return bytes.len >= GW_HTTP_MAX_HEAD ? 431 : 0;
-	memset(head, 0, sizeof *head);
-	if (memchr(bytes.data, '\0', *used) != NULL)
-		return 400;
-	memcpy(head->text, bytes.data, *used);
-	line = take_line(&at);
-	status = line == NULL ? 400 : read_request_line(head, line);
 	while (status == 0)
 	{
 		line = take_line(&at);
@@ -237,6 +242,23 @@ gw_http_read_head(m1_slice bytes, gw_http_head *head, size_t *used)
 		status = read_field(head, line);
 	}
 	return status;
+}
+
+int
+gw_http_read_head(m1_slice bytes, gw_http_head *head, size_t *used)
+{
+	const size_t most = bytes.len > GW_HTTP_MAX_HEAD ? GW_HTTP_MAX_HEAD : bytes.len;
+	const size_t from = empty_line(bytes);
+	const size_t length = head_length((m1_slice){bytes.data + from, most - from});
+
+	*used = length == 0 ? 0 : from + length;
+	if (length == 0)
+		return bytes.len >= GW_HTTP_MAX_HEAD ? 431 : 0;
+	memset(head, 0, sizeof *head);
+	if (memchr(bytes.data + from, '\0', length) != NULL)
+		return 400;
+	memcpy(head->text, bytes.data + from, length);
+	return read_lines(head);
 }
 
 /* ---- chunks ---- */

@@ -29,12 +29,13 @@ typedef struct gw_http_head
 	bool http10;
 	bool keep_alive;
 	bool chunked;
+	bool expects; /* to be told to go on before it sends the body */
 	size_t content_length;
 } gw_http_head;
 
 /*
  * Reads a head at the beginning of the bytes. *used is its length, 0 while it is not complete. Returns 0, or the status
- * that refuses it: 400, 431, 501, 505.
+ * that refuses it: 400, 415, 417, 431, 501, 505.
  */
 int gw_http_read_head(m1_slice bytes, gw_http_head *head, size_t *used);
 

@@ -152,6 +152,7 @@ reason_of(int status)
 		{408, "Request Timeout"},
 		{413, "Content Too Large"},
 		{415, "Unsupported Media Type"},
+		{417, "Expectation Failed"},
 		{429, "Too Many Requests"},
 		{431, "Request Header Fields Too Large"},
 		{499, "Client Closed Request"},
@@ -198,6 +199,8 @@ write_head(client *c, int status, const char *type, long length)
 		evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
 	if (!c->head.keep_alive)
 		evbuffer_add_printf(out, "Connection: close\r\n");
+	else if (c->head.http10)
+		evbuffer_add_printf(out, "Connection: keep-alive\r\n");
 	evbuffer_add(out, c->fields.data, c->fields.len);
 	evbuffer_add(out, "\r\n", 2);
 }
@@ -405,7 +408,7 @@ read_head(client *c, struct evbuffer *in)
 	}
 	c->state = READING_BODY;
 	set_deadline(c, BODY_SECONDS);
-	if (gw_http_field_of(&c->head, "Expect") != NULL && !c->head.http10)
+	if (c->head.expects)
 		evbuffer_add_printf(bufferevent_get_output(c->io), "HTTP/1.1 100 Continue\r\n\r\n");
 	return true;
 }

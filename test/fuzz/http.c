@@ -114,7 +114,9 @@ fuzz_one(fuzz_input *in)
 	size_t used = 0;
 	const int status = gw_http_read_head(bytes, &head, &used);
 
-	fuzz_check(status == 0 || status == 400 || status == 431 || status == 501 || status == 505, "status %d", status);
+	fuzz_check(status == 0 || status == 400 || status == 415 || status == 417 || status == 431 || status == 501 ||
+				   status == 505,
+			   "status %d", status);
 	if (status == 0 && used > 0)
 	{
 		check_head(bytes, used);

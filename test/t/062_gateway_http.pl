@@ -32,6 +32,9 @@ for ([ 'no request', "hello\r\n\r\n", 400 ],
 	[ 'two lengths', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400 ],
 	[ 'a length beside chunks', "POST /mcp HTTP/1.1\r\n${host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 ],
 	[ 'another coding', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: gzip\r\n\r\n", 501 ],
+	[ 'a body that is compressed', "POST /mcp HTTP/1.1\r\n${host}Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", 415 ],
+	[ 'an expectation that is none', "POST /mcp HTTP/1.1\r\n${host}Expect: more\r\nContent-Length: 1\r\n\r\nx", 417 ],
+	[ 'empty lines', "\r\n\r\nGET /health HTTP/1.1\r\n$host\r\n", 400 ],
 	[ 'a chunk that is none', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\nx\r\n", 400 ],
 	[ 'a chunk that goes on', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", 400 ],
 	[ 'a chunk that is too long', "POST /mcp HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\nffffffff\r\n", 413 ],
@@ -44,6 +47,17 @@ for ([ 'no request', "hello\r\n\r\n", 400 ],
 	like(raw($h, $bytes), qr/^HTTP\/1.1 $status /, "$what: $status");
 }
 
+# ---- names that lead here ----
+
+for my $name ('localhost', 'LOCALHOST:80', '127.0.0.1', '127.1.2.3:8087', '[::1]:80')
+{
+	like(raw($h, "GET /health HTTP/1.1\r\nHost: $name\r\nOrigin: http://$name\r\nConnection: close\r\n\r\n"), qr/^HTTP\/1.1 200 /, "$name is of this machine");
+}
+for my $name ('evil.example', '127.evil.example', '127.0.0.1.evil.example', '127.0.0.1.', '127.1', '128.0.0.1', 'localhost.evil.example', 'localhost:x@evil.example', '[::2]', '')
+{
+	like(raw($h, "GET /health HTTP/1.1\r\nHost: $name\r\nOrigin: http://$name\r\n\r\n", qr/\}\}/), qr/^HTTP\/1.1 403 .*host_not_allowed/s, "\"$name\" may be anybody's");
+}
+
 # ---- bodies and connections ----
 
 my $ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}';
@@ -54,6 +68,9 @@ like(raw($h, "POST /mcp HTTP/1.1\r\n${host}Expect: 100-continue\r\nContent-Lengt
 my $one = "POST /mcp HTTP/1.1\r\n${host}Content-Length: " . length($ping) . "\r\n\r\n$ping";
 my $many = raw($h, $one x 49 . $one =~ s/\r\n/\r\nConnection: close\r\n/r);
 is(scalar(() = $many =~ /"result":\{\}/g), 50, 'requests one behind the other on a connection');
+is(scalar(() = raw($h, "$one\r\n" . $one =~ s/\r\n/\r\nConnection: close\r\n/r) =~ /"result":\{\}/g), 2, 'an empty line behind a body is passed over');
+like(raw($h, "GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /health HTTP/1.0\r\n\r\n"),
+	qr/^HTTP\/1.1 200 .*Connection: keep-alive.*HTTP\/1.1 200 .*Connection: close/s, 'one that keeps its connection');
 like(raw($h, "GET /health HTTP/1.0\r\n\r\n"), qr/^HTTP\/1.1 200 .*Connection: close.*ok/s, 'a client of HTTP/1.0');
 
 # byte by byte
