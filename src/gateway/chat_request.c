@@ -92,24 +92,38 @@ take_tool_choice(reading *r, const m1_json *value)
 	return true;
 }
 
+/* What a schema is given in, or has no place. */
 static bool
-take_response_format(reading *r, const m1_json *value)
+take_schema(reading *r, const m1_json *format)
 {
 	static const char *const keys[] = {"name", "schema", "strict", "description", NULL};
-	const m1_json *type = m1_json_get(value, "type");
-	const m1_json *format = m1_json_get(value, "json_schema");
 	const m1_json *schema = m1_json_get(format, "schema");
 
-	if (m1_json_is_text(type, "text"))
-		return true;
-	if (m1_json_is_text(type, "json_object"))
-		return add_text(r, "json_schema", m1_slice_of("{\"type\": \"object\"}"), "minimax_m1.json_text");
-	if (!m1_json_is_text(type, "json_schema") || !m1_json_is(schema, M1_JSON_OBJECT))
-		return refuse(r, "response_format is not understood",
-					  "Its type is text, json_object, or json_schema with a json_schema that has a schema.");
+	if (!m1_json_is(schema, M1_JSON_OBJECT))
+		return refuse(r, "json_schema has no schema", NULL);
 	if (m1_json_other_key(format, keys) != NULL)
 		return refuse(r, "json_schema has an unknown key", m1_json_other_key(format, keys));
 	return add_json(r, "json_schema", schema);
+}
+
+static bool
+take_response_format(reading *r, const m1_json *value)
+{
+	static const char *const plain[] = {"type", NULL};
+	static const char *const with_schema[] = {"type", "json_schema", NULL};
+	const m1_json *type = m1_json_get(value, "type");
+	const bool has_schema = m1_json_is_text(type, "json_schema");
+	const char *other = m1_json_other_key(value, has_schema ? with_schema : plain);
+
+	if (other != NULL)
+		return refuse(r, "response_format has a key that its type does not have", other);
+	if (has_schema)
+		return take_schema(r, m1_json_get(value, "json_schema"));
+	if (m1_json_is_text(type, "json_object"))
+		return add_text(r, "json_schema", m1_slice_of("{\"type\": \"object\"}"), "minimax_m1.json_text");
+	return m1_json_is_text(type, "text") || refuse(r, "response_format is not understood",
+												   "Its type is text, json_object, or json_schema with a json_schema "
+												   "that has a schema.");
 }
 
 /* Tokens of reasoning. The model was released with budgets of 40,000 and 80,000. */
@@ -141,12 +155,17 @@ static bool
 take_stream_options(reading *r, const m1_json *value)
 {
 	static const char *const keys[] = {"include_usage", "include_obfuscation", NULL};
+	const m1_json *with_usage = m1_json_get(value, "include_usage");
 
 	if (!m1_json_is(value, M1_JSON_OBJECT))
 		return refuse(r, "stream_options is to be an object", NULL);
 	if (m1_json_other_key(value, keys) != NULL)
 		return refuse(r, "stream_options has an unknown key", m1_json_other_key(value, keys));
-	r->options->with_usage = m1_json_is(m1_json_get(value, "include_usage"), M1_JSON_TRUE);
+	if (with_usage != NULL && !m1_json_is(with_usage, M1_JSON_NULL) && !m1_json_is_boolean(with_usage))
+		return refuse(r, "include_usage is to be true or false", NULL);
+	if (!r->statement->by_row)
+		return refuse(r, "stream_options is of streams only", "Say \"stream\": true.");
+	r->options->with_usage = m1_json_is(with_usage, M1_JSON_TRUE);
 	return true;
 }
 
@@ -162,6 +181,13 @@ static bool
 take_store(reading *r, const m1_json *value)
 {
 	return m1_json_is(value, M1_JSON_FALSE) || refuse(r, "nothing is stored here", NULL);
+}
+
+/* Which there has to be: see put_model. */
+static bool
+take_model(reading *r, const m1_json *value)
+{
+	return m1_json_is(value, M1_JSON_STRING) || refuse(r, "model is to be a string", NULL);
 }
 
 static bool
@@ -204,8 +230,8 @@ static const struct key
 	{"stream_options", NULL, NULL, take_stream_options},
 	{"parallel_tool_calls", NULL, NULL, take_parallel},
 	{"store", NULL, NULL, take_store},
+	{"model", NULL, NULL, take_model},
 	/* which change no answer here */
-	{"model", NULL, NULL, pass_over}, /* see gw_chat_read */
 	{"user", NULL, NULL, pass_over},
 	{"safety_identifier", NULL, NULL, pass_over},
 	{"metadata", NULL, NULL, pass_over},

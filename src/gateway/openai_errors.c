@@ -58,7 +58,7 @@ gw_put_error(m1_buf *out, const gw_failure *f, const char *param)
 	}
 	if (f->hint[0] != '\0')
 	{
-		m1_buf_puts(&message, " ");
+		m1_buf_puts(&message, f->detail[0] != '\0' ? " " : ": ");
 		m1_buf_puts(&message, f->hint);
 	}
 	gw_json(out, "{'error':{'message':%t,'type':%s,'param':%s,'code':%s,'sqlstate':%s}}",

@@ -5,6 +5,7 @@ use Gateway;
 use JSON::PP;
 use M1Test;
 use PostgreSQL::Test::Utils;
+use Socket;
 use Test::More;
 
 my $node = new_server('openai', 'max_connections = 300');
@@ -124,6 +125,15 @@ refused('a penalty', 400, 'unsupported', 'x', presence_penalty => 1);
 refused('another model', 404, 'model_not_found', 'x', model => 'gpt-4');
 refused('a prompt that does not fit', 400, 'context_length_exceeded', 'word ' x 40000);
 refused('a key of a message', 400, 'invalid_value', [ { role => 'user', content => 'x', weight => 1 } ]);
+is(refused('a key that a form of answer does not have', 400, 'invalid_value', 'x', response_format => { type => 'json_object', schema => {} })->{message},
+	'response_format has a key that its type does not have: schema', 'which names it');
+refused('a schema of no form', 400, 'invalid_value', 'x', response_format => { type => 'json_schema', json_schema => { name => 'x' } });
+refused('a form of answer that is not known', 400, 'invalid_value', 'x', response_format => { type => 'grammar' });
+refused('options of a stream where there is none', 400, 'invalid_value', 'x', stream_options => { include_usage => JSON::PP::true });
+refused('an option of a stream that is no truth value', 400, 'invalid_value', 'x', stream => JSON::PP::true, stream_options => { include_usage => 'x' });
+refused('a model without a name', 400, 'invalid_value', 'x', model => 5);
+like(refused('a tool_choice of no form', 400, 'unsupported', 'x', tools => \@weather, tool_choice => { type => 'function' })->{message},
+	qr/unknown form: Give auto/, 'with a hint');
 refused('no messages', 400, 'invalid_value', 'x', messages => 'x');
 refused('a bad stream', 400, 'invalid_value', 'x', max_tokens => -1, stream => JSON::PP::true);
 is((post_json($h, '/v1/chat/completions', $_, %al))[0], 400, "a body that is no request: $_") for '', '{', '[]', '"x"', '{"messages": [], "messages": []}', "{\"a\": \"\xff\"}";
@@ -158,10 +168,33 @@ like($page->{content}, qr/<script nonce="[0-9a-f]{32}">/, 'and its nonce');
 is(http($h, 'OPTIONS', '/v1/models', { Origin => "http://127.0.0.1:$h->{port}" })->{status}, 204, 'a preflight of our own page');
 is(http($h, 'HEAD', '/health')->{status}, 200, 'HEAD');
 
+# ---- clients that read slowly ----
+
+# What is as long as this goes on for a while, whatever it is; and what was likely beside it is more than a socket takes.
+my %long = (response_format => { type => 'json_schema', json_schema => { name => 'x', schema => { type => 'string', minLength => 10000 } } },
+	stream => JSON::PP::true, temperature => 100, reasoning_effort => 'none', max_tokens => 20000);
+sub post { return "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nConnection: close\r\nContent-Length: " . length($_[0]) . "\r\n\r\n$_[0]"; }
+socket(my $reader, PF_INET, SOCK_STREAM, 0) or die $!;
+setsockopt($reader, SOL_SOCKET, SO_RCVBUF, 4096);
+connect($reader, pack_sockaddr_in($h->{port}, INADDR_LOOPBACK)) or die $!;
+syswrite($reader, post(encode_json({ messages => user('Hello.'), %long, max_tokens => 4000, logprobs => JSON::PP::true, top_logprobs => 20,
+	stream_options => { include_usage => JSON::PP::true } })));
+wait_for('it runs', sub { !is_idle($node) });
+wait_for('it is complete', sub { is_idle($node) });
+my $received = '';
+1 while sysread($reader, $received, 100000, length $received);
+my ($chunks) = $received =~ /\r\n\r\n(.*)/s;
+my $events = '';
+while ($chunks =~ s/^([0-9a-f]+)\r\n//) { $events .= substr($chunks, 0, hex $1, ''); $chunks =~ s/^\r\n//; }
+is($chunks, '', 'a stream that is read slowly is one all the same');
+@pieces = $events =~ /^data: (.*)$/mg;
+is(pop @pieces, '[DONE]', 'and comes to its end');
+is(scalar @{ decode_json($pieces[-2])->{choices}[0]{logprobs}{content} }, decode_json($pieces[-1])->{usage}{completion_tokens}, 'nothing of it is lost');
+cmp_ok(length $events, '>', 4_200_000, 'though it is long');
+
 # ---- clients that go, or do not read ----
 
-my $body = encode_json({ messages => user('What can you do?'), stream => JSON::PP::true, temperature => 100, thinking_budget => 20000, max_tokens => 20000 });
-my $request = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
+my $request = post(encode_json({ messages => user('What can you do?'), %long }));
 my ($got, $socket) = raw($h, $request, qr/data: .*data: .*data: /s);
 like($got, qr/^HTTP\/1.1 200.*event-stream/s, 'a long stream begins');
 close $socket;
@@ -192,9 +225,8 @@ stop_http($few);
 
 for my $streams (JSON::PP::false, JSON::PP::true)
 {
-	my $asked = encode_json({ %{ decode_json($body) }, stream => $streams });
-	my (undef, $s) = raw($h, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer al:secret\r\nConnection: close\r\nContent-Length: "
-		. length($asked) . "\r\n\r\n$asked", $streams ? qr/data: .*data: /s : undef, $streams ? 20 : 0);
+	my $asked = post(encode_json({ messages => user('What can you do?'), %long, stream => $streams }));
+	my (undef, $s) = raw($h, $asked, $streams ? qr/data: .*data: /s : undef, $streams ? 20 : 0);
 	my $answer = '';
 
 	wait_for('it runs', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE generated > 0}) eq '1' });
