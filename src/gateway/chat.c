@@ -55,9 +55,16 @@ send_out(chat *c)
 {
 	begin_stream(c);
 	gw_http_write(c->http, (m1_slice){c->out.data, c->out.len});
-	m1_buf_free(&c->out);
-	if (gw_http_is_full(c->http))
+	c->out.len = 0;
+	if (c->query != NULL && gw_http_is_full(c->http))
 		gw_query_pause(c->query, true);
+}
+
+/* Pieces that have not been sent, of an answer that has not ended. */
+static bool
+has_pieces(const chat *c)
+{
+	return c->options.streams && !c->answered && c->out.len > 0;
 }
 
 static void
@@ -124,18 +131,29 @@ static void
 on_row(void *context, const PGresult *result, int row)
 {
 	chat *c = context;
+	const bool ends = PQgetisnull(result, row, GW_CHAT_CHANNEL);
 
+	/* the end is told when the statement has been committed */
+	if (ends && has_pieces(c))
+		send_out(c);
 	if (c->options.streams && !c->told_first)
 		gw_chat_put_first(&c->out, &c->reply);
-	if (PQgetisnull(result, row, GW_CHAT_CHANNEL))
+	if (ends)
 		take_end(c, result, row);
 	else
 	{
 		tell_first(c, (m1_now_ms() - c->asked_ms) / 1000);
 		gw_chat_put_delta(&c->out, &c->reply, result, row);
 	}
-	/* the end is told when the statement has been committed */
-	if (c->options.streams && !c->answered)
+}
+
+/* Pieces that came at once leave at once. */
+static void
+on_caught_up(void *context)
+{
+	chat *c = context;
+
+	if (has_pieces(c))
 		send_out(c);
 }
 
@@ -184,6 +202,8 @@ on_end(void *context, const gw_failure *failure)
 	gw_failure other;
 
 	c->query = NULL;
+	if (has_pieces(c))
+		send_out(c);
 	if (failure == NULL && !c->answered)
 	{
 		gw_failure_set(&other, "42P0M", "there is no such model", NULL, "GET /v1/models tells which there is.");
@@ -249,7 +269,7 @@ read_body(gw_http_exchange *x, gw_statement *statement, chat *c)
 void
 gw_chat_handle(gw_http_exchange *x)
 {
-	static const gw_reader reader = {on_row, on_end};
+	static const gw_reader reader = {on_row, on_caught_up, on_end};
 	chat *c = calloc(1, sizeof *c);
 	gw_statement statement = {0};
 

@@ -36,6 +36,7 @@ typedef struct gw_query gw_query;
 typedef struct gw_reader
 {
 	void (*row)(void *context, const PGresult *result, int row);
+	void (*caught_up)(void *context);					   /* all rows that have come so far have been read; or NULL */
 	void (*end)(void *context, const gw_failure *failure); /* NULL: it is committed */
 } gw_reader;
 

@@ -47,7 +47,7 @@ on_closed(void *context)
 void
 gw_http_answer(gw_http_exchange *x, const gw_login *login, gw_statement *statement, const gw_answer *answer)
 {
-	static const gw_reader reader = {on_row, on_end};
+	static const gw_reader reader = {.row = on_row, .end = on_end};
 	asking *a = calloc(1, sizeof *a);
 
 	if (a != NULL)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/utf8.h"
 #include "text/jsontext.h"
@@ -75,9 +76,17 @@ gw_json(m1_buf *out, const char *form, ...)
 	va_start(values, form);
 	for (; *form != '\0'; form++)
 	{
-		if (*form != '%')
+		const size_t plain = strcspn(form, "'%");
+
+		if (plain > 0)
 		{
-			m1_buf_append(out, *form == '\'' ? "\"" : form, 1);
+			m1_buf_append(out, form, plain);
+			form += plain - 1;
+			continue;
+		}
+		if (*form == '\'')
+		{
+			m1_buf_puts(out, "\"");
 			continue;
 		}
 		switch (*++form)

@@ -174,7 +174,7 @@ list_end(void *context, const gw_failure *failure)
 void
 mcp_list_functions(gw_mcp_call *call)
 {
-	static const gw_reader reader = {list_row, list_end};
+	static const gw_reader reader = {.row = list_row, .end = list_end};
 	const gw_options *options = &call->gateway->options;
 	m1_buf names = {0};
 	m1_buf none = {0};
@@ -276,7 +276,7 @@ add_arguments(gw_statement *s, const m1_json *arguments)
 static void
 run_function(gw_mcp_call *call)
 {
-	static const gw_reader reader = {result_row, result_end};
+	static const gw_reader reader = {.row = result_row, .end = result_end};
 	const m1_json *arguments = m1_json_get(call->params, "arguments");
 	gw_statement s = {.writes = call->function.writes, .sql = call->text};
 
@@ -328,7 +328,7 @@ find_function(const gw_options *options, const char *name)
 void
 mcp_call_function(gw_mcp_call *call)
 {
-	static const gw_reader reader = {prepare_row, prepare_end};
+	static const gw_reader reader = {.row = prepare_row, .end = prepare_end};
 	const char *function = find_function(&call->gateway->options, m1_json_cstr(m1_json_get(call->params, "name")));
 	m1_buf functions = {0};
 	m1_buf arguments = {0};

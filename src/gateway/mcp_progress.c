@@ -56,7 +56,7 @@ on_end(void *context, const gw_failure *failure)
 static void
 on_timer(evutil_socket_t fd, short what, void *context)
 {
-	static const gw_reader reader = {on_row, on_end};
+	static const gw_reader reader = {.row = on_row, .end = on_end};
 	gw_mcp_call *call = context;
 	const int pid = call->query == NULL ? 0 : gw_query_pid(call->query);
 	gw_statement s = {0};

@@ -271,7 +271,7 @@ put_statement(gw_statement *s, gw_mcp_call *call)
 void
 mcp_read_resource(gw_mcp_call *call)
 {
-	static const gw_reader reader = {on_row, on_end};
+	static const gw_reader reader = {.row = on_row, .end = on_end};
 	gw_statement s = {0};
 	m1_buf data = {0};
 

@@ -167,7 +167,7 @@ on_end(void *context, const gw_failure *failure)
 		give_result(call);
 }
 
-const gw_reader mcp_tool_reader = {on_row, on_end};
+const gw_reader mcp_tool_reader = {.row = on_row, .end = on_end};
 
 /* ---- tools/list and tools/call ---- */
 

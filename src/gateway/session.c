@@ -163,6 +163,17 @@ read_rows(gw_connection *c, const PGresult *result)
 	c->in_reader = false;
 }
 
+/* There are no more rows for now. */
+static void
+tell_caught_up(gw_connection *c)
+{
+	if (c->query == NULL || c->query->reader->caught_up == NULL)
+		return;
+	c->in_reader = true;
+	c->query->reader->caught_up(c->query->context);
+	c->in_reader = false;
+}
+
 static void
 read_result(gw_connection *c, const PGresult *result)
 {
@@ -256,7 +267,10 @@ pump(gw_connection *c)
 			return;
 		}
 		if ((c->query != NULL && c->query->paused) || PQisBusy(c->pg))
+		{
+			tell_caught_up(c);
 			return;
+		}
 		result = PQgetResult(c->pg);
 		if (result == NULL)
 			go_on(c);
