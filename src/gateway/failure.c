@@ -49,6 +49,9 @@ gw_failure_of_result(gw_failure *f, const PGresult *result)
 				   PQresultErrorField(result, PG_DIAG_MESSAGE_HINT));
 }
 
+/* What libpq says where the server does not ask for what it has to: nobody is let in. */
+#define OTHER_METHOD "authentication method requirement"
+
 /* The code of "...:  28P01: password authentication failed ...", as libpq writes what the server refuses; or NULL. */
 static const char *
 find_sqlstate(const char *message)
@@ -72,7 +75,7 @@ gw_failure_of_connection(gw_failure *f, const PGconn *pg)
 	const char *said = find_sqlstate(all);
 
 	if (said == NULL)
-		gw_failure_set(f, "08006", all, NULL, NULL);
+		gw_failure_set(f, strstr(all, OTHER_METHOD) != NULL ? "28000" : "08006", all, NULL, NULL);
 	else
 		gw_failure_set(f, said, said + 7, NULL, NULL);
 	f->message[strcspn(f->message, "\n")] = '\0';

@@ -96,6 +96,7 @@ unauthorized('a token without a role', 'Bearer ' . token(exp => $later), qr/clai
 unauthorized('a role that is none', 'Bearer ' . token(sub => { a => 1 }), qr/claim \\"sub\\"/);
 unauthorized('a text that is no token', 'Bearer x', qr/no JWT/);
 unauthorized('nor one with points', "Bearer $_", qr/no JWT/) for 'a.b', '..', 'a.!!.b', 'a.' . encode_base64url('[1]') . '.b', 'a.' . encode_base64url('{"sub":"al\\u0000"}') . '.b';
+unauthorized('a role that the server asks for something else', 'Bearer ' . token(sub => 'cy', exp => $later), qr/requested SCRAM/);
 unauthorized('a role and a password', 'Bearer al:secret', qr/no JWT/);
 
 is(models("Bearer $al")->{status}, 200, 'a token is taken');
