@@ -39,7 +39,7 @@ class Database:
             sys.exit(pq.PQerrorMessage(self.connection).decode())
 
     def run(self, sql, value, by_row=False):
-        """The values of the last row, and how many rows there were."""
+        """The values of the row with the end, and how many rows there were."""
         pq = self.pq
         values = (ctypes.c_char_p * 1)(value.encode())
         if not pq.PQsendQueryParams(self.connection, sql.encode(), 1, None, values, None, None, 0):
@@ -49,11 +49,13 @@ class Database:
         n, last = 0, None
         while (result := pq.PQgetResult(self.connection)):
             result = ctypes.c_void_p(result)
-            if pq.PQresultStatus(result) not in (2, 9):
+            status, rows = pq.PQresultStatus(result), pq.PQntuples(result)
+            if status not in (2, 9):
                 sys.exit(pq.PQerrorMessage(self.connection).decode())
-            for row in range(pq.PQntuples(result)):
-                n += 1
-                last = [pq.PQgetvalue(result, row, column) for column in range(pq.PQnfields(result))]
+            # of a stream only the row of the end is looked at: this is to cost no more than it has to
+            if rows and (not by_row or not pq.PQgetlength(result, 0, 0)):
+                last = [pq.PQgetvalue(result, 0, column) for column in range(pq.PQnfields(result))]
+            n += rows
             pq.PQclear(result)
         return last, n
 
@@ -72,7 +74,7 @@ class Gateway:
                             % (path.encode(), len(body), body))
         parts, tail = [], b""
         while not tail.endswith(end):
-            part = self.socket.recv(1 << 20)
+            part = self.socket.recv(1 << 16)
             if not part:
                 sys.exit(f"the gateway closed the connection behind {tail!r}")
             parts.append(part)
