@@ -93,11 +93,11 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-claims bench-gateway bench-million bench-peer bench-train lint format help \
-        stage unit unit-san schemas check-rooms \
+.PHONY: setup demo test nano eval bench bench-beside bench-claims bench-gateway bench-million bench-peer bench-train \
+        lint format help stage unit unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
-        check-readme check-setup check-isolation check-tap check-hostile check-clients check-drain test-platforms \
-        test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
+        check-readme check-setup check-isolation check-tap check-hostile check-clients check-trainings check-drain \
+        test-platforms test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
 
 setup:
 	@scripts/bootstrap.sh
@@ -144,6 +144,7 @@ fuzz:
 # The tests of many clients and many rows, at length.
 ## check-hostile: hostile requests of one role, each for SECONDS=10, beside another role's; and rights
 ## check-clients: many clients at once and what they leave behind: CLIENTS=200, or 64 for SECONDS; and KILLS=400 under load
+## check-trainings: KILLS=400 processes of all kinds are killed while trainings run
 ## check-drain: annotate ROWS=100000 rows while engine, worker, runner and server are killed
 CLIENTS ?= $(if $(SECONDS),64,200)
 TRANSACTIONS ?= 20
@@ -162,6 +163,8 @@ check-hostile: setup
 check-clients: setup
 	$(call long_tap,033_clients 041_clients 051_kills 061_openai 062_gateway_http,CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) \
 	    SOAK_SECONDS=$(SECONDS) KILLS=$(KILLS))
+check-trainings: setup
+	$(call long_tap,059_training_kills,KILLS=$(KILLS))
 check-drain: setup
 	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
 
@@ -201,6 +204,12 @@ bench-million:
 bench-gateway: setup
 	@$(QUIETLY) stage
 	@test/bench/gateway.sh
+
+## bench-beside: how long requests take beside a training, and without one
+bench-beside:
+	@scripts/bootstrap.sh
+	@$(QUIETLY) stage
+	@test/bench/beside.sh
 
 ## bench-peer: the engine beside llama.cpp on the same files, which it fetches from npm
 bench-peer:

@@ -60,10 +60,7 @@ for my $name (sort keys %script)
 my $flag = $node->basedir . '/go_on';
 append_to_file($flag, '');
 my $connection = $node->connstr('postgres');
-my @clients = map {
-	IPC::Run::start([ 'sh', '-c', 'flag=$1; shift; while test -e "$flag"; do "$@"; sleep 0.2; done', 'sh', $flag,
-			'env', 'PGAPPNAME=client', 'pgbench', '-n', '-c', 4, '-T', 5, @files, $connection ], '>', '/dev/null', '2>', '/dev/null')
-} 1 .. $groups;
+my @clients = map { keep_running($flag, 'env', 'PGAPPNAME=client', 'pgbench', '-n', '-c', 4, '-T', 5, @files, $connection) } 1 .. $groups;
 
 # ---- signals ----
 

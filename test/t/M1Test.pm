@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine memory_kib memory_at_rest
-  run_watched is_steady);
+  run_watched is_steady keep_running teach_vouchers training_ended training_bits);
 
 sub root { return $ENV{M1_ROOT}; }
 
@@ -207,6 +207,62 @@ sub finish_query
 	chomp $q->{out};
 	($q->{state}) = $q->{err} =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5}):/;
 	return $q;
+}
+
+# Runs a command again and again, as long as the file is there: clients lose their connections.
+sub keep_running
+{
+	my ($flag, @command) = @_;
+
+	return IPC::Run::start([ 'sh', '-c', 'flag=$1; shift; while test -e "$flag"; do "$@"; sleep 0.2; done', 'sh', $flag, @command ],
+		'>', '/dev/null', '2>', '/dev/null');
+}
+
+# ---- trainings ----
+
+# Queues a training by answers under a constraint: of rows of test/t/mail.sql, but for 400 to 409, which are held out. A
+# small one is as good where bits are compared.
+sub teach_vouchers
+{
+	my ($node, $name, %options) = @_;
+	my %all = (method => 'cispo', reward => 'voucher_ok', rows => 'id < 40', steps => 3, prompts_per_step => 6, group_size => 6,
+		updates_per_step => 2, choices => '{yes,no}', thinking_budget => 0, max_tokens => 8, learning_rate => 0.0003,
+		evaluate_every => 1, %options);
+	my $rows = delete $all{rows};
+	my $given = join ', ', map { "$_ => '$all{$_}'" } sort keys %all;
+	my $prompt = q{E'Answer yes or no: the customer gets a voucher.\n\n' || body AS prompt, voucher};
+
+	return $node->safe_psql('postgres', qq{
+		SELECT minimax_m1.train('$name', examples => \$\$SELECT $prompt FROM mail WHERE $rows ORDER BY id\$\$,
+			holdout => \$\$SELECT $prompt FROM mail WHERE id BETWEEN 400 AND 409 ORDER BY id\$\$, $given)});
+}
+
+# Waits until it has, and returns how: the server may be away meanwhile.
+sub training_ended
+{
+	my ($node, $name) = @_;
+	my $sql = "SELECT state FROM minimax_m1.training_run WHERE name = '$name'";
+
+	return wait_for("training $name has ended", sub {
+			my $state = '';
+
+			$node->psql('postgres', $sql, stdout => \$state);
+			return $state =~ /^(?:done|failed|cancelled)$/ ? $state : 0 }, 300);
+}
+
+# A digest of all that a training has led to, but for times.
+sub training_bits
+{
+	my ($node, $name) = @_;
+
+	return $node->safe_psql('postgres', qq{SELECT md5(string_agg(t, E'\\n' ORDER BY t)) FROM (
+		SELECT format('%s %s %s %s %s %s', s.step, s.reward, s.heldout, s.loss, s.gradient_norm, s.tokens) AS t
+		FROM minimax_m1.training_statistics s JOIN minimax_m1.training_run r ON r.id = s.training WHERE r.name = '$name'
+		UNION ALL SELECT format('%s %s %s %s %s %s %s', a.step, a.part, a.item, a.sample, a.content, a.reward, a.advantage)
+		FROM minimax_m1.training_answer a JOIN minimax_m1.training_run r ON r.id = a.training WHERE r.name = '$name'
+		UNION ALL SELECT encode(sha256(t.data), 'hex') FROM minimax_m1.training_state t
+		JOIN minimax_m1.training_run r ON r.id = t.training WHERE r.name = '$name'
+		UNION ALL SELECT v.digest FROM minimax_m1.adapter_version v WHERE v.name = '$name') x});
 }
 
 # A table text_of of the first so many texts, numbered from 0, each with its topic as the model tells it.
