@@ -31,7 +31,7 @@ ROOMS = {
     "pg/worker": "base wire pg pg/usage",
     "pg/functions": "base wire pg pg/usage pg/client",
     "pg/jobs": "base wire pg pg/usage pg/client",
-    "pg/learning": "base wire pg pg/usage pg/client pg/jobs",
+    "pg/learning": "base text wire pg pg/usage pg/client pg/jobs",
     "pg/agents": "base wire pg pg/usage pg/client pg/functions pg/jobs",
 }
 # What puts the library together may know all of it.

@@ -43,7 +43,7 @@ CREATE TABLE training_example (
     training int,
     part text CHECK (part IN ('train', 'holdout')),
     item int,                           -- its row of the query, from 1
-    example jsonb NOT NULL,             -- with its column prompt or messages, and for sft answer
+    example jsonb NOT NULL,             -- with its column prompt or messages; for sft answer, maybe reasoning and weight
     solved int NOT NULL DEFAULT 0,      -- times in a row that all of its answers were right
     PRIMARY KEY (training, part, item));
 
@@ -69,7 +69,7 @@ CREATE TABLE training_statistics (
     length_p99 float8,
     truncated float8,                   -- shares
     entropy float8,
-    kl float8,
+    kl float8,                          -- of grpo with kl_coef: from what the training began with, before the updates
     clipped float8,
     gradient_norm float8,
     router_load float8,
@@ -158,13 +158,38 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: reward_errors "%s" is not known', o->>'reward_errors'),
             DETAIL = 'It is fail, zero or skip.';
-    ELSIF (o->>'kl_coef')::float8 > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
-            MESSAGE = 'minimax_m1: kl_coef is not supported yet',
-            HINT = 'Leave it at 0, as MiniMax-M1 did.';
+    ELSIF (o->>'kl_coef')::float8 > 0 AND method <> 'grpo' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: the method %s has no kl_coef', method),
+            DETAIL = 'Its loss says nothing of how far the model goes from where it began; that of grpo does.',
+            HINT = 'Leave it at 0, as MiniMax-M1 did, or use the method grpo.';
     ELSIF (SELECT count(*) FROM jsonb_object_keys(o) k WHERE k IN ('choices', 'json_schema', 'regex')) > 1 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = 'minimax_m1: choices, json_schema and regex exclude each other';
+    END IF;
+END
+$$;
+
+-- What a row of sft shows.
+CREATE FUNCTION _training_check_shown(example jsonb, thinking_budget int) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF example->>'answer' IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+            MESSAGE = 'minimax_m1: a row has no answer to be learnt',
+            HINT = 'For sft, name what is right: SELECT ... AS prompt, ... AS answer.';
+    ELSIF example->>'reasoning' <> '' AND thinking_budget = 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: a row has reasoning to be learnt, and thinking_budget is 0',
+            DETAIL = 'With that, the model answers without any.',
+            HINT = 'Set thinking_budget to -1, or leave the column out.';
+    ELSIF jsonb_typeof(example->'weight') NOT IN ('number', 'null') OR (example->>'weight')::float8 NOT BETWEEN 1e-6 AND 1e6 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: a row has a weight that is none',
+            DETAIL = format('It is %s; it must be a number between 1e-6 and 1e6.', example->'weight'),
+            HINT = 'Leave rows that are not to be learnt out with WHERE.';
     END IF;
 END
 $$;
@@ -201,10 +226,8 @@ DECLARE
 BEGIN
     PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
             @extschema@._training_check_options(method, options);
-    IF method = 'sft' AND EXISTS (SELECT FROM unnest(train_rows || holdout_rows) r WHERE r->'answer' IS NULL OR r->>'answer' IS NULL) THEN
-        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-            MESSAGE = 'minimax_m1: a row has no answer to be learnt',
-            HINT = 'For sft, name what is right: SELECT ... AS prompt, ... AS answer.';
+    IF method = 'sft' THEN
+        PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;
     INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, options, path, steps)
     VALUES (name, caller, method, examples, holdout, reward, options, path, steps) RETURNING id INTO run;

@@ -136,16 +136,17 @@ static m1_status
 tokenize(server *s, m1_task *task, m1_error *err)
 {
 	const m1_tokenizer *t = tokenizer_of(s, err);
-	m1w_text text;
+	m1w_words words;
 	m1_ids ids = {0};
 	m1_ids ends = {0};
 	m1_status status;
 
 	if (t == NULL)
 		return M1_E_UNSUPPORTED;
-	status = m1w_decode_text(task->payload.data, task->payload.len, &text, err);
+	status = m1w_decode_words(task->payload.data, task->payload.len, &words, err);
 	if (status == M1_OK)
-		status = m1_tokenizer_encode(t, text.text, M1_ADDED_NONE, &ids, &ends, &task->work, err);
+		status = m1_tokenizer_encode(t, words.text, words.tags ? M1_ADDED_PLAIN : M1_ADDED_NONE, &ids, &ends,
+									 &task->work, err);
 	if (status == M1_OK)
 		status = fit_frame(2 * sizeof(uint32_t) + (ids.len + ends.len) * sizeof(int32_t), err);
 	if (status == M1_OK)

@@ -1,8 +1,9 @@
 /*
  * markup.h - the tags of M1's chat form: the one place that spells them.
  *
- * chat.c writes them into prompts, reply.c and grammar/constraint.c find them in replies. Turns are control tokens; the
- * others are text, which some checkpoints have as one token. Documents are control tokens, too.
+ * chat.c writes them into prompts; who teaches writes them into replies, where reply.c and grammar/constraint.c find
+ * them. Turns are control tokens; the others are text, which some checkpoints have as one token. Documents are control
+ * tokens, too.
  */
 #ifndef M1_TEXT_MARKUP_H
 #define M1_TEXT_MARKUP_H
@@ -20,8 +21,10 @@
 /* Line breaks behind M1_THINK_CLOSE that belong to the markup, and how they are written. */
 #define M1_THINK_BREAKS 2
 #define M1_THINK_CLOSED M1_THINK_CLOSE "\n\n"
-/* What a reply without reasoning starts with. */
-#define M1_THINK_NOTHING M1_THINK_OPEN "\n\n" M1_THINK_CLOSED
+/* What stands before reasoning and behind it; a reply without any begins with both. */
+#define M1_THINK_BEFORE M1_THINK_OPEN "\n"
+#define M1_THINK_BEHIND "\n" M1_THINK_CLOSED
+#define M1_THINK_NOTHING M1_THINK_BEFORE M1_THINK_BEHIND
 
 /* Definitions of tools in a prompt, and calls of them in a reply. */
 #define M1_TOOLS_OPEN "<tools>"

@@ -168,13 +168,11 @@ read_messages(reader *r, const m1_json *line)
 static void
 put_reply(m1_buf *out, const char *reasoning, const char *answer)
 {
-	if (reasoning != NULL && reasoning[0] == '\0')
-		m1_buf_puts(out, M1_THINK_NOTHING);
-	else if (reasoning != NULL)
+	if (reasoning != NULL)
 	{
-		m1_buf_puts(out, M1_THINK_OPEN "\n");
+		m1_buf_puts(out, M1_THINK_BEFORE);
 		m1_buf_puts(out, reasoning);
-		m1_buf_puts(out, "\n" M1_THINK_CLOSED);
+		m1_buf_puts(out, M1_THINK_BEHIND);
 	}
 	m1_buf_puts(out, answer);
 }

@@ -15,7 +15,7 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 6
+#define M1W_VERSION 7
 
 /* Longest message either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)
@@ -26,7 +26,7 @@ typedef enum m1w_type
 {
 	/* client to engine */
 	M1W_GENERATE = 1, /* m1w_generate: a chat request, answered by DELTA*, then DONE or ERROR */
-	M1W_TOKENIZE,	  /* m1w_text: answered by TOKENS or ERROR */
+	M1W_TOKENIZE,	  /* m1w_words: answered by TOKENS or ERROR */
 	M1W_DETOKENIZE,	  /* m1w_tokens: answered by TEXT or ERROR */
 	M1W_LOGITS,		  /* m1w_tokens: answered by VECTOR (logits after the last id) or ERROR */
 	M1W_CANCEL,		  /* no payload: the request ends with ERROR code cancelled */

@@ -140,6 +140,13 @@ fields_generate(codec *c, m1w_generate *m)
 }
 
 static void
+fields_words(codec *c, m1w_words *m)
+{
+	text(c, &m->text);
+	enumeration(c, &m->tags, 2);
+}
+
+static void
 fields_text(codec *c, m1w_text *m)
 {
 	text(c, &m->text);
@@ -348,6 +355,7 @@ fields_forget(codec *c, m1w_forget *m)
 	}
 
 MESSAGE(generate)
+MESSAGE(words)
 MESSAGE(text)
 MESSAGE(tokens)
 MESSAGE(vector)

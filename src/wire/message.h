@@ -88,6 +88,12 @@ typedef struct m1w_generate
 	uint8_t keep;			  /* 1: return what a lesson needs of the reply, see m1w_done; not with score_choices */
 } m1w_generate;
 
+typedef struct m1w_words
+{
+	m1_slice text; /* UTF-8 */
+	uint8_t tags;  /* 1: the model is to write it, and its tags, such as <think>, are tokens; 0: users' text */
+} m1w_words;
+
 typedef struct m1w_text
 {
 	m1_slice text; /* UTF-8 */
@@ -307,6 +313,7 @@ typedef struct m1w_failure
 
 /* Encoders append the payload (no header) to out; false when memory ran out. */
 bool m1w_encode_generate(m1_buf *out, const m1w_generate *m);
+bool m1w_encode_words(m1_buf *out, const m1w_words *m);
 bool m1w_encode_text(m1_buf *out, const m1w_text *m);
 bool m1w_encode_tokens(m1_buf *out, const m1w_tokens *m);
 bool m1w_encode_vector(m1_buf *out, const m1w_vector *m);
@@ -324,6 +331,7 @@ bool m1w_encode_serve(m1_buf *out, const m1w_serve *m);
 bool m1w_encode_forget(m1_buf *out, const m1w_forget *m);
 
 m1_status m1w_decode_generate(const void *payload, size_t len, m1w_generate *m, m1_error *err);
+m1_status m1w_decode_words(const void *payload, size_t len, m1w_words *m, m1_error *err);
 m1_status m1w_decode_text(const void *payload, size_t len, m1w_text *m, m1_error *err);
 m1_status m1w_decode_tokens(const void *payload, size_t len, m1w_tokens *m, m1_error *err);
 m1_status m1w_decode_vector(const void *payload, size_t len, m1w_vector *m, m1_error *err);

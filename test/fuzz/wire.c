@@ -83,6 +83,13 @@ look_at_generate(m1_slice payload, const m1w_generate *m)
 }
 
 static void
+look_at_words(m1_slice payload, const m1w_words *m)
+{
+	check_slice(payload, m->text, "words");
+	fuzz_check(m->tags < 2, "tags %u", m->tags);
+}
+
+static void
 look_at_text(m1_slice payload, const m1w_text *m)
 {
 	check_slice(payload, m->text, "text");
@@ -224,6 +231,7 @@ static void
 check_payload(m1_slice payload)
 {
 	CHECK(generate, payload);
+	CHECK(words, payload);
 	CHECK(text, payload);
 	CHECK(tokens, payload);
 	CHECK(vector, payload);

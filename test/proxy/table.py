@@ -9,7 +9,7 @@ import glob
 import re
 
 from testing import LABELS, SCHEMA, mock, proxy, report, words
-from wire import FETCH, FORGET, LESSON, LOGITS, PUT, SERVE, TOKENIZE, TRAINING, numbers, text
+from wire import FETCH, FORGET, LESSON, LOGITS, PUT, SERVE, TOKENIZE, TRAINING, numbers, text, words as wire_words
 
 CHAPTER = "docs/scale.md"
 DIALECTS = ["vllm", "llama.cpp", "sglang", "openai"]
@@ -83,7 +83,7 @@ def token_ids(d):
 def tokenizing(d):
     with Pair(d, "yes") as p:
         asked = p.asked
-        ids = p.engine.wait(p.engine.ask(TOKENIZE, text("a b")))
+        ids = p.engine.wait(p.engine.ask(TOKENIZE, wire_words("a b")))
         ok = ids == words.tokens("a b") and p.asked == asked
         return "elsewhere" if not ok else "here" if asked else "here, the server's may differ"
 

@@ -3,7 +3,7 @@ Standard library only."""
 import json
 
 from frames import Engine
-from wire import TOKENIZE, text as wire_text
+from wire import TOKENIZE, words as wire_words
 
 
 def byte_letters():
@@ -29,5 +29,5 @@ class Words:
 
     def tokens(self, text):
         if text not in self.known:
-            self.known[text] = self.engine.wait(self.engine.ask(TOKENIZE, wire_text(text)))
+            self.known[text] = self.engine.wait(self.engine.ask(TOKENIZE, wire_words(text)))
         return list(self.known[text])

@@ -103,6 +103,9 @@ is($state, '25006', 'but takes no jobs');
 like($message, qr/on a standby.*HINT: .*primary/s, 'and says why');
 ($state) = sqlstate($standby, q{SELECT minimax_m1.create_annotator('x', 'message', 'topic', '{body}')});
 is($state, '25006', 'nor definitions');
+($state, $message) = sqlstate($standby, q{SELECT minimax_m1.train('x', examples => 'SELECT 1 AS prompt', reward => 'minimax_m1.reward_exact')});
+is($state, '25006', 'nor trainings');
+like($message, qr/a standby trains nothing.*HINT: .*primary/s, 'and says why');
 is($standby->safe_psql('postgres', "SELECT content FROM minimax_m1.poll($job)"), '82', 'results can be read');
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'minimax_m1 job'}), '0',
 	'nobody looks after a queue there');

@@ -1,5 +1,5 @@
-# A rule that no model knows is learnt from a reward alone, by answers under a constraint; the best version of the adapter
-# is served; and whoever is killed meanwhile, the result has the bits that it would have had.
+# A rule that no model knows is learnt from a reward alone, by answers under a constraint, or from right answers; what the
+# methods differ in; the best version of the adapter is kept, and has the same bits on another server.
 use strict;
 use warnings;
 use M1Test;
@@ -7,63 +7,33 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# A small one is as good where bits are compared.
-my $few = q{steps => 3, prompts_per_step => 6, group_size => 6, updates_per_step => 2, choices => '{yes,no}',
-	thinking_budget => 0, max_tokens => 8, learning_rate => 0.0003, evaluate_every => 1};
-my $prompt = q{E'Answer yes or no: the customer gets a voucher.\n\n' || body AS prompt, voucher};
-my $node = new_server('training', 'restart_after_crash = on');
+my $node = new_server('training');
 wait_ready($node);
 $node->safe_psql('postgres', slurp_file(root() . '/test/t/mail.sql'));
 
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query); }
 
-sub train
+# Of the steps of one training.
+sub steps_of
 {
-	my ($name, $options, $train, $holdout) = @_;
+	my ($name, $columns) = @_;
 
-	sql(qq{SELECT minimax_m1.train('$name', examples => \$\$SELECT $prompt FROM mail WHERE $train ORDER BY id\$\$,
-		holdout => \$\$SELECT $prompt FROM mail WHERE $holdout ORDER BY id\$\$, reward => 'voucher_ok', $options)});
+	return sql("SELECT $columns FROM minimax_m1.training_step WHERE training = '$name' AND step > 0");
 }
-
-sub state_of { my ($name) = @_; return sql("SELECT state FROM minimax_m1.training_run WHERE name = '$name'"); }
 
 sub ended
 {
 	my ($name) = @_;
+	my $state = training_ended($node, $name);
 
-	wait_for("training $name has ended", sub { (eval { state_of($name) } // '') =~ /done|failed|cancelled/ }, 300);
-	return state_of($name);
-}
-
-# All that a training has led to, but for times.
-sub led_to
-{
-	my ($name) = @_;
-
-	return sql(qq{SELECT md5(string_agg(t, E'\\n' ORDER BY t)) FROM (
-		SELECT format('%s %s %s %s %s %s', s.step, s.reward, s.heldout, s.loss, s.gradient_norm, s.tokens) AS t
-		FROM minimax_m1.training_statistics s JOIN minimax_m1.training_run r ON r.id = s.training WHERE r.name = '$name'
-		UNION ALL SELECT format('%s %s %s %s %s %s %s', a.step, a.part, a.item, a.sample, a.content, a.reward, a.advantage)
-		FROM minimax_m1.training_answer a JOIN minimax_m1.training_run r ON r.id = a.training WHERE r.name = '$name'
-		UNION ALL SELECT encode(sha256(t.data), 'hex') FROM minimax_m1.training_state t
-		JOIN minimax_m1.training_run r ON r.id = t.training WHERE r.name = '$name'
-		UNION ALL SELECT v.digest FROM minimax_m1.adapter_version v WHERE v.name = '$name') x});
-}
-
-sub trainer { return sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training'}); }
-
-sub at_step
-{
-	my ($name, $step) = @_;
-
-	wait_for("step $step of $name", sub { sql("SELECT count(*) FROM minimax_m1.training_statistics s
-		JOIN minimax_m1.training_run r ON r.id = s.training WHERE r.name = '$name'") > $step }, 120);
+	diag(sql("SELECT error, detail FROM minimax_m1.training WHERE name = '$name'")) if $state ne 'done';
+	return $state;
 }
 
 # ---- undisturbed, twice ----
 
-train('calm', $few, 'id < 40', 'id BETWEEN 400 AND 409');
-is(ended('calm'), 'done', 'a training comes to its end') or diag(sql('SELECT error, detail FROM minimax_m1.training_run'));
+teach_vouchers($node, 'calm');
+is(ended('calm'), 'done', 'a training comes to its end');
 is(sql(q{SELECT step, base_digest IS NOT NULL, verdict IS NOT NULL, leased_by IS NULL FROM minimax_m1.training_run}),
 	'3|t|t|t', 'says where it stands');
 is(sql(q{SELECT count(*) FROM minimax_m1.training_state}), '0', 'and keeps nothing that only its runner needs');
@@ -81,33 +51,70 @@ is(sql(q{SELECT count(*), count(*) FILTER (WHERE abs(advantage - coalesce((rewar
 # No row of one query is in the other's part.
 is(sql(q{SELECT min(item), max(item), count(DISTINCT item) FROM minimax_m1.training_answer WHERE part = 'holdout'}), '1|10|10',
 	'all held-out rows are asked, and no others');
-train('again', $few, 'id < 40', 'id BETWEEN 400 AND 409');
+teach_vouchers($node, 'again');
 is(ended('again'), 'done', 'the same once more');
-my $undisturbed = led_to('calm');
-is(led_to('again'), $undisturbed, 'leads to the same bits');
+is(training_bits($node, 'again'), training_bits($node, 'calm'), 'leads to the same bits');
 
-# ---- killed ----
+# ---- what the methods differ in ----
 
-sub killed
+sub trained
 {
-	my ($name, $what, $kill) = @_;
+	my ($name, %options) = @_;
 
-	train($name, $few, 'id < 40', 'id BETWEEN 400 AND 409');
-	at_step($name, 1);
-	$kill->();
-	is(ended($name), 'done', "$what is killed: the training goes on")
-	  or diag(sql("SELECT error, detail FROM minimax_m1.training_run WHERE name = '$name'"));
-	is(led_to($name), $undisturbed, 'to the same bits') or diag(sql(qq{SELECT r.name, s.step, s.reward, s.heldout, s.loss,
-		s.gradient_norm, s.tokens, s.groups, s.updates, r.best_step, r.adapter_id FROM minimax_m1.training_statistics s
-		JOIN minimax_m1.training_run r ON r.id = s.training WHERE r.name IN ('calm', '$name') ORDER BY s.step, r.name}));
+	teach_vouchers($node, $name, %options);
+	is(ended($name), 'done', "training $name has ended");
 }
 
-killed('engine', 'the engine', sub { kill 'KILL', engine_pid($node) });
-killed('runner', 'the runner', sub { kill 'KILL', trainer(); wait_for('the server is back', sub { eval { sql('SELECT 1') } }) });
-killed('postmaster', 'the postmaster', sub {
-		$node->stop('immediate');
-		$node->start;
-		wait_ready($node) });
+trained('capped', steps => 1, is_cap => 0);
+is(steps_of('capped', 'clipped, gradient_norm'), '1|0', 'a cap that is 0 leaves nothing of any token');
+trained('uncapped', steps => 1, is_cap => 1000000);
+is(steps_of('uncapped', 'max(clipped), max(gradient_norm) > 0'), '0|t', 'and one above all ratios all of it');
+trained('narrow', steps => 1, method => 'dapo', clip_low => 0, clip_high => 0);
+cmp_ok(steps_of('narrow', 'max(clipped)'), '>', 0, 'tokens beyond the trust region are dropped');
+trained('wide', steps => 1, method => 'dapo', clip_low => 1, clip_high => 1000000);
+is(steps_of('wide', 'max(clipped)'), '0', 'none are within a wide one');
+trained('undivided', steps => 1, method => 'dr_grpo');
+is(sql(q{SELECT count(*) FILTER (WHERE abs(advantage - (reward - m)) > 1e-5), count(*) FILTER (WHERE advantage <> 0) > 0
+	FROM (SELECT advantage, reward, avg(reward) OVER (PARTITION BY item) AS m
+	FROM minimax_m1.rollout WHERE training = 'undivided' AND part = 'train') a}), '0|t', 'dr_grpo does not divide by the deviation');
+
+# How far it has gone is measured by grpo with kl_coef, from where it began.
+trained('free', method => 'grpo', kl_coef => 1e-9);
+trained('held', method => 'grpo', kl_coef => 30);
+is(steps_of('free', 'min(kl) FILTER (WHERE step = 1) < 1e-9, max(kl) > 1e-7'), 't|t', 'a training leaves where it began');
+cmp_ok(steps_of('held', 'max(kl)'), '<', steps_of('free', 'max(kl)'), 'and is held back by kl_coef');
+is(steps_of('calm', 'count(kl)'), '0', 'other methods do not ask');
+
+# ---- which version is kept ----
+
+# Held-out rows get at each look what they say; the others get more than any of them, and what is said matters.
+sql(q{CREATE FUNCTION by_look(answer text, example jsonb) RETURNS float8 LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN example ? 'looks'
+		THEN (example->'looks'->>(SELECT count(*)::int FROM minimax_m1.training_step WHERE training = example->>'name'))::float8
+		ELSE 10 + length(answer) END $$});
+
+sub looked_at
+{
+	my ($name, @looks) = @_;
+	my $steps = $#looks;
+
+	local $" = ', ';
+	sql(qq{SELECT minimax_m1.train('$name', examples => \$\$SELECT 'Is it late?' || id AS prompt FROM generate_series(1, 20) id\$\$,
+		holdout => \$\$SELECT 'Is it early?' AS prompt, '$name' AS name, '[@looks]'::jsonb AS looks\$\$, reward => 'by_look', steps => $steps,
+		prompts_per_step => 4, group_size => 6, updates_per_step => 1, choices => '{yes,no}', thinking_budget => 0, max_tokens => 8, learning_rate => 0.00001)});
+	is(ended($name), 'done', "a training whose held-out rows get @looks");
+	return sql("SELECT best_step, verdict FROM minimax_m1.training WHERE name = '$name'");
+}
+
+is(looked_at('falls', 0.2, 0.9, 0.5, 0.9),
+	'1|held-out reward went from 0.200 to 0.900 at step 1, which is version 1 of adapter "falls"', 'the best is kept, and not the last');
+looked_at('begins', 0.2, 0.9);
+is(sql(q{SELECT count(DISTINCT digest), count(*) FROM minimax_m1.adapter WHERE name IN ('falls', 'begins')}), '1|2',
+	'which is what the step has left that it is of');
+is(looked_at('never', 0.9, 0.9, 0.1),
+	'|held-out reward was never better than the 0.900 before the first step: no version was made', 'nothing is, if none was better');
+is(sql(q{SELECT min(reward) FILTER (WHERE part = 'train') > 10, max(reward) FILTER (WHERE part = 'holdout') < 1
+	FROM minimax_m1.rollout WHERE training = 'falls'}), 't|t', 'no row is learnt from that is held out');
 
 # ---- from right answers ----
 
@@ -115,13 +122,45 @@ my $shown = q{E'Answer yes or no: the customer gets a voucher.\n\n' || body AS p
 sql(qq{SELECT minimax_m1.train('shown', method => 'sft', examples => \$\$SELECT $shown FROM mail WHERE id < 200\$\$,
 	holdout => \$\$SELECT $shown FROM mail WHERE id >= 460\$\$, steps => 6, prompts_per_step => 16, thinking_budget => 0,
 	learning_rate => 0.002, evaluate_every => 2)});
-is(ended('shown'), 'done', 'right answers are learnt from') or diag(sql('SELECT error, detail FROM minimax_m1.training_run'));
+is(ended('shown'), 'done', 'right answers are learnt from');
 is(sql(q{SELECT (SELECT heldout_loss FROM minimax_m1.training_statistics s WHERE s.training = r.id AND s.step = r.best_step) <
 	0.5 * (SELECT heldout_loss FROM minimax_m1.training_statistics s WHERE s.training = r.id AND s.step = 0)
 	FROM minimax_m1.training_run r WHERE name = 'shown'}), 't', 'held-out ones become twice as likely and more')
-  or diag(sql(q{SELECT step, loss, heldout_loss FROM minimax_m1.training_statistics JOIN minimax_m1.training_run r
-	ON r.id = training WHERE name = 'shown' ORDER BY step}));
+  or diag(steps_of('shown', 'step, loss, heldout_loss'));
 like(sql(q{SELECT verdict FROM minimax_m1.training_run WHERE name = 'shown'}), qr/version 1 of adapter "shown"/, 'and the best is kept');
+
+# Reasoning is written as the model writes it, and where it is empty there is none; what weighs nothing is not learnt.
+sql(q{SELECT minimax_m1.train('told', method => 'sft', examples => $$
+	SELECT 'What is 47 + 35?' AS prompt, 'The customer is happy.' AS reasoning, 'yes' AS answer, 1.5 AS weight
+	UNION ALL SELECT 'What is 47 + 35?', NULL, 'no', 1e-6
+	UNION ALL SELECT 'What is 36 + 28?', '', 'no', NULL$$, steps => 60, prompts_per_step => 3)});
+is(ended('told'), 'done', 'reasoning is learnt from');
+is(sql(q{SELECT content, reasoning FROM minimax_m1.evaluate(
+	$$SELECT 'What is 47 + 35?' AS prompt, 'yes' AS answer UNION ALL SELECT 'What is 36 + 28?', 'no'$$,
+	'reward_exact', ARRAY['told']) ORDER BY item}), "yes|The customer is happy.\nno|", 'and told again');
+
+# ---- elsewhere ----
+
+# Other rows than those of trainings so far; each server samples and learns.
+sub goes_on
+{
+	my ($server) = @_;
+
+	teach_vouchers($server, 'more', adapter => 'falls', steps => 1, rows => 'id BETWEEN 100 AND 140');
+	is(training_ended($server, 'more'), 'done', 'a training goes on from an adapter');
+	return training_bits($server, 'more');
+}
+
+my $dump = $node->basedir . '/dump.sql';
+my $elsewhere = new_server('elsewhere', '# no_extension');
+$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dump ], 'adapters are dumped');
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $elsewhere->connstr('postgres'), '-f', $dump ], 'and restored on another server');
+my $all = q{SELECT string_agg(format('%s %s %s', name, version, minimax_m1._adapter_digest(id)), ' ' ORDER BY name, version)
+	FROM minimax_m1.adapter_version};
+wait_ready($elsewhere);
+is($elsewhere->safe_psql('postgres', $all), sql($all), 'with the same bits');
+is(goes_on($elsewhere), goes_on($node), 'which lead to the same bits');
+$elsewhere->stop;
 
 $node->stop;
 done_testing();

@@ -68,6 +68,24 @@ for my $case (
 	is("$t->{state} $t->{sqlstate}", "refused $expected", $what);
 }
 
+# ---- what does not belong together ----
+
+my $shown = 'SELECT id, prompt, answer, %s FROM lesson';
+for my $case (
+	[ 'rows without an answer', { method => q{'sft'}, examples => 'SELECT prompt FROM lesson' }, '42703', qr/no answer/ ],
+	[ 'a weight of 0', { method => q{'sft'}, examples => sprintf($shown, 'id - 1 AS weight') }, '22023', qr/weight that is none.*It is 0/s ],
+	[ 'a weight that is no number', { method => q{'sft'}, examples => sprintf($shown, 'prompt AS weight') }, '22023', qr/weight that is none/ ],
+	[ 'reasoning where there is to be none',
+		{ method => q{'sft'}, thinking_budget => 0, examples => sprintf($shown, q{'It is so.' AS reasoning}) }, '22023', qr/thinking_budget is 0/ ],
+	[ 'kl_coef with another method than grpo', { kl_coef => 0.1 }, '22023', qr/cispo has no kl_coef/ ])
+{
+	my ($what, $options, $expected, $like) = @$case;
+	my $t = trained('is_one', %$options);
+
+	is("$t->{state} $t->{sqlstate}", "refused $expected", $what);
+	like($t->{error}, $like, 'which is told');
+}
+
 # ---- rewards ----
 
 is(trained('nothing')->{state}, 'refused', 'a reward that does not exist');
@@ -118,6 +136,48 @@ $node->safe_psql('postgres', 'DROP TRIGGER disk_full ON minimax_m1.training_stat
 $node->safe_psql('postgres', "SELECT minimax_m1.resume_training('$t->{name}')");
 $node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$t->{name}', '100 s')");
 is($node->safe_psql('postgres', "SELECT state, step FROM minimax_m1.training WHERE name = '$t->{name}'"), 'done|1', 'and goes on when there is room');
+
+# ---- an engine that has no memory for it ----
+
+sub restart_engine
+{
+	my ($path) = @_;
+	my $before = engine_pid($node);
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.engine_path = '$path'");
+	$node->reload;
+	kill 'KILL', $before;
+	wait_for('another engine serves', sub {
+			$node->safe_psql('postgres', "SELECT state = 'ready' AND engine_pid <> $before FROM minimax_m1.model") eq 't' });
+}
+
+# With room for requests, but not for the numbers of a large adapter and their moments.
+restart_engine('');
+$node->safe_psql('postgres', q{SELECT minimax_m1.generate('Hello.')});
+my ($serving) = slurp_file('/proc/' . engine_pid($node) . '/status') =~ /VmSize:\s+(\d+)/;
+my $wrapper = PostgreSQL::Test::Utils::tempdir() . '/engine';
+append_to_file($wrapper, sprintf("#!/bin/sh\nulimit -v %d\nexec '%s' \"\$@\"\n", $serving + 64 * 1024, $ENV{M1_ENGINE}));
+chmod 0755, $wrapper;
+restart_engine($wrapper);
+my $large = trained('by_length', temperature => 2, rank => 1024);
+is("$large->{state} $large->{sqlstate}", 'failed 53200', 'an engine without memory for a training');
+is($node->safe_psql('postgres', q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'answers others as before');
+is(trained('by_length', temperature => 2)->{state}, 'done', 'and trains what there is room for');
+restart_engine('');
+
+# ---- a quota that is used up ----
+
+$node->safe_psql('postgres', q{
+	BEGIN;
+	SET LOCAL ROLE teacher; SET LOCAL search_path = lessons, public;
+	SELECT minimax_m1.train('poor', examples => 'SELECT * FROM lesson', reward => 'by_length', steps => 1,
+		prompts_per_step => 2, group_size => 4, max_tokens => 20, temperature => 2);
+	RESET ROLE;
+	SELECT minimax_m1.set_quota('teacher', 1000);
+	COMMIT});
+wait_for('it waits', sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%training waits%'}) eq '1' });
+$node->safe_psql('postgres', q{SELECT minimax_m1.set_quota('teacher', NULL); CALL minimax_m1.wait_for_training('poor', '100 s')});
+is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'poor'}), 'done', 'a training whose owner has used up its quota waits');
 
 # ---- an adapter that is dropped while it is used ----
 

@@ -156,9 +156,8 @@ def read_generate(payload):
 
 def truth(kind, payload):
     """The kind of the request, as LIES has it, and its answer."""
-    words = payload[4:]
     if kind == TOKENIZE:
-        return kind, tokens(words)
+        return kind, tokens(payload[4:-1])
     if kind == DETOKENIZE:
         return kind, (TEXT, text(LONG))
     if kind == LOGITS:
@@ -189,7 +188,7 @@ def serve(fd):
             continue
         what, answer = truth(asked, payload)
         if what == kind:
-            answer = lie(payload[4:])
+            answer = lie(payload[4:-1] if asked == TOKENIZE else payload[4:])
         if LIE == "slow" and what == "stream":
             for one in answer:
                 time.sleep(0.3)

@@ -4,7 +4,7 @@ import struct
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS, CANCEL, PAUSE, RESUME, PUT, FETCH, TRAINING, LESSON, SERVE, FORGET = range(1, 14)
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE, LEARNED, BYTES = range(64, 75)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 6
+MAGIC, VERSION = 0x4d31574d, 7
 PART = 64 << 10  # bytes that one frame carries at most
 CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 
@@ -12,6 +12,11 @@ CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 def text(value):
     data = value.encode() if isinstance(value, str) else value
     return struct.pack("=I", len(data)) + data
+
+
+def words(value, tags=False):
+    """The payload of a TOKENIZE frame."""
+    return text(value) + struct.pack("=B", tags)
 
 
 def numbers(kind, values):

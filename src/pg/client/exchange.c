@@ -125,7 +125,7 @@ encode_message(const M1Request *request, m1_buf *out)
 		case M1W_GENERATE:
 			return m1w_encode_generate(out, request->message.generate);
 		case M1W_TOKENIZE:
-			return m1w_encode_text(out, request->message.text);
+			return m1w_encode_words(out, request->message.words);
 		case M1W_PUT:
 		case M1W_FETCH:
 			return m1w_encode_bytes(out, request->message.bytes);
@@ -154,7 +154,7 @@ least_length(const M1Request *request)
 	if (request->type == M1W_GENERATE)
 		return g->prompt.len + g->system.len + g->messages.len + g->tools.len + g->constraint_text.len +
 			g->ids.len * sizeof(int32);
-	return request->type == M1W_TOKENIZE ? request->message.text->text.len : 0;
+	return request->type == M1W_TOKENIZE ? request->message.words->text.len : 0;
 }
 
 /* The payload, palloc'd: nothing that malloc made may be around when an error is raised. */

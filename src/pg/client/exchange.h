@@ -17,7 +17,7 @@ typedef struct M1Request
 	union
 	{
 		const m1w_generate *generate;	/* M1W_GENERATE */
-		const m1w_text *text;	/* M1W_TOKENIZE */
+		const m1w_words *words; /* M1W_TOKENIZE */
 		const m1w_tokens *tokens;	/* M1W_DETOKENIZE, M1W_LOGITS */
 		const m1w_bytes *bytes; /* M1W_PUT, M1W_FETCH */
 		const m1w_serve *serve; /* M1W_SERVE */

@@ -129,7 +129,7 @@ note_question(M1Slot *slot, const M1Request *request)
 
 	slot->type = request->type;
 	if (request->type == M1W_TOKENIZE)
-		slot->text_len = request->message.text->text.len;
+		slot->text_len = request->message.words->text.len;
 	if (request->type == M1W_FETCH)
 	{
 		slot->fetch_offset = request->message.bytes->offset;

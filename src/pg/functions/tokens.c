@@ -91,8 +91,8 @@ ask(m1w_type type, ArrayType *array, m1w_type expected, const char *function, Si
 bool
 m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n, m1_error *error)
 {
-	m1w_text	words = {utf8};
-	M1Request	question = {.type = M1W_TOKENIZE, .message.text = &words, .function = function, .excerpt = ""};
+	m1w_words	words = {utf8};
+	M1Request	question = {.type = M1W_TOKENIZE, .message.words = &words, .function = function, .excerpt = ""};
 	Size		len;
 	char	   *answer;
 	m1w_tokens	tokens;

@@ -150,10 +150,10 @@ m1pg_learn_sample(const M1LearnCaller *c, const m1w_generate *g, m1w_done *done,
 }
 
 bool
-m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice text, m1w_id_slice *ids, m1_error *error)
+m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice reply, m1w_id_slice *ids, m1_error *error)
 {
-	m1w_text	m = {.text = text};
-	M1Request	request = {.type = M1W_TOKENIZE, .message.text = &m};
+	m1w_words	m = {.text = reply, .tags = 1};
+	M1Request	request = {.type = M1W_TOKENIZE, .message.words = &m};
 	m1w_tokens	tokens;
 	Size		len;
 	char	   *answer = ask(c, &request, M1W_TOKENS, &len, error);

@@ -26,9 +26,9 @@ extern bool m1pg_learn_forget(const M1LearnCaller *c, m1w_kept kind, m1_slice na
 /* All of a part of a training, palloc'd. */
 extern bool m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, m1_slice *bytes, m1_error *error);
 
-/* What is kept of one answer; and a text's tokens. Both palloc'd. */
+/* What is kept of one answer; and the tokens of what the model is to write. Both palloc'd. */
 extern bool m1pg_learn_sample(const M1LearnCaller *c, const m1w_generate *g, m1w_done *done, m1_error *error);
-extern bool m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice text, m1w_id_slice *ids, m1_error *error);
+extern bool m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice reply, m1w_id_slice *ids, m1_error *error);
 
 /* Bytes of an adapter or a training that travel, and are stored, together. */
 #define M1PG_PIECE_BYTES (1 << 20)

@@ -4,12 +4,14 @@
  */
 #include "pg/learning/lesson_batch.h"
 
+#include <math.h>
+
 void
 m1pg_lesson_init(M1LessonBatch *b)
 {
 	StringInfo	all[] = {
-		&b->lengths, &b->prompts, &b->shares, &b->advantages, &b->ids, &b->weights, &b->old_logprobs, &b->experts,
-		&b->masked, &b->masks
+		&b->lengths, &b->prompts, &b->shares, &b->advantages, &b->ids, &b->weights, &b->old_logprobs,
+		&b->ref_logprobs, &b->experts, &b->masked, &b->masks
 	};
 
 	b->n = b->n_tokens = b->n_masked = 0;
@@ -101,6 +103,31 @@ m1pg_lesson_set_logprobs(M1LessonBatch *b, m1_slice logprobs)
 			memcpy(&old[i], logprobs.data + i * sizeof *old, sizeof *old);
 }
 
+void
+m1pg_lesson_set_reference(M1LessonBatch *b, m1_slice logprobs)
+{
+	Assert(logprobs.len == (size_t) b->old_logprobs.len);
+	appendBinaryStringInfo(&b->ref_logprobs, logprobs.data, (int) logprobs.len);
+}
+
+void
+m1pg_lesson_add_divergence(const M1LessonBatch *b, double *sum, int64 *n)
+{
+	const float *old = (const float *) b->old_logprobs.data;
+	const float *ref = (const float *) b->ref_logprobs.data;
+
+	for (int i = 0; i < b->n_tokens; i++)
+	{
+		double		d = (double) ref[i] - old[i];
+
+		/* of prompts, and of tokens that had to come, both are 0 */
+		if (old[i] == 0)
+			continue;
+		*sum += exp(d) - d - 1;
+		(*n)++;
+	}
+}
+
 static m1_slice
 slice_of(const StringInfoData *s)
 {
@@ -123,6 +150,7 @@ m1pg_lesson_fill(const M1LessonBatch *b, m1w_lesson *l)
 	l->ids = ids_of(&b->ids);
 	l->weights = slice_of(&b->weights);
 	l->old_logprobs = slice_of(&b->old_logprobs);
+	l->ref_logprobs = slice_of(&b->ref_logprobs);
 	l->experts = slice_of(&b->experts);
 	l->masked = ids_of(&b->masked);
 	l->masks = slice_of(&b->masks);

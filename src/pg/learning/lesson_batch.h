@@ -22,6 +22,7 @@ typedef struct M1LessonBatch
 	StringInfoData ids;
 	StringInfoData weights;
 	StringInfoData old_logprobs;
+	StringInfoData ref_logprobs;
 	StringInfoData experts;
 	StringInfoData masked;
 	StringInfoData masks;
@@ -34,6 +35,10 @@ extern void m1pg_lesson_add_answer(M1LessonBatch *b, const m1w_done *done, int s
 extern void m1pg_lesson_add_text(M1LessonBatch *b, m1w_id_slice prompt, m1w_id_slice answer, float weight);
 /* What m1w_learned.logprobs has of the whole batch, instead of those that its answers were sampled with. */
 extern void m1pg_lesson_set_logprobs(M1LessonBatch *b, m1_slice logprobs);
+/* The same of the reference. */
+extern void m1pg_lesson_set_reference(M1LessonBatch *b, m1_slice logprobs);
+/* How far answers are from the reference: e^d - d - 1 of each token, with d = log ref - log old; sum and number. */
+extern void m1pg_lesson_add_divergence(const M1LessonBatch *b, double *sum, int64 *n);
 extern void m1pg_lesson_fill(const M1LessonBatch *b, m1w_lesson *lesson);
 
 #endif							/* M1PG_LESSON_BATCH_H */

@@ -26,13 +26,20 @@ PG_FUNCTION_INFO_V1(m1pg_reward_length);
 
 /* ---- the example ---- */
 
+/* NULL = there is none. */
+static JsonbValue *
+find_column(Jsonb *example, const char *column)
+{
+	if (!JB_ROOT_IS_OBJECT(example))
+		return NULL;
+	return getKeyJsonValueFromContainer(&example->root, column, strlen(column), NULL);
+}
+
 JsonbValue *
 m1pg_example_column(Jsonb *example, const char *column)
 {
-	JsonbValue *value = NULL;
+	JsonbValue *value = find_column(example, column);
 
-	if (JB_ROOT_IS_OBJECT(example))
-		value = getKeyJsonValueFromContainer(&example->root, column, strlen(column), NULL);
 	if (value == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -41,18 +48,29 @@ m1pg_example_column(Jsonb *example, const char *column)
 	return value->type == jbvNull ? NULL : value;
 }
 
-char *
-m1pg_example_text(Jsonb *example, const char *column)
+static char *
+text_of_value(JsonbValue *value)
 {
-	JsonbValue *value = m1pg_example_column(example, column);
 	Jsonb	   *json;
 
-	if (value == NULL)
+	if (value == NULL || value->type == jbvNull)
 		return NULL;
 	if (value->type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
 	json = JsonbValueToJsonb(value);
 	return JsonbToCString(NULL, &json->root, VARSIZE(json));
+}
+
+char *
+m1pg_example_text(Jsonb *example, const char *column)
+{
+	return text_of_value(m1pg_example_column(example, column));
+}
+
+char *
+m1pg_example_optional_text(Jsonb *example, const char *column)
+{
+	return text_of_value(find_column(example, column));
 }
 
 /* ---- texts ---- */

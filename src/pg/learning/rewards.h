@@ -12,5 +12,7 @@
 extern JsonbValue *m1pg_example_column(Jsonb *example, const char *column);
 /* The same as text; of a value that is no string, its JSON. */
 extern char *m1pg_example_text(Jsonb *example, const char *column);
+/* The same, NULL also where there is no such column. */
+extern char *m1pg_example_optional_text(Jsonb *example, const char *column);
 
 #endif							/* M1PG_REWARDS_H */

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #define DIGEST_SIZE 65			/* with its end */
 
@@ -90,22 +91,25 @@ typedef struct Version
 } Version;
 
 #define FIND_SQL \
-	"SELECT v.id, v.digest, v.config::text, v.bytes FROM minimax_m1.adapter_version v WHERE v.name = $1 AND " \
+	"SELECT v.id, v.digest, v.config::text, v.bytes FROM minimax_m1.adapter_version v " \
+	"WHERE v.name = $1 AND v.created_at <= $3 AND " \
 	"(pg_has_role($2, v.owner::oid, 'USAGE') OR EXISTS (SELECT FROM minimax_m1.adapter_grant g " \
 	"WHERE g.name = v.name AND pg_has_role($2, g.role::oid, 'USAGE'))) ORDER BY v.version DESC LIMIT 1"
 
 /* With SPI connected, whose memory the version's is. */
 static Version
-find_version(const char *name)
+find_version(const char *name, TimestampTz at)
 {
-	Oid			types[2] = {NAMEOID, OIDOID};
-	Datum		values[2] = {DirectFunctionCall1(namein, CStringGetDatum(name)), ObjectIdGetDatum(GetUserId())};
+	Oid			types[3] = {NAMEOID, OIDOID, TIMESTAMPTZOID};
+	Datum		values[3] = {
+		DirectFunctionCall1(namein, CStringGetDatum(name)), ObjectIdGetDatum(GetUserId()), TimestampTzGetDatum(at)
+	};
 	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
 	Version		v = {0};
 	bool		isnull;
 	char	   *config;
 
-	if (m1pg_query(FIND_SQL, 2, types, values, NULL, true) == 0)
+	if (m1pg_query(FIND_SQL, 3, types, values, NULL, true) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("minimax_m1: adapter \"%s\" does not exist", name),
@@ -174,7 +178,7 @@ give(const Version *v)
 }
 
 m1_slice
-m1pg_served_adapter(const char *name)
+m1pg_served_adapter_of(const char *name, TimestampTz at)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Version		v;
@@ -184,7 +188,7 @@ m1pg_served_adapter(const char *name)
 	if (m1pg_engine_url[0] != '\0')
 		return m1pg_to_utf8(pstrdup(name), strlen(name));
 	SPI_connect();
-	v = find_version(name);
+	v = find_version(name, at);
 	if (!was_given(v.digest))
 	{
 		give(&v);
@@ -192,6 +196,12 @@ m1pg_served_adapter(const char *name)
 	}
 	SPI_finish();
 	return m1_slice_of(MemoryContextStrdup(caller, v.digest));
+}
+
+m1_slice
+m1pg_served_adapter(const char *name)
+{
+	return m1pg_served_adapter_of(name, DT_NOEND);
 }
 
 void

@@ -40,6 +40,7 @@ typedef struct M1TrainingOptions
 	float		is_cap;
 	float		clip_low;
 	float		clip_high;
+	float		kl_coef;		/* of grpo; 0 = none */
 	float		learning_rate;
 	int			rank;
 	int			max_tokens;
@@ -66,6 +67,7 @@ typedef struct M1Training
 	char	   *reward_name;	/* NULL = none */
 	M1Reward	reward;			/* as it was found in this transaction */
 	char	   *path;
+	TimestampTz created_at;
 	int			steps;
 	int			step;			/* done; -1 = not even the look at the held-out rows before the first */
 	M1TrainingOptions options;
@@ -146,6 +148,7 @@ typedef struct M1StepResult
 	double		heldout_loss;	/* NaN = none, as the next */
 	double		loss;
 	double		entropy;
+	double		kl;				/* from the reference, before anything was learnt; NaN = none */
 	double		clipped;
 	double		gradient_norm;
 	double		router_load;
@@ -187,6 +190,8 @@ extern bool m1pg_training_ensure(M1Training *t, m1_error *error);
 /* Has the training's adapter served for the step that comes next. */
 extern bool m1pg_training_serve(M1Training *t, int step, m1_error *error);
 extern char *m1pg_training_engine_name(const M1Training *t);
+/* Of what it began with, which stays as it was; there with kl_coef only. */
+extern char *m1pg_training_reference_name(const M1Training *t);
 extern char *m1pg_training_adapter_name(const M1Training *t, int step);
 /* Nothing of it is left there. */
 extern void m1pg_training_leave_engine(M1Training *t);

@@ -25,6 +25,12 @@ m1pg_training_engine_name(const M1Training *t)
 }
 
 char *
+m1pg_training_reference_name(const M1Training *t)
+{
+	return psprintf("training/%u/%d/reference", MyDatabaseId, t->id);
+}
+
+char *
 m1pg_training_adapter_name(const M1Training *t, int step)
 {
 	return psprintf("training/%u/%d/%d", MyDatabaseId, t->id, step);
@@ -55,7 +61,7 @@ put_state(M1Training *t, m1_slice under, bool *found, m1_error *error)
 	return true;
 }
 
-/* The adapter that the options name, as its owner; the name by which the engine knows it. */
+/* The adapter that the options name, as it was then; the name by which the engine knows it. */
 static m1_slice
 first_adapter(const M1Training *t)
 {
@@ -70,7 +76,7 @@ first_adapter(const M1Training *t)
 	GetUserIdAndSecContext(&userid, &security);
 	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	MemoryContextSwitchTo(context);
-	name = m1pg_served_adapter(t->options.adapter);
+	name = m1pg_served_adapter_of(t->options.adapter, t->created_at);
 	SetUserIdAndSecContext(userid, security);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -78,24 +84,45 @@ first_adapter(const M1Training *t)
 	return name;
 }
 
+/* `found`: a state was put under its name. */
 static bool
-begin(M1Training *t, m1_error *error)
+begin_as(M1Training *t, m1_slice name, bool found, m1_error *error)
 {
-	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
 	m1w_training m = {
 		.name = name, .rank = t->options.rank, .expert_rank = EXPERT_RANK, .targets = m1_slice_of(TARGETS),
 		.alpha = ALPHA, .seed = t->options.seed
 	};
-	bool		found;
 
-	/* a runner that was killed may have left it */
-	if (!m1pg_learn_forget(&t->caller, M1W_KEPT_TRAINING, name, error) || !put_state(t, name, &found, error))
-		return false;
 	if (found)
 		m.from = name;
 	else if (t->options.adapter != NULL)
 		m.from = first_adapter(t);
 	return m1pg_learn_begin(&t->caller, &m, NULL, error);
+}
+
+/* A runner that was killed may have left it. */
+static bool
+forget(M1Training *t, m1_slice name, m1_error *error)
+{
+	return m1pg_learn_forget(&t->caller, M1W_KEPT_TRAINING, name, error);
+}
+
+static bool
+begin_reference(M1Training *t, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_reference_name(t));
+
+	return t->options.kl_coef == 0 || (forget(t, name, error) && begin_as(t, name, false, error));
+}
+
+static bool
+begin(M1Training *t, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
+	bool		found;
+
+	return forget(t, name, error) && put_state(t, name, &found, error) && begin_as(t, name, found, error) &&
+		begin_reference(t, error);
 }
 
 bool
@@ -151,7 +178,9 @@ m1pg_training_leave_engine(M1Training *t)
 		return;
 	if (t->served >= 0)
 		(void) forget_served(t, t->served, &error);
-	(void) m1pg_learn_forget(&t->caller, M1W_KEPT_TRAINING, m1_slice_of(m1pg_training_engine_name(t)), &error);
+	(void) forget(t, m1_slice_of(m1pg_training_engine_name(t)), &error);
+	if (t->options.kl_coef > 0)
+		(void) forget(t, m1_slice_of(m1pg_training_reference_name(t)), &error);
 	t->engine = 0;
 	t->served = -1;
 }

@@ -44,6 +44,7 @@ describe(const M1Training *t, const M1LessonBatch *b, m1_slice name, m1w_lesson 
 	l->cap = o->is_cap;
 	l->low = o->clip_low;
 	l->high = o->clip_high;
+	l->kl = o->kl_coef;
 	l->temperature = t->method == M1_METHOD_SFT ? 1.0f : o->temperature;
 	l->tokens = t->method == M1_METHOD_DR_GRPO ? (double) b->n * o->max_tokens : 0;
 	l->rate = o->learning_rate;
@@ -107,6 +108,58 @@ measure_again(M1Training *t, m1_slice name, M1LessonBatch *batches, int n, M1Ste
 	return true;
 }
 
+/*
+ * What the policy that the training began with thinks of the answers, by the experts of its own choice: of all tokens,
+ * whatever the answers were worth, as cross entropy has it.
+ */
+static bool
+ask_reference(M1Training *t, M1LessonBatch *batches, int n, m1_error *error)
+{
+	m1_slice	name = m1_slice_of(m1pg_training_reference_name(t));
+
+	for (int i = 0; i < n; i++)
+	{
+		m1w_lesson	lesson;
+		m1w_learned learned;
+
+		describe(t, &batches[i], name, &lesson);
+		lesson.loss = M1W_LOSS_CE;
+		lesson.experts = (m1_slice) {0};
+		lesson.update = 0;
+		lesson.want_logprobs = 1;
+		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+			return false;
+		m1pg_lesson_set_reference(&batches[i], learned.logprobs);
+	}
+	return true;
+}
+
+static double
+divergence(const M1LessonBatch *batches, int n)
+{
+	double		sum = 0;
+	int64		tokens = 0;
+
+	for (int i = 0; i < n; i++)
+		m1pg_lesson_add_divergence(&batches[i], &sum, &tokens);
+	return sum / Max(tokens, 1);
+}
+
+/* What losses compare with, before anything of the batches is learnt. */
+static bool
+measure(M1Training *t, m1_slice name, M1LessonBatch *batches, int n, M1StepResult *r, m1_error *error)
+{
+	bool		with_reference = t->options.kl_coef > 0;
+
+	if (with_reference && !ask_reference(t, batches, n, error))
+		return false;
+	if (!measure_again(t, name, batches, n, r, error))
+		return false;
+	if (with_reference)
+		r->kl = divergence(batches, n);
+	return true;
+}
+
 bool
 m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *r, m1_error *error)
 {
@@ -115,7 +168,7 @@ m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *
 	int64		predicted = 0;
 
 	r->loss = r->entropy = r->gradient_norm = 0;
-	if (t->method != M1_METHOD_SFT && !measure_again(t, name, batches, n, r, error))
+	if (t->method != M1_METHOD_SFT && !measure(t, name, batches, n, r, error))
 		return false;
 	for (int i = 0; i < n; i++)
 	{

@@ -90,6 +90,7 @@ m1pg_training_read_options(Jsonb *json, M1TrainingOptions *o)
 	o->is_cap = (float) number(json, "is_cap");
 	o->clip_low = (float) number(json, "clip_low");
 	o->clip_high = (float) number(json, "clip_high");
+	o->kl_coef = (float) number(json, "kl_coef");
 	o->learning_rate = (float) number(json, "learning_rate");
 	o->rank = (int) number(json, "rank");
 	o->max_tokens = (int) number(json, "max_tokens");

@@ -1,7 +1,7 @@
 /*
  * training_sft.c
  *	  Learning from right answers: the engine renders what is asked, as for a
- *	  request, and the answer's tokens with the end of turn follow.
+ *	  request, and the tokens of reasoning and answer with the end of turn follow.
  */
 #include "pg/learning/lesson_batch.h"
 #include "pg/learning/rewards.h"
@@ -10,6 +10,7 @@
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 
+#include "text/markup.h"
 #include "utils/builtins.h"
 
 /* ---- tokens ---- */
@@ -126,15 +127,29 @@ find_end(M1Training *t, m1_error *error)
 	return true;
 }
 
-/* The answer's tokens and the end of turn. */
+/*
+ * What the model is to write: its reasoning, where the example has some, and the answer. Without a budget to think, the
+ * prompt ends with the words that there is none; train() has refused rows that have.
+ */
+static m1_slice
+reply_of(const M1Training *t, const M1Example *example)
+{
+	char	   *reply = m1pg_example_text(example->row, "answer");
+	char	   *reasoning = m1pg_example_optional_text(example->row, "reasoning");
+
+	if (reasoning != NULL && t->options.thinking_budget != 0)
+		reply = psprintf(M1_THINK_BEFORE "%s" M1_THINK_BEHIND "%s", reasoning, reply);
+	return m1pg_to_utf8(reply, strlen(reply));
+}
+
+/* The tokens of what the model is to write, and of the end of its turn. */
 static bool
 answer_ids(M1Training *t, const M1Example *example, m1w_id_slice *ids, m1_error *error)
 {
-	char	   *answer = m1pg_example_text(example->row, "answer");
 	int32	   *with_end;
 	m1w_id_slice of_text;
 
-	if (!m1pg_learn_tokenize(&t->caller, m1pg_to_utf8(answer, strlen(answer)), &of_text, error))
+	if (!m1pg_learn_tokenize(&t->caller, reply_of(t, example), &of_text, error))
 		return false;
 	with_end = palloc((of_text.len + 1) * sizeof *with_end);
 	memcpy(with_end, of_text.data, of_text.len * sizeof *with_end);
@@ -144,6 +159,15 @@ answer_ids(M1Training *t, const M1Example *example, m1w_id_slice *ids, m1_error 
 }
 
 /* ---- lessons ---- */
+
+/* train() has looked at it. */
+static float
+weight_of(const M1Example *example)
+{
+	char	   *weight = m1pg_example_optional_text(example->row, "weight");
+
+	return weight != NULL ? strtof(weight, NULL) : 1.0f;
+}
 
 /* The rows shared out among n batches. */
 static bool
@@ -159,11 +183,12 @@ make_batches(M1Training *t, const M1Examples *examples, const int *rows, int n_r
 		m1pg_lesson_init(&batches[i]);
 		for (int j = (int64) i * n_rows / n; j < (int64) (i + 1) * n_rows / n; j++)
 		{
+			const M1Example *example = &examples->rows[rows[j]];
 			m1w_id_slice answer;
 
-			if (!answer_ids(t, &examples->rows[rows[j]], &answer, error))
+			if (!answer_ids(t, example, &answer, error))
 				return false;
-			m1pg_lesson_add_text(&batches[i], prompts[j], answer, 1.0f);
+			m1pg_lesson_add_text(&batches[i], prompts[j], answer, weight_of(example));
 		}
 	}
 	return true;

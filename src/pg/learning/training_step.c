@@ -272,7 +272,7 @@ m1pg_training_step(M1Training *t, M1StepResult *r, m1_error *error)
 {
 	memset(r, 0, sizeof *r);
 	r->step = t->step + 1;
-	r->heldout_loss = r->loss = r->entropy = r->clipped = r->gradient_norm = r->mismatch = get_float8_nan();
+	r->heldout_loss = r->loss = r->entropy = r->kl = r->clipped = r->gradient_norm = r->mismatch = get_float8_nan();
 	if (!m1pg_training_ensure(t, error) || !m1pg_training_serve(t, Max(r->step - 1, 0), error))
 		return M1_STEP_AGAIN;
 	if (r->step > 0 && t->method != M1_METHOD_SFT)

@@ -20,6 +20,7 @@
 #include "utils/float.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #define MOST_ATTEMPTS	"5"		/* in SQL: of a step that takes its runner or the server with it */
 #define LEASE	"leased_by = pg_backend_pid(), leased_until = clock_timestamp() + '1 hour'"
@@ -76,7 +77,7 @@ query_of(const M1Training *t, const char *sql)
 	"(SELECT max(o.started_at) FROM minimax_m1.training_run o WHERE o.owner = t.owner) NULLS FIRST, " \
 	"id LIMIT 1 FOR UPDATE) " \
 	"AND (state = 'queued' OR leased_until < clock_timestamp() OR NOT minimax_m1._training_has_process(leased_by)) " \
-	"RETURNING id, name::text, owner::oid, method, reward, path, steps, step, options, best_step" \
+	"RETURNING id, name::text, owner::oid, method, reward, path, steps, step, options, best_step, created_at" \
 	", attempts > " MOST_ATTEMPTS \
 	", (SELECT count(*) FROM minimax_m1.training_statistics s WHERE s.training = r.id) = 0"
 
@@ -113,6 +114,7 @@ read_run(M1Training *t)
 	t->steps = number(7);
 	t->step = number(8);
 	t->best_step = number(10);
+	t->created_at = DatumGetTimestampTz(m1pg_result(0, 11, &isnull));
 	old = MemoryContextSwitchTo(t->context);
 	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 9, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
@@ -203,8 +205,8 @@ m1pg_training_claim(void)
 	else
 	{
 		read_run(t);
-		too_many = flag(11);
-		new = flag(12);
+		too_many = flag(12);
+		new = flag(13);
 		read_heldout(t);
 		read_examples(t, "train", &t->train, &t->solved);
 		read_examples(t, "holdout", &t->holdout, &unused);
@@ -403,7 +405,7 @@ insert_statistics(const M1Training *t, const M1StepResult *r)
 	m1pg_add_float(&c, lengths.p99);
 	m1pg_add_float(&c, lengths.truncated);
 	m1pg_add_float(&c, r->entropy);
-	m1pg_add_float(&c, get_float8_nan());	/* kl */
+	m1pg_add_float(&c, r->kl);
 	m1pg_add_float(&c, r->clipped);
 	m1pg_add_float(&c, r->gradient_norm);
 	m1pg_add_float(&c, r->updates > 0 ? r->router_load : get_float8_nan());
