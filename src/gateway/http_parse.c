@@ -336,8 +336,6 @@ take_chunk_line(gw_http_chunks *c, m1_slice line, size_t room)
 int
 gw_http_read_chunks(gw_http_chunks *c, m1_slice bytes, size_t most, m1_buf *body, size_t *used)
 {
-	size_t lines = 0;
-
 	*used = 0;
 	while (!c->done)
 	{
@@ -363,7 +361,7 @@ gw_http_read_chunks(gw_http_chunks *c, m1_slice bytes, size_t most, m1_buf *body
 		status = take_chunk_line(c, (m1_slice){rest.data, length}, most - body->len);
 		if (status != 0)
 			return status;
-		if (c->state == TRAILER && lines++ > GW_HTTP_MAX_FIELDS)
+		if (c->state == TRAILER && c->trailers++ > GW_HTTP_MAX_FIELDS)
 			return 400;
 	}
 	return 0;

@@ -47,6 +47,7 @@ typedef struct gw_http_chunks
 {
 	size_t left; /* bytes of the chunk that are to come */
 	int state;
+	int trailers; /* lines behind the last chunk */
 	bool done;
 } gw_http_chunks;
 
