@@ -182,11 +182,12 @@ bench-remote:
 	@$(QUIETLY) stage
 	@test/remote/run.sh bench
 
-## bench: speeds of the engine and through SQL
+## bench: speeds of the engine and through SQL; then bench-remote
 bench:
 	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) stage
 	@test/bench/bench.sh
+	@test/remote/run.sh bench
 
 ## bench-claims: what the architecture saves at 1k, 32k and 100k tokens, measured and computed; some hours on two cores
 bench-claims:

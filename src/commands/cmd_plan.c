@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/pages.h"
 #include "base/memory.h"
 #include "blocks/blocks.h"
 #include "commands/cli.h"
@@ -94,6 +95,12 @@ print_index(const m1_source *source, const m1_config *config, const m1_plan_opti
 	return M1_OK;
 }
 
+static const char *
+cause(m1_plan_bound bound)
+{
+	return bound.by_arithmetic ? "arithmetic" : "bandwidth";
+}
+
 static void
 print_plan(const m1_plan *p, const m1_plan_options *o)
 {
@@ -102,15 +109,18 @@ print_plan(const m1_plan *p, const m1_plan_options *o)
 	printf("weights           %10.1f GB; %.1f GB on each device, %.1f GB read for a token alone\n", p->weights / GB,
 		   p->device_weights / GB, p->active_weights / GB);
 	printf("state             %10.1f MiB of a sequence, whatever its length\n", p->state / (1 << 20));
-	printf("keys and values   %10.1f KiB of a token, %.2f GiB of %d tokens\n", p->kv_token / (1 << 10),
+	printf("keys and values   %10.1f KiB of a token, %.2f MiB of a page of %d, %.2f GiB of %d tokens\n",
+		   p->kv_token / (1 << 10), p->kv_token * M1B_PAGE_TOKENS / (1 << 20), M1B_PAGE_TOKENS,
 		   p->kv_token * o->context / (1 << 30), o->context);
+	printf("work space        %10.1f GB of each device, and for the system\n", p->work / GB);
 	if (p->room < 0)
 		printf("does not fit: %.1f GB are missing\n", -p->room / GB);
 	else
 		printf("room              %10.1f GB for sequences: %.0f of %d tokens\n", p->room / GB, p->fits, o->context);
-	printf("decode            %10.1f tokens/s at most, of %d request%s behind %d tokens (bandwidth)\n", p->decode,
-		   o->requests, o->requests > 1 ? "s" : "", o->context);
-	printf("prefill           %10.0f tokens/s at most, over %d tokens (arithmetic)\n", p->prefill, o->context);
+	printf("decode            %10.1f tokens/s at most, of %d request%s behind %d tokens (%s)\n", p->decode.speed,
+		   o->requests, o->requests > 1 ? "s" : "", o->context, cause(p->decode));
+	printf("prefill           %10.0f tokens/s at most, over %d tokens (%s)\n", p->prefill.speed, o->context,
+		   cause(p->prefill));
 }
 
 static m1_status

@@ -2,9 +2,12 @@
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "commands/serving.h"
 #include "proxy/proxy.h"
+
+#define MOST_FILES 4096 /* for a connection of each request, with room for others */
 
 /* The key is the file without the white space around it; it stays as long as the process. */
 static m1_status
@@ -36,6 +39,18 @@ read_key(const char *path, char **key, m1_error *err)
 	return status;
 }
 
+/* By default a process may have fewer files open than max_requests may ask for. */
+static void
+allow_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= MOST_FILES)
+		return;
+	limit.rlim_cur = limit.rlim_max < MOST_FILES ? limit.rlim_max : MOST_FILES;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static m1_status
 open_proxy(const m1_cli *cli, const m1_engine_events *events, void **out, m1_error *err)
 {
@@ -62,6 +77,7 @@ open_proxy(const m1_cli *cli, const m1_engine_events *events, void **out, m1_err
 	if ((status = read_key(cli->servers.api_key_file, &key, err)) != M1_OK)
 		return status;
 	options.api_key = key;
+	allow_files();
 	status = m1_proxy_open(&options, events, &p, err);
 	if (status != M1_OK && key != NULL)
 		explicit_bzero(key, strlen(key));

@@ -95,6 +95,7 @@ add(sums *s, m1_role role, int layer, bool is_read, m1_error *err)
 		return M1_OK;
 	p->active_weights += bytes * share_read(c, role, 1);
 	p->step_bytes += bytes * share_read(c, role, s->options->requests);
+	p->prefill_bytes += bytes * share_read(c, role, s->options->context);
 	*(role == M1_ROLE_HEAD ? &p->head_parameters : &p->active_parameters) += numbers * share_read(c, role, 1);
 	return M1_OK;
 }
@@ -139,14 +140,20 @@ softmax_layers(const m1_config *c)
 	return n;
 }
 
-/* Of a token in the middle of the context: scores and values of softmax, state and output of lightning attention. */
+/* Of a token behind so many: scores and values of softmax, state and output of lightning attention. */
 static double
-attention_flops(const m1_config *c, const m1_plan_options *o)
+attention_flops(const m1_config *c, double behind)
 {
-	const double softmax = softmax_layers(c) * 4.0 * c->heads * c->head_dim * (o->context / 2.0);
+	const double softmax = softmax_layers(c) * 4.0 * c->heads * c->head_dim * behind;
 	const double lightning = (c->layers - softmax_layers(c)) * 4.0 * c->heads * c->head_dim * c->head_dim;
 
 	return softmax + lightning;
+}
+
+static m1_plan_bound
+bound(double by_memory, double by_arithmetic)
+{
+	return (m1_plan_bound){fmin(by_memory, by_arithmetic), by_arithmetic < by_memory};
 }
 
 m1_status
@@ -161,11 +168,15 @@ m1_plan_make(const m1_config *c, const m1_plan_options *o, m1_plan *p, m1_error 
 	p->state = (c->layers - softmax_layers(c)) * (double) c->heads * c->head_dim * c->head_dim * STATE_BYTES;
 	p->kv_token = softmax_layers(c) * 2.0 * c->kv_heads * c->head_dim * kv_bytes(&s);
 	p->sequence = p->state + p->kv_token * o->context;
-	p->room = o->devices * (o->device_bytes * (1 - WORK_SHARE) - p->device_weights);
+	p->work = o->device_bytes * WORK_SHARE;
+	p->room = o->devices * (o->device_bytes - p->work - p->device_weights);
 	p->fits = p->room > 0 ? floor(p->room / p->sequence) : 0;
 	/* a state is read and written; keys and values are read */
 	p->step_bytes += o->requests * (2 * p->state + p->kv_token * o->context);
-	p->decode = o->requests * o->devices * o->bandwidth / p->step_bytes;
-	p->prefill = o->devices * o->flops / (2 * p->active_parameters + attention_flops(c, o));
+	p->decode = bound(o->requests * o->devices * o->bandwidth / p->step_bytes,
+					  o->devices * o->flops /
+						  (2 * (p->active_parameters + p->head_parameters) + attention_flops(c, o->context)));
+	p->prefill = bound(o->context * (o->devices * o->bandwidth) / p->prefill_bytes,
+					   o->devices * o->flops / (2 * p->active_parameters + attention_flops(c, o->context / 2.0)));
 	return M1_OK;
 }

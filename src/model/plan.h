@@ -23,6 +23,13 @@ typedef struct m1_plan_options
 	const m1_checkpoint *checkpoint; /* how weights are stored; NULL: BF16, or FP8 where the config says so */
 } m1_plan_options;
 
+/* Tokens a second that memory allows at most, or if these are fewer, arithmetic. */
+typedef struct m1_plan_bound
+{
+	double speed;
+	bool by_arithmetic;
+} m1_plan_bound;
+
 /* Bytes, unless another unit is named. */
 typedef struct m1_plan
 {
@@ -35,11 +42,13 @@ typedef struct m1_plan
 	double state;		   /* of a sequence, whatever its length */
 	double kv_token;	   /* of a sequence's token */
 	double sequence;	   /* of a sequence of `context` tokens */
+	double work;		   /* of one device, left to work space and the system */
 	double room;		   /* of all devices, for sequences; below 0: the weights do not fit */
 	double fits;		   /* sequences that do */
 	double step_bytes;	   /* read and written for a token of each request */
-	double decode;		   /* tokens a second of all requests together, at most */
-	double prefill;		   /* tokens a second, at most, at the middle of `context` */
+	double prefill_bytes;  /* of weights read for a prompt of `context` tokens at once */
+	m1_plan_bound decode;  /* of all requests together */
+	m1_plan_bound prefill; /* at the middle of `context` */
 } m1_plan;
 
 /*

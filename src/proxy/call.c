@@ -32,6 +32,8 @@ struct m1_call
 	m1_buf body;
 	m1_buf answer; /* what has come and was not handed on */
 	size_t seen;   /* of it: has no end of line */
+	m1_buf event;  /* the data of an event whose end has not come */
+	bool after_cr; /* a line feed that comes next belongs to the last end of line */
 	bool streams;
 	bool left;
 	char why[CURL_ERROR_SIZE];
@@ -95,6 +97,7 @@ m1_call_drop(m1_call *call)
 		call->next->previous = call->previous;
 	m1_buf_free(&call->body);
 	m1_buf_free(&call->answer);
+	m1_buf_free(&call->event);
 	free(call);
 }
 
@@ -106,14 +109,38 @@ m1_call_resume(m1_call *call)
 
 /* ---- what comes back ---- */
 
-/* "data: {...}" is an event; other fields, comments and the mark of the end say nothing. */
+/* The event is whole. What is no JSON object, as the mark of the end, says nothing. */
+static bool
+hand_on(m1_call *call)
+{
+	const bool says = call->event.len > 0 && *call->event.data == '{';
+	const bool more = !says || call->handler->event(call->context, (m1_slice){call->event.data, call->event.len});
+
+	m1_buf_consume(&call->event, call->event.len);
+	return more;
+}
+
+/* Of an event's lines, those of data are put together; servers that leave the empty line out are understood, too. */
+static bool
+add_data(m1_call *call, m1_slice data)
+{
+	m1_buf *event = &call->event;
+
+	if (event->len > 0 && event->data[event->len - 1] == '}' && data.len > 0 && *data.data == '{' && !hand_on(call))
+		return false;
+	if (event->len + data.len > M1_CALL_MAX_EVENT)
+		return false;
+	return (event->len == 0 || m1_buf_puts(event, "\n")) && m1_buf_append(event, data.data, data.len);
+}
+
+/* Lines of other fields, and comments, say nothing. An empty one is the end of an event. */
 static bool
 read_line(m1_call *call, m1_slice line)
 {
 	static const char field[] = "data:";
 
-	if (line.len > 0 && line.data[line.len - 1] == '\r')
-		line.len--;
+	if (line.len == 0)
+		return hand_on(call);
 	if (line.len < sizeof field - 1 || memcmp(line.data, field, sizeof field - 1) != 0)
 		return true;
 	line.data += sizeof field - 1;
@@ -123,30 +150,49 @@ read_line(m1_call *call, m1_slice line)
 		line.data++;
 		line.len--;
 	}
-	if (line.len == 0 || *line.data != '{')
-		return true;
-	return call->handler->event(call->context, line);
+	return add_data(call, line);
+}
+
+/* The first end of line in these bytes: a line feed, a carriage return, or both. */
+static const char *
+end_of_line(const char *data, size_t len)
+{
+	const char *feed = memchr(data, '\n', len);
+	const char *back = memchr(data, '\r', feed != NULL ? (size_t) (feed - data) : len);
+
+	return back != NULL ? back : feed;
 }
 
 /* Hands on what is there in whole lines. */
 static bool
 read_lines(m1_call *call)
 {
+	m1_buf *answer = &call->answer;
 	const char *end;
 
-	while ((end = memchr(call->answer.data + call->seen, '\n', call->answer.len - call->seen)) != NULL)
+	while ((end = end_of_line(answer->data + call->seen, answer->len - call->seen)) != NULL)
 	{
-		const size_t len = (size_t) (end - call->answer.data);
+		const size_t len = (size_t) (end - answer->data);
+		const bool belongs = call->after_cr && len == 0 && *end == '\n';
 
-		if (!read_line(call, (m1_slice){call->answer.data, len}))
+		call->after_cr = *end == '\r';
+		if (!belongs && !read_line(call, (m1_slice){answer->data, len}))
 			return false;
-		m1_buf_consume(&call->answer, len + 1);
+		m1_buf_consume(answer, len + 1);
 		call->seen = 0;
-		if (call->answer.len == 0)
+		if (answer->len == 0)
 			return true;
 	}
-	call->seen = call->answer.len;
+	call->after_cr = call->after_cr && answer->len == 0;
+	call->seen = answer->len;
 	return true;
+}
+
+/* A stream that has ended has ended its last line and event, too. */
+static bool
+read_rest(m1_call *call)
+{
+	return read_line(call, (m1_slice){call->answer.data, call->answer.len}) && hand_on(call);
 }
 
 /* An error says why in its body, which is kept like an answer that is no stream. */
@@ -171,7 +217,7 @@ on_bytes(char *data, size_t unit, size_t n, void *context)
 		return CURL_WRITEFUNC_PAUSE;
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status != 200 && call->answer.len + unit * n > MAX_REFUSAL)
-		return unit * n;
+		return 0;
 	if (call->answer.len + unit * n > M1_CALL_MAX_EVENT || !m1_buf_append(&call->answer, data, unit * n))
 		return 0;
 	call->streams = is_stream(call);
@@ -182,6 +228,35 @@ on_bytes(char *data, size_t unit, size_t n, void *context)
 }
 
 /* ---- starting ---- */
+
+static bool
+has_part(CURLU *url, CURLUPart part)
+{
+	char *text = NULL;
+	const bool there = curl_url_get(url, part, &text, 0) == CURLUE_OK && *text != '\0';
+
+	curl_free(text);
+	return there;
+}
+
+const char *
+m1_call_url_fault(const char *url)
+{
+	CURLU *parts = curl_url();
+	const char *fault = NULL;
+
+	if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+		fault = "It must begin with http:// or https://.";
+	else if (parts == NULL || curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK ||
+			 !has_part(parts, CURLUPART_HOST))
+		fault = "It must name a host, and be written as urls are.";
+	else if (has_part(parts, CURLUPART_USER) || has_part(parts, CURLUPART_PASSWORD))
+		fault = "It must name no user, as everybody may see it: a key is in a file.";
+	else if (has_part(parts, CURLUPART_QUERY) || has_part(parts, CURLUPART_FRAGMENT))
+		fault = "Paths are added at its end, so that it can have neither ? nor #.";
+	curl_url_cleanup(parts);
+	return fault;
+}
 
 static void
 set_up(m1_call *call, const char *url)
@@ -265,6 +340,8 @@ end_call(m1_call *call, CURLcode code)
 	curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
 	if (retry_after > 0)
 		result.retry_after = (double) retry_after;
+	if (call->streams && code == CURLE_OK && !read_rest(call))
+		call->left = true;
 	result.end = end_of(call, code, result.status);
 	if (code != CURLE_OK)
 		result.why = call->why[0] != '\0' ? call->why : curl_easy_strerror(code);

@@ -63,6 +63,8 @@ typedef struct m1_call_handler
 m1_status m1_calls_create(const m1_calls_options *options, m1_calls **out, m1_error *err);
 void m1_calls_free(m1_calls *calls);
 
+/* What is wrong with a url, as a sentence; NULL = nothing. */
+const char *m1_call_url_fault(const char *url);
 /*
  * POSTs the body, which is copied and wiped, or GETs if it is empty. handler must outlive the call. NULL when memory
  * ran out.

@@ -21,17 +21,20 @@ typedef enum m1_dialect_kind
 	M1_DIALECT_COUNT
 } m1_dialect_kind;
 
+#define M1_MAX_MODEL_NAME 500 /* bytes; often a path */
+
 /* What a server is, once it has been asked. */
 typedef struct m1_server_facts
 {
 	m1_dialect_kind kind;
-	char version[48];	 /* "0.11.0"; "" = not told */
-	char model[200];	 /* as it calls the one that is asked for */
-	int context;		 /* tokens of one request; 0 = not told */
-	int vocab;			 /* 0 = not told */
-	int slots;			 /* requests at a time; 0 = not told */
-	uint64_t parameters; /* 0 = not told */
-	uint64_t bytes;		 /* of weights; 0 = not told */
+	char version[48];				   /* "0.11.0"; "" = not told */
+	char model[M1_MAX_MODEL_NAME + 1]; /* as it calls the one that is asked for */
+	int context;					   /* tokens of one request; 0 = not told */
+	int vocab;						   /* 0 = not told */
+	int slots;						   /* requests at a time; 0 = not told */
+	uint64_t parameters;			   /* 0 = not told */
+	uint64_t bytes;					   /* of weights; 0 = not told */
+	uint64_t adapters;				   /* a bit for each of m1_servers.adapters that it serves */
 } m1_server_facts;
 
 /* A stretch of a reply that is asked for. */
@@ -94,6 +97,8 @@ const m1_dialect *m1_dialect_of(m1_dialect_kind kind);
 /* "auto", "vllm", "llama.cpp", "sglang", "openai"; false for another name. */
 bool m1_dialect_parse(const char *name, m1_dialect_kind *kind);
 
+/* What an error says, wherever a server puts that; empty = nothing is found. */
+m1_slice m1_told_message(const m1_json *answer);
 /* Whether an event is an error, which *told gets. */
 bool m1_told_failure(const m1_json *event, m1_told *told);
 

@@ -97,9 +97,9 @@ ask_servers(m1_proxy *p, m1_error *err)
 		m1_servers_look(p->servers, 0);
 		status = m1_calls_work(p->calls, 100, err);
 	}
-	if (status != M1_OK || m1_servers_any_up(p->servers))
+	if (status != M1_OK || m1_servers_any_up(p->servers, NULL))
 		return status;
-	m1_servers_why_down(p->servers, err);
+	m1_servers_why_down(p->servers, NULL, err);
 	return err->code;
 }
 
@@ -374,15 +374,20 @@ forget_over(m1_proxy *p)
 	}
 }
 
-/* The rest of a reply is asked for where its beginning is cached. */
+/*
+ * The rest of a reply is asked for where its beginning is cached. What a server has failed at is asked elsewhere, and
+ * in a while when all of them have been asked.
+ */
 static m1_server *
 server_for(m1_proxy *p, const m1_remote *m, double now)
 {
 	m1_server *last = m->server;
 
-	if (last != NULL && last->state == M1_SERVER_UP && last->busy_until_ms <= now)
+	if (m->left == NULL && last != NULL && m1_server_is_free(last, now))
 		return last;
-	return m1_servers_choose(p->servers, now);
+	if (now < m->again_ms && m->moves >= p->servers->n)
+		return NULL;
+	return m1_servers_choose(p->servers, m->adapter, now < m->again_ms ? m->left : NULL, now);
 }
 
 static void
@@ -393,27 +398,28 @@ ask_waiting(m1_proxy *p, double now)
 		m1_server *server;
 		m1_error error;
 
+		m1_remote_look(m, now);
 		if (m->call != NULL || m->over || m->request->paused)
 			continue;
 		if ((server = server_for(p, m, now)) != NULL)
 			m1_remote_ask(m, server, now);
-		else if (!m1_servers_any_up(p->servers) && now - m->waits_since_ms > PATIENCE_MS)
+		else if (!m1_servers_any_up(p->servers, m->adapter) && now - m->waits_since_ms > PATIENCE_MS)
 		{
-			m1_servers_why_down(p->servers, &error);
+			m1_servers_why_down(p->servers, m->adapter, &error);
 			error.code = M1_E_UNAVAILABLE;
 			m1_remote_fail(m, &error);
 		}
 	}
 }
 
-/* Some wait for a server that will be up or free again by itself: then it is looked at often. */
+/* Some wait for a server that will be up or free by itself, or for the end of an answer: they are looked at often. */
 static int
 wait_ms(const m1_proxy *p, int until_look)
 {
 	int wait = until_look >= 0 && until_look < LONGEST_WAIT_MS ? until_look : LONGEST_WAIT_MS;
 
 	for (const m1_remote *m = p->remotes; m != NULL; m = m->next)
-		if (m->call == NULL && !m->over && !m->request->paused)
+		if (m1_remote_lingers(m) || (m->call == NULL && !m->over && !m->request->paused))
 			wait = wait < 100 ? wait : 100;
 	return wait;
 }

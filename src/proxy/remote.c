@@ -14,6 +14,8 @@
 #define PROGRESS_TOKENS 16 /* between two progress events */
 #define MAX_MOVES 6
 #define MAX_FRUITLESS 3
+#define FIRST_PAUSE_MS 100.0 /* before a server is asked again what it has failed at; then twice that, and so on */
+#define LINGER_MS 1000.0
 
 /* What is asked for beyond the budget of reasoning: the server ends the stretch soon after we would. */
 #define BUDGET_SLACK 8
@@ -94,12 +96,14 @@ refuse_form(m1_remote *m, int32_t id)
 	m1_error_detail(&m->error, "Token %d of %.300s cannot follow.", id, m->server->url);
 }
 
-/* What the engine has read of it leads away from what the server goes on with. */
+/* What the engine has read of it leads away from what the server goes on with. One that takes texts is never led. */
 static bool
 turns_off(m1_remote *m, m1_reply_state before)
 {
 	m1_request *r = m->request;
 
+	if (!m1_dialect_of(m->server->facts.kind)->takes_ids)
+		return false;
 	if (r->tokens.len != m->asked + (size_t) m->accepted)
 		return true;
 	if (r->cursor == NULL || m->by_grammar || before != M1_REPLY_REASONING ||
@@ -239,6 +243,7 @@ use(m1_remote *m, m1_told *told)
 	}
 	note_prompt(m, told);
 	m->finished = told->finished;
+	m->finished_ms = m1_now_ms();
 	if (m1_dialect_of(m->server->facts.kind)->takes_ids)
 		more = take_ids(m, told) && take_end(m, told);
 	else
@@ -298,45 +303,67 @@ wait_for_server(m1_remote *m)
 	m->waits_since_ms = m1_now_ms();
 }
 
+/* Another server is asked, or the same one in a while. */
 static void
-move(m1_remote *m, const char *what, const char *why)
+begin_again(m1_remote *m)
+{
+	m->left = m->server;
+	m->again_ms = m1_now_ms() + FIRST_PAUSE_MS * (1 << m->moves);
+	m->moves++;
+	wait_for_server(m);
+}
+
+static void
+move(m1_remote *m, const char *what, m1_slice why)
 {
 	m1_error error;
 
 	if (may_move(m))
 	{
-		m->moves++;
-		wait_for_server(m);
+		begin_again(m);
 		return;
 	}
 	m1_fail(&error, M1_E_UNAVAILABLE, "%s", what);
-	m1_error_detail(&error, "%.300s: %.180s", m->server->url, why);
+	m1_error_detail(&error, "%.300s: %.*s", m->server->url, (int) m1_min_size(why.len, 180), why.data);
 	m1_error_hint(&error, "Try again.");
 	m1_remote_fail(m, &error);
 }
 
-/* The message of an error, wherever the server puts it, or the beginning of whatever it says. */
+/* What an answer that is no reply says: the message of an error, or how it begins. Lives as long as doc and body. */
+static m1_slice
+told_instead(m1_slice body, m1_json_doc *doc)
+{
+	m1_error err;
+	m1_slice message = {0};
+
+	if (m1_json_parse(body, "the refusal", NULL, doc, &err) == M1_OK)
+		message = m1_told_message(doc->root);
+	return message.len > 0 ? message : body;
+}
+
 static void
 refused(m1_remote *m, const m1_call_result *result)
 {
 	m1_json_doc doc = {0};
 	m1_error error;
-	m1_error err;
-	const m1_json *message = NULL;
-	m1_slice text = result->body;
+	const m1_slice text = told_instead(result->body, &doc);
 
-	if (m1_json_parse(result->body, "the refusal", NULL, &doc, &err) == M1_OK)
-	{
-		message = m1_json_get(m1_json_get(doc.root, "error"), "message");
-		message = message != NULL ? message : m1_json_get(doc.root, "message");
-		text = m1_json_is(message, M1_JSON_STRING) ? m1_json_text(message) : text;
-	}
 	m1_fail(&error, M1_E_UNSUPPORTED, "the server refused the request with HTTP status %ld", result->status);
 	m1_error_detail(&error, "%.150s: %.*s", m->server->url, (int) m1_min_size(text.len, 330), text.data);
 	if (result->status == 401 || result->status == 403)
 		m1_error_hint(&error, "See {engine_api_key_file}.");
 	m1_json_free(&doc);
 	m1_remote_fail(m, &error);
+}
+
+static void
+move_instead(m1_remote *m, const char *what, const char *why, const m1_call_result *result)
+{
+	m1_json_doc doc = {0};
+	const m1_slice text = told_instead(result->body, &doc);
+
+	move(m, what, text.len > 0 ? text : m1_slice_of(why));
+	m1_json_free(&doc);
 }
 
 /* A stretch has ended as it should. */
@@ -349,7 +376,8 @@ go_on(m1_remote *m, const m1_call_result *result)
 		m1_remote_read_score(m, result->body);
 	else if (!m->finished && result->end == M1_CALL_ANSWERED)
 	{
-		move(m, "the server stopped in the middle of the reply", "the stream ended without a last event");
+		move_instead(m, "the server stopped in the middle of the reply", "the stream ended without a last event",
+					 result);
 		return;
 	}
 	m->fruitless = m->accepted > 0 || m->scores ? 0 : m->fruitless + 1;
@@ -358,9 +386,9 @@ go_on(m1_remote *m, const m1_call_result *result)
 	if (m->error.code == M1_E_UNAVAILABLE && may_move(m))
 	{
 		m->error.code = M1_OK;
-		m->moves++;
+		begin_again(m);
 	}
-	if (m->error.code != M1_OK)
+	else if (m->error.code != M1_OK)
 		m1_remote_fail(m, &m->error);
 	else if (r->ended)
 		finish(m);
@@ -376,6 +404,12 @@ on_over(const m1_call_result *result)
 
 	m->call = NULL;
 	m->server->in_flight--;
+	if (m->finished)
+	{
+		m1_server_answered(m->server);
+		go_on(m, &(m1_call_result){.end = M1_CALL_LEFT});
+		return;
+	}
 	switch (result->end)
 	{
 		case M1_CALL_ANSWERED:
@@ -391,14 +425,29 @@ on_over(const m1_call_result *result)
 			wait_for_server(m);
 			break;
 		case M1_CALL_FAILED:
-			move(m, "the server failed", "it answers with an internal error");
+			move_instead(m, "the server failed", "it answers with an internal error", result);
 			break;
 		case M1_CALL_UNREACHABLE:
 		case M1_CALL_BROKEN:
 			m1_server_failed(m->server, result->why, now);
-			move(m, "the server went away in the middle of the reply", result->why);
+			move(m, "the server went away in the middle of the reply", m1_slice_of(result->why));
 			break;
 	}
+}
+
+bool
+m1_remote_lingers(const m1_remote *m)
+{
+	return m->finished && m->call != NULL && !m->over;
+}
+
+void
+m1_remote_look(m1_remote *m, double now)
+{
+	if (!m1_remote_lingers(m) || now - m->finished_ms < LINGER_MS)
+		return;
+	m1_call_drop(m->call);
+	on_over(&(m1_call_result){.end = M1_CALL_LEFT, .context = m});
 }
 
 static const m1_call_handler handler = {.event = on_event, .waits = waits, .over = on_over};
@@ -462,6 +511,7 @@ begin_stretch(m1_remote *m, double now)
 	m->finished = false;
 	m->reasons = false;
 	m->content.len = 0;
+	m->answers = false;
 	if (r->started_ms != 0)
 		return;
 	r->started_ms = now;
@@ -478,6 +528,7 @@ m1_remote_ask(m1_remote *m, m1_server *server, double now)
 	m1_status status;
 
 	m->server = server;
+	m->left = NULL;
 	begin_stretch(m, now);
 	if (m->request->answer_start == 0 && m1_request_at_scored_answer(m->request))
 		m->scores = true;

@@ -25,8 +25,10 @@ typedef struct m1_remote
 	m1_server *server; /* where it is, or was last */
 	m1_call *call;	   /* NULL: it waits for a server */
 	double waits_since_ms;
-	int moves; /* to another server, or to the same one again */
-	bool over; /* its end has been told */
+	int moves;			   /* to another server, or to the same one again */
+	const m1_server *left; /* the last of these moves was away from it; NULL = it may go on where it was */
+	double again_ms;	   /* when it may be asked even so */
+	bool over;			   /* its end has been told */
 
 	/* the stretch that is under way */
 	size_t asked;		/* tokens of the request when it was asked for */
@@ -35,9 +37,10 @@ typedef struct m1_remote
 	unsigned stretches; /* that were asked for */
 	bool by_grammar;	/* it was asked for with one */
 	bool wants_grammar; /* the next one is to be */
-	bool finished;		/* the server has said so */
-	int fruitless;		/* stretches without a token, in a row */
-	m1_error error;		/* ends the request; code M1_OK = none */
+	bool finished;		/* the server has said so; what comes behind is of use, but not waited for long */
+	double finished_ms;
+	int fruitless;	/* stretches without a token, in a row */
+	m1_error error; /* ends the request; code M1_OK = none */
 
 	/* choices that are scored: one after the other, token by token where the server cannot do more */
 	bool scores;
@@ -47,7 +50,8 @@ typedef struct m1_remote
 
 	/* of a server that takes texts */
 	bool reasons;	/* its reasoning has begun and not ended */
-	m1_buf content; /* of an answer with a form, until it is whole */
+	m1_buf content; /* that waits for its end, or for the end of reasoning in it */
+	bool answers;	/* the answer has begun behind that */
 
 	struct m1_remote *next;
 } m1_remote;
@@ -58,6 +62,10 @@ void m1_remote_free(m1_remote *m);
 
 /* Asks a server for the next stretch; failures are told as the request's end. */
 void m1_remote_ask(m1_remote *m, m1_server *server, double now);
+/* Whether the server has said that it is done with the stretch, and not ended its answer. */
+bool m1_remote_lingers(const m1_remote *m);
+/* Closes the connection then, if it has been so for a while. */
+void m1_remote_look(m1_remote *m, double now);
 /* Its end is this error. */
 void m1_remote_fail(m1_remote *m, const m1_error *error);
 

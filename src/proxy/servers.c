@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* strdup, strnlen */
 #include "proxy/servers.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,16 +38,29 @@ log_line(const m1_servers *s, const char *what, const m1_server *server, const c
 	if (s->options.log == NULL)
 		return;
 	snprintf(line, sizeof line, "server %s %s%s%s", server->url, what, *more != '\0' ? ": " : "", more);
+	/* what a server says of itself stays on its line */
+	for (char *c = line; *c != '\0'; c++)
+		*c = iscntrl((unsigned char) *c) ? '?' : *c;
 	s->options.log(s->options.log_context, line);
 }
 
 /* ---- life ---- */
+
+static m1_status
+refuse_url(const char *text, size_t len, const char *why, m1_error *err)
+{
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.*s\" is no url of a server", (int) m1_min_size(len, 100), text);
+	m1_error_detail(err, "%s", why);
+	m1_error_hint(err, "See {engine_url}.");
+	return M1_E_INVALID_ARGUMENT;
+}
 
 /* "http://host:8000/v1/" is "http://host:8000": paths are added. */
 static m1_status
 add_server(m1_servers *s, const char *text, size_t len, m1_error *err)
 {
 	m1_server *server = &s->at[s->n];
+	const char *fault;
 
 	while (len > 0 && text[len - 1] == '/')
 		len--;
@@ -54,16 +68,12 @@ add_server(m1_servers *s, const char *text, size_t len, m1_error *err)
 		len -= 3;
 	if (s->n == M1_MAX_SERVERS)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "there are more than %d urls", M1_MAX_SERVERS);
-	if (len >= M1_MAX_URL || len < 8 ||
-		(memcmp(text, "http://", 7) != 0 && (len < 9 || memcmp(text, "https://", 8) != 0)))
-	{
-		m1_fail(err, M1_E_INVALID_ARGUMENT, "\"%.*s\" is no url of a server", (int) m1_min_size(len, 100), text);
-		m1_error_detail(err, "It must begin with http:// or https://, and have less than %d bytes.", M1_MAX_URL);
-		m1_error_hint(err, "See {engine_url}.");
-		return M1_E_INVALID_ARGUMENT;
-	}
+	if (len >= M1_MAX_URL)
+		return refuse_url(text, len, "It is too long.", err);
 	*server = (m1_server){.all = s};
 	memcpy(server->url, text, len);
+	if ((fault = m1_call_url_fault(server->url)) != NULL)
+		return refuse_url(text, strchr(server->url, '@') == NULL ? len : strcspn(server->url, ":") + 3, fault, err);
 	s->n++;
 	return M1_OK;
 }
@@ -96,7 +106,10 @@ m1_servers_create(const m1_servers_options *options, m1_servers **out, m1_error 
 	if (s == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for servers");
 	s->options = *options;
-	status = add_servers(s, options->urls, err);
+	if (strlen(options->model_name) > M1_MAX_MODEL_NAME)
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the name in {engine_model} is too long");
+	else
+		status = add_servers(s, options->urls, err);
 	if (status == M1_OK && options->model->tokenizer != NULL)
 		status = m1_tokenizer_encode(options->model->tokenizer, m1_slice_of(SAMPLE_TEXT), M1_ADDED_NONE, &s->sample,
 									 NULL, NULL, err);
@@ -230,33 +243,59 @@ kind_by_owner(const m1_json *model)
 	return M1_DIALECT_OPENAI;
 }
 
+/* Its place among the names that are known, to which it is added; -1 = there is no room for it. */
+static int
+adapter_place(m1_servers *s, const char *name)
+{
+	int i = 0;
+
+	while (i < s->n_adapters && strcmp(s->adapters[i], name) != 0)
+		i++;
+	if (i < s->n_adapters)
+		return i;
+	if (i == M1_MAX_SERVED_ADAPTERS || (s->adapters[i] = strdup(name)) == NULL)
+		return -1;
+	return s->n_adapters++;
+}
+
 /* An entry with a parent is an adapter that is served beside it. */
 static void
-note_adapter(m1_servers *s, const m1_json *entry)
+note_adapter(m1_server *server, const m1_json *entry)
 {
 	const char *name = m1_json_cstr(m1_json_get(entry, "id"));
+	int place;
 
-	if (name == NULL || !m1_json_is(m1_json_get(entry, "parent"), M1_JSON_STRING) ||
-		s->n_adapters == M1_MAX_SERVED_ADAPTERS)
+	if (name == NULL || !m1_json_is(m1_json_get(entry, "parent"), M1_JSON_STRING))
 		return;
-	for (int i = 0; i < s->n_adapters; i++)
+	if ((place = adapter_place(server->all, name)) >= 0)
+		server->learnt.adapters |= UINT64_C(1) << place;
+	else
+		log_line(server->all, "has more adapters than are asked for, the first being", server, name);
+}
+
+static bool
+has_adapter(const m1_server *server, const char *name)
+{
+	const m1_servers *s = server->all;
+
+	for (int i = 0; i < s->n_adapters && name != NULL; i++)
 		if (strcmp(s->adapters[i], name) == 0)
-			return;
-	if ((s->adapters[s->n_adapters] = strdup(name)) != NULL)
-		s->n_adapters++;
+			return server->facts.adapters >> i & 1;
+	return name == NULL;
 }
 
 /* The entry of the model: by the name that is set, or the first that is no adapter. */
 static const m1_json *
-find_model(m1_servers *s, const m1_json *list)
+find_model(m1_server *server, const m1_json *list)
 {
+	const m1_servers *s = server->all;
 	const m1_json *found = NULL;
 
 	m1_json_foreach (list, entry)
 	{
 		const m1_json *id = m1_json_get(entry, "id");
 
-		note_adapter(s, entry);
+		note_adapter(server, entry);
 		if (found == NULL && m1_json_is(id, M1_JSON_STRING) &&
 			(*s->options.model_name != '\0' ? m1_json_is_text(id, s->options.model_name)
 											: !m1_json_is(m1_json_get(entry, "parent"), M1_JSON_STRING)))
@@ -268,15 +307,21 @@ find_model(m1_servers *s, const m1_json *list)
 static void
 read_models(m1_server *server, const m1_json *answer)
 {
-	m1_servers *s = server->all;
-	const m1_json *entry = find_model(s, m1_json_get(answer, "data"));
+	const m1_servers *s = server->all;
 	m1_server_facts *f = &server->learnt;
+	const m1_json *entry;
 
 	*f = (m1_server_facts){.kind = s->options.dialect};
+	entry = find_model(server, m1_json_get(answer, "data"));
 	if (entry == NULL)
 	{
 		reject(server, M1_E_NOT_FOUND,
 			   *s->options.model_name != '\0' ? "the server has no model of that name" : "the server names no model");
+		return;
+	}
+	if (m1_json_text(m1_json_get(entry, "id")).len > M1_MAX_MODEL_NAME)
+	{
+		reject(server, M1_E_UNSUPPORTED, "the name of the server's model is too long");
 		return;
 	}
 	if (f->kind == M1_DIALECT_AUTO)
@@ -491,8 +536,14 @@ m1_servers_look(m1_servers *s, double now)
 
 /* ---- choosing ---- */
 
+bool
+m1_server_is_free(const m1_server *server, double now)
+{
+	return server->state == M1_SERVER_UP && server->busy_until_ms <= now;
+}
+
 m1_server *
-m1_servers_choose(m1_servers *s, double now)
+m1_servers_choose(m1_servers *s, const char *adapter, const m1_server *other, double now)
 {
 	m1_server *best = NULL;
 
@@ -500,7 +551,7 @@ m1_servers_choose(m1_servers *s, double now)
 	{
 		m1_server *server = &s->at[(s->turn + i) % s->n];
 
-		if (server->state == M1_SERVER_UP && server->busy_until_ms <= now &&
+		if (server != other && m1_server_is_free(server, now) && has_adapter(server, adapter) &&
 			(best == NULL || server->in_flight < best->in_flight))
 			best = server;
 	}
@@ -510,10 +561,10 @@ m1_servers_choose(m1_servers *s, double now)
 }
 
 bool
-m1_servers_any_up(const m1_servers *s)
+m1_servers_any_up(const m1_servers *s, const char *adapter)
 {
 	for (int i = 0; i < s->n; i++)
-		if (s->at[i].state == M1_SERVER_UP)
+		if (s->at[i].state == M1_SERVER_UP && has_adapter(&s->at[i], adapter))
 			return true;
 	return false;
 }
@@ -528,15 +579,15 @@ m1_servers_all_asked(const m1_servers *s)
 }
 
 void
-m1_servers_why_down(const m1_servers *s, m1_error *err)
+m1_servers_why_down(const m1_servers *s, const char *adapter, m1_error *err)
 {
-	*err = s->at[0].why;
-	for (int i = 0; i < s->n; i++)
-		if (s->at[i].state == M1_SERVER_DOWN && s->at[i].why.code != M1_OK)
-		{
+	*err = (m1_error){0};
+	for (int i = 0; i < s->n && err->code == M1_OK; i++)
+		if (s->at[i].state == M1_SERVER_DOWN)
 			*err = s->at[i].why;
-			return;
-		}
-	if (err->code == M1_OK)
-		m1_fail(err, M1_E_UNAVAILABLE, "no server is up");
+	if (err->code != M1_OK)
+		return;
+	m1_fail(err, M1_E_UNAVAILABLE, "no server is up");
+	if (adapter != NULL)
+		m1_error_detail(err, "None that is has the adapter \"%.300s\".", adapter);
 }

@@ -14,7 +14,7 @@
 
 #define M1_MAX_SERVERS 64
 #define M1_MAX_URL 512
-#define M1_MAX_SERVED_ADAPTERS 64
+#define M1_MAX_SERVED_ADAPTERS 64 /* bits of m1_server_facts.adapters */
 
 typedef enum m1_server_state
 {
@@ -59,7 +59,7 @@ struct m1_servers
 	m1_server at[M1_MAX_SERVERS];
 	int n;
 	int turn;
-	char *adapters[M1_MAX_SERVED_ADAPTERS]; /* that one of them serves beside the model */
+	char *adapters[M1_MAX_SERVED_ADAPTERS]; /* that some of them serve beside the model */
 	int n_adapters;
 	m1_ids sample; /* what all must make of SAMPLE_TEXT */
 };
@@ -71,14 +71,19 @@ void m1_servers_free(m1_servers *s);
 /* Asks those whose time has come. Returns in how many milliseconds the next one's comes, -1 = never. */
 int m1_servers_look(m1_servers *s, double now);
 
-/* The one with the least to do of those that are up and not busy; NULL = there is none now. */
-m1_server *m1_servers_choose(m1_servers *s, double now);
-/* Some server is up, though maybe busy. */
-bool m1_servers_any_up(const m1_servers *s);
+/*
+ * The one with the least to do of those that are up, not busy, and have this adapter (NULL = none is needed), but not
+ * `other`; NULL = there is none now.
+ */
+m1_server *m1_servers_choose(m1_servers *s, const char *adapter, const m1_server *other, double now);
+/* Whether it is up and not busy. */
+bool m1_server_is_free(const m1_server *server, double now);
+/* Some server that has the adapter is up, though maybe busy. */
+bool m1_servers_any_up(const m1_servers *s, const char *adapter);
 /* Every server has said what it is, or failed to. */
 bool m1_servers_all_asked(const m1_servers *s);
-/* Why the first of them is down, for requests that have waited for one. */
-void m1_servers_why_down(const m1_servers *s, m1_error *err);
+/* Why there is none to ask, for requests that have waited for one: the first that is down says why. */
+void m1_servers_why_down(const m1_servers *s, const char *adapter, m1_error *err);
 
 /* A call to it could not be made or was broken off: it is down. */
 void m1_server_failed(m1_server *server, const char *why, double now);

@@ -13,7 +13,7 @@ DEEPSEEK_R1 = {"hidden_size": 7168, "num_hidden_layers": 61, "num_attention_head
 
 def minimax_m1(engine, n):
     """Matrices, states and keys are in the bound on prefill, to which the head of each token comes."""
-    out = subprocess.run([engine, "plan", "--model", MINIMAX_M1, "--context", str(n), "--tflops", "1000000"], check=True,
+    out = subprocess.run([engine, "plan", "--model", MINIMAX_M1, "--context", str(n), "--tflops", "1000000", "--bandwidth", "1e9"], check=True,
                          capture_output=True, text=True).stdout
     speed = float(re.search(r"^prefill +([0-9]+)", out, re.M)[1])
     head = float(re.search(r"([0-9.]+) B of the head", out)[1]) * 1e9

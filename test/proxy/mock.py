@@ -25,13 +25,15 @@ class Mock:
     """A server on a port of its own. `faults` is a list of names that requests take from, one each; see Handler."""
 
     def __init__(self, dialect, tokens, eos, vocab, scripts=(), answers=(), version="0.11.0", context=32768, pieces=None, key=None,
-                 adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0, likely=-0.5):
+                 adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0, likely=-0.5,
+                 name="the-model"):
         self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
         self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
         self.pieces, self.key, self.adapters = pieces, key, adapters
-        self.tokenizes = tokenizes or tokens
+        self.tokenizes, self.name, self.elsewhere = tokenizes or tokens, name, ""
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
+        self.now = self.most = 0  # streams at the same time
         self.lock = threading.Lock()
         self.connections = set()
         mock = self
@@ -101,13 +103,32 @@ class Mock:
         return -0.1 * (i % 7 + 1)
 
 
+# Ways of writing the lines of an event, each as servers may.
+SPELLINGS = {
+    "ends of line of two bytes": lambda text: f"data: {text}\r\n\r\n",
+    "carriage returns": lambda text: f"data: {text}\r\r",
+    "no empty lines": lambda text: f"data: {text}\n",
+    "several lines": lambda text: "".join(f"data:{line}\n" for line in indented(text)) + "\n",
+    "several lines of two bytes": lambda text: "".join(f"data: {line}\r\n" for line in indented(text)) + "\r\n",
+    "remarks": lambda text: f": ping\n\nevent: message\nid: 5\ndata: {text}\nretry: 10\n\n",
+}
+
+
+def indented(text):
+    return json.dumps(json.loads(text), indent=1).splitlines() if text.startswith("{") else [text]
+
+
 class Handler(BaseHTTPRequestHandler):
     """Faults: 429 and 503 (with Retry-After: 1), 500, 400, reset (before an answer), half (a reply without its end),
     slow (a pause of a second before anything), silent (nothing at all for long), nonsense (events that are no JSON),
-    breaks (tokens that break any constraint), unknown (a token that the model does not have), error (an error event)."""
+    breaks (tokens that break any constraint), unknown (a token that the model does not have), error (an error event),
+    redirect (to the url `elsewhere`), error text (one that is no object), base_resp (an error of hosted MiniMax, with status 200), detail (a refusal as FastAPI
+    words it), endless (a refusal that never ends), lingers (a reply whose connection stays open), broken end (one that
+    breaks off behind the last event), and the keys of SPELLINGS."""
 
     protocol_version = "HTTP/1.1"
     server_mock = None
+    fault = None
 
     def setup(self):
         super().setup()
@@ -154,12 +175,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         owner = {"vllm": "vllm", "llama.cpp": "llamacpp", "sglang": "sglang"}.get(mock.dialect, "system")
         if self.path == "/v1/models":
-            entry = {"id": "the-model", "object": "model", "owned_by": owner, "parent": None}
+            entry = {"id": mock.name, "object": "model", "owned_by": owner, "parent": None}
             if mock.dialect in ("vllm", "sglang"):
                 entry["max_model_len"] = mock.context
             if mock.dialect == "llama.cpp":
                 entry["meta"] = {"n_vocab": mock.vocab, "n_params": 1000, "size": 2000}
-            adapters = [{"id": name, "owned_by": owner, "parent": "the-model"} for name in mock.adapters
+            adapters = [{"id": name, "owned_by": owner, "parent": mock.name} for name in mock.adapters
                         if mock.dialect != "llama.cpp"]
             self.answer({"object": "list", "data": [entry, *adapters]})
         elif self.path == "/props" and mock.dialect == "llama.cpp":
@@ -188,6 +209,12 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(int(fault), "busy", [("Retry-After", "1")])
         elif fault in ("500", "400"):
             self.refuse(int(fault), "the test says so")
+        elif fault == "redirect":
+            self.refuse(307, "the test says so", [("Location", mock.elsewhere + self.path)])
+        elif fault == "detail":
+            self.answer({"detail": "the test says so"}, 422)
+        elif fault == "base_resp":
+            self.answer({"base_resp": {"status_code": 1004, "status_msg": "the test says so"}})
         elif fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.close_connection = True
@@ -207,22 +234,43 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(1)
         if fault == "silent":
             time.sleep(30)
+        if fault == "endless":
+            self.refuse_for_ever()
         if self.path != paths[self.mock.dialect]:
             self.refuse(404, "not found")
         elif request.get("stream"):
-            self.stream(request, fault)
+            with self.mock.lock:
+                self.mock.now += 1
+                self.mock.most = max(self.mock.most, self.mock.now)
+            try:
+                self.stream(request, fault)
+            finally:
+                with self.mock.lock:
+                    self.mock.now -= 1
         else:
             self.score(request)
 
     # ---- streams ----
 
-    def event(self, data):
-        text = f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
+
+    def event(self, data):
+        text = data if isinstance(data, str) else json.dumps(data)
+        self.chunk(SPELLINGS.get(self.fault, lambda text: f"data: {text}\n\n")(text).encode())
+
+    def refuse_for_ever(self):
+        self.send_response(400)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while True:
+            self.chunk(b"the test says so " * 1000)
+            time.sleep(0.001)
 
     def stream(self, request, fault):
         mock = self.mock
+        self.fault = fault
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -239,8 +287,8 @@ class Handler(BaseHTTPRequestHandler):
         cut = fault == "half" and max(1, len(ids) // 2)
         if fault == "nonsense":
             self.event("{not json")
-        if fault == "error":
-            self.event({"error": {"message": "out of luck", "code": 500}})
+        if fault in ("error", "error text"):
+            self.event({"error": {"message": "out of luck", "code": 500} if fault == "error" else "out of luck"})
             ids = []
         for i, token in enumerate(ids[:most]):
             if cut and i == cut:
@@ -253,6 +301,11 @@ class Handler(BaseHTTPRequestHandler):
         if mock.dialect in ("vllm", "openai"):
             self.event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": len(ids),
                                                  "prompt_tokens_details": {"cached_tokens": mock.cached}}})
+        if fault == "lingers":
+            time.sleep(30)
+        if fault in ("lingers", "broken end"):
+            self.close_connection = True
+            return
         self.event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 

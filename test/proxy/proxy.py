@@ -7,15 +7,18 @@ openssl for a certificate.
 import json
 import math
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 
-from mock import normalised
+from mock import SPELLINGS, normalised
 from testing import DIALECTS, LABELS, REASONED, SCHEMA, is_equal, mock, proxy, report, words
 from wire import CANCEL, DELTA, PAUSE, RESUME
+
+MANY = 300
 
 # ---- what can be asked ----
 
@@ -152,6 +155,22 @@ def check_openai():
     server.scripts = ['{"a": "five"}']
     is_equal(engine.run(prompt="Hello.", kind="schema", form=SCHEMA).get("status"), "unavailable",
              "openai: what has not the form is no answer")
+    for stream in (False, True):
+        server.scripts = ["<think>\nwell\n</think>\n\nyes and no"]
+        end = engine.run(prompt="Hello.", budget=0, stream=stream)
+        texts = end["streamed"] if stream else [end["content"], end["reasoning"]]
+        is_equal(texts, ["yes and no", ""], "openai: reasoning that nobody wants is left out of the content")
+        server.scripts = ["<thick>"]
+        end = engine.run(prompt="Hello.", budget=0, stream=stream)
+        is_equal(end["streamed"][0] if stream else end["content"], "<thick>", "openai: and nothing else")
+    server.scripts = ['<think>\nA number.\n</think>\n\n{"a": 5, "b": "x"}']
+    for budget, reasoning in ((-1, "A number."), (0, "")):
+        end = engine.run(prompt="Hello.", kind="schema", form=SCHEMA, budget=budget)
+        is_equal((json.loads(end.get("content", "{}")), end.get("reasoning")), ({"a": 5, "b": "x"}, reasoning),
+                 f"openai: JSON behind reasoning, budget {budget}")
+    server.scripts = ["<think>\nIt does not"]
+    end = engine.run(prompt="Hello.", budget=0)
+    is_equal((end.get("content"), end.get("reasoning")), ("", ""), "openai: reasoning without an end")
     for what, request in {"ids": {"ids": [1, 2]}, "scores": {"prompt": "a", "kind": "choices", "form": LABELS, "score": True},
                           "tools": {"prompt": "a", "tools": '[{"name":"f"}]'}, "a budget": {"prompt": "a", "budget": 5},
                           "a regular expression": {"prompt": "a", "kind": "regex", "form": "a+"}}.items():
@@ -166,8 +185,17 @@ def check_adapters():
     engine.run(prompt="Hello.", adapter="poet")
     is_equal(server.requests[-1]["model"], "poet", "an adapter that the server has is asked for by its name")
     is_equal(engine.run(prompt="Hello.", adapter="clerk")["status"], "not_found", "another one is refused")
-    engine.stop()
+    other = mock("vllm", "no", adapters=["clerk", "poet's \u00e4lter ego"])
+    both = proxy(server, other)
+    for name, answer in (("poet", "yes"), ("clerk", "no"), ("poet's \u00e4lter ego", "no")):
+        ends = [both.run(prompt="Hello.", adapter=name, budget=0).get("content") for _ in range(4)]
+        is_equal(ends, [answer] * 4, f"of two servers, that one is asked which has the adapter {name}")
     server.stop()
+    ends = [both.run(prompt="Hello.", adapter=name, budget=0, seconds=30) for name in ("clerk", "poet")]
+    is_equal([end.get("content", end.get("status")) for end in ends], ["no", "unavailable"], "and no other one in its place")
+    both.stop()
+    other.stop()
+    engine.stop()
 
 
 # ---- faults ----
@@ -175,7 +203,8 @@ def check_adapters():
 def check_faults(name):
     server = mock(name, REASONED)
     engine = proxy(server, options=["--server-timeout", "2"])
-    for fault in ("429", "503", "500", "reset", "half", "slow", "nonsense", "error") + (("silent",) if name == "vllm" else ()):
+    for fault in ("429", "503", "500", "reset", "half", "slow", "nonsense", "error", "error text", "base_resp", "broken end",
+                  *SPELLINGS) + (("silent",) if name == "vllm" else ()):
         server.faults = [fault]
         end = engine.run(prompt="Hello.")
         is_equal(end.get("reasoning"), "A na\u00efve greeting.", f"{name}: {fault} once is made good")
@@ -184,15 +213,49 @@ def check_faults(name):
     end = engine.run(prompt="Hello.", stream=True)
     is_equal(end.get("status"), "unavailable", f"{name}: half a reply that was shown fails, retryably")
     server.pause = 0
-    server.faults = ["400"]
-    end = engine.run(prompt="Hello.")
-    report(end.get("status") == "unsupported" and "the test says so" in end["detail"], f"{name}: a refusal is told", end)
+    for fault in ("400", "detail") + (("endless",) if name == "vllm" else ()):
+        server.faults = [fault]
+        end = engine.run(prompt="Hello.")
+        report(end.get("status") == "unsupported" and "the test says so" in end["detail"], f"{name}: {fault}, a refusal, is told", end)
     server.faults = ["unknown"]
     is_equal(engine.run(prompt="Hello.").get("status"), "invalid_argument", f"{name}: a token of another model")
-    server.faults = ["500"] * 20
-    is_equal(engine.run(prompt="Hello.").get("status"), "unavailable", f"{name}: a server that always fails")
-    server.faults = []
-    is_equal(engine.run(prompt="Hello.").get("finish"), "stop", f"{name}: and later does not")
+    if name == "vllm":
+        server.faults = ["500"] * 20
+        end = engine.run(prompt="Hello.")
+        report(end.get("status") == "unavailable" and "the test says so" in end["detail"], f"{name}: a server that always fails", end)
+        pauses = [b - a for a, b in zip(server.times[-7:], server.times[-6:])]
+        report(len(pauses) == 6 and pauses[5] > 1 > pauses[0], f"{name}: is asked again later and later", pauses)
+        server.faults = []
+        is_equal(engine.run(prompt="Hello.").get("finish"), "stop", f"{name}: and later does not")
+    engine.stop()
+    server.stop()
+
+
+def check_redirect():
+    server, other = mock("vllm", "yes"), mock("vllm", "yes")
+    server.elsewhere = other.url
+    engine = proxy(server)
+    server.faults = ["redirect"]
+    end = engine.run(prompt="Hello.")
+    report(end.get("status") == "unsupported" and "307" in end["message"] and not other.requests, "redirects are not followed", end)
+    engine.stop()
+    server.stop()
+    other.stop()
+
+
+def check_many():
+    """More than a process may have files open by default, all of them at the same time."""
+    server = mock("vllm", "word " * 30, pause=0.2)
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MANY // 2, most))
+    try:
+        engine = proxy(server)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+    requests = [engine.generate(prompt="Hello.", budget=0) for _ in range(MANY)]
+    ends = [engine.wait(r, 120) for r in requests]
+    report(all(e.get("content") == "word " * 30 for e in ends), f"{MANY} requests in flight", ends[0])
+    report(server.most == MANY, "at the same time", server.most)
     engine.stop()
     server.stop()
 
@@ -242,6 +305,11 @@ def check_silence():
     report(end.get("content") == "yes" and engine.end_of(silent) is None, "a silent request holds up no other", end)
     engine.send(CANCEL, silent)
     is_equal(engine.wait(silent, 5)["status"], "cancelled", "and can be cancelled at once")
+    server.faults = ["lingers"] * 2
+    start = time.monotonic()
+    is_equal([engine.run(prompt="Hello.", budget=0, seconds=10).get("content") for _ in range(2)], ["yes"] * 2,
+             "a reply is whole at its last event")
+    report(time.monotonic() - start < 8, "though its connection stays open", time.monotonic() - start)
     engine.stop()
     server.stop()
 
@@ -257,6 +325,21 @@ def check_move():
     lengths = sorted(len(r.get("prompt", r.get("input_ids"))) for r in a.requests + b.requests)
     report(len(lengths) >= 2 and lengths[0] < lengths[1] and a.requests and b.requests, "which begins where it broke off", lengths)
     engine.stop()
+    a.stop()
+    b.stop()
+
+
+def check_failing():
+    """What one server always fails at is answered by another, at once, and neither is given up."""
+    a, b = mock("vllm", REASONED), mock("vllm", REASONED)
+    for fault in ("500", "nonsense", "breaks", "base_resp"):
+        a.faults = [fault] * 100
+        engine = proxy(a, b)
+        start = time.monotonic()
+        ends = [engine.run(prompt="Hello.", kind="regex", form="[^~]*").get("finish") for _ in range(4)]
+        report(ends == ["stop"] * 4 and time.monotonic() - start < 4, f"where one server answers {fault}, another does the work", ends)
+        log = engine.stop()
+        report("is down" not in log, "and that one is not given up", log)
     a.stop()
     b.stop()
 
@@ -322,7 +405,21 @@ def check_start(folder):
     server.stop()
     refused_at_start("nobody there", "unavailable", "connect", "http://127.0.0.1:1")
     refused_at_start("a name that nobody has", "unavailable", "resolve", "http://no-such-host.invalid")
-    refused_at_start("what is no url", "invalid_argument", "no url", "ftp://somewhere")
+    for url in ("ftp://somewhere", "http://", "https://:8000", "http://a b", "http://somewhere:port", "http://here?to=there",
+                "http://here#there", "http://" + "a" * 600):
+        refused_at_start(f"what is no url, {url[:30]}", "invalid_argument", "no url", url)
+    for url in ("http://me:secret@127.0.0.1:1", "http://secret@127.0.0.1:1"):
+        engine = proxy(url)
+        said = json.dumps(engine.greeting)
+        report("no user" in said and "secret" not in said + engine.stop(), f"a url with a user, {url}, is not shown", said)
+    server = mock("vllm", "yes", name="m" * 501)
+    refused_at_start("a model whose name is too long", "unsupported", "too long", server)
+    server.name = "/models/\u00e4 \"b\"\\" + "m" * 400
+    engine = proxy(server)
+    engine.run(prompt="Hello.", budget=0)
+    is_equal(server.requests[-1]["model"], server.name, "a long and odd name is told as it is")
+    engine.stop()
+    server.stop()
     server = mock("vllm", "yes", key="secret")
     refused_at_start("no key", "unavailable", "{engine_api_key_file}", server)
     key = os.path.join(folder, "key")
@@ -380,10 +477,13 @@ with tempfile.TemporaryDirectory() as scratch:
         check_faults(dialect)
     check_openai()
     check_adapters()
+    check_redirect()
+    check_many()
     check_retry_after()
     check_back_off()
     check_silence()
     check_move()
+    check_failing()
     check_failover()
     check_death_under_load()
     check_return_of_another()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The tables of docs/scale.md that say what works over which server, beside what the proxy does before servers of each kind.
+"""What docs/scale.md and README.md say of what works over which server, beside what the proxy does before servers of each kind.
 
 table.py ENGINE: each row is tried on each dialect, and what is seen is written as the cell must say it; a row that nothing
-tries and a trial without a row are faults. So is a function of the extension that is in no row of the table of functions,
-or in several. Prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
+tries and a trial without a row are faults. So is a function of the extension that is in no row of README's table of
+functions, or in several; what a function needs says where it works. Prints a line "ok ..." or "not ok ..." per case, and "done" at the end. Standard library only.
 """
 import glob
 import re
@@ -11,7 +11,7 @@ import re
 from testing import LABELS, SCHEMA, mock, proxy, report, words
 from wire import FETCH, FORGET, LESSON, LOGITS, PUT, SERVE, TOKENIZE, TRAINING, numbers, text, words as wire_words
 
-CHAPTER = "docs/scale.md"
+CHAPTER, README = "docs/scale.md", "README.md"
 DIALECTS = ["vllm", "llama.cpp", "sglang", "openai"]
 
 # Functions and procedures that need no model: administration, and what reads tables or replies that are there.
@@ -250,24 +250,30 @@ def functions_of_sql():
     return {name for name in found if not name.startswith("_")}
 
 
-def check_functions(chapter):
-    _, rows = table(chapter, "functions")
-    named, needs = [], []
-    for functions, what in rows:
-        named += re.findall(r"\w+", plain(functions))
-        needs += what.split("; ")
+def check_functions(readme, chapter):
+    head, rows = table(readme, "functions")
+    whats, of = table(chapter, "what")
+    report(head[2:] == whats[1:], "both tables have the same kinds of servers", head)
+    works = {plain(what): ["no" if plain(cell) == "refused" else "yes" for cell in cells] for what, *cells in of}
+    named = []
+    for functions, need, *cells in rows:
+        named += re.findall(r"\w+", functions)
+        report(cells == works.get(need), f"functions that need {need}", f"{cells} is not {works.get(need)}")
     report(len(named) == len(set(named)), "no function is there twice", named)
     there = functions_of_sql()
     report(set(named) <= there, "each function is one of the extension", set(named) - there)
     others = WITHOUT_MODEL | PARTS
     report(not there - set(named) - others, "each function of the extension is there, or needs no model", there - set(named) - others)
     report(not others & set(named) and others <= there, "and not both", (others & set(named), others - there))
-    report(not set(needs) - TRIALS.keys(), "what functions need is in the other table", set(needs) - TRIALS.keys())
 
 
-with open(CHAPTER, encoding="utf-8") as f:
-    scale = f.read()
-check_functions(scale)
+def text_of(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+scale = text_of(CHAPTER)
+check_functions(text_of(README), scale)
 check_cells(scale)
 words.engine.stop()
 print("done")

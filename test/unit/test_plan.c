@@ -90,7 +90,7 @@ test_fewer_bits_take_less(void **state)
 	assert_true(fp8.room > 0 && q4.room > fp8.room);
 	/* head and embedding stay BF16: 4.5 bits for all else */
 	is_near(q4.active_weights, 45.93e9 * 4.5 / 8 + 1.23e9 * 2, 0.01);
-	assert_true(q4.decode > fp8.decode && fp8.decode > stored.decode);
+	assert_true(q4.decode.speed > fp8.decode.speed && fp8.decode.speed > stored.decode.speed);
 }
 
 /* Many requests share what is read, until all experts are. */
@@ -101,9 +101,38 @@ test_requests_share_weights(void **state)
 	const m1_plan many = plan(8, 4096, 64, M1_WEIGHTS_Q8_0);
 
 	(void) state;
-	assert_true(many.decode > 3 * one.decode && many.decode < 64 * one.decode);
+	assert_true(many.decode.speed > 3 * one.decode.speed && many.decode.speed < 64 * one.decode.speed);
 	assert_true(many.step_bytes < many.weights + 64 * (2 * many.state + many.kv_token * 4096));
-	assert_true(one.prefill == many.prefill);
+	assert_true(one.prefill.speed == many.prefill.speed);
+}
+
+/* Whichever is less: on GPUs, a token waits for memory, and a prompt for arithmetic if it is long; on a CPU, many tokens do. */
+static void
+test_bounds(void **state)
+{
+	const m1_plan few = plan(8, 64, 1, M1_WEIGHTS_STORED);
+	const m1_plan more = plan(8, 4096, 1, M1_WEIGHTS_STORED);
+	const m1_config c = released();
+	const m1_plan_options o = {.devices = 1,
+							   .device_bytes = GB,
+							   .bandwidth = 3e11,
+							   .flops = 2e12,
+							   .context = 4096,
+							   .requests = 64,
+							   .format = M1_WEIGHTS_Q4};
+	m1_plan cpu;
+	m1_error err;
+
+	(void) state;
+	assert_true(!few.decode.by_arithmetic && !few.prefill.by_arithmetic);
+	assert_true(!more.decode.by_arithmetic && more.prefill.by_arithmetic);
+	is_near(few.prefill.speed, 64 / (few.prefill_bytes / (8 * 4.8e12)), 1e-9);
+	/* 64 tokens choose nearly all of 32 experts, of which two are for each */
+	assert_true(few.prefill_bytes > 0.95 * few.weights && few.prefill_bytes < few.weights);
+	assert_int_equal(m1_plan_make(&c, &o, &cpu, &err), M1_OK);
+	assert_true(cpu.decode.by_arithmetic);
+	/* 80 layers, 10 of them softmax with 64 heads of 128 */
+	is_near(cpu.decode.speed, 2e12 / (2 * 47.16e9 + 10 * 4.0 * 64 * 128 * 4096 + 70 * 4.0 * 64 * 128 * 128), 1e-3);
 }
 
 /* A machine whose experts are floats keeps keys and values so, too, if it is no GPU. */
@@ -236,8 +265,13 @@ test_operations_are_those_of_the_engine(void **state)
 	{
 		const m1_model_options options = {
 			.path = paths[i], .device = "cpu", .threads = 1, .max_sequences = 1, .max_batch_tokens = 64};
-		const m1_plan_options o = {
-			.devices = 1, .cpu = true, .device_bytes = GB, .flops = 1, .context = n, .requests = 1};
+		const m1_plan_options o = {.devices = 1,
+								   .cpu = true,
+								   .device_bytes = GB,
+								   .bandwidth = INFINITY,
+								   .flops = 1,
+								   .context = n,
+								   .requests = 1};
 		m1_model *m;
 		m1_plan p;
 		m1_error err;
@@ -246,7 +280,7 @@ test_operations_are_those_of_the_engine(void **state)
 		count_prompt(m, n, 64);
 		assert_int_equal(m1_plan_make(&m->config, &o, &p, &err), M1_OK);
 		/* norms are no matrices, and count a little in models as small as these */
-		is_near(n / p.prefill, counted, 0.02);
+		is_near(n / p.prefill.speed, counted, 0.02);
 		m1_model_close(m);
 	}
 }
@@ -255,9 +289,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes_as_released),	   cmocka_unit_test(test_fewer_bits_take_less),
-		cmocka_unit_test(test_requests_share_weights), cmocka_unit_test(test_keys_of_a_cpu),
-		cmocka_unit_test(test_types_of_headers),	   cmocka_unit_test(test_operations_are_those_of_the_engine),
+		cmocka_unit_test(test_sizes_as_released),
+		cmocka_unit_test(test_fewer_bits_take_less),
+		cmocka_unit_test(test_requests_share_weights),
+		cmocka_unit_test(test_keys_of_a_cpu),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_types_of_headers),
+		cmocka_unit_test(test_operations_are_those_of_the_engine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
