@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 from frames import Engine
 from llama import Server, report
@@ -16,6 +17,7 @@ from wire import CANCEL, DELTA
 ENGINE, ROOT = sys.argv[1:]
 MODEL = "models/m1-nano"
 QUESTIONS = 20  # of the golden ones
+PATIENCE = 8  # seconds without a server that requests wait at least: ten of them, and the server is asked again meanwhile
 LABELS = '["positive","negative","neutral"]'
 SCHEMA = '{"type":"object","properties":{"name":{"type":"string","maxLength":20},"age":{"type":"integer"}},"required":["name","age"]}'
 CASES = {
@@ -26,7 +28,7 @@ CASES = {
     "choices at once": dict(prompt="Classify: the product broke after a day", kind="choices", form=LABELS, budget=0),
     "JSON of a schema": dict(prompt="Extract: Anna is 33 years old", kind="schema", form=SCHEMA),
     "JSON at once": dict(prompt="Extract: Anna is 33 years old", kind="schema", form=SCHEMA, budget=0),
-    "a regular expression": dict(prompt="Say a date", kind="regex", form="[0-9]{4}-[01][0-9]-[0-3][0-9]", budget=0),
+    "a regular expression": dict(prompt="Who are you?", kind="regex", form="I am [A-Za-z0-9 -]{10,80}\\.", budget=0),
     "characters of several bytes": dict(prompt="Say it", kind="regex", form="[\u00e4\u00f6\u00fc\u20ac]{3,5}x?", budget=0),
     "token ids": dict(ids=[1, 2, 3], max_tokens=20),
     "max_tokens": dict(prompt="Hello.", max_tokens=4),
@@ -72,9 +74,13 @@ def check_death(elsewhere, server):
     requests = [elsewhere.generate(prompt="Tell me everything.", temperature=100.0, budget=0, max_tokens=300) for _ in range(16)]
     elsewhere.pump(0.3)
     server.kill()
+    start = time.monotonic()
     server.start()
+    away = time.monotonic() - start
     ends = [elsewhere.wait(r, 120) for r in requests]
-    report(all("finish" in e for e in ends), "requests of which nothing was shown outlive the server", ends[0])
+    # on a busy machine it may be away for longer than requests wait
+    report(all("finish" in e or (away > PATIENCE and e.get("status") == "unavailable") for e in ends),
+           "requests of which nothing was shown outlive the server", (away, ends[0]))
 
 
 here = Engine(ENGINE, "serve", "--model", MODEL, "--device", "cpu", "--threads", "1", stderr=subprocess.DEVNULL)
