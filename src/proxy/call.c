@@ -125,8 +125,10 @@ static bool
 add_data(m1_call *call, m1_slice data)
 {
 	m1_buf *event = &call->event;
+	const bool is_next = event->len > 0 && event->data[event->len - 1] == '}' && data.len > 0 &&
+						 (*data.data == '{' || *data.data == '[');
 
-	if (event->len > 0 && event->data[event->len - 1] == '}' && data.len > 0 && *data.data == '{' && !hand_on(call))
+	if (is_next && !hand_on(call))
 		return false;
 	if (event->len + data.len > M1_CALL_MAX_EVENT)
 		return false;
