@@ -165,6 +165,8 @@ typedef struct m1k_route
 } m1k_route;
 
 void m1k_route_tokens(const m1k_route *p, cudaStream_t stream);
+/* The same where choice and weight are there already. */
+void m1k_sort_chosen(const m1k_route *p, cudaStream_t stream);
 
 /* out[place] = x[token[place]], rows of `width` bf16 values, a multiple of 8 */
 void m1k_gather(const uint16_t *x, const int *token, int n, int width, uint16_t *out, cudaStream_t stream);

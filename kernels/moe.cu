@@ -160,15 +160,28 @@ __launch_bounds__(MAX_SORT_WARPS *M1K_WARP, 1) sort_pairs(const __grid_constant_
 	}
 }
 
+static void
+launch_sort(const m1k_route *p, bool choose, cudaStream_t stream)
+{
+	const int warps = p->experts < MAX_SORT_WARPS ? p->experts : MAX_SORT_WARPS;
+
+	M1K_LAUNCH(sort_pairs, 1, warps * M1K_WARP, 0, stream, *p, choose);
+}
+
 void
 m1k_route_tokens(const m1k_route *p, cudaStream_t stream)
 {
-	const int warps = p->experts < MAX_SORT_WARPS ? p->experts : MAX_SORT_WARPS;
 	const bool few = p->n <= FEW_TOKENS;
 
 	if (!few)
 		M1K_LAUNCH(choose_experts, m1k_pieces(p->n, CHOOSE_WARPS), CHOOSE_WARPS * M1K_WARP, 0, stream, *p);
-	M1K_LAUNCH(sort_pairs, 1, warps * M1K_WARP, 0, stream, *p, few);
+	launch_sort(p, few, stream);
+}
+
+void
+m1k_sort_chosen(const m1k_route *p, cudaStream_t stream)
+{
+	launch_sort(p, false, stream);
 }
 
 __global__ void

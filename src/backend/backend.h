@@ -300,7 +300,7 @@ typedef struct m1b_moe
 	int n;
 	float *out;				  /* [n, d] */
 	const m1b_moe_kept *kept; /* filled when a device that can learn is to; NULL when serving */
-	int32_t *choice;		  /* [n, top_k] host, filled with the experts on a device that can learn; or NULL */
+	int32_t *choice;		  /* [n, top_k] host, filled with the experts if m1b_learning.keeps_choices; or NULL */
 	m1b_runs adapters;
 } m1b_moe;
 

@@ -177,7 +177,7 @@ typedef struct m1b_moe_back
 	const float *dy; /* [n, d] */
 	/*
 	 * [E] what the auxiliary loss adds to the gradient of each expert's probability, for a row that counts once;
-	 * copies [n] how often each does. NULL: there is no such loss.
+	 * copies [n] how often each does. Both on the host. NULL: there is no such loss.
 	 */
 	const float *balance;
 	const float *copies;
@@ -195,7 +195,7 @@ typedef struct m1b_moe_back
 typedef struct m1b_moe_load
 {
 	const m1b_moe_kept *kept;
-	const float *copies; /* [n] how often each row counts */
+	const float *copies; /* [n] host: how often each row counts */
 	int n, experts, top_k;
 	double *chosen;		 /* [E] host, added to: choices */
 	double *probability; /* [E] host, added to: full softmax; may be NULL */
@@ -205,7 +205,7 @@ typedef struct m1b_moe_load
 /* dtable[tokens[t]] += dx[t] */
 typedef struct m1b_embed_back
 {
-	const int32_t *tokens; /* [n] */
+	const int32_t *tokens; /* [n] host */
 	const float *dx;	   /* [n, d] */
 	int n, width;
 	float *dtable; /* [vocab, d] */
@@ -262,12 +262,23 @@ struct m1b_learning
 	float *(*take)(m1b_backend *b, size_t n);
 	void (*give)(m1b_backend *b, float *memory); /* may be NULL */
 	void (*zero)(m1b_backend *b, float *x, size_t n);
+	/* Copies from the host, whose memory may change as soon as this returns. m1b_ops.read is the way back. */
+	void (*put)(m1b_backend *b, void *to, const void *from, size_t bytes);
+	/*
+	 * The matrix, which is not quantized, becomes float32; its numbers are returned, row by row, and serving reads them
+	 * as they are from then on. NULL when there is no memory for them. Freed by close.
+	 */
+	float *(*widen)(m1b_backend *b, m1b_matrix *m);
+	/* Bytes that activations may take if nobody says: a quarter of the machine's, or of what a GPU has left. */
+	size_t (*memory)(m1b_backend *b);
 
 	/* Work memory for batches of these spans, until the next call or close. Before any operation but those above. */
 	m1_status (*reserve)(m1b_backend *b, const m1b_spans *spans, m1_error *err);
 	/* What reserve takes, in bytes. */
 	size_t (*reserve_bytes)(const m1b_backend *b, const m1b_spans *spans);
 
+	void (*embed)(m1b_backend *b, const m1b_embed *p);	 /* m1b_ops.embed, of tokens [n] of the host */
+	void (*linear)(m1b_backend *b, const m1b_linear *p); /* m1b_ops.linear, exact for any number of rows */
 	void (*sum)(m1b_backend *b, const m1b_sum *p);
 	void (*silu)(m1b_backend *b, const m1b_silu *p);
 	void (*gather)(m1b_backend *b, const m1b_rows *p);	/* to[i] = from[rows[i]] */
@@ -279,7 +290,7 @@ struct m1b_learning
 
 	void (*linear_back)(m1b_backend *b, const m1b_linear_back *p);
 	void (*weight_back)(m1b_backend *b, const m1b_weight_back *p);
-	void (*adapted_back)(m1b_backend *b, const m1b_adapted_back *p); /* after prepare_adapters */
+	void (*adapted_back)(m1b_backend *b, const m1b_adapted_back *p); /* after prepare_adapters; NULL as that */
 	void (*norm_back)(m1b_backend *b, const m1b_norm_back *p);
 	void (*gate_back)(m1b_backend *b, const m1b_gate_back *p);
 	void (*lightning_back)(m1b_backend *b, const m1b_lightning_back *p);
@@ -287,6 +298,8 @@ struct m1b_learning
 	void (*moe_back)(m1b_backend *b, const m1b_moe_back *p);
 	void (*embed_back)(m1b_backend *b, const m1b_embed_back *p);
 	void (*predict_back)(m1b_backend *b, const m1b_predict_back *p);
+
+	bool keeps_choices; /* m1b_moe.choice is filled while serving */
 
 	double (*sum_of_squares)(m1b_backend *b, const float *x, size_t n); /* the same bits with any number of threads */
 	void (*adamw)(m1b_backend *b, const m1b_adamw *p);

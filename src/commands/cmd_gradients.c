@@ -14,6 +14,7 @@
 #include "files/checkpoint.h"
 #include "files/safetensors_writer.h"
 #include "train/train.h"
+#include "train/training_files.h"
 
 /* A batch as it is read; arrays of tokens are of all sequences, one after the other. */
 typedef struct batch
@@ -256,7 +257,7 @@ write_gradients(const char *path, const m1_trainer *t, const m1_batch_result *re
 	if ((status = m1_safetensors_writer_begin(w, err)) == M1_OK)
 		status = m1_safetensors_writer_floats(w, &loss, 1, err);
 	for (size_t i = 0; i < n && status == M1_OK; i++)
-		status = m1_safetensors_writer_floats(w, p[i].gradient, p[i].n, err);
+		status = m1_training_write(t, p[i].gradient, p[i].n, w, err);
 	if (status == M1_OK)
 		status = m1_safetensors_writer_finish(w, err);
 	m1_safetensors_writer_free(w);

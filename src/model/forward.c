@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/learning.h"
 #include "model/adapter.h"
 
 /* Activations of one step, in device memory. T = max_batch_tokens. */
@@ -366,7 +367,9 @@ all_layers(m1_model *m, const m1b_batch *batch)
 bool
 m1_forward_can_keep_choices(const m1_model *m)
 {
-	return m->backend->ops->learning != NULL;
+	const m1b_learning *learning = m->backend->ops->learning;
+
+	return learning != NULL && learning->keeps_choices;
 }
 
 bool

@@ -51,7 +51,7 @@ linear(m1_trainer *t, m1_role role, int layer, const float *x, int n, float *out
 			.adapters = {.list = &run, .n = w.adapted != NULL},
 		};
 
-		t->backend->ops->linear(t->backend, &p);
+		t->ops->linear(t->backend, &p);
 	}
 }
 
@@ -313,26 +313,44 @@ moe_of(const m1_trainer *t, int number, const m1_tape *tape, int row, const m1b_
 	};
 }
 
+/* The experts that sampling has taken for a row; NULL: nobody knows. */
+static const uint16_t *
+taken(const m1_trainer *t, int layer, int row)
+{
+	const m1_config *c = &t->model->config;
+	const m1_row_source *from = &t->progress.micro.source[row];
+	const uint16_t *experts = from->sequence->experts;
+
+	if (experts == NULL)
+		return NULL;
+	experts += ((size_t) from->token * (size_t) c->layers + (size_t) layer) * (size_t) c->experts_per_token;
+	return *experts != M1_NO_EXPERT ? experts : NULL;
+}
+
+#define SOME_CHOICES 1024 /* sent to the device together; no row has so many */
+
 /* Experts that sampling has taken are taken again. */
 static bool
 replay(m1_trainer *t, int layer, int32_t *choice)
 {
-	const m1_config *c = &t->model->config;
-	const size_t k = (size_t) c->experts_per_token;
+	const int k = t->model->config.experts_per_token;
+	int32_t some[SOME_CHOICES];
+	int n = 0;
 	bool any = false;
 
-	for (int row = 0; row < rows_of(t); row++, choice += k)
+	for (int row = 0; row < rows_of(t) && !any; row++)
+		any = taken(t, layer, row) != NULL;
+	for (int row = 0; row < rows_of(t) && any; row++)
 	{
-		const m1_row_source *from = &t->progress.micro.source[row];
-		const uint16_t *experts = from->sequence->experts;
+		const uint16_t *experts = taken(t, layer, row);
 
-		if (experts != NULL)
-			experts += ((size_t) from->token * (size_t) c->layers + (size_t) layer) * k;
-		if (experts != NULL && *experts == M1_NO_EXPERT)
-			experts = NULL;
-		any = any || experts != NULL;
-		for (size_t rank = 0; rank < k; rank++)
-			choice[rank] = experts != NULL ? experts[rank] : -1;
+		for (int rank = 0; rank < k; rank++)
+			some[n++] = experts != NULL ? experts[rank] : -1;
+		if (n + k <= SOME_CHOICES && row + 1 < rows_of(t))
+			continue;
+		t->ops->put(t->backend, choice, some, (size_t) n * sizeof *some);
+		choice += n;
+		n = 0;
 	}
 	return any;
 }
@@ -505,7 +523,7 @@ m1_train_embed(m1_trainer *t)
 	const m1b_embed p = {
 		.table = &t->model->weights.embed, .tokens = t->progress.micro.tokens, .n = rows_of(t), .out = t->a.x[0]};
 
-	t->backend->ops->embed(t->backend, &p);
+	t->ops->embed(t->backend, &p);
 }
 
 void

@@ -380,18 +380,30 @@ evaluate(fit *f, double *loss, m1_error *err)
 
 /* ---- checkpoints ---- */
 
+static m1_status
+check_numbers(void *context, const float *numbers, size_t n, m1_error *err)
+{
+	const fit *f = context;
+
+	for (size_t i = 0; i < n; i++)
+		if (!isfinite(numbers[i]))
+			return m1_fail(err, M1_E_INVALID_ARGUMENT,
+						   "step %llu made weights that are no numbers: they were not saved",
+						   (unsigned long long) f->place.step);
+	return M1_OK;
+}
+
 /* Weights that are no numbers are no checkpoint: the one before is the last good one. */
-static bool
-weights_are_numbers(const fit *f)
+static m1_status
+check_weights(fit *f, m1_error *err)
 {
 	size_t n;
 	const m1_parameter *p = m1_trainer_parameters(f->trainer, &n);
+	m1_status status = M1_OK;
 
-	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < p[i].n; k++)
-			if (!isfinite(p[i].value[k]))
-				return false;
-	return true;
+	for (size_t i = 0; i < n && status == M1_OK; i++)
+		status = m1_trainer_pass(f->trainer, p[i].value, p[i].n, check_numbers, f, err);
+	return status;
 }
 
 static m1_status
@@ -401,9 +413,8 @@ save(fit *f, m1_error *err)
 
 	if (f->saved == f->place.step && f->place.step > 0)
 		return M1_OK;
-	if (!weights_are_numbers(f))
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "step %llu made weights that are no numbers: they were not saved",
-					   (unsigned long long) f->place.step);
+	if ((status = check_weights(f, err)) != M1_OK)
+		return status;
 	f->place.updates = m1_trainer_updates(f->trainer);
 	status = m1_training_save(f->o->out, f->trainer, f->model, f->adapter, &f->place, err);
 	if (status == M1_OK)

@@ -81,11 +81,6 @@ m1_train_projection(m1_trainer *t, m1_role role, int layer)
 static m1_status
 widen(m1_trainer *t, const char *name, m1b_matrix *matrix, float **value, m1_error *err)
 {
-	const size_t n = (size_t) matrix->rows * (size_t) matrix->cols;
-	m1b_stored_matrix stored = {
-		.type = M1B_F32, .use = matrix->use, .split = matrix->split, .rows = matrix->rows, .cols = matrix->cols};
-	bool borrowed;
-
 	if (m1b_is_quantized(matrix->type))
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "\"%s\" is stored as %s, and only floats can be trained", name,
@@ -93,11 +88,9 @@ widen(m1_trainer *t, const char *name, m1b_matrix *matrix, float **value, m1_err
 		m1_error_hint(err, "Train the checkpoint that it was made of, with {weight_format} stored.");
 		return M1_E_UNSUPPORTED;
 	}
-	if ((*value = t->backend->ops->scratch(t->backend, n, NULL)) == NULL)
+	if ((*value = t->ops->widen(t->backend, matrix)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the fp32 copy of \"%s\"", name);
-	m1b_dequantize(matrix->type, matrix->data, n, *value);
-	stored.host = *value;
-	return t->backend->ops->matrix(t->backend, &stored, matrix, &borrowed, err);
+	return M1_OK;
 }
 
 static m1_status

@@ -17,13 +17,17 @@ typedef struct m1_trainer m1_trainer;
 
 typedef struct m1_trainer_options
 {
-	size_t memory;		 /* bytes that activations may take; 0: a quarter of the machine's memory */
-	int rows;			 /* tokens that are computed together; 0: as many as suit, a few thousand */
-	bool recompute;		 /* keep only the layers' inputs, even where there is room for more: for tests */
+	size_t memory;	/* bytes that activations may take; 0: a quarter of the machine's memory, or of what the GPU has
+							left once the weights are there */
+	int rows;		/* tokens that are computed together; 0: as many as suit, a few thousand */
+	bool recompute; /* keep only the layers' inputs, even where there is room for more: for tests */
 	m1_adapter *adapter; /* is trained, and nothing else; it must outlive the trainer. NULL: all weights are */
 } m1_trainer_options;
 
-/* One tensor that is trained. On the CPU the arrays may be read and, between two steps, written. */
+/*
+ * One tensor that is trained. The arrays are the device's: m1_trainer_pass reads them, m1_trainer_put writes them
+ * between two steps. On the CPU anybody may.
+ */
 typedef struct m1_parameter
 {
 	char name[128];	 /* as safetensors checkpoints call it */
@@ -41,6 +45,14 @@ typedef struct m1_parameter
  */
 m1_status m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer **out, m1_error *err);
 void m1_trainer_close(m1_trainer *t);
+
+/* Is given some numbers; what it returns ends the reading. */
+typedef m1_status (*m1_numbers_fn)(void *context, const float *numbers, size_t n, m1_error *err);
+/* Passes the n numbers of a parameter's array on, some at a time. */
+m1_status m1_trainer_pass(const m1_trainer *t, const float *from, size_t n, m1_numbers_fn fn, void *context,
+						  m1_error *err);
+/* From the host, maybe unaligned. */
+void m1_trainer_put(m1_trainer *t, float *to, const void *from, size_t n);
 
 /* Every tensor once, in order of their names; a tied head is the embedding. */
 m1_parameter *m1_trainer_parameters(const m1_trainer *t, size_t *n);

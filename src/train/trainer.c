@@ -7,12 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
-
 #define SUITING_ROWS 4096 /* tokens that are computed together, where there is memory for them */
 #define FEW_ROWS 1024	  /* with fewer, it is better to keep less of each */
+#define PASSED 65536	  /* numbers that are passed on from the device at once */
 
 /* ---- life ---- */
+
+static m1_status
+check_device(const m1_model *model, const m1_trainer_options *options, m1_error *err)
+{
+	const m1b_learning *ops = model->backend->ops->learning;
+
+	if (ops != NULL && (options->adapter == NULL || ops->adapted_back != NULL))
+		return M1_OK;
+	m1_fail(err, M1_E_UNSUPPORTED, "this device cannot %s: %s", ops == NULL ? "learn" : "train adapters",
+			m1_model_device(model));
+	m1_error_hint(err, "Set {device} to cpu.");
+	return M1_E_UNSUPPORTED;
+}
 
 m1_status
 m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer **out, m1_error *err)
@@ -21,12 +33,8 @@ m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer *
 	m1_status status;
 
 	*out = NULL;
-	if (model->backend->ops->learning == NULL)
-	{
-		m1_fail(err, M1_E_UNSUPPORTED, "this device cannot learn: %s", m1_model_device(model));
-		m1_error_hint(err, "Set {device} to cpu.");
-		return M1_E_UNSUPPORTED;
-	}
+	if ((status = check_device(model, options, err)) != M1_OK)
+		return status;
 	if ((t = calloc(1, sizeof *t)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
 	t->model = model;
@@ -40,6 +48,7 @@ m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer *
 		m1_trainer_close(t);
 		return status;
 	}
+	t->memory = options->memory > 0 ? options->memory : t->ops->memory(t->backend);
 	*out = t;
 	return M1_OK;
 }
@@ -67,6 +76,31 @@ m1_trainer_close(m1_trainer *t)
 	m1_activations_free(t);
 	m1_parameters_free(t);
 	free(t);
+}
+
+m1_status
+m1_trainer_pass(const m1_trainer *t, const float *from, size_t n, m1_numbers_fn fn, void *context, m1_error *err)
+{
+	const size_t most = n < PASSED ? n : PASSED;
+	float *some = malloc((most + 1) * sizeof *some);
+	m1_status status = M1_OK;
+
+	if (some == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu numbers", most);
+	for (size_t at = 0, now; status == M1_OK && at < n; at += now)
+	{
+		now = n - at < most ? n - at : most;
+		if ((status = t->backend->ops->read(t->backend, from + at, now, some, err)) == M1_OK)
+			status = fn(context, some, now, err);
+	}
+	free(some);
+	return status;
+}
+
+void
+m1_trainer_put(m1_trainer *t, float *to, const void *from, size_t n)
+{
+	t->ops->put(t->backend, to, from, n * sizeof *to);
 }
 
 m1_parameter *
@@ -103,17 +137,11 @@ measure(m1_trainer *t, const m1_ordered *o, const m1_objective *objective, int r
 	return status;
 }
 
-static size_t
-budget(const m1_trainer *t)
-{
-	return t->options.memory > 0 ? t->options.memory : m1_machine_memory() / 4;
-}
-
 static m1_status
 refuse(const m1_trainer *t, const m1_ordered *o, size_t least, m1_error *err)
 {
 	m1_fail(err, M1_E_NO_MEMORY, "the activations of %d tokens do not fit", o->most_rows);
-	m1_error_detail(err, "They take %zu MB at least, and may take %zu MB.", (least >> 20) + 1, budget(t) >> 20);
+	m1_error_detail(err, "They take %zu MB at least, and may take %zu MB.", (least >> 20) + 1, t->memory >> 20);
 	m1_error_hint(err, "Train on shorter sequences, or allow more memory.");
 	return M1_E_NO_MEMORY;
 }
@@ -129,7 +157,7 @@ plan(m1_trainer *t, const m1_ordered *o, const m1_objective *objective, bool gra
 	const int most = t->options.rows > 0 ? t->options.rows : SUITING_ROWS;
 	m1_status status = measure(t, o, objective, 1, true, &memory->least, err);
 
-	if (status == M1_OK && memory->least > budget(t))
+	if (status == M1_OK && memory->least > t->memory)
 		status = refuse(t, o, memory->least, err);
 	for (int recompute = t->options.recompute || !gradients; status == M1_OK && recompute <= 1; recompute++)
 		for (int rows = most; status == M1_OK && rows >= (recompute || rows == most ? 1 : FEW_ROWS); rows /= 2)
@@ -137,7 +165,7 @@ plan(m1_trainer *t, const m1_ordered *o, const m1_objective *objective, bool gra
 			status = measure(t, o, objective, rows, recompute, &memory->planned, err);
 			memory->rows = rows;
 			memory->recompute = recompute;
-			if (status == M1_OK && memory->planned <= budget(t))
+			if (status == M1_OK && memory->planned <= t->memory)
 				return M1_OK;
 		}
 	return status == M1_OK ? refuse(t, o, memory->least, err) : status;
@@ -265,10 +293,13 @@ finish_load(m1_trainer *t, m1_batch_result *r)
 	r->loss += (double) t->progress.objective.balance * r->balance;
 }
 
-static void
-finish(m1_trainer *t, m1_batch_result *result)
+/* And tells of a device that has failed. */
+static m1_status
+finish(m1_trainer *t, m1_batch_result *result, m1_error *err)
 {
 	m1_batch_result *r = &t->progress.result;
+	float nothing;
+	m1_status status;
 
 	if (t->progress.gradients && t->model->config.tied_head && t->adapter == NULL)
 	{
@@ -288,7 +319,9 @@ finish(m1_trainer *t, m1_batch_result *result)
 		r->old_mean /= (double) r->predicted;
 	}
 	*result = *r;
+	status = t->backend->ops->read(t->backend, t->arena, 0, &nothing, err);
 	end_batch(t);
+	return status;
 }
 
 /* After the last step of a phase: the next phase, the next micro-batch, or the end. */
@@ -297,6 +330,7 @@ advance(m1_trainer *t, bool *done, m1_batch_result *result, m1_error *err)
 {
 	m1_progress *p = &t->progress;
 	const bool flows = p->gradients && (p->micro.n_targets > 0 || p->objective.balance != 0.0f);
+	m1_status status;
 
 	p->step = 0;
 	if (p->phase == M1_PHASE_FORWARD)
@@ -316,9 +350,9 @@ advance(m1_trainer *t, bool *done, m1_batch_result *result, m1_error *err)
 		return begin_micro(t, p->unit + p->n_units, p->phase == M1_PHASE_LOAD ? M1_PHASE_LOAD : M1_PHASE_FORWARD, err);
 	if (p->phase == M1_PHASE_LOAD)
 		return begin_micro(t, 0, M1_PHASE_FORWARD, err);
-	finish(t, result);
-	*done = true;
-	return M1_OK;
+	status = finish(t, result, err);
+	*done = status == M1_OK;
+	return status;
 }
 
 static int

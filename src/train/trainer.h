@@ -115,6 +115,7 @@ struct m1_trainer
 	int64_t dropped;
 	int dropped_in_a_row;
 
+	size_t memory; /* bytes that activations may take */
 	float *arena;
 	size_t arena_floats;
 	int target_chunk; /* M1_MAX_TARGETS, or as many as the model takes in a step */

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 
 #include "files/new_file.h"
-#include "files/safetensors_writer.h"
 #include "model/adapter_files.h"
 
 #define PLACE_KEY "training"
@@ -147,6 +146,18 @@ stored_type(const m1_checkpoint *stored, const m1_parameter *p)
 }
 
 static m1_status
+write_some(void *writer, const float *numbers, size_t n, m1_error *err)
+{
+	return m1_safetensors_writer_floats(writer, numbers, n, err);
+}
+
+m1_status
+m1_training_write(const m1_trainer *t, const float *from, size_t n, m1_safetensors_writer *w, m1_error *err)
+{
+	return m1_trainer_pass(t, from, n, write_some, w, err);
+}
+
+static m1_status
 write_model(m1_safetensors_writer *w, const m1_trainer *t, const m1_checkpoint *stored, m1_error *err)
 {
 	size_t n;
@@ -162,7 +173,7 @@ write_model(m1_safetensors_writer *w, const m1_trainer *t, const m1_checkpoint *
 	for (int wide = 1; wide >= 0; wide--)
 		for (size_t i = 0; i < n && status == M1_OK; i++)
 			if ((stored_type(stored, &p[i]) == M1B_F32) == wide)
-				status = m1_safetensors_writer_floats(w, p[i].value, p[i].n, err);
+				status = m1_training_write(t, p[i].value, p[i].n, w, err);
 	return status == M1_OK ? m1_safetensors_writer_finish(w, err) : status;
 }
 
@@ -184,7 +195,7 @@ write_training(m1_safetensors_writer *w, const m1_trainer *t, const m1_training_
 	status = m1_safetensors_writer_begin(w, err);
 	for (size_t i = 0; i < n; i++)
 		for (int part = 0; part < PARTS && status == M1_OK; part++)
-			status = m1_safetensors_writer_floats(w, part_of(&p[i], part), p[i].n, err);
+			status = m1_training_write(t, part_of(&p[i], part), p[i].n, w, err);
 	return status == M1_OK ? m1_safetensors_writer_finish(w, err) : status;
 }
 
@@ -219,7 +230,7 @@ m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, co
 /* ---- reading ---- */
 
 static m1_status
-load_part(const m1_checkpoint *c, m1_parameter *p, int part, m1_error *err)
+load_part(const m1_checkpoint *c, m1_trainer *trainer, m1_parameter *p, int part, m1_error *err)
 {
 	char name[sizeof p->name + 8];
 	const m1_tensor *t;
@@ -230,7 +241,7 @@ load_part(const m1_checkpoint *c, m1_parameter *p, int part, m1_error *err)
 	if (!t->usable || t->type != M1B_F32 || t->bytes != p->n * sizeof(float) || t->dims != (p->cols > 0 ? 2 : 1) ||
 		t->shape[0] != p->rows)
 		return m1_fail(err, M1_E_CORRUPT, M1_TRAINING_FILE ": tensor \"%.140s\" has the wrong type or shape", name);
-	memcpy(part_of(p, part), t->data, t->bytes);
+	m1_trainer_put(trainer, part_of(p, part), t->data, p->n);
 	return M1_OK;
 }
 
@@ -248,7 +259,7 @@ m1_training_load(const char *dir, m1_trainer *t, m1_error *err)
 	status = place_of(c, &place, err);
 	for (size_t i = 0; i < n; i++)
 		for (int part = 0; part < PARTS && status == M1_OK; part++)
-			status = load_part(c, &p[i], part, err);
+			status = load_part(c, t, &p[i], part, err);
 	m1_checkpoint_close(c);
 	m1_trainer_set_updates(t, place.updates);
 	return status;

@@ -9,6 +9,7 @@
 #ifndef M1_TRAIN_TRAINING_FILES_H
 #define M1_TRAIN_TRAINING_FILES_H
 
+#include "files/safetensors_writer.h"
 #include "train/batches.h"
 #include "train/train.h"
 
@@ -35,6 +36,9 @@ bool m1_training_exists(const char *dir);
 /* Writes all files. Without an adapter, tensors are stored as in the model's checkpoint. */
 m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
 						   const m1_training_place *place, m1_error *err);
+
+/* The n numbers of a parameter's array, wherever they are, as the next ones of a file. */
+m1_status m1_training_write(const m1_trainer *t, const float *from, size_t n, m1_safetensors_writer *w, m1_error *err);
 
 /* Reads the place alone. */
 m1_status m1_training_place_of(const char *dir, m1_training_place *place, m1_error *err);

@@ -389,6 +389,7 @@ emulated_warp_sum(T x)
 }
 
 template float emulated_warp_sum(float);
+template double emulated_warp_sum(double);
 template int emulated_warp_sum(int);
 template unsigned emulated_warp_sum(unsigned);
 template unsigned long long emulated_warp_sum(unsigned long long);

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 FOLDER=$1
 EMULATED=${2:-}
 LIMIT_MB=60
-TESTS=(test_cuda test_cuda_sample test_cuda_engine test_cuda_group)
+TESTS=(test_cuda test_cuda_sample test_cuda_engine test_cuda_group test_cuda_learning)
 
 # program SOURCE NAME: a stripped copy.
 program() {
@@ -32,8 +32,8 @@ pack_programs() {
 rm -rf "$FOLDER"
 mkdir -p "$FOLDER/build/gpu"
 ln -s test/gpu "$FOLDER/gpu"
-copied test/gpu/*.sh test/gpu/*.py test/golden/cuda.py test/golden/golden.py test/checkpoints/tiny-*
-rm -f "$FOLDER"/test/checkpoints/*/grad_*
+copied test/gpu/*.sh test/gpu/*.py test/golden/{cuda,golden,gradients}.py test/checkpoints/tiny-*
+rm -f "$FOLDER"/test/checkpoints/*/grad_full*
 if [ -n "$EMULATED" ]; then
     touch "$FOLDER/emulated"
     copied models/m1-nano

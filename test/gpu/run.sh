@@ -14,17 +14,17 @@ cd "$(dirname "$(readlink -f "$0")")/../.." || exit 1
 ENGINE=$PWD/build/minimax_m1_engine_cuda
 PROGRAMS=$PWD/build/gpu
 RESULTS=$PWD/build/gpu/results
-TESTS=(test_cuda test_cuda_sample test_cuda_engine test_cuda_group)
+TESTS=(test_cuda test_cuda_sample test_cuda_engine test_cuda_group test_cuda_learning)
 EMULATED=
 [ ! -e emulated ] || EMULATED=yes
 
 # Of each step: its limit in seconds, and about how many it should take on an H100; then what it is expected to show.
 # Predicted milliseconds are beside the measured ones, from the card's own copy bandwidth and product rate (report.py).
-STEPS=(golden kernels bf16 types attention sql graphs memcheck profile racecheck)
+STEPS=(golden kernels bf16 types attention sql graphs memcheck profile racecheck gradients)
 declare -A LIMIT=([golden]=120 [kernels]=150 [bf16]=120 [types]=180 [attention]=180 [sql]=180 [graphs]=90
-    [memcheck]=300 [profile]=240 [racecheck]=300)
+    [memcheck]=300 [profile]=240 [racecheck]=300 [gradients]=180)
 declare -A TAKES=([golden]=30 [kernels]=40 [bf16]=30 [types]=60 [attention]=60 [sql]=60 [graphs]=25
-    [memcheck]=120 [profile]=90 [racecheck]=120)
+    [memcheck]=120 [profile]=90 [racecheck]=120 [gradients]=80)
 declare -A EXPECT=(
     [golden]="logits within 3 % of their size where weights are BF16, within 2e-4 in fp32; greedy replies as they are"
     [kernels]="every kernel within its twin's tolerance, or the same bits"
@@ -35,6 +35,7 @@ declare -A EXPECT=(
     [graphs]="a recorded step is launched in less than 0.1 ms, whatever its batch"
     [memcheck]="no error"
     [racecheck]="no hazard"
+    [gradients]="gradients within 1e-4 of their norm, losses within 2e-6; m1-nano learns about 100,000 tokens/s"
     [profile]="products of few rows and of many above 75 % of the memory's or the tensor cores' rate"
 )
 
@@ -129,6 +130,14 @@ step_memcheck() {
 
 step_racecheck() {
     on_each_test compute-sanitizer --tool racecheck --error-exitcode 1
+}
+
+# All of it is in fp32, on the device as on the CPU. How fast m1-nano learns, of which every kernel is a small one.
+step_gradients() {
+    python3 test/golden/gradients.py "$ENGINE" cuda ${EMULATED:+ce_aux} | tee "$RESULTS/gradients.lines"
+    said sed -n 's/^# //p' "$RESULTS/gradients.lines"
+    tell_lines "$RESULTS/gradients.lines" || return 1
+    [ -n "$EMULATED" ] || said "$ENGINE" bench-train --device cuda --model models/m1-nano --tokens 256 --sequences 16
 }
 
 # Of one prefill and one decode step. The clocks are left as they are.

@@ -39,7 +39,7 @@ test/gpu/bundle.sh "$BUNDLE" emulated
 run 7
 [ $STATUS = 0 ] && says '^ok graphs' && says '^1 passed, 0 failed$' && says 'step of 8: launched in .* as a graph'
 report "it runs from an empty folder: launches"
-for name in test_cuda_engine test_cuda_group; do
+for name in test_cuda_engine test_cuda_group test_cuda_learning; do
     stand_in $name 'echo "[       OK ] a case"'
 done
 stand_in test_cuda 'echo "[  FAILED  ] a case"; exit 1'

@@ -44,8 +44,8 @@ choose_kernels(const char *name)
 
 /* ---- row-wise operations ---- */
 
-static void
-embed(m1b_backend *b, const m1b_embed *p)
+void
+m1b_cpu_embed(m1b_backend *b, const m1b_embed *p)
 {
 	size_t width = (size_t) p->table->cols;
 	size_t row_bytes = m1b_bytes(p->table->type, width);
@@ -227,7 +227,7 @@ static const m1b_ops cpu_ops = {
 	.snapshot_release = m1b_cpu_snapshot_release,
 	.memory = m1b_cpu_memory,
 	.begin = m1b_cpu_begin,
-	.embed = embed,
+	.embed = m1b_cpu_embed,
 	.norm = norm,
 	.linear = m1b_cpu_linear,
 	.lightning = m1b_cpu_lightning,

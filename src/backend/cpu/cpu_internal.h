@@ -114,6 +114,7 @@ void m1b_cpu_weights_free(m1b_cpu *c);
 /* cpu_product.c */
 m1_status m1b_cpu_product_configure(m1b_cpu *c, m1_error *err);
 void m1b_cpu_product_free(m1b_cpu *c);
+void m1b_cpu_embed(m1b_backend *b, const m1b_embed *p);
 void m1b_cpu_linear(m1b_backend *b, const m1b_linear *p);
 
 /* How many rows a product may have at most. */

@@ -10,6 +10,9 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_gemm.h"
+#include "backend/moe_load.h"
+#include "base/memory.h"
+#include "blocks/blocks.h"
 
 /* ---- memory ---- */
 
@@ -39,6 +42,34 @@ zero(m1b_backend *b, float *x, size_t n)
 {
 	(void) b;
 	memset(x, 0, n * sizeof *x);
+}
+
+static void
+put(m1b_backend *b, void *to, const void *from, size_t bytes)
+{
+	(void) b;
+	memcpy(to, from, bytes);
+}
+
+static float *
+widen(m1b_backend *b, m1b_matrix *m)
+{
+	const size_t n = (size_t) m->rows * (size_t) m->cols;
+	float *value = b->ops->scratch(b, n, NULL);
+
+	if (value == NULL)
+		return NULL;
+	m1b_dequantize(m->type, m->data, n, value);
+	m->data = value;
+	m->type = M1B_F32;
+	return value;
+}
+
+static size_t
+memory(m1b_backend *b)
+{
+	(void) b;
+	return m1_machine_memory() / 4;
 }
 
 static size_t
@@ -222,19 +253,31 @@ weight_back(m1b_backend *b, const m1b_weight_back *p)
 	m1b_cpu_gemms(m1b_cpu_of(b), &product, 1);
 }
 
+static void
+moe_load(m1b_backend *b, const m1b_moe_load *p)
+{
+	(void) b;
+	m1b_moe_count_load(p);
+}
+
 const m1b_learning m1b_cpu_learning = {
 	.take = take,
 	.give = give,
 	.zero = zero,
+	.put = put,
+	.widen = widen,
+	.memory = memory,
 	.reserve = reserve,
 	.reserve_bytes = reserve_bytes,
+	.embed = m1b_cpu_embed,
+	.linear = m1b_cpu_linear,
 	.sum = m1b_cpu_sum,
 	.silu = m1b_cpu_silu,
 	.gather = m1b_cpu_gather,
 	.scatter = m1b_cpu_scatter,
 	.lightning = m1b_cpu_lightning_kept,
 	.attention = m1b_cpu_attention_kept,
-	.moe_load = m1b_cpu_moe_load,
+	.moe_load = moe_load,
 	.predict = m1b_cpu_predict,
 	.linear_back = linear_back,
 	.weight_back = weight_back,
@@ -246,6 +289,7 @@ const m1b_learning m1b_cpu_learning = {
 	.moe_back = m1b_cpu_moe_back,
 	.embed_back = m1b_cpu_embed_back,
 	.predict_back = m1b_cpu_predict_back,
+	.keeps_choices = true,
 	.sum_of_squares = m1b_cpu_sum_of_squares,
 	.adamw = m1b_cpu_adamw,
 };

@@ -70,7 +70,6 @@ size_t m1b_cpu_learn_moe_bytes(const m1b_cpu *c);
 bool m1b_cpu_learn_moe_create(m1b_cpu *c);
 void m1b_cpu_learn_moe_free(m1b_cpu *c);
 void m1b_cpu_moe_back(m1b_backend *b, const m1b_moe_back *p);
-void m1b_cpu_moe_load(m1b_backend *b, const m1b_moe_load *p);
 
 /* cpu_learn_rows.c */
 void m1b_cpu_sum(m1b_backend *b, const m1b_sum *p);

@@ -161,6 +161,8 @@ prepare_kernels(m1_error *err)
 		error = m1k_lightning_prepare();
 	if (error == cudaSuccess)
 		error = m1k_attention_prepare();
+	if (error == cudaSuccess)
+		error = m1k_learn_prepare();
 	return error == cudaSuccess ? M1_OK : m1b_cuda_error(error, "preparing kernels", err);
 }
 
@@ -223,6 +225,7 @@ m1b_cuda_close(m1b_backend *b)
 	m1b_cuda_states_free(c);
 	m1b_cuda_step_free(c);
 	m1b_cuda_sample_free(c);
+	m1b_cuda_learn_free(c);
 	cudaFree(c->arena.base);
 	if (c->stream != NULL)
 		cudaStreamDestroy(c->stream);
@@ -254,6 +257,7 @@ static const m1b_ops cuda_ops = {
 	.end = m1b_cuda_end,
 	.read = m1b_cuda_read,
 	.sample = m1b_cuda_sample,
+	.learning = &m1b_cuda_learning,
 };
 
 m1_status

@@ -33,7 +33,8 @@ piece_rows(const m1b_geometry *g)
 bool
 m1b_cuda_experts_suit(const m1b_cuda *c, const m1b_moe *p)
 {
-	return c->experts.gathered != NULL && p->n * p->top_k / p->experts >= ENOUGH_PLACES;
+	/* they were planned for bf16: a training makes them floats */
+	return c->experts.gathered != NULL && p->w1->type == M1B_BF16 && p->n * p->top_k / p->experts >= ENOUGH_PLACES;
 }
 
 /* ---- life ---- */

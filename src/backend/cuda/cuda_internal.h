@@ -13,6 +13,7 @@
 #include "backend/cuda/cuda_experts.h"
 #include "backend/cuda/cuda_gemm.h"
 #include "backend/cuda/cuda_graphs.h"
+#include "backend/cuda/cuda_learn.h"
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/cuda_nccl.h"
 #include "backend/cuda/cuda_product.h"
@@ -54,6 +55,7 @@ struct m1b_cuda
 	m1b_cuda_expert_lanes experts;
 	m1b_cuda_sampling sampling;
 	m1b_cuda_peers peers;
+	m1b_cuda_learn learn;
 	struct m1b_cuda_gemm *gemm;
 	void *gemm_space;
 };

@@ -302,8 +302,14 @@ m1b_cuda_moe(m1b_backend *b, const m1b_moe *p)
 	m1b_cuda *c = m1b_cuda_of(b);
 	const int pairs = p->n * p->top_k;
 	const bool by_few = p->n <= M1K_FEW_ROWS || !c->tensor_cores;
-	m1k_product down = expert_product(c, p, p->w2);
+	m1k_product down;
 
+	if (p->kept != NULL)
+	{
+		m1b_cuda_learn_moe_forward(c, p);
+		return;
+	}
+	down = expert_product(c, p, p->w2);
 	route(c, p, !by_few ? m1k_product_tile(pairs, p->experts) : p->n == 1 ? 1 : M1K_FEW_ROWS);
 	if (m1b_cuda_experts_suit(c, p))
 		m1b_cuda_experts(c, p);

@@ -33,7 +33,7 @@ uint16_t *
 m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n)
 {
 	m1b_cuda_wrote(c, out);
-	if (!c->tensor_cores || n <= M1K_FEW_ROWS)
+	if (!c->tensor_cores || n <= M1K_FEW_ROWS || n > c->g.max_tokens)
 		return NULL;
 	c->rounded.of = out;
 	return c->rounded.copy;

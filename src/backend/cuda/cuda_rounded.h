@@ -22,7 +22,10 @@ size_t m1b_cuda_widest(const m1b_geometry *g);
 void m1b_cuda_rounded_want(m1b_cuda *c, m1b_cuda_buffers *all);
 /* An operation has written floats there: a bf16 copy of what was there before is no longer one. */
 void m1b_cuda_wrote(m1b_cuda *c, const float *out);
-/* Where an operation that writes n * width floats to `out` should put a bf16 copy, or NULL. */
+/*
+ * Where an operation that writes n * width floats to `out` should put a bf16 copy, or NULL: of more rows than a step
+ * has, which are a training's, there is none.
+ */
 uint16_t *m1b_cuda_wrote_rounded(m1b_cuda *c, const float *out, int n);
 /* x in bf16: as the operation that wrote it left it, or made now. */
 const uint16_t *m1b_cuda_rounded(m1b_cuda *c, const float *x, int n, int width);
