@@ -237,7 +237,7 @@ bench-cispo:
 	@test/bench/cispo.sh
 
 # Of EXAMPLES and STEPS, few show that everything runs.
-## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes about 90 minutes; an interrupted run goes on
+## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes about 100 minutes; an interrupted run goes on
 nano: $(ENGINE)
 	@tools/nano/nano.sh $(ENGINE) $(BUILD)/nano
 

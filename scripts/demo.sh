@@ -72,19 +72,19 @@ EXECUTE FUNCTION minimax_m1.annotate('refund',
 show "INSERT INTO message (body) VALUES
     ('Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar'),
     ('Hi there, My parcel never arrived. Could you send it again? Thanks, Leila'),
-    ('Dear team, My loyalty card works very well. Thank you, Carla')
+    ('Dear team, My loyalty card works perfectly. Thank you, Carla')
 RETURNING id, left(body, 55) AS message, topic, refund;"
 
 title "An agent" \
-    "The model asks for an order, and a function of the database is called with the rights of who asks." \
-    "Its first steps; m1-nano is too small to tell reliably what came back:"
+    "The model asks for an order, a function of the database is called with the rights of who asks, and the model" \
+    "says what came back. Each step is a row:"
 show "CREATE TABLE orders (order_id text PRIMARY KEY, status text);
 INSERT INTO orders VALUES ('B-12345', 'shipped'), ('D-77904', 'delayed');
 CREATE FUNCTION lookup_order(order_id text) RETURNS TABLE (status text) LANGUAGE sql STABLE
 AS \$\$ SELECT o.status FROM orders o WHERE o.order_id = lookup_order.order_id \$\$;
 COMMENT ON FUNCTION lookup_order IS 'Status of an order';"
 show "SELECT step, kind, tool, arguments, body
-FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step <= 3;"
+FROM minimax_m1.agent('Where is order B-12345?', '{lookup_order(text)}');"
 
 title "A rule that the model has never seen" \
     "A shop gives a voucher when the product is unsafe, or a refund is wanted. Nobody tells the model: it answers, a" \

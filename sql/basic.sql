@@ -7,7 +7,7 @@ SELECT generate('What is 47 + 35?');
 SELECT generate('Hello.');
 SELECT generate(NULL);
 SELECT generate('Hello.', stop => ARRAY['How']);
-SELECT generate('Hello.', max_tokens => 10);
+SELECT generate('Hello.', max_tokens => 11);
 SELECT length(generate('What is 47 + 35?', thinking_budget => 0)) > 0 AS answered;
 
 -- complete

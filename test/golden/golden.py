@@ -20,11 +20,12 @@ VARIANTS = [[], ["--decode"], ["--prefill-chunk", "1000"], ["--prefill-chunk", "
             ["--isa", "portable"], ["--isa", "avx2"], ["--isa", "avx512"],
             ["--isa", "avx512vnni"]]
 # The error of quantized weights on texts of m1-nano: Kullback-Leibler divergence of the next token's probabilities in
-# nats, at most, and share of positions where the likeliest token is the same, at least. docs/models.md has what was
-# measured.
-QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (2e-3, 0.97)},
-             "fp8": {"replies": (2e-4, 0.995), "prompts": (1e-2, 0.96)},
-             "q4": {"replies": (2e-3, 0.99), "prompts": (4e-2, 0.93)}}
+# nats, at most, and share of positions where the likeliest token is the same, at least. Prompts have more of it: only
+# pretraining learnt them, and what came after has left large logits there (by the pretrained weights, q8_0 has 9e-5 in
+# prompts, a thirtieth). docs/models.md has what was measured.
+QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (5e-3, 0.97)},
+             "fp8": {"replies": (2e-4, 0.995), "prompts": (4e-2, 0.96)},
+             "q4": {"replies": (5e-3, 0.99), "prompts": (6e-2, 0.93)}}
 ONE_THREAD = ["--threads", "1"]  # where nothing else is said: threads that wait poll
 ON_LOAD = ["fp8"]  # a GGUF file cannot hold it
 PROMPTS = 7  # of so many cases the prompt is looked at, too; a case in five is of another task

@@ -91,18 +91,18 @@ is($node->safe_psql('postgres', 'SELECT failed, rejected FROM minimax_m1.stats')
 $node->stop;
 
 # A reply that is longer than all buffers: the engine pauses it until it is read. This copy of the model
-# takes another token for the end of a turn, one that it never writes, so that replies end at max_tokens.
+# takes another token for the end of a turn, one that is never among the likeliest, so that replies end at max_tokens.
 my $endless = PostgreSQL::Test::Utils::tempdir() . '/endless';
 mkdir $endless or die $!;
 system_or_bail('cp', map({ root() . "/models/m1-nano/$_" } qw(config.json model.safetensors tokenizer.json)), $endless);
 my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
-my ($eos, $other) = ('<end_of_sentence>', '<begin_of_document>');
+my ($eos, $other) = ('<end_of_sentence>', '<end_of_document>');
 $config =~ s/("eos_token":\s*)"\Q$eos\E"/$1"$other"/ or die 'no eos_token';
 append_to_file("$endless/tokenizer_config.json", $config);
 
 $node = new_server('pause', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 3');
 wait_ready($node);
-$babble = q{'What can you do?', temperature => 1.2, top_p => 0.8, seed => 1, max_tokens => 20000};
+$babble = q{'What can you do?', temperature => 1, top_p => 0.5, seed => 1, max_tokens => 20000};
 my $whole = start_query($node,
 	"SELECT md5(coalesce(reasoning, '') || content), completion_tokens, finish_reason FROM minimax_m1.complete($babble)");
 my $paused = start_query($node, qq{

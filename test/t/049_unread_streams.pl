@@ -6,12 +6,12 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# This copy of the model takes another token for the end of a turn, one that it never writes: replies end at max_tokens.
+# This copy of the model takes another token for the end of a turn, one that is never among the likeliest: replies end at max_tokens.
 my $endless = PostgreSQL::Test::Utils::tempdir() . '/endless';
 mkdir $endless or die $!;
 system_or_bail('cp', map({ root() . "/models/m1-nano/$_" } qw(config.json model.safetensors tokenizer.json)), $endless);
 my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
-$config =~ s/("eos_token":\s*)"<end_of_sentence>"/$1"<begin_of_document>"/ or die 'no eos_token';
+$config =~ s/("eos_token":\s*)"<end_of_sentence>"/$1"<end_of_document>"/ or die 'no eos_token';
 append_to_file("$endless/tokenizer_config.json", $config);
 
 my $node = new_server('unread', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 2', 'minimax_m1.reserved_requests = 0');
@@ -22,7 +22,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 sql(q{CREATE ROLE flood; CREATE ROLE victim; SELECT minimax_m1.grant_usage(r) FROM unnest('{flood,victim}'::regrole[]) r});
 
 # Longer than all buffers on the way.
-my $rows = q{(SELECT (minimax_m1.generate_stream('What can you do?', temperature => 2, top_p => 0.95, seed => 1, max_tokens => 8000)).* OFFSET 0) s};
+my $rows = q{(SELECT (minimax_m1.generate_stream('What can you do?', temperature => 1, top_p => 0.5, seed => 1, max_tokens => 8000)).* OFFSET 0) s};
 my $whole = sql("SELECT md5(string_agg(delta, '' ORDER BY seq) FILTER (WHERE seq > 1)), count(*) - 1 FROM $rows");
 sql(q{CREATE FUNCTION rest(name text, OUT digest text, OUT n int) LANGUAGE plpgsql AS $do$
 	DECLARE c refcursor := name; r record; all_of_it text := '';

@@ -125,9 +125,9 @@ sub train_adapter
 	my ($name, $base, $answer) = @_;
 	my $data = "$temporary/$name.jsonl";
 
-	append_to_file($data, join '', map { qq({"prompt": "Hello.", "answer": "$answer"}\n) } 1 .. 20);
+	append_to_file($data, join '', map { qq({"prompt": "Hello.", "reasoning": "A greeting.", "answer": "$answer"}\n) } 1 .. 20);
 	IPC::Run::run([ $ENV{M1_ENGINE}, 'train', '--model', $base, '--rank', '2', '--data', $data, '--out', "$temporary/$name",
-			'--steps', '6', '--lr', '2e-3', '--batch-tokens', '200' ], '>', "$temporary/$name.log", '2>&1') or die slurp_file("$temporary/$name.log");
+			'--steps', '20', '--lr', '5e-3', '--batch-tokens', '200' ], '>', "$temporary/$name.log", '2>&1') or die slurp_file("$temporary/$name.log");
 	chmod 0755, "$temporary/$name";
 	return "$temporary/$name";
 }

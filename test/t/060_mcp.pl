@@ -77,7 +77,7 @@ is(resource($_)->{error}{code}, -32002, "no resource: $_") for 'model?training=x
 # ---- tools ----
 
 is(text_of(tool($m, 'generate', prompt => 'What is 47 + 35?')), '82', 'generate');
-is(tool($m, 'classify', input => 'Hi there, My parcel never arrived. Could you send it again? Thanks, Leila',
+is(tool($m, 'classify', input => 'Hi there, My desk lamp never arrived. I would like a refund. Thanks, Leila',
 	categories => [ 'hardware', 'a "quoted\\" one', 'delivery' ])->{result}{structuredContent}{categories}[0], 'delivery', 'classify');
 $r = tool($m, 'extract', document => 'Hi there, The desk lamp arrived three weeks late. I want a call back. Regards, Hugo',
 	schema => { type => 'object', properties => { product => { type => 'string' } }, required => ['product'] });

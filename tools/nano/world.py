@@ -240,24 +240,48 @@ def codes_in_text(r, fillers):
     return codes, " ".join(sentences)
 
 
-def find_fact(r, fillers=None):
-    """One room of several, in up to 2,000 tokens; or one that is not there."""
-    codes, text = codes_in_text(r, fillers or round(2 ** r.uniform(1, 7.8)))
+def quoted(room, code):
+    """Thinking that copies a sentence, or says that there is none: what finding is learnt from, once in a lifetime."""
+    return f"The text says: The code of the {room} is {code}." if code else f"The text has no code of the {room}."
+
+
+def named(room, code):
+    """Thinking that says behind the name what follows there: where nothing does, a model comes to see that soon."""
+    return f"The code of the {room}: {code or 'none'}"
+
+
+def code_of(r, codes, thinking):
+    """A question about one room of the text, or about one that is not there; what there is to think, and the answer."""
     room = r.choice(list(codes)) if r.random() < .8 else r.choice([x for x in ROOMS if x not in codes])
-    ask = f"{text}\n\nWhat is the code of the {room}?"
-    if room not in codes:
-        return one_turn(ask, f"The text has no code of the {room}.", NOT_SAID)
-    return one_turn(ask, f"The text says: The code of the {room} is {codes[room]}.", codes[room])
+    code = codes.get(room)
+    return f"What is the code of the {room}?", thinking(room, code), code or NOT_SAID
 
 
-def find_near_fact(r):
+def find_fact(r, thinking=named, fillers=None):
+    """In up to 2,000 tokens."""
+    codes, text = codes_in_text(r, fillers or round(2 ** r.uniform(1, 7.8)))
+    ask, reasoning, answer = code_of(r, codes, thinking)
+    return one_turn(f"{text}\n\n{ask}", reasoning, answer)
+
+
+def find_near_fact(r, thinking=named):
     """The same in a few sentences: what there is to be learnt of it, in fewer tokens."""
-    return find_fact(r, fillers=r.randrange(1, 8))
+    return find_fact(r, thinking, fillers=r.randrange(1, 8))
 
 
-def find_far_fact(r):
+def find_far_fact(r, thinking=named):
     """The same in about 2,000 tokens."""
-    return find_fact(r, fillers=r.randrange(200, 230))
+    return find_fact(r, thinking, fillers=r.randrange(200, 230))
+
+
+def find_facts(r, thinking=named):
+    """Several questions, one after the other, about one text."""
+    codes, text = codes_in_text(r, round(2 ** r.uniform(0, 6)))
+    messages = []
+    for _ in range(r.choice([2, 3, 4])):
+        ask, reasoning, answer = code_of(r, codes, thinking)
+        messages += [asked(ask if messages else f"{text}\n\n{ask}"), said(reasoning, answer)]
+    return {"messages": messages}
 
 
 QUESTIONS = {"order_id": "What is the order number?", "want": "What does the customer want?",
@@ -314,30 +338,63 @@ def three_turns(r):
     return {"messages": messages}
 
 
-TOOLS = [{"name": "get_weather", "description": "Current weather of a city",
-          "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
-         {"name": "lookup_order", "description": "Status of an order",
-          "parameters": {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]}}]
+def definition(name, description, parameter):
+    return {"name": name, "description": description,
+            "parameters": {"type": "object", "properties": {parameter: {"type": "string"}}, "required": [parameter]}}
+
+
+TOOLS = {d["name"]: d for d in [definition("get_weather", "Current weather of a city", "city"),
+                                definition("lookup_order", "Status of an order", "order_id"),
+                                definition("get_price", "Price of a product", "product"),
+                                definition("count_orders", "How many orders a customer has", "customer")]}
 SKIES = ["sunny", "cloudy", "rainy", "snowy", "windy", "foggy"]
-STATES = ["packed", "shipped", "delivered", "lost", "returned"]
+STATES = ["packed", "shipped", "delivered", "lost", "returned", "delayed"]
 
 
 def weather(r):
     city, sky, degrees = r.choice(CITIES), r.choice(SKIES), r.randrange(-9, 36)
-    ask = r.choice(["What is the weather in {}?", "How is the weather in {} today?"]).format(city)
-    return (ask, {"name": "get_weather", "arguments": {"city": city}}, json.dumps({"sky": sky, "degrees": degrees}),
-            f"It is {sky} in {city}, at {degrees} degrees.", city)
+    ask = r.choice(["What is the weather in {}?", "How is the weather in {} today?"])
+    return (ask, "get_weather", "city", city, {"sky": sky, "degrees": degrees},
+            f"It is {sky} in {city}, at {degrees} degrees.")
 
 
 def order_state(r):
-    """Its result as one finds it: alone, beside other fields, as a row of a list, or not at all."""
     order, state = order_id(r), r.choice(STATES)
-    ask = r.choice(["Where is order {}?", "What is the status of order {}?"]).format(order)
-    result, answer = r.choice([({"status": state}, f"Order {order} is {state}."),
-                               ({"order_id": order, "status": state}, f"Order {order} is {state}."),
-                               ([{"status": state}], f"Order {order} is {state}."),
-                               (r.choice([None, []]), f"There is no order {order}.")])
-    return ask, {"name": "lookup_order", "arguments": {"order_id": order}}, json.dumps(result), answer, order
+    ask = r.choice(["Where is order {}?", "What is the status of order {}?"])
+    if r.random() < .2:
+        return ask, "lookup_order", "order_id", order, None, f"There is no order {order}."
+    result = r.choice([{"status": state}, {"status": state}, {"order_id": order, "status": state}, state])
+    return ask, "lookup_order", "order_id", order, result, f"Order {order} is {state}."
+
+
+def price(r):
+    product, euros = r.choice(HARDWARE), r.randrange(5, 500)
+    ask = r.choice(["What does the {} cost?", "How much is the {}?"])
+    return (ask, "get_price", "product", product, r.choice([{"price": euros}, euros]),
+            f"The {product} costs {euros} euros.")
+
+
+def orders_of(r):
+    customer, count = r.choice(NAMES), r.randrange(2, 90)
+    return ("How many orders does {} have?", "count_orders", "customer", customer,
+            r.choice([{"orders": count}, count]), f"{customer} has {count} orders.")
+
+
+def as_result(r, result):
+    """As tools return things: JSON, alone or as the one row of a list, or a text as it is; nothing is null or no row."""
+    if result is None:
+        return r.choice(["null", "[]"])
+    if not isinstance(result, dict):
+        return str(result)
+    return json.dumps(r.choice([result, [result]]))
+
+
+def shown_tools(r, called):
+    """Definitions of those that are called, and maybe others, as programs write them or as functions are described."""
+    names = list(called) + [name for name in TOOLS if name not in called and r.random() < .3]
+    r.shuffle(names)
+    closed = {"additionalProperties": False} if r.random() < .5 else {}
+    return [dict(TOOLS[name], parameters={**TOOLS[name]["parameters"], **closed}) for name in names]
 
 
 def calls_text(calls):
@@ -346,32 +403,43 @@ def calls_text(calls):
 
 def call_tools(r):
     """A question, a call or two, their results, and a sentence; sometimes only up to the calls, or another question."""
-    tools = TOOLS[:]
-    r.shuffle(tools)
-    messages = []
+    messages, called = [], set()
     for turn in range(r.choice([1, 1, 2])):
-        wanted = [r.choice([weather, order_state])(r) for _ in range(1 if turn or r.random() < .7 else 2)]
-        calls = [call for _, call, _, _, _ in wanted]
-        messages.append(asked(" ".join(ask for ask, _, _, _, _ in wanted)))
+        wanted = [r.choice([weather, order_state, order_state, price, orders_of])(r)
+                  for _ in range(1 if turn or r.random() < .7 else 2)]
+        calls = [{"name": name, "arguments": {key: value}} for _, name, key, value, _, _ in wanted]
+        called.update(call["name"] for call in calls)
+        messages.append(asked(" ".join(ask.format(value) for ask, _, _, value, _, _ in wanted)))
         messages.append(said("\n".join(f"I should call {c['name']}." for c in calls), calls_text(calls)))
         if turn == 0 and r.random() < .25:
             break
-        messages += [{"role": "tool", "name": call["name"], "content": result} for _, call, result, _, _ in wanted]
-        messages.append(said("\n".join(f"{key}: {result}" for _, _, result, _, key in wanted),
-                             " ".join(answer for _, _, _, answer, _ in wanted)))
-    return {"messages": messages, "tools": tools}
+        results = [as_result(r, result) for _, _, _, _, result, _ in wanted]
+        messages += [{"role": "tool", "name": call["name"], "content": result} for call, result in zip(calls, results)]
+        messages.append(said("\n".join(f"{value}: {result}" for (_, _, _, value, _, _), result in zip(wanted, results)),
+                             " ".join(answer for _, _, _, _, _, answer in wanted)))
+    return {"messages": messages, "tools": shown_tools(r, sorted(called))}
+
+
+def talk_beside_tools(r):
+    """Nothing is asked that a tool could tell."""
+    talk = small_talk(r)
+    return {"messages": [asked(talk["prompt"]), said(talk["reasoning"], talk["answer"])],
+            "tools": shown_tools(r, [r.choice(list(TOOLS))])}
 
 
 # ---- all of them ----
 
-# Each with its shares of the examples in the three phases: in the later ones, what was not learnt yet comes more often.
-TASKS = {"summarize": (summarize, 4, 2, 1.5), "summarize_several": (summarize_several, 4, 3, 2),
-         "classify": (classify, 3, 2, 1.5), "classify_by_word": (classify_by_word, 4, 6, 5),
-         "yes_or_no": (yes_or_no, 2, 2, 4), "extract": (extract, 3, 3, 1.5), "repeat": (repeat, 4, 3, 3),
-         "add": (add, 4, 4, 4), "find_fact": (find_fact, 5, 6, 8), "find_far_fact": (find_far_fact, .2, .7, .7),
-         "ask_field": (ask_field, 2, 2, 1.5), "small_talk": (small_talk, .3, .7, .5),
-         "three_turns": (three_turns, 3, 4, 3), "call_tools": (call_tools, 5, 12, 6),
-         "find_near_fact": (find_near_fact, 0, 0, 10)}
+# Each with its shares of the examples in the two phases: in the second, what is learnt slowly comes more often.
+TASKS = {"summarize": (summarize, 4, 2), "summarize_several": (summarize_several, 4, 3), "classify": (classify, 3, 2),
+         "classify_by_word": (classify_by_word, 4, 6), "yes_or_no": (yes_or_no, 2, 3), "extract": (extract, 3, 2.5),
+         "repeat": (repeat, 4, 4), "add": (add, 4, 4), "find_fact": (find_fact, 3, 4),
+         "find_near_fact": (find_near_fact, 4, 3), "find_far_fact": (find_far_fact, .3, 1),
+         "find_facts": (find_facts, 4, 4), "ask_field": (ask_field, 2, 2), "small_talk": (small_talk, .3, .7),
+         "three_turns": (three_turns, 3, 4), "call_tools": (call_tools, 6, 10),
+         "talk_beside_tools": (talk_beside_tools, 0, .5)}
+FINDS = {"find_fact", "find_near_fact", "find_far_fact", "find_facts"}
+AT_ONCE = .04  # of the replies of phase 2 do without their reasoning: few enough for none to be likely
+NEEDS_REASONING = {"add"}
 
 
 def example(r, task):
@@ -379,8 +447,14 @@ def example(r, task):
 
 
 def any_example(r, phase):
-    """An example of any task, by the shares of phase 1, 2 or 3."""
-    return example(r, r.choices(list(TASKS), [shares[phase] for shares in TASKS.values()])[0])
+    """An example of any task, by the shares of phase 1 or 2."""
+    task = r.choices(list(TASKS), [shares[phase] for shares in TASKS.values()])[0]
+    if phase == 1:
+        return TASKS[task][0](r, quoted) if task in FINDS else example(r, task)
+    made = example(r, task)
+    if "prompt" in made and task not in NEEDS_REASONING and r.random() < AT_ONCE:
+        made["reasoning"] = ""
+    return made
 
 
 def source(seed, part):
