@@ -481,21 +481,21 @@ test_malformed_files(void **state)
 		{"\"id\": 1594", "\"id\": 99999999", M1_E_CORRUPT},
 		{"\"id\": 1594", "\"id\": -1", M1_E_CORRUPT},
 		{"\"id\": 1594", "\"id\": \"x\"", M1_E_CORRUPT},
-		{"\"er\": 256", "\"er\": 70000", M1_E_CORRUPT},
-		{"\"e r\"", "\"e\"", M1_E_CORRUPT},
-		{"\"e r\"", "\"e r r\"", M1_E_CORRUPT},
-		{"\"e r\"", "\"nonsense words\"", M1_E_CORRUPT},
-		{"\"e r\"", "7", M1_E_CORRUPT},
-		{"\"e r\"", "[\"e\", \"r\"]", M1_OK},
+		{"\"he\": 256", "\"he\": 70000", M1_E_CORRUPT},
+		{"\"h e\"", "\"h\"", M1_E_CORRUPT},
+		{"\"h e\"", "\"h e e\"", M1_E_CORRUPT},
+		{"\"h e\"", "\"nonsense words\"", M1_E_CORRUPT},
+		{"\"h e\"", "7", M1_E_CORRUPT},
+		{"\"h e\"", "[\"h\", \"e\"]", M1_OK},
 		{"\"version\"", "{\"version\"", M1_E_CORRUPT},
 		{"\"version\"", "[{\"version\"", M1_E_CORRUPT},
 		{"\"Ā\": 0", "\"\": 0", M1_E_CORRUPT},
-		{"\"er\": 256", "\"er\": 257", M1_E_CORRUPT},  /* two tokens with one id */
+		{"\"he\": 256", "\"he\": 257", M1_E_CORRUPT},  /* two tokens with one id */
 		{"\"id\": 1594", "\"id\": 300", M1_E_CORRUPT}, /* likewise */
 		{"\"<think>\"", "\"</think>\"", M1_E_CORRUPT}, /* one added token with two ids */
-		{"\"<think>\"", "\"er\"", M1_E_CORRUPT},	   /* another id in the vocab */
+		{"\"<think>\"", "\"he\"", M1_E_CORRUPT},	   /* another id in the vocab */
 		{"\"<end_of_sentence>\"", "\"<other>\"", M1_E_CORRUPT},
-		{"\"e r\"", "\"e r\", \"e r\"", M1_E_CORRUPT}, /* a merge that is there twice */
+		{"\"h e\"", "\"h e\", \"h e\"", M1_E_CORRUPT}, /* a merge that is there twice */
 		{"\"byte_fallback\": false", "\"byte_fallback\": \"no\"", M1_E_CORRUPT},
 		{"\"fuse_unk\": false", "\"fuse_unk\": true", M1_E_UNSUPPORTED},
 		{"\"ignore_merges\": false", "\"ignore_merges\": true", M1_E_UNSUPPORTED},
@@ -531,10 +531,10 @@ test_one_id_for_two_tokens(void **state)
 	m1_error err = {.message = ""};
 
 	(void) state;
-	assert_int_equal(open_edited("\"er\": 256", "\"er\": 257", &err), M1_E_CORRUPT);
-	assert_string_equal(err.message, "tokenizer.json: id 257 is both token \"er\" and token \" a\"");
+	assert_int_equal(open_edited("\"he\": 256", "\"he\": 257", &err), M1_E_CORRUPT);
+	assert_string_equal(err.message, "tokenizer.json: id 257 is both token \"he\" and token \"er\"");
 	assert_int_equal(open_edited("\"id\": 1594", "\"id\": 256", &err), M1_E_CORRUPT);
-	assert_string_equal(err.message, "tokenizer.json: id 256 is both token \"er\" and token \"<begin_of_document>\"");
+	assert_string_equal(err.message, "tokenizer.json: id 256 is both token \"he\" and token \"<begin_of_document>\"");
 }
 
 /* No piece of text may become a control token by way of the merges. */
@@ -546,11 +546,11 @@ test_merges_make_no_control_token(void **state)
 	(void) state;
 	/* "er" is then token 256 of the vocab, a merge's result, and a control token */
 	assert_int_equal(
-		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"er\", \"special\": true}, {\"id\": 1594", &err),
+		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"he\", \"special\": true}, {\"id\": 1594", &err),
 		M1_E_CORRUPT);
-	assert_non_null(strstr(err.message, "control token \"er\""));
+	assert_non_null(strstr(err.message, "control token \"he\""));
 	assert_int_equal(
-		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"er\", \"special\": false}, {\"id\": 1594", &err),
+		open_edited("\"id\": 1594", "\"id\": 256, \"content\": \"he\", \"special\": false}, {\"id\": 1594", &err),
 		M1_OK);
 }
 
