@@ -126,6 +126,20 @@ typedef struct m1b_gate_back
 	float *dweight; /* [width], added to; may be NULL */
 } m1b_gate_back;
 
+/* What a gate leaves to do, once dgate is there and dy is what comes to the norm. */
+static inline m1b_norm_back
+m1b_norm_of_gate(const m1b_gate_back *p)
+{
+	return (m1b_norm_back){.x = p->x,
+						   .weight = p->weight,
+						   .eps = p->eps,
+						   .n = p->n,
+						   .width = p->width,
+						   .dy = p->dy,
+						   .dx = p->dx,
+						   .dweight = p->dweight};
+}
+
 /* out = silu(z); with dy, out = dy * silu'(z), and out may be dy */
 typedef struct m1b_silu
 {

@@ -234,14 +234,7 @@ void
 m1b_cpu_gate_back(m1b_backend *b, const m1b_gate_back *p)
 {
 	gate_job job = {.c = m1b_cpu_of(b), .p = p};
-	const m1b_norm_back norm = {.x = p->x,
-								.weight = p->weight,
-								.eps = p->eps,
-								.n = p->n,
-								.width = p->width,
-								.dy = p->dy,
-								.dx = p->dx,
-								.dweight = p->dweight};
+	const m1b_norm_back norm = m1b_norm_of_gate(p);
 
 	m1b_cpu_loop(m1b_cpu_of(b), 20.0 * p->n * p->width, p->n, gate_row, &job);
 	m1b_cpu_norm_back(b, &norm);

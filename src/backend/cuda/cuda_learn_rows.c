@@ -134,14 +134,7 @@ void
 m1b_cuda_learn_gate_back(m1b_backend *b, const m1b_gate_back *p)
 {
 	m1b_cuda *c = m1b_cuda_of(b);
-	const m1b_norm_back norm = {.x = p->x,
-								.weight = p->weight,
-								.eps = p->eps,
-								.n = p->n,
-								.width = p->width,
-								.dy = p->dy,
-								.dx = p->dx,
-								.dweight = p->dweight};
+	const m1b_norm_back norm = m1b_norm_of_gate(p);
 	const m1k_norm_back k = {.x = p->x, .weight = p->weight, .eps = p->eps, .n = p->n, .width = p->width};
 
 	m1k_learn_gate_back(&k, p->gate, p->dy, p->dgate, c->stream);
