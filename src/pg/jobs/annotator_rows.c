@@ -7,6 +7,7 @@
 #include "pg/jobs/annotator_rows.h"
 #include "pg/client/template.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/parameters.h"
 #include "pg/jobs/table_access.h"
 #include "pg/report.h"
 
@@ -135,30 +136,18 @@ from_text(Oid type, int32 typmod, char *value)
 	return OidInputFunctionCall(input, value, param, typmod);
 }
 
-/* Parameters of a statement: the key, and values behind it. */
-typedef struct Parameters
-{
-	int			n;
-	Oid			types[INDEX_MAX_KEYS + MAX_TARGETS];
-	Datum		values[INDEX_MAX_KEYS + MAX_TARGETS];
-	char		nulls[INDEX_MAX_KEYS + MAX_TARGETS];
-} Parameters;
-
 static void
-add_parameter(Parameters *p, Oid type, int32 typmod, char *value)
+add_value(M1Parameters *p, Oid type, int32 typmod, char *value)
 {
-	p->types[p->n] = type;
-	p->nulls[p->n] = value == NULL ? 'n' : ' ';
-	p->values[p->n] = value == NULL ? (Datum) 0 : from_text(type, typmod, value);
-	p->n++;
+	m1pg_add_parameter(p, type, value == NULL ? (Datum) 0 : from_text(type, typmod, value), value == NULL);
 }
 
+/* The key comes first, and values behind it. */
 static void
-add_key(Parameters *p, const M1Rows *rows, char *const *key)
+add_key(M1Parameters *p, const M1Rows *rows, char *const *key)
 {
-	p->n = 0;
 	for (int i = 0; i < rows->n_keys; i++)
-		add_parameter(p, rows->key_types[i], -1, key[i]);
+		add_value(p, rows->key_types[i], -1, key[i]);
 }
 
 static bool
@@ -184,7 +173,7 @@ reads_table(SPIPlanPtr plan, Oid table)
  * subtransaction ends with an error that passes.
  */
 static uint64
-query_table(const M1Rows *rows, const char *sql, Parameters *p)
+query_table(const M1Rows *rows, const char *sql, M1Parameters *p)
 {
 	SPIPlanPtr	plan = SPI_prepare(sql, p->n, p->types);
 	bool		same;
@@ -211,7 +200,7 @@ query_table(const M1Rows *rows, const char *sql, Parameters *p)
 static bool
 find_row(const M1Rows *rows, const char *sql, char *const *key)
 {
-	Parameters	p;
+	M1Parameters p = {0};
 
 	add_key(&p, rows, key);
 	return query_table(rows, sql, &p) > 0;
@@ -266,7 +255,7 @@ m1pg_row_is_being_written(void)
 
 /* Fills columns of a row, which is there: p has the key already, and values for the statement. */
 static void
-update_row(const M1Rows *rows, const char *sql, Parameters *p)
+update_row(const M1Rows *rows, const char *sql, M1Parameters *p)
 {
 	uint64		n = 0;
 
@@ -309,19 +298,19 @@ void
 m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status)
 {
 	M1Guard		guard = begin_update(rows, key);
-	Parameters	p;
+	M1Parameters p = {0};
 	int			t = 0;
 
 	add_key(&p, rows, key);
-	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], content);
+	add_value(&p, rows->target_types[t], rows->target_typmods[t], content);
 	t++;
 	if (rows->has_reasoning)
 	{
-		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], reasoning);
+		add_value(&p, rows->target_types[t], rows->target_typmods[t], reasoning);
 		t++;
 	}
 	if (rows->has_status)
-		add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+		add_value(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
 	update_row(rows, rows->write_sql, &p);
 	m1pg_unbecome(&guard);
 }
@@ -331,13 +320,13 @@ m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status)
 {
 	int			t = rows->n_targets - 1;
 	M1Guard		guard;
-	Parameters	p;
+	M1Parameters p = {0};
 
 	if (!rows->has_status)
 		return;
 	guard = begin_update(rows, key);
 	add_key(&p, rows, key);
-	add_parameter(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
+	add_value(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
 	(void) query_table(rows, rows->status_sql, &p);
 	m1pg_unbecome(&guard);
 }
@@ -371,7 +360,7 @@ m1pg_unannotated(PG_FUNCTION_ARGS)
 	M1Annotator *a;
 	M1Rows	   *rows;
 	M1Guard		guard;
-	Parameters	p = {0};
+	M1Parameters p = {0};
 	const char *sql;
 	ArrayType  *found;
 	Datum		result;

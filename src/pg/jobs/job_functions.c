@@ -8,6 +8,7 @@
 #include "pg/client/texts.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/parameters.h"
 #include "pg/jobs/waiting.h"
 #include "pg/report.h"
 #include "pg/settings.h"
@@ -86,16 +87,8 @@ enum
 
 /* The columns that make two submissions the same; json is compared as text. */
 #define REQUEST_COLUMNS "prompt, system_prompt, max_tokens, thinking_budget, temperature, top_p, stop, json_schema"
-#define N_PARAMETERS 13
 
 #define MOST_PRIORITY 1000
-
-typedef struct Submission
-{
-	Oid			types[N_PARAMETERS];
-	Datum		values[N_PARAMETERS];
-	char		nulls[N_PARAMETERS];
-} Submission;
 
 /* It orders the owner's jobs only; what lies beyond is for whoever looks after the queue. */
 static void
@@ -145,17 +138,9 @@ check_submit(FunctionCallInfo fcinfo)
 		m1pg_bad_argument("dedupe_key is too long", "It must have at most 1000 bytes.");
 }
 
-static void
-set_parameter(Submission *s, int i, Oid type, Datum value, bool isnull)
-{
-	s->types[i] = type;
-	s->values[i] = value;
-	s->nulls[i] = isnull ? 'n' : ' ';
-}
-
 /* What the settings of the session are now is what the job runs with. */
 static void
-read_submission(FunctionCallInfo fcinfo, Submission *s)
+read_submission(FunctionCallInfo fcinfo, M1Parameters *p)
 {
 	m1w_generate g;
 	m1_error	error;
@@ -165,35 +150,35 @@ read_submission(FunctionCallInfo fcinfo, Submission *s)
 		m1pg_report(&error);
 	m1pg_read_options(fcinfo, ARG_SYSTEM, &g);
 	m1pg_read_stops(fcinfo, ARG_STOP, &g);
-	set_parameter(s, 0, OIDOID, ObjectIdGetDatum(GetUserId()), false);
-	set_parameter(s, 1, TEXTOID, PG_GETARG_DATUM(ARG_PROMPT), false);
-	set_parameter(s, 2, TEXTOID, PG_ARGISNULL(ARG_SYSTEM) ? CStringGetTextDatum(m1pg_system_prompt) :
-				  PG_GETARG_DATUM(ARG_SYSTEM), false);
-	set_parameter(s, 3, INT4OID, Int32GetDatum(g.max_tokens), false);
-	set_parameter(s, 4, INT4OID, Int32GetDatum(g.thinking_budget), false);
-	set_parameter(s, 5, FLOAT4OID, Float4GetDatum(g.temperature), false);
-	set_parameter(s, 6, FLOAT4OID, Float4GetDatum(g.top_p), false);
-	set_parameter(s, 7, TEXTARRAYOID, PG_GETARG_DATUM(ARG_STOP), PG_ARGISNULL(ARG_STOP));
-	set_parameter(s, 8, JSONOID, PG_ARGISNULL(ARG_JSON_SCHEMA) ? (Datum) 0 :
-				  PointerGetDatum(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA)), PG_ARGISNULL(ARG_JSON_SCHEMA));
-	set_parameter(s, 9, INT8OID, Int64GetDatum((int64) g.seed), false);
-	set_parameter(s, 10, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY)), false);
-	set_parameter(s, 11, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
-	set_parameter(s, 12, INT4OID, Int32GetDatum(PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS)),
-				  false);
+	m1pg_add_parameter(p, OIDOID, ObjectIdGetDatum(GetUserId()), false);
+	m1pg_add_parameter(p, TEXTOID, PG_GETARG_DATUM(ARG_PROMPT), false);
+	m1pg_add_parameter(p, TEXTOID, PG_ARGISNULL(ARG_SYSTEM) ? CStringGetTextDatum(m1pg_system_prompt) :
+					   PG_GETARG_DATUM(ARG_SYSTEM), false);
+	m1pg_add_int(p, g.max_tokens);
+	m1pg_add_int(p, g.thinking_budget);
+	m1pg_add_parameter(p, FLOAT4OID, Float4GetDatum(g.temperature), false);
+	m1pg_add_parameter(p, FLOAT4OID, Float4GetDatum(g.top_p), false);
+	m1pg_add_parameter(p, TEXTARRAYOID, PG_GETARG_DATUM(ARG_STOP), PG_ARGISNULL(ARG_STOP));
+	m1pg_add_parameter(p, JSONOID, PG_ARGISNULL(ARG_JSON_SCHEMA) ? (Datum) 0 :
+					   PointerGetDatum(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA)), PG_ARGISNULL(ARG_JSON_SCHEMA));
+	m1pg_add_parameter(p, INT8OID, Int64GetDatum((int64) g.seed), false);
+	m1pg_add_int(p, PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY));
+	m1pg_add_parameter(p, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
+	m1pg_add_int(p, PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS));
 }
 
 /* Adds the job, unless there is one with its dedupe_key. */
 static bool
-insert_job(Submission *s, int64 *id)
+insert_job(M1Parameters *p, int64 *id)
 {
 	bool		isnull;
 
-	if (m1pg_query("INSERT INTO minimax_m1.job (owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
-				   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
-				   "ON CONFLICT (owner, dedupe_key) "
-				   "WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
-				   "DO NOTHING RETURNING id", N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
+	if (m1pg_query_with("INSERT INTO minimax_m1.job "
+						"(owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
+						"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
+						"ON CONFLICT (owner, dedupe_key) "
+						"WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
+						"DO NOTHING RETURNING id", p) == 0)
 		return false;
 	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));
 	m1pg_queue_note();
@@ -202,13 +187,14 @@ insert_job(Submission *s, int64 *id)
 
 /* The job that has the dedupe_key already. It must ask for the same. */
 static bool
-find_job(Submission *s, int64 *id)
+find_job(M1Parameters *p, int64 *id)
 {
 	bool		isnull;
 
-	if (m1pg_query("SELECT id, (" REQUEST_COLUMNS "::text) IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9::text) "
-				   "FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 AND state NOT IN ('failed', 'cancelled')",
-				   N_PARAMETERS, s->types, s->values, s->nulls, false) == 0)
+	if (m1pg_query_with("SELECT id, "
+						"(" REQUEST_COLUMNS "::text) IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9::text) "
+						"FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 "
+						"AND state NOT IN ('failed', 'cancelled')", p) == 0)
 		return false;
 	*id = DatumGetInt64(m1pg_result(0, 1, &isnull));
 	if (!DatumGetBool(m1pg_result(0, 2, &isnull)))
@@ -223,18 +209,18 @@ find_job(Submission *s, int64 *id)
 Datum
 m1pg_submit(PG_FUNCTION_ARGS)
 {
-	Submission	s;
+	M1Parameters p = {0};
 	M1Guard		guard;
 	int64		id;
 
 	if (PG_ARGISNULL(ARG_PROMPT))
 		PG_RETURN_NULL();
 	check_submit(fcinfo);
-	read_submission(fcinfo, &s);
+	read_submission(fcinfo, &p);
 	SPI_connect();
 	guard = m1pg_become(m1pg_extension_owner(), false);
 	/* the one that was in the way may be gone when it is looked for */
-	while (!insert_job(&s, &id) && !find_job(&s, &id))
+	while (!insert_job(&p, &id) && !find_job(&p, &id))
 		CHECK_FOR_INTERRUPTS();
 	m1pg_unbecome(&guard);
 	SPI_finish();
