@@ -90,16 +90,8 @@ pass('a killed reader leaves nothing');
 is($node->safe_psql('postgres', 'SELECT failed, rejected FROM minimax_m1.stats'), '0|0', 'no request failed');
 $node->stop;
 
-# A reply that is longer than all buffers: the engine pauses it until it is read. This copy of the model
-# takes another token for the end of a turn, one that is never among the likeliest, so that replies end at max_tokens.
-my $endless = PostgreSQL::Test::Utils::tempdir() . '/endless';
-mkdir $endless or die $!;
-system_or_bail('cp', map({ root() . "/models/m1-nano/$_" } qw(config.json model.safetensors tokenizer.json)), $endless);
-my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
-my ($eos, $other) = ('<end_of_sentence>', '<end_of_document>');
-$config =~ s/("eos_token":\s*)"\Q$eos\E"/$1"$other"/ or die 'no eos_token';
-append_to_file("$endless/tokenizer_config.json", $config);
-
+# A reply that is longer than all buffers: the engine pauses it until it is read.
+my $endless = endless_model();
 $node = new_server('pause', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 3');
 wait_ready($node);
 $babble = q{'What can you do?', temperature => 1, top_p => 0.5, seed => 1, max_tokens => 20000};

@@ -6,14 +6,7 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# This copy of the model takes another token for the end of a turn, one that is never among the likeliest: replies end at max_tokens.
-my $endless = PostgreSQL::Test::Utils::tempdir() . '/endless';
-mkdir $endless or die $!;
-system_or_bail('cp', map({ root() . "/models/m1-nano/$_" } qw(config.json model.safetensors tokenizer.json)), $endless);
-my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
-$config =~ s/("eos_token":\s*)"<end_of_sentence>"/$1"<end_of_document>"/ or die 'no eos_token';
-append_to_file("$endless/tokenizer_config.json", $config);
-
+my $endless = endless_model();
 my $node = new_server('unread', "minimax_m1.model = '$endless'", 'minimax_m1.max_requests = 2', 'minimax_m1.reserved_requests = 0');
 wait_ready($node);
 

@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
-  finish_query greedy_cases root is_idle tiny quote long_query fake_engine set_fake_engine memory_kib memory_at_rest
+  finish_query greedy_cases root is_idle tiny quote long_query endless_model fake_engine set_fake_engine memory_kib memory_at_rest
   run_watched is_steady keep_running teach_vouchers training_ended training_bits);
 
 sub root { return $ENV{M1_ROOT}; }
@@ -287,6 +287,20 @@ sub make_texts
 
 # Runs for a long time on the tiny checkpoint.
 sub long_query { return 'SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 2000000)'; }
+
+# A copy of m1-nano that takes another token for the end of a turn, one that is never among the likeliest: replies end at
+# max_tokens.
+sub endless_model
+{
+	my $folder = PostgreSQL::Test::Utils::tempdir() . '/endless';
+	my $config = slurp_file(root() . '/models/m1-nano/tokenizer_config.json');
+
+	mkdir $folder or die $!;
+	system_or_bail('cp', map({ root() . "/models/m1-nano/$_" } qw(config.json model.safetensors tokenizer.json)), $folder);
+	$config =~ s/("eos_token":\s*)"<end_of_sentence>"/$1"<end_of_document>"/ or die 'no eos_token';
+	append_to_file("$folder/tokenizer_config.json", $config);
+	return $folder;
+}
 
 # The calls that are in their texts are taken out, as complete() does.
 sub greedy_cases
