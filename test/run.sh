@@ -274,31 +274,44 @@ lines() {
     grep -cE "$1" "$2"
 }
 
-# count_KIND LOG: sets passed, failed and skipped.
+# count_KIND LOG: sets passed and skipped.
 count_cmocka() {
     passed=$(lines '^\[       OK \]' "$1")
     skipped=$(lines '^\[  SKIPPED \] [A-Za-z_0-9]+$' "$1")
-    # a failure is told where it happens and again at the end, if the program has come there
-    failed=$((($(lines '^\[  FAILED  \] [A-Za-z_0-9]+$' "$1") + 1) / 2))
 }
 
 count_lines() {
     passed=$(lines '^ok ' "$1")
-    failed=$(lines '^not ok ' "$1")
     skipped=$(lines '^skip ' "$1")
 }
 
 # "test NAME ... ok", or since PostgreSQL 16 "ok 1 - NAME"
 count_regress() {
     passed=$(lines '^(test .* ok |ok )' "$1")
-    failed=$(lines '^(test .* FAILED|not ok )' "$1")
     skipped=0
 }
 
 count_tap() {
     skipped=$(lines '^ok [0-9]+.*# *(skip|SKIP)' "$1")
     passed=$(($(lines '^ok [0-9]+' "$1") - skipped))
-    failed=$(lines '^not ok [0-9]+' "$1")
+}
+
+# cases_KIND LOG: the names of those that failed, a line each.
+# A failure is told where it happens and again at the end, if the program has come there.
+cases_cmocka() {
+    sed -nE 's/^\[  FAILED  \] ([A-Za-z_0-9]+)$/\1/p' "$1" | sort -u
+}
+
+cases_lines() {
+    sed -n 's/^not ok //p' "$1"
+}
+
+cases_regress() {
+    sed -nE 's/^(test (.*) FAILED.*|not ok(.*))$/\2\3/p' "$1"
+}
+
+cases_tap() {
+    sed -nE 's/^not ok ([0-9]+)( - )?/\1 /p' "$1"
 }
 
 # show_KIND LOG: what to see of a job that failed.
@@ -320,47 +333,32 @@ show_tap() {
     grep -E '^(not ok|# |.*(Dubious|Failed|Wstat))' "$1" | head -n 80
 }
 
-# cases_KIND LOG: the names of those that failed.
-cases_cmocka() {
-    sed -nE 's/^\[  FAILED  \] ([A-Za-z_0-9]+)$/\1/p' "$1" | sort -u
-}
-
-cases_lines() {
-    sed -n 's/^not ok //p' "$1"
-}
-
-cases_regress() {
-    sed -nE 's/^(test (.*) FAILED.*|not ok [0-9]+ +[-+] (.*))$/\2\3/p' "$1"
-}
-
-cases_tap() {
-    sed -nE 's/^not ok [0-9]+ - //p' "$1"
-}
-
-# remember_failure LOG KIND NAME STATUS: what the last lines say of it, which may be all that somebody has of this run.
-remember_failure() {
-    local cases
-    cases=$("cases_$2" "$1" | head -n 10)
-    while IFS= read -r case; do
-        FAILURES+=("$3: ${case:-ended with status $4}")
-    done <<< "$cases"
+# remember_failures NAME [CASE...]: what the last lines say of it, which may be all that somebody has of this run.
+remember_failures() {
+    local case
+    for case in "${@:2:10}"; do
+        FAILURES+=("$1: $case")
+    done
 }
 
 # finish_job NUMBER STATUS SECONDS: adds its cases to those of its part. A job that ended badly, or in which nothing
 # ran, has failed even if none of its cases did: a program that crashes has not come to name what failed.
 finish_job() {
-    local part=${JOB_PART[$1]} kind=${JOB_KIND[$1]} name=${JOB_NAME[$1]} passed failed skipped
+    local part=${JOB_PART[$1]} kind=${JOB_KIND[$1]} name=${JOB_NAME[$1]} passed failed skipped cases
     local log=$BUILD/$name.log
     "count_$kind" "$log"
+    mapfile -t cases < <("cases_$kind" "$log")
+    failed=${#cases[@]}
     if [ "$failed" = 0 ] && { [ "$2" != 0 ] || [ $((passed + skipped)) = 0 ]; }; then
         failed=1
+        cases=("ended with status $2")
         echo "$name ended with status $2 after $passed cases that passed"
     elif [ "$2" != 0 ]; then
         echo "$name failed:"
     fi
     if [ "$2" != 0 ] || [ "$failed" != 0 ]; then
         "show_$kind" "$log"
-        remember_failure "$log" "$kind" "$name" "$2"
+        remember_failures "$name" "${cases[@]}"
     fi
     echo "$3 $name" >> "$BUILD/durations"
     PASSED[$part]=$((PASSED[$part] + passed))
