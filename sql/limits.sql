@@ -65,10 +65,11 @@ SELECT prompt_tokens, completion_tokens BETWEEN 48 AND 1000 AS stopped FROM mini
 SELECT failure_of($$SELECT minimax_m1.generate(repeat('Hello. ', 100))$$);
 -- requests that run side by side share it: what is under way counts, and what has ended
 SET minimax_m1.max_tokens_per_statement = 120;
-SELECT failure_of($$SELECT minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1),
-    minimax_m1.generate_stream('What can you do?', max_tokens => 60, temperature => 100, top_p => 1, seed => 1)$$);
+SELECT failure_of($$SELECT minimax_m1.generate_stream('What can you do?', max_tokens => 2000, temperature => 100, top_p => 1, seed => 1),
+    minimax_m1.generate_stream('What can you do?', max_tokens => 2000, temperature => 100, top_p => 1, seed => 1)$$);
 SET minimax_m1.max_tokens_per_statement = 100;
-SELECT failure_of($$SELECT minimax_m1.generate_stream('Hello.'), minimax_m1.generate_stream('What is 47 + 35?')$$);
+SELECT failure_of($$SELECT minimax_m1.generate_stream('Hello.'),
+    minimax_m1.generate_stream('What can you do?', max_tokens => 2000, temperature => 100, top_p => 1, seed => 1)$$);
 SELECT sum(calls) FROM minimax_m1.last_statement;
 -- a request that is refused is no call
 RESET minimax_m1.max_tokens_per_statement;
