@@ -268,7 +268,7 @@ prefetch_row(const void *next, size_t at, const int vecs, const m1b_dtype type)
 INLINE void
 mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int last, const m1b_dtype type)
 {
-	vf acc[VF_MAC_ROWS][VF_MAC_VECS];
+	vf acc[VF_MAC_TALL][VF_MAC_VECS];
 	vf scale = vf_set(p->scale);
 	const float *a = p->a + (size_t) i * p->a_row;
 	size_t b = (size_t) j;
@@ -331,13 +331,15 @@ mac_tile(const m1b_mac *p, int i, int j, const int rows, const int vecs, int las
 	}
 }
 
+/* Narrow tiles are taller, because an FMA takes several cycles, and each row's number is loaded for few of them. */
 INLINE void
 mac_columns(const m1b_mac *p, int j, const int vecs, int last, const m1b_dtype type)
 {
+	const int rows = vecs == VF_MAC_VECS ? VF_MAC_ROWS : VF_MAC_TALL;
 	int i = 0;
 
-	for (; i + VF_MAC_ROWS <= p->m; i += VF_MAC_ROWS)
-		mac_tile(p, i, j, VF_MAC_ROWS, vecs, last, type);
+	for (; i + rows <= p->m; i += rows)
+		mac_tile(p, i, j, rows, vecs, last, type);
 	for (; i + 2 <= p->m; i += 2)
 		mac_tile(p, i, j, 2, vecs, last, type);
 	for (; i < p->m; i++)
@@ -351,6 +353,10 @@ mac_typed(const m1b_mac *p, const m1b_dtype type)
 
 	for (; j + VF_MAC_VECS * VF_WIDTH <= p->n; j += VF_MAC_VECS * VF_WIDTH)
 		mac_columns(p, j, VF_MAC_VECS, VF_WIDTH, type);
+#if VF_MAC_VECS > 2
+	for (; j + 2 * VF_WIDTH <= p->n; j += 2 * VF_WIDTH)
+		mac_columns(p, j, 2, VF_WIDTH, type);
+#endif
 	for (; j + VF_WIDTH <= p->n; j += VF_WIDTH)
 		mac_columns(p, j, 1, VF_WIDTH, type);
 	if (j < p->n)

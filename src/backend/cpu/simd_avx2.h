@@ -8,6 +8,7 @@
 #define VF_QDOT_ROWS 4
 #define VF_MAC_ROWS 6
 #define VF_MAC_VECS 2
+#define VF_MAC_TALL 8 /* rows of narrower tiles */
 
 typedef __m256 vf;
 

@@ -12,6 +12,7 @@
 #define VF_QDOT_ROWS 8 /* tile of qdot: sums of 8 input rows and 8 vectors of weights */
 #define VF_MAC_ROWS 6
 #define VF_MAC_VECS 4
+#define VF_MAC_TALL 8 /* rows of narrower tiles */
 
 typedef __m512 vf;
 

@@ -11,6 +11,7 @@
 #define VF_QDOT_ROWS 2
 #define VF_MAC_ROWS 4
 #define VF_MAC_VECS 2
+#define VF_MAC_TALL 4 /* rows of narrower tiles */
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vf_int __attribute__((vector_size(16)));
