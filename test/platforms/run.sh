@@ -20,12 +20,14 @@ skip() {
 }
 
 # bootstrapped SUITE: its folder is there, whole. A folder that is not finished has another name. debootstrap is told to
-# do as for sid, as it does for every suite of today, because it may be older than the suite and not know its name.
+# do as for sid, as it does for every suite of today, because it may be older than the suite and not know its name. What it
+# mounts is its own, so that nothing stays mounted there when it is killed.
 bootstrapped() {
     local root=$PLATFORMS/$1
     [ ! -d "$root" ] || return 0
     rm -rf "$root.new"
-    debootstrap --variant=minbase --include=make "$1" "$root.new" "$MIRROR" sid > "$PLATFORMS/$1.log" 2>&1 || return 1
+    unshare --mount debootstrap --variant=minbase --include=make "$1" "$root.new" "$MIRROR" sid \
+        > "$PLATFORMS/$1.log" 2>&1 || return 1
     mv "$root.new" "$root"
 }
 

@@ -24,11 +24,12 @@ skip() {
 }
 
 # made: the folder is there, whole. One that is not finished has another name. debootstrap is told to do as for sid,
-# because it may be older than the suite; apt goes the same way to a mirror as here, however old that may be.
+# because it may be older than the suite, and what it mounts is its own, so that nothing stays mounted there when it is
+# killed; apt goes the same way to a mirror as here, however old that may be.
 made() {
     [ ! -x "$FORKY/usr/bin/llama-server" ] || return 0
     rm -rf "$FORKY" "$FORKY.new"
-    debootstrap --variant=minbase forky "$FORKY.new" "$MIRROR" sid || return 1
+    unshare --mount debootstrap --variant=minbase forky "$FORKY.new" "$MIRROR" sid || return 1
     cp /etc/resolv.conf "$FORKY.new/etc/"
     apt-config dump | grep -E '^Acquire::(http|Check-)' > "$FORKY.new/etc/apt/apt.conf.d/50outside"
     chroot "$FORKY.new" apt-get update || return 1

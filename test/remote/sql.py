@@ -103,14 +103,19 @@ def check_cancels():
 
 # ---- a server that is killed ----
 
+def submit(first, last):
+    db.value(f"SELECT count(minimax_m1.submit('What is ' || n || ' + 35?')) FROM generate_series({first}, {last}) n")
+
+
 def check_death():
     """Jobs and streams under which the server dies twice, and comes back."""
-    db.value(f"SELECT count(minimax_m1.submit('What is ' || n || ' + 35?')) FROM generate_series(1, {JOBS}) n")
+    submit(1, JOBS // 2)
     streams = [db.start(STREAMED.format("Who are you?")) for _ in range(16)]
-    # away for less than a request waits, and for longer, so that jobs are tried again
-    for share, away in ((5, 3), (25, 15)):
-        db.until(f"SELECT count(*) >= {share} FROM minimax_m1.jobs WHERE state = 'done'")
+    # away for less than a request waits, and for longer, so that the jobs of that time are tried again
+    for first, last, away in ((JOBS // 2 + 1, JOBS * 3 // 4, 3), (JOBS * 3 // 4 + 1, JOBS, 15)):
+        db.until("SELECT count(*) >= 5 FROM minimax_m1.jobs WHERE state = 'done'")
         server.kill()
+        submit(first, last)
         time.sleep(away)
         server.start()
     ends = [client.communicate(timeout=180) for client in streams]
