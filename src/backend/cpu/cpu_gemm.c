@@ -7,29 +7,37 @@
 
 /* ---- weights as floats ---- */
 
-/* Rows [row0, row0 + k) and columns [col0, col0 + n) of a matrix of a type that the kernel does not read. */
+/* Rows [row0, + k) and columns [col0, + n) of a packed matrix, in whole panels. */
 static void
-widen(const m1b_matrix *w, int row0, int k, int col0, int n, float *to)
+widen_packed(const m1b_cpu *c, const m1b_matrix *w, int row0, int k, int col0, int n, float *to)
 {
-	const m1b_panel at = m1b_is_integer(w->type) ? m1b_panel_of(w->type, w->cols) : (m1b_panel){0};
+	const size_t bytes = m1b_panel_of(w->type, w->cols).bytes;
 
-	for (int r = 0; r < k; r++, to += M1B_GEMM_COLUMNS)
+	for (int r = 0; r < k; r += M1B_PANEL_ROWS)
+		for (int j = 0; j < n; j += M1B_GROUP)
+			c->k->packed->widen(
+				&(m1b_widen){.type = w->type,
+							 .panel = (const uint8_t *) w->data + (size_t) ((row0 + r) / M1B_PANEL_ROWS) * bytes,
+							 .cols = w->cols,
+							 .group = (col0 + j) / M1B_GROUP,
+							 .to = to + (size_t) r * M1B_GEMM_COLUMNS + j,
+							 .to_row = M1B_GEMM_COLUMNS});
+}
+
+/* Rows [row0, + k) and columns [col0, + n) of a matrix of a type that the kernel does not read. */
+static void
+widen(const m1b_cpu *c, const m1b_matrix *w, int row0, int k, int col0, int n, float *to)
+{
+	if (m1b_is_integer(w->type))
 	{
-		const int row = row0 + r;
-
-		if (m1b_is_integer(w->type))
-		{
-			const uint8_t *panel = (const uint8_t *) w->data + (size_t) (row / M1B_PANEL_ROWS) * at.bytes;
-
-			for (int j = 0; j < n; j += M1B_GROUP)
-				m1b_unpack_group(w->type, &at, panel, row % M1B_PANEL_ROWS, (col0 + j) / M1B_GROUP, to + j);
-		}
-		else
-			m1b_dequantize(w->type,
-						   (const char *) w->data + (size_t) row * m1b_bytes(w->type, (size_t) w->cols) +
-							   m1b_bytes(w->type, (size_t) col0),
-						   (size_t) n, to);
+		widen_packed(c, w, row0, k, col0, n, to);
+		return;
 	}
+	for (int r = 0; r < k; r++)
+		m1b_dequantize(w->type,
+					   (const char *) w->data + (size_t) (row0 + r) * m1b_bytes(w->type, (size_t) w->cols) +
+						   m1b_bytes(w->type, (size_t) col0),
+					   (size_t) n, to + (size_t) r * M1B_GEMM_COLUMNS);
 }
 
 /* Whether a product's right side is to be made floats first, which many rows of the left side should share. */
@@ -68,7 +76,7 @@ tiles_of(const m1b_gemm *p)
 
 /* Points the product at rows [k0, k0 + mac->k) of its right side. */
 static void
-set_right(m1b_mac *mac, const m1b_gemm *p, int k0, int j0, float *widened)
+set_right(const m1b_cpu *c, m1b_mac *mac, const m1b_gemm *p, int k0, int j0, float *widened)
 {
 	const m1b_matrix *w = p->weight;
 	const size_t at = (size_t) k0 * (w != NULL ? (size_t) w->cols : p->b_row) + (size_t) j0;
@@ -80,7 +88,7 @@ set_right(m1b_mac *mac, const m1b_gemm *p, int k0, int j0, float *widened)
 		mac->b_row = w == NULL ? p->b_row : (size_t) w->cols;
 		return;
 	}
-	widen(w, k0, mac->k, j0, mac->n, widened);
+	widen(c, w, k0, mac->k, j0, mac->n, widened);
 	mac->b = widened;
 	mac->b_row = M1B_GEMM_COLUMNS;
 }
@@ -108,7 +116,7 @@ gemm_tile(void *arg, int tile, int worker)
 					   .c_row = p->c_row,
 					   .scale = k0 > 0 || p->add ? 1.0f : 0.0f};
 
-		set_right(&mac, p, k0, j0, m1b_cpu_learn_scratch(job->c, worker));
+		set_right(job->c, &mac, p, k0, j0, m1b_cpu_learn_scratch(job->c, worker));
 		job->c->k->mac(&mac);
 	}
 }

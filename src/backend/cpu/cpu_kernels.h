@@ -55,9 +55,21 @@ typedef struct m1b_qdot
 	float *const *out;
 } m1b_qdot;
 
+/* The weights of a group of packed columns [32 * group, + 32) of all 16 rows of a panel, as floats: to[row][32]. */
+typedef struct m1b_widen
+{
+	m1b_dtype type;
+	const void *panel;
+	int cols; /* of the matrix */
+	int group;
+	float *to;
+	size_t to_row; /* floats */
+} m1b_widen;
+
 typedef struct m1b_qkernels
 {
 	void (*qdot)(const m1b_qdot *p);
+	void (*widen)(const m1b_widen *p);
 	/* A row of n floats to 8 bits; n is a multiple of 32. */
 	void (*quantize)(const float *x, int n, void *to);
 	/* What quantizing x to `of` left over, as another row: the two products' sum is exact to 15 bits. */

@@ -47,9 +47,6 @@ m1b_panel m1b_panel_of(m1b_dtype type, int cols);
 /* Packs rows [16 * panel, + 16) of a stored matrix of `rows` rows; rows beyond the last become zeros. */
 void m1b_pack_panel(m1b_dtype type, const void *stored, int rows, int cols, int panel, uint8_t *to);
 
-/* The 32 weights of a group (columns 32 * group, + 32) of one row of a panel, as floats. */
-void m1b_unpack_group(m1b_dtype type, const m1b_panel *at, const uint8_t *panel, int row, int group, float *to);
-
 /*
  * A quantized input row of n columns (a multiple of 32), in one block of memory:
  * int8 [n], then float scale [n/32], float minus_sum [n/32] (minus the scaled sum of the group's values),

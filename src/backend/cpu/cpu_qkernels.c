@@ -1,6 +1,6 @@
 /*
- * cpu_qkernels.c - products with packed quantized weights; see cpu_packed.h for the
- * layout. Compiled once per instruction set like cpu_kernels.c.
+ * cpu_qkernels.c - products with packed quantized weights, and these weights as floats, for gradients;
+ * see cpu_packed.h for the layout. Compiled once per instruction set like cpu_kernels.c.
  *
  * A tile is some input rows against as many weight rows as a vector has lanes (VF_WIDTH
  * of a panel's 16). For each 32 columns the weights are unpacked once and multiplied
@@ -8,6 +8,8 @@
  * An output element is accumulated group by group in one vector lane, in the same order
  * in every tile.
  */
+#include <string.h>
+
 #include "backend/cpu/cpu_isa.h"
 #include "backend/cpu/cpu_kernels.h"
 #include "backend/cpu/cpu_packed.h"
@@ -335,8 +337,113 @@ quantize_rest(const float *x, int n, const void *of, void *to)
 	}
 }
 
+/* ---- weights as floats ---- */
+
+/* The numbers of a group of all rows of a panel, those of a row side by side. */
+INLINE void
+rows_of_group(const panel_view *panel, int group, uint32_t rows[M1B_PANEL_ROWS][FOURS], const m1b_dtype type)
+{
+	for (int lane = 0; lane < M1B_PANEL_ROWS; lane += VF_WIDTH)
+	{
+		const panel_view v = {.at = panel->at, .base = panel->base, .lane = lane};
+		uint32_t fours[FOURS][VF_WIDTH];
+		vi w[FOURS];
+
+		unpack(&v, group, w, type);
+		memcpy(fours, w, sizeof fours);
+		for (int r = 0; r < VF_WIDTH; r++)
+			for (int i = 0; i < FOURS; i++)
+				rows[lane + r][i] = fours[i][r];
+	}
+}
+
+/* What the numbers of one row in a group are scaled by, of either half, and what is taken off then. */
+typedef struct row_scale
+{
+	float half[2];
+	float min;
+} row_scale;
+
+INLINE row_scale
+scale_of_row(const panel_view *v, int group, int row, const float *scales, const float *mins, const m1b_dtype type)
+{
+	const float scale = scales[row];
+
+	if (type == M1B_Q6_K)
+	{
+		const int8_t *factor = (const int8_t *) group_bytes(v, v->at.group_scales, 2 * group) + row;
+
+		return (row_scale){{scale * (float) factor[0], scale * (float) factor[M1B_PANEL_ROWS]}, 0.0f};
+	}
+	if (type == M1B_Q4_K || type == M1B_Q5_K)
+	{
+		const float factor = scale * (float) group_bytes(v, v->at.group_scales, group)[row];
+
+		return (row_scale){{factor, factor}, mins[row] * (float) group_bytes(v, v->at.group_mins, group)[row]};
+	}
+	return (row_scale){{scale, scale}, 0.0f};
+}
+
+/* Scales of f16 of all rows of a panel as floats. */
+INLINE void
+store_halves(const panel_view *panel, size_t region, int block, float to[M1B_PANEL_ROWS])
+{
+	for (int lane = 0; lane < M1B_PANEL_ROWS; lane += VF_WIDTH)
+	{
+		const panel_view v = {.at = panel->at, .base = panel->base, .lane = lane};
+
+		vf_store(to + lane, half_scales(&v, region, block));
+	}
+}
+
+INLINE void
+widen_typed(const m1b_widen *p, const m1b_dtype type)
+{
+	const panel_view v = {.at = m1b_panel_of(type, p->cols), .base = p->panel};
+	const float zero = type == M1B_Q8_0 ? 128 : type == M1B_Q4_0 ? 8 : type == M1B_Q6_K ? 32 : 0;
+	const int block = p->group * M1B_GROUP / m1b_block_weights(type);
+	uint32_t rows[M1B_PANEL_ROWS][FOURS];
+	float scales[M1B_PANEL_ROWS];
+	float mins[M1B_PANEL_ROWS];
+
+	rows_of_group(&v, p->group, rows, type);
+	store_halves(&v, v.at.scales, block, scales);
+	if (type == M1B_Q4_K || type == M1B_Q5_K)
+		store_halves(&v, v.at.mins, block, mins);
+	for (int r = 0; r < M1B_PANEL_ROWS; r++)
+	{
+		const uint8_t *numbers = (const uint8_t *) rows[r];
+		const row_scale scale = scale_of_row(&v, p->group, r, scales, mins, type);
+		float *to = p->to + (size_t) r * p->to_row;
+
+		UNROLL
+		for (int i = 0; i < M1B_GROUP; i += VF_WIDTH)
+		{
+			const vf number = vf_sub(vf_load_u8(numbers + i), vf_set(zero));
+
+			vf_store(to + i, vf_fma(vf_set(scale.half[i / 16]), number, vf_set(-scale.min)));
+		}
+	}
+}
+
+static void
+widen(const m1b_widen *p)
+{
+	if (p->type == M1B_Q8_0)
+		widen_typed(p, M1B_Q8_0);
+	else if (p->type == M1B_Q4_0)
+		widen_typed(p, M1B_Q4_0);
+	else if (p->type == M1B_Q4_K)
+		widen_typed(p, M1B_Q4_K);
+	else if (p->type == M1B_Q5_K)
+		widen_typed(p, M1B_Q5_K);
+	else
+		widen_typed(p, M1B_Q6_K);
+}
+
 const m1b_qkernels M1B_TABLE(m1b_qkernels) = {
 	.qdot = qdot,
+	.widen = widen,
 	.quantize = quantize,
 	.quantize_rest = quantize_rest,
 };
