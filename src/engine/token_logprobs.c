@@ -74,7 +74,8 @@ log_sum(const float *logits, int vocab)
 		most = logits[i] > most ? logits[i] : most;
 	for (int i = 0; i < vocab; i++)
 		sum += exp((double) (logits[i] - most));
-	return most + (float) log(sum);
+	/* the most likely one alone makes it 1 or more */
+	return most + (float) log(sum); /* cppcheck-suppress invalidFunctionArg */
 }
 
 /* Puts a token among the likeliest ones, of which there are n; of equal ones the first stays in front. */

@@ -103,7 +103,9 @@ payload_of(m1_slice token)
 	const char *first = memchr(token.data, '.', token.len);
 	const char *second = first == NULL ? NULL : memchr(first + 1, '.', (size_t) (token.data + token.len - first - 1));
 
-	return second == NULL ? (m1_slice){0} : (m1_slice){first + 1, (size_t) (second - first - 1)};
+	if (second == NULL)
+		return (m1_slice){0};
+	return (m1_slice){first + 1, (size_t) (second - first - 1)};
 }
 
 static m1_status

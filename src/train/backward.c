@@ -60,14 +60,14 @@ static void
 linear_back(m1_trainer *t, m1_role role, int layer, const float *x, const float *dy, int n, bool add, float *dx)
 {
 	const m1_projection w = m1_train_projection(t, role, layer);
-	const bool whole = w.adapted != NULL && w.adapted->whole != NULL;
-	const m1b_linear_back p = {.weight = whole ? w.adapted->whole : w.matrix, .dy = dy, .n = n, .add = add, .dx = dx};
+	const m1b_matrix *whole = w.adapted != NULL ? w.adapted->whole : NULL;
+	const m1b_linear_back p = {.weight = whole != NULL ? whole : w.matrix, .dy = dy, .n = n, .add = add, .dx = dx};
 	const m1b_weight_back weight = {.dy = dy,
 									.x = x,
 									.n = n,
 									.rows = w.matrix->rows,
 									.cols = w.matrix->cols,
-									.dw = whole ? w.adapted_gradient->whole : w.gradient};
+									.dw = whole != NULL ? w.adapted_gradient->whole : w.gradient};
 	const m1b_adapted_back adapted = {.adapted = w.adapted,
 									  .x = x,
 									  .dy = dy,

@@ -72,17 +72,20 @@ products_of(const m1b_cpu *c, const rows_of *r, float *dx, const m1b_adapted_gra
 	int n = 0;
 
 	if (dx != NULL)
-		list[n++] = (m1b_gemm){.m = r->n,
-							   .n = r->cols,
-							   .k = r->adapted->rank,
-							   .a = r->v,
-							   .a_row = (size_t) c->max_rank,
-							   .a_col = 1,
-							   .b = r->adapted->a,
-							   .b_row = (size_t) r->cols,
-							   .c = dx,
-							   .c_row = (size_t) r->cols,
-							   .add = true};
+	{
+		list[n] = (m1b_gemm){.m = r->n,
+							 .n = r->cols,
+							 .k = r->adapted->rank,
+							 .a = r->v,
+							 .a_row = (size_t) c->max_rank,
+							 .a_col = 1,
+							 .b = r->adapted->a,
+							 .b_row = (size_t) r->cols,
+							 .c = dx,
+							 .c_row = (size_t) r->cols,
+							 .add = true};
+		n++;
+	}
 	if (gradient != NULL)
 	{
 		list[n++] = gradient_of(c, r, r->v, r->x, r->cols, gradient->a);
