@@ -194,7 +194,7 @@ bench-claims:
 	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) all
 	@mkdir -p $(BUILD)/claims
-	@python3 test/bench/claims.py $(ENGINE) $(BUILD)/claims $(LENGTHS)
+	@/usr/bin/python3 test/bench/claims.py $(ENGINE) $(BUILD)/claims $(LENGTHS)
 
 ## bench-million: a prompt of a million tokens of m1-nano's size: memory, states and a token's time; TOKENS=1000000 for fewer
 bench-million:

@@ -198,6 +198,7 @@ jobs_of_golden() {
     job 900 lines golden-adapters python3 test/golden/adapters.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34
     job 600 lines golden-million test/million/run.sh "$BUILD/million/million" "$BUILD/million/m1-nano" 20000
+    job 300 lines golden-claims /usr/bin/python3 test/bench/claims.py "$BUILD/minimax_m1_engine" "$BUILD/claims" 1000
     job 300 lines golden-gradients python3 test/golden/gradients.py "$BUILD/minimax_m1_engine"
     job 300 lines golden-gradients-cuda python3 test/golden/gradients.py "$BUILD/minimax_m1_engine_emulated" cuda ce_aux
     job 300 lines training python3 test/golden/training.py "$BUILD/minimax_m1_engine"

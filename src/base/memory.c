@@ -72,8 +72,9 @@ m1_machine_memory(void)
 	return group > 0 && group < machine ? group : machine;
 }
 
-size_t
-m1_resident_memory(void)
+/* What the kernel keeps count of; pages that each processor has just touched or given back are not in it yet. */
+static size_t
+counted_resident(void)
 {
 	FILE *f = fopen("/proc/self/statm", "r");
 	unsigned long pages = 0;
@@ -85,4 +86,19 @@ m1_resident_memory(void)
 		fclose(f);
 	}
 	return (size_t) pages * (size_t) sysconf(_SC_PAGESIZE);
+}
+
+size_t
+m1_resident_memory(void)
+{
+	FILE *f = fopen("/proc/self/smaps_rollup", "r");
+	char line[256];
+	unsigned long kilobytes = 0;
+
+	while (f != NULL && kilobytes == 0 && fgets(line, sizeof line, f) != NULL)
+		if (sscanf(line, "Rss: %lu kB", &kilobytes) != 1)
+			kilobytes = 0;
+	if (f != NULL)
+		fclose(f);
+	return kilobytes > 0 ? (size_t) kilobytes << 10 : counted_resident();
 }

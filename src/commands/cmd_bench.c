@@ -168,8 +168,18 @@ acquire(const bench *b, int n_tokens, m1_error *err)
 	return state;
 }
 
+/* Gives the state back. Returns how much of the host's memory that frees: what the sequence has taken of it. */
+static double
+release(const bench *b, m1b_state *state)
+{
+	const double before = (double) m1_resident_memory();
+
+	m1_state_release(b->model, state);
+	return before - (double) m1_resident_memory();
+}
+
 static m1_status
-time_prefill(const bench *b, int n, double *rate, m1_error *err)
+time_prefill(const bench *b, int n, double *rate, double *bytes, m1_error *err)
 {
 	const int repeats = n >= LONG_PREFILL ? 1 : REPEATS;
 	double rates[REPEATS] = {0};
@@ -184,7 +194,7 @@ time_prefill(const bench *b, int n, double *rate, m1_error *err)
 			return err->code;
 		status = prefill(b, state, 0, n, err);
 		rates[i] = n / (m1_now_ms() - start) * 1e3;
-		m1_state_release(b->model, state);
+		*bytes = release(b, state);
 		if (status != M1_OK)
 			return status;
 	}
@@ -291,6 +301,7 @@ typedef struct results
 	series prefill; /* tokens: tokens/s */
 	series decode;	/* sequences: tokens/s of all together */
 	series context; /* tokens: ms per decoded token */
+	series held;	/* tokens of a prompt: bytes of its sequence, on the host */
 	double bytes_per_token;
 	double bandwidth;
 	double resident;
@@ -305,7 +316,7 @@ run(const m1_cli *cli, const bench *b, results *r, m1_error *err)
 	for (int i = 0; status == M1_OK && i < r->decode.n; i++)
 		status = time_decode(b, r->decode.at[i], cli->bench_tokens, &r->decode.value[i], err);
 	for (int i = 0; status == M1_OK && i < r->prefill.n; i++)
-		status = time_prefill(b, r->prefill.at[i], &r->prefill.value[i], err);
+		status = time_prefill(b, r->prefill.at[i], &r->prefill.value[i], &r->held.value[i], err);
 	r->resident = (double) m1_resident_memory();
 	if (status == M1_OK && r->context.n > 0)
 		status = time_contexts(b, r->context.at, r->context.n, r->context.value, err);
@@ -340,6 +351,7 @@ print_results(const bench *b, const results *r, double load_ms)
 	json_object_set_new(object, "prefill_tokens_per_s", series_json(&r->prefill));
 	json_object_set_new(object, "decode_tokens_per_s", series_json(&r->decode));
 	json_object_set_new(object, "ms_per_token_at_context", series_json(&r->context));
+	json_object_set_new(object, "sequence_bytes", series_json(&r->held));
 	json_object_set_new(object, "bytes_per_token", json_real(r->bytes_per_token));
 	json_object_set_new(object, "read_bandwidth_bytes_per_s", json_real(r->bandwidth));
 	for (int i = 0; i < r->decode.n; i++)
@@ -402,8 +414,10 @@ int
 m1_cmd_bench(const m1_cli *cli)
 {
 	bench b = {0};
-	results r = {
-		.prefill = series_of(&cli->prefill), .decode = series_of(&cli->batch), .context = series_of(&cli->context)};
+	results r = {.prefill = series_of(&cli->prefill),
+				 .decode = series_of(&cli->batch),
+				 .context = series_of(&cli->context),
+				 .held = series_of(&cli->prefill)};
 	double start = m1_now_ms();
 	double load_ms;
 	m1_error err;

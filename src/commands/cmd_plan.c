@@ -108,7 +108,7 @@ print_plan(const m1_plan *p, const m1_plan_options *o)
 		   p->active_parameters / 1e9, p->head_parameters / 1e9);
 	printf("weights           %10.1f GB; %.1f GB on each device, %.1f GB read for a token alone\n", p->weights / GB,
 		   p->device_weights / GB, p->active_weights / GB);
-	printf("state             %10.1f MiB of a sequence, whatever its length\n", p->state / (1 << 20));
+	printf("state             %10.4g MiB of a sequence, whatever its length\n", p->state / (1 << 20));
 	printf("keys and values   %10.1f KiB of a token, %.2f MiB of a page of %d, %.2f GiB of %d tokens\n",
 		   p->kv_token / (1 << 10), p->kv_token * M1B_PAGE_TOKENS / (1 << 20), M1B_PAGE_TOKENS,
 		   p->kv_token * o->context / (1 << 30), o->context);

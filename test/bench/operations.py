@@ -1,5 +1,6 @@
-"""Floating-point operations of generating n tokens, by MiniMax-M1 as `minimax_m1_engine plan` counts them (which a unit test
-compares with the engine's own), and by DeepSeek-R1 from the numbers of its config. Standard library only."""
+"""What `minimax_m1_engine plan` computes of a sequence, and floating-point operations of generating n tokens by MiniMax-M1, as
+it counts them (which a unit test compares with the engine's own), and by DeepSeek-R1 from the numbers of its config. Standard
+library only."""
 import re
 import subprocess
 
@@ -11,13 +12,25 @@ DEEPSEEK_R1 = {"hidden_size": 7168, "num_hidden_layers": 61, "num_attention_head
                "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "vocab_size": 129280}
 
 
+def planned(engine, model, n):
+    """Of a sequence of n tokens: bytes of its state and of its keys and values on a CPU, operations of its prefill, of the
+    head for one token, and of a whole token behind the others. Memory is said to be so fast that arithmetic is the bound."""
+    out = subprocess.run([engine, "plan", "--model", model, "--cpu", "--context", str(n), "--requests", "1", "--tflops", "1000000",
+                          "--bandwidth", "1e9"], check=True, capture_output=True, text=True).stdout
+
+    def number(pattern):
+        return float(re.search(pattern, out, re.M)[1])
+    return {"state": number(r"^state +([0-9.]+)") * 2 ** 20,
+            "keys": number(r"^keys and values +([0-9.]+)") * 2 ** 10 * n,
+            "prefill": n * 1e18 / number(r"^prefill +([0-9]+)"),
+            "head": 2e9 * number(r"([0-9.]+) B of the head"),
+            "token": 1e18 / number(r"^decode +([0-9.]+)")}
+
+
 def minimax_m1(engine, n):
-    """Matrices, states and keys are in the bound on prefill, to which the head of each token comes."""
-    out = subprocess.run([engine, "plan", "--model", MINIMAX_M1, "--context", str(n), "--tflops", "1000000", "--bandwidth", "1e9"], check=True,
-                         capture_output=True, text=True).stdout
-    speed = float(re.search(r"^prefill +([0-9]+)", out, re.M)[1])
-    head = float(re.search(r"([0-9.]+) B of the head", out)[1]) * 1e9
-    return n * (1e18 / speed + 2 * head)
+    """Matrices, states and keys are in the prefill, to which the head of each token comes."""
+    plan = planned(engine, MINIMAX_M1, n)
+    return plan["prefill"] + n * plan["head"]
 
 
 def deepseek_r1_parameters(c):
