@@ -28,7 +28,9 @@ CREATE TABLE agent_run (
     path text,                          -- the search_path of who submitted it
     lease interval,
     attempts int NOT NULL DEFAULT 0,
-    claimed_until timestamptz);
+    claimed_until timestamptz,
+    pid int,                            -- of the process that makes it, and when that began: a pid comes again
+    process_started timestamptz);
 
 CREATE INDEX agent_run_due ON agent_run (owner, id) WHERE state IN ('queued', 'running');
 
@@ -570,6 +572,23 @@ $$;
 CREATE FUNCTION _agent_definition(run bigint, OUT question text, OUT definition jsonb, OUT path text)
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
+-- This process makes the run. false: it has been cancelled.
+CREATE FUNCTION __agent_take(caller oid, run bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE @extschema@.agent_run r SET pid = a.pid, process_started = a.backend_start
+    FROM pg_stat_activity a
+    WHERE a.pid = pg_backend_pid()
+      AND r.id = run AND r.owner = caller AND r.state = 'running' AND r.definition IS NOT NULL;
+    RETURN FOUND;
+END
+$$;
+
+CREATE FUNCTION _agent_take(run bigint) RETURNS boolean
+AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
 -- The whole of a run that was submitted, as its owner.
 CREATE FUNCTION _agent_resume(run bigint) RETURNS void
 LANGUAGE plpgsql
@@ -604,20 +623,22 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    was text;
+    was record;
 BEGIN
-    SELECT r.state INTO was FROM @extschema@.agent_run r
+    SELECT r.state, r.pid, r.process_started INTO was FROM @extschema@.agent_run r
     WHERE r.id = run AND r.definition IS NOT NULL AND pg_has_role(caller, r.owner::oid, 'USAGE')
     FOR UPDATE;
-    IF was IS NULL OR was NOT IN ('queued', 'running') THEN
+    IF NOT FOUND OR was.state NOT IN ('queued', 'running') THEN
         RETURN false;
     END IF;
     UPDATE @extschema@.agent_run r SET state = 'failed', finished_at = clock_timestamp() WHERE r.id = run;
     -- before all that its process has noted, which goes with it
     INSERT INTO @extschema@.agent_step (run, step, kind, error) VALUES (run, 0, 'error', 'the run was cancelled');
-    -- one is under way at a time
+    -- a transaction that has looked at the activity before would see it as it was then
+    PERFORM pg_stat_clear_snapshot();
     PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a
-    WHERE was = 'running' AND a.backend_type = 'minimax_m1 agent' AND a.datname = current_database();
+    WHERE was.state = 'running' AND a.backend_type = 'minimax_m1 agent' AND a.pid = was.pid
+      AND a.backend_start = was.process_started;
     PERFORM @extschema@._queue_changed();
     RETURN true;
 END

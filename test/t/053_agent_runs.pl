@@ -109,7 +109,24 @@ sql(q{
 	RESET SESSION AUTHORIZATION; SET SESSION AUTHORIZATION other;
 	SELECT minimax_m1.create_agent('nobody', '{}')});
 sql(q{SET SESSION AUTHORIZATION greedy; SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?') FROM generate_series(1, 50)});
-wait_for('a tool runs', sub { sql($pid) ne '' });
+wait_for('a tool runs', sub { ($first = sql($pid)) ne '' });
+
+# Who cancels a run stops its process, and no other one's, also where the transaction has looked at the activity before.
+sql('CREATE TABLE desk.go ()');
+my $looked = start_query($node, q{SELECT count(*) FROM pg_stat_activity;
+	DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM desk.go) LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
+	SELECT minimax_m1.cancel_agent_run(max(id)) FROM minimax_m1.agent_runs WHERE owner = 'clerk'::regrole});
+wait_for('it has looked', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND wait_event = 'PgSleep'}) eq '1' });
+as_clerk(q{SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?')});
+wait_for('two tools run', sub { sql("SELECT count(*) FROM ($pid) p") eq '2' });
+sql('INSERT INTO desk.go DEFAULT VALUES');
+finish_query($looked);
+like($looked->{out}, qr/^t$/m, 'one of two is cancelled') or diag($looked->{err});
+wait_for('one process is gone', sub { sql("SELECT count(*) FROM ($pid) p") eq '1' });
+sleep 1;
+is(sql($pid), $first, 'the process of the other one goes on');
+is(sql(q{SELECT string_agg(attempts::text, ' ') FROM minimax_m1.agent_run WHERE owner = 'greedy'::regrole AND state = 'running'}), '1', 'in its first attempt');
+
 $run = as_clerk(q{SELECT minimax_m1.submit_agent('helpdesk', 'Where is order B-12345?') FROM generate_series(1, 3)});
 $run =~ s/.*\n//s;
 my $others = sql(q{SET SESSION AUTHORIZATION other; SELECT minimax_m1.submit_agent('nobody', 'Hello.')});
@@ -123,5 +140,23 @@ sql(q{SET SESSION AUTHORIZATION greedy; SELECT count(minimax_m1.cancel_agent_run
 # What it may do is looked at when it begins.
 sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');
 is((sqlstate($node, q{SET SESSION AUTHORIZATION clerk; SELECT minimax_m1.submit_agent('helpdesk', 'x')}))[0], '42501', 'rights are looked at');
+
+# No process is free. Cancelled between the turn that claims a run and the one that finds that out, it stays so.
+$node->append_conf('postgresql.conf', "max_worker_processes = 3\nmax_logical_replication_workers = 0");
+$node->restart;
+wait_ready($node);
+sql(q{
+	CREATE FUNCTION desk.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF EXISTS (SELECT FROM minimax_m1.agent_run WHERE state = 'running') THEN PERFORM pg_sleep(3); END IF;
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER dawdle BEFORE UPDATE ON minimax_m1.agent_run FOR EACH STATEMENT EXECUTE FUNCTION desk.dawdle()});
+$run = sql(q{SET SESSION AUTHORIZATION other; SELECT minimax_m1.submit_agent('nobody', 'Hello.')});
+wait_for('it is claimed', sub { sql("SELECT state FROM minimax_m1.agent_run WHERE id = $run") eq 'running' });
+is(sql("SELECT minimax_m1.cancel_agent_run($run)"), 't', 'one that was claimed is cancelled');
+sql('DROP TRIGGER dawdle ON minimax_m1.agent_run');
+sleep 1;
+is(sql("SELECT state FROM minimax_m1.agent_run WHERE id = $run"), 'failed', 'and does not come back');
 
 done_testing();

@@ -6,9 +6,9 @@
  *	  take turns, and have one run at a time, a few of them side by side.
  *
  *	  A run is one transaction of its worker, so one that is lost leaves nothing
- *	  behind and is begun again, up to so many times. What counts is the row. After
- *	  a crash of the server no worker is left: runs that were under way are due at
- *	  once.
+ *	  behind and is begun again, up to so many times. What counts is the row, which
+ *	  also says whose process it is, for who cancels it. After a crash of the server
+ *	  no worker is left: runs that were under way are due at once.
  */
 #include "pg/jobs/agent_runs.h"
 #include "pg/jobs/guard.h"
@@ -110,9 +110,10 @@ free_worker(void)
 	"turn AS (SELECT n.id FROM next n WHERE n.owner NOT IN (SELECT owner FROM running) ORDER BY " \
 	"(SELECT r.started_at FROM minimax_m1.agent_run r WHERE r.owner = n.owner AND r.id <= n.id AND r.attempts > 0 " \
 	"ORDER BY r.id DESC LIMIT 1) NULLS FIRST, n.id LIMIT 1) " \
-	"UPDATE minimax_m1.agent_run SET state = 'running', attempts = attempts + 1, " \
+	"UPDATE minimax_m1.agent_run SET state = 'running', attempts = attempts + 1, pid = NULL, " \
 	"started_at = clock_timestamp(), claimed_until = clock_timestamp() + lease " \
-	"WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE id = (SELECT id FROM turn) FOR UPDATE SKIP LOCKED) " \
+	"WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE id = (SELECT id FROM turn) AND " DUE \
+	" FOR UPDATE SKIP LOCKED) " \
 	"RETURNING id, owner::oid"
 
 /* The next run of the owner whose turn it is; false: there is none to be started. */
@@ -148,7 +149,7 @@ start(const M1AgentRun *run)
 	return started;
 }
 
-/* No process is free: it was not begun. */
+/* No process is free: it was not begun. It may have been cancelled meanwhile. */
 static void
 put_back(const M1AgentRun *run)
 {
@@ -156,7 +157,7 @@ put_back(const M1AgentRun *run)
 	Datum		values[1] = {Int64GetDatum(run->id)};
 
 	(void) m1pg_query("UPDATE minimax_m1.agent_run SET state = 'queued', attempts = attempts - 1, claimed_until = NULL "
-					  "WHERE id = $1", 1, types, values, NULL, false);
+					  "WHERE id = $1 AND state = 'running'", 1, types, values, NULL, false);
 }
 
 static TimestampTz
