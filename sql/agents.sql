@@ -21,12 +21,13 @@ SELECT jsonb_pretty(_agent_tools('{"ship(place,speed,int[],percent)"}', true)::j
 CREATE FUNCTION unnamed(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
 CREATE FUNCTION poly(a anyelement) RETURNS anyelement LANGUAGE sql STABLE AS 'SELECT a';
 CREATE FUNCTION vary(VARIADIC a int[]) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
+CREATE FUNCTION loose() RETURNS record LANGUAGE sql STABLE AS 'SELECT 1, 2';
 CREATE FUNCTION lookup_order(order_id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'by number' $$;
 DO $$
 DECLARE
     list regprocedure[];
 BEGIN
-    FOREACH list SLICE 1 IN ARRAY ARRAY[['unnamed(int)'], ['poly(anyelement)'], ['vary(int[])'], ['sum(int)'], ['delete_order(text)'],
+    FOREACH list SLICE 1 IN ARRAY ARRAY[['unnamed(int)'], ['poly(anyelement)'], ['vary(int[])'], ['sum(int)'], ['loose()'], ['delete_order(text)'],
                                         ['0'], [NULL]]::regprocedure[] LOOP
         BEGIN
             PERFORM _agent_tools(list, true);
@@ -81,7 +82,7 @@ SELECT call('twin(int,int)', '{"a": 1, "b": 2}'), call('twin(int,int)', '{"a": 1
 -- once rows have been read, a tool that changes something needs a confirmation
 SELECT f, has_read, confirmed, _agent_refusal(f, has_read, confirmed::oid[]) IS NULL AS may_be_called
 FROM unnest('{lookup_order(text), delete_order(text)}'::regprocedure[]) f, unnest('{f,t}'::bool[]) has_read,
-     (VALUES ('{}'::regprocedure[]), ('{delete_order(text)}')) v(confirmed) ORDER BY 1, 2, 3;
+     (VALUES ('{}'::regprocedure[]), ('{delete_order(text)}'), ('{NULL}')) v(confirmed) ORDER BY 1, 2, 3;
 
 -- a run: the bundled model asks for the order, and its call and the result are steps
 SELECT kind, tool, arguments, body, error FROM agent('Where is order B-12345?', '{lookup_order(text)}') WHERE step BETWEEN 2 AND 3;
@@ -99,11 +100,19 @@ SELECT count(*) <= 2 AS calls FROM agent('Where is order B-12345?', '{lookup_ord
 SELECT * FROM agent('Where is order B-12345?', '{lookup_order(text)}', max_steps => 0);
 SELECT * FROM agent('Where is order B-12345?', '{lookup_order(text)}', call_timeout => NULL);
 SELECT * FROM agent('Where is order B-12345?', '{delete_order(text)}');
+\set VERBOSITY sqlstate
+SELECT * FROM agent('Where is order B-12345?', ARRAY[to_regprocedure('typo(text)')]);
+SELECT * FROM agent('Where is order B-12345?', '{delete_order(text)}', read_only => false, confirm => ARRAY[to_regprocedure('typo(text)')]);
+\set VERBOSITY default
 SELECT ask('Where is order B-12345?', '{lookup_order(text)}', repeat('x ', 100000));
 -- what a failing tool says goes back to the model
 CREATE FUNCTION broken_order(order_id text) RETURNS text LANGUAGE plpgsql STABLE AS
 $$ BEGIN RAISE EXCEPTION 'order % is not readable', order_id USING HINT = 'Try another one.'; END $$;
 SELECT tool, body, error FROM agent('Where is order B-12345?', '{broken_order(text)}') WHERE kind = 'result' ORDER BY step LIMIT 1;
+-- a limit of less than a millisecond is one
+CREATE FUNCTION slow_order(order_id text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT pg_sleep(5)::text $$;
+SELECT error FROM agent('Where is order B-12345?', '{slow_order(text)}', call_timeout => '0.4 ms') WHERE kind = 'result' ORDER BY step LIMIT 1;
+SELECT _agent_ms(i) FROM unnest('{1 us,400 us,1 ms,1.5 s,1 year}'::interval[]) i;
 -- long results are cut
 CREATE FUNCTION order_text(order_id text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT repeat('shipped ', 500) $$;
 SELECT body ~ E'^(shipped )+(s[a-z]*)?\n\\[cut: the result has \\d+ tokens, of which \\d+ are shown\\]$' AS cut, tokens <= 20 AS within
@@ -144,6 +153,22 @@ COMMIT;
 SELECT create_agent('helpdesk', '{lookup_order(text)}', 'You look up orders.', '{"max_calls": 1}');
 SELECT create_agent('helpdesk', '{}');
 SELECT create_agent('other', '{}', limits => '{"max_call": 1}');
+-- what cannot be a limit is refused when it is given, and names are those of the search_path then
+CREATE FUNCTION try_agent(limits jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM minimax_m1.create_agent('other', '{delete_order(text)}', limits => limits);
+    RETURN minimax_m1.drop_agent('other')::text || 'taken';
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || SQLERRM;
+END
+$$;
+SELECT l, try_agent(l) FROM unnest(ARRAY['{"max_rows": -1}', '{"max_calls": -1}', '{"max_steps": 0}', '{"max_calls": "x"}', '{"max_rows": 1.5}',
+    '{"timeout": "0 s"}', '{"call_timeout": "soon"}', '{"read_only": "perhaps"}', '{"max_tokens": 0}', '{"thinking_budget": -2}',
+    '{"temperature": -1}', '{"confirm": [null]}', '{"confirm": ["typo(text)"]}', '{"confirm": "delete_order(text)"}',
+    '{"confirm": null, "max_calls": null}', '{"confirm": ["delete_order(text)"], "temperature": 0.5, "timeout": "1 year"}', '[]', '1']::jsonb[]) l;
+SELECT create_agent('other', '{delete_order(text)}', limits => '{"confirm": ["delete_order(text)"], "max_calls": 2}');
+SELECT name, tools, confirm, limits FROM agents WHERE name = 'other';
+SELECT drop_agent('other');
 SELECT count(*) FILTER (WHERE kind = 'result' AND error IS NULL) AS calls FROM run_agent('helpdesk', 'Where is order B-12345?');
 SELECT name, tools, instructions, limits FROM agents;
 SELECT drop_agent('helpdesk');

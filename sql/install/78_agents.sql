@@ -11,6 +11,7 @@ CREATE TABLE agent (
     owner regrole NOT NULL,
     name name NOT NULL,
     tools regprocedure[] NOT NULL,
+    confirm regprocedure[] NOT NULL,
     instructions text,
     limits jsonb NOT NULL DEFAULT '{}',
     UNIQUE (owner, name));
@@ -82,6 +83,8 @@ AS $$
                 WHEN p.prokind <> 'f' THEN 'it is no plain function'
                 WHEN p.provariadic <> 0 THEN 'it takes any number of arguments'
                 WHEN r.typtype = 'p' AND r.typname NOT IN ('void', 'record') THEN 'it returns ' || r.typname
+                WHEN r.typtype = 'p' AND r.typname = 'record' AND p.proallargtypes IS NULL
+                    THEN 'it returns a record whose columns are not known'
                 WHEN EXISTS (SELECT FROM @extschema@._agent_arguments(p.oid) a JOIN pg_type t ON t.oid = a.type
                              WHERE a.name = '' OR t.typtype = 'p')
                     THEN 'it has an argument without a name, or of a pseudo-type'
@@ -101,8 +104,10 @@ DECLARE
     fault text;
 BEGIN
     FOREACH f IN ARRAY coalesce(tools, '{}') LOOP
-        fault := CASE WHEN f IS NULL THEN 'it is NULL' ELSE @extschema@._agent_fault(f, read_only) END;
-        IF fault IS NOT NULL THEN
+        fault := @extschema@._agent_fault(f, read_only);
+        IF f IS NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: a tool of an agent is NULL';
+        ELSIF fault IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'wrong_object_type', MESSAGE = format('minimax_m1: %s is no tool: %s', f, fault),
                 HINT = CASE WHEN fault LIKE '%VOLATILE%'
                             THEN 'Declare it STABLE if it changes nothing, or say read_only => false.'
@@ -150,7 +155,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'rows have been read, and whoever asks has not confirmed that this tool may be called then'
     FROM pg_proc p
-    WHERE p.oid = function AND p.provolatile = 'v' AND has_read AND p.oid <> ALL (confirmed)
+    WHERE p.oid = function AND p.provolatile = 'v' AND has_read AND (p.oid = ANY (confirmed)) IS NOT TRUE
 $$;
 
 -- The text, cut to so many tokens.
@@ -169,6 +174,91 @@ BEGIN
     END LOOP;
     IF tokens < whole THEN
         kept := kept || format(E'\n[cut: the result has %s tokens, of which %s are shown]', whole, tokens);
+    END IF;
+END
+$$;
+
+-- A call as the model has written it; error says why it cannot be made, and body has what it is then.
+CREATE FUNCTION _agent_read_call(call json, OUT tool text, OUT arguments jsonb, OUT body text, OUT error text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    tool := call->>'name';
+    error := call->>'error';
+    body := CASE WHEN tool IS NULL THEN call->>'text' END;
+    arguments := call->'arguments';
+EXCEPTION WHEN OTHERS THEN
+    body := call::text;
+    error := SQLERRM;
+END
+$$;
+
+-- ---- limits ----
+
+-- An interval as a limit in milliseconds, of which 0 would be none.
+CREATE FUNCTION _agent_ms(span interval) RETURNS int
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(greatest(1, ceil(extract(epoch FROM span) * 1000)), 2147483647)::int
+$$;
+
+-- Raises what keeps a run from having these limits.
+CREATE FUNCTION _agent_check(
+    confirm regprocedure[], max_calls int, max_steps int, timeout interval, read_only boolean, max_total_tokens int,
+    call_timeout interval, max_rows int, max_result_tokens int)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF array_position(confirm, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: a confirmed tool of an agent is NULL';
+    ELSIF num_nonnulls(max_calls, max_steps, timeout, read_only, max_total_tokens, call_timeout, max_rows, max_result_tokens) < 8
+          OR max_calls < 0 OR least(max_steps, max_total_tokens, max_rows, max_result_tokens) < 1
+          OR least(timeout, call_timeout) <= '0' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: a limit of the agent is out of range',
+            DETAIL = 'max_calls must be 0 or more, and all other limits above 0; none of them may be NULL.';
+    END IF;
+END
+$$;
+
+-- The limits of an agent with a name, where it has none those of agent().
+CREATE FUNCTION _agent_limits(
+    limits jsonb, OUT max_calls int, OUT max_steps int, OUT timeout interval, OUT read_only boolean, OUT max_tokens int,
+    OUT max_total_tokens int, OUT call_timeout interval, OUT max_rows int, OUT max_result_tokens int,
+    OUT thinking_budget int, OUT temperature float8)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    usual constant jsonb := '{"max_calls": 8, "max_steps": 8, "timeout": "2 minutes", "read_only": true, "max_tokens": null,
+        "max_total_tokens": 50000, "call_timeout": "10 seconds", "max_rows": 50, "max_result_tokens": 1000,
+        "thinking_budget": null, "temperature": null}';
+    wrong text := (SELECT min(k) FROM jsonb_object_keys(limits) k WHERE NOT usual ? k);
+BEGIN
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: "%s" is no limit of an agent', wrong),
+            DETAIL = format('Limits are confirm, %s.', (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(usual) k));
+    END IF;
+    SELECT l.* INTO max_calls, max_steps, timeout, read_only, max_tokens, max_total_tokens, call_timeout, max_rows,
+        max_result_tokens, thinking_budget, temperature
+    FROM jsonb_to_record(usual || jsonb_strip_nulls(limits)) AS l (max_calls int, max_steps int, timeout interval,
+        read_only boolean, max_tokens int, max_total_tokens int, call_timeout interval, max_rows int, max_result_tokens int,
+        thinking_budget int, temperature float8);
+    PERFORM @extschema@._agent_check('{}', max_calls, max_steps, timeout, read_only, max_total_tokens, call_timeout, max_rows,
+                                     max_result_tokens);
+    -- as the settings that they stand for
+    SELECT v.name INTO wrong
+    FROM (VALUES ('max_tokens', max_tokens::float8, 'max_tokens'), ('thinking_budget', thinking_budget, 'default_thinking_budget'),
+                 ('temperature', temperature, 'temperature')) v(name, value, setting)
+    JOIN pg_settings s ON s.name = 'minimax_m1.' || v.setting
+    WHERE v.value NOT BETWEEN s.min_val::float8 AND s.max_val::float8;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('minimax_m1: %s is out of range', wrong);
     END IF;
 END
 $$;
@@ -224,7 +314,7 @@ SET minimax_m1.request_timeout = 0
 AS $$
 #variable_conflict use_column
 DECLARE
-    definitions json := @extschema@._agent_tools(tools, read_only);
+    definitions json;
     turns json[] := ARRAY[json_build_object('role', 'user', 'content', question)];
     deadline timestamptz := clock_timestamp() + timeout;
     keeps boolean := run IS NOT NULL OR NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean;
@@ -238,7 +328,11 @@ DECLARE
     call json;
     f oid;
     r record;
+    failure text;
 BEGIN
+    PERFORM @extschema@._agent_check(confirm, max_calls, max_steps, timeout, read_only, max_total_tokens, call_timeout, max_rows,
+                                     max_result_tokens);
+    definitions := @extschema@._agent_tools(tools, read_only);
     step := 0;
     IF keeps AND run IS NULL THEN
         run := @extschema@._agent_begin(question, (SELECT coalesce(array_agg(t::text), '{}') FROM unnest(tools) t));
@@ -249,28 +343,27 @@ BEGIN
         asked := clock_timestamp();
         IF asked >= deadline THEN
             error := format('the run took longer than %s', timeout);
+        ELSIF failure IS NOT NULL THEN
+            error := failure;
         ELSIF spent >= max_total_tokens THEN
             error := format('the run used %s tokens: max_total_tokens is %s', spent, max_total_tokens);
         ELSIF n > max_steps THEN
             error := format('there was no answer after %s replies', max_steps);
         ELSE
             BEGIN
-                PERFORM set_config('minimax_m1.request_timeout', least(nullif(longest_request, 0),
-                    greatest(1, ceil(extract(epoch FROM deadline - asked) * 1000)), 2147483647)::int::text, true);
+                PERFORM set_config('minimax_m1.request_timeout',
+                    least(nullif(longest_request, 0), @extschema@._agent_ms(deadline - asked))::text, true);
                 SELECT * INTO reply
                 FROM @extschema@.complete(
                     messages => to_json(turns)::@extschema@.json_text, tools => definitions::@extschema@.json_text,
                     tool_choice => CASE WHEN calls >= max_calls OR n = max_steps THEN 'none' ELSE 'auto' END,
                     system_prompt => system_prompt, max_tokens => max_tokens, thinking_budget => thinking_budget,
                     temperature => temperature, seed => seed);
-            EXCEPTION
-                WHEN query_canceled THEN
-                    IF clock_timestamp() < deadline THEN
-                        RAISE;
-                    END IF;
-                    error := format('the run took longer than %s', timeout);
-                WHEN OTHERS THEN
-                    error := SQLERRM;
+            EXCEPTION WHEN query_canceled OR OTHERS THEN
+                IF SQLSTATE = '57014' AND clock_timestamp() < deadline THEN
+                    RAISE;
+                END IF;
+                error := CASE SQLSTATE WHEN '57014' THEN format('the run took longer than %s', timeout) ELSE SQLERRM END;
             END;
         END IF;
         IF error IS NOT NULL THEN
@@ -298,9 +391,9 @@ BEGIN
         END IF;
         turns := turns || json_build_object('role', 'assistant', 'content', reply.content, 'tool_calls', reply.tool_calls);
         FOR call IN SELECT c FROM json_array_elements(reply.tool_calls) c LOOP
-            step := step + 1; kind := 'call'; tool := call->>'name'; arguments := call->'arguments';
-            body := CASE WHEN tool IS NULL THEN call->>'text' ELSE nullif(reply.content, '') END;
-            error := call->>'error';
+            SELECT c.tool, c.arguments, coalesce(c.body, nullif(reply.content, '')), c.error INTO tool, arguments, body, error
+            FROM @extschema@._agent_read_call(call) c;
+            step := step + 1; kind := 'call';
             PERFORM @extschema@._agent_note(run, step, kind, tool, arguments, body, error, tokens, ms) WHERE keeps;
             RETURN NEXT;
             reply.content := NULL; ms := NULL; tokens := NULL;
@@ -322,16 +415,27 @@ BEGIN
             END IF;
             IF error IS NULL THEN
                 SELECT * INTO r FROM @extschema@._agent_call(f, arguments::json, read_only,
-                    least(extract(epoch FROM least(call_timeout, deadline - began)) * 1000, 2147483647)::int, max_rows, path);
-                body := r.body; error := r.error; has_read := has_read OR r.n_rows > 0;
+                    @extschema@._agent_ms(least(call_timeout, deadline - began)), max_rows, path);
+                -- what an error says may be a row's text, too
+                body := r.body; error := r.error; has_read := has_read OR r.n_rows > 0 OR r.error IS NOT NULL;
             END IF;
-            SELECT c.kept, c.tokens INTO body, tokens FROM @extschema@._agent_cut(coalesce('error: ' || error, body), max_result_tokens) c;
+            body := coalesce('error: ' || error, body);
+            BEGIN
+                SELECT c.kept, c.tokens INTO body, tokens FROM @extschema@._agent_cut(body, max_result_tokens) c;
+            EXCEPTION WHEN query_canceled OR OTHERS THEN
+                IF SQLSTATE = '57014' AND clock_timestamp() < deadline THEN
+                    RAISE;
+                END IF;
+                failure := SQLERRM;
+                body := left(body, max_result_tokens);
+            END;
             turns := turns || json_build_object('role', 'tool', 'name', coalesce(tool, 'unknown'), 'content', body);
             step := step + 1; kind := 'result'; arguments := NULL;
             body := CASE WHEN error IS NULL THEN body END;
             ms := extract(epoch FROM clock_timestamp() - began) * 1000;
             PERFORM @extschema@._agent_note(run, step, kind, tool, arguments, body, error, tokens, ms) WHERE keeps;
             RETURN NEXT;
+            EXIT WHEN failure IS NOT NULL;
             ms := NULL; tokens := NULL;
         END LOOP;
     END LOOP;
@@ -367,14 +471,6 @@ BEGIN
             MESSAGE = 'minimax_m1: an agent does not run inside a function that is SECURITY DEFINER',
             DETAIL = 'Whoever asks the question would have its calls made with the rights of the function''s owner.',
             HINT = 'Say in_definer => true if that is meant.';
-    ELSIF pg_catalog.num_nonnulls(max_calls, max_steps, timeout, read_only, max_total_tokens, call_timeout, max_rows,
-                                  max_result_tokens) OPERATOR(pg_catalog.<) 8
-          OR least(max_calls, 0) OPERATOR(pg_catalog.<) 0
-          OR least(max_steps, max_total_tokens, max_rows, max_result_tokens) OPERATOR(pg_catalog.<) 1
-          OR least(timeout, call_timeout) OPERATOR(pg_catalog.<=) '0'::pg_catalog.interval THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'minimax_m1: a limit of the agent is out of range',
-            DETAIL = 'max_calls must be 0 or more, and all other limits above 0; none of them may be NULL.';
     END IF;
     RETURN QUERY SELECT r.* FROM @extschema@._agent_run(
         question, coalesce(tools, '{}'::pg_catalog.regprocedure[]), system_prompt, max_calls, max_steps, timeout, read_only,
@@ -411,31 +507,43 @@ COMMENT ON FUNCTION ask IS 'the answer of an agent, read only and with the usual
 
 -- ---- agents with a name ----
 
-CREATE FUNCTION _create_agent(caller oid, name name, tools regprocedure[], instructions text, limits jsonb) RETURNS void
+CREATE FUNCTION __agent_create(
+    caller oid, name name, tools regprocedure[], confirm regprocedure[], instructions text, limits jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    known constant text[] := '{max_calls,max_steps,timeout,read_only,confirm,max_tokens,max_total_tokens,call_timeout,max_rows,max_result_tokens,thinking_budget,temperature}';
-    other text := (SELECT min(k) FROM jsonb_object_keys(coalesce(limits, '{}')) k WHERE k <> ALL (known));
 BEGIN
-    IF other IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('minimax_m1: "%s" is no limit of an agent', other),
-            DETAIL = format('Limits are %s.', array_to_string(known, ', '));
-    ELSIF name IS NULL OR tools IS NULL OR array_position(tools, NULL) IS NOT NULL THEN
+    IF name IS NULL OR tools IS NULL OR array_position(tools, NULL) IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: an agent has a name and tools';
+    ELSIF array_position(confirm, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: a confirmed tool of an agent is NULL';
     END IF;
-    INSERT INTO @extschema@.agent (owner, name, tools, instructions, limits)
-    VALUES (caller, name, tools, instructions, coalesce(limits, '{}'));
+    PERFORM @extschema@._agent_limits(limits);
+    INSERT INTO @extschema@.agent (owner, name, tools, confirm, instructions, limits)
+    VALUES (caller, name, tools, confirm, instructions, limits);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = format('minimax_m1: agent "%s" exists already', name);
 END
 $$;
 
-CREATE FUNCTION create_agent(name name, tools regprocedure[], instructions text DEFAULT NULL, limits jsonb DEFAULT '{}')
+CREATE FUNCTION _agent_create(name name, tools regprocedure[], confirm regprocedure[], instructions text, limits jsonb)
 RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
+
+-- The names in confirm are those of the caller's search_path.
+CREATE FUNCTION create_agent(name name, tools regprocedure[], instructions text DEFAULT NULL, limits jsonb DEFAULT '{}')
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    limits := pg_catalog.jsonb_strip_nulls(coalesce(limits, '{}'));
+    PERFORM @extschema@._agent_create(
+        name, tools,
+        ARRAY(SELECT c::pg_catalog.regprocedure
+              FROM pg_catalog.jsonb_array_elements_text(pg_catalog.jsonb_extract_path(limits, 'confirm')) c),
+        instructions, pg_catalog.jsonb_delete(limits, 'confirm'::pg_catalog.text));
+END
+$$;
 
 COMMENT ON FUNCTION create_agent IS 'gives tools, instructions and limits a name, for run_agent';
 
@@ -458,7 +566,7 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 COMMENT ON FUNCTION drop_agent IS 'forgets an agent; its runs stay';
 
 CREATE VIEW agents WITH (security_barrier) AS
-SELECT a.name, a.tools, a.instructions, a.limits, a.owner FROM @extschema@.agent a
+SELECT a.name, a.tools, a.confirm, a.instructions, a.limits, a.owner FROM @extschema@.agent a
 WHERE pg_has_role(a.owner::oid, 'USAGE');
 
 COMMENT ON VIEW agents IS 'one''s agents';
@@ -482,28 +590,21 @@ LANGUAGE plpgsql COST 1000000 ROWS 10
 AS $$
 DECLARE
     a record;
+    l record;
 BEGIN
-    SELECT g.tools, g.instructions, g.limits AS l INTO a FROM @extschema@.agents g
+    SELECT g.* INTO a FROM @extschema@.agents g
     WHERE g.name OPERATOR(pg_catalog.=) run_agent.name
       AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object',
             MESSAGE = pg_catalog.format('minimax_m1: agent "%s" does not exist', name);
     END IF;
+    SELECT n.* INTO l FROM @extschema@._agent_limits(a.limits) n;
     RETURN QUERY SELECT r.* FROM @extschema@.agent(
-        question, a.tools, a.instructions,
-        max_calls => coalesce((a.l->>'max_calls')::pg_catalog.int4, 8),
-        max_steps => coalesce((a.l->>'max_steps')::pg_catalog.int4, 8),
-        timeout => coalesce((a.l->>'timeout')::pg_catalog.interval, '2 minutes'),
-        read_only => coalesce((a.l->>'read_only')::pg_catalog.bool, true),
-        confirm => (SELECT pg_catalog.array_agg(c::pg_catalog.regprocedure) FROM pg_catalog.jsonb_array_elements_text(a.l->'confirm') c),
-        max_tokens => (a.l->>'max_tokens')::pg_catalog.int4,
-        max_total_tokens => coalesce((a.l->>'max_total_tokens')::pg_catalog.int4, 50000),
-        call_timeout => coalesce((a.l->>'call_timeout')::pg_catalog.interval, '10 seconds'),
-        max_rows => coalesce((a.l->>'max_rows')::pg_catalog.int4, 50),
-        max_result_tokens => coalesce((a.l->>'max_result_tokens')::pg_catalog.int4, 1000),
-        thinking_budget => (a.l->>'thinking_budget')::pg_catalog.int4,
-        temperature => (a.l->>'temperature')::pg_catalog.float8) r;
+        question, a.tools, a.instructions, max_calls => l.max_calls, max_steps => l.max_steps, timeout => l.timeout,
+        read_only => l.read_only, confirm => a.confirm, max_tokens => l.max_tokens, max_total_tokens => l.max_total_tokens,
+        call_timeout => l.call_timeout, max_rows => l.max_rows, max_result_tokens => l.max_result_tokens,
+        thinking_budget => l.thinking_budget, temperature => l.temperature) r;
 END
 $$;
 
@@ -534,10 +635,9 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     a record;
+    l record;
 BEGIN
-    SELECT g.tools, pg_catalog.jsonb_build_object('tools', g.tools::pg_catalog.oid[], 'instructions', g.instructions, 'limits', g.limits) AS d,
-           g.limits INTO a
-    FROM @extschema@.agents g
+    SELECT g.* INTO a FROM @extschema@.agents g
     WHERE g.name OPERATOR(pg_catalog.=) submit_agent.name
       AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
     IF NOT FOUND THEN
@@ -549,13 +649,14 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
             MESSAGE = 'minimax_m1: an agent is not submitted inside a function that is SECURITY DEFINER';
     END IF;
-    PERFORM @extschema@._agent_tools(a.tools, coalesce((a.limits->>'read_only')::pg_catalog.bool, true));
+    SELECT n.* INTO l FROM @extschema@._agent_limits(a.limits) n;
+    PERFORM @extschema@._agent_tools(a.tools, l.read_only);
     RETURN @extschema@._agent_submit(
-        question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t), a.d,
+        question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t),
+        pg_catalog.jsonb_build_object('tools', a.tools::pg_catalog.oid[], 'confirm', a.confirm::pg_catalog.oid[],
+                                      'instructions', a.instructions, 'limits', a.limits),
         pg_catalog.current_setting('search_path'),
-        coalesce((a.limits->>'timeout')::pg_catalog.interval, '2 minutes')
-            OPERATOR(pg_catalog.+) coalesce((a.limits->>'call_timeout')::pg_catalog.interval, '10 seconds')
-            OPERATOR(pg_catalog.+) '1 minute'::pg_catalog.interval);
+        l.timeout OPERATOR(pg_catalog.+) l.call_timeout OPERATOR(pg_catalog.+) '1 minute'::pg_catalog.interval);
 END
 $$;
 
@@ -596,23 +697,20 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     d record;
-    l jsonb;
+    l record;
 BEGIN
     SELECT * INTO d FROM @extschema@._agent_definition(run);
     IF d.definition IS NULL THEN
         RETURN;
     END IF;
-    l := d.definition->'limits';
+    SELECT * INTO l FROM @extschema@._agent_limits(d.definition->'limits');
     PERFORM @extschema@._agent_run(
-        d.question, (SELECT coalesce(array_agg(t::oid::regprocedure ORDER BY o), '{}')
-                     FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o)),
-        d.definition->>'instructions', coalesce((l->>'max_calls')::int, 8), coalesce((l->>'max_steps')::int, 8),
-        coalesce((l->>'timeout')::interval, '2 minutes'), coalesce((l->>'read_only')::bool, true),
-        (SELECT coalesce(array_agg(c::regprocedure), '{}') FROM jsonb_array_elements_text(l->'confirm') c),
-        (l->>'max_tokens')::int, coalesce((l->>'max_total_tokens')::int, 50000),
-        coalesce((l->>'call_timeout')::interval, '10 seconds'), coalesce((l->>'max_rows')::int, 50),
-        coalesce((l->>'max_result_tokens')::int, 1000), (l->>'thinking_budget')::int, (l->>'temperature')::float8, NULL,
-        d.path, 0, run);
+        d.question, ARRAY(SELECT t::oid::regprocedure
+                          FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o) ORDER BY o),
+        d.definition->>'instructions', l.max_calls, l.max_steps, l.timeout, l.read_only,
+        ARRAY(SELECT c::oid::regprocedure FROM jsonb_array_elements_text(d.definition->'confirm') c),
+        l.max_tokens, l.max_total_tokens, l.call_timeout, l.max_rows, l.max_result_tokens, l.thinking_budget, l.temperature,
+        NULL, d.path, 0, run);
 EXCEPTION WHEN OTHERS THEN
     PERFORM @extschema@._agent_note(run, 1, 'error', NULL, NULL, NULL, SQLERRM, NULL, NULL);
 END

@@ -2,9 +2,12 @@
 """An engine that says what it is told to, for tests of those who listen to it. Standard library only.
 
 fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real engine would, in form at least, except for
-the one LIE, a key of LIES below. Two are none of them: "slow" is the truth, with a pause before each piece of a streamed
-reply, and "flood" streams FLOOD bytes without a look at what it is told. The frames and messages are those of src/wire.
+the one LIE, a key of LIES below. Three are none of them: "slow" is the truth, with a pause before each piece of a streamed
+reply; "flood" streams FLOOD bytes without a look at what it is told; and "calls " with a JSON array of tool calls makes
+one of them in each reply to a conversation, and says yes behind the last one. With null among them it ends instead when
+it is to count tokens. The frames and messages are those of src/wire.
 """
+import json
 import os
 import socket
 import struct
@@ -14,11 +17,12 @@ import time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
 
 from wire import (CACHE, DELTA, DETOKENIZE, DONE, ERROR, GENERATE, HEADER, LOGITS, PART, PROGRESS, READY, TEXT, TOKENIZE, TOKENS,
-                  VECTOR, exactly, frame, in_parts, numbers, text)
+                  VECTOR, Reader, exactly, frame, in_parts, numbers, text)
 
 VOCAB = 100
 FLOOD = 256 << 20
 LIE = sys.argv[1]
+CALLS = json.loads(LIE.removeprefix("calls ")) if LIE.startswith("calls ") else []
 NAN = float("nan")
 # Of several parts, each of which ends within a character.
 LONG = b"." * 3 + "é".encode() * 100000
@@ -38,8 +42,8 @@ def delta(words, channel=0):
 
 
 def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b"",
-         written=b"", kept=(b"", b"", b"", b"", b"")):
-    return DONE, (text(content) + text(b"") + text(b"") + numbers("i", ids) +
+         written=b"", kept=(b"", b"", b"", b"", b""), calls=b""):
+    return DONE, (text(content) + text(b"") + text(calls) + numbers("i", ids) +
                   struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs)
                   + text(written) + struct.pack("=I", len(kept[0]) // 4) + kept[0] + text(kept[1]) + text(kept[2])
                   + struct.pack("=I", len(kept[3]) // 4) + kept[3] + text(kept[4]))
@@ -154,6 +158,16 @@ def read_generate(payload):
     return ids, stream, payload[-6] == 1  # before an adapter's name, which is empty, and keep
 
 
+def call_next(payload):
+    """As many calls have been made as the conversation has results."""
+    fields = Reader(payload)
+    fields.bytes()
+    fields.take("IQ")
+    fields.bytes()
+    made = [turn["role"] for turn in json.loads(fields.text() or "[]")].count("tool")
+    return [progress(), done(content=b"", calls=json.dumps(CALLS[made:made + 1]).encode()) if CALLS[made:] else done()]
+
+
 def truth(kind, payload):
     """The kind of the request, as LIES has it, and its answer."""
     if kind == TOKENIZE:
@@ -162,6 +176,8 @@ def truth(kind, payload):
         return kind, (TEXT, text(LONG))
     if kind == LOGITS:
         return kind, (VECTOR, text(struct.pack(f"={VOCAB}f", *[0.5] * VOCAB)))
+    if CALLS:
+        return kind, call_next(payload)
     ids, stream, scored = read_generate(payload)
     if ids:
         return "ids", [progress(), done(content=b"", ids=[1, 2])]
@@ -186,6 +202,8 @@ def serve(fd):
         payload = b"".join(parts.pop(request))
         if asked not in (GENERATE, TOKENIZE, DETOKENIZE, LOGITS):
             continue
+        if asked == TOKENIZE and None in CALLS:
+            return
         what, answer = truth(asked, payload)
         if what == kind:
             answer = lie(payload[4:-1] if asked == TOKENIZE else payload[4:])

@@ -269,6 +269,18 @@ text_of_error(const ErrorData *error, bool out_of_time, int limit_ms)
 	return cstring_to_text(s.data);
 }
 
+/* What was dropped meanwhile is not; the attempt says so. */
+static bool
+is_volatile(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		is = HeapTupleIsValid(tuple) && ((Form_pg_proc) GETSTRUCT(tuple))->provolatile == PROVOLATILE_VOLATILE;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return is;
+}
+
 /* _agent_call(function, arguments, read_only, limit_ms, max_rows, path) */
 Datum
 m1pg_agent_call(PG_FUNCTION_ARGS)
@@ -283,7 +295,7 @@ m1pg_agent_call(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	call.path = text_to_cstring(PG_GETARG_TEXT_PP(5));
-	attempt.read_only = PG_GETARG_BOOL(2) || func_volatile(call.function) != PROVOLATILE_VOLATILE;
+	attempt.read_only = PG_GETARG_BOOL(2) || !is_volatile(call.function);
 	attempt.keep = !attempt.read_only;
 	error = m1pg_attempt(&attempt);
 	nulls[error == NULL ? 0 : 1] = false;
