@@ -123,6 +123,17 @@ like($t->{error}, qr/nothing to learn from.*all answers of 4 are right/s, 'which
 $t = trained('says_nothing');
 is("$t->{state} $t->{sqlstate}", 'failed P0002', 'a reward without an opinion');
 
+# ---- what does not fit ----
+
+$t = trained('is_one', method => q{'sft'}, steps => 1, examples => q{SELECT 'Hello.' AS prompt, repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS answer FROM generate_series(1, 2) i});
+is("$t->{state} $t->{sqlstate}", 'failed 54000', 'a right answer that is longer than the context');
+like($t->{error}, qr/row 2 of the examples is too long to be learnt.*4\d{4}; the context has/s, 'whose row is named');
+$t = trained('is_one', method => q{'sft'}, steps => 1, examples => q{SELECT repeat('word ', 40000) AS prompt, 'x' AS answer});
+is($t->{state}, 'refused', 'so is such a prompt, of the first row');
+$t = trained('is_one', method => q{'sft'}, examples => q{SELECT repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS prompt, 'x' AS answer FROM generate_series(1, 2) i});
+is("$t->{state} $t->{sqlstate}", 'failed 54000', 'or of another one');
+like($t->{error}, qr/It is row 2 of the examples/, 'whose row is named, too');
+
 # ---- what is not the training's fault ----
 
 $node->safe_psql('postgres', q{
@@ -178,6 +189,46 @@ $node->safe_psql('postgres', q{
 wait_for('it waits', sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%training waits%'}) eq '1' });
 $node->safe_psql('postgres', q{SELECT minimax_m1.set_quota('teacher', NULL); CALL minimax_m1.wait_for_training('poor', '100 s')});
 is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'poor'}), 'done', 'a training whose owner has used up its quota waits');
+
+# ---- one that a step does not fit into ----
+
+my $taught = q{examples => 'SELECT * FROM lesson', reward => 'by_length', steps => 1, prompts_per_step => 4, group_size => 8, max_tokens => 20,
+	temperature => 2};
+
+sub quota { $node->safe_psql('postgres', "SELECT minimax_m1.set_quota('teacher', $_[0])"); return $_[0]; }
+sub used { return $node->safe_psql('postgres', q{SELECT used_last_hour FROM minimax_m1.quotas WHERE role = 'teacher'}); }
+sub queue { $node->safe_psql('postgres', "SET ROLE teacher; SET search_path = lessons, public; SELECT minimax_m1.train('$_[0]', $taught)"); }
+sub waits { return $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%training waits%'}) eq '1'; }
+
+quota(1_000_000);
+my $used = used();
+queue('whole');
+is(training_ended($node, 'whole'), 'done', 'a training within its quota');
+my $whole = used() - $used;
+my ($quota, $raised, $last) = (quota(used() + int($whole / 4)), 0, 0);
+$used = used();
+queue('bit by bit');
+wait_for('it has ended', sub {
+		sleep 1;
+		return 1 if $node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'bit by bit'}) !~ /queued|running/;
+		$quota = quota($quota + int($whole / 4)), $raised++ if waits() && used() == $last;
+		$last = used();
+		return 0 }, 120);
+is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'bit by bit'}), 'done', 'one whose quota is raised again and again');
+cmp_ok($raised, '>', 2, 'comes to its end');
+cmp_ok(used() - $used, '<=', 1.05 * $whole, 'and asks for each answer once');
+is($node->safe_psql('postgres', q{SELECT count(DISTINCT a) FROM (SELECT string_agg(format('%s %s %s', item, sample, content), ', ' ORDER BY item, sample) AS a
+	FROM minimax_m1.rollout WHERE training IN ('whole', 'bit by bit') GROUP BY training) x}), '1', 'which are the same');
+quota(100);
+my ($refused, $why) = sqlstate($node, "SET ROLE teacher; SET search_path = lessons, public; SELECT minimax_m1.train('never', $taught)");
+is($refused, '53400', 'a quota that has never room for an answer');
+like($why, qr/It would never fit/, 'is refused at once');
+quota('NULL');
+$node->safe_psql('postgres', "BEGIN; SET LOCAL ROLE teacher; SET LOCAL search_path = lessons, public; SELECT minimax_m1.train('never', $taught);
+	RESET ROLE; SELECT minimax_m1.set_quota('teacher', 100); COMMIT");
+is(training_ended($node, 'never'), 'failed', 'or fails the training');
+is($node->safe_psql('postgres', q{SELECT sqlstate FROM minimax_m1.training WHERE name = 'never'}), '53400', 'with that error');
+quota('NULL');
 
 # ---- an adapter that is dropped while it is used ----
 

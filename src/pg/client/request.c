@@ -210,8 +210,8 @@ decode_done(const char *payload, Size len)
 	return done;
 }
 
-static m1w_id_slice
-keep_ids(m1w_id_slice ids)
+m1w_id_slice
+m1pg_keep_ids(m1w_id_slice ids)
 {
 	int32	   *copy = palloc_extended(Max(ids.len, 1) * sizeof *copy, MCXT_ALLOC_HUGE);
 
@@ -230,11 +230,11 @@ m1pg_keep_done(const m1w_done *done)
 	copy.tool_calls = m1pg_keep(done->tool_calls);
 	copy.choice_logprobs = m1pg_keep(done->choice_logprobs);
 	copy.logprobs = m1pg_keep(done->logprobs);
-	copy.ids = keep_ids(done->ids);
-	copy.prompt_ids = keep_ids(done->prompt_ids);
+	copy.ids = m1pg_keep_ids(done->ids);
+	copy.prompt_ids = m1pg_keep_ids(done->prompt_ids);
 	copy.sampled_logprobs = m1pg_keep(done->sampled_logprobs);
 	copy.experts = m1pg_keep(done->experts);
-	copy.masked = keep_ids(done->masked);
+	copy.masked = m1pg_keep_ids(done->masked);
 	copy.masks = m1pg_keep(done->masks);
 	return copy;
 }

@@ -44,6 +44,7 @@ typedef struct M1Result
 
 /* A copy, palloc'd, of what points into a message. */
 extern m1w_done m1pg_keep_done(const m1w_done *done);
+extern m1w_id_slice m1pg_keep_ids(m1w_id_slice ids);
 
 /* NULL or false: *error. Nothing is left open then, so the caller may go on. */
 extern M1Exchange *m1pg_open_generate(const m1w_generate *g, const char *function, m1_error *error);

@@ -14,6 +14,19 @@ open_request(void *arg, m1_error *error)
 	return m1pg_exchange_try_open(arg, error);
 }
 
+/* NULL: refused, *error. */
+static M1Exchange *
+open_for(const M1LearnCaller *c, M1Request *request, m1_error *error)
+{
+	M1Exchange *exchange;
+
+	do
+		exchange = OidIsValid(c->role) ? m1pg_open_detached(c->role, open_request, request, error) :
+			m1pg_exchange_try_open(request, error);
+	while (exchange == NULL && error->code == M1_E_OVERLOADED && c->refused != NULL && c->refused(c->arg, error));
+	return exchange;
+}
+
 /* The answer, of the type that is expected, or NULL: *error. It is palloc'd. */
 static char *
 ask(const M1LearnCaller *c, M1Request *request, m1w_type expected, Size *len, m1_error *error)
@@ -25,9 +38,7 @@ ask(const M1LearnCaller *c, M1Request *request, m1w_type expected, Size *len, m1
 
 	request->function = c->function;
 	request->excerpt = "";
-	exchange = OidIsValid(c->role) ? m1pg_open_detached(c->role, open_request, request, error) :
-		m1pg_exchange_try_open(request, error);
-	if (exchange == NULL)
+	if ((exchange = open_for(c, request, error)) == NULL)
 		return NULL;
 	type = m1pg_exchange_try_receive(exchange, &payload, len, error);
 	if (type == expected)

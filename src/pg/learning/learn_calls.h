@@ -14,6 +14,9 @@ typedef struct M1LearnCaller
 {
 	Oid			role;
 	const char *function;		/* that usage and activity show */
+	/* Where there is no room for a request yet: whether it is to be tried again, now. NULL = never. */
+	bool		(*refused) (void *arg, const m1_error *error);
+	void	   *arg;
 } M1LearnCaller;
 
 /* All return false when the engine refuses or is not there: *error. *learned may be NULL; its slices are palloc'd. */

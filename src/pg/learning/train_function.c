@@ -16,6 +16,7 @@
 #include "pg/report.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
+#include "pg/usage/quota.h"
 
 #include "access/transam.h"
 #include "access/xlog.h"
@@ -107,10 +108,43 @@ check_form(const M1TrainingOptions *o, const M1Example *example)
 	m1w_generate g;
 	M1Result	result;
 
-	m1pg_plain_request(&g);
 	m1pg_training_request(o, example, &g);
+	g.cache_owner = m1pg_cache_owner();
 	g.max_tokens = 1;
 	m1pg_run(&g, "train", &result);
+}
+
+/* The tokens that one answer may take at most. */
+static int64
+most_tokens(const M1TrainingOptions *o, const M1Examples *examples)
+{
+	int64		most = 0;
+
+	for (int i = 0; i < examples->n; i++)
+	{
+		m1w_generate g;
+
+		m1pg_training_request(o, &examples->rows[i], &g);
+		most = Max(most, m1pg_most_tokens(&g).all);
+	}
+	return most;
+}
+
+/* One that is used up is waited for; but an answer for which it never has room would be waited for in vain. */
+static void
+check_quota(const M1TrainingOptions *o, const M1Examples *train, const M1Examples *holdout)
+{
+	M1Quota		quota;
+	int64		most = Max(most_tokens(o, train), most_tokens(o, holdout));
+	bool		admitted;
+	m1_error	error;
+
+	m1pg_quota_of(GetUserId(), &quota);
+	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
+	admitted = m1pg_quota_admits(&quota, GetUserId(), most, &error);
+	LWLockRelease(m1pg_shared->lock);
+	if (!admitted && error.code == M1_E_OVER_QUOTA)
+		m1pg_report(&error);
 }
 
 /* ---- what the SQL behind this is given ---- */
@@ -206,6 +240,7 @@ m1pg_train(PG_FUNCTION_ARGS)
 	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
 	if (options.adapter != NULL)
 		(void) m1pg_served_adapter(options.adapter);
+	check_quota(&options, &train, &holdout);
 	check_form(&options, &train.rows[0]);
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -79,9 +79,14 @@ typedef struct M1Training
 	int			best_step;
 	/* in the engine */
 	int			engine;			/* its process, which has the training; 0 = none has */
+	bool		spoilt;			/* what it has is no step's result: lessons of one have failed */
+	bool		learnt;			/* it has learnt all lessons of the step that is under way */
 	int			served;			/* the step whose adapter is served; -1 = none */
 	int32		end_of_turn;	/* the token; -1 = not asked for yet */
 	M1LearnCaller caller;
+	/* of the step that is under way */
+	int			losses;			/* of the engine */
+	long		pause_ms;		/* after the next failure that passes */
 } M1Training;
 
 /* ---- options (training_options.c) ---- */
@@ -99,12 +104,14 @@ typedef struct M1Answer
 {
 	int			row;			/* of the examples, from 0 */
 	int			sample;			/* from 0 */
+	bool		ended;			/* it was asked for, and will not be again */
 	bool		there;			/* there is an answer; else *error */
 	m1w_done	done;
 	text	   *content;		/* as the next two in the server's encoding; NULL = none */
 	text	   *reasoning;
 	text	   *tool_calls;
 	text	   *error;			/* why there is no answer, or no reward */
+	bool		graded;
 	bool		reward_failed;
 	double		reward;			/* NaN = no opinion */
 	double		shaped;			/* with what its length takes; NaN as the reward */
@@ -136,9 +143,26 @@ extern M1Spread m1pg_spread_of_rewards(const M1Answer *answers, int n);
 extern void m1pg_training_shape(const M1TrainingOptions *options, M1Answer *answer);
 extern void m1pg_training_advantages(M1Method method, M1Group *group);
 
+/* A right answer as tokens; it has no reply where that was not asked for yet. */
+typedef struct M1Shown
+{
+	m1w_id_slice prompt;
+	m1w_id_slice reply;
+} M1Shown;
+
+/*
+ * Zero at first. A step may take several tries: what the model was asked for, and what the rewards said, is kept from
+ * one to the next.
+ */
 typedef struct M1StepResult
 {
 	int			step;
+	MemoryContext context;		/* of what is kept */
+	bool		sampled;		/* groups are filled */
+	bool		nothing;		/* there is nothing left to learn from: this is a look at what the step before left */
+	M1Shown    *shown;			/* NULL until they are asked for, as the next: of the step's rows, of held-out ones */
+	M1Shown    *heldout_shown;
+	int64		shown_tokens;	/* that were learnt from */
 	M1Answer   *answers;		/* [n_answers] of training examples, by groups */
 	int			n_answers;
 	M1Group    *groups;
@@ -165,12 +189,12 @@ typedef struct M1StepResult
 } M1StepResult;
 
 /*
- * (training_sampling.c) Asks for `samples` answers to each of the rows; false when the engine was not there, or had no
- * room, for one of them: *error. No transaction is open.
+ * (training_sampling.c) Asks for `samples` answers to each of the rows, for those that have not ended: zero at first.
+ * false when one of them is still to be asked for: *error. No transaction is open.
  */
-extern bool m1pg_training_sample(M1Training *t, int step, const M1Examples *examples, const int *rows, int n,
-								 int samples, M1Answer *answers, m1_error *error);
-/* Asks the reward, in transactions of its own. */
+extern bool m1pg_training_sample(M1Training *t, const M1StepResult *r, const M1Examples *examples, const int *rows,
+								 int n, int samples, M1Answer *answers, m1_error *error);
+/* Asks the reward, in transactions of its own, of those that were not graded yet. */
 extern void m1pg_training_grade(M1Training *t, const M1Examples *examples, M1Answer *answers, int n);
 /* How likely it is that this failure is gone later, with nothing to be said against the training. */
 extern bool m1pg_training_is_passing(const M1Training *t, const m1_error *error);
@@ -200,13 +224,22 @@ extern void m1pg_training_leave_engine(M1Training *t);
 typedef enum M1StepEnd
 {
 	M1_STEP_DONE,
-	M1_STEP_AGAIN,				/* *error is a passing one */
+	M1_STEP_AGAIN,				/* not done: *error */
 	M1_STEP_NOTHING				/* there is nothing to learn from any more */
 } M1StepEnd;
 
+/* The result of the step that is next, before the first try. */
+extern void m1pg_training_begin_step(M1Training *t, MemoryContext context, M1StepResult *r);
+/* A try, which goes on with what those before it have of the result. */
 extern M1StepEnd m1pg_training_step(M1Training *t, M1StepResult *r, m1_error *error);
 /* The mean reward of held-out rows; of sft without one, minus their loss. NaN where they were not asked. */
 extern double m1pg_training_heldout(const M1StepResult *r);
+
+/*
+ * (training_runner.c) After a failure: raises it when there is no use in trying again; else waits. false when something
+ * else is wanted by now.
+ */
+extern bool m1pg_training_wait(M1Training *t, const m1_error *error);
 
 /* ---- the tables (training_table.c), in transactions of their own ---- */
 

@@ -130,12 +130,17 @@ m1pg_training_ensure(M1Training *t, m1_error *error)
 {
 	int			engine = m1pg_shared->model.readiness.pid;
 
-	if (t->engine == engine && engine != 0)
+	if (t->engine == engine && engine != 0 && !t->spoilt)
 		return true;
 	t->engine = engine;
+	t->spoilt = true;
+	t->learnt = false;
 	t->served = -1;
 	if (begin(t, error))
+	{
+		t->spoilt = false;
 		return true;
+	}
 	if (m1pg_shared->model.readiness.pid == engine && m1pg_shared->model.readiness.state == M1_ENGINE_READY)
 		return false;
 	/* which another engine will answer otherwise */

@@ -167,7 +167,9 @@ m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *
 	int64		clipped = 0;
 	int64		predicted = 0;
 
-	r->loss = r->entropy = r->gradient_norm = 0;
+	/* as of no try before this one */
+	r->loss = r->entropy = r->gradient_norm = r->router_load = 0;
+	r->updates = r->dropped = r->rerouted = 0;
 	if (t->method != M1_METHOD_SFT && !measure(t, name, batches, n, r, error))
 		return false;
 	for (int i = 0; i < n; i++)

@@ -82,44 +82,52 @@ wait_ms(long ms)
 
 /* ---- a step, as often as it takes ---- */
 
-typedef struct Patience
+/* Whether the engine that had the training was lost by this. */
+static bool
+is_loss(const M1Training *t, const m1_error *error)
 {
-	int			losses;			/* of the engine, while this step was under way */
-	long		pause_ms;
-} Patience;
+	return t->engine != 0 && (error->code == M1_E_UNAVAILABLE || error->code == M1_E_DEVICE);
+}
 
-/* Raises the error if there is no use in trying again. */
-static void
-wait_before_next(M1Training *t, Patience *p, const m1_error *error)
+bool
+m1pg_training_wait(M1Training *t, const m1_error *error)
 {
-	if (!m1pg_training_is_passing(t, error) ||
-		(error->code == M1_E_UNAVAILABLE && t->engine != 0 && ++p->losses > MOST_LOSSES))
+	if (!m1pg_training_is_passing(t, error) || (is_loss(t, error) && ++t->losses > MOST_LOSSES))
 		m1pg_report(error);
+	if (m1pg_training_wanted(t) != M1_WANTED_NOTHING)
+		return false;
 	pgstat_report_activity(STATE_IDLE, "minimax_m1: training waits for the engine");
-	wait_ms(p->pause_ms);
-	p->pause_ms = Min(p->pause_ms * 2, MOST_PAUSE_MS);
+	wait_ms(t->pause_ms);
+	t->pause_ms = Min(t->pause_ms * 2, MOST_PAUSE_MS);
+	pgstat_report_activity(STATE_RUNNING, "minimax_m1: training");
+	return m1pg_training_wanted(t) == M1_WANTED_NOTHING;
+}
+
+static void
+begin_step(M1Training *t, MemoryContext context, M1StepResult *r)
+{
+	m1pg_training_begin_step(t, context, r);
+	t->losses = 0;
+	t->pause_ms = FIRST_PAUSE_MS;
 }
 
 static M1Wanted
 do_step(M1Training *t, M1StepEnd *end)
 {
-	Patience	patience = {.pause_ms = FIRST_PAUSE_MS};
 	MemoryContext context = AllocSetContextCreate(t->context, "minimax_m1 step", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext of_try = AllocSetContextCreate(context, "minimax_m1 try", ALLOCSET_DEFAULT_SIZES);
 	M1Wanted	wanted;
 	m1_error	error;
 	M1StepResult r;
 
-	for (;;)
+	begin_step(t, context, &r);
+	pgstat_report_activity(STATE_RUNNING, "minimax_m1: training");
+	MemoryContextSwitchTo(of_try);
+	while ((wanted = m1pg_training_wanted(t)) == M1_WANTED_NOTHING &&
+		   (*end = m1pg_training_step(t, &r, &error)) == M1_STEP_AGAIN)
 	{
-		if ((wanted = m1pg_training_wanted(t)) != M1_WANTED_NOTHING)
-			break;
-		pgstat_report_activity(STATE_RUNNING, "minimax_m1: training");
-		MemoryContextSwitchTo(context);
-		*end = m1pg_training_step(t, &r, &error);
-		if (*end != M1_STEP_AGAIN)
-			break;
-		wait_before_next(t, &patience, &error);
-		MemoryContextReset(context);
+		(void) m1pg_training_wait(t, &error);
+		MemoryContextReset(of_try);
 	}
 	if (wanted == M1_WANTED_NOTHING && *end == M1_STEP_DONE)
 		m1pg_training_write(t, &r);

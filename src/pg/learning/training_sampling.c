@@ -5,7 +5,8 @@
  *	  a subtransaction each (attempt.c).
  *
  *	  An answer depends on its seed alone, not on what else is in the batch: so a
- *	  step that is made again has the same.
+ *	  step that is made again has the same, and one that goes on after a failure
+ *	  asks for those that it does not have yet.
  */
 #include "pg/learning/training.h"
 #include "pg/attempt.h"
@@ -38,9 +39,10 @@ typedef struct Sampling
 	const int  *rows;
 	int			samples;
 	M1Answer   *answers;
+	int		   *missing;		/* of the answers, those that are asked for */
 	m1_slice	adapter;
 	MemoryContext context;		/* of what is kept */
-	bool		passing;		/* a request has failed in a way that will be over later */
+	bool		stopped;		/* a request has failed in a way that is no answer's own */
 	m1_error	error;
 } Sampling;
 
@@ -54,13 +56,14 @@ seed_of(const Sampling *s, int row, int sample)
 }
 
 static bool
-sampling_request(void *arg, int i, m1w_generate *g, m1_error *error)
+sampling_request(void *arg, int number, m1w_generate *g, m1_error *error)
 {
 	Sampling   *s = arg;
+	int			i = s->missing[number];
 	int			row = s->rows[i / s->samples];
 
 	/* the rest of what cannot be is not asked for */
-	if (s->passing)
+	if (s->stopped)
 	{
 		*error = s->error;
 		return false;
@@ -83,8 +86,8 @@ m1pg_training_is_passing(const M1Training *t, const m1_error *error)
 	{
 		case M1_E_UNAVAILABLE:
 		case M1_E_OVERLOADED:
-		case M1_E_OVER_QUOTA:
 		case M1_E_CANCELLED:
+		case M1_E_DEVICE:
 			return true;
 		default:
 			/* another engine knows nothing of the training, and one that is not ready says why in its own words */
@@ -93,48 +96,61 @@ m1pg_training_is_passing(const M1Training *t, const m1_error *error)
 	}
 }
 
+/* What will be over later, and a quota that has never room for so many tokens. */
+static bool
+stops_all(const Sampling *s, const m1_error *error)
+{
+	return s->stopped || error->code == M1_E_OVER_QUOTA || m1pg_training_is_passing(s->t, error);
+}
+
 static void
-sampling_finish(void *arg, int i, const M1Result *result, const m1_error *error)
+sampling_finish(void *arg, int number, const M1Result *result, const m1_error *error)
 {
 	Sampling   *s = arg;
+	int			i = s->missing[number];
 	M1Answer   *a = &s->answers[i];
-	MemoryContext old = MemoryContextSwitchTo(s->context);
+	MemoryContext old;
 
-	memset(a, 0, sizeof *a);
+	if (result == NULL && stops_all(s, error))
+	{
+		s->stopped = true;
+		s->error = *error;
+		return;
+	}
+	old = MemoryContextSwitchTo(s->context);
 	a->row = s->rows[i / s->samples];
 	a->sample = i % s->samples;
 	a->reward = a->shaped = get_float8_nan();
 	a->there = result != NULL;
 	if (result != NULL)
 		a->done = m1pg_keep_done(&result->done);
-	else if (s->passing || m1pg_training_is_passing(s->t, error))
-	{
-		s->passing = true;
-		s->error = *error;
-	}
 	else
 		a->error = m1pg_error_text(error);
+	a->ended = true;
 	MemoryContextSwitchTo(old);
 }
 
 bool
-m1pg_training_sample(M1Training *t, int step, const M1Examples *examples, const int *rows, int n, int samples,
-					 M1Answer *answers, m1_error *error)
+m1pg_training_sample(M1Training *t, const M1StepResult *r, const M1Examples *examples, const int *rows, int n,
+					 int samples, M1Answer *answers, m1_error *error)
 {
 	char	   *adapter = m1pg_training_adapter_name(t, t->served);
 	Sampling	s = {
-		.t = t, .step = step, .examples = examples, .rows = rows, .samples = samples, .answers = answers,
-		.adapter = m1_slice_of(adapter), .context = CurrentMemoryContext
+		.t = t, .step = r->step, .examples = examples, .rows = rows, .samples = samples, .answers = answers,
+		.missing = palloc_extended(Max(n * samples, 1) * sizeof *s.missing, MCXT_ALLOC_HUGE),
+		.adapter = m1_slice_of(adapter), .context = r->context
 	};
 	M1Batch		batch = {
-		.n = n * samples, .function = "train", .arg = &s, .role = t->owner, .request = sampling_request,
-		.finish = sampling_finish
+		.function = "train", .arg = &s, .role = t->owner, .request = sampling_request, .finish = sampling_finish
 	};
 
+	for (int i = 0; i < n * samples; i++)
+		if (!answers[i].ended)
+			s.missing[batch.n++] = i;
 	m1pg_run_batch(&batch);
-	if (s.passing)
+	if (s.stopped)
 		*error = s.error;
-	return !s.passing;
+	return !s.stopped;
 }
 
 /* ---- rewards ---- */
@@ -205,12 +221,13 @@ grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 		find_reward(t);
 	for (int i = 0; i < n; i++)
 	{
-		if (!answers[i].there)
+		if (!answers[i].there || answers[i].graded)
 			continue;
 		read_texts(&answers[i]);
 		if (t->reward_name != NULL && answers[i].error == NULL)
 			grade(t, examples, &answers[i]);
 		m1pg_training_shape(&t->options, &answers[i]);
+		answers[i].graded = true;
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -9,28 +9,39 @@
 #include "pg/client/batch.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
+#include "pg/shared.h"
 
 #include "text/markup.h"
 #include "utils/builtins.h"
 
 /* ---- tokens ---- */
 
+/* The rows to be shown, of the examples, and what there is of them as tokens. */
 typedef struct Rendering
 {
 	M1Training *t;
 	const M1Examples *examples;
 	const int  *rows;
-	m1w_id_slice *prompts;
-	MemoryContext context;
+	M1Shown    *shown;
+	int		   *missing;		/* of the rows, those that are asked for */
+	MemoryContext context;		/* of what is kept */
 	bool		failed;
 	m1_error	error;
 } Rendering;
 
+/* Of its query, from 1. */
+static char *
+name_of(const Rendering *r, int i)
+{
+	return psprintf("row %d of the %s", r->rows[i] + 1, r->examples == &r->t->holdout ? "held-out rows" : "examples");
+}
+
 /* One token is asked for: what is kept of it is the prompt's tokens. */
 static bool
-rendering_request(void *arg, int i, m1w_generate *g, m1_error *error)
+rendering_request(void *arg, int number, m1w_generate *g, m1_error *error)
 {
 	Rendering  *r = arg;
+	int			i = r->missing[number];
 
 	if (r->failed)
 	{
@@ -45,36 +56,41 @@ rendering_request(void *arg, int i, m1w_generate *g, m1_error *error)
 }
 
 static void
-rendering_finish(void *arg, int i, const M1Result *result, const m1_error *error)
+rendering_finish(void *arg, int number, const M1Result *result, const m1_error *error)
 {
 	Rendering  *r = arg;
-	MemoryContext old = MemoryContextSwitchTo(r->context);
+	int			i = r->missing[number];
+	MemoryContext old;
 
 	if (result != NULL)
-		r->prompts[i] = m1pg_keep_done(&result->done).prompt_ids;
-	else
+	{
+		old = MemoryContextSwitchTo(r->context);
+		r->shown[i].prompt = m1pg_keep_ids(result->done.prompt_ids);
+		MemoryContextSwitchTo(old);
+	}
+	else if (!r->failed)
 	{
 		r->failed = true;
 		r->error = *error;
+		m1_error_detail(&r->error, "It is %s. %s", name_of(r, i), error->detail);
 	}
-	MemoryContextSwitchTo(old);
 }
 
 static bool
-render(M1Training *t, const M1Examples *examples, const int *rows, int n, m1w_id_slice *prompts, m1_error *error)
+render(Rendering *r, int n, m1_error *error)
 {
-	Rendering	r = {
-		.t = t, .examples = examples, .rows = rows, .prompts = prompts, .context = CurrentMemoryContext
-	};
 	M1Batch		batch = {
-		.n = n, .function = "train", .arg = &r, .role = t->owner, .request = rendering_request,
-		.finish = rendering_finish
+		.function = "train", .arg = r, .role = r->t->owner, .request = rendering_request, .finish = rendering_finish
 	};
 
+	r->missing = palloc(n * sizeof *r->missing);
+	for (int i = 0; i < n; i++)
+		if (r->shown[i].prompt.len == 0)
+			r->missing[batch.n++] = i;
 	m1pg_run_batch(&batch);
-	if (r.failed)
-		*error = r.error;
-	return !r.failed;
+	if (r->failed)
+		*error = r->error;
+	return !r->failed;
 }
 
 /* The tokens of a conversation, up to where the model would answer. */
@@ -144,18 +160,37 @@ reply_of(const M1Training *t, const M1Example *example)
 
 /* The tokens of what the model is to write, and of the end of its turn. */
 static bool
-answer_ids(M1Training *t, const M1Example *example, m1w_id_slice *ids, m1_error *error)
+find_reply(const Rendering *r, int i, m1_error *error)
 {
+	M1Training *t = r->t;
 	int32	   *with_end;
 	m1w_id_slice of_text;
 
-	if (!m1pg_learn_tokenize(&t->caller, reply_of(t, example), &of_text, error))
+	if (r->shown[i].reply.len > 0)
+		return true;
+	if (!m1pg_learn_tokenize(&t->caller, reply_of(t, &r->examples->rows[r->rows[i]]), &of_text, error))
 		return false;
-	with_end = palloc((of_text.len + 1) * sizeof *with_end);
+	with_end = MemoryContextAlloc(r->context, (of_text.len + 1) * sizeof *with_end);
 	memcpy(with_end, of_text.data, of_text.len * sizeof *with_end);
 	with_end[of_text.len] = t->end_of_turn;
-	*ids = (m1w_id_slice) {with_end, of_text.len + 1};
+	r->shown[i].reply = (m1w_id_slice) {with_end, of_text.len + 1};
 	return true;
+}
+
+/* No model could read it. */
+static void
+check_length(const Rendering *r, int i)
+{
+	Size		prompt = r->shown[i].prompt.len;
+	Size		reply = r->shown[i].reply.len;
+
+	if (prompt + reply > (Size) m1pg_shared->model.context)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: %s is too long to be learnt", name_of(r, i)),
+				 errdetail("Its prompt has %zu tokens and what is to be answered %zu; the context has %d.",
+						   prompt, reply, m1pg_shared->model.context),
+				 errhint("Leave such rows out with WHERE.")));
 }
 
 /* ---- lessons ---- */
@@ -171,27 +206,30 @@ weight_of(const M1Example *example)
 
 /* The rows shared out among n batches. */
 static bool
-make_batches(M1Training *t, const M1Examples *examples, const int *rows, int n_rows, M1LessonBatch *batches, int n,
-			 m1_error *error)
+make_batches(Rendering *r, int n_rows, M1LessonBatch *batches, int n, m1_error *error)
 {
-	m1w_id_slice *prompts = palloc0(n_rows * sizeof *prompts);
-
-	if (!find_end(t, error) || !render(t, examples, rows, n_rows, prompts, error))
+	if (!find_end(r->t, error) || !render(r, n_rows, error))
 		return false;
 	for (int i = 0; i < n; i++)
 	{
 		m1pg_lesson_init(&batches[i]);
 		for (int j = (int64) i * n_rows / n; j < (int64) (i + 1) * n_rows / n; j++)
 		{
-			const M1Example *example = &examples->rows[rows[j]];
-			m1w_id_slice answer;
-
-			if (!answer_ids(t, example, &answer, error))
+			if (!find_reply(r, j, error))
 				return false;
-			m1pg_lesson_add_text(&batches[i], prompts[j], answer, weight_of(example));
+			check_length(r, j);
+			m1pg_lesson_add_text(&batches[i], r->shown[j].prompt, r->shown[j].reply,
+								 weight_of(&r->examples->rows[r->rows[j]]));
 		}
 	}
 	return true;
+}
+
+/* Of rows for which nothing was asked yet. */
+static M1Shown *
+new_shown(const M1StepResult *r, int n)
+{
+	return MemoryContextAllocZero(r->context, Max(n, 1) * sizeof(M1Shown));
 }
 
 bool
@@ -199,11 +237,16 @@ m1pg_training_learn_answers(M1Training *t, M1StepResult *r, const int *rows, int
 {
 	int			updates = Min(t->options.updates_per_step, n);
 	M1LessonBatch *batches = palloc(Max(updates, 1) * sizeof *batches);
+	Rendering	rendering = {.t = t, .examples = &t->train, .rows = rows, .context = r->context};
 
-	if (!make_batches(t, &t->train, rows, n, batches, updates, error))
+	if (r->shown == NULL)
+		r->shown = new_shown(r, n);
+	rendering.shown = r->shown;
+	if (!make_batches(&rendering, n, batches, updates, error))
 		return false;
+	r->shown_tokens = 0;
 	for (int i = 0; i < updates; i++)
-		r->tokens += batches[i].n_tokens;
+		r->shown_tokens += batches[i].n_tokens;
 	return m1pg_training_teach(t, batches, updates, r, error);
 }
 
@@ -212,6 +255,7 @@ m1pg_training_heldout_loss(M1Training *t, M1StepResult *r, m1_error *error)
 {
 	int		   *rows = palloc(t->holdout.n * sizeof *rows);
 	M1LessonBatch batch;
+	Rendering	rendering = {.t = t, .examples = &t->holdout, .rows = rows, .context = r->context};
 	m1w_lesson	lesson = {
 		.training = m1_slice_of(m1pg_training_engine_name(t)), .loss = M1W_LOSS_CE, .temperature = 1, .eps = 1e-15f
 	};
@@ -219,7 +263,10 @@ m1pg_training_heldout_loss(M1Training *t, M1StepResult *r, m1_error *error)
 
 	for (int i = 0; i < t->holdout.n; i++)
 		rows[i] = i;
-	if (!make_batches(t, &t->holdout, rows, t->holdout.n, &batch, 1, error))
+	if (r->heldout_shown == NULL)
+		r->heldout_shown = new_shown(r, t->holdout.n);
+	rendering.shown = r->heldout_shown;
+	if (!make_batches(&rendering, t->holdout.n, &batch, 1, error))
 		return false;
 	m1pg_lesson_fill(&batch, &lesson);
 	if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))

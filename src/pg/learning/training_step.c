@@ -73,18 +73,37 @@ sample_and_grade(M1Training *t, M1StepResult *r, const M1Examples *examples, con
 	instr_time	began;
 	bool		sampled;
 
+	MemoryContext old;
+
 	INSTR_TIME_SET_CURRENT(began);
-	sampled = m1pg_training_sample(t, r->step, examples, rows, n, samples, answers, error);
+	sampled = m1pg_training_sample(t, r, examples, rows, n, samples, answers, error);
 	r->sampling_ms += ms_since(began);
 	if (!sampled)
 		return false;
 	INSTR_TIME_SET_CURRENT(began);
+	old = MemoryContextSwitchTo(r->context);
 	m1pg_training_grade(t, examples, answers, n * samples);
+	MemoryContextSwitchTo(old);
 	r->reward_ms += ms_since(began);
-	for (int i = 0; i < n * samples; i++)
-		if (answers[i].there)
-			r->tokens += answers[i].done.prompt_tokens + answers[i].done.completion_tokens;
 	return true;
+}
+
+/* Those that were not asked for yet. */
+static M1Answer *
+new_answers(const M1StepResult *r, int64 n)
+{
+	return MemoryContextAllocExtended(r->context, Max(n, 1) * sizeof(M1Answer), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+}
+
+static int64
+tokens_of(const M1Answer *answers, int n)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < n; i++)
+		if (answers[i].there)
+			sum += answers[i].done.prompt_tokens + answers[i].done.completion_tokens;
+	return sum;
 }
 
 /* When the model answers nothing at all, it is a failure, and not a matter of rewards. */
@@ -132,8 +151,11 @@ fill_groups(M1Training *t, M1StepResult *r, m1_error *error)
 	int			most = Min(n_rows, MOST_ROUNDS * t->options.prompts_per_step);
 	int			wanted = (Min(n_rows, t->options.prompts_per_step) + 1) / 2;
 
-	r->answers = palloc_extended(Max(most, 1) * sizeof *r->answers * t->options.group_size, MCXT_ALLOC_HUGE);
-	r->groups = palloc(Max(most, 1) * sizeof *r->groups);
+	if (r->answers == NULL)
+	{
+		r->answers = new_answers(r, (int64) most * t->options.group_size);
+		r->groups = MemoryContextAlloc(r->context, Max(most, 1) * sizeof *r->groups);
+	}
 	while (r->n_groups < most && count_useful(r) < wanted)
 	{
 		int			n = Min(t->options.prompts_per_step, most - r->n_groups);
@@ -197,7 +219,8 @@ evaluate(M1Training *t, M1StepResult *r, m1_error *error)
 	for (int i = 0; i < t->holdout.n; i++)
 		rows[i] = i;
 	r->n_heldout = t->holdout.n;
-	r->heldout = palloc_extended(r->n_heldout * sizeof *r->heldout, MCXT_ALLOC_HUGE);
+	if (r->heldout == NULL)
+		r->heldout = new_answers(r, r->n_heldout);
 	return sample_and_grade(t, r, &t->holdout, rows, r->n_heldout, 1, r->heldout, error);
 }
 
@@ -220,6 +243,7 @@ learn(M1Training *t, M1StepResult *r, m1_error *error)
 	int		   *rows;
 
 	INSTR_TIME_SET_CURRENT(began);
+	t->spoilt = true;
 	if (t->method == M1_METHOD_SFT)
 	{
 		rows = order_rows(t, r->step, &n_rows);
@@ -228,6 +252,8 @@ learn(M1Training *t, M1StepResult *r, m1_error *error)
 	else
 		learnt = m1pg_training_learn(t, r, error);
 	r->training_ms += ms_since(began);
+	t->learnt = learnt;
+	t->spoilt = !learnt;
 	return learnt;
 }
 
@@ -245,49 +271,74 @@ fetch(M1Training *t, M1StepResult *r, bool last, m1_error *error)
 	return !best || m1pg_learn_fetch(&t->caller, name, M1W_PART_PEFT, &r->best, error);
 }
 
-/* Nothing can be learnt any more: what the last step has left is looked at, if it was not. */
-static bool
-look_at_last(M1Training *t, M1StepResult *r, m1_error *error)
-{
-	bool		looked = is_time_to_evaluate(t, t->step);
+/* ---- tries ---- */
 
+static void
+begin_result(M1StepResult *r, int step, MemoryContext context)
+{
 	memset(r, 0, sizeof *r);
-	r->step = t->step;
-	r->heldout_loss = get_float8_nan();
-	if (!looked && t->holdout.n > 0 && !evaluate(t, r, error))
-		return false;
-	return fetch(t, r, true, error);
+	r->step = step;
+	r->context = context;
+	r->heldout_loss = r->loss = r->entropy = r->kl = r->clipped = r->gradient_norm = r->mismatch = get_float8_nan();
 }
 
-/* A step that did not come to its end has changed the training in the engine: it is begun again from the table. */
-static M1StepEnd
-again(M1Training *t)
+void
+m1pg_training_begin_step(M1Training *t, MemoryContext context, M1StepResult *r)
 {
-	t->engine = 0;
-	return M1_STEP_AGAIN;
+	begin_result(r, t->step + 1, context);
+	t->learnt = false;
+}
+
+/* Nothing can be learnt any more: what the last step has left is looked at, if it was not. */
+static M1StepEnd
+look_at_last(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	bool		looked = is_time_to_evaluate(t, t->step) || t->holdout.n == 0;
+
+	if (!r->nothing)
+		begin_result(r, t->step, r->context);
+	r->nothing = true;
+	if (!looked && (!m1pg_training_serve(t, t->step, error) || !evaluate(t, r, error)))
+		return M1_STEP_AGAIN;
+	return fetch(t, r, true, error) ? M1_STEP_NOTHING : M1_STEP_AGAIN;
+}
+
+static bool
+sample(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	if (!r->sampled)
+		r->sampled = m1pg_training_serve(t, r->step - 1, error) && fill_groups(t, r, error);
+	return r->sampled;
+}
+
+static bool
+learn_and_look(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	if (r->step > 0 && !t->learnt && !learn(t, r, error))
+		return false;
+	if (is_time_to_evaluate(t, r->step) && (!m1pg_training_serve(t, r->step, error) || !evaluate(t, r, error)))
+		return false;
+	return fetch(t, r, r->step == t->steps, error);
 }
 
 M1StepEnd
 m1pg_training_step(M1Training *t, M1StepResult *r, m1_error *error)
 {
-	memset(r, 0, sizeof *r);
-	r->step = t->step + 1;
-	r->heldout_loss = r->loss = r->entropy = r->kl = r->clipped = r->gradient_norm = r->mismatch = get_float8_nan();
-	if (!m1pg_training_ensure(t, error) || !m1pg_training_serve(t, Max(r->step - 1, 0), error))
+	bool		by_reward = r->step > 0 && t->method != M1_METHOD_SFT;
+
+	if (!m1pg_training_ensure(t, error))
 		return M1_STEP_AGAIN;
-	if (r->step > 0 && t->method != M1_METHOD_SFT)
+	if (r->nothing)
+		return look_at_last(t, r, error);
+	if (by_reward && !sample(t, r, error))
+		return M1_STEP_AGAIN;
+	if (by_reward && count_useful(r) == 0)
 	{
-		if (!fill_groups(t, r, error))
-			return M1_STEP_AGAIN;
-		if (count_useful(r) == 0)
-		{
-			check_useful(t, r);
-			return look_at_last(t, r, error) ? M1_STEP_NOTHING : M1_STEP_AGAIN;
-		}
+		check_useful(t, r);
+		return look_at_last(t, r, error);
 	}
-	if (r->step > 0 && !learn(t, r, error))
-		return again(t);
-	if (is_time_to_evaluate(t, r->step) && (!m1pg_training_serve(t, r->step, error) || !evaluate(t, r, error)))
-		return again(t);
-	return fetch(t, r, r->step == t->steps, error) ? M1_STEP_DONE : again(t);
+	if (!learn_and_look(t, r, error))
+		return M1_STEP_AGAIN;
+	r->tokens = r->shown_tokens + tokens_of(r->answers, r->n_answers) + tokens_of(r->heldout, r->n_heldout);
+	return M1_STEP_DONE;
 }

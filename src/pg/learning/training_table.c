@@ -98,6 +98,12 @@ flag(int column)
 	return DatumGetBool(m1pg_result(0, column, &isnull));
 }
 
+static bool
+wait_for_room(void *arg, const m1_error *error)
+{
+	return m1pg_training_wait(arg, error);
+}
+
 static void
 read_run(M1Training *t)
 {
@@ -118,7 +124,7 @@ read_run(M1Training *t)
 	old = MemoryContextSwitchTo(t->context);
 	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 9, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
-	t->caller = (M1LearnCaller) {.role = t->owner, .function = "train"};
+	t->caller = (M1LearnCaller) {.role = t->owner, .function = "train", .refused = wait_for_room, .arg = t};
 	t->served = -1;
 	t->end_of_turn = -1;
 }
