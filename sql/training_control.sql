@@ -55,9 +55,9 @@ UPDATE minimax_m1.training_run SET leased_until = now() - interval '1 s', wanted
 SELECT * FROM state_after('pause');
 SELECT * FROM state_after('pause');
 SELECT leased_until FROM minimax_m1.training_run;
+SELECT keep_state();
 SELECT * FROM state_after('resume');
 SELECT * FROM state_after('pause');
-SELECT keep_state();
 SELECT * FROM state_after('cancel');
 SELECT count(*) AS states, (SELECT finished_at IS NOT NULL FROM minimax_m1.training_run) AS finished FROM minimax_m1.training_state;
 SELECT * FROM state_after('cancel');
@@ -67,9 +67,14 @@ ROLLBACK;
 -- one that failed goes on when what was wrong is mended
 BEGIN;
 UPDATE minimax_m1.training_run SET state = 'failed', wanted = NULL, leased_until = NULL, attempts = 3, sqlstate = '53200', error = 'no memory';
+SELECT keep_state();
 SELECT * FROM state_after('cancel');
 SELECT * FROM state_after('resume');
 SELECT attempts, sqlstate, error FROM minimax_m1.training_run;
+-- unless what its last step has left is not there
+DELETE FROM minimax_m1.training_state;
+UPDATE minimax_m1.training_run SET state = 'failed';
+SELECT * FROM state_after('resume');
 ROLLBACK;
 
 -- ---- waiting ----

@@ -126,6 +126,12 @@ BEGIN
     PERFORM @extschema@._training_allowed(caller);
     IF NOT (r.state IN ('paused', 'failed') OR r.state = 'running' AND coalesce(r.wanted = 'pause', false)) THEN
         RETURN false;
+    ELSIF r.state <> 'running' AND r.step > 0
+          AND NOT EXISTS (SELECT FROM @extschema@.training_state s WHERE s.training = r.id AND s.part = 'state') THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('minimax_m1: what step %s of training "%s" has left is not there', r.step, r.name),
+            DETAIL = 'A dump does not carry it.',
+            HINT = 'Begin a new training: drop this one, or take another name.';
     END IF;
     UPDATE @extschema@.training_run t
     SET state = CASE WHEN t.state = 'running' THEN t.state ELSE 'queued' END, wanted = NULL, attempts = 0, finished_at = NULL,

@@ -71,6 +71,7 @@ is((sqlstate($node, "SELECT minimax_m1._training_allowed('pupil'::regrole)"))[0]
 $node->safe_psql('postgres', q{
 	INSERT INTO minimax_m1.training_run (name, owner, method, examples, options, path, steps, step, state, leased_until)
 	VALUES ('ended', 'teacher', 'cispo', 'SELECT 1 AS prompt', '{}', 'public', 14, 14, 'done', NULL),
+		('broken', 'teacher', 'cispo', 'SELECT 1 AS prompt', '{}', 'public', 14, 3, 'failed', NULL),
 		('held', 'teacher', 'cispo', 'SELECT 1 AS prompt', '{}', 'public', 14, 3, 'running', now() + interval '1 day');
 	INSERT INTO minimax_m1.training_statistics (training, step, reward)
 	SELECT id, s, 0.5 FROM minimax_m1.training_run, generate_series(0, step) s;
@@ -79,9 +80,13 @@ $node->safe_psql('postgres', q{
 my $dump = $node->basedir . '/dump.sql';
 $node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dump ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', $dump ], 'and back');
-is($node->safe_psql('restored', 'SELECT name, state, step FROM minimax_m1.training'), 'ended|done|14', 'a dump has trainings that have ended');
-is($node->safe_psql('restored', 'SELECT count(*) FROM minimax_m1.training_step'), '15', 'with their steps');
-is($node->safe_psql('restored', 'SELECT training, example FROM minimax_m1.rollout'), 'ended|{"prompt": "x"}', 'and answers');
+is($node->safe_psql('restored', 'SELECT name, state, step FROM minimax_m1.training ORDER BY name DESC'), "ended|done|14\nbroken|failed|3",
+	'a dump has trainings that have ended');
+is($node->safe_psql('restored', q{SELECT count(*) FROM minimax_m1.training_step WHERE training = 'ended'}), '15', 'with their steps');
+is($node->safe_psql('restored', q{SELECT training, example FROM minimax_m1.rollout WHERE training = 'ended'}), 'ended|{"prompt": "x"}', 'and answers');
+my ($lost, $what) = sqlstate($node, q{SELECT minimax_m1.resume_training('broken')}, connstr => $node->connstr('restored'));
+is($lost, '55000', 'but not what one that failed would go on from');
+like($what, qr/what step 3 of training "broken" has left is not there/, 'which is told');
 is($node->safe_psql('restored', q{SELECT count(*) FROM minimax_m1.plot_training('ended')}), '18', 'whose curve is drawn as before');
 is($node->safe_psql('restored', q{SELECT minimax_m1._training_allowed('teacher'::regrole)}), '', 'and who may train');
 

@@ -47,6 +47,12 @@ put_state(M1Training *t, m1_slice under, bool *found, m1_error *error)
 	bytea	   *data;
 
 	*found = total > 0;
+	if (total == 0 && t->step > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("minimax_m1: what step %d of training \"%s\" has left is not there", t->step, t->name),
+				 errdetail("A dump does not carry it."),
+				 errhint("Begin a new training.")));
 	for (int piece = 0; offset < total && (data = m1pg_training_read_state(t, piece)) != NULL; piece++)
 	{
 		m1w_bytes	m = {
