@@ -7,6 +7,7 @@
 #include "base/memory.h"
 
 #define MOST_RUNS 16
+#define STALE_MS 10000.0 /* without a piece; one of a megabyte takes milliseconds */
 
 m1_kept_bytes *
 m1_kept_find(m1_kept_bytes *list, m1_slice name)
@@ -28,18 +29,38 @@ m1_kept_drop(m1_kept_bytes **list, m1_kept_bytes *k)
 	free(k);
 }
 
+/* The one that was left longest ago, or NULL. */
+static m1_kept_bytes *
+find_stale(m1_kept_bytes *list, double now_ms)
+{
+	m1_kept_bytes *stale = NULL;
+
+	for (; list != NULL; list = list->next)
+		if (list->added_ms < now_ms - STALE_MS && (stale == NULL || list->added_ms < stale->added_ms))
+			stale = list;
+	return stale;
+}
+
 /* Whether there is room for so many bytes more, under one more name. */
 static m1_status
-check_room(const m1_kept_bytes *list, uint64_t more, m1_error *err)
+make_room(m1_kept_bytes **list, uint64_t more, double now_ms, m1_error *err)
 {
 	const uint64_t most = m1_machine_memory() / 4;
-	uint64_t there = 0;
-	int n = 0;
+	m1_kept_bytes *stale;
+	uint64_t there;
+	int n;
 
-	for (; list != NULL; list = list->next, n++)
-		there += list->total;
-	if (more <= most && there <= most - more && n < MOST_RUNS)
-		return M1_OK;
+	do
+	{
+		there = 0;
+		n = 0;
+		for (const m1_kept_bytes *k = *list; k != NULL; k = k->next, n++)
+			there += k->total;
+		if (more <= most && there <= most - more && n < MOST_RUNS)
+			return M1_OK;
+		stale = more <= most ? find_stale(*list, now_ms) : NULL;
+		m1_kept_drop(list, stale);
+	} while (stale != NULL);
 	m1_fail(err, M1_E_NO_MEMORY, "%llu more bytes of adapters cannot be kept", (unsigned long long) more);
 	m1_error_detail(err, "There are %llu of at most %llu, under %d of at most %d names.", (unsigned long long) there,
 					(unsigned long long) most, n, MOST_RUNS);
@@ -47,13 +68,13 @@ check_room(const m1_kept_bytes *list, uint64_t more, m1_error *err)
 }
 
 static m1_status
-begin(m1_kept_bytes **list, const m1w_bytes *piece, m1_error *err)
+begin(m1_kept_bytes **list, const m1w_bytes *piece, double now_ms, m1_error *err)
 {
 	m1_kept_bytes *k;
 	m1_status status;
 
 	m1_kept_drop(list, m1_kept_find(*list, piece->name));
-	if ((status = check_room(*list, piece->total, err)) != M1_OK)
+	if ((status = make_room(list, piece->total, now_ms, err)) != M1_OK)
 		return status;
 	if ((k = calloc(1, sizeof *k)) == NULL || !m1_buf_reserve(&k->bytes, (size_t) piece->total))
 	{
@@ -69,9 +90,9 @@ begin(m1_kept_bytes **list, const m1w_bytes *piece, m1_error *err)
 }
 
 m1_status
-m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, m1_error *err)
+m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, double now_ms, m1_error *err)
 {
-	m1_status status = piece->offset == 0 ? begin(list, piece, err) : M1_OK;
+	m1_status status = piece->offset == 0 ? begin(list, piece, now_ms, err) : M1_OK;
 	m1_kept_bytes *k = m1_kept_find(*list, piece->name);
 
 	if (status != M1_OK)
@@ -84,5 +105,6 @@ m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, m1_error *err)
 					   (unsigned long long) piece->offset, (unsigned long long) piece->total, k->bytes.len,
 					   (unsigned long long) k->total);
 	m1_buf_append(&k->bytes, piece->bytes.data, piece->bytes.len);
+	k->added_ms = now_ms;
 	return M1_OK;
 }

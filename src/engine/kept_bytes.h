@@ -1,7 +1,8 @@
 /*
  * kept_bytes.h - bytes of adapters and trainings that are put into the engine, piece by piece, each run under a name.
  *
- * Of the step thread.
+ * Of the step thread. Whoever puts them may be gone before they are used: those to which no piece was added for a while
+ * make room for others.
  */
 #ifndef M1_ENGINE_KEPT_BYTES_H
 #define M1_ENGINE_KEPT_BYTES_H
@@ -13,6 +14,7 @@ typedef struct m1_kept_bytes
 	struct m1_kept_bytes *next;
 	m1_buf bytes; /* those that are there */
 	uint64_t total;
+	double added_ms; /* when the last piece was */
 	size_t name_len;
 	char name[M1W_MAX_NAME];
 } m1_kept_bytes;
@@ -22,9 +24,9 @@ m1_kept_bytes *m1_kept_find(m1_kept_bytes *list, m1_slice name);
 
 /*
  * The next piece, or the first, which replaces what lay under its name. M1_E_NO_MEMORY when there are too many runs, or
- * too long ones.
+ * too long ones, to which pieces are still added.
  */
-m1_status m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, m1_error *err);
+m1_status m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, double now_ms, m1_error *err);
 
 /* k may be NULL. */
 void m1_kept_drop(m1_kept_bytes **list, m1_kept_bytes *k);

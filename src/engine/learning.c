@@ -265,7 +265,7 @@ open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const 
 	return M1_OK;
 }
 
-/* From an adapter that is served, or from bytes. */
+/* From an adapter that is served, or from bytes, which are gone then, whatever comes of it. */
 static m1_status
 begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
 {
@@ -287,8 +287,7 @@ begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
 		status = adapter_of_kept(l, k, t->base, &t->adapter, &facts, &moments, err);
 	if (status == M1_OK)
 		status = open_training(l, t, &facts, moments, err);
-	if (status == M1_OK)
-		m1_kept_drop(&l->kept, k);
+	m1_kept_drop(&l->kept, k);
 	return status;
 }
 
@@ -350,6 +349,17 @@ begin_training(m1_learning *l, m1_learn_request *r, char *digest, m1w_learned *l
 /* ---- adapters that are served ---- */
 
 static m1_status
+check_new_adapter(const m1_learning *l, m1_slice name, m1_error *err)
+{
+	const int number = m1_adapter_set_acquire(l->model->adapters, name);
+
+	m1_adapter_set_release(l->model->adapters, number);
+	return number == 0 ? M1_OK
+					   : m1_fail(err, M1_E_INVALID_ARGUMENT, "there is an adapter \"%.*s\" already",
+								 (int) (name.len < 60 ? name.len : 60), name.data);
+}
+
+static m1_status
 adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1_error *err)
 {
 	const m1w_serve *m = &r->message.serve;
@@ -366,21 +376,24 @@ adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1
 	return *out != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
 }
 
+/* Bytes are gone then, whatever comes of it. */
 static m1_status
 serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
 {
 	const m1w_serve *m = &r->message.serve;
 	m1_adapter *a = NULL;
-	m1_status status = adapter_to_serve(l, r, &a, err);
+	m1_status status = check_new_adapter(l, m->name, err);
 
+	if (status == M1_OK)
+		status = adapter_to_serve(l, r, &a, err);
+	if (*find_training(l, m->from) == NULL)
+		m1_kept_drop(&l->kept, m1_kept_find(l->kept, m->from));
 	if (status == M1_OK && m1_adapter_bytes(a) + m1_adapter_set_bytes(l->model->adapters) > m1_machine_memory() / 4)
 		status = m1_fail(err, M1_E_NO_MEMORY, "%zu bytes of one more adapter are too many to be served",
 						 m1_adapter_bytes(a));
 	if (status == M1_OK && (status = m1_model_add_adapter(l->model, m->name, a, err)) == M1_OK)
 	{
 		m1_adapter_digest(a, digest);
-		if (*find_training(l, m->from) == NULL)
-			m1_kept_drop(&l->kept, m1_kept_find(l->kept, m->from));
 		return M1_OK;
 	}
 	m1_adapter_free(a);
@@ -544,7 +557,7 @@ do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 		case M1W_FETCH:
 			return fetch(l, r, err);
 		case M1W_PUT:
-			status = m1_kept_put(&l->kept, &r->message.bytes, err);
+			status = m1_kept_put(&l->kept, &r->message.bytes, m1_now_ms(), err);
 			break;
 		case M1W_TRAINING:
 			status = begin_training(l, r, digest, &learned, err);

@@ -573,6 +573,8 @@ test_refused_bytes(void **state)
 	const m1w_bytes huge = {.name = m1_slice_of("b"), .total = UINT64_MAX / 2, .bytes = m1_slice_of("xyz")};
 	const m1w_serve nothing = {.name = m1_slice_of("a"), .from = m1_slice_of("nothing")};
 	const m1w_serve bytes = {.name = m1_slice_of("a"), .from = m1_slice_of("b")};
+	const m1w_training spoilt = {.name = m1_slice_of("u"), .from = m1_slice_of("b")};
+	const m1w_forget forget = {.kind = M1W_KEPT_BYTES, .name = m1_slice_of("b")};
 	m1_buf all;
 
 	(void) state;
@@ -601,9 +603,9 @@ test_refused_bytes(void **state)
 		assert_true(outcomes[last_id].failed || (at >= 24 && at < 32) || (at >= 40 && (at - 40) % 24 >= 12));
 		if (outcomes[last_id].done)
 		{
-			const m1w_forget forget = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
+			const m1w_forget served = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
 
-			LEARN(e, ++last_id, M1W_FORGET, forget, &forget);
+			LEARN(e, ++last_id, M1W_FORGET, forget, &served);
 			finished(e, last_id);
 		}
 		all.data[at] = was;
@@ -612,7 +614,17 @@ test_refused_bytes(void **state)
 	serve(e, "a", "b");
 	put(e, "b", &all, 1u << 20);
 	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
-	refused_later(e, M1_E_INVALID_ARGUMENT, "two adapters");
+	refused_later(e, M1_E_INVALID_ARGUMENT, "an adapter \"a\" already");
+	/* what was refused is not kept, nor with a training that begins from it */
+	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
+	refused_later(e, M1_E_NOT_FOUND, "there is no training");
+	all.data[0] ^= 0x55;
+	put(e, "b", &all, 1u << 20);
+	LEARN(e, ++last_id, M1W_TRAINING, training, &spoilt);
+	run_all(e);
+	assert_true(outcomes[last_id].failed);
+	LEARN(e, ++last_id, M1W_FORGET, forget, &forget);
+	refused_later(e, M1_E_NOT_FOUND, "name of bytes");
 	m1_buf_free(&all);
 	m1_engine_close(e);
 	e = start((m1_engine_options){.model_path = "test/checkpoints/tiny-f32"});

@@ -16,7 +16,9 @@
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -68,16 +70,19 @@ put(const char *under, uint64 total, uint64 offset, m1_slice bytes)
 		m1pg_report(&error);
 }
 
-/* Another session may have been faster, which is as good. */
-static void
-serve(const char *digest, const char *from)
+/* Another session may have been faster, which is as good. false: there are no bytes of it. */
+static bool
+serve(const char *digest)
 {
-	static const char taken[] = "there are two adapters of the name";
+	m1_slice	name = m1_slice_of(digest);
 	m1_error	error;
 
-	if (!m1pg_learn_serve(&session, m1_slice_of(digest), m1_slice_of(from), &error) &&
-		strncmp(error.message, taken, strlen(taken)) != 0)
+	if (m1pg_learn_serve(&session, name, name, &error) ||
+		(error.code == M1_E_INVALID_ARGUMENT && strncmp(error.message, "there is an adapter", 19) == 0))
+		return true;
+	if (error.code != M1_E_NOT_FOUND)
 		m1pg_report(&error);
+	return false;
 }
 
 /* ---- rows ---- */
@@ -159,22 +164,50 @@ head_of(const Version *v)
 }
 
 static void
-give(const Version *v)
+put_all(const Version *v)
 {
-	char	   *under = psprintf("%d/%s", MyProcPid, v->digest);
 	m1_slice	head = head_of(v);
 	uint64		total = head.len + (uint64) v->bytes;
 	uint64		offset = head.len;
 	bytea	   *data;
 
-	put(under, total, 0, head);
+	put(v->digest, total, 0, head);
 	for (int piece = 0; (data = read_piece(v, piece)) != NULL; piece++)
 	{
-		put(under, total, offset, (m1_slice) {VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)});
+		put(v->digest, total, offset, (m1_slice) {VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)});
 		offset += VARSIZE_ANY_EXHDR(data);
 		pfree(data);
 	}
-	serve(v->digest, under);
+}
+
+/*
+ * The server's other sessions, in whatever database, do not give the same meanwhile: they wait, and find it given. No
+ * function of SQL takes such a lock, as it is of no database.
+ */
+static void
+lock_giving(LOCKTAG *tag, const Version *v)
+{
+	SET_LOCKTAG_ADVISORY(*tag, InvalidOid, hash_bytes((const unsigned char *) v->digest, strlen(v->digest)), 0, 0);
+	(void) LockAcquire(tag, ExclusiveLock, false, false);
+}
+
+/* Served from bytes of its own name: what was put of it before, and not served, is there once at most. */
+static void
+give(const Version *v)
+{
+	LOCKTAG		tag;
+
+	lock_giving(&tag, v);
+	if (!serve(v->digest))
+	{
+		put_all(v);
+		if (!serve(v->digest))
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("minimax_m1: the engine has not kept the adapter that it was given"),
+					 errhint("Try again.")));
+	}
+	LockRelease(&tag, ExclusiveLock, false);
 }
 
 m1_slice
