@@ -22,6 +22,8 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION loops(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN LOOP NULL; END LOOP; END';
 	CREATE FUNCTION is_nan(a text, e jsonb) RETURNS float8 RETURN 'NaN'::float8;
 	CREATE FUNCTION says_nothing(a text, e jsonb) RETURNS float8 RETURN NULL::float8;
+	CREATE FUNCTION is_huge(a text, e jsonb) RETURNS float8 RETURN 1e31;
+	CREATE FUNCTION is_tiny(a text, e jsonb, reasoning text) RETURNS float8 RETURN 1e-200 * (length(reasoning) + length(a) / 100.0);
 	CREATE FUNCTION is_infinite(a text, e jsonb) RETURNS float8 RETURN 'Infinity'::float8;
 	CREATE FUNCTION writes(a text, e jsonb) RETURNS float8 LANGUAGE sql AS 'INSERT INTO lessons.lesson VALUES (9) RETURNING 1.0::float8';
 	CREATE FUNCTION drops(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN DROP TABLE lessons.lesson; RETURN 1; END';
@@ -95,6 +97,7 @@ for my $case (
 	[ 'loops', '57014', qr/./ ],
 	[ 'is_nan', '22003', qr/./ ],
 	[ 'is_infinite', '22003', qr/./ ],
+	[ 'is_huge', '22003', qr/is 1e\+31.*between -1e\+30 and 1e\+30/ ],
 	[ 'writes', '25006', qr/read-only/ ],
 	[ 'drops', '25006', qr/read-only/ ],
 	[ 'switches', '0A000|42501|25006', qr/./ ],
@@ -122,6 +125,13 @@ is("$t->{state} $t->{sqlstate}", 'failed P0002', 'groups without variance');
 like($t->{error}, qr/nothing to learn from.*all answers of 4 are right/s, 'which says so');
 $t = trained('says_nothing');
 is("$t->{state} $t->{sqlstate}", 'failed P0002', 'a reward without an opinion');
+
+# ---- rewards that differ by very little ----
+
+$t = trained('is_tiny', temperature => 2);
+is($t->{state}, 'done', 'rewards whose squares are no numbers are learnt from');
+is($node->safe_psql('postgres', "SELECT count(*) FILTER (WHERE advantage <> 0) > 0, max(abs(advantage)) < 5 FROM minimax_m1.rollout WHERE training = '$t->{name}'"),
+	't|t', 'by how they lie apart');
 
 # ---- what does not fit ----
 

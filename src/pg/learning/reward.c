@@ -88,6 +88,22 @@ typedef struct Call
 	double		value;
 } Call;
 
+/* Beyond this, what rewards of a group differ by is no number for the model. */
+#define MOST_REWARD 1e30
+
+static void
+check_value(const char *name, double value)
+{
+	if (fabs(value) <= MOST_REWARD)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("minimax_m1: the reward \"%s\" is %s", name,
+					isnan(value) ? "not a number" : isinf(value) ? "infinite" : psprintf("%g", value)),
+			 isfinite(value) ? errdetail("It must be between %g and %g.", -MOST_REWARD, MOST_REWARD) : 0,
+			 errhint("Let it return NULL where it has no opinion.")));
+}
+
 /* An attempt. What one call has left in the function's state, rolled back, is not for the next. */
 static void
 ask(void *arg)
@@ -106,12 +122,8 @@ ask(void *arg)
 	fcinfo->args[2] = (NullableDatum) {PointerGetDatum(call->graded->reasoning), false};
 	value = FunctionCallInvoke(fcinfo);
 	call->value = fcinfo->isnull ? get_float8_nan() : DatumGetFloat8(value);
-	if (!fcinfo->isnull && !isfinite(call->value))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("minimax_m1: the reward \"%s\" is %s", call->reward->name,
-						isnan(call->value) ? "not a number" : "infinite"),
-				 errhint("Let it return NULL where it has no opinion.")));
+	if (!fcinfo->isnull)
+		check_value(call->reward->name, call->value);
 }
 
 static void

@@ -41,12 +41,27 @@ shaped_of(const M1Answer *a)
 	return a->shaped;
 }
 
+/* Of values that are measured in this unit. */
+static double
+deviation_of(const M1Answer *answers, int n, Value value, const M1Spread *s, double unit)
+{
+	double		squares = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		double		from_mean = (value(&answers[i]) - s->mean) / unit;
+
+		if (!isnan(from_mean))
+			squares += from_mean * from_mean;
+	}
+	return s->n > 1 ? unit * sqrt(squares / (s->n - 1)) : get_float8_nan();
+}
+
 /* In the order of the answers: the same sums wherever they are made. */
 static M1Spread
 spread_of(const M1Answer *answers, int n, Value value)
 {
 	M1Spread	s = {.least = INFINITY, .most = -INFINITY};
-	double		squares = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -60,14 +75,10 @@ spread_of(const M1Answer *answers, int n, Value value)
 		s.most = Max(s.most, x);
 	}
 	s.mean = s.n > 0 ? s.mean / s.n : get_float8_nan();
-	for (int i = 0; i < n; i++)
-	{
-		double		from_mean = value(&answers[i]) - s.mean;
-
-		if (!isnan(from_mean))
-			squares += from_mean * from_mean;
-	}
-	s.deviation = s.n > 1 ? sqrt(squares / (s.n - 1)) : get_float8_nan();
+	s.deviation = deviation_of(answers, n, value, &s, 1);
+	/* the squares of what is very small are 0 */
+	if (s.deviation == 0 && s.most > s.least)
+		s.deviation = deviation_of(answers, n, value, &s, s.most - s.least);
 	return s;
 }
 
@@ -104,7 +115,7 @@ m1pg_training_advantages(M1Method method, M1Group *g)
 	M1Spread	s = spread_of(g->answers, g->n, shaped_of);
 
 	judge_group(g);
-	g->useful = s.n > 1 && s.most > s.least;
+	g->useful = s.n > 1 && s.most > s.least && s.deviation > 0;
 	for (int i = 0; i < g->n; i++)
 	{
 		double		from_mean = g->answers[i].shaped - s.mean;
