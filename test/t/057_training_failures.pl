@@ -118,6 +118,17 @@ for my $policy ('zero', 'skip')
 	is($t->{sqlstate}, 'P0002', "a reward that always fails, with reward_errors $policy: nothing to learn from");
 }
 
+# A reward whose function takes half a megabyte, which it leaves when it returns, and that tells what its process has.
+my $long = join ' + ', map { "0 * length(a || '$_')" } 1 .. 500;
+$node->safe_psql('postgres', qq{
+	CREATE FUNCTION memory_of_process(a text, e jsonb) RETURNS float8 LANGUAGE sql VOLATILE AS
+		\$\$SELECT $long + substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)')::float8\$\$;
+	SELECT minimax_m1.train('memory', examples => 'SELECT * FROM lessons.lesson', reward => 'memory_of_process', steps => 1,
+		prompts_per_step => 4, group_size => 60, max_tokens => 2, updates_per_step => 1);
+	CALL minimax_m1.wait_for_training('memory', '100 s')});
+my $grown = $node->safe_psql('postgres', q{SELECT max(reward) - min(reward) FROM minimax_m1.rollout WHERE training = 'memory'});
+cmp_ok($grown, '<', 30_000, "the memory of rewards is not held for the whole step: $grown KiB");
+
 # ---- nothing to be learnt ----
 
 my $t = trained('is_one');

@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 /* So many rewards are asked in one transaction, which holds a snapshot. */
@@ -172,17 +173,8 @@ read_texts(M1Answer *a)
 }
 
 static void
-grade(M1Training *t, const M1Examples *examples, M1Answer *a)
+note_failed_reward(const M1Training *t, M1Answer *a, ErrorData *error)
 {
-	M1Graded	graded = {
-		.answer = a->tool_calls != NULL ? a->tool_calls : a->content,
-		.reasoning = a->reasoning != NULL ? a->reasoning : cstring_to_text(""),
-		.example = examples->rows[a->row].row
-	};
-	ErrorData  *error = m1pg_reward_call(&t->reward, t->owner, &graded, &a->reward);
-
-	if (error == NULL)
-		return;
 	a->reward_failed = true;
 	a->error = cstring_to_text(error->message);
 	if (t->options.reward_errors == M1_REWARD_ERRORS_FAIL)
@@ -193,6 +185,24 @@ grade(M1Training *t, const M1Examples *examples, M1Answer *a)
 			error->hint = "With reward_errors 'zero' or 'skip', a training goes on.";
 		ReThrowError(error);
 	}
+}
+
+/* What a reward leaves in `scratch`, as functions do until their query ends, is gone with its answer. */
+static void
+grade(M1Training *t, const M1Examples *examples, M1Answer *a, MemoryContext scratch)
+{
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	M1Graded	graded = {
+		.answer = a->tool_calls != NULL ? a->tool_calls : a->content,
+		.reasoning = a->reasoning != NULL ? a->reasoning : cstring_to_text(""),
+		.example = examples->rows[a->row].row
+	};
+	ErrorData  *error = m1pg_reward_call(&t->reward, t->owner, &graded, &a->reward);
+
+	MemoryContextSwitchTo(old);
+	if (error != NULL)
+		note_failed_reward(t, a, error);
+	MemoryContextReset(scratch);
 }
 
 /* As the owner, who may have lost the right to call it by now. */
@@ -212,10 +222,12 @@ static void
 grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 {
 	MemoryContext context = CurrentMemoryContext;
+	MemoryContext scratch;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 reward", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	if (t->reward_name != NULL)
 		find_reward(t);
@@ -225,7 +237,7 @@ grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 			continue;
 		read_texts(&answers[i]);
 		if (t->reward_name != NULL && answers[i].error == NULL)
-			grade(t, examples, &answers[i]);
+			grade(t, examples, &answers[i], scratch);
 		m1pg_training_shape(&t->options, &answers[i]);
 		answers[i].graded = true;
 	}
