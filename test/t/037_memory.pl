@@ -55,4 +55,15 @@ for my $what (sort keys %queries)
 }
 
 $session->quit;
+
+# What a model has written as a query may give rows of any size: no more of them is taken than can be compared.
+$node->safe_psql('postgres', 'CREATE ROLE reader');
+$session = $node->background_psql('postgres', on_error_stop => 0);
+$pid = $session->query_safe('SELECT pg_backend_pid()');
+my $reward = $session->query_safe(q{SELECT minimax_m1.reward_sql($$SELECT repeat('x', 20000000) FROM generate_series(1, 60)$$,
+	'{"answer": "SELECT 1", "role": "reader"}')});
+is($reward, '0', 'a query with more than can be compared is wrong');
+my ($peak) = slurp_file("/proc/$pid/status") =~ /VmHWM:\s+(\d+)/;
+cmp_ok($peak, '<', 400_000, "and takes little memory: $peak kB");
+$session->quit;
 done_testing();

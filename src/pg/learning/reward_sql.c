@@ -3,6 +3,9 @@
  *	  reward_sql(): whether a query that a model has written gives the rows that
  *	  the example's own query gives.
  *
+ *	  Rows are fetched one by one, and are looked at before texts are made of them:
+ *	  a query is a line long, and what it gives may be any size.
+ *
  *	  Both run as a role that the example names, read only, with a time limit, and
  *	  are rolled back. A role that may do much is not for queries that nobody has
  *	  read: a superuser is refused.
@@ -12,6 +15,8 @@
 #include "pg/learning/rewards.h"
 #include "pg/report.h"
 
+#include "access/detoast.h"
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -25,7 +30,6 @@ PG_FUNCTION_INFO_V1(m1pg_reward_sql);
 
 #define MOST_ROWS		10000
 #define MOST_BYTES		(64 * 1024 * 1024)
-#define ROWS_AT_ONCE	100
 #define LIMIT_MS		1000
 
 /* A query, and its rows as texts that are equal where the rows are. */
@@ -82,18 +86,48 @@ row_text(HeapTuple row, TupleDesc tupdesc)
 /* ---- a query ---- */
 
 static void
-add_row(Rows *r, HeapTuple row, TupleDesc tupdesc)
+check_room(const Rows *r, Size more)
 {
-	char	   *line = row_text(row, tupdesc);
+	if (r->n < MOST_ROWS && r->bytes + more <= MOST_BYTES)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("minimax_m1: the query has too many rows to compare"),
+			 errdetail("It may have %d, of %d MiB.", MOST_ROWS, MOST_BYTES / 1024 / 1024)));
+}
 
-	r->bytes += strlen(line);
-	if (r->n == MOST_ROWS || r->bytes > MOST_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("minimax_m1: the query has too many rows to compare"),
-				 errdetail("It may have %d, of %d MiB.", MOST_ROWS, MOST_BYTES / 1024 / 1024)));
+/* Bytes of its values of variable length, when they are taken out of TOAST and compression. */
+static Size
+raw_size(HeapTuple row, TupleDesc tupdesc)
+{
+	Size		size = 0;
+
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(row, i + 1, tupdesc, &isnull);
+
+		if (!isnull && TupleDescAttr(tupdesc, i)->attlen == -1)
+			size += toast_raw_datum_size(value);
+	}
+	return size;
+}
+
+static void
+add_row(Rows *r, HeapTuple row, TupleDesc tupdesc, MemoryContext scratch)
+{
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	char	   *line;
+	Size		len;
+
+	check_room(r, raw_size(row, tupdesc));
+	line = row_text(row, tupdesc);
+	len = strlen(line);
+	check_room(r, len);
+	r->bytes += len;
 	r->rows[r->n++] = MemoryContextStrdup(r->context, line);
-	pfree(line);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(scratch);
 }
 
 /* An attempt. */
@@ -101,18 +135,22 @@ static void
 run(void *arg)
 {
 	Rows	   *r = arg;
+	MemoryContext scratch;
 	Portal		portal;
+	bool		found;
 
 	r->rows = MemoryContextAlloc(r->context, MOST_ROWS * sizeof *r->rows);
 	SPI_connect();
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 row", ALLOCSET_DEFAULT_SIZES);
 	portal = m1pg_open_query(r->sql);
 	do
 	{
-		SPI_cursor_fetch(portal, true, ROWS_AT_ONCE);
-		for (uint64 i = 0; i < SPI_processed; i++)
-			add_row(r, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		SPI_cursor_fetch(portal, true, 1);
+		found = SPI_processed > 0;
+		if (found)
+			add_row(r, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, scratch);
 		SPI_freetuptable(SPI_tuptable);
-	} while (SPI_processed > 0);
+	} while (found);
 	SPI_cursor_close(portal);
 	SPI_finish();
 }
