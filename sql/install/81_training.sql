@@ -45,6 +45,7 @@ CREATE TABLE training_example (
     item int,                           -- its row of the query, from 1
     example jsonb NOT NULL,             -- with its column prompt or messages; for sft answer, maybe reasoning and weight
     solved int NOT NULL DEFAULT 0,      -- times in a row that all of its answers were right
+    asked jsonb,                        -- as strings, what of prompt, system_prompt, messages and tools the example says otherwise
     PRIMARY KEY (training, part, item));
 
 -- A row for each step that ended. Step 0 is what held-out rows got before any.
@@ -216,7 +217,7 @@ $$;
 -- What train() found out: the reward by its whole name, and the rows of both queries. Returns all of the options.
 CREATE FUNCTION _train(
     caller oid, name name, method text, examples text, holdout text, reward text, steps int, path text, train_rows jsonb[],
-    holdout_rows jsonb[], given jsonb) RETURNS jsonb
+    holdout_rows jsonb[], train_asked jsonb[], holdout_asked jsonb[], given jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -231,9 +232,9 @@ BEGIN
     END IF;
     INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, options, path, steps)
     VALUES (name, caller, method, examples, holdout, reward, options, path, steps) RETURNING id INTO run;
-    INSERT INTO @extschema@.training_example (training, part, item, example)
-    SELECT run, 'train', e.n, e.row FROM unnest(train_rows) WITH ORDINALITY e(row, n)
-    UNION ALL SELECT run, 'holdout', e.n, e.row FROM unnest(holdout_rows) WITH ORDINALITY e(row, n);
+    INSERT INTO @extschema@.training_example (training, part, item, example, asked)
+    SELECT run, 'train', e.n, e.row, e.asked FROM unnest(train_rows, train_asked) WITH ORDINALITY e(row, asked, n)
+    UNION ALL SELECT run, 'holdout', e.n, e.row, e.asked FROM unnest(holdout_rows, holdout_asked) WITH ORDINALITY e(row, asked, n);
     UPDATE @extschema@.training_run r
     SET examples_digest = (SELECT encode(sha256(string_agg(sha256(convert_to(e.example::text, 'UTF8')), '' ORDER BY e.part, e.item)), 'hex')
                            FROM @extschema@.training_example e WHERE e.training = run)

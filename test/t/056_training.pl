@@ -139,6 +139,23 @@ is(sql(q{SELECT content, reasoning FROM minimax_m1.evaluate(
 	$$SELECT 'What is 47 + 35?' AS prompt, 'yes' AS answer UNION ALL SELECT 'What is 36 + 28?', 'no'$$,
 	'reward_exact', ARRAY['told']) ORDER BY item}), "yes|The customer is happy.\nno|", 'and told again');
 
+# ---- conversations and tools ----
+
+# In the words of the query, whatever the types of its columns: as evaluate() asks them.
+my $asked = q{SELECT '[{"role": "user", "content": "' || question || '"}]' AS messages, timestamp '2026-01-02 03:04' AS system_prompt,
+	'[{"type": "function", "function": {"name": "tell", "parameters": {"type": "object", "properties": {"zone": {"type": "string"}, "at": {"type": "string"}}}}}]'::json AS tools
+	FROM unnest(ARRAY['What is 47 + 35?', 'What is 36 + 28?', 'Hello.']) question};
+sql(q{CREATE FUNCTION by_length(answer text, example jsonb, reasoning text) RETURNS float8 RETURN length(answer) + length(reasoning) / 100.0});
+sql(qq{SELECT minimax_m1.train('asked', examples => \$\$$asked\$\$, holdout => \$\$$asked\$\$, reward => 'by_length', steps => 1, prompts_per_step => 3,
+	group_size => 4, max_tokens => 20, temperature => 2)});
+is(ended('asked'), 'done', 'a training by messages, that may be text, and tools');
+is(sql(q{SELECT string_agg(format('%s %s %s', item, prompt_tokens, content), '|' ORDER BY item) FROM minimax_m1.rollout
+	WHERE training = 'asked' AND part = 'holdout' AND step = 0}),
+	sql(qq{SELECT string_agg(format('%s %s %s', item, prompt_tokens, content), '|' ORDER BY item)
+		FROM minimax_m1.evaluate(\$\$$asked\$\$, 'by_length', max_tokens => 20)}), 'asks what evaluate() asks');
+is(sql(q{SELECT DISTINCT asked->>'system_prompt', asked->>'tools' LIKE '%zone%at%', asked ? 'messages' FROM minimax_m1.training_example e
+	JOIN minimax_m1.training_run r ON r.id = e.training WHERE name = 'asked'}), '2026-01-02 03:04:00|t|f', 'and keeps its words where the JSON has others');
+
 # ---- elsewhere ----
 
 # Other rows than those of trainings so far; each server samples and learns.

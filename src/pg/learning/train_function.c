@@ -11,6 +11,7 @@
 #include "pg/jobs/parameters.h"
 #include "pg/learning/examples.h"
 #include "pg/learning/reward.h"
+#include "pg/learning/rewards.h"
 #include "pg/learning/served_adapter.h"
 #include "pg/learning/training.h"
 #include "pg/report.h"
@@ -160,6 +161,59 @@ rows_array(const M1Examples *examples)
 }
 
 static void
+add_asked(JsonbParseState **state, M1Example *e, const char *column, char *asked)
+{
+	JsonbValue	key = {.type = jbvString, .val.string = {strlen(column), (char *) column}};
+	JsonbValue	value = {.type = jbvString};
+	char	   *in_row = m1pg_example_optional_text(e->row, column);
+
+	if (asked == NULL || (in_row != NULL && strcmp(asked, in_row) == 0))
+		return;
+	value.val.string.len = strlen(asked);
+	value.val.string.val = asked;
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/*
+ * What a row asks where its JSON does not say the same: a json column there has its keys in another order, a date is
+ * written otherwise. NULL: it says the same.
+ */
+static Jsonb *
+asked_of(M1Example *e)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue *all;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	add_asked(&state, e, "prompt", e->prompt);
+	add_asked(&state, e, "system_prompt", e->system_prompt);
+	add_asked(&state, e, "messages", e->messages);
+	add_asked(&state, e, "tools", e->tools);
+	all = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return all->val.object.nPairs > 0 ? JsonbValueToJsonb(all) : NULL;
+}
+
+static Datum
+asked_array(const M1Examples *examples)
+{
+	Datum	   *asked = palloc0(Max(examples->n, 1) * sizeof *asked);
+	bool	   *nulls = palloc(Max(examples->n, 1) * sizeof *nulls);
+	int			lower = 1;
+
+	for (int i = 0; i < examples->n; i++)
+	{
+		Jsonb	   *json = asked_of(&examples->rows[i]);
+
+		nulls[i] = json == NULL;
+		if (json != NULL)
+			asked[i] = JsonbPGetDatum(json);
+	}
+	return PointerGetDatum(construct_md_array(asked, nulls, 1, (int *) &examples->n, &lower, JSONBOID, -1, false,
+											  TYPALIGN_INT));
+}
+
+static void
 read_rows(FunctionCallInfo fcinfo, int arg, M1Examples *examples)
 {
 	memset(examples, 0, sizeof *examples);
@@ -167,7 +221,7 @@ read_rows(FunctionCallInfo fcinfo, int arg, M1Examples *examples)
 		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(arg)), GetUserId(), 0, examples);
 }
 
-/* "jsonb_build_object('group_size', $11, ...)": the options by the names of their arguments. */
+/* "jsonb_build_object('group_size', $13, ...)": the options by the names of their arguments. */
 static char *
 options_sql(FunctionCallInfo fcinfo, M1Parameters *p)
 {
@@ -212,9 +266,11 @@ queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1E
 	m1pg_add_string(&p, GetConfigOption("search_path", false, false));
 	m1pg_add_parameter(&p, JSONBARRAYOID, rows_array(train), false);
 	m1pg_add_parameter(&p, JSONBARRAYOID, rows_array(holdout), false);
+	m1pg_add_parameter(&p, JSONBARRAYOID, asked_array(train), false);
+	m1pg_add_parameter(&p, JSONBARRAYOID, asked_array(holdout), false);
 	options = options_sql(fcinfo, &p);
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, %s)", options),
+	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, %s)", options),
 						   &p);
 	m1pg_unbecome(&guard);
 	return DatumGetJsonbPCopy(m1pg_result(0, 1, &isnull));

@@ -151,8 +151,10 @@ read_examples(M1Training *t, const char *part, M1Examples *examples, int **solve
 {
 	Oid			types[2] = {INT4OID, TEXTOID};
 	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(part)};
-	uint64		n = m1pg_query("SELECT example, example->>'prompt', example->>'system_prompt', "
-							   "(example->'messages')::text, (example->'tools')::text, solved "
+	uint64		n = m1pg_query("SELECT example, coalesce(asked->>'prompt', example->>'prompt'), "
+							   "coalesce(asked->>'system_prompt', example->>'system_prompt'), "
+							   "coalesce(asked->>'messages', example->>'messages'), "
+							   "coalesce(asked->>'tools', example->>'tools'), solved "
 							   "FROM minimax_m1.training_example WHERE training = $1 AND part = $2 ORDER BY item",
 							   2, types, values, NULL, true);
 	MemoryContext old = MemoryContextSwitchTo(t->context);
