@@ -311,31 +311,40 @@ AS $$
 $$;
 
 -- The best adapter as the next version of the training's name. Its bytes are the engine's: "m1peft01", the length of the
--- config in four bytes, the config, and the safetensors file.
+-- config in four bytes, the config, and the safetensors file, of which there may be more than a value holds.
 CREATE FUNCTION _training_keep_adapter(run int) RETURNS int
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    piece_bytes constant int := 1048576;
     r @extschema@.training_run;
-    bytes bytea;
-    config_length int := 0;
+    head bytea;
+    begin_at int := 0;                  -- of the safetensors file
     size bigint;
     adapter int;
     next_version int;
 BEGIN
     SELECT t.* INTO r FROM @extschema@.training_run t WHERE t.id = run;
-    SELECT string_agg(s.data, '' ORDER BY s.piece) INTO bytes
-    FROM @extschema@.training_state s WHERE s.training = run AND s.part = 'best';
+    SELECT s.data INTO head FROM @extschema@.training_state s WHERE s.training = run AND s.part = 'best' AND s.piece = 0;
     FOR i IN REVERSE 11 .. 8 LOOP
-        config_length := config_length * 256 + get_byte(bytes, i);
+        begin_at := begin_at * 256 + get_byte(head, i);
     END LOOP;
-    size := length(bytes) - 12 - config_length;
+    begin_at := begin_at + 12;
+    SELECT string_agg(s.data, '' ORDER BY s.piece) INTO head
+    FROM @extschema@.training_state s WHERE s.training = run AND s.part = 'best' AND s.piece <= begin_at / piece_bytes;
+    SELECT sum(length(s.data)) - begin_at INTO size
+    FROM @extschema@.training_state s WHERE s.training = run AND s.part = 'best';
     SELECT a.* INTO adapter, next_version
     FROM @extschema@._add_adapter(r.owner, r.name, r.base_digest, size,
-                                  convert_from(substr(bytes, 13, config_length), 'UTF8')::json) a;
+                                  convert_from(substr(head, 13, begin_at - 12), 'UTF8')::json) a;
+    -- each with the beginning of the one behind it
     INSERT INTO @extschema@.adapter_piece (adapter_id, piece, data)
-    SELECT adapter, p, substr(bytes, 13 + config_length + p * 1048576, 1048576) FROM generate_series(0, ((size - 1) / 1048576)::int) p;
+    SELECT adapter, s.piece - begin_at / piece_bytes,
+           substr(s.data, begin_at % piece_bytes + 1) || coalesce(substr(n.data, 1, begin_at % piece_bytes), '')
+    FROM @extschema@.training_state s
+    LEFT JOIN @extschema@.training_state n ON (n.training, n.part, n.piece) = (s.training, s.part, s.piece + 1)
+    WHERE s.training = run AND s.part = 'best' AND s.piece >= begin_at / piece_bytes AND length(s.data) > begin_at % piece_bytes;
     UPDATE @extschema@.adapter_version v SET digest = @extschema@._adapter_digest(adapter) WHERE v.id = adapter;
     UPDATE @extschema@.training_run t SET adapter_id = adapter WHERE t.id = run;
     RETURN next_version;

@@ -90,6 +90,28 @@ like($what, qr/what step 3 of training "broken" has left is not there/, 'which i
 is($node->safe_psql('restored', q{SELECT count(*) FROM minimax_m1.plot_training('ended')}), '18', 'whose curve is drawn as before');
 is($node->safe_psql('restored', q{SELECT minimax_m1._training_allowed('teacher'::regrole)}), '', 'and who may train');
 
+# ---- an adapter of more bytes than a value holds ----
+
+# The bytes are all alike; compressed, they are no load for the disk.
+$node->safe_psql('postgres', q{
+	ALTER TABLE minimax_m1.training_state ALTER data SET STORAGE EXTENDED;
+	ALTER TABLE minimax_m1.adapter_piece ALTER data SET STORAGE EXTENDED;
+	INSERT INTO minimax_m1.training_run (name, owner, method, examples, options, path, steps, step, state, best_step)
+	VALUES ('large', 'teacher', 'cispo', 'SELECT 1 AS prompt', '{}', 'public', 14, 14, 'paused', 14);
+	WITH head AS (SELECT convert_to('{"peft_type": "LORA", "r": 8}', 'UTF8') AS config)
+	INSERT INTO minimax_m1.training_state (training, part, step, piece, data)
+	SELECT r.id, 'best', 14, p,
+		CASE WHEN p = 0 THEN convert_to('m1peft01', 'UTF8') || set_byte('\x00000000', 0, length(config)) || config
+			|| convert_to(repeat('a', 1048576 - 12 - length(config)), 'UTF8')
+			WHEN p < 1100 THEN convert_to(repeat(chr(98 + p % 20), 1048576), 'UTF8') ELSE 'the end' END
+	FROM minimax_m1.training_run r, head, generate_series(0, 1100) p WHERE r.name = 'large'});
+is($node->safe_psql('postgres', q{SELECT minimax_m1._training_keep_adapter(id) FROM minimax_m1.training_run WHERE name = 'large'}), '1', 'is made a version');
+is($node->safe_psql('postgres', q{SELECT v.rank, v.bytes - 1100 * 1048576::bigint, count(*), sum(length(p.data)) = v.bytes,
+	max(length(p.data)), max(convert_from(substr(p.data, 1048576 - 45), 'UTF8')) FILTER (WHERE p.piece = 1099),
+	max(convert_from(substr(p.data, 1048576 - 42, 4), 'UTF8')) FILTER (WHERE p.piece = 0)
+	FROM minimax_m1.adapter_version v JOIN minimax_m1.adapter_piece p ON p.adapter_id = v.id WHERE v.name = 'large' GROUP BY v.id}),
+	'8|-34|1100|t|1048576|uuuuuthe end|aacc', 'piece by piece');
+
 # ---- settings ----
 
 $node->append_conf('postgresql.conf', "minimax_m1.training_retention = 2\n");
