@@ -351,39 +351,51 @@ BEGIN
 END
 $$;
 
--- Only what held-out rows were answered better with is kept; `nothing`: there was nothing left to learn from.
-CREATE FUNCTION _training_finish(run int, nothing boolean) RETURNS void
+-- What has become of held-out rows, in words; `version`: that was made, NULL = none.
+CREATE FUNCTION _training_verdict(r training_run, version int) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    what text := CASE WHEN r.reward IS NOT NULL THEN 'reward' ELSE 'loss' END;
+    before numeric;
+    after numeric;
+BEGIN
+    SELECT round(CASE what WHEN 'reward' THEN s.heldout ELSE s.heldout_loss END::numeric, 3) INTO before
+    FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = 0;
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM @extschema@.training_example e WHERE e.training = r.id AND e.part = 'holdout') THEN
+        RETURN CASE WHEN version IS NULL THEN 'no version was made' ELSE
+            format('there are no held-out rows to tell what was learnt; version %s of adapter "%s" is what step %s left', version, r.name, r.best_step) END;
+    ELSIF version IS NULL THEN
+        RETURN CASE WHEN before IS NULL THEN format('held-out rows had no %s: no version was made', what) ELSE
+            format('held-out %s was never better than the %s before the first step: no version was made', what, before) END;
+    END IF;
+    SELECT round(CASE what WHEN 'reward' THEN s.heldout ELSE s.heldout_loss END::numeric, 3) INTO after
+    FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = r.best_step;
+    RETURN format('held-out %s went from %s to %s at step %s, which is version %s of adapter "%s"', what, coalesce(before::text, 'none'),
+                  after, r.best_step, version, r.name);
+END
+$$;
+
+-- Only what held-out rows were answered better with is kept. It is done, or was cancelled; `nothing`: there was nothing left
+-- to learn from.
+CREATE FUNCTION _training_finish(run int, ending text, nothing boolean) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     r @extschema@.training_run;
-    first @extschema@.training_statistics;
-    best @extschema@.training_statistics;
     version int;
-    what text;
-    words text;
 BEGIN
     SELECT t.* INTO r FROM @extschema@.training_run t WHERE t.id = run;
-    SELECT s.* INTO first FROM @extschema@.training_statistics s WHERE s.training = run AND s.step = 0;
-    SELECT s.* INTO best FROM @extschema@.training_statistics s WHERE s.training = run AND s.step = r.best_step;
     IF r.best_step IS NOT NULL THEN
         version := @extschema@._training_keep_adapter(run);
     END IF;
-    what := CASE WHEN first.heldout IS NOT NULL THEN 'reward' ELSE 'loss' END;
-    words := CASE
-        WHEN r.holdout IS NULL AND version IS NULL THEN 'no version was made'
-        WHEN r.holdout IS NULL THEN
-            format('there are no held-out rows to tell what was learnt; version %s of adapter "%s" is what step %s left', version, r.name, r.best_step)
-        WHEN version IS NOT NULL THEN
-            format('held-out %s went from %s to %s at step %s, which is version %s of adapter "%s"', what,
-                   round(coalesce(first.heldout, first.heldout_loss)::numeric, 3),
-                   round(coalesce(best.heldout, best.heldout_loss)::numeric, 3), r.best_step, version, r.name)
-        ELSE format('held-out %s was never better than the %s before the first step: no version was made', what,
-                    round(coalesce(first.heldout, first.heldout_loss)::numeric, 3)) END;
     UPDATE @extschema@.training_run t
-    SET verdict = words || CASE WHEN nothing THEN format('; after step %s there was nothing left to learn from', r.step) ELSE '' END
+    SET verdict = @extschema@._training_verdict(r, version)
+            || CASE WHEN nothing THEN format('; after step %s there was nothing left to learn from', r.step)
+                    WHEN ending = 'cancelled' THEN format('; it was cancelled after step %s', r.step) ELSE '' END
     WHERE t.id = run;
-    PERFORM @extschema@._training_end(run, 'done');
+    PERFORM @extschema@._training_end(run, ending);
 END
 $$;

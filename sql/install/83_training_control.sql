@@ -88,6 +88,8 @@ AS $$
 BEGIN
     IF @extschema@._training_is_held(r) THEN
         UPDATE @extschema@.training_run t SET wanted = want WHERE t.id = r.id;
+    ELSIF ending = 'cancelled' THEN
+        PERFORM @extschema@._training_finish(r.id, ending, false);
     ELSE
         PERFORM @extschema@._training_end(r.id, ending);
     END IF;
@@ -167,7 +169,7 @@ $$;
 CREATE FUNCTION cancel_training(name name) RETURNS boolean
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C STRICT;
 
-COMMENT ON FUNCTION cancel_training IS 'ends a training after the step that it is at; false when it has ended';
+COMMENT ON FUNCTION cancel_training IS 'ends a training after the step that it is at, with the best adapter so far; false when it has ended';
 
 CREATE FUNCTION _drop_training(caller oid, name name) RETURNS void
 LANGUAGE plpgsql

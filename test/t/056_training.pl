@@ -87,21 +87,28 @@ is(steps_of('calm', 'count(kl)'), '0', 'other methods do not ask');
 
 # ---- which version is kept ----
 
-# Held-out rows get at each look what they say; the others get more than any of them, and what is said matters.
+# Held-out rows get at each look what they say, or nothing; the others get more than any of them, and what is said matters.
 sql(q{CREATE FUNCTION by_look(answer text, example jsonb) RETURNS float8 LANGUAGE sql STABLE AS $$
 	SELECT CASE WHEN example ? 'looks'
 		THEN (example->'looks'->>(SELECT count(*)::int FROM minimax_m1.training_step WHERE training = example->>'name'))::float8
 		ELSE 10 + length(answer) END $$});
 
-sub looked_at
+sub look_at
 {
 	my ($name, @looks) = @_;
 	my $steps = $#looks;
 
 	local $" = ', ';
 	sql(qq{SELECT minimax_m1.train('$name', examples => \$\$SELECT 'Is it late?' || id AS prompt FROM generate_series(1, 20) id\$\$,
-		holdout => \$\$SELECT 'Is it early?' AS prompt, '$name' AS name, '[@looks]'::jsonb AS looks\$\$, reward => 'by_look', steps => $steps,
+		holdout => \$\$SELECT 'Is it early?' AS prompt, '$name' AS name, '[@looks]'::jsonb AS looks\$\$, reward => 'by_look', steps => $steps, evaluate_every => 1,
 		prompts_per_step => 4, group_size => 6, updates_per_step => 1, choices => '{yes,no}', thinking_budget => 0, max_tokens => 8, learning_rate => 0.00001)});
+}
+
+sub looked_at
+{
+	my ($name, @looks) = @_;
+
+	look_at($name, @looks);
 	is(ended($name), 'done', "a training whose held-out rows get @looks");
 	return sql("SELECT best_step, verdict FROM minimax_m1.training WHERE name = '$name'");
 }
@@ -113,8 +120,19 @@ is(sql(q{SELECT count(DISTINCT digest), count(*) FROM minimax_m1.adapter WHERE n
 	'which is what the step has left that it is of');
 is(looked_at('never', 0.9, 0.9, 0.1),
 	'|held-out reward was never better than the 0.900 before the first step: no version was made', 'nothing is, if none was better');
+is(looked_at('mute', 'null', 0.5, 'null'),
+	'1|held-out reward went from none to 0.500 at step 1, which is version 1 of adapter "mute"', 'a reward that says nothing at first');
+is(looked_at('silent', 'null', 'null'), '|held-out rows had no reward: no version was made', 'or at all');
 is(sql(q{SELECT min(reward) FILTER (WHERE part = 'train') > 10, max(reward) FILTER (WHERE part = 'holdout') < 1
 	FROM minimax_m1.rollout WHERE training = 'falls'}), 't|t', 'no row is learnt from that is held out');
+
+look_at('cut', 0.2, 0.9, (0.5) x 500);
+wait_for('the third step', sub { sql(q{SELECT step > 2 FROM minimax_m1.training WHERE name = 'cut'}) eq 't' });
+sql(q{SELECT minimax_m1.cancel_training('cut')});
+is(training_ended($node, 'cut'), 'cancelled', 'one that is cancelled');
+like(sql(q{SELECT verdict FROM minimax_m1.training WHERE name = 'cut'}),
+	qr/^held-out reward went from 0.200 to 0.900 at step 1, which is version 1 of adapter "cut"; it was cancelled after step \d+$/, 'ends with the best version so far');
+is(sql(q{SELECT count(DISTINCT digest), count(*) FROM minimax_m1.adapter WHERE name IN ('cut', 'begins')}), '1|2', 'which is what that step has left');
 
 # ---- from right answers ----
 

@@ -232,8 +232,8 @@ typedef enum M1StepEnd
 extern void m1pg_training_begin_step(M1Training *t, MemoryContext context, M1StepResult *r);
 /* A try, which goes on with what those before it have of the result. */
 extern M1StepEnd m1pg_training_step(M1Training *t, M1StepResult *r, m1_error *error);
-/* The mean reward of held-out rows; of sft without one, minus their loss. NaN where they were not asked. */
-extern double m1pg_training_heldout(const M1StepResult *r);
+/* The mean reward of held-out rows; without a reward, minus their loss. NaN where they were not asked, or have none. */
+extern double m1pg_training_heldout(const M1Training *t, const M1StepResult *r);
 
 /*
  * (training_runner.c) After a failure: raises it when there is no use in trying again; else waits. false when something
@@ -265,9 +265,9 @@ extern M1Wanted m1pg_training_wanted(const M1Training *t);
 extern void m1pg_training_write(M1Training *t, const M1StepResult *r);
 /* What a last look has found, when nothing is left to learn from. */
 extern void m1pg_training_write_last(M1Training *t, const M1StepResult *r);
-extern void m1pg_training_set_state(const M1Training *t, const char *state);
-/* Makes the adapter's version if there is a best one. `nothing`: there was nothing to learn from. */
-extern void m1pg_training_finish(const M1Training *t, bool nothing);
+extern void m1pg_training_pause(const M1Training *t);
+/* "done" or "cancelled": makes the adapter's version if there is a best one. `nothing`: there was nothing to learn from. */
+extern void m1pg_training_finish(const M1Training *t, const char *ending, bool nothing);
 extern void m1pg_training_fail(const M1Training *t, const ErrorData *error);
 
 #endif							/* M1PG_TRAINING_H */

@@ -144,9 +144,9 @@ static void
 leave(M1Training *t, M1Wanted wanted)
 {
 	if (wanted == M1_WANTED_PAUSE)
-		m1pg_training_set_state(t, "paused");
+		m1pg_training_pause(t);
 	else if (wanted == M1_WANTED_CANCEL)
-		m1pg_training_set_state(t, "cancelled");
+		m1pg_training_finish(t, "cancelled", false);
 }
 
 static void
@@ -161,7 +161,7 @@ train(M1Training *t)
 	if (wanted != M1_WANTED_NOTHING)
 		leave(t, wanted);
 	else
-		m1pg_training_finish(t, end == M1_STEP_NOTHING);
+		m1pg_training_finish(t, "done", end == M1_STEP_NOTHING);
 	m1pg_training_leave_engine(t);
 }
 

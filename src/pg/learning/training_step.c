@@ -225,11 +225,9 @@ evaluate(M1Training *t, M1StepResult *r, m1_error *error)
 }
 
 double
-m1pg_training_heldout(const M1StepResult *r)
+m1pg_training_heldout(const M1Training *t, const M1StepResult *r)
 {
-	M1Spread	rewards = m1pg_spread_of_rewards(r->heldout, r->n_heldout);
-
-	return rewards.n > 0 ? rewards.mean : -r->heldout_loss;
+	return t->reward_name != NULL ? m1pg_spread_of_rewards(r->heldout, r->n_heldout).mean : -r->heldout_loss;
 }
 
 /* ---- the step ---- */
@@ -262,7 +260,7 @@ static bool
 fetch(M1Training *t, M1StepResult *r, bool last, m1_error *error)
 {
 	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
-	double		heldout = m1pg_training_heldout(r);
+	double		heldout = m1pg_training_heldout(t, r);
 	bool		best = r->step > 0 && (t->holdout.n == 0 ? last :
 									   !isnan(heldout) && heldout > Max(t->first_heldout, t->best_heldout));
 

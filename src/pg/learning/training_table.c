@@ -136,10 +136,10 @@ read_heldout(M1Training *t)
 	bool		isnull;
 	Datum		value;
 
-	(void) query_of(t, "SELECT (SELECT coalesce(heldout, - heldout_loss) FROM minimax_m1.training_statistics "
-					"WHERE training = $1 AND step = 0), (SELECT coalesce(s.heldout, - s.heldout_loss) "
-					"FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s "
-					"ON s.training = r.id AND s.step = r.best_step WHERE r.id = $1)");
+	(void) query_of(t, "SELECT max(heldout) FILTER (WHERE step = 0), max(heldout) FILTER (WHERE step = best_step) "
+					"FROM (SELECT s.step, r.best_step, CASE WHEN r.reward IS NULL THEN - s.heldout_loss ELSE s.heldout END "
+					"AS heldout FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s ON s.training = r.id "
+					"WHERE r.id = $1) h");
 	value = m1pg_result(0, 1, &isnull);
 	t->first_heldout = isnull ? get_float8_nan() : DatumGetFloat8(value);
 	value = m1pg_result(0, 2, &isnull);
@@ -555,11 +555,11 @@ m1pg_training_write(M1Training *t, const M1StepResult *r)
 	end_turn(&turn);
 	t->step = r->step;
 	if (r->step == 0)
-		t->first_heldout = m1pg_training_heldout(r);
+		t->first_heldout = m1pg_training_heldout(t, r);
 	if (r->best.len > 0)
 	{
 		t->best_step = r->step;
-		t->best_heldout = m1pg_training_heldout(r);
+		t->best_heldout = m1pg_training_heldout(t, r);
 	}
 }
 
@@ -598,26 +598,26 @@ end_by(const M1Training *t, const char *sql, M1Parameters *p)
 }
 
 void
-m1pg_training_set_state(const M1Training *t, const char *state)
+m1pg_training_pause(const M1Training *t)
 {
 	Turn		turn = begin_turn();
 	M1Parameters p = {0};
 
 	m1pg_add_int(&p, t->id);
-	m1pg_add_string(&p, state);
-	end_by(t, "SELECT minimax_m1._training_end($1, $2)", &p);
+	end_by(t, "SELECT minimax_m1._training_end($1, 'paused')", &p);
 	end_turn(&turn);
 }
 
 void
-m1pg_training_finish(const M1Training *t, bool nothing)
+m1pg_training_finish(const M1Training *t, const char *ending, bool nothing)
 {
 	Turn		turn = begin_turn();
 	M1Parameters p = {0};
 
 	m1pg_add_int(&p, t->id);
+	m1pg_add_string(&p, ending);
 	m1pg_add_parameter(&p, BOOLOID, BoolGetDatum(nothing), false);
-	end_by(t, "SELECT minimax_m1._training_finish($1, $2)", &p);
+	end_by(t, "SELECT minimax_m1._training_finish($1, $2, $3)", &p);
 	end_turn(&turn);
 }
 
