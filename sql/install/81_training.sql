@@ -145,6 +145,39 @@ AS $$
         'reward_errors', 'fail', 'evaluate_every', greatest(1, ceil(steps / 20.0)::int))
 $$;
 
+-- What is given and would change nothing is an error: whoever gives it expects that it does.
+CREATE FUNCTION _training_check_given(method text, reward text, given jsonb) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_answers constant text[] := '{cispo,grpo,dapo,dr_grpo}';
+    option text;
+BEGIN
+    SELECT m.option INTO option
+    FROM (VALUES ('is_cap', '{cispo}'), ('clip_low', '{grpo,dapo,dr_grpo}'), ('clip_high', '{grpo,dapo,dr_grpo}'),
+                 ('group_size', of_answers), ('temperature', of_answers), ('length_penalty', of_answers),
+                 ('drop_solved', of_answers)) m(option, methods)
+    WHERE given ? m.option AND method <> ALL (m.methods) LIMIT 1;
+    IF option IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: the method %s has no %s', method, option),
+            DETAIL = 'It would change nothing.',
+            HINT = 'Leave it out, or use a method that has it.';
+    END IF;
+    SELECT o INTO option FROM unnest('{choices,json_schema,regex,max_tokens,reward_errors}'::text[]) o WHERE given ? o LIMIT 1;
+    IF reward IS NULL AND option IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: without a reward, the method %s has no %s', method, option),
+            DETAIL = 'It is one of answers, and none are asked for.';
+    ELSIF given ?& '{adapter,rank}' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: adapter and rank exclude each other',
+            DETAIL = 'What begins from an adapter has its rank.';
+    END IF;
+END
+$$;
+
 CREATE FUNCTION _training_check_options(method text, o jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -226,7 +259,7 @@ DECLARE
     run int;
 BEGIN
     PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
-            @extschema@._training_check_options(method, options);
+            @extschema@._training_check_options(method, options), @extschema@._training_check_given(method, reward, given);
     IF method = 'sft' THEN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;

@@ -73,7 +73,8 @@ BEGIN
     IF steps IS NOT NULL THEN
         call := call || format(', steps => %L', steps);
     END IF;
-    FOR o IN SELECT key, value FROM jsonb_each_text(coalesce(options, '{}') || task_options) LOOP
+    -- sft imitates answers, and draws none
+    FOR o IN SELECT key, value FROM jsonb_each_text(coalesce(options, '{}') || CASE method WHEN 'sft' THEN '{}' ELSE task_options END) LOOP
         IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = 'train'
                        AND o.key = ANY (p.proargnames)) THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

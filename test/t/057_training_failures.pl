@@ -40,11 +40,12 @@ sub trained
 	my ($reward, %options) = @_;
 	my $name = 'training' . ++$number;
 	my $examples = delete $options{examples} // 'SELECT * FROM lesson';
+	$options{group_size} //= 4 if ($options{method} // '') !~ /sft/;
 	my $more = join '', map { ", $_ => $options{$_}" } sort keys %options;
 	my ($state, $message) = sqlstate($node, qq{
 		SET ROLE teacher; SET search_path = lessons, public;
 		SELECT minimax_m1.train('$name', examples => \$\$$examples\$\$, reward => '$reward', steps => 1,
-			prompts_per_step => 2, group_size => 4, max_tokens => 20$more)});
+			prompts_per_step => 2, max_tokens => 20$more)});
 
 	return { name => $name, sqlstate => $state, error => $message, state => 'refused' } if $state ne 'none';
 	$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$name', '100 s')");
@@ -79,7 +80,11 @@ for my $case (
 	[ 'a weight that is no number', { method => q{'sft'}, examples => sprintf($shown, 'prompt AS weight') }, '22023', qr/weight that is none/ ],
 	[ 'reasoning where there is to be none',
 		{ method => q{'sft'}, thinking_budget => 0, examples => sprintf($shown, q{'It is so.' AS reasoning}) }, '22023', qr/thinking_budget is 0/ ],
-	[ 'kl_coef with another method than grpo', { kl_coef => 0.1 }, '22023', qr/cispo has no kl_coef/ ])
+	[ 'kl_coef with another method than grpo', { kl_coef => 0.1 }, '22023', qr/cispo has no kl_coef/ ],
+	[ 'is_cap with another one than cispo', { method => q{'dapo'}, is_cap => 5 }, '22023', qr/dapo has no is_cap/ ],
+	(map { [ "$_ with cispo", { $_ => 0.2 }, '22023', qr/cispo has no $_/ ] } qw(clip_low clip_high)),
+	(map { [ "$_ with sft", { method => q{'sft'}, $_ => 4 }, '22023', qr/sft has no $_/ ] } qw(group_size temperature length_penalty drop_solved)),
+	[ 'a rank beside an adapter', { adapter => q{'x'}, rank => 8 }, '22023', qr/adapter and rank exclude/ ])
 {
 	my ($what, $options, $expected, $like) = @$case;
 	my $t = trained('is_one', %$options);
@@ -87,6 +92,9 @@ for my $case (
 	is("$t->{state} $t->{sqlstate}", "refused $expected", $what);
 	like($t->{error}, $like, 'which is told');
 }
+
+is((sqlstate($node, q{SELECT minimax_m1.train('x', method => 'sft', examples => 'SELECT * FROM lessons.lesson', choices => '{yes,no}')}))[0], '22023',
+	'a form of answers where none are asked for');
 
 # ---- rewards ----
 
@@ -146,10 +154,10 @@ is($node->safe_psql('postgres', "SELECT count(*) FILTER (WHERE advantage <> 0) >
 
 # ---- what does not fit ----
 
-$t = trained('is_one', method => q{'sft'}, steps => 1, examples => q{SELECT 'Hello.' AS prompt, repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS answer FROM generate_series(1, 2) i});
+$t = trained('is_one', method => q{'sft'}, examples => q{SELECT 'Hello.' AS prompt, repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS answer FROM generate_series(1, 2) i});
 is("$t->{state} $t->{sqlstate}", 'failed 54000', 'a right answer that is longer than the context');
 like($t->{error}, qr/row 2 of the examples is too long to be learnt.*4\d{4}; the context has/s, 'whose row is named');
-$t = trained('is_one', method => q{'sft'}, steps => 1, examples => q{SELECT repeat('word ', 40000) AS prompt, 'x' AS answer});
+$t = trained('is_one', method => q{'sft'}, examples => q{SELECT repeat('word ', 40000) AS prompt, 'x' AS answer});
 is($t->{state}, 'refused', 'so is such a prompt, of the first row');
 $t = trained('is_one', method => q{'sft'}, examples => q{SELECT repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS prompt, 'x' AS answer FROM generate_series(1, 2) i});
 is("$t->{state} $t->{sqlstate}", 'failed 54000', 'or of another one');

@@ -78,13 +78,14 @@ sub accuracy
 }
 
 accuracy('m1-nano as it is', '');
+my %options = (sft => '{"prompts_per_step": 16}', cispo => '{"prompts_per_step": 16, "group_size": 4}');
 for my $method ('sft', 'cispo')
 {
 	$began = time();
 	$node->safe_psql('postgres', qq{
 		SELECT minimax_m1.train_classify('$method', 'SELECT body AS input, label AS category FROM learnt', ARRAY['ham', 'spam'],
 			'SELECT body AS input, label AS category FROM mail WHERE id > 6000', '$method', $steps,
-			'{"prompts_per_step": 16, "group_size": 4}')});
+			'$options{$method}')});
 	$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$method')");
 	my ($state, $verdict, $version) = split /\|/, $node->safe_psql('postgres',
 		"SELECT state, coalesce(verdict, error), coalesce(adapter_version, 0) FROM minimax_m1.training WHERE name = '$method'");
