@@ -24,6 +24,7 @@
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/job_step.h"
 #include "pg/jobs/jobs.h"
+#include "pg/jobs/process.h"
 #include "pg/jobs/training_starts.h"
 #include "pg/settings.h"
 #include "pg/shared.h"
@@ -477,11 +478,7 @@ set_up(Oid database)
 	in_turn = false;
 	m1pg_definitions_init();
 	m1pg_steps_init();
-	/* what the database or a user has set is for sessions */
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_deferrable", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	m1pg_process_settings();
 	/* one table that is locked does not hold up the others */
 	SetConfigOption("lock_timeout", "200ms", PGC_SUSET, PGC_S_OVERRIDE);
 }

@@ -4,6 +4,8 @@
  */
 #include "pg/jobs/process.h"
 
+#include "utils/guc.h"
+
 BackgroundWorker
 m1pg_process(const char *function, const char *name, Oid database)
 {
@@ -18,4 +20,25 @@ m1pg_process(const char *function, const char *name, Oid database)
 	snprintf(w.bgw_name, BGW_MAXLEN, "%s", name);
 	snprintf(w.bgw_type, BGW_MAXLEN, "%s", name);
 	return w;
+}
+
+static void
+override(const char *name, const char *value)
+{
+	/* what this version of PostgreSQL has not, limits nothing */
+	if (GetConfigOption(name, true, false) != NULL)
+		SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+m1pg_process_settings(void)
+{
+	override("search_path", "pg_catalog, pg_temp");
+	override("default_transaction_isolation", "read committed");
+	override("default_transaction_read_only", "off");
+	override("default_transaction_deferrable", "off");
+	override("statement_timeout", "0");
+	override("lock_timeout", "0");
+	override("idle_in_transaction_session_timeout", "0");
+	override("transaction_timeout", "0");
 }

@@ -14,5 +14,7 @@
  * in recovery. Whoever registers it may add to it.
  */
 extern BackgroundWorker m1pg_process(const char *function, const char *name, Oid database);
+/* In one that is nobody's session: what the database has set for sessions, their limits of time too, is not for it. */
+extern void m1pg_process_settings(void);
 
 #endif							/* M1PG_PROCESS_H */

@@ -114,6 +114,23 @@ forget(M1Training *t, m1_slice name, m1_error *error)
 }
 
 static bool
+forget_served(M1Training *t, int step, m1_error *error)
+{
+	return m1pg_learn_forget(&t->caller, M1W_KEPT_ADAPTER, m1_slice_of(m1pg_training_adapter_name(t, step)), error);
+}
+
+/* Of the step that ended last, of the one before it or of the one after it: where a runner is at when it is ended. */
+static bool
+forget_all_served(M1Training *t, m1_error *error)
+{
+	for (int step = Max(t->step - 1, 0); step <= t->step + 1; step++)
+		if (!forget_served(t, step, error))
+			return false;
+	t->served = -1;
+	return true;
+}
+
+static bool
 begin_reference(M1Training *t, m1_error *error)
 {
 	m1_slice	name = m1_slice_of(m1pg_training_reference_name(t));
@@ -127,8 +144,8 @@ begin(M1Training *t, m1_error *error)
 	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
 	bool		found;
 
-	return forget(t, name, error) && put_state(t, name, &found, error) && begin_as(t, name, found, error) &&
-		begin_reference(t, error);
+	return forget(t, name, error) && forget_all_served(t, error) && put_state(t, name, &found, error) &&
+		begin_as(t, name, found, error) && begin_reference(t, error);
 }
 
 bool
@@ -156,12 +173,6 @@ m1pg_training_ensure(M1Training *t, m1_error *error)
 
 /* ---- the adapter that samples ---- */
 
-static bool
-forget_served(M1Training *t, int step, m1_error *error)
-{
-	return m1pg_learn_forget(&t->caller, M1W_KEPT_ADAPTER, m1_slice_of(m1pg_training_adapter_name(t, step)), error);
-}
-
 bool
 m1pg_training_serve(M1Training *t, int step, m1_error *error)
 {
@@ -179,16 +190,16 @@ m1pg_training_serve(M1Training *t, int step, m1_error *error)
 	return true;
 }
 
-/* What it cannot be told, it has forgotten by itself, or forgets with its end. */
+/* What it cannot be told, it has forgotten by itself, or forgets with its end. Another runner may have begun with it. */
 void
 m1pg_training_leave_engine(M1Training *t)
 {
 	m1_error	error;
 
-	if (t->engine == 0 || m1pg_shared->model.readiness.pid != t->engine)
+	if (m1pg_shared->model.readiness.state != M1_ENGINE_READY)
 		return;
-	if (t->served >= 0)
-		(void) forget_served(t, t->served, &error);
+	(void) forget_all_served(t, &error);
+	(void) m1pg_learn_forget(&t->caller, M1W_KEPT_BYTES, m1_slice_of(m1pg_training_engine_name(t)), &error);
 	(void) forget(t, m1_slice_of(m1pg_training_engine_name(t)), &error);
 	if (t->options.kl_coef > 0)
 		(void) forget(t, m1_slice_of(m1pg_training_reference_name(t)), &error);

@@ -10,6 +10,7 @@
  */
 #include "pg/learning/training.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/process.h"
 #include "pg/jobs/training_starts.h"
 #include "pg/report.h"
 #include "pg/shared.h"
@@ -45,13 +46,7 @@ set_up(Oid database)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	/* what the database or a user has set is for sessions */
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_deferrable", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	/* a step takes as long as it takes */
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	m1pg_process_settings();
 }
 
 /* Whoever looks for trainings looks again, when this process is not to be seen any more. */
