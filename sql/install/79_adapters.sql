@@ -108,21 +108,25 @@ EXCEPTION WHEN raise_exception OR invalid_text_representation OR character_not_i
 END
 $$;
 
--- The next version of a name, which must be its maker's if there is one: without pieces yet, and so without a digest.
+-- The next version of a name: without pieces yet, and so without a digest. Of a name that there is already, it must be made by
+-- a member of whom the name belongs to, and belongs to that, too.
 CREATE FUNCTION _add_adapter(
     maker oid, adapter name, base_digest text, bytes bigint, config json, OUT adapter_id int, OUT next_version int)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    belongs_to regrole;
 BEGIN
     -- two that make versions of the same name wait for each other
     LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
-    SELECT max(v.version) INTO next_version FROM @extschema@.adapter_version v WHERE v.name = adapter;
+    SELECT v.version, v.owner INTO next_version, belongs_to
+    FROM @extschema@.adapter_version v WHERE v.name = adapter ORDER BY v.version DESC LIMIT 1;
     IF next_version IS NOT NULL THEN
         PERFORM @extschema@._adapter_owned(maker, adapter);
     END IF;
     INSERT INTO @extschema@.adapter_version AS v (name, version, owner, base_digest, digest, rank, bytes, config)
-    VALUES (adapter, coalesce(next_version, 0) + 1, maker::regrole, base_digest, '', (config->>'r')::int, bytes, config)
+    VALUES (adapter, coalesce(next_version, 0) + 1, coalesce(belongs_to, maker::regrole), base_digest, '', (config->>'r')::int, bytes, config)
     RETURNING v.id, v.version INTO adapter_id, next_version;
 END
 $$;

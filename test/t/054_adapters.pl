@@ -88,6 +88,17 @@ is((as_reader('SELECT * FROM minimax_m1.adapter_piece'))[0], '42501', 'nor see t
 $node->safe_psql('postgres', q{SELECT minimax_m1.revoke_adapter('poet', 'reader')});
 is($node->safe_psql('postgres', 'SET ROLE reader; SELECT count(*) FROM minimax_m1.adapter'), '0', 'until it is taken back');
 
+# What a member of a role makes belongs to that role: whoever leaves it has nothing left.
+$node->safe_psql('postgres', q{
+	CREATE ROLE press; CREATE ROLE author IN ROLE press;
+	SELECT minimax_m1._add_adapter('press'::regrole, 'verse', NULL, 1, '{"r": 8}'), minimax_m1._add_adapter('author'::regrole, 'verse', NULL, 1, '{"r": 8}')});
+is($node->safe_psql('postgres', q{SELECT string_agg(format('%s %s', version, owner), ', ' ORDER BY version) FROM minimax_m1.adapter WHERE name = 'verse'}),
+	'1 press, 2 press', 'a version belongs to whom the adapter belongs to');
+is((sqlstate($node, q{SELECT minimax_m1._adapter_owned('author'::regrole, 'verse')}))[0], 'none', 'of whom a member may do what the owner may');
+$node->safe_psql('postgres', 'REVOKE press FROM author');
+is((sqlstate($node, q{SELECT minimax_m1._adapter_owned('author'::regrole, 'verse')}))[0], '42704', 'but not who was one');
+$node->safe_psql('postgres', q{SELECT minimax_m1.drop_adapter('verse')});
+
 # ---- what is none ----
 
 my @broken = (

@@ -100,6 +100,10 @@ is((sqlstate($node, q{SELECT minimax_m1.train('x', method => 'sft', examples => 
 
 is(trained('nothing')->{state}, 'refused', 'a reward that does not exist');
 is(trained('length')->{state}, 'refused', 'a function that is none');
+my ($temporary, $gone) = sqlstate($node, q{SET ROLE teacher; CREATE FUNCTION pg_temp.passes(a text, e jsonb) RETURNS float8 RETURN 1;
+	SELECT minimax_m1.train('x', examples => 'SELECT * FROM lessons.lesson', reward => 'pg_temp.passes')});
+is($temporary, '22023', 'a reward that ends with its session');
+like($gone, qr/in pg_temp/, 'which is told');
 for my $case (
 	[ 'raises', 'P0001', qr/it is broken/ ],
 	[ 'loops', '57014', qr/./ ],
@@ -316,6 +320,34 @@ wait_for('it goes on', sub { $node->safe_psql('postgres', q{SELECT step FROM min
 ok(1, 'but does over the one that it began with');
 $node->safe_psql('postgres', q{SELECT minimax_m1.cancel_training('long'); CALL minimax_m1.wait_for_training('long', '100 s')});
 is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'long'}), 'cancelled', 'until it is cancelled');
+
+# ---- trainers that are ended, and what they leave in the engine ----
+
+# It has room for 16 trainings; each of these is two, with what it began from. Whoever cancels one is heeded by another trainer.
+for my $i (1 .. 9)
+{
+	$node->safe_psql('postgres', qq{
+		SET ROLE teacher; SET search_path = lessons, public;
+		SELECT minimax_m1.train('ended $i', method => 'grpo', kl_coef => 0.1, examples => 'SELECT * FROM lesson', reward => 'by_length',
+			steps => 1000, prompts_per_step => 2, group_size => 4, max_tokens => 20, temperature => 2)});
+	wait_for('it has begun', sub { $node->safe_psql('postgres', "SELECT count(*) > 0 FROM minimax_m1.training_step WHERE training = 'ended $i'") eq 't' });
+	$node->safe_psql('postgres', qq{SELECT minimax_m1.cancel_training('ended $i');
+		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training'});
+	die 'not cancelled' if training_ended($node, "ended $i") ne 'cancelled';
+}
+is(trained('by_length', temperature => 2)->{state}, 'done', 'nothing of trainings that were cancelled is in another one\'s way');
+
+# ---- what a database has set for its sessions ----
+
+$node->safe_psql('postgres', q{
+	ALTER DATABASE postgres SET lock_timeout = '1ms';
+	SET ROLE teacher; SET search_path = lessons, public;
+	SELECT minimax_m1.train('locked', examples => 'SELECT * FROM lesson', reward => 'by_length',
+			steps => 3, prompts_per_step => 2, group_size => 4, max_tokens => 20, temperature => 2)});
+wait_for('it has begun', sub { $node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'locked'}) eq 'running' });
+$node->safe_psql('postgres', q{SET lock_timeout = 0; BEGIN; SELECT FROM minimax_m1.training_run WHERE name = 'locked' FOR UPDATE; SELECT pg_sleep(3); COMMIT});
+is(training_ended($node, 'locked'), 'done', 'a lock_timeout is for sessions');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET lock_timeout');
 
 # ---- turns ----
 

@@ -95,12 +95,8 @@ m1pg_lesson_add_text(M1LessonBatch *b, m1w_id_slice prompt, m1w_id_slice answer,
 void
 m1pg_lesson_set_logprobs(M1LessonBatch *b, m1_slice logprobs)
 {
-	float	   *old = (float *) b->old_logprobs.data;
-
 	Assert(logprobs.len == (size_t) b->old_logprobs.len);
-	for (int i = 0; i < b->n_tokens; i++)
-		if (old[i] != 0)
-			memcpy(&old[i], logprobs.data + i * sizeof *old, sizeof *old);
+	memcpy(b->old_logprobs.data, logprobs.data, logprobs.len);
 }
 
 void
@@ -121,7 +117,7 @@ m1pg_lesson_add_divergence(const M1LessonBatch *b, double *sum, int64 *n)
 		double		d = (double) ref[i] - old[i];
 
 		/* of prompts, and of tokens that had to come, both are 0 */
-		if (old[i] == 0)
+		if (old[i] == 0 && ref[i] == 0)
 			continue;
 		*sum += exp(d) - d - 1;
 		(*n)++;

@@ -21,6 +21,7 @@
 
 #include "access/transam.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
@@ -98,6 +99,9 @@ reward_argument(FunctionCallInfo fcinfo, const char *method)
 		return NULL;
 	}
 	m1pg_reward_find(text_to_cstring(PG_GETARG_TEXT_PP(REWARD)), &reward);
+	if (isAnyTempNamespace(get_func_namespace(reward.function)))
+		m1pg_bad_argument(psprintf("the reward \"%s\" is in pg_temp", reward.name),
+						  "It is gone when this session ends, which the training may outlive.");
 	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reward.function)),
 									  get_func_name(reward.function));
 }
