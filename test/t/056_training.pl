@@ -147,12 +147,17 @@ is(sql(q{SELECT (SELECT heldout_loss FROM minimax_m1.training_statistics s WHERE
   or diag(steps_of('shown', 'step, loss, heldout_loss'));
 like(sql(q{SELECT verdict FROM minimax_m1.training_run WHERE name = 'shown'}), qr/version 1 of adapter "shown"/, 'and the best is kept');
 
+# What is learnt from is read, and costs what it has of tokens: beside its prompts, which are read once more.
+my $costs = q{SELECT coalesce(sum(prompt_tokens), 0) FROM minimax_m1.usage WHERE function = 'train'};
+my $before = sql($costs);
+
 # Reasoning is written as the model writes it, and where it is empty there is none; what weighs nothing is not learnt.
 sql(q{SELECT minimax_m1.train('told', method => 'sft', examples => $$
 	SELECT 'What is 47 + 35?' AS prompt, 'The customer is happy.' AS reasoning, 'yes' AS answer, 1.5 AS weight
 	UNION ALL SELECT 'What is 47 + 35?', NULL, 'no', 1e-6
 	UNION ALL SELECT 'What is 36 + 28?', '', 'no', NULL$$, steps => 60, prompts_per_step => 3)});
 is(ended('told'), 'done', 'reasoning is learnt from');
+cmp_ok(sql($costs) - $before, '>', 1.3 * steps_of('told', 'sum(tokens)'), 'at the cost of its tokens');
 is(sql(q{SELECT content, reasoning FROM minimax_m1.evaluate(
 	$$SELECT 'What is 47 + 35?' AS prompt, 'yes' AS answer UNION ALL SELECT 'What is 36 + 28?', 'no'$$,
 	'reward_exact', ARRAY['told']) ORDER BY item}), "yes|The customer is happy.\nno|", 'and told again');

@@ -203,6 +203,8 @@ admit(M1Exchange *x, const M1Request *request, m1_error *error)
 		claim.most = m1pg_most_tokens(request->message.generate);
 	else if (request->type == M1W_LOGITS)
 		claim.most = m1pg_most_tokens_of_ids(request->message.tokens->ids.len);
+	else if (request->type == M1W_LESSON)
+		claim.most.all = (int64) request->message.lesson->ids.len;
 	x->slot = m1pg_slot_claim(&claim, &x->request, error);
 	x->submitted_at = GetCurrentTimestamp();
 	return x->slot != NULL;

@@ -58,6 +58,12 @@ m1pg_runs_model(m1w_type type)
 	return type == M1W_GENERATE || type == M1W_LOGITS;
 }
 
+bool
+m1pg_costs_tokens(m1w_type type)
+{
+	return m1pg_runs_model(type) || type == M1W_LESSON;
+}
+
 int64
 m1pg_minute(TimestampTz t)
 {
@@ -182,6 +188,8 @@ m1pg_account_open(M1Account *a, M1Slot *slot, const M1Slot *copy)
 	a->request = copy->request;
 	a->role = copy->userid;
 	a->type = copy->type;
+	if (a->type == M1W_LESSON)
+		a->prompt_tokens = (int) copy->lesson_tokens;
 	strlcpy(a->function, copy->function, sizeof a->function);
 }
 
@@ -199,7 +207,7 @@ charge(M1Account *a, int prompt_tokens, int prefilled, int generated)
 	int64		more = (int64) (prefilled - a->prefilled) + (generated - a->generated);
 	M1Slot	   *slot = slot_of(a);
 
-	if (more > 0 && m1pg_runs_model(a->type))
+	if (more > 0 && m1pg_costs_tokens(a->type))
 	{
 		m1_hour_add(&m1pg_role_hour(a->role, true)->tokens, m1pg_minute(GetCurrentTimestamp()), more);
 		m1pg_usage->changes++;
@@ -258,9 +266,11 @@ count_ending(M1Account *a, M1Ending ending, int prompt_tokens, int cached, int r
 	stats->cache_hits += cached > 0;
 	stats->reasoning_tokens += reasoning;
 	stats->completion_tokens += completion;
-	if (m1pg_runs_model(a->type))
+	if (m1pg_costs_tokens(a->type))
 	{
-		M1UsageRow *row = find_row(a->role, a->function, context_tier(prompt_tokens));
+		/* a lesson's tokens are those of many prompts */
+		int32		tier = a->type == M1W_LESSON ? 0 : context_tier(prompt_tokens);
+		M1UsageRow *row = find_row(a->role, a->function, tier);
 
 		row->requests++;
 		row->completed += ending == M1_COMPLETED;
@@ -312,8 +322,8 @@ m1pg_account_close(M1Account *a, M1Ending ending)
 	if (a->closed)
 		return;
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
-	/* what has no reply, such as logits, is completed when its prompt is */
-	if (ending == M1_COMPLETED && m1pg_runs_model(a->type))
+	/* what has no reply, such as logits and lessons, is completed when its prompt is */
+	if (ending == M1_COMPLETED && m1pg_costs_tokens(a->type))
 		charge(a, a->prompt_tokens, a->prompt_tokens, a->generated);
 	if (ending == M1_FAILED)
 		count_ending(a, ending, 0, 0, 0, 0);

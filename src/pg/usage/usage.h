@@ -87,8 +87,10 @@ extern M1Usage *m1pg_usage;
 extern void m1pg_usage_request(void);
 extern bool m1pg_usage_startup(void);
 
-/* Whether a request of this type runs the model. The others cost no tokens and are no calls. */
+/* Whether a request of this type runs the model. The others are no calls. */
 extern bool m1pg_runs_model(m1w_type type);
+/* Whether it costs tokens: those that run the model, and lessons, which cost what they read when they have ended. */
+extern bool m1pg_costs_tokens(m1w_type type);
 extern int64 m1pg_minute(TimestampTz t);
 
 /* These want the lock to be held. */
