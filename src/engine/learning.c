@@ -32,6 +32,8 @@ struct m1_learning
 	double piece_ms;	 /* of a piece, about */
 	m1_kept_bytes *kept; /* bytes that were put */
 	training *trainings;
+	m1_buf files;					 /* of a training's adapter, while they are fetched */
+	const training *files_of;		 /* NULL = there are none; they are of how it is now */
 	m1_learn_request *first, **last; /* in order of arrival */
 	training *at_work;				 /* the training whose lesson, the first request, has begun */
 	double ms;						 /* that the first request has taken */
@@ -54,6 +56,13 @@ m1_learning_create(m1_model *model, const m1_engine_events *events, double share
 }
 
 static void
+drop_files(m1_learning *l)
+{
+	m1_buf_free(&l->files);
+	l->files_of = NULL;
+}
+
+static void
 free_training(training *t)
 {
 	m1_trainer_close(t->trainer);
@@ -73,6 +82,7 @@ m1_learning_free(m1_learning *l)
 	}
 	while (l->kept != NULL)
 		m1_kept_drop(&l->kept, l->kept);
+	drop_files(l);
 	for (training *t = l->trainings, *next; t != NULL; t = next)
 	{
 		next = t->next;
@@ -156,24 +166,40 @@ append_part(m1_buf *out, uint64_t from, uint64_t to, const void *bytes, size_t n
 }
 
 static m1_status
+make_files(m1_learning *l, const training *t, m1_error *err)
+{
+	const m1_adapter_base base = base_of(l);
+	m1_status status;
+
+	if (l->files_of == t)
+		return M1_OK;
+	drop_files(l);
+	status = m1_adapter_put_peft(t->adapter, &base, &l->files, err);
+	if (status == M1_OK)
+		l->files_of = t;
+	else
+		drop_files(l);
+	return status;
+}
+
+/* They are made once, with the first piece, and kept until the last has been fetched or the adapter changes. */
+static m1_status
 fetch_files(m1_learning *l, const m1_learn_request *r, const training *t, m1_error *err)
 {
 	const m1w_bytes *m = &r->message.bytes;
-	const m1_adapter_base base = base_of(l);
-	m1_buf files = {0};
-	m1_status status = m1_adapter_put_peft(t->adapter, &base, &files, err);
+	m1_status status = make_files(l, t, err);
+	m1w_bytes answer = {.name = m->name, .part = m->part, .offset = m->offset};
+	size_t from;
 
-	if (status == M1_OK)
-	{
-		const size_t from = m->offset < files.len ? (size_t) m->offset : files.len;
-		const size_t n = files.len - from < m->most ? files.len - from : m->most;
-		const m1w_bytes answer = {
-			.name = m->name, .part = m->part, .total = files.len, .offset = m->offset, .bytes = {files.data + from, n}};
-
-		l->events->bytes(l->events->context, r->id, &answer);
-	}
-	m1_buf_free(&files);
-	return status;
+	if (status != M1_OK)
+		return status;
+	from = m->offset < l->files.len ? (size_t) m->offset : l->files.len;
+	answer.total = l->files.len;
+	answer.bytes = (m1_slice){l->files.data + from, l->files.len - from < m->most ? l->files.len - from : m->most};
+	l->events->bytes(l->events->context, r->id, &answer);
+	if (from + answer.bytes.len == l->files.len)
+		drop_files(l);
+	return M1_OK;
 }
 
 static m1_status
@@ -418,6 +444,8 @@ forget(m1_learning *l, const m1w_forget *m, m1_error *err)
 	}
 	if (gone == NULL)
 		return nothing_called(m->name, "training", err);
+	if (l->files_of == gone)
+		drop_files(l);
 	*t = gone->next;
 	free_training(gone);
 	return M1_OK;
@@ -470,6 +498,8 @@ learn(m1_learning *l, m1_learn_request *r, bool *done, m1_error *err)
 			return nothing_called(m->training, "training", err);
 		if ((status = m1_trainer_begin(t->trainer, r->sequences, r->n, &r->objective, m->update != 0, err)) != M1_OK)
 			return status;
+		if (l->files_of == t)
+			drop_files(l);
 		l->at_work = t;
 		l->ms = m1_now_ms() - began;
 		return M1_OK;

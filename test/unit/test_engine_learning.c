@@ -370,6 +370,16 @@ test_files(void **state)
 	assert_memory_equal(serve(e, "of files", "files")->reasoning.data, digest, sizeof digest);
 	put(e, "files", &files, 1u << 20);
 	assert_memory_equal(begin(e, "another", "files")->reasoning.data, digest, sizeof digest);
+	/* what has been fetched in part is of before the next lesson */
+	LEARN(e, ++last_id, M1W_FETCH, bytes,
+		  &((m1w_bytes){.name = m1_slice_of("t"), .part = M1W_PART_PEFT, .most = 1000}));
+	finished(e, last_id);
+	learn(e, &l, true);
+	memcpy(digest, serve(e, "later", "t")->reasoning.data, sizeof digest);
+	m1_buf_free(&files);
+	files = fetch(e, "t", M1W_PART_PEFT, 100001);
+	put(e, "files", &files, 1u << 20);
+	assert_memory_equal(serve(e, "of later files", "files")->reasoning.data, digest, sizeof digest);
 	files.len -= 4;
 	put(e, "files", &files, 1u << 20);
 	LEARN(e, ++last_id, M1W_SERVE, serve, &((m1w_serve){.name = m1_slice_of("b"), .from = m1_slice_of("files")}));
