@@ -126,17 +126,22 @@ copy_arrays(m1_learn_request *r, const m1_config *c, m1_error *err)
 	return status;
 }
 
+/* Answers under one grammar have most of their masks in common. */
 static m1_status
 copy_masks(m1_learn_request *r, const m1_config *c, m1_error *err)
 {
 	const m1w_lesson *m = &r->message.lesson;
 	const size_t words = ((size_t) c->vocab_size + 63) / 64;
+	const bool shared = m->mask_of.len > 0;
+	const size_t n = shared ? m->masks.len / (words * sizeof *r->masks) : m->masked.len;
 	int32_t last = -1;
 	void *copy;
-	m1_status status =
-		copy_array(m->masks, m->masked.len * words, sizeof *r->masks, "words of masks", false, &copy, err);
+	m1_status status = copy_array(m->masks, n * words, sizeof *r->masks, "words of masks", false, &copy, err);
 
 	r->masks = copy;
+	if (status == M1_OK && shared && m->mask_of.len != m->masked.len)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the lesson has %zu numbers of masks instead of %zu", m->mask_of.len,
+					   m->masked.len);
 	if (status != M1_OK || m->masked.len == 0)
 		return status;
 	if ((r->allowed = calloc(r->tokens, sizeof *r->allowed)) == NULL)
@@ -144,10 +149,13 @@ copy_masks(m1_learn_request *r, const m1_config *c, m1_error *err)
 	for (size_t i = 0; i < m->masked.len; i++)
 	{
 		const int32_t at = m1w_id_at(m->masked, i);
+		const size_t number = shared ? (size_t) m1w_id_at(m->mask_of, i) : i;
 
 		if (at <= last || (size_t) at >= r->tokens)
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "the lesson has a mask of token %d, out of order or range", at);
-		r->allowed[at] = r->masks + i * words;
+		if (number >= n)
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "the lesson has no mask of number %zu", number);
+		r->allowed[at] = r->masks + number * words;
 		last = at;
 	}
 	return M1_OK;

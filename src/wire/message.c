@@ -293,6 +293,7 @@ fields_lesson(codec *c, m1w_lesson *m)
 	array(c, &m->experts, sizeof(uint16_t));
 	ids(c, &m->masked);
 	array(c, &m->masks, sizeof(uint64_t));
+	ids(c, &m->mask_of);
 }
 
 static void

@@ -256,7 +256,8 @@ typedef struct m1w_lesson
 	m1_slice ref_logprobs; /* fp32 [tokens] with GRPO and a KL; or empty */
 	m1_slice experts;	   /* uint16 [tokens, layers, experts of a token], as m1w_done has them; or empty */
 	m1w_id_slice masked;   /* places in ids of those that were sampled under a mask, ascending; may be empty */
-	m1_slice masks;		   /* uint64 [masked.len, words], as m1w_done has them */
+	m1_slice masks;		   /* uint64 [n, words], as m1w_done has them */
+	m1w_id_slice mask_of;  /* [masked.len] number of its mask, from 0; or empty: each has its own, in their order */
 } m1w_lesson;
 
 /* What became of it. All numbers are 0 where they say nothing. */
@@ -286,7 +287,8 @@ typedef struct m1w_learned
 typedef struct m1w_serve
 {
 	m1_slice name; /* that requests will name it by, and no other adapter has */
-	m1_slice from; /* a training, whose adapter is copied as it is now; or bytes that were put, which are gone then, also if it fails */
+	m1_slice
+		from; /* a training, whose adapter is copied as it is now; or bytes that were put, which are gone then, also if it fails */
 } m1w_serve;
 
 typedef enum m1w_kept

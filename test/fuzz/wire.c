@@ -195,6 +195,7 @@ look_at_lesson(m1_slice payload, const m1w_lesson *m)
 	look_at_ids(payload, m->lengths);
 	look_at_ids(payload, m->prompts);
 	look_at_ids(payload, m->shares);
+	look_at_ids(payload, m->mask_of);
 	look_at_ids(payload, m->ids);
 	look_at_array(payload, m->advantages, sizeof(float), "advantages");
 	look_at_array(payload, m->weights, sizeof(float), "weights");

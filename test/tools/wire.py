@@ -4,7 +4,7 @@ import struct
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS, CANCEL, PAUSE, RESUME, PUT, FETCH, TRAINING, LESSON, SERVE, FORGET = range(1, 14)
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE, LEARNED, BYTES = range(64, 75)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 7
+MAGIC, VERSION = 0x4d31574d, 8
 PART = 64 << 10  # bytes that one frame carries at most
 CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 

@@ -199,6 +199,38 @@ sample(m1_engine *e, const m1w_generate *g)
 
 /* ---- sampling and training agree ---- */
 
+/* The same lesson, whose equal masks are there once, has the same bits. */
+static void
+check_shared_masks(m1_engine *e, lesson *l, const outcome *learned)
+{
+	const size_t n = l->m.masked.len;
+	const size_t len = n > 0 ? l->m.masks.len / n : 0;
+	m1_buf masks = {0};
+	m1_buf mask_of = {0};
+	m1_buf logprobs = {0};
+
+	m1_buf_append(&logprobs, learned->content.data, learned->content.len);
+	for (size_t i = 0; i < n; i++)
+	{
+		const char *mask = l->m.masks.data + i * len;
+		int32_t number = 0;
+
+		while ((size_t) number * len < masks.len && memcmp(masks.data + (size_t) number * len, mask, len) != 0)
+			number++;
+		if ((size_t) number * len == masks.len)
+			m1_buf_append(&masks, mask, len);
+		m1_buf_append(&mask_of, &number, sizeof number);
+	}
+	l->m.masks = (m1_slice){masks.data, masks.len};
+	l->m.mask_of = (m1w_id_slice){(const int32_t *) (const void *) mask_of.data, n};
+	learned = learn(e, l, false);
+	assert_int_equal(learned->content.len, logprobs.len);
+	assert_memory_equal(learned->content.data, logprobs.data, logprobs.len);
+	m1_buf_free(&masks);
+	m1_buf_free(&mask_of);
+	m1_buf_free(&logprobs);
+}
+
 /* Numbers of what was sampled against the training's forward pass. */
 static void
 check_agreement(m1_engine *e, const m1w_generate *g, double tolerance)
@@ -219,6 +251,8 @@ check_agreement(m1_engine *e, const m1w_generate *g, double tolerance)
 	assert_true(learned->learned.old_mean <= learned->learned.old_difference);
 	assert_int_equal(learned->content.len, l.ids.len);
 	assert_int_equal(learned->learned.predicted, o->ids.len / sizeof(int32_t));
+	if (l.m.masked.len > 0)
+		check_shared_masks(e, &l, learned);
 	free_lesson(&l);
 }
 
@@ -558,6 +592,15 @@ test_refused_lessons(void **state)
 	m.masked = (m1w_id_slice){masked, 1};
 	m.masks = (m1_slice){l.ids.data, 1600 / 8};
 	refused(e, &m, "mask of token -1");
+	m.masked = (m1w_id_slice){(const int32_t[]){1}, 1};
+	m.mask_of = (m1w_id_slice){(const int32_t[]){1, 0}, 2};
+	refused(e, &m, "2 numbers of masks instead of 1");
+	m.mask_of.len = 1;
+	refused(e, &m, "no mask of number 1");
+	m.mask_of.data = (const int32_t[]){-1};
+	refused(e, &m, "no mask of number");
+	m.masks.len -= 8;
+	refused(e, &m, "words of masks");
 	m = l.m;
 	m.training = m1_slice_of("nothing");
 	LEARN(e, ++last_id, M1W_LESSON, lesson, &m);

@@ -194,7 +194,8 @@ test_learning(void **state)
 							   .ref_logprobs = array,
 							   .experts = {(const char *) experts, sizeof experts},
 							   .masked = {ids, 1},
-							   .masks = m1_slice_of("01234567")};
+							   .masks = m1_slice_of("01234567"),
+							   .mask_of = {ids + 1, 1}};
 	const m1w_learned learned = {.updates = 3, .loss = 0.5, .bytes = 7, .digest = m1_slice_of("d"), .logprobs = array};
 	const m1w_serve serve = {.name = m1_slice_of("a"), .from = m1_slice_of("n")};
 	const m1w_forget forget = {.kind = M1W_KEPT_ADAPTER, .name = m1_slice_of("a")};
@@ -210,6 +211,7 @@ test_learning(void **state)
 	assert_int_equal(lesson_out.lengths.len, 1);
 	assert_int_equal(m1w_id_at(lesson_out.shares, 2), 9);
 	assert_int_equal(m1w_id_at(lesson_out.ids, 1), 9);
+	assert_int_equal(m1w_id_at(lesson_out.mask_of, 0), m1w_id_at(lesson.mask_of, 0));
 	assert_memory_equal(lesson_out.weights.data, floats, sizeof floats);
 	assert_memory_equal(lesson_out.experts.data, experts, sizeof experts);
 	ASSERT_ONLY_WHOLE(lesson, &payload);

@@ -6,15 +6,19 @@
 
 #include <math.h>
 
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
 void
 m1pg_lesson_init(M1LessonBatch *b)
 {
 	StringInfo	all[] = {
 		&b->lengths, &b->prompts, &b->shares, &b->advantages, &b->ids, &b->weights, &b->old_logprobs,
-		&b->ref_logprobs, &b->experts, &b->masked, &b->masks
+		&b->ref_logprobs, &b->experts, &b->masked, &b->masks, &b->mask_of
 	};
 
-	b->n = b->n_tokens = b->n_masked = 0;
+	b->n = b->n_tokens = 0;
+	b->found = NULL;
 	for (size_t i = 0; i < lengthof(all); i++)
 		initStringInfo(all[i]);
 }
@@ -65,15 +69,53 @@ add_experts(M1LessonBatch *b, const m1w_done *done)
 	appendBinaryStringInfo(&b->experts, done->experts.data + of_prompt, (int) done->experts.len - of_prompt);
 }
 
+typedef struct FoundMask
+{
+	uint64		hash;
+	int			number;
+} FoundMask;
+
+/* Its number. Another one of the same hash, if there ever is, is there as often as it comes. */
+static int
+add_mask(M1LessonBatch *b, m1_slice mask)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) mask.data, (int) mask.len, 0);
+	int			number = (int) (b->masks.len / mask.len);
+	FoundMask  *f;
+	bool		found;
+
+	if (b->found == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(uint64), .entrysize = sizeof(FoundMask), .hcxt = CurrentMemoryContext};
+
+		b->found = hash_create("minimax_m1 masks", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	f = hash_search(b->found, &hash, HASH_ENTER, &found);
+	if (found && memcmp(b->masks.data + f->number * mask.len, mask.data, mask.len) == 0)
+		return f->number;
+	if (!found)
+		f->number = number;
+	appendBinaryStringInfo(&b->masks, mask.data, (int) mask.len);
+	return number;
+}
+
+static void
+add_masks(M1LessonBatch *b, const m1w_done *done, int answer_at)
+{
+	Size		n = done->masked.len;
+	Size		len = n > 0 ? done->masks.len / n : 0;
+
+	for (Size i = 0; i < n; i++)
+	{
+		add_int(&b->masked, answer_at + m1w_id_at(done->masked, i));
+		add_int(&b->mask_of, add_mask(b, (m1_slice) {done->masks.data + i * len, len}));
+	}
+}
+
 void
 m1pg_lesson_add_answer(M1LessonBatch *b, const m1w_done *done, int share, float advantage)
 {
-	int			answer_at = b->n_tokens + (int) done->prompt_ids.len;
-
-	for (size_t i = 0; i < done->masked.len; i++)
-		add_int(&b->masked, answer_at + m1w_id_at(done->masked, i));
-	b->n_masked += (int) done->masked.len;
-	appendBinaryStringInfo(&b->masks, done->masks.data, (int) done->masks.len);
+	add_masks(b, done, b->n_tokens + (int) done->prompt_ids.len);
 	add_sequence(b, done->prompt_ids, done->ids, share);
 	add_float(&b->advantages, advantage);
 	for (size_t i = 0; i < done->prompt_ids.len; i++)
@@ -150,4 +192,5 @@ m1pg_lesson_fill(const M1LessonBatch *b, m1w_lesson *l)
 	l->experts = slice_of(&b->experts);
 	l->masked = ids_of(&b->masked);
 	l->masks = slice_of(&b->masks);
+	l->mask_of = ids_of(&b->mask_of);
 }

@@ -7,6 +7,7 @@
 #include "pg/m1pg.h"
 
 #include "lib/stringinfo.h"
+#include "utils/hsearch.h"
 #include "wire/message.h"
 
 /* Each grows by a sequence, or by its tokens, as m1w_lesson has them; those that stay empty are left out. */
@@ -14,7 +15,6 @@ typedef struct M1LessonBatch
 {
 	int			n;				/* sequences */
 	int			n_tokens;
-	int			n_masked;
 	StringInfoData lengths;
 	StringInfoData prompts;
 	StringInfoData shares;
@@ -25,7 +25,9 @@ typedef struct M1LessonBatch
 	StringInfoData ref_logprobs;
 	StringInfoData experts;
 	StringInfoData masked;
-	StringInfoData masks;
+	StringInfoData masks;		/* that differ: one takes a bit for each token of the vocabulary */
+	StringInfoData mask_of;
+	HTAB	   *found;			/* which there are, by their hashes */
 } M1LessonBatch;
 
 extern void m1pg_lesson_init(M1LessonBatch *b);
