@@ -287,8 +287,7 @@ typedef struct m1w_learned
 typedef struct m1w_serve
 {
 	m1_slice name; /* that requests will name it by, and no other adapter has */
-	m1_slice
-		from; /* a training, whose adapter is copied as it is now; or bytes that were put, which are gone then, also if it fails */
+	m1_slice from; /* a training, whose adapter is copied as it is now; or bytes that were put, which are gone then */
 } m1w_serve;
 
 typedef enum m1w_kept

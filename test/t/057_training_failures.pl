@@ -211,6 +211,12 @@ restart_engine('');
 
 # ---- a quota that is used up ----
 
+sub waits
+{
+	return $node->safe_psql('postgres',
+		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training' AND query LIKE '%training waits%'}) eq '1';
+}
+
 $node->safe_psql('postgres', q{
 	BEGIN;
 	SET LOCAL ROLE teacher; SET LOCAL search_path = lessons, public;
@@ -219,7 +225,7 @@ $node->safe_psql('postgres', q{
 	RESET ROLE;
 	SELECT minimax_m1.set_quota('teacher', 1000);
 	COMMIT});
-wait_for('it waits', sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%training waits%'}) eq '1' });
+wait_for('it waits', \&waits);
 $node->safe_psql('postgres', q{SELECT minimax_m1.set_quota('teacher', NULL); CALL minimax_m1.wait_for_training('poor', '100 s')});
 is($node->safe_psql('postgres', q{SELECT state FROM minimax_m1.training WHERE name = 'poor'}), 'done', 'a training whose owner has used up its quota waits');
 
@@ -231,7 +237,6 @@ my $taught = q{examples => 'SELECT * FROM lesson', reward => 'by_length', steps 
 sub quota { $node->safe_psql('postgres', "SELECT minimax_m1.set_quota('teacher', $_[0])"); return $_[0]; }
 sub used { return $node->safe_psql('postgres', q{SELECT used_last_hour FROM minimax_m1.quotas WHERE role = 'teacher'}); }
 sub queue { $node->safe_psql('postgres', "SET ROLE teacher; SET search_path = lessons, public; SELECT minimax_m1.train('$_[0]', $taught)"); }
-sub waits { return $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%training waits%'}) eq '1'; }
 
 quota(1_000_000);
 my $used = used();

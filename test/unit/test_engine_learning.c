@@ -669,8 +669,8 @@ test_refused_bytes(void **state)
 	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
 	refused_later(e, M1_E_INVALID_ARGUMENT, "an adapter \"a\" already");
 	/* what was refused is not kept, nor with a training that begins from it */
-	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
-	refused_later(e, M1_E_NOT_FOUND, "there is no training");
+	LEARN(e, ++last_id, M1W_FORGET, forget, &forget);
+	refused_later(e, M1_E_NOT_FOUND, "name of bytes");
 	all.data[0] ^= 0x55;
 	put(e, "b", &all, 1u << 20);
 	LEARN(e, ++last_id, M1W_TRAINING, training, &spoilt);

@@ -274,8 +274,8 @@ queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1E
 	m1pg_add_parameter(&p, JSONBARRAYOID, asked_array(holdout), false);
 	options = options_sql(fcinfo, &p);
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, %s)", options),
-						   &p);
+	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, %s)",
+									options), &p);
 	m1pg_unbecome(&guard);
 	return DatumGetJsonbPCopy(m1pg_result(0, 1, &isnull));
 }

@@ -266,7 +266,7 @@ extern void m1pg_training_write(M1Training *t, const M1StepResult *r);
 /* What a last look has found, when nothing is left to learn from. */
 extern void m1pg_training_write_last(M1Training *t, const M1StepResult *r);
 extern void m1pg_training_pause(const M1Training *t);
-/* "done" or "cancelled": makes the adapter's version if there is a best one. `nothing`: there was nothing to learn from. */
+/* "done" or "cancelled": makes a version of the adapter if one is best. `nothing`: there was none to learn from. */
 extern void m1pg_training_finish(const M1Training *t, const char *ending, bool nothing);
 extern void m1pg_training_fail(const M1Training *t, const ErrorData *error);
 

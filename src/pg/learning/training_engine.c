@@ -190,7 +190,7 @@ m1pg_training_serve(M1Training *t, int step, m1_error *error)
 	return true;
 }
 
-/* What it cannot be told, it has forgotten by itself, or forgets with its end. Another runner may have begun with it. */
+/* What it cannot be told, it has forgotten by itself, or forgets with its end. Another runner may have begun. */
 void
 m1pg_training_leave_engine(M1Training *t)
 {

@@ -137,8 +137,9 @@ read_heldout(M1Training *t)
 	Datum		value;
 
 	(void) query_of(t, "SELECT max(heldout) FILTER (WHERE step = 0), max(heldout) FILTER (WHERE step = best_step) "
-					"FROM (SELECT s.step, r.best_step, CASE WHEN r.reward IS NULL THEN - s.heldout_loss ELSE s.heldout END "
-					"AS heldout FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s ON s.training = r.id "
+					"FROM (SELECT s.step, r.best_step, "
+					"CASE WHEN r.reward IS NULL THEN - s.heldout_loss ELSE s.heldout END AS heldout "
+					"FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s ON s.training = r.id "
 					"WHERE r.id = $1) h");
 	value = m1pg_result(0, 1, &isnull);
 	t->first_heldout = isnull ? get_float8_nan() : DatumGetFloat8(value);
