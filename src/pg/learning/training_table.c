@@ -288,12 +288,23 @@ lock_run(const M1Training *t)
 	return strcmp(wanted, "pause") == 0 ? M1_WANTED_PAUSE : M1_WANTED_CANCEL;
 }
 
+/* Nothing is run, or charged, in the name of a role that was dropped. */
+static void
+check_owner(const M1Training *t)
+{
+	if (GetUserNameFromId(t->owner, true) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("minimax_m1: the owner of training \"%s\" does not exist any more", t->name)));
+}
+
 M1Wanted
 m1pg_training_wanted(const M1Training *t)
 {
 	Turn		turn = begin_turn();
 	M1Wanted	wanted = lock_run(t);
 
+	check_owner(t);
 	if (wanted == M1_WANTED_NOTHING)
 		(void) query_of(t, "UPDATE minimax_m1.training_run SET " LEASE " WHERE id = $1");
 	end_turn(&turn);
