@@ -402,7 +402,7 @@ ask_waiting(m1_proxy *p, double now)
 		if (m->call != NULL || m->over || m->request->paused)
 			continue;
 		if ((server = server_for(p, m, now)) != NULL)
-			m1_remote_ask(m, server, now);
+			m1_remote_ask(m, server);
 		else if (!m1_servers_any_up(p->servers, m->adapter) && now - m->waits_since_ms > PATIENCE_MS)
 		{
 			m1_servers_why_down(p->servers, m->adapter, &error);
@@ -427,11 +427,12 @@ wait_ms(const m1_proxy *p, int until_look)
 m1_status
 m1_proxy_step(m1_proxy *p, m1_error *err)
 {
-	const double now = m1_now_ms();
 	m1_status status;
+	double now;
 	int until_look;
 
 	take_mail(p);
+	now = m1_now_ms();
 	until_look = m1_servers_look(p->servers, now);
 	ask_waiting(p, now);
 	forget_over(p);

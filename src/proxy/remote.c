@@ -500,7 +500,7 @@ write_ask(m1_remote *m, const m1_dialect *dialect, m1_buf *body, m1_error *err)
 }
 
 static void
-begin_stretch(m1_remote *m, double now)
+begin_stretch(m1_remote *m)
 {
 	m1_request *r = m->request;
 
@@ -514,12 +514,12 @@ begin_stretch(m1_remote *m, double now)
 	m->answers = false;
 	if (r->started_ms != 0)
 		return;
-	r->started_ms = now;
+	r->started_ms = m1_now_ms(); /* not before it was submitted, by any clock that was read earlier */
 	m1_event_progress(m->events, r);
 }
 
 void
-m1_remote_ask(m1_remote *m, m1_server *server, double now)
+m1_remote_ask(m1_remote *m, m1_server *server)
 {
 	const m1_dialect *dialect = m1_dialect_of(server->facts.kind);
 	char url[M1_MAX_URL + 32];
@@ -529,7 +529,7 @@ m1_remote_ask(m1_remote *m, m1_server *server, double now)
 
 	m->server = server;
 	m->left = NULL;
-	begin_stretch(m, now);
+	begin_stretch(m);
 	if (m->request->answer_start == 0 && m1_request_at_scored_answer(m->request))
 		m->scores = true;
 	if (m->scores && !m1_remote_scores_go_on(m))

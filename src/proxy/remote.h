@@ -61,7 +61,7 @@ m1_remote *m1_remote_create(m1_request *r, const m1_engine_events *events, m1_ca
 void m1_remote_free(m1_remote *m);
 
 /* Asks a server for the next stretch; failures are told as the request's end. */
-void m1_remote_ask(m1_remote *m, m1_server *server, double now);
+void m1_remote_ask(m1_remote *m, m1_server *server);
 /* Whether the server has said that it is done with the stretch, and not ended its answer. */
 bool m1_remote_lingers(const m1_remote *m);
 /* Closes the connection then, if it has been so for a while. */

@@ -261,6 +261,8 @@ def check_many():
     ends = [engine.wait(r, 120) for r in requests]
     report(all(e.get("content") == "word " * 30 for e in ends), f"{MANY} requests in flight", ends[0])
     report(server.most > MANY // 2, "at the same time", server.most)
+    times = min(min(e[part] for part in ("queue_ms", "prefill_ms", "decode_ms")) for e in ends)
+    report(times >= 0, "none of which begins before it was submitted", times)
     engine.stop()
     server.stop()
 
