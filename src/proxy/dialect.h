@@ -45,8 +45,9 @@ typedef struct m1_ask
 	const char *adapter;	   /* NULL = none */
 	int n_tokens;			   /* at most */
 	unsigned stretch;		   /* its number in the request: each has draws of its own */
-	m1_slice grammar;		   /* GBNF that the reply goes on by; empty = free */
-	m1_slice chat;			   /* for M1_DIALECT_OPENAI: members of the body that say what was asked, in JSON */
+	bool whole;		  /* as one answer, with tokens that a stream would leave out; is asked for where some did */
+	m1_slice grammar; /* GBNF that the reply goes on by; empty = free */
+	m1_slice chat;	  /* for M1_DIALECT_OPENAI: members of the body that say what was asked, in JSON */
 } m1_ask;
 
 /* What is asked of tokens that are given: how probable the last n of them are, each after those before it. */

@@ -3,7 +3,7 @@
  *
  * The sampler's stages are named, in our order, because the server's default ones would change the text. A token that
  * ends inside of a character is not sent until the character is whole, and then only the last one is: the others are
- * found again by their number and the text (remote.c). It calls adapters by numbers, and lists none among its models.
+ * found again by their number and the text, or asked for whole (remote.c). It calls adapters by numbers, and lists none among its models.
  */
 #include <stdio.h>
 
@@ -30,7 +30,10 @@ write_ask(m1_buf *out, const m1_ask *ask)
 	m1_out_real(out, "top_p", r->sampling.top_p);
 	m1_out_int(out, "top_k", r->sampling.top_k);
 	m1_out_int(out, "seed", m1_out_seed(r->sampling.seed, ask->stretch));
-	m1_out_raw(out, "stream", "true,\"timings_per_token\":true,\"return_progress\":true");
+	if (ask->whole)
+		m1_out_flag(out, "stream", false);
+	else
+		m1_out_raw(out, "stream", "true,\"timings_per_token\":true,\"return_progress\":true");
 	if (ask->grammar.len > 0)
 		m1_out_text(out, "grammar", ask->grammar);
 	return m1_buf_puts(out, "}");

@@ -17,6 +17,8 @@
 #define FIRST_PAUSE_MS 100.0 /* before a server is asked again what it has failed at; then twice that, and so on */
 #define LINGER_MS 1000.0
 
+#define WHOLE_TOKENS 16 /* of a stretch that comes as one answer: a few characters */
+
 /* What is asked for beyond the budget of reasoning: the server ends the stretch soon after we would. */
 #define BUDGET_SLACK 8
 
@@ -149,30 +151,44 @@ m1_remote_take(m1_remote *m, int32_t id, float probability)
 
 /* ---- events ---- */
 
-/* Tokens that were not sent, because they end inside of a character, are found again in its text. */
-static void
-find_lost(m1_remote *m, m1_told *told)
+/*
+ * Tokens that were not sent, because they end inside of a character, are found again in its text. false: they are not,
+ * as at the end of a stretch, where the character has no end, or in a continuation of ids, which has no text.
+ */
+static bool
+find_lost(const m1_remote *m, m1_told *told)
 {
+	const m1_request *r = m->request;
+	const int new = told->generated - m->known;
 	m1_ids found = {0};
 	m1_error err;
-	const m1_request *r = m->request;
+	bool all;
 
-	if (told->generated <= m->known + (int) told->ids.len || told->text.len == 0 || r->tokenizer == NULL)
-		return;
-	if (m1_tokenizer_encode(r->tokenizer, told->text, M1_ADDED_PLAIN, &found, NULL, NULL, &err) == M1_OK &&
-		found.len > 0)
+	/* the end of turn may be counted and not sent */
+	if (new - (told->end_of_turn && r->tokenizer != NULL) <= (int) told->ids.len)
+		return true;
+	if (told->text.len == 0 || r->tokenizer == NULL)
+		return false;
+	all = m1_tokenizer_encode(r->tokenizer, told->text, M1_ADDED_PLAIN, &found, NULL, NULL, &err) == M1_OK &&
+		  (int) found.len == new;
+	if (all)
 	{
 		m1_ids_free(&told->ids);
 		told->ids = found;
 	}
 	else
 		m1_ids_free(&found);
+	return all;
 }
 
 static bool
 take_ids(m1_remote *m, m1_told *told)
 {
-	find_lost(m, told);
+	if (!find_lost(m, told))
+	{
+		m->wants_whole = true;
+		return false;
+	}
 	m->known = told->generated > 0 ? told->generated : m->known + (int) told->ids.len;
 	for (size_t i = 0; i < told->ids.len; i++)
 	{
@@ -371,10 +387,14 @@ static void
 go_on(m1_remote *m, const m1_call_result *result)
 {
 	m1_request *r = m->request;
+	const bool has_body = result->end == M1_CALL_ANSWERED && result->body.len > 0;
+	const bool is_score = m->scores && has_body;
 
-	if (m->scores && result->end == M1_CALL_ANSWERED && result->body.len > 0)
+	if (is_score)
 		m1_remote_read_score(m, result->body);
-	else if (!m->finished && result->end == M1_CALL_ANSWERED)
+	else if (m->whole && has_body)
+		on_event(m, result->body);
+	if (!is_score && !m->finished && result->end == M1_CALL_ANSWERED)
 	{
 		move_instead(m, "the server stopped in the middle of the reply", "the stream ended without a last event",
 					 result);
@@ -483,7 +503,8 @@ write_ask(m1_remote *m, const m1_dialect *dialect, m1_buf *body, m1_error *err)
 		.server = &m->server->facts,
 		.request = m->request,
 		.adapter = m->adapter,
-		.n_tokens = tokens_to_ask(m->request),
+		.n_tokens = m->whole ? m1_min_int(WHOLE_TOKENS, tokens_to_ask(m->request)) : tokens_to_ask(m->request),
+		.whole = m->whole,
 		.stretch = m->stretches,
 		.chat = {m->request->chat.data, m->request->chat.len},
 	};
@@ -509,6 +530,8 @@ begin_stretch(m1_remote *m)
 	m->known = 0;
 	m->stretches++;
 	m->finished = false;
+	m->whole = m->wants_whole;
+	m->wants_whole = false;
 	m->reasons = false;
 	m->content.len = 0;
 	m->answers = false;

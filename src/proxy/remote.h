@@ -37,6 +37,8 @@ typedef struct m1_remote
 	unsigned stretches; /* that were asked for */
 	bool by_grammar;	/* it was asked for with one */
 	bool wants_grammar; /* the next one is to be */
+	bool whole;			/* it was asked for as one answer */
+	bool wants_whole;	/* the next one is to be: a stream has left tokens out */
 	bool finished;		/* the server has said so; what comes behind is of use, but not waited for long */
 	double finished_ms;
 	int fruitless;	/* stretches without a token, in a row */

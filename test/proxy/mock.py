@@ -247,8 +247,17 @@ class Handler(BaseHTTPRequestHandler):
             finally:
                 with self.mock.lock:
                     self.mock.now -= 1
+        elif self.mock.dialect == "llama.cpp" and "logit_bias" not in request:
+            self.whole(request)
         else:
             self.score(request)
+
+    def whole(self, request):
+        """All tokens of a reply, those inside of a character and the end of turn among them."""
+        mock = self.mock
+        ids = mock.reply(self.prompt_of(request), self.grammar_of(request))[:request["n_predict"]]
+        self.answer({"content": mock.text(ids), "tokens": ids, "stop": True, "tokens_predicted": len(ids),
+                     "stop_type": "eos" if ids[-1:] == [mock.eos] else "limit", "timings": {"cache_n": mock.cached}})
 
     # ---- streams ----
 

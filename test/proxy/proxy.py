@@ -54,6 +54,21 @@ def check_replies(name):
     server.stop()
 
 
+def check_lost_tokens(name):
+    """Wherever a reply ends, inside of a character or not, it has all of its tokens; llama.cpp's streams leave some out."""
+    text = "a\u20acb \U0001f600\u4e16"
+    ids = words.tokens(text)
+    server = mock(name, text)
+    engine = proxy(server)
+    for n in range(1, len(ids) + 1):
+        end = engine.run(prompt="Hello.", budget=0, max_tokens=n)
+        wanted = b"".join(words.pieces[i] for i in ids[:n]).decode(errors="replace")
+        is_equal((end.get("content"), end.get("tokens"), end.get("finish")), (wanted, n, "length"), f"{name}: {n} tokens of characters")
+        is_equal(engine.run(ids=ids[:1], max_tokens=n).get("ids"), (ids + [words.eos])[1:n + 1], f"{name}: {n} ids of characters")
+    engine.stop()
+    server.stop()
+
+
 def check_budget(name):
     server = mock(name, "<think>\nThe order was very large and the box was\n</think>\n\nyes", answers=["no"])
     engine = proxy(server)
@@ -477,6 +492,7 @@ def check_certificates(folder):
 with tempfile.TemporaryDirectory() as scratch:
     for dialect in DIALECTS:
         check_replies(dialect)
+        check_lost_tokens(dialect)
         check_budget(dialect)
         check_forms(dialect)
         check_scores(dialect)
