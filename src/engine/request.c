@@ -540,7 +540,9 @@ m1_request_allows(m1_request *r, int32_t id)
 		return true;
 	if (id == m1_tokenizer_eos(r->tokenizer))
 		return m1_cursor_at_end(r->cursor, &only);
-	return m1_cursor_allows(r->cursor, m1_tokenizer_piece(r->tokenizer, id));
+	/* what looks like text is none: the reply does not get it */
+	return !m1_tokenizer_is_special(r->tokenizer, id) &&
+		   m1_cursor_allows(r->cursor, m1_tokenizer_piece(r->tokenizer, id));
 }
 
 m1_status

@@ -10,6 +10,7 @@
 #include "engine/events.h"
 #include "proxy/remote_scores.h"
 #include "proxy/remote_text.h"
+#include "proxy/remote_tokens.h"
 
 #define PROGRESS_TOKENS 16 /* between two progress events */
 #define MAX_MOVES 6
@@ -48,6 +49,8 @@ m1_remote_free(m1_remote *m)
 	}
 	m1_request_free(m->request);
 	m1_buf_free(&m->content);
+	m1_buf_free(&m->held);
+	m1_buf_free(&m->held_text);
 	free(m);
 }
 
@@ -65,88 +68,6 @@ finish(m1_remote *m)
 		m->request->prefilled_ms = m1_now_ms();
 	m1_event_done(m->events, m->request);
 	m->over = true;
-}
-
-/* ---- one token ---- */
-
-/* A row of the vocabulary that is no token: a server may draw it, and the next stretch draws again. */
-static bool
-is_dead(const m1_request *r, int32_t id)
-{
-	return r->kind == M1_REQUEST_CHAT && m1_tokenizer_piece(r->tokenizer, id).data == NULL &&
-		   !m1_tokenizer_is_special(r->tokenizer, id);
-}
-
-/* Of a model with another vocabulary, that is. */
-static void
-refuse_token(m1_remote *m, int32_t id)
-{
-	m1_fail(&m->error, M1_E_INVALID_ARGUMENT, "the server sent token %d, which the model's tokenizer does not have",
-			id);
-	m1_error_detail(&m->error, "The server is %.400s.", m->server->url);
-	m1_error_hint(&m->error, "{model} must be the folder of the model that the server runs.");
-}
-
-/* The form of the answer says no. Without a grammar, the server could not know. */
-static void
-refuse_form(m1_remote *m, int32_t id)
-{
-	m->wants_grammar = true;
-	if (!m->by_grammar)
-		return;
-	m1_fail(&m->error, M1_E_UNAVAILABLE, "the server's answer breaks the constraint that it was told");
-	m1_error_detail(&m->error, "Token %d of %.300s cannot follow.", id, m->server->url);
-}
-
-/* What the engine has read of it leads away from what the server goes on with. One that takes texts is never led. */
-static bool
-turns_off(m1_remote *m, m1_reply_state before)
-{
-	m1_request *r = m->request;
-
-	if (!m1_dialect_of(m->server->facts.kind)->takes_ids)
-		return false;
-	if (r->tokens.len != m->asked + (size_t) m->accepted)
-		return true;
-	if (r->cursor == NULL || m->by_grammar || before != M1_REPLY_REASONING ||
-		m1_reply_where(r->reply) == M1_REPLY_REASONING)
-		return false;
-	m->wants_grammar = true;
-	return true;
-}
-
-bool
-m1_remote_take(m1_remote *m, int32_t id, float probability)
-{
-	m1_request *r = m->request;
-	const m1_reply_state before = r->reply != NULL ? m1_reply_where(r->reply) : M1_REPLY_CONTENT;
-
-	if (id < 0 || id >= m->server->all->options.model->config.vocab_size)
-	{
-		refuse_token(m, id);
-		return false;
-	}
-	if (is_dead(r, id))
-		return false;
-	if (!m1_request_allows(r, id))
-	{
-		refuse_form(m, id);
-		return false;
-	}
-	if (r->prefilled_ms == 0)
-	{
-		r->prefilled_ms = m1_now_ms();
-		r->fed = r->prompt_tokens;
-	}
-	m->accepted++;
-	if (m1_request_accept(r, (m1b_pick){.id = id, .probability = probability}, &m->error) != M1_OK || r->ended)
-		return false;
-	if (m1_request_at_scored_answer(r))
-	{
-		m->scores = true;
-		return false;
-	}
-	return !turns_off(m, before);
 }
 
 /* ---- events ---- */
@@ -534,6 +455,7 @@ begin_stretch(m1_remote *m)
 	m->wants_whole = false;
 	m->reasons = false;
 	m->content.len = 0;
+	m1_remote_drop_held(m);
 	m->answers = false;
 	if (r->started_ms != 0)
 		return;

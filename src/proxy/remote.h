@@ -37,6 +37,8 @@ typedef struct m1_remote
 	unsigned stretches; /* that were asked for */
 	bool by_grammar;	/* it was asked for with one */
 	bool wants_grammar; /* the next one is to be */
+	m1_buf held;		/* m1b_picks that have come and end inside of a character: see hold */
+	m1_buf held_text;	/* theirs */
 	bool whole;			/* it was asked for as one answer */
 	bool wants_whole;	/* the next one is to be: a stream has left tokens out */
 	bool finished;		/* the server has said so; what comes behind is of use, but not waited for long */

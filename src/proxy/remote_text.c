@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/least.h"
+#include "proxy/remote_tokens.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
 

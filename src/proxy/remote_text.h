@@ -10,7 +10,4 @@
 /* false: no more is wanted of this stretch, or of the request, whose m->error says why if it failed. */
 bool m1_remote_take_text(m1_remote *m, const m1_told *told);
 
-/* remote.c's: the model's next token. false: the server's stretch is of no more use. */
-bool m1_remote_take(m1_remote *m, int32_t id, float probability);
-
 #endif

@@ -26,10 +26,10 @@ class Mock:
 
     def __init__(self, dialect, tokens, eos, vocab, scripts=(), answers=(), version="0.11.0", context=32768, pieces=None, key=None,
                  adapters=(), certificate=None, tokenizes=None, pause=0.0, port=0, cached=0, likely=-0.5,
-                 name="the-model"):
+                 name="the-model", special=None):
         self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
         self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
-        self.pieces, self.key, self.adapters = pieces, key, adapters
+        self.pieces, self.key, self.adapters, self.special = pieces, key, adapters, special
         self.tokenizes, self.name, self.elsewhere = tokenizes or tokens, name, ""
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
@@ -121,7 +121,7 @@ def indented(text):
 class Handler(BaseHTTPRequestHandler):
     """Faults: 429 and 503 (with Retry-After: 1), 500, 400, reset (before an answer), half (a reply without its end),
     slow (a pause of a second before anything), silent (nothing at all for long), nonsense (events that are no JSON),
-    breaks (tokens that break any constraint), unknown (a token that the model does not have), error (an error event),
+    breaks (tokens that break any constraint), unknown (a token that the model does not have), special (a control token in front), error (an error event),
     redirect (to the url `elsewhere`), error text (one that is no object), base_resp (an error of hosted MiniMax, with status 200), detail (a refusal as FastAPI
     words it), endless (a refusal that never ends), lingers (a reply whose connection stays open), broken end (one that
     breaks off behind the last event), and the keys of SPELLINGS."""
@@ -290,6 +290,8 @@ class Handler(BaseHTTPRequestHandler):
             ids = mock.reply(self.prompt_of(request), self.grammar_of(request))
         if fault == "breaks":
             ids = mock.tokens("~~~~") + ids
+        if fault == "special":
+            ids = [mock.special] + ids
         if fault == "unknown":
             ids = [mock.vocab + 5] + ids
         most = self.most_of(request)

@@ -107,6 +107,26 @@ def check_forms(name):
     server.stop()
 
 
+def check_characters(name):
+    """A form is told from in front of a character, though the server goes wrong, or away, inside of it."""
+    is_equal(len(words.tokens("\u4e03")), 3, "a character of three tokens")
+    text = "\u4e00\u4e01\u4e02"
+    server = mock(name, "\u4e03", answers=[text])
+    engine = proxy(server)
+    for fault in (None, "half", "reset"):
+        server.faults = [None, fault]
+        end = engine.run(prompt="Hello.", kind="regex", form=f"[{text}]{{3}}")
+        is_equal(end.get("content"), text, f"{name}: a form behind a beginning that it does not allow, and {fault}")
+    end = engine.run(prompt="Hello.", kind="regex", form=f"[{text}]{{3}}", max_tokens=4, budget=0)
+    is_equal((end.get("content"), end.get("tokens"), end.get("finish")), ("\u4e00\ufffd", 4, "length"), f"{name}: max_tokens inside of a character of it")
+    server.answers = [words.spelling + "yes"]
+    server.faults = ["special"]
+    end = engine.run(prompt="Hello.", kind="regex", form=words.spelling + "yes", budget=0)
+    is_equal(end.get("content"), server.answers[0], f"{name}: a control token is not the text that it is written as")
+    engine.stop()
+    server.stop()
+
+
 def check_scores(name):
     server = mock(name, "<think>\nwell\n</think>\n\npositive")
     engine = proxy(server)
@@ -495,6 +515,7 @@ with tempfile.TemporaryDirectory() as scratch:
         check_lost_tokens(dialect)
         check_budget(dialect)
         check_forms(dialect)
+        check_characters(dialect)
         check_scores(dialect)
         check_cancel(dialect)
         check_faults(dialect)

@@ -28,7 +28,7 @@ words = Words(ENGINE, MODEL)
 def mock(dialect="vllm", *scripts, **options):
     more = DIALECTS.get(dialect, {})
     return Mock(dialect.split()[0], words.tokens, words.eos, words.vocab, scripts=scripts, pieces=words.pieces,
-                **more, **options)
+                special=words.special, **more, **options)
 
 
 def proxy(*servers, options=(), model=MODEL):

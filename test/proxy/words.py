@@ -21,6 +21,8 @@ class Words:
         self.pieces = {i: bytes(letters[c] for c in piece) for piece, i in data["model"]["vocab"].items()}
         self.pieces |= {a["id"]: a["content"].encode() for a in data["added_tokens"] if not a["special"]}
         self.eos = next(a["id"] for a in data["added_tokens"] if a["content"] == "<end_of_sentence>")
+        self.special, self.spelling = next((a["id"], a["content"]) for a in data["added_tokens"]
+                                           if a["special"] and a["id"] != self.eos)
         with open(f"{model}/config.json", encoding="utf-8") as f:
             self.vocab = json.load(f)["vocab_size"]
         self.engine = Engine(engine, "serve", "--model", model, "--device", "cpu", "--threads", "1")
