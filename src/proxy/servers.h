@@ -89,7 +89,13 @@ void m1_servers_why_down(const m1_servers *s, const char *adapter, m1_error *err
 void m1_server_failed(m1_server *server, const char *why, double now);
 /* It asks to be left alone for so many seconds; -1 = for a while. */
 void m1_server_busy(m1_server *server, double seconds, double now);
-/* It has answered. */
+/* What it has answered makes it useless: it is down. */
+void m1_server_reject(m1_server *server, m1_status status, const char *why);
+/* It is what it has told when it was asked (server->learnt), and up. */
+void m1_server_came_up(m1_server *server);
+/* A line "server ... WHAT: MORE" in the log. */
+void m1_server_log(const m1_server *server, const char *what, const char *more);
+/* It has answered a request. */
 void m1_server_answered(m1_server *server);
 
 #endif
