@@ -105,6 +105,12 @@ on_bytes(void *context, uint64_t id, const m1w_bytes *m)
 	SEND((server *) context, M1W_BYTES, bytes, id, m);
 }
 
+static void
+on_ready(void *context, const m1w_ready *m)
+{
+	SEND((server *) context, M1W_READY, ready, 0, m);
+}
+
 /* ---- requests, on preparers' threads ---- */
 
 static const m1_tokenizer *
@@ -496,8 +502,8 @@ int
 m1_serve(const m1_cli *cli, const char *command, const m1_served *served)
 {
 	server s = {.fd = cli->fd, .served = served};
-	m1_engine_events events = {&s,		  on_progress, on_delta,   on_done, on_vector,
-							   on_failed, on_cache,	   on_learned, on_bytes};
+	m1_engine_events events = {&s,		  on_progress, on_delta,   on_done,	 on_vector,
+							   on_failed, on_cache,	   on_learned, on_bytes, on_ready};
 	pthread_t stepper;
 	m1w_ready info;
 	m1_error err;
@@ -512,14 +518,18 @@ m1_serve(const m1_cli *cli, const char *command, const m1_served *served)
 	if (s.outbox != NULL && served->open(cli, &events, &s.engine, &err) != M1_OK)
 		return refuse(&s, &err);
 	s.preparers = m1_preparers_create(&(m1_preparer){&s, prepare, take_back});
+	if (s.outbox != NULL)
+	{
+		/* before the step thread, which may have news of it */
+		info = served->info(s.engine);
+		on_ready(&s, &info);
+	}
 	if (s.outbox == NULL || s.preparers == NULL || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0 ||
 		pthread_create(&stepper, NULL, step_main, &s) != 0)
 	{
 		m1_fail(&err, M1_E_INTERNAL, "could not start serving: %s", strerror(errno));
 		return refuse(&s, &err);
 	}
-	info = served->info(s.engine);
-	SEND(&s, M1W_READY, ready, 0, &info);
 	ended = serve(&s);
 	/* Nobody is left to hear of what is still running: leave at once, the system takes the memory back. */
 	_exit(ended ? 0 : 1);

@@ -31,6 +31,8 @@ typedef struct m1_engine_events
 	/* the ends of what is asked by m1_engine_learn, beside failed; may be NULL where nothing is */
 	void (*learned)(void *context, uint64_t id, const m1w_learned *learned);
 	void (*bytes)(void *context, uint64_t id, const m1w_bytes *bytes);
+	/* what the greeting says has changed: servers elsewhere come and go; may be NULL where none are */
+	void (*ready)(void *context, const m1w_ready *ready);
 } m1_engine_events;
 
 typedef struct m1_engine_options

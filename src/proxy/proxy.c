@@ -32,7 +32,7 @@ struct m1_proxy
 	m1_servers *servers;
 	bool takes_ids;		   /* all of them do; fixed once it is open */
 	uint64_t secret;	   /* of cache owners: nobody else can name one of ours */
-	m1_server_facts facts; /* of the first that was up */
+	m1_server_facts facts; /* of the first that is up */
 	int adapter_numbers[M1_MAX_SERVED_ADAPTERS];
 	char device[M1_MAX_URL + 160];
 
@@ -129,49 +129,56 @@ adapter_name(const m1_proxy *p, int number)
 	return NULL;
 }
 
+/* Where requests go now: the first server that is up, and of how many; NULL = none is. */
 static void
-describe(m1_proxy *p, const m1_server *first, int n_up)
+describe(m1_proxy *p)
 {
+	const m1_server *first = NULL;
 	char others[48] = "";
+	int n_up = 0;
 
+	for (int i = p->servers->n - 1; i >= 0; i--)
+		if (p->servers->at[i].state == M1_SERVER_UP)
+		{
+			first = &p->servers->at[i];
+			n_up++;
+		}
 	if (p->servers->n > 1)
 		snprintf(others, sizeof others, ", %d of %d servers", n_up, p->servers->n);
+	if (first == NULL)
+	{
+		snprintf(p->device, sizeof p->device, "%s (down%s)", p->servers->at[0].url, others);
+		return;
+	}
+	p->facts = first->facts;
 	snprintf(p->device, sizeof p->device, "%s (%s%s%s%s)", first->url, m1_dialect_of(first->facts.kind)->called,
 			 first->facts.version[0] != '\0' ? " " : "", first->facts.version, others);
 }
 
-/* What all that are up can do. */
+/* What all that are up can do; servers that come up later must be able to, too. */
 static m1_status
-take_facts(m1_proxy *p, const m1_proxy_options *o, m1_error *err)
+take_facts(m1_proxy *p, m1_error *err)
 {
-	const m1_server *first = NULL;
-	bool separate = true;
 	int texts = 0;
 	int n = 0;
 
 	for (int i = 0; i < p->servers->n; i++)
 	{
 		const m1_server *server = &p->servers->at[i];
-		const m1_dialect *dialect = m1_dialect_of(server->facts.kind);
 
 		if (server->state != M1_SERVER_UP)
 			continue;
-		first = first == NULL ? server : first;
 		n++;
-		texts += !dialect->takes_ids;
-		separate &= dialect->separates_caches;
+		texts += !m1_dialect_of(server->facts.kind)->takes_ids;
 		if (server->facts.context > 0 && server->facts.context < p->model->max_context)
 			p->model->max_context = server->facts.context;
 	}
 	if (texts > 0 && texts < n)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "some servers take tokens, and others texts only");
 	p->takes_ids = texts == 0;
-	p->facts = first->facts;
-	describe(p, first, n);
-	if (!separate && o->log != NULL)
-		o->log(o->log_context,
-			   "a server cannot keep the prompt caches of roles apart: how fast it answers may tell one "
-			   "role what another has asked");
+	m1_servers_fix(p->servers, p->takes_ids, p->model->max_context);
+	p->servers->changed = false;
+	describe(p);
 	return M1_OK;
 }
 
@@ -187,7 +194,7 @@ m1_proxy_open(const m1_proxy_options *options, const m1_engine_events *events, m
 	p->events = *events;
 	m1_mailbox_init(&p->mailbox);
 	if ((status = open_parts(p, options, err)) != M1_OK || (status = ask_servers(p, err)) != M1_OK ||
-		(status = take_facts(p, options, err)) != M1_OK || (status = name_adapters(p, err)) != M1_OK)
+		(status = take_facts(p, err)) != M1_OK || (status = name_adapters(p, err)) != M1_OK)
 	{
 		close_proxy(p);
 		return status;
@@ -424,6 +431,19 @@ wait_ms(const m1_proxy *p, int until_look)
 	return wait;
 }
 
+static void
+tell_changes(m1_proxy *p)
+{
+	m1w_ready ready;
+
+	if (!p->servers->changed)
+		return;
+	p->servers->changed = false;
+	describe(p);
+	ready = m1_proxy_info(p);
+	p->events.ready(p->events.context, &ready);
+}
+
 m1_status
 m1_proxy_step(m1_proxy *p, m1_error *err)
 {
@@ -434,6 +454,7 @@ m1_proxy_step(m1_proxy *p, m1_error *err)
 	take_mail(p);
 	now = m1_now_ms();
 	until_look = m1_servers_look(p->servers, now);
+	tell_changes(p);
 	ask_waiting(p, now);
 	forget_over(p);
 	status = m1_calls_work(p->calls, wait_ms(p, until_look), err);

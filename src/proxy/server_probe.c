@@ -85,7 +85,7 @@ note_adapter(m1_server *server, const m1_json *entry)
 		return;
 	if ((place = adapter_place(server->all, name)) >= 0)
 		server->learnt.adapters |= UINT64_C(1) << place;
-	else
+	else if (server->state == M1_SERVER_DOWN && server->all->n_adapters == M1_MAX_SERVED_ADAPTERS)
 		m1_server_log(server, "has more adapters than are asked for, the first being", name);
 }
 
@@ -185,7 +185,7 @@ read_tokens(m1_server *server, const m1_json *answer)
 		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another tokenizer than the model's folder");
 	else
 	{
-		if (tokens == NULL)
+		if (tokens == NULL && server->state == M1_SERVER_DOWN)
 			m1_server_log(server, "does not tell how it makes tokens: its tokenizer could not be compared", "");
 		m1_server_came_up(server);
 	}

@@ -1,6 +1,6 @@
 /*
- * server_probe.h - what a server is, as it says itself: what comes of the questions is told to servers.c, which asks for
- * them.
+ * server_probe.h - what a server is, as it says itself: what comes of the questions is told to servers.c, which has
+ * them asked.
  */
 #ifndef M1_PROXY_SERVER_PROBE_H
 #define M1_PROXY_SERVER_PROBE_H

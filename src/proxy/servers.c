@@ -120,19 +120,30 @@ m1_servers_free(m1_servers *s)
 
 /* ---- up and down ---- */
 
+/* Once, and again when it is another reason, however often it is tried. */
 static void
-go_down(m1_server *server, double now)
+log_why_down(m1_server *server, const char *why)
+{
+	if (server->state == M1_SERVER_DOWN && strncmp(server->said, why, sizeof server->said - 1) == 0)
+		return;
+	snprintf(server->said, sizeof server->said, "%s", why);
+	m1_server_log(server, "is down", why);
+}
+
+static void
+go_down(m1_server *server, const char *why, double now)
 {
 	double pause = FIRST_PAUSE_MS;
 
 	for (int i = 0; i < server->failures && pause < LONGEST_PAUSE_MS; i++)
 		pause *= 2;
 	server->failures++;
+	log_why_down(server, why);
+	server->all->changed |= server->state == M1_SERVER_UP;
 	server->state = M1_SERVER_DOWN;
 	server->asked = true;
 	server->probed = false;
 	server->next_try_ms = now + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
-	m1_server_log(server, "is down", server->why.detail[0] != '\0' ? server->why.detail : server->why.message);
 }
 
 void
@@ -143,7 +154,7 @@ m1_server_failed(m1_server *server, const char *why, double now)
 	m1_fail(&server->why, M1_E_UNAVAILABLE, "the server cannot be reached");
 	m1_error_detail(&server->why, "%.300s: %.180s", server->url, why);
 	m1_error_hint(&server->why, "Look whether it runs, and at {engine_url}. Then try again.");
-	go_down(server, now);
+	go_down(server, why, now);
 }
 
 /* What it has answered makes it useless. */
@@ -152,7 +163,7 @@ m1_server_reject(m1_server *server, m1_status status, const char *why)
 {
 	m1_fail(&server->why, status, "%.200s", why);
 	m1_error_detail(&server->why, "The server is %.400s.", server->url);
-	go_down(server, m1_now_ms());
+	go_down(server, why, m1_now_ms());
 }
 
 void
@@ -170,22 +181,75 @@ m1_server_answered(m1_server *server)
 }
 
 void
+m1_servers_fix(m1_servers *s, bool takes_ids, int context)
+{
+	s->fixed = true;
+	s->takes_ids = takes_ids;
+	s->context = context;
+}
+
+/* Of requests that are there already, or were told what they may ask for. Rejects it if not. */
+static bool
+is_fit(m1_server *server)
+{
+	const m1_servers *s = server->all;
+	const m1_server_facts *f = &server->learnt;
+	char why[120];
+
+	if (!s->fixed)
+		return true;
+	if (m1_dialect_of(f->kind)->takes_ids != s->takes_ids)
+		snprintf(why, sizeof why, "the server takes %s, and the others do not", s->takes_ids ? "texts only" : "tokens");
+	else if (f->context > 0 && f->context < s->context)
+		snprintf(why, sizeof why, "the server has a context of %d tokens, and requests may have %d", f->context,
+				 s->context);
+	else
+		return true;
+	m1_server_reject(server, M1_E_INVALID_ARGUMENT, why);
+	m1_error_hint(&server->why, "See {engine_url} and {max_context}.");
+	return false;
+}
+
+static bool
+is_same(const m1_server_facts *a, const m1_server_facts *b)
+{
+	return a->kind == b->kind && strcmp(a->version, b->version) == 0 && strcmp(a->model, b->model) == 0;
+}
+
+static void
+log_up(const m1_server *server)
+{
+	const m1_dialect *dialect = m1_dialect_of(server->facts.kind);
+	char more[200];
+
+	snprintf(more, sizeof more, "%.40s %.48s, model \"%.80s\"", dialect->called, server->facts.version,
+			 server->facts.model);
+	m1_server_log(server, "is up", more);
+	if (!dialect->separates_caches)
+		m1_server_log(server, "cannot keep the prompt caches of roles apart",
+					  "how fast it answers may tell one role what another has asked");
+}
+
+void
 m1_server_came_up(m1_server *server)
 {
 	const bool was_up = server->state == M1_SERVER_UP;
-	char more[200];
+	const bool is_news = !was_up || !is_same(&server->facts, &server->learnt);
 
+	if (!is_fit(server))
+		return;
 	server->state = M1_SERVER_UP;
 	server->facts = server->learnt;
 	server->asked = true;
 	server->probed = false;
+	server->said[0] = '\0';
 	server->next_look_ms = m1_now_ms() + LOOK_MS;
-	if (was_up)
+	if (!was_up)
+		server->busy_until_ms = 0;
+	if (!is_news)
 		return;
-	server->busy_until_ms = 0;
-	snprintf(more, sizeof more, "%.40s %.48s, model \"%.80s\"", m1_dialect_of(server->facts.kind)->called,
-			 server->facts.version, server->facts.model);
-	m1_server_log(server, "is up", more);
+	server->all->changed = true;
+	log_up(server);
 }
 
 /* ---- looking ---- */

@@ -14,6 +14,7 @@
 
 #define M1_MAX_SERVERS 64
 #define M1_MAX_URL 512
+#define M1_MAX_SAID 512
 #define M1_MAX_SERVED_ADAPTERS 64 /* bits of m1_server_facts.adapters */
 
 typedef enum m1_server_state
@@ -38,8 +39,9 @@ typedef struct m1_server
 	double busy_until_ms;	/* of one that is up, and has asked not to be asked */
 	int failures;			/* in a row */
 	int in_flight;
-	bool asked;	  /* it has been up or down once */
-	m1_error why; /* it is down */
+	bool asked;				/* it has been up or down once */
+	m1_error why;			/* it is down */
+	char said[M1_MAX_SAID]; /* the last line of the log on why it is down; empty since it is up */
 } m1_server;
 
 typedef struct m1_servers_options
@@ -61,12 +63,23 @@ struct m1_servers
 	int turn;
 	char *adapters[M1_MAX_SERVED_ADAPTERS]; /* that some of them serve beside the model */
 	int n_adapters;
-	m1_ids sample; /* what all must make of SAMPLE_TEXT */
+	m1_ids sample; /* what all must make of M1_SAMPLE_TEXT */
+	/* what requests are told of all, once it is fixed: a server that comes up must be fit for it */
+	bool fixed;
+	bool takes_ids;
+	int context;
+	bool changed; /* which are up, or what one of them is, since this was last made false */
 };
 
 /* M1_E_INVALID_ARGUMENT names an url that is none. No server is asked yet. */
 m1_status m1_servers_create(const m1_servers_options *options, m1_servers **out, m1_error *err);
 void m1_servers_free(m1_servers *s);
+
+/*
+ * From now on, all take ids or none does, and requests have so many tokens at most: a server that is of another kind, or
+ * has a shorter context, does not come up.
+ */
+void m1_servers_fix(m1_servers *s, bool takes_ids, int context);
 
 /* Asks those whose time has come. Returns in how many milliseconds the next one's comes, -1 = never. */
 int m1_servers_look(m1_servers *s, double now);
@@ -91,7 +104,7 @@ void m1_server_failed(m1_server *server, const char *why, double now);
 void m1_server_busy(m1_server *server, double seconds, double now);
 /* What it has answered makes it useless: it is down. */
 void m1_server_reject(m1_server *server, m1_status status, const char *why);
-/* It is what it has told when it was asked (server->learnt), and up. */
+/* It is what it has told when it was asked (server->learnt), and up, if that is fit for use. */
 void m1_server_came_up(m1_server *server);
 /* A line "server ... WHAT: MORE" in the log. */
 void m1_server_log(const m1_server *server, const char *what, const char *more);

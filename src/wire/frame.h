@@ -40,7 +40,7 @@ typedef enum m1w_type
 	M1W_FORGET,	  /* m1w_forget: of the above; answered by LEARNED or ERROR */
 
 	/* engine to client */
-	M1W_READY = 64, /* m1w_ready: the model is loaded; request_id 0 */
+	M1W_READY = 64, /* m1w_ready: the model is loaded; again when its device has changed; request_id 0 */
 	M1W_PROGRESS,	/* m1w_progress */
 	M1W_DELTA,		/* m1w_delta: streamed text, only when asked for */
 	M1W_DONE,		/* m1w_done: ends a GENERATE */

@@ -33,6 +33,8 @@ class Mock:
         self.tokenizes, self.name, self.elsewhere = tokenizes or tokens, name, ""
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
+        self.asked = 0  # how often it was asked what it is
+        self.refusals = {}  # of questions: HTTP statuses by their paths
         self.now = self.most = 0  # streams at the same time
         self.lock = threading.Lock()
         self.connections = set()
@@ -169,9 +171,16 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def is_refused(self):
+        status = self.mock.refusals.get(self.path)
+        if status:
+            self.refuse(status, "the test says so", [("Retry-After", "1")])
+        return status
+
     def do_GET(self):
         mock = self.mock
-        if not self.is_let_in():
+        mock.asked += self.path == "/v1/models"
+        if not self.is_let_in() or self.is_refused():
             return
         owner = {"vllm": "vllm", "llama.cpp": "llamacpp", "sglang": "sglang"}.get(mock.dialect, "system")
         if self.path == "/v1/models":
@@ -197,6 +206,8 @@ class Handler(BaseHTTPRequestHandler):
         mock = self.mock
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.is_let_in():
+            return
+        if self.path == "/tokenize" and self.is_refused():
             return
         if self.path == "/tokenize" and mock.dialect != "openai":
             self.answer({"tokens": mock.tokenizes(request.get("content", request.get("prompt")))})

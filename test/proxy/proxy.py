@@ -415,6 +415,40 @@ def check_death_under_load():
     b.stop()
 
 
+def wait_device(engine, *parts):
+    try:
+        return engine.until(lambda: all(part in engine.ready["device"] for part in parts), 30)
+    except TimeoutError:
+        return False
+
+
+def check_late():
+    """A server that is down at the start is looked at like the others when it comes up."""
+    first = mock("vllm", "yes")
+    late = mock("vllm", "yes")
+    port = late.port
+    late.stop()
+    engine = proxy(first, late.url)
+    report("vLLM 0.11.0, 1 of 2 servers" in engine.greeting["device"], "one of two is up", engine.greeting)
+    for dialect, more, why in (("openai", {}, "takes texts only"), ("vllm", {"context": 2048}, "a context of 2048 tokens, and requests may have"),
+                               ("vllm", {"tokenizes": lambda text: [1]}, "another tokenizer")):
+        late = mock(dialect, "wrong", port=port, **more)
+        until = time.monotonic() + 30
+        while not late.asked and time.monotonic() < until:
+            time.sleep(0.05)
+        ends = [engine.run(prompt="Hello.", budget=0).get("content") for _ in range(6)]
+        is_equal((ends, len(late.requests)), (["yes"] * 6, 0), f"one that comes up late and has {why} is not asked")
+        late.stop()
+    late = mock("vllm", "yes", port=port, version="0.11.1")
+    report(wait_device(engine, "2 of 2 servers"), "one that is fit is up, and the view of the model tells", engine.ready)
+    first.stop()
+    ends = [engine.run(prompt="Hello.", budget=0).get("content") for _ in range(2)]
+    report(ends == ["yes"] * 2 and wait_device(engine, late.url, "0.11.1, 1 of 2 servers"), "and which one is left", engine.ready)
+    late.stop()
+    log = engine.stop()
+    report(all(why in log for why in ("takes texts only", "a context of 2048 tokens", "another tokenizer")), "the log says why not", log)
+
+
 def check_return_of_another():
     a = mock("vllm", "yes")
     engine = proxy(a)
@@ -530,6 +564,7 @@ with tempfile.TemporaryDirectory() as scratch:
     check_failing()
     check_failover()
     check_death_under_load()
+    check_late()
     check_return_of_another()
     check_start(scratch)
     check_certificates(scratch)

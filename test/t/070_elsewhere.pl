@@ -40,6 +40,7 @@ $node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.job_retry_delay = '500
 $node->reload;
 $node->safe_psql('postgres', "SELECT minimax_m1.submit('Hello ' || n) FROM generate_series(1, 40) n");
 stop_server();
+wait_for('the view says that it is away', sub { $node->safe_psql('postgres', 'SELECT device FROM minimax_m1.model') eq "http://127.0.0.1:$port (down)" });
 is((sqlstate($node, "SET statement_timeout = '30s'; SELECT minimax_m1.generate('Hello.')"))[0], '57P03', 'a request without a server fails retryably');
 start_server();
 wait_for('the jobs are done', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.job WHERE state = 'done'") eq '40' });

@@ -110,6 +110,8 @@ LIES = {
     "less than progress": (GENERATE, lambda w: [progress(generated=3), done(completion=2)]),
     "no such phase": (GENERATE, lambda w: [progress(phase=7), done()]),
     "error without code": (GENERATE, lambda w: (ERROR, struct.pack("=I", 0) + text(b"") * 3)),
+    "another model": (GENERATE, lambda w: [ready(context=2000), done()]),
+    "news absurd": (GENERATE, lambda w: [ready(parameters=2**64 - 1), done()]),
     "snapshots absurd": (GENERATE, lambda w: [(CACHE, struct.pack("=IQ", 0xffffffff, 1)), done()]),
     "probability not a number": ("scored", lambda w: done(logprobs=struct.pack("=2d", NAN, NAN))),
     "probability above one": ("scored", lambda w: done(logprobs=struct.pack("=2d", 5, -1))),

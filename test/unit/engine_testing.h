@@ -159,7 +159,7 @@ teardown(void **state)
 }
 
 static const m1_engine_events engine_events = {
-	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache, on_learned, on_bytes,
+	NULL, on_progress, on_delta, on_done, on_vector, on_failed, on_cache, on_learned, on_bytes, NULL,
 };
 
 static inline m1_engine *

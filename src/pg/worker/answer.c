@@ -492,6 +492,17 @@ m1pg_judge_ready(const m1w_ready *r)
 }
 
 const char *
+m1pg_judge_news(const m1w_ready *r)
+{
+	const M1ModelInfo *info = model();
+
+	if (r->context != info->context || r->vocab != info->vocab || r->layers != info->layers ||
+		r->experts != info->experts || r->has_tokenizer != info->has_tokenizer)
+		return "It sent a second greeting of another model.";
+	return m1pg_judge_ready(r);
+}
+
+const char *
 m1pg_judge_cache(const m1w_cache *cache)
 {
 	if (cache->snapshots > PG_INT32_MAX || cache->bytes > PG_INT64_MAX)

@@ -44,6 +44,8 @@ extern const char *m1pg_judge_part(M1Asked *asked, m1w_type type, const char *pa
 extern const char *m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len);
 /* The same of what the engine says of itself. */
 extern const char *m1pg_judge_ready(const m1w_ready *ready);
+/* Of a greeting that comes again: only where the model runs may have changed. */
+extern const char *m1pg_judge_news(const m1w_ready *ready);
 extern const char *m1pg_judge_cache(const m1w_cache *cache);
 
 #endif							/* M1PG_ANSWER_H */

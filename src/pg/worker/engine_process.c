@@ -339,6 +339,20 @@ on_ready(const char *payload, Size len)
 						 m1pg_shared->model.device)));
 }
 
+/* Where requests are computed has changed. */
+static void
+on_news(const char *payload, Size len)
+{
+	m1w_ready	ready;
+	m1_error	error;
+	const char *wrong = "It sent a malformed greeting.";
+
+	if (m1w_decode_ready(payload, len, &ready, &error) != M1_OK || (wrong = m1pg_judge_news(&ready)) != NULL)
+		engine_lost(wrong);
+	else
+		m1pg_publish_model(&ready);
+}
+
 /* The engine says why it cannot start, and ends. */
 static void
 on_start_failure(const char *payload, Size len)
@@ -388,6 +402,8 @@ on_frame(const m1w_header *header, const char *payload)
 		on_ready(payload, header->length);
 	else if (header->type == M1W_ERROR && is_loading())
 		on_start_failure(payload, header->length);
+	else if (header->type == M1W_READY && is_serving())
+		on_news(payload, header->length);
 	else if (header->type == M1W_CACHE && is_serving())
 		on_cache(payload, header->length);
 	else
