@@ -282,8 +282,11 @@ on_probe_over(const m1_call_result *result)
 	m1_json_doc doc = {0};
 	m1_error err;
 
+	server->probe_call = NULL;
 	if (result->end == M1_CALL_UNREACHABLE || result->end == M1_CALL_BROKEN)
 		m1_server_failed(server, result->why, m1_now_ms());
+	else if (result->end == M1_CALL_BUSY && server->state == M1_SERVER_UP)
+		m1_server_looks_busy(server, result->retry_after, m1_now_ms());
 	else if (result->end != M1_CALL_ANSWERED && !may_be_refused(server, result))
 		on_refusal(server, result);
 	else if (result->end == M1_CALL_ANSWERED &&
@@ -311,8 +314,10 @@ ask(m1_server *server, int question)
 	if (question == ASK_TOKENS)
 		write_sample(server, &body);
 	snprintf(url, sizeof url, "%s%s", server->url, path_of(server, question));
-	if (body.failed ||
-		m1_call_start(server->all->options.calls, url, (m1_slice){body.data, body.len}, &probe_handler, server) == NULL)
+	if (!body.failed)
+		server->probe_call =
+			m1_call_start(server->all->options.calls, url, (m1_slice){body.data, body.len}, &probe_handler, server);
+	if (server->probe_call == NULL)
 		m1_server_failed(server, "out of memory", m1_now_ms());
 	m1_buf_free(&body);
 }
@@ -320,6 +325,5 @@ ask(m1_server *server, int question)
 void
 m1_server_probe(m1_server *server)
 {
-	server->probed = true;
 	ask(server, ASK_MODELS);
 }

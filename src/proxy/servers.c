@@ -137,19 +137,29 @@ go_down(m1_server *server, const char *why, double now)
 
 	for (int i = 0; i < server->failures && pause < LONGEST_PAUSE_MS; i++)
 		pause *= 2;
+	/* one that asks for itself has ended; another's failure must not leave its questions behind, to be mixed with new ones */
+	if (server->probe_call != NULL)
+		m1_call_drop(server->probe_call);
+	server->probe_call = NULL;
 	server->failures++;
 	log_why_down(server, why);
 	server->all->changed |= server->state == M1_SERVER_UP;
 	server->state = M1_SERVER_DOWN;
 	server->asked = true;
-	server->probed = false;
 	server->next_try_ms = now + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
+}
+
+/* Others that were there when it went down may fail later, and while it is being asked again. */
+static bool
+is_known_down(const m1_server *server, double now)
+{
+	return server->state == M1_SERVER_DOWN && (server->probe_call != NULL || server->next_try_ms > now);
 }
 
 void
 m1_server_failed(m1_server *server, const char *why, double now)
 {
-	if (server->state == M1_SERVER_DOWN && !server->probed)
+	if (is_known_down(server, now))
 		return;
 	m1_fail(&server->why, M1_E_UNAVAILABLE, "the server cannot be reached");
 	m1_error_detail(&server->why, "%.300s: %.180s", server->url, why);
@@ -172,6 +182,13 @@ m1_server_busy(m1_server *server, double seconds, double now)
 	const double pause = seconds < 0 ? FIRST_PAUSE_MS : seconds * 1000;
 
 	server->busy_until_ms = now + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
+}
+
+void
+m1_server_looks_busy(m1_server *server, double seconds, double now)
+{
+	m1_server_busy(server, seconds, now);
+	server->next_look_ms = server->busy_until_ms;
 }
 
 void
@@ -241,7 +258,6 @@ m1_server_came_up(m1_server *server)
 	server->state = M1_SERVER_UP;
 	server->facts = server->learnt;
 	server->asked = true;
-	server->probed = false;
 	server->said[0] = '\0';
 	server->next_look_ms = m1_now_ms() + LOOK_MS;
 	if (!was_up)
@@ -264,7 +280,7 @@ m1_servers_look(m1_servers *s, double now)
 		m1_server *server = &s->at[i];
 		const double due = server->state == M1_SERVER_UP ? server->next_look_ms : server->next_try_ms;
 
-		if (server->probed)
+		if (server->probe_call != NULL)
 			continue;
 		if (due <= now)
 			m1_server_probe(server);

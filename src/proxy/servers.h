@@ -33,7 +33,7 @@ typedef struct m1_server
 	m1_server_facts facts;
 	m1_server_facts learnt; /* by the questions that are open */
 	int probe;				/* which of them is */
-	bool probed;			/* one is */
+	m1_call *probe_call;	/* NULL = none is */
 	double next_look_ms;	/* of one that is up */
 	double next_try_ms;		/* of one that is down */
 	double busy_until_ms;	/* of one that is up, and has asked not to be asked */
@@ -98,10 +98,12 @@ bool m1_servers_all_asked(const m1_servers *s);
 /* Why there is none to ask, for requests that have waited for one: the first that is down says why. */
 void m1_servers_why_down(const m1_servers *s, const char *adapter, m1_error *err);
 
-/* A call to it could not be made or was broken off: it is down. */
+/* A call to it could not be made or was broken off: it is down, and what it was asked is forgotten. */
 void m1_server_failed(m1_server *server, const char *why, double now);
 /* It asks to be left alone for so many seconds; -1 = for a while. */
 void m1_server_busy(m1_server *server, double seconds, double now);
+/* The same, to a question: it stays up as what it was, and is asked again then. */
+void m1_server_looks_busy(m1_server *server, double seconds, double now);
 /* What it has answered makes it useless: it is down. */
 void m1_server_reject(m1_server *server, m1_status status, const char *why);
 /* It is what it has told when it was asked (server->learnt), and up, if that is fit for use. */

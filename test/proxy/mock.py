@@ -34,6 +34,7 @@ class Mock:
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
         self.asked = 0  # how often it was asked what it is
+        self.slow_questions, self.left_questions = 0.0, 0  # seconds that they take; those that nobody waited for
         self.refusals = {}  # of questions: HTTP statuses by their paths
         self.now = self.most = 0  # streams at the same time
         self.lock = threading.Lock()
@@ -171,6 +172,14 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def is_left(self):
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def is_refused(self):
         status = self.mock.refusals.get(self.path)
         if status:
@@ -180,6 +189,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         mock = self.mock
         mock.asked += self.path == "/v1/models"
+        if mock.slow_questions:
+            time.sleep(mock.slow_questions)
+            if self.is_left():
+                mock.left_questions += 1
+                return
         if not self.is_let_in() or self.is_refused():
             return
         owner = {"vllm": "vllm", "llama.cpp": "llamacpp", "sglang": "sglang"}.get(mock.dialect, "system")

@@ -415,6 +415,30 @@ def check_death_under_load():
     b.stop()
 
 
+def check_looks():
+    """What a server that is up says when it is looked at again, ten seconds later."""
+    busy, slow = mock("vllm", "yes"), mock("vllm", "yes")
+    plain = mock("vllm", "yes", adapters=[f"a{i}" for i in range(70)])
+    plain.refusals["/tokenize"] = 404
+    engines = [proxy(server) for server in (busy, slow, plain)]
+    busy.refusals["/v1/models"] = 503
+    slow.slow_questions = 2.0
+    until = time.monotonic() + 20
+    while min(server.asked for server in (busy, slow, plain)) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    slow.faults = ["reset"]
+    is_equal([e.run(prompt="Hello.", budget=0, seconds=20).get("content") for e in engines], ["yes"] * 3, "all go on to answer")
+    while not slow.left_questions and time.monotonic() < until + 5:
+        time.sleep(0.05)
+    is_equal(slow.left_questions, 1, "what a server was asked is left when it goes down meanwhile")
+    logs = [e.stop() for e in engines]
+    report("is down" not in logs[0], "one that is too busy to be looked at stays up", logs[0])
+    for line in ("could not be compared", "more adapters"):
+        is_equal(logs[2].count(line), 1, f"once is said: {line}")
+    for server in (busy, slow, plain):
+        server.stop()
+
+
 def wait_device(engine, *parts):
     try:
         return engine.until(lambda: all(part in engine.ready["device"] for part in parts), 30)
@@ -564,6 +588,7 @@ with tempfile.TemporaryDirectory() as scratch:
     check_failing()
     check_failover()
     check_death_under_load()
+    check_looks()
     check_late()
     check_return_of_another()
     check_start(scratch)
