@@ -31,10 +31,11 @@ typedef struct m1_server_facts
 	char model[M1_MAX_MODEL_NAME + 1]; /* as it calls the one that is asked for */
 	int context;					   /* tokens of one request; 0 = not told */
 	int vocab;						   /* 0 = not told */
-	int slots;						   /* requests at a time; 0 = not told */
 	uint64_t parameters;			   /* 0 = not told */
 	uint64_t bytes;					   /* of weights; 0 = not told */
 	uint64_t adapters;				   /* a bit for each of m1_servers.adapters that it serves */
+	int unknown_adapters;			   /* that it serves beyond these */
+	bool unknown_tokens;			   /* it does not tell how it makes them of a text */
 } m1_server_facts;
 
 /* A stretch of a reply that is asked for. */

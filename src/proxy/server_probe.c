@@ -85,8 +85,8 @@ note_adapter(m1_server *server, const m1_json *entry)
 		return;
 	if ((place = adapter_place(server->all, name)) >= 0)
 		server->learnt.adapters |= UINT64_C(1) << place;
-	else if (server->state == M1_SERVER_DOWN && server->all->n_adapters == M1_MAX_SERVED_ADAPTERS)
-		m1_server_log(server, "has more adapters than are asked for, the first being", name);
+	else
+		server->learnt.unknown_adapters++;
 }
 
 /* The entry of the model: by the name that is set, or the first that is no adapter. */
@@ -150,7 +150,6 @@ read_version(m1_server *server, const m1_json *answer)
 	{
 		copy_text(f->version, sizeof f->version, m1_json_get(answer, "build_info"));
 		f->context = count_of(settings, "n_ctx");
-		f->slots = count_of(answer, "total_slots");
 	}
 	else
 		copy_text(f->version, sizeof f->version, m1_json_get(answer, "version"));
@@ -185,8 +184,7 @@ read_tokens(m1_server *server, const m1_json *answer)
 		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another tokenizer than the model's folder");
 	else
 	{
-		if (tokens == NULL && server->state == M1_SERVER_DOWN)
-			m1_server_log(server, "does not tell how it makes tokens: its tokenizer could not be compared", "");
+		server->learnt.unknown_tokens = tokens == NULL;
 		m1_server_came_up(server);
 	}
 }

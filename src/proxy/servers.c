@@ -242,6 +242,13 @@ log_up(const m1_server *server)
 	snprintf(more, sizeof more, "%.40s %.48s, model \"%.80s\"", dialect->called, server->facts.version,
 			 server->facts.model);
 	m1_server_log(server, "is up", more);
+	if (server->facts.unknown_tokens)
+		m1_server_log(server, "does not tell how it makes tokens", "its tokenizer could not be compared");
+	if (server->facts.unknown_adapters > 0)
+	{
+		snprintf(more, sizeof more, "%d of them are not asked for", server->facts.unknown_adapters);
+		m1_server_log(server, "has more adapters than can be named", more);
+	}
 	if (!dialect->separates_caches)
 		m1_server_log(server, "cannot keep the prompt caches of roles apart",
 					  "how fast it answers may tell one role what another has asked");
