@@ -328,7 +328,7 @@ end_of(const m1_call *call, CURLcode code, long status)
 	if (status == 429 || status == 503)
 		return M1_CALL_BUSY;
 	if (status != 200)
-		return status >= 500 ? M1_CALL_FAILED : M1_CALL_REFUSED;
+		return status >= 500 || status == 408 ? M1_CALL_FAILED : M1_CALL_REFUSED;
 	return code == CURLE_OK ? M1_CALL_ANSWERED : M1_CALL_BROKEN;
 }
 

@@ -32,7 +32,7 @@ typedef enum m1_call_end
 	M1_CALL_ANSWERED,	 /* with HTTP status 200; all of the answer has been handed on */
 	M1_CALL_REFUSED,	 /* with another HTTP status: the server does not do this */
 	M1_CALL_BUSY,		 /* 429 or 503: not now */
-	M1_CALL_FAILED,		 /* 5xx: the server could not */
+	M1_CALL_FAILED,		 /* 5xx, or 408: the server could not */
 	M1_CALL_UNREACHABLE, /* there is no connection: refused, no such name, a certificate that does not fit, silence */
 	M1_CALL_BROKEN,		 /* the connection ended in the middle of the answer */
 	M1_CALL_LEFT,		 /* by our side: an event was answered with false */

@@ -60,6 +60,7 @@ open_parts(m1_proxy *p, const m1_proxy_options *o, m1_error *err)
 	m1_servers_options servers = {
 		.urls = o->urls,
 		.model_name = o->model_name,
+		.patience_ms = o->silence * 1e3,
 		.log = o->log,
 		.log_context = o->log_context,
 	};
@@ -390,7 +391,7 @@ server_for(m1_proxy *p, const m1_remote *m, double now)
 {
 	m1_server *last = m->server;
 
-	if (m->left == NULL && last != NULL && m1_server_is_free(last, now))
+	if (m->left == NULL && last != NULL && m1_server_is_free(last, m->adapter, now))
 		return last;
 	if (now < m->again_ms && m->moves >= p->servers->n)
 		return NULL;

@@ -200,6 +200,11 @@ on_event(void *context, m1_slice json)
 	m1_error err;
 	bool more;
 
+	if (m->is_score)
+	{
+		note_failure(m, m1_slice_of("it sent a stream, and was asked for probabilities"));
+		return false;
+	}
 	if (m1_json_parse(json, "the server's event", NULL, &doc, &err) != M1_OK ||
 		!dialect->read_event(doc.root, m->known, &told))
 	{
@@ -278,19 +283,63 @@ told_instead(m1_slice body, m1_json_doc *doc)
 	return message.len > 0 ? message : body;
 }
 
+/*
+ * The request is not at fault: the server has been started anew with another key, name or model. It is asked again what
+ * it is.
+ */
+static bool
+is_passing(long status)
+{
+	return status == 401 || status == 403 || status == 404;
+}
+
 static void
 refused(m1_remote *m, const m1_call_result *result)
 {
 	m1_json_doc doc = {0};
 	m1_error error;
+	const bool passing = is_passing(result->status);
 	const m1_slice text = told_instead(result->body, &doc);
 
-	m1_fail(&error, M1_E_UNSUPPORTED, "the server refused the request with HTTP status %ld", result->status);
+	if (passing)
+		m1_server_refuses(m->server, result->status);
+	if (passing && may_move(m))
+	{
+		m1_json_free(&doc);
+		begin_again(m);
+		return;
+	}
+	m1_fail(&error, passing ? M1_E_UNAVAILABLE : M1_E_UNSUPPORTED,
+			"the server refused the request with HTTP status %ld", result->status);
 	m1_error_detail(&error, "%.150s: %.*s", m->server->url, (int) m1_min_size(text.len, 330), text.data);
 	if (result->status == 401 || result->status == 403)
 		m1_error_hint(&error, "See {engine_api_key_file}.");
 	m1_json_free(&doc);
 	m1_remote_fail(m, &error);
+}
+
+/* It waits, for another server or for this one, but not for ever. */
+static void
+too_busy(m1_remote *m, const m1_call_result *result, double now)
+{
+	m1_json_doc doc = {0};
+	m1_error error;
+	const m1_slice text = told_instead(result->body, &doc);
+
+	m1_server_busy(m->server, result->retry_after, now);
+	if (m->busy_since_ms == 0)
+		m->busy_since_ms = now;
+	if (now - m->busy_since_ms < m->server->all->options.patience_ms)
+		wait_for_server(m);
+	else
+	{
+		m1_fail(&error, M1_E_UNAVAILABLE, "the server has been too busy for the request for %.0f s",
+				(now - m->busy_since_ms) / 1e3);
+		m1_error_detail(&error, "%.150s: %.*s", m->server->url, (int) m1_min_size(text.len, 330), text.data);
+		m1_error_hint(&error, "Try again later; {engine_timeout} says how long a request waits.");
+		m1_remote_fail(m, &error);
+	}
+	m1_json_free(&doc);
 }
 
 static void
@@ -309,7 +358,7 @@ go_on(m1_remote *m, const m1_call_result *result)
 {
 	m1_request *r = m->request;
 	const bool has_body = result->end == M1_CALL_ANSWERED && result->body.len > 0;
-	const bool is_score = m->scores && has_body;
+	const bool is_score = m->is_score && has_body;
 
 	if (is_score)
 		m1_remote_read_score(m, result->body);
@@ -321,7 +370,14 @@ go_on(m1_remote *m, const m1_call_result *result)
 					 result);
 		return;
 	}
-	m->fruitless = m->accepted > 0 || m->scores ? 0 : m->fruitless + 1;
+	if (m->foreign)
+		m1_server_reject(m->server, m->error.code, m->error.message, m->error.hint);
+	else if (m->error.code == M1_OK)
+		m1_server_answered(m->server);
+	m->foreign = false;
+	m->fruitless = m->accepted > 0 || is_score ? 0 : m->fruitless + 1;
+	if (m->accepted > 0)
+		m->busy_since_ms = 0;
 	if (m->error.code == M1_OK && !r->ended && m->fruitless >= MAX_FRUITLESS)
 		note_failure(m, m1_slice_of("it ends replies without a token"));
 	if (m->error.code == M1_E_UNAVAILABLE && may_move(m))
@@ -347,7 +403,6 @@ on_over(const m1_call_result *result)
 	m->server->in_flight--;
 	if (m->finished)
 	{
-		m1_server_answered(m->server);
 		go_on(m, &(m1_call_result){.end = M1_CALL_LEFT});
 		return;
 	}
@@ -355,15 +410,13 @@ on_over(const m1_call_result *result)
 	{
 		case M1_CALL_ANSWERED:
 		case M1_CALL_LEFT:
-			m1_server_answered(m->server);
 			go_on(m, result);
 			break;
 		case M1_CALL_REFUSED:
 			refused(m, result);
 			break;
 		case M1_CALL_BUSY:
-			m1_server_busy(m->server, result->retry_after, now);
-			wait_for_server(m);
+			too_busy(m, result, now);
 			break;
 		case M1_CALL_FAILED:
 			move_instead(m, "the server failed", "it answers with an internal error", result);
@@ -477,6 +530,7 @@ m1_remote_ask(m1_remote *m, m1_server *server)
 	begin_stretch(m);
 	if (m->request->answer_start == 0 && m1_request_at_scored_answer(m->request))
 		m->scores = true;
+	m->is_score = m->scores;
 	if (m->scores && !m1_remote_scores_go_on(m))
 	{
 		finish(m);

@@ -43,11 +43,14 @@ typedef struct m1_remote
 	bool wants_whole;	/* the next one is to be: a stream has left tokens out */
 	bool finished;		/* the server has said so; what comes behind is of use, but not waited for long */
 	double finished_ms;
-	int fruitless;	/* stretches without a token, in a row */
-	m1_error error; /* ends the request; code M1_OK = none */
+	double busy_since_ms; /* servers were too busy for it since then; 0 = none was */
+	bool foreign;		  /* m->error is of a token that no server of this model sends */
+	int fruitless;		  /* stretches without a token, in a row */
+	m1_error error;		  /* ends the request; code M1_OK = none */
 
 	/* choices that are scored: one after the other, token by token where the server cannot do more */
 	bool scores;
+	bool is_score; /* the stretch asks for that */
 	int choice;
 	int scored;		/* of its tokens */
 	double logprob; /* of these */

@@ -1,6 +1,8 @@
 /* remote_scores.c - see remote_scores.h. */
 #include "proxy/remote_scores.h"
 
+#include <math.h>
+
 #include "base/least.h"
 
 /* Tokens of a choice, with the end of turn. */
@@ -104,8 +106,8 @@ m1_remote_read_score(m1_remote *m, m1_slice body)
 		 dialect->read_score(doc.root, &ask, &logprob);
 	m1_ids_free(&tokens);
 	m1_json_free(&doc);
-	/* not above 0, and no NaN */
-	if (!ok || !(logprob <= 1e-6))
+	/* not above 0, and none that a sum of them cannot hold */
+	if (!ok || !isfinite(m->logprob + logprob) || logprob > 1e-6)
 	{
 		m1_fail(&m->error, M1_E_UNAVAILABLE, "the server does not tell how probable the choices are");
 		m1_error_detail(&m->error, "The server is %.400s.", m->server->url);

@@ -18,8 +18,8 @@ is_dead(const m1_request *r, int32_t id)
 static void
 refuse_token(m1_remote *m, int32_t id)
 {
-	m1_fail(&m->error, M1_E_INVALID_ARGUMENT, "the server sent token %d, which the model's tokenizer does not have",
-			id);
+	m->foreign = true;
+	m1_fail(&m->error, M1_E_UNAVAILABLE, "the server sent token %d, which the model's tokenizer does not have", id);
 	m1_error_detail(&m->error, "The server is %.400s.", m->server->url);
 	m1_error_hint(&m->error, "{model} must be the folder of the model that the server runs.");
 }

@@ -122,12 +122,13 @@ read_models(m1_server *server, const m1_json *answer)
 	{
 		m1_server_reject(server, M1_E_NOT_FOUND,
 						 *s->options.model_name != '\0' ? "the server has no model of that name"
-														: "the server names no model");
+														: "the server names no model",
+						 NULL);
 		return;
 	}
 	if (m1_json_text(m1_json_get(entry, "id")).len > M1_MAX_MODEL_NAME)
 	{
-		m1_server_reject(server, M1_E_UNSUPPORTED, "the name of the server's model is too long");
+		m1_server_reject(server, M1_E_UNSUPPORTED, "the name of the server's model is too long", NULL);
 		return;
 	}
 	if (f->kind == M1_DIALECT_AUTO)
@@ -179,9 +180,11 @@ read_tokens(m1_server *server, const m1_json *answer)
 	const m1_json *tokens = m1_json_get(answer, "tokens");
 
 	if (server->learnt.vocab > 0 && server->learnt.vocab != s->options.model->config.vocab_size)
-		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another vocabulary than the model's folder");
+		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another vocabulary than the model's folder",
+						 NULL);
 	else if (tokens != NULL && !are_sample(s, tokens))
-		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another tokenizer than the model's folder");
+		m1_server_reject(server, M1_E_INVALID_ARGUMENT, "the server has another tokenizer than the model's folder",
+						 NULL);
 	else
 	{
 		server->learnt.unknown_tokens = tokens == NULL;
@@ -258,8 +261,6 @@ takes_it_from_settings(const m1_server *server, const m1_call_result *result)
 static void
 on_refusal(m1_server *server, const m1_call_result *result)
 {
-	char why[64];
-
 	if (takes_it_from_settings(server, result))
 	{
 		server->learnt = (m1_server_facts){.kind = M1_DIALECT_OPENAI};
@@ -267,10 +268,7 @@ on_refusal(m1_server *server, const m1_call_result *result)
 		m1_server_came_up(server);
 		return;
 	}
-	snprintf(why, sizeof why, "the server answers with HTTP status %ld", result->status);
-	m1_server_reject(server, M1_E_UNAVAILABLE, why);
-	if (result->status == 401 || result->status == 403)
-		m1_error_hint(&server->why, "See {engine_api_key_file}.");
+	m1_server_refuses(server, result->status);
 }
 
 static void
@@ -289,7 +287,7 @@ on_probe_over(const m1_call_result *result)
 		on_refusal(server, result);
 	else if (result->end == M1_CALL_ANSWERED &&
 			 m1_json_parse(result->body, "the server's answer", NULL, &doc, &err) != M1_OK)
-		m1_server_reject(server, M1_E_UNAVAILABLE, "what answers is no server of a model");
+		m1_server_reject(server, M1_E_UNAVAILABLE, "what answers is no server of a model", NULL);
 	else
 		read_answer(server, doc.root);
 	m1_json_free(&doc);

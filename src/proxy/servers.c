@@ -12,7 +12,8 @@
 
 #define FIRST_PAUSE_MS 1000.0
 #define LONGEST_PAUSE_MS 60000.0
-#define LOOK_MS 10000.0 /* from one look at a server that is up to the next */
+#define BUSY_SAID_MS 60000.0 /* from one line of the log that says so to the next */
+#define LOOK_MS 10000.0		 /* from one look at a server that is up to the next */
 
 void
 m1_server_log(const m1_server *server, const char *what, const char *more)
@@ -92,7 +93,10 @@ m1_servers_create(const m1_servers_options *options, m1_servers **out, m1_error 
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for servers");
 	s->options = *options;
 	if (strlen(options->model_name) > M1_MAX_MODEL_NAME)
-		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the name in {engine_model} is too long");
+	{
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the name of the servers' model is too long");
+		m1_error_hint(err, "See {engine_model}.");
+	}
 	else
 		status = add_servers(s, options->urls, err);
 	if (status == M1_OK && options->model->tokenizer != NULL)
@@ -167,13 +171,28 @@ m1_server_failed(m1_server *server, const char *why, double now)
 	go_down(server, why, now);
 }
 
-/* What it has answered makes it useless. */
 void
-m1_server_reject(m1_server *server, m1_status status, const char *why)
+m1_server_reject(m1_server *server, m1_status status, const char *why, const char *hint)
 {
+	const double now = m1_now_ms();
+
+	if (is_known_down(server, now))
+		return;
 	m1_fail(&server->why, status, "%.200s", why);
 	m1_error_detail(&server->why, "The server is %.400s.", server->url);
-	go_down(server, why, m1_now_ms());
+	if (hint != NULL)
+		m1_error_hint(&server->why, "%s", hint);
+	go_down(server, why, now);
+}
+
+void
+m1_server_refuses(m1_server *server, long status)
+{
+	const bool lacks_key = status == 401 || status == 403;
+	char why[64];
+
+	snprintf(why, sizeof why, "the server answers with HTTP status %ld", status);
+	m1_server_reject(server, M1_E_UNAVAILABLE, why, lacks_key ? "See {engine_api_key_file}." : NULL);
 }
 
 void
@@ -182,6 +201,10 @@ m1_server_busy(m1_server *server, double seconds, double now)
 	const double pause = seconds < 0 ? FIRST_PAUSE_MS : seconds * 1000;
 
 	server->busy_until_ms = now + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
+	if (server->busy_said_ms != 0 && now - server->busy_said_ms < BUSY_SAID_MS)
+		return;
+	server->busy_said_ms = now;
+	m1_server_log(server, "is too busy", "requests wait as long as it asks for");
 }
 
 void
@@ -222,8 +245,7 @@ is_fit(m1_server *server)
 				 s->context);
 	else
 		return true;
-	m1_server_reject(server, M1_E_INVALID_ARGUMENT, why);
-	m1_error_hint(&server->why, "See {engine_url} and {max_context}.");
+	m1_server_reject(server, M1_E_INVALID_ARGUMENT, why, "See {engine_url} and {max_context}.");
 	return false;
 }
 
@@ -311,9 +333,9 @@ has_adapter(const m1_server *server, const char *name)
 }
 
 bool
-m1_server_is_free(const m1_server *server, double now)
+m1_server_is_free(const m1_server *server, const char *adapter, double now)
 {
-	return server->state == M1_SERVER_UP && server->busy_until_ms <= now;
+	return server->state == M1_SERVER_UP && server->busy_until_ms <= now && has_adapter(server, adapter);
 }
 
 m1_server *
@@ -325,7 +347,7 @@ m1_servers_choose(m1_servers *s, const char *adapter, const m1_server *other, do
 	{
 		m1_server *server = &s->at[(s->turn + i) % s->n];
 
-		if (server != other && m1_server_is_free(server, now) && has_adapter(server, adapter) &&
+		if (server != other && m1_server_is_free(server, adapter, now) &&
 			(best == NULL || server->in_flight < best->in_flight))
 			best = server;
 	}

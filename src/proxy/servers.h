@@ -37,6 +37,7 @@ typedef struct m1_server
 	double next_look_ms;	/* of one that is up */
 	double next_try_ms;		/* of one that is down */
 	double busy_until_ms;	/* of one that is up, and has asked not to be asked */
+	double busy_said_ms;	/* in the log, the last time; 0 = never */
 	int failures;			/* in a row */
 	int in_flight;
 	bool asked;				/* it has been up or down once */
@@ -51,6 +52,7 @@ typedef struct m1_servers_options
 	const char *model_name; /* at the servers; "" = the first that one serves */
 	const m1_model *model;	/* the texts' */
 	m1_calls *calls;
+	double patience_ms; /* with a server that is too busy for a request */
 	void (*log)(void *context, const char *line);
 	void *log_context;
 } m1_servers_options;
@@ -89,8 +91,8 @@ int m1_servers_look(m1_servers *s, double now);
  * `other`; NULL = there is none now.
  */
 m1_server *m1_servers_choose(m1_servers *s, const char *adapter, const m1_server *other, double now);
-/* Whether it is up and not busy. */
-bool m1_server_is_free(const m1_server *server, double now);
+/* Whether it is up, not busy, and has the adapter. */
+bool m1_server_is_free(const m1_server *server, const char *adapter, double now);
 /* Some server that has the adapter is up, though maybe busy. */
 bool m1_servers_any_up(const m1_servers *s, const char *adapter);
 /* Every server has said what it is, or failed to. */
@@ -104,8 +106,10 @@ void m1_server_failed(m1_server *server, const char *why, double now);
 void m1_server_busy(m1_server *server, double seconds, double now);
 /* The same, to a question: it stays up as what it was, and is asked again then. */
 void m1_server_looks_busy(m1_server *server, double seconds, double now);
-/* What it has answered makes it useless: it is down. */
-void m1_server_reject(m1_server *server, m1_status status, const char *why);
+/* What it has answered makes it useless: it is down. hint: NULL = none. */
+void m1_server_reject(m1_server *server, m1_status status, const char *why, const char *hint);
+/* With this HTTP status: the same. */
+void m1_server_refuses(m1_server *server, long status);
 /* It is what it has told when it was asked (server->learnt), and up, if that is fit for use. */
 void m1_server_came_up(m1_server *server);
 /* A line "server ... WHAT: MORE" in the log. */

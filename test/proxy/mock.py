@@ -122,11 +122,11 @@ def indented(text):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Faults: 429 and 503 (with Retry-After: 1), 500, 400, reset (before an answer), half (a reply without its end),
+    """Faults: 429 and 503 (with Retry-After: 1), other HTTP statuses, reset (before an answer), half (a reply without its end),
     slow (a pause of a second before anything), silent (nothing at all for long), nonsense (events that are no JSON),
     breaks (tokens that break any constraint), unknown (a token that the model does not have), special (a control token in front), error (an error event),
     redirect (to the url `elsewhere`), error text (one that is no object), base_resp (an error of hosted MiniMax, with status 200), detail (a refusal as FastAPI
-    words it), endless (a refusal that never ends), lingers (a reply whose connection stays open), broken end (one that
+    words it), endless (a refusal that never ends), stream (though one answer was asked for), lingers (a reply whose connection stays open), broken end (one that
     breaks off behind the last event), and the keys of SPELLINGS."""
 
     protocol_version = "HTTP/1.1"
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server_mock
 
     def answer(self, value, status=200, headers=()):
-        body = json.dumps(value).encode()
+        body = json.dumps(value).replace("-Infinity", "-1e999").encode()  # which is JSON
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = mock.take_fault()
         if fault in ("429", "503"):
             self.refuse(int(fault), "busy", [("Retry-After", "1")])
-        elif fault in ("500", "400"):
+        elif fault and fault.isdigit():
             self.refuse(int(fault), "the test says so")
         elif fault == "redirect":
             self.refuse(307, "the test says so", [("Location", mock.elsewhere + self.path)])
@@ -261,6 +261,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(30)
         if fault == "endless":
             self.refuse_for_ever()
+        if fault == "stream":  # whatever was asked for
+            self.stream(request, fault)
+            return
         if self.path != paths[self.mock.dialect]:
             self.refuse(404, "not found")
         elif request.get("stream"):

@@ -238,8 +238,8 @@ def check_adapters():
 def check_faults(name):
     server = mock(name, REASONED)
     engine = proxy(server, options=["--server-timeout", "2"])
-    for fault in ("429", "503", "500", "reset", "half", "slow", "nonsense", "error", "error text",
-                  "base_resp") + (("silent",) if name == "vllm" else ()):
+    for fault in ("429", "503", "500", "reset", "half", "slow", "nonsense", "error", "error text", "base_resp", "404",
+                  "unknown") + (("silent", "401", "403", "408") if name == "vllm" else ()):
         server.faults = [fault]
         end = engine.run(prompt="Hello.")
         is_equal(end.get("reasoning"), "A na\u00efve greeting.", f"{name}: {fault} once is made good")
@@ -257,8 +257,9 @@ def check_faults(name):
         server.faults = [fault]
         end = engine.run(prompt="Hello.")
         report(end.get("status") == "unsupported" and "the test says so" in end["detail"], f"{name}: {fault}, a refusal, is told", end)
-    server.faults = ["unknown"]
-    is_equal(engine.run(prompt="Hello.").get("status"), "invalid_argument", f"{name}: a token of another model")
+    server.faults = ["unknown"] * 20
+    end = engine.run(prompt="Hello.")
+    report(end.get("status") == "unavailable" and "which the model's tokenizer does not have" in end["message"], f"{name}: tokens of another model", end)
     if name == "vllm":
         server.faults = ["500"] * 20
         end = engine.run(prompt="Hello.")
@@ -312,6 +313,52 @@ def check_retry_after():
         report(0.95 < waited < 5, f"after {fault}, a server is left alone as long as it says", waited)
     engine.stop()
     server.stop()
+
+
+def check_refusals():
+    """A server that refuses everything, though it says that it is what it was: requests fail, but not for good."""
+    for fault, code in (("404", "404"), ("401", "{engine_api_key_file}")):
+        server = mock("vllm", "yes")
+        engine = proxy(server)
+        server.faults = [fault] * 100
+        end = engine.run(prompt="Hello.", budget=0)
+        report(end.get("status") == "unavailable" and code in json.dumps(end), f"{fault} again and again fails, retryably", end)
+        server.faults = []
+        is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "and later does not")
+        log = engine.stop()
+        report(f"status {fault}" in log, "the log says why", log)
+        server.stop()
+
+
+def check_busy():
+    server = mock("vllm", "yes")
+    engine = proxy(server, options=["--server-timeout", "2"])
+    server.faults = ["429"] * 100
+    end = engine.run(prompt="Hello.", budget=0)
+    report(end.get("status") == "unavailable" and "too busy" in end["message"] and ": busy" in end["detail"], "a server that stays busy is not waited for without end", end)
+    server.faults = ["429"]
+    is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "and answers when it is not")
+    log = engine.stop()
+    is_equal(log.count("is too busy"), 1, "which is logged once")
+    server.stop()
+
+
+def check_hostile_scores():
+    for dialect, key in (("vllm", "prompt_logprobs"), ("llama.cpp", "logit_bias")):
+        server = mock(dialect, "positive", answers=["positive"])
+        engine = proxy(server)
+        server.faults = ["stream"] * 100
+        end = engine.run(prompt="Hello.", kind="choices", form=LABELS, score=True, budget=0)
+        report(end.get("status") == "unavailable" and len(server.requests) < 20, f"{dialect}: a stream in place of probabilities", (end, len(server.requests)))
+        server.faults = []
+        for value in (-math.inf, math.nan, 1.0):
+            server.logprob = lambda i: value
+            asked = len(server.requests)
+            end = engine.run(prompt="Hello.", kind="choices", form=LABELS, score=True, budget=0)
+            report(end.get("status") == "unavailable" and len(server.requests) - asked < 20 and key in server.requests[-1],
+                   f"{dialect}: a probability whose logarithm is {value}", end)
+        engine.stop()
+        server.stop()
 
 
 def check_back_off():
@@ -374,7 +421,7 @@ def check_move():
 def check_failing():
     """What one server always fails at is answered by another, at once, and neither is given up."""
     a, b = mock("vllm", REASONED), mock("vllm", REASONED)
-    for fault in ("500", "nonsense", "breaks", "base_resp"):
+    for fault in ("500", "nonsense", "breaks", "base_resp", "429", "503"):
         a.faults = [fault] * 100
         engine = proxy(a, b)
         start = time.monotonic()
@@ -582,6 +629,9 @@ with tempfile.TemporaryDirectory() as scratch:
     check_redirect()
     check_many()
     check_retry_after()
+    check_refusals()
+    check_busy()
+    check_hostile_scores()
     check_back_off()
     check_silence()
     check_move()

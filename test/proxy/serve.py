@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""serve.py ENGINE PORT [other]: a mock of vLLM that has the bundled model's words, or other ones, until it is killed or
-whoever started it is gone.
+"""serve.py ENGINE PORT [other | refusing]: a mock of vLLM that has the bundled model's words, or other ones, or refuses all requests
+as one that was started under another name, until it is killed or whoever started it is gone.
 Prints "ready"."""
 import os
 import sys
@@ -21,9 +21,11 @@ def tokens(text):
         return words.tokens(text)
 
 
-Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
-     ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
-     adapters=["poet"], tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
+server = Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
+              ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
+              adapters=["poet"], tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
+if "refusing" in sys.argv[3:]:
+    server.faults = ["404"] * 100000
 print("ready", flush=True)
 while os.getppid() == parent:
     time.sleep(0.5)

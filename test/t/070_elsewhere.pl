@@ -46,6 +46,16 @@ start_server();
 wait_for('the jobs are done', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.job WHERE state = 'done'") eq '40' });
 is($node->safe_psql('postgres', "SELECT count(DISTINCT id), count(*) FILTER (WHERE content = 'Hello there.') FROM minimax_m1.job"), '40|40', 'jobs lose nothing and double nothing');
 
+# And through one that refuses them, as what was started under another name does.
+stop_server();
+start_server('refusing');
+$node->safe_psql('postgres', "SELECT minimax_m1.submit('Hello again ' || n) FROM generate_series(1, 10) n");
+wait_for('the server refuses them', sub { slurp_file($node->logfile) =~ /is down: the server answers with HTTP status 404/ });
+stop_server();
+start_server();
+wait_for('these jobs are done, too', sub { $node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.job WHERE state = 'done'") eq '50' });
+is($node->safe_psql('postgres', "SELECT count(*) FROM minimax_m1.job WHERE state <> 'done' OR content <> 'Hello there.'"), '0', 'none of which is given up');
+
 # Another model behind the url; then the engine on this machine again.
 stop_server();
 start_server('other');
