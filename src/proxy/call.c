@@ -101,12 +101,6 @@ m1_call_drop(m1_call *call)
 	free(call);
 }
 
-void
-m1_call_resume(m1_call *call)
-{
-	curl_easy_pause(call->easy, CURLPAUSE_CONT);
-}
-
 /* ---- what comes back ---- */
 
 /* The event is whole. What is no JSON object, as the mark of the end, says nothing. */
@@ -215,6 +209,8 @@ on_bytes(char *data, size_t unit, size_t n, void *context)
 	m1_call *call = context;
 	long status = 0;
 
+	if (call->left) /* in a resume, of which libcurl forgets the end */
+		return 0;
 	if (call->handler->waits != NULL && call->handler->waits(call->context))
 		return CURL_WRITEFUNC_PAUSE;
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -342,7 +338,7 @@ end_call(m1_call *call, CURLcode code)
 	curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after);
 	if (retry_after > 0)
 		result.retry_after = (double) retry_after;
-	if (call->streams && code == CURLE_OK && !read_rest(call))
+	if (call->streams && code == CURLE_OK && !call->left && !read_rest(call))
 		call->left = true;
 	result.end = end_of(call, code, result.status);
 	if (code != CURLE_OK)
@@ -351,6 +347,16 @@ end_call(m1_call *call, CURLcode code)
 		result.body = (m1_slice){call->answer.data, call->answer.len};
 	call->handler->over(&result);
 	m1_call_drop(call);
+}
+
+/* What was held back comes at once, and may be all that is wanted. */
+void
+m1_call_resume(m1_call *call)
+{
+	const CURLcode code = curl_easy_pause(call->easy, CURLPAUSE_CONT);
+
+	if (code != CURLE_OK || call->left)
+		end_call(call, code);
 }
 
 m1_status

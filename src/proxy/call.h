@@ -72,6 +72,7 @@ const char *m1_call_url_fault(const char *url);
 m1_call *m1_call_start(m1_calls *calls, const char *url, m1_slice body, const m1_call_handler *handler, void *context);
 /* Closes the connection; nothing more is handed on. */
 void m1_call_drop(m1_call *call);
+/* Events that were to wait are handed on, and the call may end with them. */
 void m1_call_resume(m1_call *call);
 
 /* Does what can be done at once, waits for at most so many milliseconds if that is nothing, and ends calls. */

@@ -403,6 +403,29 @@ def check_silence():
     server.stop()
 
 
+def check_resume():
+    """What comes while a stream is paused ends it where it would have ended: more has come by then than is wanted."""
+    reasoned = "<think>\n" + "word " * 1500 + "\n</think>\n\nyes"
+    server = mock("vllm", reasoned, answers=["no"])
+    engine = proxy(server)
+    for asked in ({"budget": 7}, {"stops": ["two"], "budget": 0}):
+        server.answers = ["no"] if "stops" not in asked else ["one two " + "three " * 1500]
+        plain = engine.run(prompt="Hello.", **asked)
+        n = len(server.requests)
+        server.faults = ["slow"]
+        request = engine.generate(prompt="Hello.", **asked)
+        engine.until(lambda: len(server.requests) > n)
+        engine.send(PAUSE, request)
+        engine.pump(1.5)
+        time.sleep(1.5)
+        engine.send(RESUME, request)
+        end = engine.wait(request)
+        same = ("content", "reasoning", "tokens", "reasoning_tokens", "finish")
+        is_equal([end.get(k) for k in same], [plain.get(k) for k in same], f"a pause changes nothing of a reply with {list(asked)[0]}")
+    engine.stop()
+    server.stop()
+
+
 def check_move():
     """What was not shown goes on at another server behind its last token."""
     a, b = mock("vllm", REASONED), mock("sglang", REASONED)
@@ -634,6 +657,7 @@ with tempfile.TemporaryDirectory() as scratch:
     check_hostile_scores()
     check_back_off()
     check_silence()
+    check_resume()
     check_move()
     check_failing()
     check_failover()
