@@ -1,43 +1,10 @@
 /* cmd_proxy.c - `proxy`: servers elsewhere, for PostgreSQL's worker, which sees no difference to `serve`. */
-#define _DEFAULT_SOURCE /* explicit_bzero */
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 
 #include "commands/serving.h"
 #include "proxy/proxy.h"
 
 #define MOST_FILES 4096 /* for a connection of each request, with room for others */
-
-/* The key is the file without the white space around it; it stays as long as the process. */
-static m1_status
-read_key(const char *path, char **key, m1_error *err)
-{
-	m1_buf text = {0};
-	m1_status status = M1_OK;
-	size_t end;
-
-	*key = NULL;
-	if (path == NULL || *path == '\0')
-		return M1_OK;
-	status = m1_cli_read_file(path, &text, err);
-	if (status == M1_OK && m1_buf_cstr(&text) == NULL)
-		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the key");
-	if (status == M1_OK)
-	{
-		const char *begin = text.data + strspn(text.data, " \t\r\n");
-
-		end = strcspn(begin, " \t\r\n");
-		if (end == 0 || begin[end + strspn(begin + end, " \t\r\n")] != '\0')
-			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the file of {engine_api_key_file} does not hold one key");
-		else if ((*key = calloc(1, end + 1)) == NULL)
-			status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the key");
-		else
-			memcpy(*key, begin, end);
-	}
-	m1_buf_free(&text);
-	return status;
-}
 
 /* By default a process may have fewer files open than max_requests may ask for. */
 static void
@@ -59,13 +26,13 @@ open_proxy(const m1_cli *cli, const m1_engine_events *events, void **out, m1_err
 		.urls = cli->servers.urls,
 		.dialect = cli->servers.dialect,
 		.model_name = cli->servers.model,
+		.api_key_file = cli->servers.api_key_file,
 		.ca_file = cli->servers.ca_file,
 		.max_context = cli->max_context,
 		.silence = cli->servers.timeout,
 		.log = m1_cli_log,
 	};
 	m1_proxy *p = NULL;
-	char *key = NULL;
 	m1_status status;
 
 	if (cli->servers.urls == NULL)
@@ -74,15 +41,8 @@ open_proxy(const m1_cli *cli, const m1_engine_events *events, void **out, m1_err
 		m1_error_hint(err, "See {engine_url}.");
 		return M1_E_INVALID_ARGUMENT;
 	}
-	if ((status = read_key(cli->servers.api_key_file, &key, err)) != M1_OK)
-		return status;
-	options.api_key = key;
 	allow_files();
 	status = m1_proxy_open(&options, events, &p, err);
-	if (status != M1_OK && key != NULL)
-		explicit_bzero(key, strlen(key));
-	if (status != M1_OK)
-		free(key);
 	*out = p;
 	return status;
 }

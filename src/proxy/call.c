@@ -12,13 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/key_file.h"
+
 #define CONNECT_SECONDS 10
 #define MAX_REFUSAL ((size_t) 64 << 10) /* bytes that are kept of what an error says */
 
 struct m1_calls
 {
 	CURLM *multi;
-	struct curl_slist *headers;
+	char *key; /* NULL = none */
 	m1_calls_options options;
 	m1_call *first;
 };
@@ -27,6 +29,7 @@ struct m1_call
 {
 	m1_calls *all;
 	CURL *easy;
+	struct curl_slist *headers;
 	const m1_call_handler *handler;
 	void *context;
 	m1_buf body;
@@ -46,7 +49,6 @@ m1_status
 m1_calls_create(const m1_calls_options *options, m1_calls **out, m1_error *err)
 {
 	m1_calls *calls = calloc(1, sizeof *calls);
-	m1_buf key = {0};
 
 	*out = NULL;
 	if (calls == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
@@ -56,16 +58,6 @@ m1_calls_create(const m1_calls_options *options, m1_calls **out, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "could not start libcurl");
 	}
 	calls->options = *options;
-	calls->headers = curl_slist_append(calls->headers, "Content-Type: application/json");
-	calls->headers = curl_slist_append(calls->headers, "Expect:");
-	if (options->api_key != NULL)
-	{
-		m1_buf_puts(&key, "Authorization: Bearer ");
-		m1_buf_puts(&key, options->api_key);
-		if (m1_buf_cstr(&key) != NULL)
-			calls->headers = curl_slist_append(calls->headers, key.data);
-		m1_buf_free(&key);
-	}
 	*out = calls;
 	return M1_OK;
 }
@@ -78,8 +70,23 @@ m1_calls_free(m1_calls *calls)
 	while (calls->first != NULL)
 		m1_call_drop(calls->first);
 	curl_multi_cleanup(calls->multi);
-	curl_slist_free_all(calls->headers);
+	m1_key_free(calls->key);
 	free(calls);
+}
+
+void
+m1_calls_set_key(m1_calls *calls, char *key)
+{
+	m1_key_free(calls->key);
+	calls->key = key;
+}
+
+bool
+m1_calls_is_new_key(const m1_calls *calls, const char *key)
+{
+	if (key == NULL || calls->key == NULL)
+		return key != calls->key;
+	return strcmp(key, calls->key) != 0;
 }
 
 void
@@ -89,6 +96,7 @@ m1_call_drop(m1_call *call)
 
 	curl_multi_remove_handle(all->multi, call->easy);
 	curl_easy_cleanup(call->easy);
+	curl_slist_free_all(call->headers);
 	if (call->previous != NULL)
 		call->previous->next = call->next;
 	else
@@ -256,6 +264,36 @@ m1_call_url_fault(const char *url)
 	return fault;
 }
 
+/* false: memory ran out. */
+static bool
+add_header(m1_call *call, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(call->headers, line);
+
+	if (longer != NULL)
+		call->headers = longer;
+	return longer != NULL;
+}
+
+static bool
+add_headers(m1_call *call)
+{
+	const char *key = call->all->key;
+	m1_buf line = {0};
+	bool ok = add_header(call, "Content-Type: application/json") && add_header(call, "Expect:");
+
+	if (ok && key != NULL)
+	{
+		m1_buf_puts(&line, "Authorization: Bearer ");
+		m1_buf_puts(&line, key);
+		ok = m1_buf_cstr(&line) != NULL && add_header(call, line.data);
+	}
+	if (line.data != NULL)
+		explicit_bzero(line.data, line.cap);
+	m1_buf_free(&line);
+	return ok;
+}
+
 static void
 set_up(m1_call *call, const char *url)
 {
@@ -266,7 +304,7 @@ set_up(m1_call *call, const char *url)
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->all->headers);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "minimax_m1");
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) CONNECT_SECONDS);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -301,8 +339,13 @@ m1_call_start(m1_calls *calls, const char *url, m1_slice body, const m1_call_han
 		call->next->previous = call;
 	calls->first = call;
 	m1_buf_append(&call->body, body.data, body.len);
+	if (call->body.failed || !add_headers(call))
+	{
+		m1_call_drop(call);
+		return NULL;
+	}
 	set_up(call, url);
-	if (call->body.failed || curl_multi_add_handle(calls->multi, call->easy) != CURLM_OK)
+	if (curl_multi_add_handle(calls->multi, call->easy) != CURLM_OK)
 	{
 		m1_call_drop(call);
 		return NULL;

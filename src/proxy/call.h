@@ -22,7 +22,6 @@ typedef struct m1_call m1_call;
 typedef struct m1_calls_options
 {
 	const char *ca_file; /* of certificates that servers' must be signed by; NULL = the system's */
-	const char *api_key; /* sent as a bearer token; NULL = none */
 	int silence;		 /* seconds that a server may say nothing */
 } m1_calls_options;
 
@@ -62,6 +61,11 @@ typedef struct m1_call_handler
 
 m1_status m1_calls_create(const m1_calls_options *options, m1_calls **out, m1_error *err);
 void m1_calls_free(m1_calls *calls);
+
+/* Sent as a bearer token by calls that start from now on; NULL = none. It is taken over: see proxy/key_file.h. */
+void m1_calls_set_key(m1_calls *calls, char *key);
+/* Whether that is another one than now. */
+bool m1_calls_is_new_key(const m1_calls *calls, const char *key);
 
 /* What is wrong with a url, as a sentence; NULL = nothing. */
 const char *m1_call_url_fault(const char *url);

@@ -15,6 +15,7 @@
 #include "engine/events.h"
 #include "engine/mailbox.h"
 #include "proxy/chat_json.h"
+#include "proxy/key_file.h"
 #include "proxy/remote.h"
 
 #define LOOP_GUARD 3000
@@ -30,6 +31,7 @@ struct m1_proxy
 	m1_mailbox mailbox;
 	m1_calls *calls;
 	m1_servers *servers;
+	const char *api_key_file;
 	bool takes_ids;		   /* all of them do; fixed once it is open */
 	uint64_t secret;	   /* of cache owners: nobody else can name one of ours */
 	m1_server_facts facts; /* of the first that is up */
@@ -53,24 +55,49 @@ close_proxy(m1_proxy *p)
 	free(p);
 }
 
+/* A server refuses the key: another one may be in the file by now. */
+static void
+renew_key(void *context, const m1_server *server)
+{
+	m1_proxy *p = context;
+	char *key;
+	m1_error err;
+
+	if (m1_key_read(p->api_key_file, &key, &err) != M1_OK)
+		m1_server_log(server, "refuses the key, and no other can be read", err.message);
+	else if (m1_calls_is_new_key(p->calls, key))
+	{
+		m1_calls_set_key(p->calls, key);
+		m1_server_log(server, "is asked with a new key", "");
+	}
+	else
+		m1_key_free(key);
+}
+
 static m1_status
 open_parts(m1_proxy *p, const m1_proxy_options *o, m1_error *err)
 {
-	const m1_calls_options calls = {.ca_file = o->ca_file, .api_key = o->api_key, .silence = o->silence};
+	const m1_calls_options calls = {.ca_file = o->ca_file, .silence = o->silence};
 	m1_servers_options servers = {
 		.urls = o->urls,
 		.model_name = o->model_name,
 		.patience_ms = o->silence * 1e3,
+		.renew_key = renew_key,
+		.renew_context = p,
 		.log = o->log,
 		.log_context = o->log_context,
 	};
 	m1_status status;
+	char *key = NULL;
 
 	if (!m1_dialect_parse(o->dialect, &servers.dialect))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "unknown dialect \"%.40s\"", o->dialect);
 	if ((status = m1_model_open_text(o->model_path, o->max_context, &p->model, err)) != M1_OK ||
-		(status = m1_calls_create(&calls, &p->calls, err)) != M1_OK)
+		(status = m1_calls_create(&calls, &p->calls, err)) != M1_OK ||
+		(status = m1_key_read(o->api_key_file, &key, err)) != M1_OK)
 		return status;
+	p->api_key_file = o->api_key_file;
+	m1_calls_set_key(p->calls, key);
 	servers.model = p->model;
 	servers.calls = p->calls;
 	if ((status = m1_servers_create(&servers, &p->servers, err)) != M1_OK)

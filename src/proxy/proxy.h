@@ -14,14 +14,14 @@ typedef struct m1_proxy m1_proxy;
 
 typedef struct m1_proxy_options
 {
-	const char *model_path; /* of a folder with config.json and the tokenizer, or of a GGUF file */
-	const char *urls;		/* of servers, with commas between */
-	const char *dialect;	/* "auto", or one of m1_dialect_parse */
-	const char *model_name; /* as servers call it; "" = the first that they name */
-	const char *api_key;	/* NULL = none */
-	const char *ca_file;	/* NULL = the system's certificates */
-	int max_context;		/* 0 = the model's own, or what servers say */
-	int silence;			/* seconds that a server may say nothing */
+	const char *model_path;	  /* of a folder with config.json and the tokenizer, or of a GGUF file */
+	const char *urls;		  /* of servers, with commas between */
+	const char *dialect;	  /* "auto", or one of m1_dialect_parse */
+	const char *model_name;	  /* as servers call it; "" = the first that they name */
+	const char *api_key_file; /* read anew where a server refuses the key; NULL or "" = there is none */
+	const char *ca_file;	  /* NULL = the system's certificates */
+	int max_context;		  /* 0 = the model's own, or what servers say */
+	int silence;			  /* seconds that a server may say nothing */
 	void (*log)(void *context, const char *line);
 	void *log_context;
 } m1_proxy_options;

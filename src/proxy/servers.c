@@ -189,8 +189,11 @@ void
 m1_server_refuses(m1_server *server, long status)
 {
 	const bool lacks_key = status == 401 || status == 403;
+	const m1_servers_options *o = &server->all->options;
 	char why[64];
 
+	if (lacks_key)
+		o->renew_key(o->renew_context, server);
 	snprintf(why, sizeof why, "the server answers with HTTP status %ld", status);
 	m1_server_reject(server, M1_E_UNAVAILABLE, why, lacks_key ? "See {engine_api_key_file}." : NULL);
 }

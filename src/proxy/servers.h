@@ -52,6 +52,9 @@ typedef struct m1_servers_options
 	const char *model_name; /* at the servers; "" = the first that one serves */
 	const m1_model *model;	/* the texts' */
 	m1_calls *calls;
+	/* A server does not accept the key that calls have. */
+	void (*renew_key)(void *context, const m1_server *server);
+	void *renew_context;
 	double patience_ms; /* with a server that is too busy for a request */
 	void (*log)(void *context, const char *line);
 	void *log_context;

@@ -600,6 +600,10 @@ def check_start(folder):
         is_equal("status" not in engine.greeting, fits, f"the key {text.strip()}")
         if fits:
             is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "and it is sent with requests")
+            server.key = "another"
+            with open(key, "w", encoding="utf-8") as f:
+                f.write("another\n")
+            is_equal(engine.run(prompt="Hello.", budget=0).get("content"), "yes", "a new one is read when the server wants it")
         engine.stop()
     server.stop()
     server = mock("vllm", "yes")
