@@ -19,6 +19,8 @@ check(const m1w_generate *g, m1_error *err)
 		return refuse("the continuation of token ids", err);
 	if (g->score_choices)
 		return refuse("the probability of choices", err);
+	if (g->top_k > 0)
+		return refuse("a choice among the top_k likeliest tokens", err);
 	if (g->tools.len > 0)
 		return refuse("a call of tools", err);
 	if (g->constraint == M1W_CONSTRAINT_REGEX)
@@ -29,9 +31,9 @@ check(const m1w_generate *g, m1_error *err)
 }
 
 static void
-write_turn(m1_buf *out, const char *role, m1_slice text)
+write_turn(m1_buf *out, bool first, const char *role, m1_slice text)
 {
-	m1_buf_puts(out, out->data[out->len - 1] == '[' ? "{" : ",{");
+	m1_buf_puts(out, first ? "{" : ",{");
 	m1_out_text(out, "role", m1_slice_of(role));
 	m1_out_text(out, "content", text);
 	m1_buf_puts(out, "}");
@@ -45,9 +47,9 @@ write_messages(const m1w_generate *g, m1_buf *out)
 
 	m1_out_raw(out, "messages", "[");
 	if (g->system.len > 0)
-		write_turn(out, "system", g->system);
+		write_turn(out, true, "system", g->system);
 	if (g->prompt.len > 0)
-		write_turn(out, "user", g->prompt);
+		write_turn(out, g->system.len == 0, "user", g->prompt);
 	while (list.len > 0 && *list.data != '[')
 		list = (m1_slice){list.data + 1, list.len - 1};
 	while (list.len > 0 && list.data[list.len - 1] != ']')

@@ -3,7 +3,8 @@
  *
  * The sampler's stages are named, in our order, because the server's default ones would change the text. A token that
  * ends inside of a character is not sent until the character is whole, and then only the last one is: the others are
- * found again by their number and the text, or asked for whole (remote.c). It calls adapters by numbers, and lists none among its models.
+ * found again by their number and the text, or asked for whole (remote.c). It calls adapters by numbers, and lists none
+ * among its models.
  */
 #include <stdio.h>
 

@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 
-/* The file without the white space around it; the caller ends it with m1_key_free. NULL for a path that is NULL or "". */
+/* The file without the white space around it, for the caller to free. NULL for a path that is NULL or "". */
 m1_status m1_key_read(const char *path, char **key, m1_error *err);
 /* Wipes it. NULL is allowed. */
 void m1_key_free(char *key);

@@ -141,7 +141,7 @@ go_down(m1_server *server, const char *why, double now)
 
 	for (int i = 0; i < server->failures && pause < LONGEST_PAUSE_MS; i++)
 		pause *= 2;
-	/* one that asks for itself has ended; another's failure must not leave its questions behind, to be mixed with new ones */
+	/* where a request's failure ends a question, that must not be there beside the next one */
 	if (server->probe_call != NULL)
 		m1_call_drop(server->probe_call);
 	server->probe_call = NULL;

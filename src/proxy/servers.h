@@ -103,7 +103,7 @@ bool m1_servers_all_asked(const m1_servers *s);
 /* Why there is none to ask, for requests that have waited for one: the first that is down says why. */
 void m1_servers_why_down(const m1_servers *s, const char *adapter, m1_error *err);
 
-/* A call to it could not be made or was broken off: it is down, and what it was asked is forgotten. */
+/* A call to it could not be made or was broken off: it is down. */
 void m1_server_failed(m1_server *server, const char *why, double now);
 /* It asks to be left alone for so many seconds; -1 = for a while. */
 void m1_server_busy(m1_server *server, double seconds, double now);

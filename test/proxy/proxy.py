@@ -207,7 +207,7 @@ def check_openai():
     end = engine.run(prompt="Hello.", budget=0)
     is_equal((end.get("content"), end.get("reasoning")), ("", ""), "openai: reasoning without an end")
     for what, request in {"ids": {"ids": [1, 2]}, "scores": {"prompt": "a", "kind": "choices", "form": LABELS, "score": True},
-                          "tools": {"prompt": "a", "tools": '[{"name":"f"}]'}, "a budget": {"prompt": "a", "budget": 5},
+                          "tools": {"prompt": "a", "tools": '[{"name":"f"}]'}, "a budget": {"prompt": "a", "budget": 5}, "top_k": {"prompt": "a", "top_k": 5},
                           "a regular expression": {"prompt": "a", "kind": "regex", "form": "a+"}}.items():
         is_equal(engine.run(**request).get("status"), "unsupported", f"openai: {what} refused")
     engine.stop()

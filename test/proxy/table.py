@@ -102,8 +102,8 @@ def sampling(d):
 
 def top_k(d):
     with Pair(d, "yes") as p:
-        p.run(top_k=5, budget=0)
-        return "yes" if p.sampling("top_k") == 5 else "not sent"
+        end = p.run(top_k=5, budget=0)
+        return refusal(end) if not is_answer(end) else "yes" if p.sampling("top_k") == 5 else "not sent"
 
 
 def tools(d):
