@@ -8,7 +8,7 @@ API: output_ids, meta_info), and OpenAI's chat completions.
 
 A script is a list of texts. The reply to a prompt that ends in the first k tokens of the first one is the rest of it; to a
 prompt whose reasoning has just been closed, the first one of `answers`. Under a grammar it is the first of all that the
-grammar allows.
+grammar allows. What a request does not ask for does not come: ids, probabilities, timings, an end at the end of turn.
 """
 import json
 import math
@@ -30,6 +30,7 @@ class Mock:
         self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
         self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
         self.pieces, self.key, self.adapters, self.special = pieces, key, adapters, special
+        self.own_eos = eos  # as the server's own configuration says
         self.tokenizes, self.name, self.elsewhere = tokenizes or tokens, name, ""
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
@@ -102,6 +103,9 @@ class Mock:
     def text(self, ids):
         return b"".join(self.pieces.get(i, b"") for i in ids).decode("utf-8", "replace")
 
+    def since(self, *version):
+        return tuple(int(n) for n in self.version.split(".")[:2]) >= version
+
     def logprob(self, i):
         return -0.1 * (i % 7 + 1)
 
@@ -131,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_mock = None
-    fault = None
+    fault = asked = None
 
     def setup(self):
         super().setup()
@@ -284,7 +288,7 @@ class Handler(BaseHTTPRequestHandler):
         """All tokens of a reply, those inside of a character and the end of turn among them."""
         mock = self.mock
         ids = mock.reply(self.prompt_of(request), self.grammar_of(request))[:request["n_predict"]]
-        self.answer({"content": mock.text(ids), "tokens": ids, "stop": True, "tokens_predicted": len(ids),
+        self.answer({"content": mock.text(ids), "tokens": ids if request.get("return_tokens") else [], "stop": True, "tokens_predicted": len(ids),
                      "stop_type": "eos" if ids[-1:] == [mock.eos] else "limit", "timings": {"cache_n": mock.cached}})
 
     # ---- streams ----
@@ -307,7 +311,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def stream(self, request, fault):
         mock = self.mock
-        self.fault = fault
+        self.fault, self.asked = fault, request
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -323,6 +327,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "unknown":
             ids = [mock.vocab + 5] + ids
         most = self.most_of(request)
+        ends = self.ends_of(request)
+        if mock.dialect != "openai" and not ends.intersection(ids):
+            ids = ids + mock.tokens("a") * (most - len(ids))
         cut = fault == "half" and max(1, len(ids) // 2)
         if fault == "nonsense":
             self.event("{not json")
@@ -334,10 +341,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             time.sleep(mock.pause)
-            last = token == mock.eos
+            last = token in ends or (mock.dialect == "openai" and i + 1 == len(ids))
             for part in self.events_of(ids, i, "stop" if last else "length" if i + 1 == most else None):
                 self.event(part)
-        if mock.dialect in ("vllm", "openai"):
+            if last:
+                break
+        if mock.dialect in ("vllm", "openai") and request.get("stream_options", {}).get("include_usage"):
             self.event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": len(ids),
                                                  "prompt_tokens_details": {"cached_tokens": mock.cached}}})
         if fault == "lingers":
@@ -356,20 +365,31 @@ class Handler(BaseHTTPRequestHandler):
             return request["sampling_params"]["max_new_tokens"]
         return request.get("n_predict", request.get("max_tokens"))
 
+    def ends_of(self, request):
+        """The tokens that end a reply: those that are asked for, and the server's own."""
+        if self.mock.dialect in ("llama.cpp", "openai"):
+            return {self.mock.eos}
+        asked = request.get("sampling_params", request)
+        return set(asked.get("stop_token_ids", ())) | (set() if asked.get("ignore_eos") else {self.mock.own_eos})
+
     def grammar_of(self, request):
         if self.mock.dialect == "sglang":
             return request["sampling_params"].get("ebnf")
         if self.mock.dialect == "llama.cpp":
             return request.get("grammar")
-        return request.get("structured_outputs", {}).get("grammar", request.get("guided_grammar"))
+        if self.mock.since(0, 11):
+            return request.get("structured_outputs", {}).get("grammar")
+        return request.get("guided_grammar")
 
     def events_of(self, ids, i, reason):
         mock, token = self.mock, ids[i]
         text = "" if token == mock.eos or token >= mock.vocab else mock.text([token])
         if mock.dialect == "vllm":
-            choice = {"index": 0, "text": text, "finish_reason": reason, "stop_reason": None,
-                      "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [mock.likely]}}
-            if mock.version != "0.9.2":  # the last that does not know return_token_ids is 0.10.1
+            choice = {"index": 0, "text": text, "finish_reason": reason, "stop_reason": None, "logprobs": None}
+            if "logprobs" in self.asked:
+                named = f"token_id:{token}" if self.asked.get("return_tokens_as_token_ids") else text
+                choice["logprobs"] = {"tokens": [named], "token_logprobs": [mock.likely]}
+            if self.asked.get("return_token_ids") and mock.since(0, 11):  # 0.10.2, but nobody tells
                 choice["token_ids"] = [token]
             return [{"id": "x", "object": "text_completion", "choices": [choice], "usage": None}]
         if mock.dialect == "sglang":
@@ -379,16 +399,17 @@ class Handler(BaseHTTPRequestHandler):
                      "output_ids": ids[:i + 1], "meta_info": meta}]
         if mock.dialect == "openai":
             return ([{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}] +
-                    ([] if i + 1 < len(ids) else
-                     [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]))
+                    ([{"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}] if reason else []))
         return self.llama_events(ids, i, reason)
 
     def llama_events(self, ids, i, reason):
         """A token that ends inside of a character is held back, and only the last one of a character is sent."""
         mock = self.mock
-        timings = {"cache_n": mock.cached, "prompt_n": 1, "predicted_n": i + 1}
+        timings = {"cache_n": mock.cached if self.asked.get("cache_prompt", True) else 0, "prompt_n": 1, "predicted_n": i + 1}
+        tokens = [ids[i]] if self.asked.get("return_tokens") else []
+        with_timings = {"timings": timings} if self.asked.get("timings_per_token") else {}
         parts = []
-        if i == 0:
+        if i == 0 and self.asked.get("return_progress"):
             parts.append({"content": "", "tokens": [0], "stop": False, "tokens_predicted": 0,
                           "prompt_progress": {"total": 10, "cache": 0, "processed": 5, "time_ms": 1}})
         if ids[i] != mock.eos:
@@ -397,8 +418,8 @@ class Handler(BaseHTTPRequestHandler):
                 begin -= 1
             if ids[i] >= mock.vocab or is_whole(self.end_of(ids[:i + 1])):
                 known = [t for t in ids[begin:i + 1] if t < mock.vocab]
-                parts.append({"content": mock.text(known), "tokens": [ids[i]], "stop": False,
-                              "tokens_predicted": i + 1, "timings": timings})
+                parts.append({"content": mock.text(known), "tokens": tokens, "stop": False, "tokens_predicted": i + 1,
+                              **with_timings})
         if reason:
             parts.append({"content": "", "tokens": [], "stop": True, "tokens_predicted": i + 1,
                           "stop_type": "eos" if reason == "stop" else "limit", "timings": timings})
@@ -414,15 +435,17 @@ class Handler(BaseHTTPRequestHandler):
         mock = self.mock
         prompt = self.prompt_of(request)
         if mock.dialect == "vllm":
-            all_of = [None] + [{str(t): {"logprob": mock.logprob(t), "rank": 1}} for t in prompt[1:]]
-            self.answer({"choices": [{"index": 0, "text": "", "prompt_logprobs": all_of}]})
+            all_of = "prompt_logprobs" in request and [None] + [{str(t): {"logprob": mock.logprob(t), "rank": 1}} for t in prompt[1:]]
+            self.answer({"choices": [{"index": 0, "text": "", "prompt_logprobs": all_of or None}]})
         elif mock.dialect == "sglang":
-            start = request["logprob_start_len"]
+            start = request.get("logprob_start_len", -1) if request.get("return_logprob") else len(prompt)
+            start = start if start >= 0 else len(prompt)
             self.answer({"text": "", "meta_info": {"input_token_logprobs": [
                 [mock.logprob(t) if i else None, t, None] for i, t in enumerate(prompt[start:])]}})
         else:
             token = request["logit_bias"][0][0]
-            self.answer({"content": "", "completion_probabilities": [{"id": token, "logprob": mock.logprob(token)}]})
+            told = [{"id": token, "logprob": mock.logprob(token)}] if request.get("n_probs") else []
+            self.answer({"content": "", "completion_probabilities": told})
 
 
 def is_whole(data):

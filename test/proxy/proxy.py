@@ -54,6 +54,35 @@ def check_replies(name):
     server.stop()
 
 
+# What does not change the answers of servers that are none, and would change those of real ones.
+SENT = {
+    "vllm": {"skip_special_tokens": False, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
+             "top_k": -1, "logprobs": 0, "return_token_ids": True, "return_tokens_as_token_ids": True},
+    "llama.cpp": {"cache_prompt": True, "samplers": ["temperature", "top_k", "top_p"], "timings_per_token": True,
+                  "return_progress": True, "top_k": 0},
+    "sglang": {"skip_special_tokens": False, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
+               "top_k": -1},
+}
+
+
+def check_asked(name):
+    server = mock(name, "abc")
+    server.own_eos = -1
+    engine = proxy(server)
+    end = engine.run(prompt="Hello.", budget=0)
+    is_equal((end.get("content"), end.get("finish")), ("abc", "stop"), f"{name}: the end of turn is our model's, whatever the server's own is")
+    server.own_eos = words.eos
+    ids = words.tokens("abc")
+    if name != "llama.cpp":
+        end = engine.run(ids=ids[:1], max_tokens=len(ids) + 2)
+        is_equal(end.get("ids"), ids[1:] + [words.eos] + words.tokens("a") * 2, f"{name}: ids go on behind an end of turn")
+    sent = server.requests[0].get("sampling_params", server.requests[0])
+    wanted = SENT[name.split()[0]]
+    is_equal({key: sent.get(key) for key in wanted}, wanted, f"{name}: what servers would otherwise choose is said")
+    engine.stop()
+    server.stop()
+
+
 def check_lost_tokens(name):
     """Wherever a reply ends, inside of a character or not, it has all of its tokens; llama.cpp's streams leave some out."""
     text = "a\u20acb \U0001f600\u4e16"
@@ -644,6 +673,7 @@ def check_certificates(folder):
 with tempfile.TemporaryDirectory() as scratch:
     for dialect in DIALECTS:
         check_replies(dialect)
+        check_asked(dialect)
         check_lost_tokens(dialect)
         check_budget(dialect)
         check_forms(dialect)
