@@ -36,6 +36,7 @@ struct m1_proxy
 	uint64_t secret;	   /* of cache owners: nobody else can name one of ours */
 	m1_server_facts facts; /* of the first that is up */
 	int adapter_numbers[M1_MAX_SERVED_ADAPTERS];
+	int n_named; /* of the servers' adapters: those that requests can name */
 	char device[M1_MAX_URL + 160];
 
 	/* the step thread's */
@@ -135,15 +136,14 @@ ask_servers(m1_proxy *p, m1_error *err)
 static m1_status
 name_adapters(m1_proxy *p, m1_error *err)
 {
-	const m1_servers *s = p->servers;
 	m1_status status = M1_OK;
 
-	for (int i = 0; i < s->n_adapters && status == M1_OK; i++)
+	for (; p->n_named < p->servers->n_adapters && status == M1_OK; p->n_named++)
 	{
-		const m1_slice name = m1_slice_of(s->adapters[i]);
+		const m1_slice name = m1_slice_of(p->servers->adapters[p->n_named]);
 
 		status = m1_adapter_set_add(p->model->adapters, name, NULL, err);
-		p->adapter_numbers[i] = m1_adapter_set_acquire(p->model->adapters, name);
+		p->adapter_numbers[p->n_named] = m1_adapter_set_acquire(p->model->adapters, name);
 	}
 	return status;
 }
@@ -151,7 +151,7 @@ name_adapters(m1_proxy *p, m1_error *err)
 static const char *
 adapter_name(const m1_proxy *p, int number)
 {
-	for (int i = 0; i < p->servers->n_adapters && number > 0; i++)
+	for (int i = 0; i < p->n_named && number > 0; i++)
 		if (p->adapter_numbers[i] == number)
 			return p->servers->adapters[i];
 	return NULL;
@@ -460,10 +460,13 @@ wait_ms(const m1_proxy *p, int until_look)
 }
 
 static void
-tell_changes(m1_proxy *p)
+take_news(m1_proxy *p)
 {
 	m1w_ready ready;
+	m1_error err;
 
+	/* one for which memory ran out stays unknown */
+	name_adapters(p, &err);
 	if (!p->servers->changed)
 		return;
 	p->servers->changed = false;
@@ -482,7 +485,7 @@ m1_proxy_step(m1_proxy *p, m1_error *err)
 	take_mail(p);
 	now = m1_now_ms();
 	until_look = m1_servers_look(p->servers, now);
-	tell_changes(p);
+	take_news(p);
 	ask_waiting(p, now);
 	forget_over(p);
 	status = m1_calls_work(p->calls, wait_ms(p, until_look), err);

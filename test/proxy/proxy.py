@@ -562,8 +562,10 @@ def check_late():
         ends = [engine.run(prompt="Hello.", budget=0).get("content") for _ in range(6)]
         is_equal((ends, len(late.requests)), (["yes"] * 6, 0), f"one that comes up late and has {why} is not asked")
         late.stop()
-    late = mock("vllm", "yes", port=port, version="0.11.1")
+    is_equal(engine.run(prompt="Hello.", adapter="poet").get("status"), "not_found", "an adapter that no server has yet")
+    late = mock("vllm", "yes", port=port, version="0.11.1", adapters=["poet"])
     report(wait_device(engine, "2 of 2 servers"), "one that is fit is up, and the view of the model tells", engine.ready)
+    is_equal(engine.run(prompt="Hello.", adapter="poet", budget=0).get("content"), "yes", "and its adapters can be named")
     first.stop()
     ends = [engine.run(prompt="Hello.", budget=0).get("content") for _ in range(2)]
     report(ends == ["yes"] * 2 and wait_device(engine, late.url, "0.11.1, 1 of 2 servers"), "and which one is left", engine.ready)

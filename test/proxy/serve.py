@@ -4,7 +4,6 @@ as one that was started under another name, until it is killed or whoever starte
 Prints "ready"."""
 import os
 import sys
-import threading
 import time
 
 from mock import Mock
@@ -13,15 +12,7 @@ from words import Words
 parent = os.getppid()
 MODEL = os.path.join(os.path.dirname(__file__), "../../models/m1-nano")
 words = Words(sys.argv[1], MODEL)
-lock = threading.Lock()
-
-
-def tokens(text):
-    with lock:
-        return words.tokens(text)
-
-
-server = Mock("vllm", tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
+server = Mock("vllm", words.tokens, words.eos, words.vocab, ["<think>\nA greeting.\n</think>\n\nHello there."],
               ["Hello there.", "no"], pieces=words.pieces, port=int(sys.argv[2]),
               adapters=["poet"], tokenizes=(lambda text: [1, 2, 3]) if "other" in sys.argv[3:] else None)
 if "refusing" in sys.argv[3:]:

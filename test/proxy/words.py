@@ -1,6 +1,7 @@
 """The tokenizer of the bundled model, for servers that are none: ids of texts by the engine, and the bytes of ids.
 Standard library only."""
 import json
+import threading
 
 from frames import Engine
 from wire import TOKENIZE, words as wire_words
@@ -28,8 +29,10 @@ class Words:
         self.engine = Engine(engine, "serve", "--model", model, "--device", "cpu", "--threads", "1")
         self.engine.start()
         self.known = {}
+        self.lock = threading.Lock()  # servers ask from their threads
 
     def tokens(self, text):
-        if text not in self.known:
-            self.known[text] = self.engine.wait(self.engine.ask(TOKENIZE, wire_words(text)))
-        return list(self.known[text])
+        with self.lock:
+            if text not in self.known:
+                self.known[text] = self.engine.wait(self.engine.ask(TOKENIZE, wire_words(text)))
+            return list(self.known[text])
