@@ -237,6 +237,13 @@ def check_looks():
     plain = mock("vllm", "yes", adapters=[f"a{i}" for i in range(70)])
     plain.refusals["/tokenize"] = 404
     engines = [proxy(server) for server in (busy, slow, plain)]
+    bare = mock("vllm", "yes", adapters=["poet"])
+    bare.retry_after = 12
+    bare.faults = ["429"]
+    last = proxy(bare)
+    poem = last.generate(prompt="Hello.", adapter="poet")
+    last.until(lambda: bare.requests)
+    bare.adapters = []
     busy.refusals["/v1/models"] = 503
     slow.slow_questions = 2.0
     until = time.monotonic() + 20
@@ -251,7 +258,9 @@ def check_looks():
     report("is down" not in logs[0], "one that is too busy to be looked at stays up", logs[0])
     for line in ("could not be compared", "more adapters"):
         is_equal(logs[2].count(line), 1, f"once is said: {line}")
-    for server in (busy, slow, plain):
+    is_equal(last.wait(poem).get("status"), "unavailable", "one that has lost an adapter is not asked for it, though it was before")
+    last.stop()
+    for server in (busy, slow, plain, bare):
         server.stop()
 
 

@@ -36,6 +36,7 @@ class Mock:
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
         self.asked = 0  # how often it was asked what it is
         self.slow_questions, self.left_questions = 0.0, 0  # seconds that they take; those that nobody waited for
+        self.retry_after = 1  # seconds
         self.refusals = {}  # of questions: HTTP statuses by their paths
         self.now = self.most = 0  # streams at the same time
         self.lock = threading.Lock()
@@ -235,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
             mock.times.append(time.monotonic())
         fault = mock.take_fault()
         if fault in ("429", "503"):
-            self.refuse(int(fault), "busy", [("Retry-After", "1")])
+            self.refuse(int(fault), "busy", [("Retry-After", str(mock.retry_after))])
         elif fault and fault.isdigit():
             self.refuse(int(fault), "the test says so")
         elif fault == "redirect":
