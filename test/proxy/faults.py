@@ -113,12 +113,12 @@ def check_busy():
 
 def check_hostile_scores():
     for dialect, key in (("vllm", "prompt_logprobs"), ("llama.cpp", "logit_bias")):
-        server = mock(dialect, "positive", answers=["positive"])
+        server = mock(dialect, "positive", answers=[""])
         engine = proxy(server)
         server.faults = ["stream"] * 100
         end = engine.run(prompt="Hello.", kind="choices", form=LABELS, score=True, budget=0)
         report(end.get("status") == "unavailable" and len(server.requests) < 20, f"{dialect}: a stream in place of probabilities", (end, len(server.requests)))
-        server.faults = []
+        server.faults, server.answers = [], ["positive"]
         for value in (-math.inf, math.nan, 1.0):
             server.logprob = lambda i: value
             asked = len(server.requests)
@@ -238,8 +238,8 @@ def check_looks():
     plain.refusals["/tokenize"] = 404
     engines = [proxy(server) for server in (busy, slow, plain)]
     bare = mock("vllm", "yes", adapters=["poet"])
-    bare.retry_after = 12
-    bare.faults = ["429"]
+    bare.retry_after = 6  # so that it is asked before it is given up, and after the look
+    bare.faults = ["429"] * 2
     last = proxy(bare)
     poem = last.generate(prompt="Hello.", adapter="poet")
     last.until(lambda: bare.requests)

@@ -89,6 +89,10 @@ def check_lost_tokens(name):
         wanted = b"".join(words.pieces[i] for i in ids[:n]).decode(errors="replace")
         is_equal((end.get("content"), end.get("tokens"), end.get("finish")), (wanted, n, "length"), f"{name}: {n} tokens of characters")
         is_equal(engine.run(ids=ids[:1], max_tokens=n).get("ids"), (ids + [words.eos])[1:n + 1], f"{name}: {n} ids of characters")
+    lead = next(i for i, piece in words.pieces.items() if piece == b"\xc3")
+    server.tokens = lambda text: [lead] + words.tokens("a")
+    end = engine.run(prompt="Hello.", budget=0)
+    is_equal((end.get("content"), end.get("tokens")), ("\ufffda", 3), f"{name}: tokens that are no text")
     engine.stop()
     server.stop()
 

@@ -33,6 +33,6 @@ class Words:
 
     def tokens(self, text):
         with self.lock:
-            if text not in self.known:
+            if text and text not in self.known:
                 self.known[text] = self.engine.wait(self.engine.ask(TOKENIZE, wire_words(text)))
-            return list(self.known[text])
+            return list(self.known.get(text, ()))
