@@ -281,24 +281,23 @@ def check_many():
 
 
 def check_resume():
-    """What comes while a stream is paused ends it where it would have ended: more has come by then than is wanted."""
-    reasoned = "<think>\n" + "word " * 1500 + "\n</think>\n\nyes"
-    server = mock("vllm", reasoned, answers=["no"])
+    """What comes while a stream is paused ends it as if it had not been."""
+    server = mock("vllm", "", answers=["one two " + "three " * 1000])
     engine = proxy(server)
-    for asked in ({"budget": 7}, {"stops": ["two"], "budget": 0}):
-        server.answers = ["no"] if "stops" not in asked else ["one two " + "three " * 1500]
-        plain = engine.run(prompt="Hello.", **asked)
+    stop = words.pieces[words.tokens("one")[0]].decode()  # in the first event, of which libcurl keeps some while it waits
+    plain = engine.run(prompt="Hello.", budget=0, stops=[stop])
+    for _ in range(3):
         n = len(server.requests)
         server.faults = ["slow"]
-        request = engine.generate(prompt="Hello.", **asked)
+        request = engine.generate(prompt="Hello.", budget=0, stops=[stop])
         engine.until(lambda: len(server.requests) > n)
         engine.send(PAUSE, request)
-        engine.pump(1.5)
+        engine.pump(0)
         time.sleep(1.5)
         engine.send(RESUME, request)
         end = engine.wait(request)
-        same = ("content", "reasoning", "tokens", "reasoning_tokens", "finish")
-        is_equal([end.get(k) for k in same], [plain.get(k) for k in same], f"a pause changes nothing of a reply with {list(asked)[0]}")
+        same = ("content", "tokens", "finish")
+        is_equal([end.get(k) for k in same], [plain.get(k) for k in same], "a pause changes nothing of a reply that a stop string ends")
     engine.stop()
     server.stop()
 
