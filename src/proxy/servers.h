@@ -81,8 +81,8 @@ m1_status m1_servers_create(const m1_servers_options *options, m1_servers **out,
 void m1_servers_free(m1_servers *s);
 
 /*
- * From now on, all take ids or none does, and requests have so many tokens at most: a server that is of another kind, or
- * has a shorter context, does not come up.
+ * From now on, all take ids or none does, and requests have so many tokens at most: a server that is of another kind,
+ * or has a shorter context, does not come up.
  */
 void m1_servers_fix(m1_servers *s, bool takes_ids, int context);
 
