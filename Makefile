@@ -253,11 +253,11 @@ cuda-resources: $(CUDA_RESOURCES:.ptxas=.o)
 
 ## gpu-check: check and time it on a GPU, step by step; STEPS="1 2 3 6" for some: see test/gpu/run.sh
 gpu-check: $(GPU_PROGRAMS) $(if $(PGXS),stage)
-	@test/gpu/run.sh $(STEPS)
+	@GPU_BUILT=yes test/gpu/run.sh $(STEPS)
 
-## gpu-bundle: all that gpu-check needs in one folder, for a machine with an H100 or H200 and nothing else
+## gpu-bundle: all that gpu-check needs in one folder, or beside a checkout, for a machine with an H100 or H200
 gpu-bundle: $(HOPPER_PROGRAMS) $(BUILD)/gpu/packages.tar.xz stage
-	@test/gpu/bundle.sh $(BUILD)/gpu-bundle
+	@test/gpu/bundle.sh $(BUILD)/gpu-parts $(BUILD)/gpu-bundle
 
 $(BUILD)/gpu/packages.tar.xz: test/gpu/packages.sh
 	@test/gpu/packages.sh

@@ -20,7 +20,7 @@ PG_USER=${M1_TEST_USER:-postgres}
 AS_USER=()
 if [ "$(id -u)" = 0 ]; then
     AS_USER=(setpriv "--reuid=$PG_USER" "--regid=$(id -g "$PG_USER")" --clear-groups)
-    "${AS_USER[@]}" test -x "$ROOT" -a -r "$ROOT/Makefile" ||
+    "${AS_USER[@]}" test -x "$ROOT" -a -r "$ROOT/scripts/lib.sh" ||
         AS_USER+=(--inh-caps +dac_override --ambient-caps +dac_override)
 fi
 

@@ -144,6 +144,7 @@ declare -A EXPECTED=(
     [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
     [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
     [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [proxy]=90 [proxy-faults]=200 [readme]=20
+    [bundle]=90
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
     [tap/060_mcp]=25 [tap/061_openai]=30
@@ -207,7 +208,7 @@ jobs_of_golden() {
 }
 
 jobs_of_bundle() {
-    job 300 lines bundle test/gpu/test.sh
+    job 600 lines bundle test/gpu/test.sh
 }
 
 jobs_of_schemas() {

@@ -5,6 +5,7 @@ quantized weights, through the engine's command line.
 golden.py ENGINE: prints a line "ok ...", "not ok ..." or "skip ..." per case, and "done" at the end. Standard library only.
 """
 import array
+import concurrent.futures
 import json
 import math
 import os
@@ -28,6 +29,7 @@ QUANTIZED = {"q8_0": {"replies": (5e-5, 0.995), "prompts": (5e-3, 0.97)},
              "q4": {"replies": (5e-3, 0.99), "prompts": (6e-2, 0.93)}}
 ONE_THREAD = ["--threads", "1"]  # where nothing else is said: threads that wait poll
 ON_LOAD = ["fp8"]  # a GGUF file cannot hold it
+AT_ONCE = 8  # tasks of tests on a device
 PROMPTS = 7  # of so many cases the prompt is looked at, too; a case in five is of another task
 
 
@@ -46,8 +48,29 @@ def load(path):
     return tensors
 
 
+def tell(line):
+    """A line as a whole, whoever else prints."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def report(ok, name, why=""):
-    print(("ok " if ok else "not ok ") + name + (": " + why if why and not ok else ""), flush=True)
+    tell(("ok " if ok else "not ok ") + name + (": " + why if why and not ok else ""))
+
+
+def attempt(task):
+    """A task is a name, a function and its arguments; what it raises fails it alone."""
+    name, run, *arguments = task
+    try:
+        run(*arguments)
+    except Exception as error:
+        report(False, name, f"{type(error).__name__}: {error}")
+
+
+def at_once(tasks):
+    """Side by side: a device takes longer to be opened than to answer."""
+    with concurrent.futures.ProcessPoolExecutor(max(1, min(AT_ONCE, (os.cpu_count() or 1) // 2))) as pool:
+        list(pool.map(attempt, tasks))
 
 
 def has_isa(isa):

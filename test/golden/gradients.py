@@ -14,7 +14,7 @@ import sys
 import tempfile
 from array import array
 
-from golden import MODELS as GOLDEN_MODELS, ONE_THREAD, load, report
+from golden import MODELS as GOLDEN_MODELS, ONE_THREAD, at_once, load, report, tell
 
 LOSSES = ["weighted", "ce", "ce_aux", "cispo", "grpo", "dapo"]
 TRAINED = "test/checkpoints/trained"  # the first m1-nano, whose gradients are known
@@ -69,9 +69,12 @@ def run(engine, model, batch, loss, out, *more):
                           capture_output=True, text=True, timeout=600)
 
 
-def check(engine, device, model, loss, folder, signs):
+SIGNS = Signs()  # of each process
+
+
+def check(engine, device, model, loss, folder):
     batch = os.path.join(model, "grad_golden.safetensors")
-    out = os.path.join(folder, "gradients")
+    out = os.path.join(folder, f"gradients-{os.path.basename(model)}-{loss}")
     name = f"{model} gradients {loss}" + ("" if device == "cpu" else f" on {device}")
     # no more keys and values than the batch's: the rest would only take time to be made
     done = run(engine, model, batch, loss, out, "--device", device, "--max-context", "1024")
@@ -82,10 +85,10 @@ def check(engine, device, model, loss, folder, signs):
     got = load(out)
     if sorted(got) != sorted(names + ["loss"]):
         return report(False, name, "it has other tensors than the model")
-    worst = max((off(got[tensor], golden, row, loss, signs), tensor) for row, tensor in enumerate(names))
+    worst = max((off(got[tensor], golden, row, loss, SIGNS), tensor) for row, tensor in enumerate(names))
     difference = abs(got["loss"][0] - golden[f"loss.{loss}"][0])
     if device != "cpu":
-        print(f"# {name}: {worst[1]} is {worst[0]:.3g} of its norm off, the loss {difference:.3g}", flush=True)
+        tell(f"# {name}: {worst[1]} is {worst[0]:.3g} of its norm off, the loss {difference:.3g}")
     report(worst[0] <= TOLERANCES.get(model, 1e-4) and difference <= 2e-6 * (1 + abs(golden[f"loss.{loss}"][0])), name,
            f"{worst[1]} is {worst[0]:.3g} of its norm off, the loss {difference:.3g}")
 
@@ -136,11 +139,10 @@ def main():
     engine = sys.argv[1]
     device = sys.argv[2] if len(sys.argv) > 2 else "cpu"
     losses = sys.argv[3:] or LOSSES
-    signs = Signs()
+    models = MODELS if device == "cpu" else GOLDEN_MODELS[1:]
     with tempfile.TemporaryDirectory() as folder:
-        for model in MODELS if device == "cpu" else GOLDEN_MODELS[1:]:
-            for loss in losses:
-                check(engine, device, model, loss, folder, signs)
+        at_once((f"{model} gradients {loss}", check, engine, device, model, loss, folder)
+                for model in models for loss in losses)
         if device == "cpu":
             check_refused(engine, folder)
     print("done")

@@ -2,13 +2,15 @@
  * bench.c - the CUDA backend on a slice of the real model with random weights, as one JSON object: the copy bandwidth
  * and the rate of bf16 products of this GPU, and of the parts that are asked for,
  *
- *   attention   both kinds of attention alone, and decode at growing context
+ *   attention   both kinds of attention alone
+ *   contexts    decode at growing context
  *   graphs      what launching a step takes, recorded and not
- *   profile     one prefill and one decode step that are not recorded, for a profiler; nothing is timed
+ *   profile     one prefill and one decode step that are not recorded, for a profiler, of a slice that takes little memory;
+ *               nothing is timed
  *   TYPE        prefill and decode with weights of this type: BF16, Q8_0, F8_E4M3, Q4_0
  *
- * bench FILE [small] PART...: small is a toy of the same shape (slice.h). FILE is written after each part: what has been
- * measured is not lost if a later one fails.
+ * bench FILE [small] PART...: small is a toy of the same shape (slice.h). FILE is written after each part, whose name is
+ * printed then: what has been measured is not lost if a later one fails.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -379,8 +381,8 @@ measure_contexts(slice *s, const ceilings *top)
 {
 	static const int large[MAX_CONTEXTS] = {4096, 32768, 131072, 524288, 1048576};
 	static const int small[MAX_CONTEXTS] = {64, 96, 128, 192, 256};
-	const int *contexts = s->small ? small : large;
-	const int count = s->small ? 2 : 16;
+	const int *contexts = slice_is_toy(s) ? small : large;
+	const int count = slice_is_toy(s) ? 2 : 16;
 	const m1_config *c = &s->model.config;
 	const double token_bytes = 2.0 * c->kv_heads * c->head_dim * (double) sizeof(uint16_t);
 	const stopwatch watch = make_stopwatch(s);
@@ -427,7 +429,7 @@ measure_weights(slice *s, const ceilings *top)
 	static const int batches[] = {1, 8, 64};
 	const m1_config *c = &s->model.config;
 	const int tokens = s->prefill;
-	const double prefill = time_steps(s, (steps){.batch = 1, .n = tokens, .count = s->small ? 1 : 3}).seconds;
+	const double prefill = time_steps(s, (steps){.batch = 1, .n = tokens, .count = slice_is_toy(s) ? 1 : 3}).seconds;
 	const double operations = 2.0 * tokens * c->layers * slice_layer_weights(c, c->experts_per_token);
 	json_t *decode = json_array();
 	json_t *projected = json_array();
@@ -435,7 +437,7 @@ measure_weights(slice *s, const ceilings *top)
 	for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
 	{
 		const int batch = batches[i];
-		const step_time t = time_steps(s, (steps){.batch = batch, .n = 1, .count = s->small ? 2 : 32});
+		const step_time t = time_steps(s, (steps){.batch = batch, .n = 1, .count = slice_is_toy(s) ? 2 : 32});
 
 		json_array_append_new(decode,
 							  json_pack("{s:i, s:f, s:f, s:f, s:f}", "batch", batch, "ms", t.seconds * 1e3,
@@ -466,9 +468,9 @@ measure_graphs(slice *s)
 	static const int batches[] = {1, 8, 64};
 	json_t *list = json_array();
 
-	for (int i = 0; i < (s->small ? 2 : 3); i++)
+	for (int i = 0; i < (slice_is_toy(s) ? 2 : 3); i++)
 	{
-		steps p = {.batch = batches[i], .n = 1, .count = s->small ? 2 : 32, .one_by_one = true};
+		steps p = {.batch = batches[i], .n = 1, .count = slice_is_toy(s) ? 2 : 32, .one_by_one = true};
 		const step_time plain = time_steps(s, p);
 		step_time recorded;
 
@@ -502,11 +504,10 @@ measure(slice *s, const char *part, bool weights, json_t *result)
 		json_array_append_new(json_object_get(result, "weights"), measure_weights(s, &top));
 	else if (strcmp(part, "graphs") == 0)
 		json_object_set_new(result, part, measure_graphs(s));
+	else if (strcmp(part, "contexts") == 0)
+		json_object_set_new(result, part, measure_contexts(s, &top));
 	else
-	{
 		json_object_set_new(result, part, measure_attention(s, &top));
-		json_object_set_new(result, "contexts", measure_contexts(s, &top));
-	}
 }
 
 static bool
@@ -525,11 +526,12 @@ run_part(const char *part, bool small, json_t *result)
 {
 	m1b_dtype type;
 	const bool weights = dtype_named(part, &type);
+	const bool profiled = strcmp(part, "profile") == 0;
 	static slice s;
 
-	slice_open(&s, weights ? type : M1B_BF16, small);
+	slice_open(&s, weights ? type : M1B_BF16, small ? SLICE_TOY : profiled ? SLICE_PROFILED : SLICE_REAL);
 	json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
-	if (strcmp(part, "profile") == 0)
+	if (profiled)
 		run_once(&s);
 	else
 		measure(&s, part, weights, result);
@@ -541,8 +543,8 @@ is_part(const char *name)
 {
 	m1b_dtype type;
 
-	return dtype_named(name, &type) || strcmp(name, "attention") == 0 || strcmp(name, "graphs") == 0 ||
-		   strcmp(name, "profile") == 0;
+	return dtype_named(name, &type) || strcmp(name, "attention") == 0 || strcmp(name, "contexts") == 0 ||
+		   strcmp(name, "graphs") == 0 || strcmp(name, "profile") == 0;
 }
 
 int
@@ -556,7 +558,7 @@ main(int argc, char **argv)
 		known = known && is_part(argv[i]);
 	if (!known)
 	{
-		fprintf(stderr, "usage: bench FILE [small] attention|graphs|profile|BF16|Q8_0|F8_E4M3|Q4_0...\n");
+		fprintf(stderr, "usage: bench FILE [small] attention|contexts|graphs|profile|BF16|Q8_0|F8_E4M3|Q4_0...\n");
 		return 2;
 	}
 	json_object_set_new(result, "layers", json_integer(SLICE_LAYERS));
@@ -570,6 +572,8 @@ main(int argc, char **argv)
 			fprintf(stderr, "%s cannot be written\n", argv[1]);
 			return 1;
 		}
+		puts(argv[i]);
+		fflush(stdout);
 	}
 	json_decref(result);
 	return 0;

@@ -2,38 +2,64 @@
 # libraries.sh - sourced by the other scripts: where a machine's shared libraries are.
 #
 # A machine with a GPU may have CUDA's libraries only as Python's packages bring them, and others only in the packages
-# that packages.sh has collected.
+# that packages.sh has collected. Of the latter, programs get those alone that the machine lacks: others would take the
+# place of its own, for whatever is started with them.
 
-# unpack_packages FOLDER: the files of those of packages.sh; nothing where there are none.
-unpack_packages() {
-    [ -e build/gpu/packages.tar.xz ] || return 0
-    rm -rf "$1"
-    mkdir -p "$1"
-    tar -xJf build/gpu/packages.tar.xz -C "$1"
-}
+. test/gpu/parts.sh
+
+ROOT_OF_PACKAGES=$GPU/root
+LINKS=$GPU/libraries
 
 # missing_libraries PROGRAM...: their names, a line each.
 missing_libraries() {
     ldd "$@" 2> /dev/null | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | sort -u
 }
 
-# library_folders: where else they may be, a line each.
-library_folders() {
+# python_folders: those of Python's packages of CUDA, a line each.
+python_folders() {
     python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2> /dev/null
-    unpack_packages build/gpu/libraries
-    [ ! -d build/gpu/libraries ] || echo "$PWD/build/gpu/libraries"
 }
 
-# find_libraries PROGRAM...: adds the folders of what they miss to LD_LIBRARY_PATH; false if something stays missing.
+# found NAME FOLDER...: the first file of that name.
+found() {
+    [ $# = 1 ] || find "${@:2}" -name "$1" 2> /dev/null | head -n 1
+}
+
+# add_folder FOLDER: comes last.
+add_folder() {
+    case ":${LD_LIBRARY_PATH:-}:" in
+        *":$1:"*) ;;
+        *) export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$1" ;;
+    esac
+}
+
+# provide NAME FOLDER...: adds the library from the folders of Python's packages as a whole, since CUDA's look beside
+# themselves for others, or else by a link to the one of packages.sh; false where neither has it.
+provide() {
+    local file
+    file=$(found "$@")
+    if [ -n "$file" ]; then
+        add_folder "${file%/*}"
+        return
+    fi
+    unpack_packages "$ROOT_OF_PACKAGES" || return 1
+    file=$(found "$1" "$ROOT_OF_PACKAGES")
+    [ -n "$file" ] && mkdir -p "$LINKS" && ln -sfn "$file" "$LINKS/$1" && add_folder "$LINKS"
+}
+
+# find_libraries PROGRAM...: adds to LD_LIBRARY_PATH what they miss, and what that misses; says what stays missing, and is
+# false then.
 find_libraries() {
-    local name found folders
+    local name folders more=yes
     [ -n "$(missing_libraries "$@")" ] || return 0
-    mapfile -t folders < <(library_folders)
-    for name in $(missing_libraries "$@"); do
-        found=$(find "${folders[@]:-/nonexistent}" -name "$name" 2> /dev/null | head -n 1)
-        [ -z "$found" ] || export LD_LIBRARY_PATH="${found%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    mapfile -t folders < <(python_folders)
+    while [ -n "$more" ]; do
+        more=
+        for name in $(missing_libraries "$@"); do
+            ! provide "$name" "${folders[@]}" || more=yes
+        done
     done
-    found=$(missing_libraries "$@" | paste -sd ' ')
-    [ -z "$found" ] || echo "Shared libraries are missing: $found" >&2
-    [ -z "$found" ]
+    name=$(missing_libraries "$@" | paste -sd ' ')
+    [ -z "$name" ] || echo "Shared libraries are missing: $name" >&2
+    [ -z "$name" ]
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""peers.py [small]: what others take for the attention that bench.c times, as one JSON object.
+"""peers.py FILE [small]: what others take for the attention that bench.c times, as one JSON object, which is written
+after each kind: whoever is stopped has left what there was.
 
 One layer's prefill of so many tokens: torch's scaled_dot_product_attention (causal, 64 heads over 8 key/value heads),
 and linear attention with decay by flash-linear-attention's Triton kernel; and the attention of one token after so many
@@ -8,6 +9,7 @@ there are none.
 """
 import importlib
 import json
+import os
 import statistics
 import sys
 
@@ -53,12 +55,12 @@ def attempt(what, run):
 
 
 def missing(*names):
-    """Of these modules, those that cannot be imported."""
+    """Of these modules, those that cannot be imported, for whatever reason: they are others'."""
     absent = []
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError:
+        except Exception:
             absent.append(name)
     return absent
 
@@ -71,35 +73,51 @@ def unmeasured(lengths, why):
     return [{"tokens": n, "why": why} for n in lengths]
 
 
-def measure(small):
+def why_not():
+    """Why nothing can be measured, or None."""
+    if missing("torch"):
+        return "torch is not installed"
+    import torch
+    return None if torch.cuda.is_available() else "torch sees no GPU"
+
+
+def kinds(small):
+    """(name, lengths, what is run, how) of each, the dearest to learn last."""
     prefills = [32, 128] if small else [8192, 32768, 131072]
     long_prefills = prefills if small else prefills + [1048576]
     contexts = [64, 96, 128, 192, 256] if small else [4096, 32768, 131072, 524288, 1048576]
-    why = None
-    if missing("torch"):
-        why = "torch is not installed"
-    else:
-        import torch
-        if not torch.cuda.is_available():
-            why = "torch sees no GPU"
-    if why:
-        return {"softmax": unmeasured(prefills, why), "lightning": unmeasured(long_prefills, why),
-                "decode": unmeasured(contexts, why)}
-    absent = missing("triton", "fla")
     sdpa = "scaled_dot_product_attention"
+    return [("softmax", prefills, sdpa, lambda torch, n: sdpa_ms(torch, n, n)),
+            ("decode", contexts, sdpa, lambda torch, n: sdpa_ms(torch, 1, n)),
+            ("lightning", long_prefills, "chunk_lightning_attn", linear_ms)]
+
+
+def measure(kind, why):
+    name, lengths, what, run = kind
+    absent = missing("triton", "fla") if name == "lightning" and not why else []
+    if absent:
+        why = "not installed: " + ", ".join(absent)
+    if why:
+        return unmeasured(lengths, why)
+    import torch
     with torch.no_grad():
-        return {
-            "torch": torch.__version__,
-            "softmax": each(prefills, sdpa, lambda n: sdpa_ms(torch, n, n)),
-            "lightning": unmeasured(long_prefills, "not installed: " + ", ".join(absent)) if absent
-            else each(long_prefills, "chunk_lightning_attn", lambda n: linear_ms(torch, n)),
-            "decode": each(contexts, sdpa, lambda n: sdpa_ms(torch, 1, n)),
-        }
+        return each(lengths, what, lambda n: run(torch, n))
+
+
+def write(path, result):
+    """As a whole or not at all."""
+    with open(path + ".new", "w") as f:
+        json.dump(result, f, indent=2)
+    os.replace(path + ".new", path)
 
 
 def main():
-    json.dump(measure("small" in sys.argv[1:]), sys.stdout, indent=2)
-    print()
+    path = sys.argv[1]
+    why = why_not()
+    result = {} if why else {"torch": sys.modules["torch"].__version__}
+    for kind in kinds("small" in sys.argv[2:]):
+        result[kind[0]] = measure(kind, why)
+        write(path, result)
 
 
 main()

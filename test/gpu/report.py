@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""report.py FILE...: what bench.c, peers.py and the profiler have measured, a few lines for each part.
+"""report.py FILE.json PART [PEERS]: what bench.c has measured of one part, a few lines; of the part "peers", what
+peers.py has measured beside it. report.py FILE.csv: what the profiler has.
 
 Beside a time in parentheses: what was predicted, from the bytes or the operations that the part takes at least, this
 card's own copy bandwidth and product rate, and the share of it that is to be reached (REACH).
@@ -19,15 +20,13 @@ def time(ms, share, reach):
 
 def against(ours, peer):
     """The peer's time over ours: above 1, ours is faster."""
-    if peer is None:
-        return "no peer"
     if "why" in peer:
         return f"peer: {peer['why']}"
     return f"peer {peer['ms']:.3f} ms, ratio {peer['ms'] / ours:.2f}"
 
 
 def at(entries, tokens):
-    return next((entry for entry in entries or [] if entry["tokens"] == tokens), None)
+    return next((entry for entry in entries if entry["tokens"] == tokens), {"why": "was not come to"})
 
 
 def ceilings(r):
@@ -35,34 +34,58 @@ def ceilings(r):
           f"{r['bf16_product_operations_per_s'] / 1e12:.0f} T operations/s")
 
 
-def weights(r):
-    for w in r["weights"]:
-        print(f"{w['weights']}, {w['layers']} layers: prefill of {w['prefill_tokens']} "
-              f"{time(w['prefill_ms'], w['prefill_share_of_product_rate'], REACH['prefill'])} of the product rate")
-        for d in w["decode"]:
-            reach = REACH["quantized"] if w["weights"] != "BF16" else REACH["one" if d["batch"] == 1 else "many"]
-            print(f"  decode of {d['batch']}: {time(d['ms'], d['share_of_copy_bandwidth'], reach)} of the bandwidth, "
-                  f"launched after {d['launching_ms']:.3f} ms")
-        print("  80 layers, projected: " + "; ".join(
-            f"{p['batch']} at once {p['ms_one_gpu']:.2f} ms on one GPU, {p['ms_eight_gpus']:.2f} on eight"
-            for p in w["projected_80_layers"]))
+def weights(w):
+    print(f"{w['weights']}, {w['layers']} layers: prefill of {w['prefill_tokens']} "
+          f"{time(w['prefill_ms'], w['prefill_share_of_product_rate'], REACH['prefill'])} of the product rate")
+    for d in w["decode"]:
+        reach = REACH["quantized"] if w["weights"] != "BF16" else REACH["one" if d["batch"] == 1 else "many"]
+        print(f"  decode of {d['batch']}: {time(d['ms'], d['share_of_copy_bandwidth'], reach)} of the bandwidth, "
+              f"launched after {d['launching_ms']:.3f} ms")
+    print("  80 layers, projected: " + "; ".join(
+        f"{p['batch']} at once {p['ms_one_gpu']:.2f} ms on one GPU, {p['ms_eight_gpus']:.2f} on eight"
+        for p in w["projected_80_layers"]))
 
 
-def attention(r, peers):
+def attention(r):
     for a in r["attention"]:
-        tokens = a["tokens"]
-        print(f"prefill of {tokens}, one layer: lightning "
-              f"{time(a['lightning_ms'], a['lightning_share_of_copy_bandwidth'], REACH['lightning'])} of the bandwidth, "
-              + against(a["lightning_ms"], at(peers.get("lightning"), tokens)))
+        print(f"prefill of {a['tokens']}, one layer: lightning "
+              f"{time(a['lightning_ms'], a['lightning_share_of_copy_bandwidth'], REACH['lightning'])} of the bandwidth")
         if "softmax_ms" in a:
             print(f"  softmax {a['softmax_ms']:.3f} ms, {100 * a['softmax_share_of_product_rate']:.1f} % of the product "
-                  "rate, " + against(a["softmax_ms"], at(peers.get("softmax"), tokens)))
+                  "rate")
     per_token = [a["lightning_ms"] / a["tokens"] for a in r["attention"]]
     print(f"lightning a token, slowest over fastest: {max(per_token) / min(per_token):.2f} (predicted below 1.1)")
+
+
+def contexts(r):
     for c in r["contexts"]:
         print(f"one token after {c['tokens']}: lightning {c['lightning_layer_ms']:.4f} ms, softmax "
-              f"{time(c['softmax_layer_ms'], c['softmax_share_of_copy_bandwidth'], REACH['softmax'])} of the bandwidth, "
-              + against(c["softmax_layer_ms"], at(peers.get("decode"), c["tokens"])))
+              f"{time(c['softmax_layer_ms'], c['softmax_share_of_copy_bandwidth'], REACH['softmax'])} of the bandwidth")
+
+
+def read_peers(path):
+    """What there is: they may have been stopped at any time."""
+    try:
+        with open(path) as f:
+            return json.load(f)
+    except (OSError, ValueError) as error:
+        return {"why": f"peers have told nothing: {error}"}
+
+
+def compare(r, peers):
+    """Our times, which peers' failures do not hide, beside theirs."""
+    if "why" in peers:
+        print(peers["why"])
+    for a in r.get("attention", []):
+        for kind in ("softmax", "lightning"):
+            if f"{kind}_ms" in a:
+                ours = a[f"{kind}_ms"]
+                print(f"prefill of {a['tokens']}, {kind}: {ours:.3f} ms, "
+                      + against(ours, at(peers.get(kind, []), a["tokens"])))
+    for c in r.get("contexts", []):
+        ours = c["softmax_layer_ms"]
+        print(f"one token after {c['tokens']}, softmax: {ours:.4f} ms, "
+              + against(ours, at(peers.get("decode", []), c["tokens"])))
 
 
 def graphs(r):
@@ -97,24 +120,19 @@ def profile(path):
 
 
 def main():
-    results, peers = [], {}
-    for path in sys.argv[1:]:
-        if path.endswith(".csv"):
-            profile(path)
-        elif path.endswith("-peers.json"):
-            with open(path) as f:
-                text = f.read()
-            peers = json.loads(text) if text else {}
-        else:
-            with open(path) as f:
-                results.append(json.load(f))
-    for r in results:
-        ceilings(r)
-        weights(r)
-        if "attention" in r:
-            attention(r, peers)
-        if "graphs" in r:
-            graphs(r)
+    path, part = (sys.argv[1:3] + [None])[:2]
+    if path.endswith(".csv"):
+        return profile(path)
+    with open(path) as f:
+        r = json.load(f)
+    if part == "peers":
+        return compare(r, read_peers(sys.argv[3]))
+    ceilings(r)
+    parts = {"attention": attention, "contexts": contexts, "graphs": graphs}
+    if part in parts:
+        parts[part](r)
+    else:
+        weights(next(w for w in r["weights"] if w["weights"] == part))
 
 
 main()

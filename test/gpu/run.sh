@@ -1,37 +1,45 @@
 #!/usr/bin/env bash
-# run.sh STEP... - what only a GPU can show, step by step: numbers, or names as in the table below; all by default.
+# run.sh STEP... - what only a GPU can show, step by step: numbers or names as in the table below, or "first" and "rest",
+# which are what two short calls should ask for; all by default. "list" prints the table.
 #
 # Steps are independent: one that fails or takes longer than its limit does not stop the next. Each says what it found
 # as soon as it knows, and leaves its log and its JSON in build/gpu/results; where OUT names a folder, one archive of
-# them and the summary are there after every step. Ends with the line "N passed, M failed". Runs in a checkout, after "make
-# gpu-check" has built what it needs, or in the folder that "make gpu-bundle" makes; there, a file "emulated" means that
+# them and the summary are there every 20 s. WITHIN=SECONDS: all of it takes no longer; what has no time left is skipped.
+# Ends with the line "N passed, M failed". Runs in a checkout, after "make gpu-check" has built what it needs or beside
+# the parts that "make gpu-bundle" packs, or in the folder that it makes; a file "emulated" among the parts means that
 # the GPU is not one, and that steps are to be short.
 # shellcheck disable=SC2317 # steps are called by their names
 set -uo pipefail
-cd "$(dirname "$(readlink -f "$0")")/../.." || exit 1
+SELF=$(readlink -f "$0")
+cd "${SELF%/*}/../.." || exit 1
 . test/gpu/libraries.sh
 
-ENGINE=$PWD/build/minimax_m1_engine_cuda
-PROGRAMS=$PWD/build/gpu
-RESULTS=$PWD/build/gpu/results
+ENGINE=$BUILT/minimax_m1_engine_cuda
+PROGRAMS=$BUILT/gpu
+RESULTS=$GPU/results
 TESTS=(test_cuda test_cuda_sample test_cuda_engine test_cuda_group test_cuda_learning)
 EMULATED=
-[ ! -e emulated ] || EMULATED=yes
+[ -z "$PARTS" ] || [ ! -e "$PARTS/emulated" ] || EMULATED=yes
+PEERS_SECONDS=${PEERS_SECONDS:-60}
+export PYTHONUNBUFFERED=1
 
 # Of each step: its limit in seconds, and about how many it should take on an H100; then what it is expected to show.
 # Predicted milliseconds are beside the measured ones, from the card's own copy bandwidth and product rate (report.py).
 STEPS=(golden kernels bf16 types attention sql graphs memcheck profile racecheck gradients)
-declare -A LIMIT=([golden]=120 [kernels]=150 [bf16]=120 [types]=180 [attention]=180 [sql]=180 [graphs]=90
-    [memcheck]=300 [profile]=240 [racecheck]=300 [gradients]=180)
-declare -A TAKES=([golden]=30 [kernels]=40 [bf16]=30 [types]=60 [attention]=60 [sql]=60 [graphs]=25
-    [memcheck]=120 [profile]=90 [racecheck]=120 [gradients]=80)
+# The limits of each are less than what one call may take, the most telling steps first.
+FIRST=(golden kernels bf16 sql)
+REST=(attention types graphs profile gradients memcheck racecheck)
+declare -A LIMIT=([golden]=60 [kernels]=80 [bf16]=60 [types]=100 [attention]=130 [sql]=90 [graphs]=40
+    [memcheck]=80 [profile]=80 [racecheck]=80 [gradients]=60)
+declare -A TAKES=([golden]=25 [kernels]=30 [bf16]=25 [types]=45 [attention]=60 [sql]=45 [graphs]=15
+    [memcheck]=60 [profile]=40 [racecheck]=60 [gradients]=25)
 declare -A EXPECT=(
     [golden]="logits within 3 % of their size where weights are BF16, within 2e-4 in fp32; greedy replies as they are"
     [kernels]="every kernel within its twin's tolerance, or the same bits"
     [bf16]="decode of one at 80 % of the copy bandwidth, of 64 at 70 %; prefill at 65 % of the product rate"
     [types]="decode at 75 % of the copy bandwidth over the smaller bytes"
     [attention]="lightning flat per token to a million; softmax decode at 128k at 80 % of the bandwidth"
-    [sql]="replies as they are; a cancel within 1 s; a killed engine back within 20 s; 64 clients without an error"
+    [sql]="replies as they are; a cancel within 1 s, a killed engine back within 20 s; 64 clients; SQL adds at most 3 %"
     [graphs]="a recorded step is launched in less than 0.1 ms, whatever its batch"
     [memcheck]="no error"
     [racecheck]="no hazard"
@@ -39,7 +47,14 @@ declare -A EXPECT=(
     [profile]="products of few rows and of many above 75 % of the memory's or the tensor cores' rate"
 )
 
+# CUDA's tools are often not among the programs that a shell finds.
+GPU_TOOLS=${GPU_TOOLS:-/usr/local/cuda/bin /opt/nvidia/nsight-compute/*}
+for folder in $GPU_TOOLS; do
+    [ ! -d "$folder" ] || PATH=$PATH:$folder
+done
+
 # ---- steps: each runs in a process of its own, with its output in its log, and run.sh's standard output as 3 ----
+# What they start does not have that: a process that is left would keep whoever reads the summary waiting.
 
 # say LINE...: to the log and to whoever waits.
 say() {
@@ -47,46 +62,60 @@ say() {
     printf '    %s\n' "$@" >&3
 }
 
-# said COMMAND...: what it prints is said.
+# said COMMAND...: what it prints is said, line by line.
 said() {
     local line
-    "$@" | while IFS= read -r line; do say "$line"; done
+    "$@" 3>&- | while IFS= read -r line; do say "$line"; done
 }
 
-# tell_lines LOG: how many of the lines of a Python test are ok, and which are not.
-tell_lines() {
-    say "$(grep -c '^ok ' "$1") ok, $(grep -c '^not ok ' "$1") not ok"
-    said grep -A 1 '^not ok ' "$1"
-    grep -q '^ok ' "$1" && ! grep -q '^not ok ' "$1"
+# watched COMMAND...: a test that prints "ok", "not ok" and, after "#", figures: these and what is not ok are said at
+# once, and how many were ok in the end.
+watched() {
+    local lines=$RESULTS/$STEP.lines line status
+    "$@" 3>&- | tee -a "$lines" | while IFS= read -r line; do
+        case $line in
+            '# '*) say "${line#\# }" ;;
+            'not ok '*) say "$line" ;;
+            *) echo "$line" ;;
+        esac
+    done
+    status=$?
+    say "$(grep -c '^ok ' "$lines") ok, $(grep -c '^not ok ' "$lines") not ok"
+    [ $status = 0 ] && grep -q '^ok ' "$lines" && ! grep -q '^not ok ' "$lines"
 }
 
+# bench PART...: each is reported as soon as its figures are there.
 bench() {
-    "$PROGRAMS/bench" "$RESULTS/$STEP.json" ${EMULATED:+small} "$@"
-}
-
-report() {
-    said python3 test/gpu/report.py "$RESULTS"/"$STEP"*.json
+    local part
+    "$PROGRAMS/bench" "$RESULTS/$STEP.json" ${EMULATED:+small} "$@" 3>&- | while IFS= read -r part; do
+        said python3 test/gpu/report.py "$RESULTS/$STEP.json" "$part"
+    done
 }
 
 step_golden() {
-    {
-        python3 test/golden/cuda.py "$ENGINE" ${EMULATED:+8}
-        [ -n "$EMULATED" ] || [ "$(nvidia-smi -L | wc -l)" -lt 2 ] || python3 test/golden/cuda.py "$ENGINE" 0 2
-    } | tee "$RESULTS/golden.lines"
-    said sed -n 's/^# //p' "$RESULTS/golden.lines"
-    tell_lines "$RESULTS/golden.lines"
+    watched python3 test/golden/cuda.py "$ENGINE" ${EMULATED:+8} || return 1
+    [ -n "$EMULATED" ] || [ "$(nvidia-smi -L | wc -l)" -lt 2 ] || watched python3 test/golden/cuda.py "$ENGINE" 0 2
 }
 
-# on_each_test COMMAND...: before each test program; says how each ended, and is false if one failed.
+# test_program NAME COMMAND...: one, before which COMMAND stands; says how it ended.
+test_program() {
+    local log=$RESULTS/$STEP-$1.log status
+    timeout --foreground -k 3 $((STEP_LIMIT * 9 / 10)) "${@:2}" "$PROGRAMS/$1" > "$log" 2>&1 3>&-
+    status=$?
+    say "$1: $(grep -c '^\[       OK \]' "$log") cases passed, status $status"
+    [ $status = 0 ] || said grep -m 20 -E '^\[  FAILED|instead of|off by|ERROR SUMMARY|Invalid|hazard' "$log"
+    return $status
+}
+
+# on_each_test COMMAND...: all at once, each within the step's limit; false if one failed.
 on_each_test() {
-    local name status failed=0
+    local name pid pids=() failed=0
     for name in "${TESTS[@]}"; do
-        "$@" "$PROGRAMS/$name" > "$RESULTS/$STEP-$name.log" 2>&1
-        status=$?
-        cat "$RESULTS/$STEP-$name.log"
-        say "$name: $(grep -c '^\[       OK \]' "$RESULTS/$STEP-$name.log") cases passed, status $status"
-        [ $status = 0 ] || failed=1
-        [ $status = 0 ] || said grep -E '^\[  FAILED|instead of|off by|ERROR SUMMARY|Invalid' "$RESULTS/$STEP-$name.log"
+        test_program "$name" "$@" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid" || failed=1
     done
     return $failed
 }
@@ -96,32 +125,30 @@ step_kernels() {
 }
 
 step_bf16() {
-    bench BF16 && report
+    bench BF16
 }
 
 step_types() {
     bench Q8_0 F8_E4M3 Q4_0
-    local status=$?
-    report && return $status
 }
 
 # What others take, too, if it can be told: they are not what is tested.
 step_attention() {
-    bench attention || return 1
-    PYTHONPATH=$PWD/python${PYTHONPATH:+:$PYTHONPATH} python3 test/gpu/peers.py ${EMULATED:+small} \
-        > "$RESULTS/attention-peers.json"
-    report
+    local peers=$RESULTS/attention-peers.json status
+    bench attention contexts
+    status=$?
+    PYTHONPATH=$BUILT/python${PYTHONPATH:+:$PYTHONPATH} timeout --foreground -k 3 $PEERS_SECONDS \
+        python3 test/gpu/peers.py "$peers" ${EMULATED:+small} 3>&-
+    said python3 test/gpu/report.py "$RESULTS/attention.json" peers "$peers"
+    return $status
 }
 
 step_sql() {
-    # nothing that outlives this keeps what run.sh writes to
-    test/gpu/sql.sh "$ENGINE" cuda 3>&- | tee "$RESULTS/sql.lines"
-    said sed -n 's/^# //p' "$RESULTS/sql.lines"
-    tell_lines "$RESULTS/sql.lines"
+    watched test/gpu/sql.sh "$ENGINE" cuda
 }
 
 step_graphs() {
-    bench graphs && report
+    bench graphs
 }
 
 step_memcheck() {
@@ -134,16 +161,16 @@ step_racecheck() {
 
 # All of it is in fp32, on the device as on the CPU. How fast m1-nano learns, of which every kernel is a small one.
 step_gradients() {
-    python3 test/golden/gradients.py "$ENGINE" cuda ${EMULATED:+ce_aux} | tee "$RESULTS/gradients.lines"
-    said sed -n 's/^# //p' "$RESULTS/gradients.lines"
-    tell_lines "$RESULTS/gradients.lines" || return 1
+    watched python3 test/golden/gradients.py "$ENGINE" cuda ${EMULATED:+ce_aux} || return 1
     [ -n "$EMULATED" ] || said "$ENGINE" bench-train --device cuda --model models/m1-nano --tokens 256 --sequences 16
 }
 
-# Of one prefill and one decode step. The clocks are left as they are.
+# Of one prefill and one decode step. The clocks are left as they are. A kernel is run again for each group of counters,
+# over what memory held before.
 step_profile() {
-    ncu --clock-control none --section SpeedOfLight --section LaunchStats --export "$RESULTS/profile" --force-overwrite \
-        "$PROGRAMS/bench" "$RESULTS/profile.json" ${EMULATED:+small} profile || return 1
+    ncu --clock-control none --launch-count 400 --section SpeedOfLight --section LaunchStats \
+        --export "$RESULTS/profile" --force-overwrite \
+        "$PROGRAMS/bench" "$RESULTS/profile.json" ${EMULATED:+small} profile 3>&- || return 1
     ncu --import "$RESULTS/profile.ncu-rep" --csv --page raw > "$RESULTS/profile.csv" || return 1
     said python3 test/gpu/report.py "$RESULTS/profile.csv"
 }
@@ -153,70 +180,133 @@ declare -A TOOL=([memcheck]=compute-sanitizer [racecheck]=compute-sanitizer [pro
 
 # ---- running them ----
 
+# --one STEP LIMIT
 if [ "${1:-}" = --one ]; then
     STEP=$2
-    find_libraries "$ENGINE" "$PROGRAMS"/test_* "$PROGRAMS/bench" && "step_$STEP"
+    STEP_LIMIT=$3
+    # at the limit all that the step has started is told so, too, and is waited for: a server has to be stopped
+    trap 'exit 143' TERM
+    "step_$STEP"
     exit
 fi
 
-# named STEP: its name, whether it was given as that or as a number.
-named() {
+list() {
     local i
     for i in "${!STEPS[@]}"; do
-        [ "$1" != "${STEPS[i]}" ] && [ "$1" != $((i + 1)) ] || echo "${STEPS[i]}"
+        echo "$((i + 1)) ${STEPS[i]}: about ${TAKES[${STEPS[i]}]} s, at most ${LIMIT[${STEPS[i]}]}"
+    done
+    echo "first: ${FIRST[*]}"
+    echo "rest: ${REST[*]}"
+}
+
+# named STEP: the names of what was given as a name, as a number, or as one of the two calls.
+named() {
+    local i
+    case $1 in
+        first) echo "${FIRST[@]}" ;;
+        rest) echo "${REST[@]}" ;;
+        *)
+            for i in "${!STEPS[@]}"; do
+                [ "$1" != "${STEPS[i]}" ] && [ "$1" != $((i + 1)) ] || echo "${STEPS[i]}"
+            done
+            ;;
+    esac
+}
+
+# keep_results: for a machine that is gone afterwards, and may go at any time: files are there as a whole or not at all.
+# The profiler's report, which is large, is a file of its own.
+keep_results() {
+    local file
+    [ -n "${OUT:-}" ] || return 0
+    tar -czf "$GPU/results.tar.gz" --exclude='*.ncu-rep' -C "$RESULTS" . 2> /dev/null
+    for file in "$GPU/results.tar.gz" "$RESULTS/summary" "$RESULTS/profile.ncu-rep"; do
+        [ ! -e "$file" ] || { cp "$file" "$OUT/part" && mv "$OUT/part" "$OUT/${file##*/}"; }
     done
 }
 
-# keep_results: for a machine that is gone afterwards.
-keep_results() {
-    [ -z "${OUT:-}" ] || { cp "$RESULTS/summary" "$OUT/" && tar -czf "$OUT/results.tar.gz" -C "$RESULTS" .; }
+keep_keeping_results() {
+    while sleep "${KEEP_SECONDS:-20}"; do
+        keep_results
+    done
 }
 
-# run STEP: sets status.
+# limit_of STEP: its own, or what is left of WITHIN.
+limit_of() {
+    local limit=${STEP_SECONDS:-${LIMIT[$1]}} left=$((${WITHIN:-86400} - SECONDS - 5))
+    echo $((limit < left ? limit : left))
+}
+
+# run STEP LIMIT: sets status.
 run() {
-    local step=$1 limit=${STEP_SECONDS:-${LIMIT[$1]}} began=$SECONDS
+    local step=$1 limit=$2 began=$SECONDS
     echo "--- $step, about ${TAKES[$step]} s, at most $limit; expected: ${EXPECT[$step]}"
-    timeout -k 10 "$limit" "$0" --one "$step" 3>&1 > "$RESULTS/$step.log" 2>&1 < /dev/null
+    rm -f "$RESULTS/$step.lines"
+    # the server of sql.sh takes some seconds to stop
+    timeout -k 15 "$limit" "$SELF" --one "$step" "$limit" 3>&1 > "$RESULTS/$step.log" 2>&1 < /dev/null
     status=$?
     case $status in
         0) echo "ok $step ($((SECONDS - began)) s)" ;;
         124 | 137) echo "not ok $step: it took longer than $limit s" ;;
-        *) echo "not ok $step ($((SECONDS - began)) s): status $status" && tail -n 15 "$RESULTS/$step.log" ;;
+        *) echo "not ok $step ($((SECONDS - began)) s): status $status" ;;
     esac
+    [ $status = 0 ] || tail -n 15 "$RESULTS/$step.log"
 }
 
 run_all() {
-    local step status passed=0 failed=0
+    local step limit status passed=0 failed=0
     for step; do
+        limit=$(limit_of "$step")
         if [ -v "TOOL[$step]" ] && ! command -v "${TOOL[$step]}" > /dev/null; then
             echo "skip $step: ${TOOL[$step]} is not installed"
-            continue
+        elif [ "$limit" -lt 1 ]; then
+            echo "skip $step: $WITHIN s are over"
+        else
+            run "$step" "$limit"
+            if [ "$status" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
         fi
-        run "$step"
-        if [ "$status" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-        keep_results
     done
     echo "$passed passed, $failed failed"
     [ $failed = 0 ] && [ $passed -gt 0 ]
 }
 
-[ $# -gt 0 ] || set -- "${STEPS[@]}"
+# What all steps need, told once.
+prepare() {
+    if [ -z "$EMULATED" ] && ! nvidia-smi -L; then
+        echo "There is no GPU on this machine." >&2
+        return 1
+    fi
+    # the driver stays loaded from one program to the next
+    { exec 9< /dev/nvidia0; } 2> /dev/null
+    unpack_parts || return 1
+    if [ ! -e "$PROGRAMS/bench" ]; then
+        echo "There is no $PROGRAMS/bench: see docs/gpu.md for what builds it." >&2
+        return 1
+    fi
+    if ! find_libraries "$ENGINE" "$PROGRAMS"/test_* "$PROGRAMS/bench"; then
+        echo "libcublasLt.so.13 is cuBLASLt of CUDA 13, by CUDA's installer or as the Python package nvidia-cublas;" \
+            "libcuda.so.1 is the driver's." >&2
+        return 1
+    fi
+}
+
+[ "${1:-}" != list ] || { list; exit; }
+[ $# -gt 0 ] || set -- first rest
 CHOSEN=()
 for step; do
-    name=$(named "$step")
-    if [ -z "$name" ]; then
-        echo "There is no step \"$step\": choose of ${STEPS[*]}, or 1 to ${#STEPS[@]}." >&2
+    read -ra names <<< "$(named "$step")"
+    if [ ${#names[@]} = 0 ]; then
+        echo "There is no step \"$step\": choose of ${STEPS[*]}, 1 to ${#STEPS[@]}, first and rest." >&2
         exit 2
     fi
-    CHOSEN+=("$name")
+    CHOSEN+=("${names[@]}")
 done
-if [ -z "$EMULATED" ] && ! nvidia-smi -L; then
-    echo "There is no GPU on this machine." >&2
-    exit 1
-fi
-[ -e "$PROGRAMS/bench" ] || tar -xJf programs.tar.xz -C build || exit 1
+prepare || exit 1
 mkdir -p "$RESULTS"
+keep_keeping_results > /dev/null 2>&1 &
+KEEPER=$!
 run_all "${CHOSEN[@]}" | tee "$RESULTS/summary"
 status=${PIPESTATUS[0]}
+kill "$KEEPER"
+wait "$KEEPER" 2> /dev/null
 keep_results
 exit "$status"

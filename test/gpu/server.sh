@@ -2,12 +2,9 @@
 # server.sh - sourced by sql.sh: which PostgreSQL to run. Sets what scripts/lib.sh lets a script choose.
 #
 # Where a server is installed, that one, with a copy of the staged extension. Otherwise the one of packages.sh,
-# unpacked into a folder: PostgreSQL finds its other files from where its program is. Its libraries are in that folder,
-# too, and only its own programs are told of them.
+# unpacked into a folder: PostgreSQL finds its other files from where its program is.
 
 . test/gpu/libraries.sh
-
-GPU=$PWD/build/gpu
 
 # has_server: PG_CONFIG names an installation with a server.
 has_server() {
@@ -15,37 +12,20 @@ has_server() {
     bin=$("${PG_CONFIG:-pg_config}" --bindir 2> /dev/null) && [ -x "$bin/initdb" ]
 }
 
-# wrapper PROGRAM LIBRARIES: a script in $GPU/bin that runs the unpacked program with the unpacked libraries.
-wrapper() {
-    cat > "$GPU/bin/${1##*/}" <<END
-#!/bin/sh
-LD_LIBRARY_PATH='$2'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
-export LD_LIBRARY_PATH
-exec '$1' "\$@"
-END
-    chmod 755 "$GPU/bin/${1##*/}"
-}
-
 use_unpacked() {
-    local program libraries version
-    if [ ! -e "$GPU/packages.tar.xz" ]; then
-        echo "PostgreSQL is not installed, and this is no folder that 'make gpu-bundle' has made." >&2
+    local version
+    if ! unpack_packages "$ROOT_OF_PACKAGES"; then
+        echo "PostgreSQL is not installed, and this is no folder with what 'make gpu-bundle' has made." >&2
         return 1
     fi
-    STAGE=$GPU/root
+    STAGE=$ROOT_OF_PACKAGES
     # shellcheck disable=SC2034 # for lib.sh
     EXTENSION_ROOT=
-    PG_BIN=$GPU/bin
-    rm -rf "$PG_BIN"
-    mkdir -p "$PG_BIN"
-    unpack_packages "$STAGE" || return 1
     version=$(ls "$STAGE/usr/lib/postgresql")
+    PG_BIN=$STAGE/usr/lib/postgresql/$version/bin
     PG_LIB=/usr/lib/postgresql/$version/lib
     PG_SHARE=/usr/share/postgresql/$version
-    libraries=$(find "$STAGE/usr/lib" "$STAGE/lib" -maxdepth 1 -name '*-linux-gnu' | paste -sd :)
-    for program in initdb pg_ctl psql; do
-        wrapper "$STAGE/usr/lib/postgresql/$version/bin/$program" "$libraries"
-    done
+    find_libraries "$PG_BIN"/{postgres,initdb,pg_ctl,psql}
 }
 
 use_installed() {
@@ -57,13 +37,14 @@ use_installed() {
     mkdir -p "$STAGE"
 }
 
-# choose_server ENGINE: and puts the extension beside it, with ENGINE as the one that has CUDA.
+# choose_server ENGINE: and puts the extension beside it, with ENGINE as the one that has CUDA, and the bundled model.
 choose_server() {
-    if [ ! -d build/stage/usr ]; then
-        echo "There is no build/stage: run 'make stage' where PostgreSQL's development files are." >&2
+    if [ ! -d "$BUILT/stage/usr" ]; then
+        echo "There is no $BUILT/stage: run 'make stage' where PostgreSQL's development files are." >&2
         return 1
     fi
     if has_server; then use_installed; else use_unpacked; fi || return 1
-    cp -r build/stage/. "$STAGE/" && cp "$1" "$STAGE$PG_LIB/minimax_m1_engine_cuda"
+    cp -r "$BUILT/stage/." "$STAGE/" && cp "$1" "$STAGE$PG_LIB/minimax_m1_engine_cuda" || return 1
+    mkdir -p "$STAGE$PG_SHARE/minimax_m1/models" && cp -r models/m1-nano "$STAGE$PG_SHARE/minimax_m1/models/"
     chmod -R go+rX "$STAGE"
 }

@@ -44,9 +44,12 @@ static void
 choose_sizes(slice *s)
 {
 	m1_config *c = &s->model.config;
-	const bool small = s->small;
+	const bool small = slice_is_toy(s);
+	const bool profiled = s->size == SLICE_PROFILED;
 
-	*c = (m1_config){.vocab_size = small ? 512 : 200064,
+	*c = (m1_config){.vocab_size = small	  ? 512
+								   : profiled ? 50176
+											  : 200064,
 					 .hidden_size = small ? 128 : 6144,
 					 .layers = SLICE_LAYERS,
 					 .heads = small ? 4 : 64,
@@ -55,7 +58,9 @@ choose_sizes(slice *s)
 					 .rotary_dim = small ? 16 : 64,
 					 .rope_theta = 1e7f,
 					 .expert_width = small ? 128 : 9216,
-					 .experts = small ? 4 : 32,
+					 .experts = small	   ? 4
+								: profiled ? 8
+										   : 32,
 					 .experts_per_token = 2,
 					 .rms_norm_eps = 1e-5f,
 					 .postnorm = true,
@@ -65,7 +70,9 @@ choose_sizes(slice *s)
 					 .beta_lightning = 1.0f,
 					 .alpha_mlp = 3.55f,
 					 .beta_mlp = 1.0f,
-					 .max_context = small ? 256 : 1 << 20};
+					 .max_context = small	   ? 256
+									: profiled ? 16384
+											   : 1 << 20};
 	c->attention[SLICE_LAYERS - 1] = M1_SOFTMAX;
 	s->prefill = small ? 32 : 8192;
 	s->model.max_context = c->max_context;
@@ -303,12 +310,12 @@ log_line(void *context, const char *line)
 }
 
 void
-slice_open(slice *s, m1b_dtype type, bool small)
+slice_open(slice *s, m1b_dtype type, slice_size size)
 {
 	const m1b_cuda_options options = {.log = log_line};
 	m1b_geometry g;
 
-	*s = (slice){.type = type, .small = small};
+	*s = (slice){.type = type, .size = size};
 	choose_sizes(s);
 	g = geometry(s);
 	slice_must(s, m1b_cuda_open(&options, &s->model.backend, &s->err));

@@ -13,19 +13,32 @@
 #define SLICE_LAYERS 2
 #define SLICE_BATCH 64 /* sequences at most */
 
+typedef enum slice_size
+{
+	SLICE_REAL,
+	SLICE_PROFILED, /* what a profiler saves and restores for each kernel: few experts, a short context, a part of the words */
+	SLICE_TOY,
+} slice_size;
+
 typedef struct slice
 {
 	m1_model model;
 	m1b_dtype type; /* of attention's projections and the experts; the rest is BF16 */
-	bool small;
+	slice_size size;
 	int prefill;	  /* tokens of one step at most */
 	float *qkv;		  /* [prefill, H, 3, D] random values, for attention alone */
 	float *attention; /* [prefill, H, D] */
 	m1_error err;
 } slice;
 
-void slice_open(slice *s, m1b_dtype type, bool small);
+void slice_open(slice *s, m1b_dtype type, slice_size size);
 void slice_close(slice *s);
+
+static inline bool
+slice_is_toy(const slice *s)
+{
+	return s->size == SLICE_TOY;
+}
 
 static inline m1b_cuda *
 slice_cuda(slice *s)

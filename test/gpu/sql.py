@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """The bundled model through SQL, on the server that the environment (PGHOST, ...) names: greedy cases, a cancel, an
-engine that is killed, and many clients at once.
+engine that is killed, many clients at once, and what SQL adds to a long reply.
 
 sql.py DEVICE: the model must run on it. Prints "ok NAME" and "not ok NAME" lines, figures after "#", and ends with 1 if
 any is not ok.
 """
 import json
 import os
+import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +22,9 @@ from golden import expected
 
 FAILED = []
 CLIENTS = 64
+BUNDLED = "models/m1-nano"
+REPLY_TOKENS = 400
+TURNS = 7
 LONG = "SELECT minimax_m1.generate_ids(ARRAY[1, 2, 3], 2000000)"
 
 
@@ -117,10 +123,62 @@ def check_clients():
               f"{statistics.median(seconds for seconds, _ in good):.2f} s (median)")
 
 
+# ---- what SQL adds ----
+
+def endless_model(folder):
+    """A copy of m1-nano that takes another token for the end of a turn, one that never comes: replies end at max_tokens."""
+    model = os.path.join(folder, "endless")
+    shutil.copytree(BUNDLED, model)
+    path = os.path.join(model, "tokenizer_config.json")
+    with open(path) as f:
+        text = f.read()
+    with open(path, "w") as f:
+        f.write(re.sub(r'("eos_token":\s*)"<end_of_sentence>"', r'\1"<end_of_document>"', text))
+    subprocess.run(["chmod", "-R", "go+rX", folder], check=True)
+    return model
+
+
+def use_model(path):
+    before = query("SELECT engine_pid FROM minimax_m1.model")
+    query(f"ALTER SYSTEM SET minimax_m1.model = '{path}'")
+    query("SELECT pg_reload_conf()")
+    wait_for("another model is ready", "SELECT state || ' ' || engine_pid FROM minimax_m1.model",
+             lambda state: state.startswith("ready") and state != f"ready {before}", 60)
+
+
+def time_reply():
+    """Milliseconds that a client waits for a reply, and those that the engine tells of it."""
+    done = subprocess.run(["psql", "-XAtq", "-c", "\\timing on", "-c", "SELECT completion_tokens, prefill_ms + decode_ms "
+                           f"FROM minimax_m1.complete('What is 47 + 35?', max_tokens => {REPLY_TOKENS})"],
+                          capture_output=True, text=True, timeout=300)
+    row = re.search(r"^(\d+)\|([\d.e+-]+)$", done.stdout, re.M)
+    time_line = re.search(r"^Time: ([\d.]+) ms", done.stdout, re.M)
+    if not row or not time_line or int(row[1]) != REPLY_TOKENS:
+        raise ValueError(done.stdout.strip() + done.stderr.strip())
+    return float(time_line[1]), float(row[2])
+
+
+def check_added():
+    """The method of test/bench/bench.sh. A token of m1-nano takes little: of a larger model's it is a smaller part."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        use_model(endless_model(folder))
+        try:
+            time_reply()  # the first one touches memory for the first time
+            runs = [time_reply() for _ in range(TURNS)]
+        except ValueError as error:
+            return report(False, "what SQL adds", str(error))
+        added = statistics.median(sql - engine for sql, engine in runs)
+        whole = statistics.median(sql for sql, _ in runs)
+        print(f"# SQL adds {added:.2f} ms to {whole:.1f} ms of {REPLY_TOKENS} tokens, {100 * added / whole:.1f} % (to be at "
+              f"most 3), {1e3 * added / REPLY_TOKENS:.1f} microseconds a token")
+        report(True, "what SQL adds")
+
+
 def main():
     device = query("SELECT device FROM minimax_m1.model")
     report(device.startswith(sys.argv[1]), f"the model is on {sys.argv[1]}", device)
-    with open("models/m1-nano/greedy_cases.json") as f:
+    with open(f"{BUNDLED}/greedy_cases.json") as f:
         for number, case in enumerate(json.load(f)):
             check_case(number, case)
     refund = query("SELECT minimax_m1.score('the customer wants a refund', 'Hello, The coffee machine I bought leaks "
@@ -129,6 +187,7 @@ def main():
     check_cancel()
     check_killed_engine()
     check_clients()
+    check_added()
     sys.exit(1 if FAILED else 0)
 
 
