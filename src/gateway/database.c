@@ -106,15 +106,16 @@ find_idle(const gw_pool *pool, const gw_login *login)
 	return NULL;
 }
 
-/* A role has three quarters of the connections at most: there is always one for others. */
+/* A role has three quarters of the connections at most: there is always one for others, where there are two. */
 static bool
 has_share(const gw_pool *pool, const gw_login *login)
 {
+	const int others = pool->most < 4 ? pool->most > 1 : pool->most / 4;
 	int busy = 0;
 
 	for (const gw_connection *c = pool->connections; login->user != NULL && c != NULL; c = c->next)
 		busy += c->state != GW_IDLE && !c->own && strcmp(PQuser(c->pg), login->user) == 0;
-	return busy < pool->most - pool->most / 4;
+	return busy < pool->most - others;
 }
 
 static bool
@@ -187,8 +188,7 @@ gw_start_waiting(gw_pool *pool)
 }
 
 m1_status
-gw_pool_open(struct event_base *base, const char *conninfo, const gw_issuer *issuer, int most, gw_pool **out,
-			 m1_error *err)
+gw_pool_open(struct event_base *base, const gw_pool_options *options, gw_pool **out, m1_error *err)
 {
 	gw_pool *pool = calloc(1, sizeof *pool);
 	m1_status status;
@@ -196,9 +196,10 @@ gw_pool_open(struct event_base *base, const char *conninfo, const gw_issuer *iss
 	if (pool == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
 	pool->base = base;
-	pool->most = most;
-	status = gw_target_read(conninfo, &pool->target, err);
-	pool->target.issuer = *issuer;
+	pool->most = (int) options->connections;
+	pool->lifetime_ms = 1000.0 * (double) options->login_lifetime;
+	status = gw_target_read(options->conninfo, &pool->target, err);
+	pool->target.issuer = options->issuer;
 	if (status == M1_OK)
 		*out = pool;
 	else
@@ -273,6 +274,16 @@ gw_query_cancel(gw_query *q)
 	c->query = NULL;
 	gw_close_connection(c);
 	gw_start_waiting(pool);
+}
+
+void
+gw_query_suffice(gw_query *q)
+{
+	gw_connection *c = q->connection;
+
+	c->query = NULL;
+	gw_close_connection(c);
+	gw_end_query(q);
 }
 
 void

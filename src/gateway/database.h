@@ -3,7 +3,8 @@
  *
  * Each statement is alone in its transaction, which is READ ONLY unless it says otherwise, and goes by the extended
  * protocol, in which a text is one statement whatever is in it. Nothing here waits: all goes on in the event loop. A
- * connection is used again only by who would be let in with the same user and password, and is reset in between.
+ * connection is used again only by who would be let in with the same user and password, for so long; and is reset in
+ * between.
  *
  * Used by one thread, that of the loop.
  */
@@ -40,12 +41,17 @@ typedef struct gw_reader
 	void (*end)(void *context, const gw_failure *failure); /* NULL: it is committed */
 } gw_reader;
 
-/*
- * At most `most` connections to what the string names; issuer, whose texts live as long, is that of all logins'
- * passwords. M1_E_INVALID_ARGUMENT when libpq does not understand the string. The pool is freed when no query is left.
- */
-m1_status gw_pool_open(struct event_base *base, const char *conninfo, const gw_issuer *issuer, int most, gw_pool **out,
-					   m1_error *err);
+/* What a pool is told. The texts live as long as it. */
+typedef struct gw_pool_options
+{
+	const char *conninfo;
+	gw_issuer issuer;	 /* of all logins' passwords */
+	long connections;	 /* at most */
+	long login_lifetime; /* seconds for which a connection shows that its login is right; then another one has to */
+} gw_pool_options;
+
+/* M1_E_INVALID_ARGUMENT when libpq does not understand the string. The pool is freed when no query is left. */
+m1_status gw_pool_open(struct event_base *base, const gw_pool_options *options, gw_pool **out, m1_error *err);
 void gw_pool_close(gw_pool *pool);
 
 /* How many connections there are, how many of them work, and how many queries wait for one. */
@@ -68,6 +74,12 @@ gw_query *gw_query_start(gw_pool *pool, const gw_login *login, gw_statement *sta
  * soon, whatever it is doing.
  */
 void gw_query_cancel(gw_query *query);
+
+/*
+ * No more rows are wanted: called for one of them, it ends the query, as if they had all come, though nothing is
+ * committed. `end` is called before it returns.
+ */
+void gw_query_suffice(gw_query *query);
 
 /* Whether rows are left where they are, as the reader has nowhere to put them. */
 void gw_query_pause(gw_query *query, bool paused);

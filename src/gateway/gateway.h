@@ -19,11 +19,10 @@ typedef enum gw_auth
 
 typedef struct gw_options
 {
-	const char *conninfo;
+	gw_pool_options pool;
 	bool http;
 	const char *listen; /* ADDRESS:PORT */
 	gw_auth auth;
-	gw_issuer issuer;					 /* of tokens */
 	const char *role_claim;				 /* of a token, that names its role */
 	const char *resource;				 /* our address, as clients know it; NULL: where we listen */
 	const char *origins[GW_MAX_ORIGINS]; /* that pages may have, beside our own */
@@ -34,8 +33,7 @@ typedef struct gw_options
 	bool write; /* such functions may be VOLATILE */
 	long max_rows;
 	long max_result_tokens;
-	long connections; /* to the database */
-	long clients;	  /* connections to us */
+	long clients; /* connections to us */
 } gw_options;
 
 typedef struct gw_gateway
@@ -43,7 +41,10 @@ typedef struct gw_gateway
 	gw_options options;
 	struct event_base *base;
 	gw_pool *pool;
-	struct gw_http_server *http; /* NULL on stdio */
+	/* NULL on stdio */
+	struct gw_http_server *http;
+	struct gw_health *health;		   /* of health.c, when somebody has asked */
+	struct gw_mcp_exchange *exchanges; /* of mcp_http.c: those that are being answered */
 } gw_gateway;
 
 /*

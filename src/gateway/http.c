@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 
 #include "gateway/base64.h"
 #include "gateway/jsonform.h"
@@ -127,6 +128,7 @@ check_where_from(gw_http_exchange *x)
 		if (origin != NULL)
 		{
 			gw_http_add_field(x, "Access-Control-Allow-Origin", origin);
+			gw_http_add_field(x, "Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate, Retry-After");
 			gw_http_add_field(x, "Vary", "Origin");
 		}
 		return true;
@@ -167,6 +169,18 @@ take_token(m1_slice token, const char *claim, gw_login *login, m1_error *err)
 	return login->password != NULL;
 }
 
+/* A role, and its password or token. */
+static bool
+take_pair(m1_slice text, const gw_options *options, gw_login *login, m1_error *err)
+{
+	if (!split_login(text, login))
+		return false;
+	if (options->auth != GW_AUTH_OAUTH || !gw_oauth_has_expired(m1_slice_of(login->password)))
+		return true;
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "the token has expired");
+	return false;
+}
+
 static bool
 read_login(const gw_options *options, const char *field, gw_login *login, m1_error *err)
 {
@@ -179,11 +193,11 @@ read_login(const gw_options *options, const char *field, gw_login *login, m1_err
 										   : "the API key is a database role and its password, as role:password");
 	if (n > 7 && strncasecmp(field, "Bearer ", 7) == 0)
 		ok = options->auth == GW_AUTH_OAUTH ? take_token((m1_slice){field + 7, n - 7}, options->role_claim, login, err)
-											: split_login((m1_slice){field + 7, n - 7}, login);
+											: take_pair((m1_slice){field + 7, n - 7}, options, login, err);
 	else if (n > 6 && n < sizeof text && strncasecmp(field, "Basic ", 6) == 0 &&
 			 gw_base64_decode((m1_slice){field + 6, n - 6}, text, &n))
 	{
-		ok = split_login((m1_slice){text, n}, login);
+		ok = take_pair((m1_slice){text, n}, options, login, err);
 		explicit_bzero(text, sizeof text);
 	}
 	return ok;
@@ -244,13 +258,13 @@ answer_preflight(gw_http_exchange *x, const struct route *route)
 {
 	gw_http_add_field(x, "Access-Control-Allow-Methods", route->method);
 	gw_http_add_field(x, "Access-Control-Allow-Headers",
-					  "Authorization, Content-Type, MCP-Protocol-Version, Mcp-Method, Mcp-Name");
+					  "Authorization, Content-Type, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id");
 	gw_http_add_field(x, "Access-Control-Max-Age", "600");
 	gw_http_reply(x, 204, NULL, (m1_slice){0});
 }
 
 static void
-handle(gw_http_exchange *x)
+take(gw_http_exchange *x)
 {
 	const struct route *route = find_route(x->head->path);
 	const char *method = x->head->method;
@@ -267,17 +281,43 @@ handle(gw_http_exchange *x)
 		gw_http_fail(x, 405, "invalid_request_error", "method_not_allowed", "this path takes another method");
 	}
 	else if (route->open || log_in(x))
-		route->handle(x);
+		x->handle = route->handle;
 }
 
 /* ---- the process ---- */
+
+#define OTHER_FILES 64 /* of the loop, of libpq, and what the process was begun with */
+
+/* Each connection is an open file. false where there may not be as many as the options say. */
+static bool
+allow_files(const gw_options *options)
+{
+	const rlim_t needed = (rlim_t) (options->clients + options->pool.connections) + OTHER_FILES;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed)
+		return true;
+	if (limit.rlim_max >= needed)
+	{
+		limit.rlim_cur = needed;
+		return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+	}
+	fprintf(
+		stderr,
+		"minimax_m1_gateway: --clients %ld and --connections %ld take %llu open files, more than the limit of %llu\n"
+		"  Say less, or begin with a higher limit (ulimit -Hn).\n",
+		options->clients, options->pool.connections, (unsigned long long) needed, (unsigned long long) limit.rlim_max);
+	return false;
+}
 
 int
 gw_http_serve(gw_gateway *gateway)
 {
 	m1_error err;
 
-	if (gw_http_listen(gateway, handle, &gateway->http, &err) != M1_OK)
+	if (!allow_files(&gateway->options))
+		return 2;
+	if (gw_http_listen(gateway, take, &gateway->http, &err) != M1_OK)
 	{
 		fprintf(stderr, "minimax_m1_gateway: %s\n  %s\n", err.message, err.detail);
 		return 1;
@@ -294,5 +334,6 @@ gw_http_serve(gw_gateway *gateway)
 	fprintf(stderr, "minimax_m1_gateway: listening on port %d\n", gw_http_port(gateway->http));
 	event_base_dispatch(gateway->base);
 	gw_http_close(gateway->http);
+	gw_health_free(gateway->health);
 	return 0;
 }

@@ -8,6 +8,10 @@
 
 #include "gateway/http_server.h"
 
+/* What /health knows. NULL is fine. */
+typedef struct gw_health gw_health;
+void gw_health_free(gw_health *health);
+
 void gw_mcp_handle(gw_http_exchange *x);
 void gw_chat_handle(gw_http_exchange *x);
 void gw_models_handle(gw_http_exchange *x);

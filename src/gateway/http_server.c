@@ -2,8 +2,9 @@
  * http_server.c - see http_server.h.
  *
  * A connection reads a head, then a body, then answers, and begins again. Each of the first two has a deadline; while
- * it answers it goes on listening, so that it notices when the client goes. What a client does not read is bounded by
- * who writes (gw_http_is_full), and by the time that it may stand still.
+ * it answers it goes on listening, so that it notices when the client goes. What is wrong with a head is answered
+ * before any of the body is read; bodies have room as they come. What a client does not read is bounded by who writes
+ * (gw_http_is_full), and by the time in which it has to be read.
  */
 #define _DEFAULT_SOURCE /* strdup */
 #include "gateway/http_server.h"
@@ -11,6 +12,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -19,14 +21,19 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define IDLE_SECONDS 75	 /* between two requests */
-#define HEAD_SECONDS 15	 /* of a head that has begun */
-#define BODY_SECONDS 120 /* of a whole body */
-#define UNREAD_SECONDS 60
+#include "base/clock.h"
+#include "gateway/address.h"
+
+#define IDLE_SECONDS 75	  /* between two requests */
+#define HEAD_SECONDS 15	  /* of a head that has begun */
+#define BODY_SECONDS 120  /* of a whole body */
+#define UNREAD_SECONDS 60 /* until what is unsent is, or no longer FULL */
 #define LINGER_SECONDS 2
+#define RETRY_SECONDS 1 /* to accept clients, where no file was free */
 #define FULL (256u << 10)
 #define DRAINED (64u << 10)
-#define MAX_BODIES (512u << 20) /* of all clients */
+#define MAX_BODIES (512u << 20) /* of all clients, beyond what of each is short */
+#define SHORT_BODY (64u << 10)
 
 typedef enum client_state
 {
@@ -58,8 +65,10 @@ typedef struct client
 struct gw_http_server
 {
 	gw_gateway *gateway;
-	void (*handle)(gw_http_exchange *x);
+	void (*take)(gw_http_exchange *x);
 	struct evconnlistener *listener;
+	struct event *retry; /* to accept */
+	double told_ms;		 /* when it was said that no file is free; 0 = never */
 	client *clients;
 	int n_clients;
 	size_t bodies; /* bytes that clients have reserved */
@@ -282,7 +291,11 @@ send_parts(client *c, struct iovec *parts, size_t n)
 		evbuffer_add(out, (const char *) parts[i].iov_base + past, parts[i].iov_len - past);
 		gone -= past;
 	}
-	c->waits = c->waits || evbuffer_get_length(out) > FULL;
+	if (!c->waits && evbuffer_get_length(out) > FULL)
+	{
+		c->waits = true;
+		set_deadline(c, UNREAD_SECONDS);
+	}
 }
 
 void
@@ -342,39 +355,41 @@ take_request(client *c)
 {
 	c->state = ANSWERING;
 	set_deadline(c, 0);
-	c->exchange =
-		(gw_http_exchange){.gateway = c->server->gateway, .head = &c->head, .body = {c->body.data, c->body.len}};
+	c->exchange.body = (m1_slice){c->body.data, c->body.len};
 	c->taking = true;
-	c->server->handle(&c->exchange);
+	c->exchange.handle(&c->exchange);
 	c->taking = false;
 }
 
-/* Room for a body of that length, among all that are there. */
+/* Room for so much of a body, among all that are there. What is short has it always: nobody's long ones shut it out. */
 static bool
 reserve(client *c, size_t length)
 {
-	if (length <= c->reserved)
+	const size_t wanted = length > SHORT_BODY ? length - SHORT_BODY : 0;
+
+	if (wanted <= c->reserved)
 		return true;
-	if (c->server->bodies + length - c->reserved > MAX_BODIES)
+	if (c->server->bodies + wanted - c->reserved > MAX_BODIES)
 		return false;
-	c->server->bodies += length - c->reserved;
-	c->reserved = length;
+	c->server->bodies += wanted - c->reserved;
+	c->reserved = wanted;
 	return true;
 }
 
-/* Moves what has come of a body of known length. true when it is complete. */
-static bool
+/* Moves what has come of a body of known length. The status that refuses it, or 0. */
+static int
 read_counted(client *c, struct evbuffer *in)
 {
 	const size_t left = c->head.content_length - c->body.len;
 	const size_t n = evbuffer_get_length(in) < left ? evbuffer_get_length(in) : left;
 
-	if (n > 0 && m1_buf_reserve(&c->body, n))
-	{
-		evbuffer_remove(in, c->body.data + c->body.len, n);
-		c->body.len += n;
-	}
-	return c->body.len == c->head.content_length;
+	if (n == 0)
+		return 0;
+	if (!reserve(c, c->body.len + n) || !m1_buf_reserve(&c->body, n))
+		return 503;
+	evbuffer_remove(in, c->body.data + c->body.len, n);
+	c->body.len += n;
+	return 0;
 }
 
 static int
@@ -396,8 +411,8 @@ read_chunked(client *c, struct evbuffer *in)
 static bool
 read_body(client *c, struct evbuffer *in)
 {
-	const int status = c->head.chunked ? read_chunked(c, in) : 0;
-	const bool done = c->head.chunked ? c->chunks.done : read_counted(c, in);
+	const int status = c->head.chunked ? read_chunked(c, in) : read_counted(c, in);
+	const bool done = c->head.chunked ? c->chunks.done : c->body.len == c->head.content_length;
 
 	if (status != 0 || c->body.failed)
 		refuse(c, status != 0 ? status : 503);
@@ -406,6 +421,27 @@ read_body(client *c, struct evbuffer *in)
 	else
 		return false;
 	return true;
+}
+
+/* Who asks for what: an answer at once, or who gives it when the body is there. */
+static void
+take_head(client *c)
+{
+	const bool keep_alive = c->head.keep_alive;
+
+	c->exchange = (gw_http_exchange){.gateway = c->server->gateway, .head = &c->head};
+	/* a body behind an answer would be read as the next request */
+	c->head.keep_alive = keep_alive && !c->head.chunked && c->head.content_length == 0;
+	c->taking = true;
+	c->server->take(&c->exchange);
+	c->taking = false;
+	if (c->exchange.handle == NULL)
+		return;
+	c->head.keep_alive = keep_alive;
+	c->state = READING_BODY;
+	set_deadline(c, BODY_SECONDS);
+	if (c->head.expects)
+		evbuffer_add_printf(bufferevent_get_output(c->io), "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 /* true when there is a head, or it was refused. */
@@ -426,17 +462,10 @@ read_head(client *c, struct evbuffer *in)
 	evbuffer_drain(in, used);
 	if (status == 0 && c->head.content_length > GW_HTTP_MAX_BODY)
 		status = 413;
-	if (status == 0 && !reserve(c, c->head.content_length))
-		status = 503;
 	if (status != 0)
-	{
 		refuse(c, status);
-		return true;
-	}
-	c->state = READING_BODY;
-	set_deadline(c, BODY_SECONDS);
-	if (c->head.expects)
-		evbuffer_add_printf(bufferevent_get_output(c->io), "HTTP/1.1 100 Continue\r\n\r\n");
+	else
+		take_head(c);
 	return true;
 }
 
@@ -486,6 +515,7 @@ on_written(struct bufferevent *io, void *context)
 	else if (c->waits && evbuffer_get_length(bufferevent_get_output(io)) <= DRAINED)
 	{
 		c->waits = false;
+		set_deadline(c, 0);
 		if (c->state == ANSWERING && c->exchange.drained != NULL)
 			c->exchange.drained(c->exchange.context);
 	}
@@ -545,66 +575,46 @@ on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *
 
 /* ---- the server ---- */
 
-static bool
-is_loopback(const struct sockaddr *address)
+static void
+on_retry(evutil_socket_t fd, short what, void *context)
 {
-	if (address->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *) (const void *) address)->sin_addr.s_addr) >> 24 == 127;
-	return address->sa_family == AF_INET6 &&
-		   IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *) (const void *) address)->sin6_addr);
+	(void) fd;
+	(void) what;
+	evconnlistener_enable(((gw_http_server *) context)->listener);
 }
 
-/* ADDRESS:PORT; port 0, which libevent does not read, is any that is free. */
-static bool
-read_address(const char *text, struct sockaddr_storage *address, int *length)
+/* Where no file is free the client stays where it is: asking for it at once would find the same, again and again. */
+static void
+on_accept_error(struct evconnlistener *listener, void *context)
 {
-	const size_t n = strlen(text);
-	char with_port[128];
+	const struct timeval after = {RETRY_SECONDS, 0};
+	gw_http_server *s = context;
 
-	if (n < 3 || n >= sizeof with_port || strchr(text, ':') == NULL)
-		return false;
-	memcpy(with_port, text, n + 1);
-	if (strcmp(text + n - 2, ":0") == 0)
-		with_port[n - 1] = '1';
-	if (evutil_parse_sockaddr_port(with_port, (struct sockaddr *) address, length) != 0)
-		return false;
-	if (strcmp(text, with_port) == 0)
-		return true;
-	if (address->ss_family == AF_INET6)
-		((struct sockaddr_in6 *) address)->sin6_port = 0;
-	else
-		((struct sockaddr_in *) address)->sin_port = 0;
-	return true;
-}
-
-static int
-port_of(struct evconnlistener *listener)
-{
-	struct sockaddr_storage address;
-	socklen_t length = sizeof address;
-
-	if (getsockname(evconnlistener_get_fd(listener), (struct sockaddr *) &address, &length) != 0)
-		return 0;
-	return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &address)->sin6_port
-											   : ((struct sockaddr_in *) &address)->sin_port);
+	if (s->told_ms == 0 || m1_now_ms() - s->told_ms > 60000)
+	{
+		fprintf(stderr, "minimax_m1_gateway: cannot accept a client: %s\n", strerror(errno));
+		s->told_ms = m1_now_ms();
+	}
+	evconnlistener_disable(listener);
+	evtimer_add(s->retry, &after);
 }
 
 m1_status
-gw_http_listen(gw_gateway *gateway, void (*handle)(gw_http_exchange *x), gw_http_server **out, m1_error *err)
+gw_http_listen(gw_gateway *gateway, void (*take)(gw_http_exchange *x), gw_http_server **out, m1_error *err)
 {
 	struct sockaddr_storage address;
 	int length = sizeof address;
 	gw_http_server *s;
 
-	if (!read_address(gateway->options.listen, &address, &length))
+	if (!gw_address_read(gateway->options.listen, &address, &length))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "--listen is an address and a port, as 127.0.0.1:8087, not \"%s\"",
 					   gateway->options.listen);
 	s = calloc(1, sizeof *s);
 	if (s == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory");
 	s->gateway = gateway;
-	s->handle = handle;
-	s->loopback = is_loopback((struct sockaddr *) &address);
+	s->take = take;
+	s->loopback = gw_address_is_loopback((struct sockaddr *) &address);
 	s->listener = evconnlistener_new_bind(gateway->base, on_accept, s,
 										  LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_EXEC, 1024,
 										  (struct sockaddr *) &address, length);
@@ -615,7 +625,9 @@ gw_http_listen(gw_gateway *gateway, void (*handle)(gw_http_exchange *x), gw_http
 		free(s);
 		return M1_E_IO;
 	}
-	s->port = port_of(s->listener);
+	s->retry = evtimer_new(gateway->base, on_retry, s);
+	evconnlistener_set_error_cb(s->listener, on_accept_error);
+	s->port = gw_address_port_of(evconnlistener_get_fd(s->listener));
 	*out = s;
 	return M1_OK;
 }
@@ -624,6 +636,8 @@ void
 gw_http_close(gw_http_server *s)
 {
 	evconnlistener_free(s->listener);
+	if (s->retry != NULL)
+		event_free(s->retry);
 	while (s->clients != NULL)
 		drop(s->clients);
 	free(s);

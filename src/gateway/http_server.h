@@ -1,8 +1,9 @@
 /*
  * http_server.h - an HTTP/1.1 server: connections, exchanges on them, and what bounds both.
  *
- * An exchange is a request that was read whole, and its answer, at once or as a stream. It is freed behind its end, or
- * when the client goes, of which its handler is told by `closed`. Used in the event loop.
+ * An exchange is a request and its answer, at once or as a stream. Its head is taken first: answered, or given a
+ * handler, who is called when the body has been read whole. It is freed behind its end, or when the client goes, of
+ * which the handler is told by `closed`. Used in the event loop.
  */
 #ifndef M1_GATEWAY_HTTP_SERVER_H
 #define M1_GATEWAY_HTTP_SERVER_H
@@ -18,8 +19,9 @@ struct gw_http_exchange
 {
 	gw_gateway *gateway;
 	const gw_http_head *head;
-	m1_slice body;
-	gw_login login; /* set by gw_http_log_in */
+	void (*handle)(gw_http_exchange *x); /* set by who takes the head */
+	m1_slice body;						 /* for the handler */
+	gw_login login;
 
 	/* The handler's. */
 	void *context;
@@ -28,12 +30,12 @@ struct gw_http_exchange
 };
 
 /*
- * Listens, and has `handle` answer what comes. *port is where. M1_E_INVALID_ARGUMENT where the address is none, or
- * M1_E_IO.
+ * Listens, and has `take` look at the head of what comes: it answers, or sets the exchange's handle.
+ * M1_E_INVALID_ARGUMENT where the address is none, or M1_E_IO.
  */
 typedef struct gw_http_server gw_http_server;
 
-m1_status gw_http_listen(gw_gateway *gateway, void (*handle)(gw_http_exchange *x), gw_http_server **out, m1_error *err);
+m1_status gw_http_listen(gw_gateway *gateway, void (*take)(gw_http_exchange *x), gw_http_server **out, m1_error *err);
 void gw_http_close(gw_http_server *server);
 int gw_http_port(const gw_http_server *server);
 bool gw_http_is_loopback(const gw_http_server *server);

@@ -87,8 +87,7 @@ main(int argc, char **argv)
 		m1_fail(&err, M1_E_NO_MEMORY, "out of memory");
 		return complain(&err);
 	}
-	if (gw_pool_open(gateway.base, gateway.options.conninfo, &gateway.options.issuer, (int) gateway.options.connections,
-					 &gateway.pool, &err) != M1_OK)
+	if (gw_pool_open(gateway.base, &gateway.options.pool, &gateway.pool, &err) != M1_OK)
 		return complain(&err);
 	status = serve(&gateway);
 	gw_pool_close(gateway.pool);

@@ -108,13 +108,45 @@ payload_of(m1_slice token)
 	return (m1_slice){first + 1, (size_t) (second - first - 1)};
 }
 
-static m1_status
-read_claims(const m1_json *claims, const char *claim, m1_buf *role, m1_error *err)
+/* The claims of a JWT. false where the token is none. */
+static bool
+read_claims(m1_slice token, m1_json_doc *doc)
 {
-	const m1_slice name = m1_json_text(m1_json_get(claims, claim));
+	const m1_slice payload = payload_of(token);
+	m1_buf text = {0};
+	m1_error err;
+	const bool ok = payload.len > 0 && decode_part(payload, &text) &&
+					m1_json_parse((m1_slice){text.data, text.len}, "token", NULL, doc, &err) == M1_OK;
+
+	m1_buf_free(&text);
+	return ok && m1_json_is(doc->root, M1_JSON_OBJECT);
+}
+
+static bool
+has_expired(const m1_json *claims)
+{
 	const m1_json *expires = m1_json_get(claims, "exp");
 
-	if (expires != NULL && (!m1_json_is(expires, M1_JSON_NUMBER) || strtod(expires->text, NULL) <= (double) time(NULL)))
+	return expires != NULL &&
+		   (!m1_json_is(expires, M1_JSON_NUMBER) || strtod(expires->text, NULL) <= (double) time(NULL));
+}
+
+bool
+gw_oauth_has_expired(m1_slice token)
+{
+	m1_json_doc doc = {0};
+	const bool expired = read_claims(token, &doc) && has_expired(doc.root);
+
+	m1_json_free(&doc);
+	return expired;
+}
+
+static m1_status
+read_role(const m1_json *claims, const char *claim, m1_buf *role, m1_error *err)
+{
+	const m1_slice name = m1_json_text(m1_json_get(claims, claim));
+
+	if (has_expired(claims))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the token has expired");
 	if (name.len == 0 || memchr(name.data, '\0', name.len) != NULL)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the token has no claim \"%s\" with the name of a role", claim);
@@ -125,19 +157,12 @@ read_claims(const m1_json *claims, const char *claim, m1_buf *role, m1_error *er
 m1_status
 gw_oauth_role(m1_slice token, const char *claim, m1_buf *role, m1_error *err)
 {
-	const m1_slice payload = payload_of(token);
-	m1_buf text = {0};
 	m1_json_doc doc = {0};
-	m1_status status;
+	const m1_status status = read_claims(token, &doc) ? read_role(doc.root, claim, role, err)
+													  : m1_fail(err, M1_E_INVALID_ARGUMENT,
+																"the token is no JWT, which would name its role");
 
-	if (payload.len == 0 || !decode_part(payload, &text) ||
-		m1_json_parse((m1_slice){text.data, text.len}, "token", NULL, &doc, err) != M1_OK ||
-		!m1_json_is(doc.root, M1_JSON_OBJECT))
-		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "the token is no JWT, which would name its role");
-	else
-		status = read_claims(doc.root, claim, role, err);
 	m1_json_free(&doc);
-	m1_buf_free(&text);
 	return status;
 }
 
@@ -163,7 +188,7 @@ put_resource(m1_buf *out, const gw_gateway *gateway)
 void
 gw_oauth_put_challenge(m1_buf *out, const gw_http_exchange *x, bool refused)
 {
-	const char *scope = x->gateway->options.issuer.scope;
+	const char *scope = x->gateway->options.pool.issuer.scope;
 
 	m1_buf_puts(out, "Bearer realm=\"minimax_m1\", resource_metadata=\"");
 	put_resource(out, x->gateway);
@@ -203,9 +228,9 @@ gw_oauth_handle(gw_http_exchange *x)
 	}
 	put_resource(&resource, x->gateway);
 	gw_json(&out, "{'resource':%t,'authorization_servers':[%s],'bearer_methods_supported':['header']",
-			(m1_slice){resource.data, resource.len}, o->issuer.url);
-	if (o->issuer.scope != NULL)
-		put_scopes(&out, o->issuer.scope);
+			(m1_slice){resource.data, resource.len}, o->pool.issuer.url);
+	if (o->pool.issuer.scope != NULL)
+		put_scopes(&out, o->pool.issuer.scope);
 	m1_buf_puts(&out, ",\"resource_name\":\"MiniMax-M1 in PostgreSQL\"}");
 	gw_http_reply(x, 200, "application/json", (m1_slice){out.data, out.len});
 	m1_buf_free(&resource);

@@ -22,6 +22,9 @@ m1_status gw_oauth_begin(m1_error *err);
  */
 m1_status gw_oauth_role(m1_slice token, const char *claim, m1_buf *role, m1_error *err);
 
+/* Whether it is a JWT that says so. What is none, only the server can tell. */
+bool gw_oauth_has_expired(m1_slice token);
+
 /* What WWW-Authenticate says: where the metadata are, and whether a token was refused. */
 void gw_oauth_put_challenge(m1_buf *out, const gw_http_exchange *x, bool refused);
 

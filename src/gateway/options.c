@@ -71,7 +71,7 @@ take_url(const char *what, const char *value, const char **out, m1_error *err)
 static m1_status
 take_issuer(gw_options *options, const char *value, m1_error *err)
 {
-	return take_url("issuer", value, &options->issuer.url, err);
+	return take_url("issuer", value, &options->pool.issuer.url, err);
 }
 
 static m1_status
@@ -87,7 +87,7 @@ take_scope(gw_options *options, const char *value, m1_error *err)
 	for (const char *at = value; *at != '\0'; at++)
 		if (*at < ' ' || *at >= 0x7F || *at == '"' || *at == '\\')
 			return m1_fail(err, M1_E_INVALID_ARGUMENT, "--scope has a character that scopes do not have");
-	options->issuer.scope = value;
+	options->pool.issuer.scope = value;
 	return M1_OK;
 }
 
@@ -158,7 +158,13 @@ take_max_result_tokens(gw_options *options, const char *value, m1_error *err)
 static m1_status
 take_connections(gw_options *options, const char *value, m1_error *err)
 {
-	return take_number("connections", value, 1, 10000, &options->connections, err);
+	return take_number("connections", value, 1, 10000, &options->pool.connections, err);
+}
+
+static m1_status
+take_login_lifetime(gw_options *options, const char *value, m1_error *err)
+{
+	return take_number("login-lifetime", value, 0, 86400, &options->pool.login_lifetime, err);
 }
 
 static m1_status
@@ -176,6 +182,7 @@ static const option options_known[] = {
 	{"connections", "N", take_connections, false, "to the database, 64 by default"},
 	{"listen", "ADDRESS:PORT", take_listen, true, "127.0.0.1:8087 by default"},
 	{"auth", "password|oauth|fixed", take_auth, true, "whose role requests have"},
+	{"login-lifetime", "SECONDS", take_login_lifetime, true, "until the database judges it again; 300 by default"},
 	{"issuer", "URL", take_issuer, true, "of the tokens of --auth oauth"},
 	{"scope", "SCOPE", take_scope, true, "that they have to have"},
 	{"role-claim", "NAME", take_role_claim, true, "of a token, its role; sub by default"},
@@ -240,12 +247,11 @@ gw_options_read(int argc, char **argv, gw_options *options, bool *help, m1_error
 {
 	m1_status status = M1_OK;
 
-	*options = (gw_options){.conninfo = "",
+	*options = (gw_options){.pool = {.conninfo = "", .connections = 64, .login_lifetime = 300},
 							.listen = "127.0.0.1:8087",
 							.role_claim = "sub",
 							.max_rows = 100,
 							.max_result_tokens = 20000,
-							.connections = 64,
 							.clients = 1000};
 	*help = argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0);
 	if (*help)
@@ -260,12 +266,12 @@ gw_options_read(int argc, char **argv, gw_options *options, bool *help, m1_error
 			return M1_OK;
 		if (strncmp(argv[at], "--", 2) == 0)
 			status = read_option(argc, argv, &at, options, err);
-		else if (options->conninfo[0] == '\0')
-			options->conninfo = argv[at];
+		else if (options->pool.conninfo[0] == '\0')
+			options->pool.conninfo = argv[at];
 		else
 			status = m1_fail(err, M1_E_INVALID_ARGUMENT, "unexpected argument \"%s\"", argv[at]);
 	}
-	if (status == M1_OK && (options->auth == GW_AUTH_OAUTH) != (options->issuer.url != NULL))
+	if (status == M1_OK && (options->auth == GW_AUTH_OAUTH) != (options->pool.issuer.url != NULL))
 		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "--auth oauth and --issuer come together");
 	return status;
 }

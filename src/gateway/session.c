@@ -1,11 +1,14 @@
 /*
  * session.c - see session.h: one connection at its work.
  *
- * It goes round: idle, BEGIN, the statement, COMMIT or ROLLBACK, DISCARD ALL.
+ * It goes round: idle, BEGIN, the statement, COMMIT or ROLLBACK, DISCARD ALL. When it has lived for as long as a login
+ * is taken for right, it is closed: the server judges passwords and tokens when a session begins, and not again.
  */
 #include "gateway/session.h"
 
 #include <stdlib.h>
+
+#include "base/clock.h"
 
 #define IDLE_SECONDS 60
 #define CONNECT_SECONDS 15
@@ -37,11 +40,11 @@ gw_close_connection(gw_connection *c)
 }
 
 static void
-set_timer(gw_connection *c, int seconds)
+set_timer(gw_connection *c, double ms)
 {
-	const struct timeval after = {seconds, 0};
+	const struct timeval after = {(time_t) (ms / 1000), (suseconds_t) ((long) ms % 1000 * 1000)};
 
-	if (seconds > 0)
+	if (ms > 0)
 		evtimer_add(c->timer, &after);
 	else
 		evtimer_del(c->timer);
@@ -145,11 +148,19 @@ run(gw_connection *c)
 static void
 give_back(gw_connection *c)
 {
-	c->used = true;
-	c->state = GW_IDLE;
-	set_timer(c, IDLE_SECONDS);
-	gw_listen_for_results(c);
-	gw_start_waiting(c->pool);
+	const double left_ms = c->ends_ms - m1_now_ms();
+	gw_pool *pool = c->pool;
+
+	if (left_ms < 1)
+		gw_close_connection(c);
+	else
+	{
+		c->used = true;
+		c->state = GW_IDLE;
+		set_timer(c, left_ms < 1000 * IDLE_SECONDS ? left_ms : 1000 * IDLE_SECONDS);
+		gw_listen_for_results(c);
+	}
+	gw_start_waiting(pool);
 }
 
 /* ---- results ---- */
@@ -354,7 +365,7 @@ on_io(evutil_socket_t fd, short what, void *context)
 	pump(c);
 }
 
-/* It has taken too long to connect, or been idle for long enough. */
+/* It has taken too long to connect, or been idle for long enough, or lived. */
 static void
 on_timer(evutil_socket_t fd, short what, void *context)
 {
@@ -382,6 +393,7 @@ gw_connect_for(gw_query *q)
 	c->pg = gw_connect_start(&pool->target, &q->login);
 	c->timer = evtimer_new(pool->base, on_timer, c);
 	c->own = q->login.user == NULL;
+	c->ends_ms = m1_now_ms() + pool->lifetime_ms;
 	c->next = pool->connections;
 	pool->connections = c;
 	if (c->pg == NULL || c->timer == NULL || PQstatus(c->pg) == CONNECTION_BAD)
@@ -393,7 +405,7 @@ gw_connect_for(gw_query *q)
 	}
 	c->query = q;
 	q->connection = c;
-	set_timer(c, CONNECT_SECONDS);
+	set_timer(c, 1000 * CONNECT_SECONDS);
 	listen_for(c, EV_WRITE);
 	return true;
 }

@@ -25,6 +25,7 @@ typedef struct gw_connection
 	struct event *io;
 	struct event *timer; /* while it connects, or is idle */
 	gw_connection_state state;
+	double ends_ms; /* no query begins later: see login_lifetime */
 	bool own;		/* connected as the connection string says */
 	bool used;		/* an earlier query has had it: the server may have closed it since */
 	bool in_reader; /* a reader is being called: it is not freed before that returns */
@@ -53,6 +54,7 @@ struct gw_pool
 	gw_connection *connections;
 	gw_query *waiting; /* the oldest first */
 	int most;
+	double lifetime_ms; /* of a connection */
 };
 
 /* ---- session.c ---- */

@@ -221,6 +221,56 @@ wait_for('they are gone', sub { is_idle($node) });
 is((post_json($few, '/v1/chat/completions', { messages => user('What is 47 + 35?') }, %al))[0], 200, 'it gets in again');
 stop_http($few);
 
+# What asks for a model waits while its view is locked: for how many sessions do.
+my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%minimax_m1.model%'};
+sub while_locked
+{
+	my ($code) = @_;
+	my $lock = start_query($node, q{LOCK TABLE minimax_m1.model IN ACCESS EXCLUSIVE MODE;
+		DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM done) LOOP PERFORM pg_sleep(0.05); END LOOP; END $$});
+
+	wait_for('the view is locked', sub { sql(q{SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'minimax_m1.model'::regclass AND granted}) eq '1' });
+	$code->();
+	sql('INSERT INTO done DEFAULT VALUES');
+	finish_query($lock);
+	sql('TRUNCATE done');
+}
+sub ask { my ($n, $path, $fields) = @_; return map { (raw($few, "GET $path HTTP/1.1\r\nHost: localhost\r\n$fields\r\n", undef, 0))[1] } 1 .. $n; }
+sub has_200 { my ($s) = @_; my $answer = ''; sysread($s, $answer, 65536); return $answer =~ /^HTTP\/1.1 200 /; }
+
+sql('CREATE TABLE done ()');
+$few = start_http($node, '--connections', 2);
+while_locked(sub {
+		@sockets = ask(3, '/v1/models', "Authorization: Bearer al:secret\r\n");
+		wait_for('a role asks', sub { sql($waiting) >= 1 });
+		is(http($few, 'GET', '/metrics', { Authorization => 'Bearer bo:secret' })->{status}, 200, 'of two connections there is one for another role');
+		is(sql($waiting), '1', 'a role has one'); });
+is(scalar(grep { has_200($_) } @sockets), 3, 'by which all that it asks is answered');
+
+# ---- a flood of what needs no role ----
+
+while_locked(sub {
+		@sockets = ask(50, '/health', '');
+		wait_for('they ask', sub { sql($waiting) >= 1 });
+		is(http($few, 'GET', '/metrics', \%al)->{status}, 200, 'many who ask for /health leave a connection to others');
+		is(sql($waiting), '1', 'and have one among them'); });
+is(scalar(grep { has_200($_) } @sockets), 50, 'by which all are answered');
+stop_http($few);
+
+# ---- credentials that have changed ----
+
+my $strict = start_http($node, '--login-lifetime', 1);
+sub models_of { return http($strict, 'GET', '/v1/models', { Authorization => "Bearer bo:$_[0]" })->{status}; }
+is(models_of('secret'), 200, 'a role and its password');
+sql(q{SET password_encryption = 'scram-sha-256'; ALTER ROLE bo PASSWORD 'other'});
+wait_for('the old password is of no use any more', sub { models_of('secret') == 401 }, 10);
+is(models_of('other'), 200, 'the new one is');
+sql('ALTER ROLE bo NOLOGIN');
+wait_for('a role that may not log in is shut out', sub { models_of('other') == 401 }, 10);
+pass('logins are judged again');
+sql('ALTER ROLE bo LOGIN');
+stop_http($strict);
+
 # ---- the engine goes, and comes back ----
 
 for my $streams (JSON::PP::false, JSON::PP::true)

@@ -1,11 +1,14 @@
-# The gateway as an HTTP server: requests that are none, limits, slow clients, many at once, and what it adds in time.
+# The gateway as an HTTP server: requests that are none, limits, slow clients, many at once, few files, and what it adds in
+# time.
 use strict;
 use warnings;
 use Gateway;
 use IO::Socket::INET;
+use IPC::Run ();
 use JSON::PP;
 use M1Test;
 use PostgreSQL::Test::Utils;
+use Socket qw(SOL_SOCKET SO_RCVBUF pack_sockaddr_in inet_aton);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -13,6 +16,12 @@ my $node = new_server('gateway_http', 'max_connections = 100');
 wait_ready($node);
 my $h = start_http($node, '--auth', 'fixed', '--clients', 60, '--connections', 20);
 my $host = "Host: localhost\r\n";
+
+# ---- slow clients, whose ends are looked at below, since they take a while ----
+
+my $patient = start_http($node, '--auth', 'fixed');
+my $since = time();
+my (undef, $slow_body) = raw($patient, "POST /mcp HTTP/1.1\r\n${host}Content-Length: 10\r\n\r\nabc", undef, 0);
 
 # ---- heads ----
 
@@ -58,7 +67,41 @@ for my $name ('evil.example', '127.evil.example', '127.0.0.1.evil.example', '127
 	like(raw($h, "GET /health HTTP/1.1\r\nHost: $name\r\nOrigin: http://$name\r\n\r\n", qr/\}\}/), qr/^HTTP\/1.1 403 .*host_not_allowed/s, "\"$name\" may be anybody's");
 }
 
+# ---- what is refused before its body is read ----
+
+my $guarded = start_http($node);
+for ([ 'no credentials', 401, '/mcp' ], [ 'another path', 404, '/none' ], [ 'another method', 405, '/health' ], [ 'a host that is not ours', 403, '/mcp', "Host: evil.example\r\n" ])
+{
+	my ($what, $status, $path, $named) = @$_;
+
+	for my $body ("Content-Length: 67108864\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\nContent-Length: 5\r\n")
+	{
+		like(raw($guarded, "POST $path HTTP/1.1\r\n" . ($named // $host) . "$body\r\n", undef, 5), qr/^HTTP\/1.1 $status .*Connection: close/s, "$what, and a body to come: $status at once");
+	}
+}
+like(raw($guarded, "POST /mcp HTTP/1.1\r\n${host}Content-Length: 0\r\n\r\n" . "GET /health HTTP/1.1\r\n${host}Connection: close\r\n\r\n"), qr/^HTTP\/1.1 401 .*HTTP\/1.1 200 /s,
+	'with no body, the connection goes on');
+stop_http($guarded);
+
 # ---- bodies and connections ----
+
+# room for bodies is theirs who send them
+my @promised = map { (raw($h, "POST /mcp HTTP/1.1\r\n${host}Content-Length: 67108864\r\n\r\n", undef, 0))[1] } 1 .. 20;
+is((post_json($h, '/mcp', { jsonrpc => '2.0', id => 1, method => 'ping', params => { x => 'y' x 1000000 } }))[0], 200, 'long bodies that do not come take no room');
+close $_ for @promised;
+my $large = 'x' x (64 << 20);
+my @sent = map {
+	my (undef, $s) = raw($h, "POST /mcp HTTP/1.1\r\n${host}Content-Length: 67108864\r\n\r\n", undef, 0);
+
+	for (my $at = 0; $at < length($large) - 1;) { $at += syswrite($s, $large, length($large) - 1 - $at, $at); }
+	$s
+} 1 .. 8;
+is((post_json($h, '/mcp', { jsonrpc => '2.0', id => 1, method => 'ping', params => { x => 'y' x 2000000 } }))[0], 503, 'bodies that have come take all there is');
+is((post_json($h, '/mcp', { jsonrpc => '2.0', id => 1, method => 'ping', params => { x => 'y' x 60000 } }))[0], 200, 'but what is short has room');
+close $_ for @sent;
+undef $large;
+wait_for('the room is there again', sub { (post_json($h, '/mcp', { jsonrpc => '2.0', id => 1, method => 'ping', params => { x => 'y' x 2000000 } }))[0] == 200 });
+pass('when those have gone who had it, others get it');
 
 my $ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}';
 my $chunked = join('', map { "1;x=y\r\n$_\r\n" } split //, $ping) . "0\r\nTrailer: x\r\n\r\n";
@@ -118,6 +161,46 @@ while (@clients && time() < $end)
 is(scalar(grep { /data: \[DONE\]/ && /"content":"8/ } values %answer), $n, "$n streams at once over 20 connections are all answered");
 cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'minimax_m1_gateway'}), '<=', 20, 'over no more of them');
 
+# ---- open files ----
+
+SKIP:
+{
+	skip 'prlimit is missing', 1 if system('command -v prlimit > /dev/null') != 0;
+	my $conninfo = $node->connstr('postgres') . ' user=' . ($ENV{PGUSER} // getpwuid($<));
+	my @begin = (gateway(), 'http', $conninfo, '--listen', '127.0.0.1:0', '--auth', 'fixed', '--clients', 500);
+	my $said = '';
+
+	IPC::Run::run([ 'prlimit', '--nofile=256:256', @begin ], '<', \undef, '>&', \$said, IPC::Run::timeout(20));
+	is($? >> 8, 2, 'more clients than there may be open files are refused');
+	like($said, qr/--clients 500 and --connections 64 take 628 open files, more than the limit of 256/, 'and it is said why');
+
+	my $l = { out => '', err => '' };
+	$l->{run} = IPC::Run::start([ 'prlimit', '--nofile=256:1024', @begin ], '<', \undef, '>', \$l->{out}, '2>', \$l->{err});
+	wait_for('it listens', sub { $l->{run}->pump_nb; $l->{err} =~ /listening on port (\d+)/ });
+	($l->{port}) = $l->{err} =~ /listening on port (\d+)/;
+	my @all = map { (raw($l, "GET /health HTTP/1.1\r\n$host\r\n", undef, 0))[1] } 1 .. 400;
+	my $status;
+	is(scalar(grep { sysread($_, $status, 12) && $status eq 'HTTP/1.1 200' } @all), 400, 'where there may be as many, there are');
+	close $_ for @all;
+
+	# none is free any more
+	my $pid = $l->{run}{KIDS}[0]{PID};
+	sub ticks { my @field = split / /, slurp_file("/proc/$_[0]/stat"); return $field[13] + $field[14]; }
+	is(http($l, 'GET', '/health')->{status}, 200, 'it goes on');
+	system('prlimit', "--nofile=20:1024", '--pid', $pid);
+	@all = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $l->{port}) } 1 .. 100;
+	wait_for('it notices', sub { $l->{run}->pump_nb; $l->{err} =~ /cannot accept a client: Too many open files/ });
+	my $worked = ticks($pid);
+	sleep 3;
+	$l->{run}->pump_nb;
+	cmp_ok(ticks($pid) - $worked, '<', 30, 'a gateway that can open no file waits');
+	is(scalar(() = $l->{err} =~ /\n/g), 2, 'and does not say so again and again');
+	close $_ for @all;
+	system('prlimit', '--nofile=1024:1024', '--pid', $pid);
+	is(http($l, 'GET', '/health')->{status}, 200, 'and accepts clients when it can');
+	is(stop_http($l), 0, 'it ends');
+}
+
 # ---- what it adds to a request ----
 
 my $client = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->{port}) or die $!;
@@ -138,5 +221,32 @@ note(sprintf('each in %.2f ms at best, %.2f ms in the middle', @took[ 0, 50 ]));
 cmp_ok($took[0], '<', 20, 'the gateway waits for nothing in between');
 
 is(stop_http($h), 0, 'it ends when it is told to');
+
+# ---- the ends of slow clients ----
+
+# a stream of which little is read, now and then, for ever
+set_fake_engine($node, 'flood');
+wait_for('it is the engine', sub { $node->safe_psql('postgres', 'SELECT name FROM minimax_m1.model') eq 'fake' });
+my $reader = IO::Socket::INET->new(Proto => 'tcp') or die $!;
+setsockopt($reader, SOL_SOCKET, SO_RCVBUF, pack('i', 4096));
+connect($reader, pack_sockaddr_in($patient->{port}, inet_aton('127.0.0.1'))) or die $!;
+syswrite($reader, $request);
+$began = time();
+my $seen = '';
+while (time() - $began < 100 && http($patient, 'GET', '/metrics')->{content} !~ /chats_total\{end="cancelled"\} 1/)
+{
+	sysread($reader, $seen, 2000, length $seen);
+	sleep 1;
+}
+like($seen, qr/^HTTP\/1.1 200/, 'a stream that is read too slowly begins');
+cmp_ok(time() - $began, '<', 95, 'and is cancelled');
+wait_for('nothing is left of it', sub { is_idle($node) });
+close $reader;
+
+$got = '';
+1 while sysread($slow_body, $got, 65536, length $got);
+like($got, qr/^HTTP\/1.1 408 /, 'a body that does not come to its end is told that it was too slow');
+cmp_ok(time() - $since, '<', 200, 'after a while');
+is(stop_http($patient), 0, 'it ends, too');
 $node->stop;
 done_testing();

@@ -53,6 +53,9 @@ sub token { my (%claims) = @_; return join('.', map { encode_base64url($_) } '{"
 my $later = time() + 3600;
 my $al = token(sub => 'al', name => "\x{e4}\x{f6}\x{fc}?>~", exp => $later);
 make_role($node, 'al', $al);
+my $gone = token(sub => 'ex', exp => time() - 1);
+make_role($node, 'ex', $gone);
+make_role($node, 'op', 'no JWT');
 make_role($node, 'bo', token(sub => 'x', exp => $later, role => 'bo'));
 
 sub start
@@ -102,6 +105,8 @@ unauthorized('a role and a password', 'Bearer al:secret', qr/no JWT/);
 is(models("Bearer $al")->{status}, 200, 'a token is taken');
 is(models("Bearer $al")->{status}, 200, 'again, over the same connection');
 is(models('Basic ' . encode_base64("al:$al", ''))->{status}, 200, 'a role and its token, as the page has them');
+unauthorized('a role and a token that has expired', 'Basic ' . encode_base64("ex:$gone", ''), qr/expired/);
+is(models('Basic ' . encode_base64('op:no JWT', ''))->{status}, 200, 'of one that is no JWT the server knows whether it has');
 is(models('Basic ' . encode_base64("bo:$al", ''))->{status}, 401, 'a token of another role is judged by the server');
 is((post_json($h, '/v1/chat/completions', { messages => [ { role => 'user', content => 'What is 47 + 35?' } ] }, Authorization => "Bearer $al"))[1]
 	{choices}[0]{message}{content}, '82', 'a chat');
