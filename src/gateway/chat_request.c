@@ -225,7 +225,7 @@ static const struct key
 	{"stop", NULL, NULL, take_stop},
 	{"tool_choice", NULL, NULL, take_tool_choice},
 	{"response_format", NULL, NULL, take_response_format},
-	{"reasoning_effort", NULL, NULL, take_effort},
+	{"reasoning_effort", "thinking_budget", NULL, take_effort},
 	{"stream", NULL, NULL, take_stream},
 	{"stream_options", NULL, NULL, take_stream_options},
 	{"parallel_tool_calls", NULL, NULL, take_parallel},
@@ -248,20 +248,62 @@ find_key(const char *name)
 	return NULL;
 }
 
+static const char *
+argument_of(const struct key *key)
+{
+	return key->argument == NULL ? key->name : key->argument;
+}
+
+/* null, an empty array and an empty object are what clients write for nothing. */
 static bool
-take_key(reading *r, const char *name, const m1_json *value)
+says_nothing(const m1_json *value)
+{
+	return m1_json_is(value, M1_JSON_NULL) ||
+		   ((m1_json_is(value, M1_JSON_ARRAY) || m1_json_is(value, M1_JSON_OBJECT)) && m1_json_size(value) == 0);
+}
+
+/* max_completion_tokens goes before its older name. */
+static bool
+is_outdone(const m1_json *body, const char *name)
+{
+	return strcmp(name, "max_tokens") == 0 && m1_json_is(m1_json_get(body, "max_completion_tokens"), M1_JSON_NUMBER);
+}
+
+/* The key in front of this one that says the same in other words; or NULL. */
+static const char *
+twin_of(const m1_json *body, const struct key *key)
+{
+	m1_json_foreach (body, value)
+	{
+		const struct key *other = find_key(m1_json_key(value));
+
+		if (other == key)
+			break;
+		if (other != NULL && !says_nothing(value) && !is_outdone(body, other->name) &&
+			strcmp(argument_of(other), argument_of(key)) == 0)
+			return other->name;
+	}
+	return NULL;
+}
+
+static bool
+take_key(reading *r, const m1_json *body, const char *name, const m1_json *value)
 {
 	const struct key *key = find_key(name);
 	const char *argument;
+	char message[160];
 
 	if (key == NULL)
 	{
-		char message[160];
-
 		snprintf(message, sizeof message, "\"%.100s\" is not supported", name);
 		return refuse(r, message, NULL);
 	}
-	argument = key->argument == NULL ? key->name : key->argument;
+	if (twin_of(body, key) != NULL)
+	{
+		snprintf(message, sizeof message, "\"%s\" says anew what \"%s\" says", name, twin_of(body, key));
+		return refuse(r, message, NULL);
+	}
+	argument = argument_of(key);
 	if (key->take != NULL)
 		return key->take(r, value);
 	if (key->type == NULL)
@@ -273,14 +315,6 @@ take_key(reading *r, const char *name, const m1_json *value)
 	return refuse(r, "the value is of another type", NULL);
 }
 
-/* null, an empty array and an empty object are what clients write for nothing. */
-static bool
-says_nothing(const m1_json *value)
-{
-	return m1_json_is(value, M1_JSON_NULL) ||
-		   ((m1_json_is(value, M1_JSON_ARRAY) || m1_json_is(value, M1_JSON_OBJECT)) && m1_json_size(value) == 0);
-}
-
 static bool
 take_keys(reading *r, const m1_json *body, const char **param)
 {
@@ -289,9 +323,9 @@ take_keys(reading *r, const m1_json *body, const char **param)
 		*param = m1_json_key(value);
 		if (strcmp(*param, "messages") != 0 && says_nothing(value))
 			continue;
-		if (strcmp(*param, "max_tokens") == 0 && m1_json_is(m1_json_get(body, "max_completion_tokens"), M1_JSON_NUMBER))
+		if (is_outdone(body, *param))
 			continue;
-		if (!take_key(r, *param, value))
+		if (!take_key(r, body, *param, value))
 			return false;
 	}
 	*param = NULL;

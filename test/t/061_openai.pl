@@ -120,6 +120,11 @@ is(join('', map { ref $_ && $_->{choices}[0]{delta}{content} || '' } @pieces), '
 
 like(refused('a value out of range', 400, 'invalid_value', 'x', max_tokens => -1)->{message}, qr/max_tokens/, 'which says what is wrong');
 is(refused('a key that is not known', 400, 'invalid_value', 'x', prediction => { a => 1 })->{param}, 'prediction', 'which names it');
+is(refused('two keys that say the same', 400, 'invalid_value', 'x', reasoning_effort => 'low', thinking_budget => 5)->{message},
+	'"thinking_budget" says anew what "reasoning_effort" says', 'the second by its name');
+refused('nor two of one number that is none', 400, 'invalid_value', 'x', max_tokens => 5, max_completion_tokens => JSON::PP::true);
+is((chat('Hello.', reasoning_effort => 'none', thinking_budget => undef, max_tokens => 5, max_completion_tokens => 1))[1]{usage}{completion_tokens}, 1,
+	'null says nothing, and max_completion_tokens goes before max_tokens');
 refused('more than one answer', 400, 'unsupported', 'x', n => 2);
 refused('a penalty', 400, 'unsupported', 'x', presence_penalty => 1);
 refused('another model', 404, 'model_not_found', 'x', model => 'gpt-4');
