@@ -1,24 +1,23 @@
 /* chat_reply.c - answers of /v1/chat/completions, whole and in pieces, of rows of the database; see openai.h. */
-#include <event2/util.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "gateway/jsonform.h"
+#include "gateway/nonce.h"
 #include "gateway/openai.h"
 #include "text/jsontext.h"
+
+#define ID_SIZE 25
 
 static void
 put_random(char *out, const char *prefix)
 {
-	unsigned char random[12];
-	size_t n = strlen(prefix);
+	const size_t n = strlen(prefix);
 
-	evutil_secure_rng_get_bytes(random, sizeof random);
-	memcpy(out, prefix, n + 1);
-	for (size_t i = 0; i < sizeof random; i++)
-		snprintf(out + n + 2 * i, 3, "%02x", random[i]);
+	memcpy(out, prefix, n);
+	gw_make_nonce(out + n, ID_SIZE);
 }
 
 void

@@ -114,6 +114,8 @@ initialize(gw_mcp_call *call)
 	const char *version = MCP_NEWEST_LEGACY;
 	m1_buf out = {0};
 
+	if (call->peer->begin != NULL)
+		call->peer->begin(call->context);
 	for (size_t i = 1; i < N_VERSIONS; i++)
 		if (m1_json_is_text(wanted, versions[i]))
 			version = versions[i];
@@ -305,7 +307,7 @@ is_id(const m1_json *value)
 static void
 take_notification(gw_mcp_call *call)
 {
-	if (m1_json_is_text(m1_json_get(call->doc.root, "method"), "notifications/cancelled") && call->peer->cancel != NULL)
+	if (m1_json_is_text(m1_json_get(call->doc.root, "method"), "notifications/cancelled"))
 		call->peer->cancel(call->context, m1_json_get(call->params, "requestId"));
 	call->peer->answer(call->context, 202, (m1_slice){0});
 	free_call(call);
@@ -392,13 +394,21 @@ relay_cancel(void *context, const m1_json *id)
 	r->peer->cancel(r->context, id);
 }
 
+static void
+relay_begin(void *context)
+{
+	relay *r = context;
+
+	r->peer->begin(r->context);
+}
+
 gw_mcp_call *
 gw_mcp_take(gw_gateway *gateway, const gw_login *login, m1_slice message, const gw_mcp_headers *headers,
 			const gw_mcp_peer *peer, void *context)
 {
 	gw_mcp_call *call = calloc(1, sizeof *call);
 	relay r = {.peer = peer, .context = context};
-	const gw_mcp_peer relayed = {relay_answer, NULL, peer->cancel == NULL ? NULL : relay_cancel};
+	const gw_mcp_peer relayed = {relay_answer, NULL, relay_cancel, peer->begin == NULL ? NULL : relay_begin};
 	const char *fault;
 	m1_error err;
 

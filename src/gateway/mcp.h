@@ -21,8 +21,10 @@ typedef struct gw_mcp_peer
 	 */
 	void (*answer)(void *context, int status, m1_slice message);
 	void (*notify)(void *context, m1_slice message);
-	/* The request with that id is not wanted any more; NULL where a closed connection says so. */
+	/* The request with that id is not wanted any more. */
 	void (*cancel)(void *context, const m1_json *id);
+	/* A client of a revision before 2026-07-28 begins; NULL where there is but one client. */
+	void (*begin)(void *context);
 } gw_mcp_peer;
 
 /* What HTTP has beside the message; each NULL where it is absent. */

@@ -64,6 +64,9 @@ struct gw_mcp_call
 void mcp_succeed(gw_mcp_call *call, m1_slice members);
 void mcp_refuse(gw_mcp_call *call, int code, int status, const char *message, m1_slice data);
 
+/* An error of the protocol for what the database says: 401 over HTTP where it lets nobody in who asks. */
+void mcp_fail(gw_mcp_call *call, const gw_failure *failure);
+
 /* The statement is run for the call; where that cannot be, the call ends. */
 void mcp_run(gw_mcp_call *call, gw_statement *statement, const gw_reader *reader);
 
@@ -74,8 +77,13 @@ size_t mcp_room(const gw_mcp_call *call);
 void mcp_give_text(gw_mcp_call *call, m1_slice text, m1_slice structured, bool is_error);
 void mcp_give_failure(gw_mcp_call *call, const gw_failure *failure);
 
-/* Appends JSON between two lines that nobody can foresee, and says that it is data. */
+#define MCP_LINE_SIZE 25 /* models read it, digit by digit */
+
+/* Appends data between two lines that nobody can foresee, and says that they are data. */
 void mcp_fence(m1_buf *out, m1_slice data, const char *what);
+
+/* Of a reader: a row, whose one column is JSON, to call->text; or the end of it where that is full. */
+void mcp_take_row(void *context, const PGresult *result, int row);
 
 /* Two lists without an answer from the database, and two of its calls. */
 void mcp_list_tools(gw_mcp_call *call);

@@ -16,17 +16,20 @@
 /*
  * Of the functions that $1 names as schema.name, in its order: the definition of the tool, and the call with those
  * arguments that $2 names. Only types that a value can be made of from JSON; no overloads, which a name would not tell
- * apart.
+ * apart, be they for who asks or not.
  */
 static const char catalog[] =
-	"WITH wanted AS ("
+	"WITH named AS ("
 	" SELECT w.place, p.*, n.nspname, pg_catalog.count(*) OVER (PARTITION BY w.place) AS overloads"
 	" FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS w(name, place)"
 	" JOIN pg_catalog.pg_namespace n ON n.nspname = pg_catalog.split_part(w.name, '.', 1)"
 	" JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
 	"  AND p.proname = pg_catalog.substr(w.name, pg_catalog.strpos(w.name, '.') + 1)"
-	" WHERE p.prokind = 'f' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-	"  AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')),"
+	" WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE')),"
+	"wanted AS ("
+	" SELECT f.* FROM named f JOIN pg_catalog.pg_type r ON r.oid = f.prorettype"
+	" WHERE f.overloads = 1 AND f.prokind = 'f' AND pg_catalog.has_function_privilege(f.oid, 'EXECUTE')"
+	"  AND (r.typtype <> 'p' OR r.typname = 'void' OR (r.typname = 'record' AND f.proallargtypes IS NOT NULL))),"
 	"arguments AS ("
 	" SELECT f.oid, a.name, a.place, a.mode, pg_catalog.format_type(a.type, NULL) AS type,"
 	"  a.place > f.pronargs - f.pronargdefaults AS optional, t.typtype = 'p' AS pseudo, t.typcategory = 'A' AS "
@@ -74,7 +77,7 @@ static const char catalog[] =
 	"  f.proname, s.passed), s.columns IS NULL,"
 	" (SELECT pg_catalog.min(k) FROM pg_catalog.unnest($2::text[]) k WHERE k <> ALL (coalesce(s.names, '{}'))) "
 	"FROM wanted f LEFT JOIN summed s ON s.oid = f.oid "
-	"WHERE f.overloads = 1 AND s.unfit IS NOT TRUE ORDER BY f.place";
+	"WHERE s.unfit IS NOT TRUE ORDER BY f.place";
 
 /* Its columns. */
 enum
@@ -166,7 +169,7 @@ list_end(void *context, const gw_failure *failure)
 
 	call->query = NULL;
 	if (failure != NULL)
-		mcp_refuse(call, MCP_INTERNAL, 200, failure->message, (m1_slice){0});
+		mcp_fail(call, failure);
 	else
 		give_list(call);
 }
@@ -188,20 +191,6 @@ mcp_list_functions(gw_mcp_call *call)
 }
 
 /* ---- tools/call: the rows of the function ---- */
-
-static void
-result_row(void *context, const PGresult *result, int row)
-{
-	gw_mcp_call *call = context;
-	const m1_slice value = {PQgetvalue(result, row, 0), (size_t) PQgetlength(result, row, 0)};
-
-	if (call->cut || call->n_rows == call->gateway->options.max_rows || call->text.len + value.len > mcp_room(call))
-	{
-		call->cut = true;
-		return;
-	}
-	gw_json(&call->text, call->n_rows++ == 0 ? "%r" : ",%r", PQgetisnull(result, row, 0) ? m1_slice_of("null") : value);
-}
 
 static void
 give_rows(gw_mcp_call *call)
@@ -276,9 +265,9 @@ add_arguments(gw_statement *s, const m1_json *arguments)
 static void
 run_function(gw_mcp_call *call)
 {
-	static const gw_reader reader = {.row = result_row, .end = result_end};
+	static const gw_reader reader = {.row = mcp_take_row, .end = result_end};
 	const m1_json *arguments = m1_json_get(call->params, "arguments");
-	gw_statement s = {.writes = call->function.writes, .sql = call->text};
+	gw_statement s = {.writes = call->function.writes, .by_row = true, .sql = call->text};
 
 	call->text = (m1_buf){0};
 	call->n_rows = 0;

@@ -2,7 +2,9 @@
  * mcp_http.c - MCP over HTTP: a message a POST; see http.h.
  *
  * An answer that comes soon is one JSON text. Where one takes longer, or there is progress to tell, it is a stream of
- * events, in which comments keep the connection from looking dead. A client that goes has cancelled.
+ * events, in which comments keep the connection from looking dead. A client that goes has cancelled. One of a revision
+ * before 2026-07-28 may also say so on another connection. It is told apart by the session that `initialize` gives it,
+ * of which nothing is kept: a session is what the same role says it is.
  */
 #define _GNU_SOURCE /* strcasestr */
 #include <stdlib.h>
@@ -10,22 +12,34 @@
 
 #include "gateway/http.h"
 #include "gateway/mcp.h"
+#include "gateway/nonce.h"
+
+#define SESSION "Mcp-Session-Id"
 
 #define PATIENCE_SECONDS 2
 #define KEEP_ALIVE_SECONDS 15
 
-typedef struct mcp_exchange
+typedef struct gw_mcp_exchange mcp_exchange;
+
+struct gw_mcp_exchange
 {
+	mcp_exchange *next; /* of those that are being answered */
 	gw_http_exchange *http;
 	gw_mcp_call *call;
 	struct event *timer;
 	bool takes_events;
 	bool streams;
-} mcp_exchange;
+};
 
 static void
 free_exchange(mcp_exchange *x)
 {
+	mcp_exchange **at = &x->http->gateway->exchanges;
+
+	while (*at != NULL && *at != x)
+		at = &(*at)->next;
+	if (*at == x)
+		*at = x->next;
 	if (x->timer != NULL)
 		event_free(x->timer);
 	free(x);
@@ -90,6 +104,54 @@ on_closed(void *context)
 	free_exchange(x);
 }
 
+/* Of one session, which must have a name, of one login. */
+static bool
+are_of_one(const gw_http_exchange *a, const gw_http_exchange *b)
+{
+	const char *fields[] = {SESSION, "Authorization"};
+	const char *session = gw_http_field_of(a->head, SESSION);
+
+	for (int i = 0; i < 2; i++)
+	{
+		const char *of_a = gw_http_field_of(a->head, fields[i]);
+		const char *of_b = gw_http_field_of(b->head, fields[i]);
+
+		if ((of_a == NULL) != (of_b == NULL) || (of_a != NULL && strcmp(of_a, of_b) != 0))
+			return false;
+	}
+	return session != NULL;
+}
+
+/* Nothing is answered to what was cancelled. */
+static void
+on_cancel(void *context, const m1_json *id)
+{
+	const mcp_exchange *asking = context;
+
+	for (mcp_exchange *x = asking->http->gateway->exchanges; x != NULL; x = x->next)
+		if (are_of_one(x->http, asking->http) && gw_mcp_has_id(x->call, id))
+		{
+			gw_http_exchange *http = x->http;
+			const bool streams = x->streams;
+
+			on_closed(x);
+			if (streams)
+				gw_http_end(http);
+			else
+				gw_http_reply(http, 202, NULL, (m1_slice){0});
+			return;
+		}
+}
+
+static void
+on_begin(void *context)
+{
+	char session[GW_NONCE_SIZE];
+
+	gw_make_nonce(session, sizeof session);
+	gw_http_add_field(((mcp_exchange *) context)->http, SESSION, session);
+}
+
 static void
 set_timer(mcp_exchange *x, int seconds)
 {
@@ -113,7 +175,7 @@ on_timer(evutil_socket_t fd, short what, void *context)
 void
 gw_mcp_handle(gw_http_exchange *http)
 {
-	static const gw_mcp_peer peer = {on_answer, on_notify, NULL};
+	static const gw_mcp_peer peer = {on_answer, on_notify, on_cancel, on_begin};
 	const gw_mcp_headers headers = {gw_http_field_of(http->head, "MCP-Protocol-Version"),
 									gw_http_field_of(http->head, "Mcp-Method"),
 									gw_http_field_of(http->head, "Mcp-Name")};
@@ -133,6 +195,8 @@ gw_mcp_handle(gw_http_exchange *http)
 	if (call == NULL)
 		return;
 	x->call = call;
+	x->next = http->gateway->exchanges;
+	http->gateway->exchanges = x;
 	http->context = x;
 	http->closed = on_closed;
 	if (x->takes_events)

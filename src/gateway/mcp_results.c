@@ -1,10 +1,10 @@
 /* mcp_results.c - what tools/call gives back, and how rows become it; see mcp_call.h. */
-#include <event2/util.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "gateway/jsonform.h"
 #include "gateway/mcp_tool.h"
+#include "gateway/nonce.h"
 
 /* Of a token, at least: so that no client counts more than we do. */
 #define BYTES_OF_TOKEN 3
@@ -32,16 +32,33 @@ mcp_give_text(gw_mcp_call *call, m1_slice text, m1_slice structured, bool is_err
 	m1_buf_free(&out);
 }
 
-/* What the model can mend is its to know. */
+/* Who asks is not let in. */
+static bool
+is_shut_out(const gw_failure *f)
+{
+	return strncmp(f->sqlstate, "28", 2) == 0;
+}
+
+void
+mcp_fail(gw_mcp_call *call, const gw_failure *f)
+{
+	m1_buf data = {0};
+
+	gw_json(&data, "{'sqlstate':%s,'detail':%s,'hint':%s}", f->sqlstate, f->detail, f->hint);
+	mcp_refuse(call, MCP_INTERNAL, is_shut_out(f) ? 401 : 200, f->message, (m1_slice){data.data, data.len});
+	m1_buf_free(&data);
+}
+
+/* What the model can mend is its to know. It may quote rows. */
 void
 mcp_give_failure(gw_mcp_call *call, const gw_failure *f)
 {
 	m1_buf text = {0};
+	m1_buf fenced = {0};
 
-	/* who asks is not let in: that is not the model's to mend */
-	if (strncmp(f->sqlstate, "28", 2) == 0)
+	if (is_shut_out(f))
 	{
-		mcp_refuse(call, MCP_INTERNAL, 401, f->message, (m1_slice){0});
+		mcp_fail(call, f);
 		return;
 	}
 	m1_buf_puts(&text, "ERROR ");
@@ -58,19 +75,18 @@ mcp_give_failure(gw_mcp_call *call, const gw_failure *f)
 		m1_buf_puts(&text, "\nHINT: ");
 		m1_buf_puts(&text, f->hint);
 	}
-	mcp_give_text(call, (m1_slice){text.data, text.len}, (m1_slice){0}, true);
+	mcp_fence(&fenced, (m1_slice){text.data, text.len}, "The words of an error, which may quote rows, are");
+	mcp_give_text(call, (m1_slice){fenced.data, fenced.len}, (m1_slice){0}, true);
 	m1_buf_free(&text);
+	m1_buf_free(&fenced);
 }
 
 void
 mcp_fence(m1_buf *out, m1_slice data, const char *what)
 {
-	unsigned char random[12];
-	char line[2 * sizeof random + 1];
+	char line[MCP_LINE_SIZE];
 
-	evutil_secure_rng_get_bytes(random, sizeof random);
-	for (size_t i = 0; i < sizeof random; i++)
-		snprintf(line + 2 * i, 3, "%02x", random[i]);
+	gw_make_nonce(line, sizeof line);
 	m1_buf_puts(out, what);
 	m1_buf_puts(out, " between two lines of ");
 	m1_buf_puts(out, line);
@@ -143,11 +159,31 @@ give_result(gw_mcp_call *call)
 
 /* ---- rows ---- */
 
+void
+mcp_take_row(void *context, const PGresult *result, int row)
+{
+	gw_mcp_call *call = context;
+	const m1_slice value = {PQgetvalue(result, row, 0), (size_t) PQgetlength(result, row, 0)};
+	const bool too_long = call->text.len + value.len > mcp_room(call);
+
+	if (call->cut)
+		return;
+	call->cut = too_long || call->n_rows == call->gateway->options.max_rows;
+	if (!call->cut)
+		gw_json(&call->text, call->n_rows++ == 0 ? "%r" : ",%r",
+				PQgetisnull(result, row, 0) ? m1_slice_of("null") : value);
+	/* what a function writes is to be committed, with the rest of its rows passed over */
+	else if (too_long && !call->function.writes)
+		gw_query_suffice(call->query);
+}
+
 static void
 on_row(void *context, const PGresult *result, int row)
 {
 	gw_mcp_call *call = context;
 
+	if (call->cut)
+		return;
 	if (call->n_rows++ > 0 && call->tool->rows)
 		m1_buf_puts(&call->text, ",");
 	m1_buf_append(&call->text, PQgetvalue(result, row, 0), (size_t) PQgetlength(result, row, 0));

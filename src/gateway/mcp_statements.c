@@ -1,5 +1,4 @@
 /* mcp_statements.c - statements of tools that are more than a call of one function; see mcp_tool.h. */
-#include <event2/util.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "gateway/mcp.h"
+#include "gateway/jsonform.h"
+#include "gateway/mcp_call.h"
 
 #define MAX_LINE (64u << 20)
 #define READ_SIZE 65536
@@ -147,7 +148,7 @@ on_cancel(void *context, const m1_json *id)
 static void
 take_line(server *s, m1_slice line)
 {
-	static const gw_mcp_peer peer = {on_answer, on_notify, on_cancel};
+	static const gw_mcp_peer peer = {on_answer, on_notify, on_cancel, NULL};
 	entry *e;
 	gw_mcp_call *call;
 
@@ -171,6 +172,19 @@ take_line(server *s, m1_slice line)
 
 /* ---- input ---- */
 
+/* Of a line that is too long nobody knows the id. */
+static void
+refuse_line(server *s)
+{
+	m1_buf out = {0};
+
+	gw_json(&out, "{'jsonrpc':'2.0','id':null,'error':{'code':%d,'message':'a line has more than %d bytes'}}",
+			(int64_t) MCP_INVALID_REQUEST, (int64_t) MAX_LINE);
+	send_line(s, (m1_slice){out.data, out.len});
+	m1_buf_free(&out);
+	s->too_long = true;
+}
+
 static void
 take_input(server *s)
 {
@@ -186,10 +200,7 @@ take_input(server *s)
 		m1_buf_consume(&s->input, n + 1);
 	}
 	if (s->input.len > MAX_LINE)
-	{
-		fprintf(stderr, "minimax_m1_gateway: a line of more than %u bytes is passed over\n", MAX_LINE);
-		s->too_long = true;
-	}
+		refuse_line(s);
 	if (s->too_long || s->input.len == 0)
 		m1_buf_free(&s->input);
 }

@@ -202,7 +202,7 @@ mcp_put_tool(m1_buf *out, const mcp_tool *tool)
 			gw_json(out, "%r%s", m1_slice_of(comma), p->name);
 			comma = ",";
 		}
-	gw_json(out, "]},'annotations':{'readOnlyHint':%b%r,'openWorldHint':false}}", !tool->writes,
+	gw_json(out, "]},'annotations':{'readOnlyHint':%b%r}}", !tool->writes,
 			m1_slice_of(tool->writes ? ",\"destructiveHint\":false" : ""));
 }
 

@@ -4,11 +4,11 @@
  * The page is part of the program. Its style and its script run because they have this answer's nonce; nothing else
  * does, and nothing is loaded from elsewhere.
  */
-#include <event2/util.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "gateway/http.h"
+#include "gateway/nonce.h"
 
 #define PLACE "NONCE"
 
@@ -45,14 +45,11 @@ put_page(m1_buf *out, const char *nonce)
 void
 gw_page_handle(gw_http_exchange *x)
 {
-	unsigned char random[16];
-	char nonce[2 * sizeof random + 1];
+	char nonce[GW_NONCE_SIZE];
 	char policy[512];
 	m1_buf out = {0};
 
-	evutil_secure_rng_get_bytes(random, sizeof random);
-	for (size_t i = 0; i < sizeof random; i++)
-		snprintf(nonce + 2 * i, 3, "%02x", random[i]);
+	gw_make_nonce(nonce, sizeof nonce);
 	snprintf(policy, sizeof policy,
 			 "default-src 'none'; script-src 'nonce-%s'; style-src 'nonce-%s'; connect-src 'self'; img-src data:; "
 			 "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
