@@ -42,14 +42,41 @@ await page.getByText("<img src=x").waitFor();
 ok(await page.evaluate(() => window.hurt === undefined && document.querySelector(".turn img, .turn b, .turn script") === null), "markup is text");
 await page.unroute("**/v1/chat/completions");
 
-// A long reply.
-await page.route("**/v1/chat/completions", route => route.continue({postData: JSON.stringify({...route.request().postDataJSON(),
-  temperature: 100, top_p: 1, max_tokens: 20000})}));
+// A reply that takes for as long as it is looked at.
+await page.route("**/v1/chat/completions", () => {});
 await page.getByLabel("Your message").fill("What can you do?");
 await page.getByRole("button", {name: "Send"}).click();
 await page.getByRole("button", {name: "Stop"}).click();
-await page.getByText("Stopped.").waitFor();
+await page.getByText("Stopped.", {exact: true}).first().waitFor();
 ok(true, "stop stops");
+ok(await page.locator("#said").evaluate(s => s.textContent === "Stopped." && getComputedStyle(s).display !== "none"), "and is said");
+
+// Another view while a reply is written.
+await page.getByLabel("Your message").fill("What can you do?");
+await page.getByRole("button", {name: "Send"}).click();
+await page.getByRole("tab", {name: "Usage"}).click();
+await page.getByRole("heading", {name: "Bill"}).waitFor();
+await page.getByRole("tab", {name: "Conversation"}).click();
+await page.getByRole("button", {name: "Stop"}).click();
+await page.locator(".turn.assistant").nth(3).getByText("Stopped.").waitFor();
+ok(true, "tabs open while a reply is written, which goes on");
+await page.unroute("**/v1/chat/completions");
+
+// What is made anew keeps the focus. All that is read is one JSON text, however long it takes.
+const accepted = new Set();
+await page.route("**/mcp", async route => {
+  accepted.add(await route.request().headerValue("accept"));
+  const answer = await (await route.fetch()).json();
+  if (/jobs/.test(route.request().postData())) answer.result.contents[0].text = JSON.stringify({rows: [8, 7].map(id => ({id, state: "pending", attempts: 0, prompt: String(Math.random())}))});
+  await route.fulfill({json: answer});
+});
+await page.getByRole("tab", {name: "Jobs"}).click();
+await page.getByRole("button", {name: "Cancel job 7"}).focus();
+const drawn = await page.locator("main").textContent();
+await page.waitForFunction(text => document.querySelector("main").textContent !== text, drawn, {timeout: 20000});
+ok(await page.evaluate(() => document.activeElement.getAttribute("aria-label")) === "Cancel job 7", "a view that is made anew keeps the focus");
+ok([...accepted].join() === "application/json", "answers that are read at once come at once", [...accepted]);
+await page.unroute("**/mcp");
 
 // What runs, as a bar while its prompt is read.
 await page.route("**/mcp", async route => {

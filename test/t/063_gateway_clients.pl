@@ -9,7 +9,7 @@ use Test::More;
 
 my $doors = root() . '/test/doors';
 my $npm = root() . '/build/npm';
-my ($chromium) = grep { -x } qw(/usr/bin/chromium /usr/bin/chromium-browser);
+my ($chromium) = grep { -x } $ENV{CHROMIUM} // (), qw(/usr/bin/chromium /usr/bin/chromium-browser);
 
 sub output
 {
