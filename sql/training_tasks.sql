@@ -46,6 +46,25 @@ SELECT part, count(*), count(DISTINCT example->>'input') AS texts FROM training_
 SELECT count(*) AS the_same FROM training_example e WHERE part = 'holdout' AND example IN (SELECT example FROM held_out);
 ROLLBACK;
 
+-- the query runs once: what it gives may be others the next time
+BEGIN;
+SELECT train_classify('a', $$SELECT random()::text AS input, 'calm' AS category FROM generate_series(1, 100)$$, NULL::urgency);
+SELECT part, count(*) FROM training_example GROUP BY part ORDER BY part;
+SELECT max(hashtextextended(example->>'input', 0)) FILTER (WHERE part = 'holdout') < min(hashtextextended(example->>'input', 0)) FILTER (WHERE part = 'train') AS divided
+FROM training_example;
+ROLLBACK;
+
+-- train() itself divides the rows of one query by a column, and tells of what is asked in both parts
+BEGIN;
+SELECT train('a', examples => 'SELECT id, body AS prompt, urgency, id % 5 = 0 AS held_out FROM ticket ORDER BY id', reward => 'reward_length');
+SELECT part, count(*), min((example->>'id')::int), bool_and((example->>'held_out')::boolean) AS held_out FROM training_example GROUP BY part ORDER BY part;
+SELECT holdout FROM training_run;
+SELECT train('b', examples => 'SELECT body AS prompt, id > 8 AS held_out FROM ticket UNION ALL SELECT body, false FROM ticket', reward => 'reward_length');
+ROLLBACK;
+SELECT train('a', examples => 'SELECT body AS prompt, false AS held_out FROM ticket', holdout => 'SELECT body AS prompt FROM ticket', reward => 'reward_length');
+SELECT train('a', examples => 'SELECT body AS prompt, true AS held_out FROM ticket', reward => 'reward_length');
+SELECT train('a', examples => 'SELECT body AS prompt, urgency AS held_out FROM ticket', reward => 'reward_length');
+
 -- rows of a type; by hand or as JSON
 BEGIN;
 SELECT train_extract('a', 'SELECT id, body AS document, ROW(product, want, NULL)::wish AS answer FROM ticket', NULL::wish,

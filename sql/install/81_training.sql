@@ -13,7 +13,7 @@ CREATE TABLE training_run (
     owner regrole NOT NULL,
     method text NOT NULL CHECK (method IN ('sft', 'cispo', 'grpo', 'dapo', 'dr_grpo')),
     examples text NOT NULL,             -- queries, as they were given
-    holdout text,
+    holdout text,                       -- NULL: none, or examples has a column held_out
     reward text,                        -- its qualified signature; NULL with sft
     options jsonb NOT NULL,             -- all of them, defaults filled in
     path text NOT NULL,                 -- the search_path of who called train()
@@ -247,6 +247,28 @@ BEGIN
 END
 $$;
 
+-- A held-out row that is learnt from, too, tells how well it was learnt by heart.
+CREATE FUNCTION _training_note_overlap(train_rows jsonb[], holdout_rows jsonb[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asked constant text[] := '{prompt,messages,system_prompt,tools}';
+    n bigint;
+BEGIN
+    SELECT count(*) INTO n
+    FROM unnest(holdout_rows) h
+    WHERE (SELECT jsonb_object_agg(k, h->k) FROM unnest(asked) k) IN
+          (SELECT (SELECT jsonb_object_agg(k, t.r->k) FROM unnest(asked) k) FROM unnest(train_rows) t(r));
+    IF n > 0 THEN
+        RAISE NOTICE USING
+            MESSAGE = format('minimax_m1: %s of %s held-out rows ask what rows ask that are learnt from', n, cardinality(holdout_rows)),
+            DETAIL = 'How well they are answered tells less of whether the rule was learnt than of whether those rows were.',
+            HINT = 'Let no prompt be in both parts.';
+    END IF;
+END
+$$;
+
 -- What train() found out: the reward by its whole name, and the rows of both queries. Returns all of the options.
 CREATE FUNCTION _train(
     caller oid, name name, method text, examples text, holdout text, reward text, steps int, path text, train_rows jsonb[],
@@ -260,6 +282,7 @@ DECLARE
 BEGIN
     PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
             @extschema@._training_check_options(method, options), @extschema@._training_check_given(method, reward, given);
+    PERFORM @extschema@._training_note_overlap(train_rows, holdout_rows);
     IF method = 'sft' THEN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;

@@ -29,24 +29,39 @@ AS $$
         ELSE value::text END
 $$;
 
--- The rows of a query as examples: with the prompt before their other columns.
-CREATE FUNCTION _task_examples(query text, task text, document name, columns text) RETURNS text
-LANGUAGE sql IMMUTABLE
+-- A category, unless it is none of those: one that no answer can be would only ever be wrong.
+CREATE FUNCTION _task_category(category text, categories text[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(E'SELECT %L || E''\\n\\n'' || q.%I AS prompt, %s FROM (%s\n) q', task, document, columns,
-                  regexp_replace(query, ';\s*$', ''))
+BEGIN
+    IF category <> ALL (categories) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: "%s" is none of the categories', category),
+            DETAIL = 'The column category of the query has it.';
+    END IF;
+    RETURN category;
+END
 $$;
 
--- Those of them that are held out, and the others: a fifth of the texts, by a hash, so that equal texts stay together.
-CREATE FUNCTION _task_part(examples text, query text, document name, seed bigint, held_out boolean) RETURNS text
+-- The rows of a query as examples: with the prompt before their other columns, and behind them what is left to be added.
+-- The query is there once, as what it gives may be others the next time.
+CREATE FUNCTION _task_examples(query text, task text, document name, columns text, more text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(E'WITH q AS MATERIALIZED (%s\n) SELECT %L || E''\\n\\n'' || q.%I AS prompt, %s%s FROM q',
+                  regexp_replace(query, ';\s*$', ''), task, document, columns, more)
+$$;
+
+-- The column by which train() holds rows out: a fifth of the texts, by a hash, so that equal texts stay together.
+CREATE FUNCTION _task_fifth(document name, seed bigint) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(E'%1$s WHERE pg_catalog.hashtextextended(q.%2$I::pg_catalog.text, %3$L) %4$s (SELECT '
-                  'pg_catalog.percentile_disc(0.2) WITHIN GROUP (ORDER BY pg_catalog.hashtextextended(h.%2$I::pg_catalog.text, %3$L)) '
-                  'FROM (%5$s\n) h)', examples, document, coalesce(seed, 0), CASE WHEN held_out THEN '<=' ELSE '>' END,
-                  regexp_replace(query, ';\s*$', ''))
+    SELECT format(', pg_catalog.hashtextextended(q.%1$I::pg_catalog.text, %2$L) OPERATOR(pg_catalog.<=) (SELECT '
+                  'pg_catalog.percentile_disc(0.2) WITHIN GROUP (ORDER BY pg_catalog.hashtextextended(h.%1$I::pg_catalog.text, %2$L)) '
+                  'FROM q h) AS held_out', document, coalesce(seed, 0))
 $$;
 
 -- Calls train() with the task's own arguments, and options of its by their names.
@@ -57,17 +72,15 @@ RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    seed bigint := options->>'seed';
-    examples text := @extschema@._task_examples(query, task, document, columns);
-    held_out text := @extschema@._task_examples(holdout, task, document, columns);
+    examples text := @extschema@._task_examples(query, task, document, columns,
+        CASE WHEN holdout IS NULL THEN @extschema@._task_fifth(document, (options->>'seed')::bigint) ELSE '' END);
+    held_out text := @extschema@._task_examples(holdout, task, document, columns, '');
     call text := 'SELECT @extschema@.train(name => $1, method => $2, examples => $3, holdout => $4, reward => $5';
     o record;
 BEGIN
     IF query IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: the query is NULL';
     ELSIF holdout IS NULL THEN
-        held_out := @extschema@._task_part(examples, query, document, seed, true);
-        examples := @extschema@._task_part(examples, query, document, seed, false);
         RAISE NOTICE 'minimax_m1: a fifth of the texts, chosen by the seed, is held out';
     END IF;
     IF steps IS NOT NULL THEN
@@ -88,7 +101,7 @@ $$;
 
 -- ---- classify ----
 
--- The query's columns are input and category, as many others as rewards or readers want, and none prompt or answer.
+-- The query's columns are input and category, as many others as rewards or readers want, and none prompt, answer or held_out.
 CREATE FUNCTION train_classify(
     name name,
     query text,
@@ -102,21 +115,10 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     task text := @extschema@._task_classify(categories);
-    stranger text;
-    part text;
 BEGIN
-    -- one that no answer can be would only ever be wrong
-    FOREACH part IN ARRAY array_remove(ARRAY[query, holdout], NULL) LOOP
-        EXECUTE format(E'SELECT q.category::pg_catalog.text FROM (%s\n) q WHERE q.category::pg_catalog.text <> ALL ($1) LIMIT 1',
-                       regexp_replace(part, ';\s*$', '')) INTO stranger USING categories;
-        IF stranger IS NOT NULL THEN
-            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-                MESSAGE = format('minimax_m1: "%s" is none of the categories', stranger),
-                DETAIL = 'The column category of the query has it.';
-        END IF;
-    END LOOP;
     PERFORM @extschema@._task_train(name, method, query, holdout, task, 'input',
-        'q.category::pg_catalog.text AS answer, q.*', '@extschema@.reward_exact', steps,
+        format('@extschema@._task_category(q.category::pg_catalog.text, %L::pg_catalog.text[]) AS answer, q.*', categories),
+        '@extschema@.reward_exact', steps,
         jsonb_build_object('choices', categories::text), options);
 END
 $$;

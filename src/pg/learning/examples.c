@@ -1,8 +1,8 @@
 /*
  * examples.c
  *	  Reads the rows of a query as examples. Columns prompt or messages are what is
- *	  asked, system_prompt and tools go with it; all columns together are the JSON
- *	  that a reward gets.
+ *	  asked, system_prompt and tools go with it, and held_out divides the rows of a
+ *	  training; all columns together are the JSON that a reward gets.
  */
 #include "pg/learning/examples.h"
 #include "pg/client/texts.h"
@@ -28,6 +28,7 @@ typedef struct Columns
 	int			system_prompt;
 	int			messages;
 	int			tools;
+	int			held_out;
 } Columns;
 
 typedef struct Reading
@@ -60,7 +61,8 @@ find_columns(TupleDesc tupdesc)
 {
 	Columns		c = {
 		.prompt = SPI_fnumber(tupdesc, "prompt"), .system_prompt = SPI_fnumber(tupdesc, "system_prompt"),
-		.messages = SPI_fnumber(tupdesc, "messages"), .tools = SPI_fnumber(tupdesc, "tools")
+		.messages = SPI_fnumber(tupdesc, "messages"), .tools = SPI_fnumber(tupdesc, "tools"),
+		.held_out = SPI_fnumber(tupdesc, "held_out")
 	};
 
 	check_distinct(tupdesc);
@@ -73,6 +75,12 @@ find_columns(TupleDesc tupdesc)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_COLUMN),
 				 errmsg("minimax_m1: the query has both a column \"prompt\" and a column \"messages\"")));
+	if (c.held_out > 0 && SPI_gettypeid(tupdesc, c.held_out) != BOOLOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("minimax_m1: the column \"held_out\" of the query is not boolean"),
+				 errdetail("It says which rows train() holds out."),
+				 errhint("Give it another name with AS if that is not what it is for.")));
 	return c;
 }
 
@@ -110,6 +118,18 @@ column_text(Reading *r, HeapTuple row, TupleDesc tupdesc, int column)
 	return value == NULL ? NULL : MemoryContextStrdup(r->context, value);
 }
 
+static bool
+is_held_out(const Reading *r, HeapTuple row, TupleDesc tupdesc)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (r->columns.held_out <= 0)
+		return false;
+	value = SPI_getbinval(row, tupdesc, r->columns.held_out, &isnull);
+	return !isnull && DatumGetBool(value);
+}
+
 static M1Example *
 next_example(Reading *r)
 {
@@ -139,6 +159,7 @@ add_example(Reading *r, HeapTuple row, TupleDesc tupdesc)
 	e->system_prompt = column_text(r, row, tupdesc, r->columns.system_prompt);
 	e->messages = column_text(r, row, tupdesc, r->columns.messages);
 	e->tools = column_text(r, row, tupdesc, r->columns.tools);
+	e->held_out = is_held_out(r, row, tupdesc);
 	if (e->prompt == NULL && e->messages == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -173,6 +194,7 @@ read_query(void *arg)
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 example", ALLOCSET_DEFAULT_SIZES);
 	portal = m1pg_open_query(r->query);
 	r->columns = find_columns(portal->tupDesc);
+	r->examples->divided = r->columns.held_out > 0;
 	prepare_to_jsonb(&r->to_jsonb, CurrentMemoryContext);
 	do
 	{

@@ -16,12 +16,14 @@ typedef struct M1Example
 	char	   *system_prompt;
 	char	   *messages;
 	char	   *tools;
+	bool		held_out;		/* its column says so */
 } M1Example;
 
 typedef struct M1Examples
 {
 	M1Example  *rows;
 	int			n;
+	bool		divided;		/* there is a column held_out */
 } M1Examples;
 
 /*

@@ -217,12 +217,39 @@ asked_array(const M1Examples *examples)
 											  TYPALIGN_INT));
 }
 
+/* Takes the rows that are held out from the others. */
 static void
-read_rows(FunctionCallInfo fcinfo, int arg, M1Examples *examples)
+divide(M1Examples *train, M1Examples *holdout)
 {
-	memset(examples, 0, sizeof *examples);
-	if (!PG_ARGISNULL(arg))
-		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(arg)), GetUserId(), 0, examples);
+	int			n = train->n;
+
+	holdout->rows = palloc(n * sizeof *holdout->rows);
+	train->n = 0;
+	for (int i = 0; i < n; i++)
+	{
+		M1Examples *part = train->rows[i].held_out ? holdout : train;
+
+		part->rows[part->n++] = train->rows[i];
+	}
+	if (train->n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("minimax_m1: all rows of the query are held out"),
+				 errdetail("None is left to be learnt from.")));
+}
+
+/* Each query runs once: what one says at another time may be something else. */
+static void
+read_rows(FunctionCallInfo fcinfo, M1Examples *train, M1Examples *holdout)
+{
+	memset(holdout, 0, sizeof *holdout);
+	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(EXAMPLES)), GetUserId(), 0, train);
+	if (train->divided && !PG_ARGISNULL(HOLDOUT))
+		m1pg_bad_argument("both holdout and a column held_out are given", "Rows are held out by one of them.");
+	if (train->divided)
+		divide(train, holdout);
+	if (!PG_ARGISNULL(HOLDOUT))
+		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(HOLDOUT)), GetUserId(), 0, holdout);
 }
 
 /* "jsonb_build_object('group_size', $13, ...)": the options by the names of their arguments. */
@@ -294,8 +321,7 @@ m1pg_train(PG_FUNCTION_ARGS)
 	check_arguments(fcinfo);
 	method = method_argument(fcinfo);
 	reward = reward_argument(fcinfo, method);
-	read_rows(fcinfo, EXAMPLES, &train);
-	read_rows(fcinfo, HOLDOUT, &holdout);
+	read_rows(fcinfo, &train, &holdout);
 	SPI_connect();
 	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
 	if (options.adapter != NULL)
