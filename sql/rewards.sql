@@ -180,6 +180,22 @@ SELECT useful, advice FROM training_check('SELECT question AS prompt, 100000 AS 
 SELECT truncated, advice FROM training_check('SELECT question AS prompt FROM sum', 'reward_length', group_size => 1);
 SELECT truncated, advice FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 2, max_tokens => 2);
 
+-- how long a training would take: a step asks up to three times as many rows, and learns from the useful ones
+SELECT _training_time(1, 0.5, 8, 20, 48, 0) AS usual, _training_time(1, 0.2, 8, 20, 48, 0) AS few, _training_time(1, 0.01, 8, 20, 48, 0) AS fewer,
+       _training_time(0.5, 0.5, 8, 20, 48, 10) AS held_out, _training_time(1, 0.5, 8, 40, 48, 10) AS longer, _training_time(1, 0, 8, 20, 48, 0) AS never;
+SELECT useful > 0 AS useful, expected_time > '0' AS known
+FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 8, regex => '[a-z]{1,40}', thinking_budget => 0, seed => 1);
+SELECT useful, expected_time, advice FROM training_check('SELECT question AS prompt FROM sum', 'silent', group_size => 2);
+
+-- evaluate, compare and training_check hold answers to a form
+SELECT DISTINCT content FROM evaluate('SELECT question AS prompt, 1 AS answer FROM sum', 'reward_exact', regex => 'a{3}');
+SELECT DISTINCT jsonb_typeof(content::jsonb->'a') FROM evaluate('SELECT question AS prompt, 1 AS answer FROM sum', 'reward_exact', ARRAY['base'],
+    json_schema => '{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}');
+SELECT mean, errors FROM compare('SELECT question AS prompt, ''blue'' AS answer FROM sum', 'reward_exact', ARRAY['base'], choices => '{blue}');
+SELECT pass_rate, solved FROM training_check('SELECT question AS prompt, ''blue'' AS answer FROM sum', 'reward_exact', group_size => 2, choices => '{blue}');
+SELECT * FROM evaluate('SELECT question AS prompt, 1 AS answer FROM sum', 'reward_exact', regex => 'a', choices => '{b}');
+SELECT mean, errors > 0 AS errors FROM compare('SELECT question AS prompt FROM sum', 'reward_length', ARRAY['base'], system_prompt => 'x', regex => '(');
+
 DROP TABLE stock, secret, sum;
 DROP FUNCTION steal, leave, thought, no_float, many, fails, writes, drops, loops, switches, commits, nan, endless, silent, nests;
 DROP TYPE order_form;

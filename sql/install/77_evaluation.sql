@@ -18,6 +18,9 @@ CREATE FUNCTION evaluate(
     temperature float8 DEFAULT NULL,
     top_p float8 DEFAULT NULL,
     seed bigint DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    regex text DEFAULT NULL,
     OUT adapter text,
     OUT item int,
     OUT sample int,
@@ -34,7 +37,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'm1pg_evaluate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100;
 
-COMMENT ON FUNCTION evaluate(text, text, text, int, int, text, int, int, float8, float8, bigint) IS
+COMMENT ON FUNCTION evaluate(text, text, text, int, int, text, int, int, float8, float8, bigint, text[], json_text, text) IS
     'answers the rows of a query, and says what the reward makes of each answer';
 
 CREATE FUNCTION evaluate(
@@ -49,6 +52,9 @@ CREATE FUNCTION evaluate(
     temperature float8 DEFAULT NULL,
     top_p float8 DEFAULT NULL,
     seed bigint DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    regex text DEFAULT NULL,
     OUT adapter text,
     OUT item int,
     OUT sample int,
@@ -65,7 +71,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'm1pg_evaluate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100;
 
-COMMENT ON FUNCTION evaluate(text, text, text[], int, int, text, int, int, float8, float8, bigint) IS
+COMMENT ON FUNCTION evaluate(text, text, text[], int, int, text, int, int, float8, float8, bigint, text[], json_text, text) IS
     'the same with several adapters, where the one that is called base is none';
 
 -- The chance that of k answers at least one is right, where `correct` of so many were: without the bias that counting
@@ -131,6 +137,10 @@ CREATE FUNCTION compare(
     temperature float8 DEFAULT NULL,
     top_p float8 DEFAULT NULL,
     seed bigint DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    regex text DEFAULT NULL,
     OUT adapter text,
     OUT n int,
     OUT mean float8,
@@ -146,8 +156,8 @@ RETURNS SETOF record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2
 AS $$
     WITH answer AS MATERIALIZED (
-        SELECT e.* FROM @extschema@.evaluate(query, reward, adapters, samples, items, NULL, max_tokens, thinking_budget,
-                                             temperature, top_p, seed) e),
+        SELECT e.* FROM @extschema@.evaluate(query, reward, adapters, samples, items, system_prompt, max_tokens, thinking_budget,
+                                             temperature, top_p, seed, choices, json_schema, regex) e),
     item AS (
         SELECT a.adapter, a.item, avg(a.reward) AS reward, sum(a.completion_tokens) AS tokens,
                count(a.completion_tokens) AS answers, count(a.error) AS errors
@@ -176,6 +186,21 @@ $$;
 
 COMMENT ON FUNCTION compare IS 'what adapters get for the rows of a query, with 95 % intervals, and each beside the first';
 
+-- How long a training would take in which an answer takes so many seconds. A step asks rows until half of as many as it is to
+-- have are useful, three times at most, and learns from the useful ones; held-out rows are asked before the first step and
+-- at most twenty times after that.
+CREATE FUNCTION _training_time(
+    answer float8, useful float8, group_size int, steps int, prompts_per_step int, holdout_rows int) RETURNS interval
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- beside what an answer takes, to learn from it takes about as much again (docs/learning.md)
+    SELECT make_interval(secs => round((answer * (
+        steps::float8 * prompts_per_step * group_size * least(3, ceil(0.5 / useful)) * (1 + 1.0 * useful)
+        + holdout_rows * (1 + ceil(steps / ceil(steps / 20.0::float8)))))::numeric, 1)::float8)
+    WHERE useful > 0
+$$;
+
 -- What a training by this reward would begin with: what can be learnt from is a group of answers whose rewards differ.
 CREATE FUNCTION training_check(
     query text,
@@ -186,6 +211,13 @@ CREATE FUNCTION training_check(
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,
     seed bigint DEFAULT NULL,
+    system_prompt text DEFAULT NULL,
+    choices text[] DEFAULT NULL,
+    json_schema json_text DEFAULT NULL,
+    regex text DEFAULT NULL,
+    steps int DEFAULT 20,
+    prompts_per_step int DEFAULT 48,
+    holdout_rows int DEFAULT 0,
     OUT answers int,
     OUT pass_rate float8,
     OUT mean float8,
@@ -196,6 +228,7 @@ CREATE FUNCTION training_check(
     OUT truncated float8,
     OUT errors int,
     OUT seconds float8,
+    OUT expected_time interval,
     OUT advice text)
 RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 1000000
@@ -212,8 +245,8 @@ BEGIN
             DETAIL = format('It is %s; it must be at least 2: answers are compared with each other.', group_size);
     END IF;
     WITH answer AS MATERIALIZED (
-        SELECT e.* FROM @extschema@.evaluate(query, reward, adapter, group_size, groups, NULL, max_tokens, thinking_budget,
-                                             1, 1, seed) e),
+        SELECT e.* FROM @extschema@.evaluate(query, reward, adapter, group_size, groups, system_prompt, max_tokens, thinking_budget,
+                                             1, 1, seed, choices, json_schema, regex) e),
     one AS (
         SELECT min(a.reward) AS least, max(a.reward) AS most FROM answer a GROUP BY a.item)
     SELECT a.answers, a.pass_rate, a.mean, g.solved, g.hopeless, g.useful, a.tokens, a.truncated, a.errors, a.first_error,
@@ -228,6 +261,8 @@ BEGIN
                  avg((o.most > o.least)::int)::float8 AS useful
           FROM one o) g;
     seconds := extract(epoch FROM clock_timestamp() - began);
+    expected_time := @extschema@._training_time(seconds / answers, useful, group_size, steps,
+        CASE WHEN seen < groups THEN least(seen, prompts_per_step) ELSE prompts_per_step END, holdout_rows);
     advice := CASE
         WHEN errors = answers THEN 'every answer failed: ' || first_error
         WHEN graded = 0 THEN 'the reward has no opinion of any answer: it is always NULL'

@@ -6,8 +6,14 @@
 #include "pg/client/constrained.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
+#include "pg/report.h"
 
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 
 bool
 m1pg_read_task(m1w_generate *g, const char *task, const text *document, m1_error *error)
@@ -29,6 +35,44 @@ m1pg_constrain(m1w_generate *g, m1w_constraint kind, const char *constraint)
 {
 	g->constraint = kind;
 	g->constraint_text = m1pg_to_utf8(constraint, strlen(constraint));
+}
+
+/* ["a", "b"] */
+static char *
+json_of_choices(ArrayType *array)
+{
+	StringInfoData json;
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '[');
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (nulls[i])
+			m1pg_bad_argument("a choice is NULL", psprintf("It is number %d.", i + 1));
+		if (i > 0)
+			appendStringInfoString(&json, ", ");
+		escape_json(&json, TextDatumGetCString(values[i]));
+	}
+	appendStringInfoChar(&json, ']');
+	return json.data;
+}
+
+void
+m1pg_read_form(FunctionCallInfo fcinfo, M1FormArguments args, m1w_generate *g)
+{
+	if (!PG_ARGISNULL(args.json_schema) + !PG_ARGISNULL(args.choices) + !PG_ARGISNULL(args.regex) > 1)
+		m1pg_bad_argument("more than one of json_schema, choices and regex is given", "An answer has one form.");
+	if (!PG_ARGISNULL(args.json_schema))
+		m1pg_constrain(g, M1W_CONSTRAINT_JSON_SCHEMA, text_to_cstring(m1pg_json_argument(fcinfo, args.json_schema)));
+	else if (!PG_ARGISNULL(args.choices))
+		m1pg_constrain(g, M1W_CONSTRAINT_CHOICES, json_of_choices(PG_GETARG_ARRAYTYPE_P(args.choices)));
+	else if (!PG_ARGISNULL(args.regex))
+		m1pg_constrain(g, M1W_CONSTRAINT_REGEX, text_to_cstring(PG_GETARG_TEXT_PP(args.regex)));
 }
 
 /* The mask lets an answer end only where it is complete; without an end it was cut off, or never begun. */

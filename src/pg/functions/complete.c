@@ -83,42 +83,6 @@ read_tools(FunctionCallInfo fcinfo, m1w_generate *g)
 		m1pg_bad_argument("tool_choice is empty", "It is auto, none, required, or the name of a tool.");
 }
 
-static char *
-json_of_choices(ArrayType *array)
-{
-	StringInfoData json;
-	List	   *choices = NIL;
-	Datum	   *values;
-	bool	   *nulls;
-	int			n;
-
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
-	for (int i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (nulls[i])
-			m1pg_bad_argument("a choice is NULL", psprintf("It is number %d.", i + 1));
-		choices = lappend(choices, TextDatumGetCString(values[i]));
-	}
-	initStringInfo(&json);
-	m1pg_append_json_strings(&json, choices);
-	return json.data;
-}
-
-/* The form of the answer: one at most. */
-static void
-read_form(FunctionCallInfo fcinfo, m1w_generate *g)
-{
-	if (is_given(fcinfo, ARG_JSON_SCHEMA) + is_given(fcinfo, ARG_CHOICES) + is_given(fcinfo, ARG_REGEX) > 1)
-		m1pg_bad_argument("more than one of json_schema, choices and regex is given", "An answer has one form.");
-	if (is_given(fcinfo, ARG_JSON_SCHEMA))
-		m1pg_constrain(g, M1W_CONSTRAINT_JSON_SCHEMA, text_to_cstring(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA)));
-	else if (is_given(fcinfo, ARG_CHOICES))
-		m1pg_constrain(g, M1W_CONSTRAINT_CHOICES, json_of_choices(PG_GETARG_ARRAYTYPE_P(ARG_CHOICES)));
-	else if (is_given(fcinfo, ARG_REGEX))
-		m1pg_constrain(g, M1W_CONSTRAINT_REGEX, text_to_cstring(PG_GETARG_TEXT_PP(ARG_REGEX)));
-}
-
 static void
 read_sampling(FunctionCallInfo fcinfo, m1w_generate *g)
 {
@@ -179,7 +143,8 @@ read_arguments(FunctionCallInfo fcinfo, m1w_generate *g)
 	if (!read_conversation(fcinfo, g))
 		return false;
 	read_tools(fcinfo, g);
-	read_form(fcinfo, g);
+	if (PG_NARGS() > ARG_REGEX)
+		m1pg_read_form(fcinfo, (M1FormArguments) {ARG_JSON_SCHEMA, ARG_CHOICES, ARG_REGEX}, g);
 	read_sampling(fcinfo, g);
 	refuse_others(fcinfo);
 	return true;

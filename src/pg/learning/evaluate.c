@@ -7,6 +7,7 @@
  *	  graded as they come, while the model works on the next ones.
  */
 #include "pg/client/batch.h"
+#include "pg/client/constrained.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
 #include "pg/learning/examples.h"
@@ -225,7 +226,7 @@ count_answers(const Evaluation *e)
 	return (int) n;
 }
 
-/* evaluate(query, reward, adapter or adapters, samples, items, options as generate has them) */
+/* evaluate(query, reward, adapter or adapters, samples, items, options as generate has them, the form of answers) */
 Datum
 m1pg_evaluate(PG_FUNCTION_ARGS)
 {
@@ -242,6 +243,7 @@ m1pg_evaluate(PG_FUNCTION_ARGS)
 	e.samples = read_count(fcinfo, 3, "samples", 1, MOST_SAMPLES);
 	m1pg_default_request(&e.options);
 	m1pg_read_options(fcinfo, 5, &e.options);
+	m1pg_read_form(fcinfo, (M1FormArguments) {.choices = 11, .json_schema = 12, .regex = 13}, &e.options);
 	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(0)), GetUserId(),
 					   read_count(fcinfo, 4, "items", 0, PG_INT32_MAX), &e.examples);
 	batch.n = count_answers(&e);
