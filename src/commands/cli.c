@@ -161,6 +161,7 @@ m1_cli_engine_options(const m1_cli *cli, const m1_cli_adapter_list *adapters)
 		.kv_bytes = (size_t) cli->kv_cache << 20,
 		.prefix_cache_bytes = (size_t) cli->prefix_cache << 20,
 		.learning_share = cli->learning_share,
+		.adapter_bytes = (size_t) cli->adapter_memory << 20,
 		.adapters = adapters->at,
 		.n_adapters = adapters->n,
 		.log = m1_cli_log,

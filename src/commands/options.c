@@ -189,6 +189,8 @@ static const option_row rows[] = {
 	{"fd", "N", INTEGER, AT(fd), M1_CLI_SERVE | M1_CLI_PROXY, .help = "the open socket"},
 	{"learning-share", "X", REAL, AT(learning_share), M1_CLI_SERVE,
 	 .help = "of the time, that learning may take while requests are served (default 0.3)"},
+	{"adapter-memory", "MB", INTEGER, AT(adapter_memory), M1_CLI_SERVE,
+	 .help = "of adapters that are served; 0 = a quarter of the machine's (default)"},
 
 	{"cpu", NULL, FLAG, AT(plan.cpu), M1_CLI_PLAN, .help = "a machine without GPUs"},
 	{"gpu-memory", "GB", REAL, AT(plan.memory), M1_CLI_PLAN,

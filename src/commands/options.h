@@ -90,8 +90,8 @@ typedef struct m1_cli
 	int reserved_requests;
 	int max_context;
 	int prefill_chunk;
-	int kv_cache;	  /* MB; 0 = a safe share of the memory */
-	int prefix_cache; /* MB; 0 = none */
+	int kv_cache, adapter_memory; /* MB; 0 = a safe share of the memory */
+	int prefix_cache;			  /* MB; 0 = none */
 
 	/* generate */
 	const char *prompt;

@@ -49,15 +49,15 @@ struct m1_engine
 /* ---- life ---- */
 
 static m1_status
-open_parts(m1_engine *e, size_t prefix_cache_bytes, double share, m1_error *err)
+open_parts(m1_engine *e, const m1_engine_options *o, m1_error *err)
 {
 	const m1_model *m = e->model;
 
 	if (m->tokenizer != NULL && (e->constraints = m1_constraints_create(m->tokenizer, m->config.vocab_size)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for constraints");
 	e->active = calloc((size_t) m->max_sequences, sizeof *e->active);
-	e->cache = m1_prefix_cache_create(m, prefix_cache_bytes, 64);
-	e->learning = m1_learning_create(e->model, &e->events, share);
+	e->cache = m1_prefix_cache_create(m, o->prefix_cache_bytes, 64);
+	e->learning = m1_learning_create(e->model, &e->events, o->learning_share, o->adapter_bytes);
 	if (e->active == NULL || e->cache == NULL || e->learning == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d requests", m->max_sequences);
 	return m1_step_create(e->model, &e->step, err);
@@ -98,8 +98,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	e->prefill_chunk = chunk;
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
 	m1_mailbox_init(&e->mailbox);
-	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK ||
-		(status = open_parts(e, o->prefix_cache_bytes, o->learning_share, err)) != M1_OK)
+	if ((status = m1_model_open(&model, &e->model, err)) != M1_OK || (status = open_parts(e, o, err)) != M1_OK)
 	{
 		m1_engine_close(e);
 		return status;

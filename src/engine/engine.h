@@ -50,6 +50,7 @@ typedef struct m1_engine_options
 	size_t kv_bytes;				   /* of KV pages; 0 = a safe share of the memory */
 	size_t prefix_cache_bytes;		   /* of prefix snapshots; 0 = none are kept */
 	double learning_share;			   /* of the time, that learning may take while requests are served; in [0, 1) */
+	size_t adapter_bytes;			   /* of adapters that are served; 0 = a quarter of the memory */
 	const m1_adapter_option *adapters; /* [n_adapters] that requests may name */
 	int n_adapters;
 	void (*log)(void *context, const char *line); /* see m1_model_options */

@@ -28,9 +28,10 @@ struct m1_learning
 	m1_model *model;
 	const m1_engine_events *events;
 	double share;
-	double credit;		 /* ms that learning may take beside requests */
-	double piece_ms;	 /* of a piece, about */
-	m1_kept_bytes *kept; /* bytes that were put */
+	size_t adapter_bytes; /* that adapters may take which are served */
+	double credit;		  /* ms that learning may take beside requests */
+	double piece_ms;	  /* of a piece, about */
+	m1_kept_bytes *kept;  /* bytes that were put */
 	training *trainings;
 	m1_buf files;					 /* of a training's adapter, while they are fetched */
 	const training *files_of;		 /* NULL = there are none; they are of how it is now */
@@ -42,7 +43,7 @@ struct m1_learning
 /* ---- life ---- */
 
 m1_learning *
-m1_learning_create(m1_model *model, const m1_engine_events *events, double share)
+m1_learning_create(m1_model *model, const m1_engine_events *events, double share, size_t adapter_bytes)
 {
 	m1_learning *l = calloc(1, sizeof *l);
 
@@ -51,6 +52,7 @@ m1_learning_create(m1_model *model, const m1_engine_events *events, double share
 	l->model = model;
 	l->events = events;
 	l->share = share;
+	l->adapter_bytes = adapter_bytes > 0 ? adapter_bytes : m1_machine_memory() / 4;
 	l->last = &l->first;
 	return l;
 }
@@ -402,24 +404,44 @@ adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1
 	return *out != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
 }
 
+/* Gives up what was lent, until there is room for an adapter of so many bytes. */
+static m1_status
+make_room(m1_learning *l, size_t bytes, m1_error *err)
+{
+	m1_adapter_set *set = l->model->adapters;
+
+	while (bytes <= l->adapter_bytes && bytes + m1_adapter_set_bytes(set) > l->adapter_bytes)
+		if (!m1_adapter_set_give_up(set))
+			break;
+	if (bytes + m1_adapter_set_bytes(set) <= l->adapter_bytes)
+		return M1_OK;
+	m1_fail(err, M1_E_NO_MEMORY, "there is no room for one more adapter");
+	m1_error_detail(err, "It takes %zu kB, those that are in use %zu; together they may take %zu.", (bytes >> 10) + 1,
+					m1_adapter_set_bytes(set) >> 10, l->adapter_bytes >> 10);
+	m1_error_hint(err, "Raise {adapter_memory}.");
+	return M1_E_NO_MEMORY;
+}
+
 /* Bytes are gone then, whatever comes of it. */
 static m1_status
 serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
 {
 	const m1w_serve *m = &r->message.serve;
 	m1_adapter *a = NULL;
+	const bool lent = *find_training(l, m->from) == NULL;
 	m1_status status = check_new_adapter(l, m->name, err);
 
 	if (status == M1_OK)
 		status = adapter_to_serve(l, r, &a, err);
-	if (*find_training(l, m->from) == NULL)
+	if (lent)
 		m1_kept_drop(&l->kept, m1_kept_find(l->kept, m->from));
-	if (status == M1_OK && m1_adapter_bytes(a) + m1_adapter_set_bytes(l->model->adapters) > m1_machine_memory() / 4)
-		status = m1_fail(err, M1_E_NO_MEMORY, "%zu bytes of one more adapter are too many to be served",
-						 m1_adapter_bytes(a));
+	if (status == M1_OK)
+		status = make_room(l, m1_adapter_bytes(a), err);
 	if (status == M1_OK && (status = m1_model_add_adapter(l->model, m->name, a, err)) == M1_OK)
 	{
 		m1_adapter_digest(a, digest);
+		if (lent)
+			m1_adapter_set_lend(l->model->adapters, m->name);
 		return M1_OK;
 	}
 	m1_adapter_free(a);

@@ -14,7 +14,7 @@
 typedef struct m1_learning m1_learning;
 
 /* share: of the time, that learning may take while requests are served, in [0, 1). NULL when memory ran out. */
-m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, double share);
+m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, double share, size_t adapter_bytes);
 void m1_learning_free(m1_learning *l);
 
 /* Takes the request over; it ends with `learned`, `bytes` or `failed`. */

@@ -12,6 +12,8 @@ typedef struct named
 	int number;
 	int users; /* under the lock, as is the next */
 	bool dropped;
+	bool lent;
+	uint64_t used_at; /* when it was acquired or released last, by the set's clock */
 	m1_adapter *adapter;
 	size_t name_len;
 	char name[];
@@ -22,6 +24,7 @@ struct m1_adapter_set
 	pthread_mutex_t lock;
 	named *list; /* changed by the step thread alone, under the lock */
 	int last;	 /* number */
+	uint64_t clock;
 	bool unswept;
 };
 
@@ -94,6 +97,7 @@ m1_adapter_set_add(m1_adapter_set *s, m1_slice name, m1_adapter *adapter, m1_err
 	memcpy(n->name, name.data, name.len);
 	pthread_mutex_lock(&s->lock);
 	n->number = ++s->last;
+	n->used_at = ++s->clock;
 	n->next = s->list;
 	s->list = n;
 	pthread_mutex_unlock(&s->lock);
@@ -135,6 +139,42 @@ m1_adapter_set_sweep(m1_adapter_set *s)
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
+}
+
+void
+m1_adapter_set_lend(m1_adapter_set *s, m1_slice name)
+{
+	named *n;
+
+	pthread_mutex_lock(&s->lock);
+	if ((n = find(s, name)) != NULL)
+		n->lent = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Under the lock. */
+static named *
+least_recently_used(const m1_adapter_set *s)
+{
+	named *least = NULL;
+
+	for (named *n = s->list; n != NULL; n = n->next)
+		if (n->lent && !n->dropped && n->users == 0 && (least == NULL || n->used_at < least->used_at))
+			least = n;
+	return least;
+}
+
+bool
+m1_adapter_set_give_up(m1_adapter_set *s)
+{
+	named *n;
+
+	pthread_mutex_lock(&s->lock);
+	if ((n = least_recently_used(s)) != NULL)
+		n->dropped = s->unswept = true;
+	pthread_mutex_unlock(&s->lock);
+	m1_adapter_set_sweep(s);
+	return n != NULL;
 }
 
 const m1_adapter *
@@ -189,6 +229,7 @@ m1_adapter_set_acquire(m1_adapter_set *s, m1_slice name)
 	if ((n = find(s, name)) != NULL)
 	{
 		n->users++;
+		n->used_at = ++s->clock;
 		number = n->number;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -198,9 +239,13 @@ m1_adapter_set_acquire(m1_adapter_set *s, m1_slice name)
 void
 m1_adapter_set_release(m1_adapter_set *s, int number)
 {
+	named *n;
+
 	if (number == 0)
 		return;
 	pthread_mutex_lock(&s->lock);
-	numbered(s, number)->users--;
+	n = numbered(s, number);
+	n->users--;
+	n->used_at = ++s->clock;
 	pthread_mutex_unlock(&s->lock);
 }

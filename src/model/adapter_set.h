@@ -2,7 +2,8 @@
  * adapter_set.h - the adapters that requests may name, which come and go while others are used.
  *
  * The step thread adds and drops, and reads without a lock; any thread may acquire by name and release. Numbers are
- * never used twice, so that what was computed with one adapter is not taken for another's.
+ * never used twice, so that what was computed with one adapter is not taken for another's. What is lent may be given up
+ * for others: whoever wants it again has it to give.
  */
 #ifndef M1_MODEL_ADAPTER_SET_H
 #define M1_MODEL_ADAPTER_SET_H
@@ -19,6 +20,10 @@ void m1_adapter_set_free(m1_adapter_set *s);
 
 /* Takes the adapter over, unless it fails: M1_E_INVALID_ARGUMENT when there is one of that name. */
 m1_status m1_adapter_set_add(m1_adapter_set *s, m1_slice name, m1_adapter *adapter, m1_error *err);
+/* That adapter may be given up. */
+void m1_adapter_set_lend(m1_adapter_set *s, m1_slice name);
+/* Frees the one that is lent and not used, and was not for the longest time. false: there is none. */
+bool m1_adapter_set_give_up(m1_adapter_set *s);
 /* Nobody finds it any more; it is freed when the last who has acquired it has released it. false: there is none. */
 bool m1_adapter_set_drop(m1_adapter_set *s, m1_slice name);
 /* Frees what was dropped and is not used any more. */

@@ -318,6 +318,12 @@ static const Setting settings[] = {
 		"While none is, it takes all of it.",
 		REAL(UNNAMED(double), 0.3, 0.0, 0.95), .option = "--learning-share"
 	},
+	{
+		"minimax_m1.adapter_memory", PGC_SIGHUP, GUC_UNIT_MB,
+		"Sets the memory that the engine keeps adapters in; 0 means a quarter of the machine's.",
+		"Beyond it, those that no request uses are given up, and given to the engine again when they are wanted.",
+		INT(UNNAMED(int), 0, 0, INT_MAX), .option = "--adapter-memory"
+	},
 
 	/* What the functions use where an argument is NULL. */
 	{

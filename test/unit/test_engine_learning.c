@@ -526,7 +526,7 @@ test_forget(void **state)
 	m1_engine_close(e);
 }
 
-/* ---- what is refused ---- */
+/* ---- what is lent ---- */
 
 static void
 refused_later(m1_engine *e, m1_status code, const char *message)
@@ -537,6 +537,107 @@ refused_later(m1_engine *e, m1_status code, const char *message)
 	if (strstr(outcomes[last_id].error.message, message) == NULL)
 		fail_msg("\"%s\" instead of \"%s\"", outcomes[last_id].error.message, message);
 }
+
+/* The error of whoever asks for an adapter that is not there. */
+static void
+is_gone(m1_engine *e, const char *adapter)
+{
+	m1w_generate g = sampled("Tell me of the sea.", adapter);
+	m1_error err;
+
+	assert_int_equal(m1_engine_generate(e, ++last_id, &g, NULL, &err), M1_E_NOT_FOUND);
+}
+
+static void
+give(m1_engine *e, const char *name, const m1_buf *bytes)
+{
+	put(e, name, bytes, 1u << 20);
+	serve(e, name, name);
+}
+
+static void
+use(m1_engine *e, const char *adapter)
+{
+	m1w_generate g = sampled("Tell me of the sea.", adapter);
+
+	g.max_tokens = 3;
+	sample(e, &g);
+}
+
+static m1_buf
+bytes_of_adapter(void)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1_buf bytes;
+
+	begin(e, "t", "");
+	bytes = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
+	m1_engine_close(e);
+	return bytes;
+}
+
+/* There is room for three; the one that was not used for the longest time goes, unless it was made of a training. */
+static void
+test_gives_up_what_is_not_used(void **state)
+{
+	const m1w_serve look = {.name = m1_slice_of("one"), .from = m1_slice_of("one")};
+	m1w_generate long_one = sampled("Tell me of the sea.", "two");
+	m1_buf bytes = bytes_of_adapter();
+	m1_engine *e = start((m1_engine_options){.adapter_bytes = bytes.len * 7 / 2});
+	bool busy;
+	m1_error err;
+
+	(void) state;
+	begin(e, "t", "");
+	serve(e, "of a training", "t");
+	give(e, "one", &bytes);
+	give(e, "two", &bytes);
+	use(e, "one");
+	give(e, "three", &bytes);
+	is_gone(e, "two");
+	use(e, "one");
+	give(e, "two", &bytes);
+	is_gone(e, "three");
+	LEARN(e, ++last_id, M1W_SERVE, serve, &look); /* to which a look is a use */
+	refused_later(e, M1_E_INVALID_ARGUMENT, "already");
+	submit(e, ++last_id, &long_one);
+	assert_ok(m1_engine_step(e, &busy, &err));
+	give(e, "three", &bytes);
+	is_gone(e, "one");
+	LEARN(e, ++last_id, M1W_SERVE, serve, &look);
+	refused_later(e, M1_E_NOT_FOUND, "there is no training");
+	use(e, "of a training");
+	m1_engine_close(e);
+	m1_buf_free(&bytes);
+}
+
+/* What requests use stays. */
+static void
+test_gives_up_nothing_in_use(void **state)
+{
+	m1w_generate g = sampled("Tell me of the sea.", "one");
+	const m1w_serve two = {.name = m1_slice_of("two"), .from = m1_slice_of("two")};
+	m1_buf bytes = bytes_of_adapter();
+	m1_engine *e = start((m1_engine_options){.adapter_bytes = bytes.len * 3 / 2, .learning_share = 0.5});
+	m1_buf payload = {0};
+	uint64_t request;
+	m1_error err;
+
+	(void) state;
+	give(e, "one", &bytes);
+	put(e, "two", &bytes, 1u << 20);
+	submit(e, request = ++last_id, &g); /* it has the adapter from here on */
+	assert_true(m1w_encode_serve(&payload, &two));
+	assert_ok(m1_engine_learn(e, ++last_id, M1W_SERVE, &payload, &err));
+	refused_later(e, M1_E_NO_MEMORY, "no room for one more adapter");
+	assert_true(outcomes[request].done);
+	give(e, "two", &bytes);
+	is_gone(e, "one");
+	m1_engine_close(e);
+	m1_buf_free(&bytes);
+}
+
+/* ---- what is refused ---- */
 
 static void
 refused(m1_engine *e, const m1w_lesson *m, const char *message)
@@ -696,6 +797,8 @@ main(void)
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_forget),
+		cmocka_unit_test(test_gives_up_what_is_not_used),
+		cmocka_unit_test(test_gives_up_nothing_in_use),
 		cmocka_unit_test(test_refused_lessons),
 		cmocka_unit_test(test_refused_bytes),
 	};

@@ -23,6 +23,8 @@ typedef struct Running
 {
 	int			i;
 	M1Exchange *exchange;
+	m1_slice	adapter;		/* of the request */
+	int			tries;			/* for its sake */
 	MemoryContext context;
 } Running;
 
@@ -47,7 +49,7 @@ window_size(int n)
 typedef struct Opening
 {
 	const M1Batch *batch;
-	int			i;
+	Running    *running;
 } Opening;
 
 static M1Exchange *
@@ -57,11 +59,24 @@ open_request(void *arg, m1_error *error)
 	const M1Batch *batch = o->batch;
 	m1w_generate g;
 
-	if (!batch->request(batch->arg, o->i, &g, error))
+	if (!batch->request(batch->arg, o->running->i, &g, error))
 		return NULL;
+	o->running->adapter = g.adapter;
 	if (OidIsValid(batch->role))
 		g.cache_owner = m1pg_cache_owner();
 	return m1pg_open_generate(&g, batch->function, error);
+}
+
+static bool
+open_running(const M1Batch *batch, Running *r, m1_error *error)
+{
+	Opening		opening = {batch, r};
+	MemoryContext old = MemoryContextSwitchTo(r->context);
+
+	r->exchange = OidIsValid(batch->role) ? m1pg_open_detached(batch->role, open_request, &opening, error) :
+		open_request(&opening, error);
+	MemoryContextSwitchTo(old);
+	return r->exchange != NULL;
 }
 
 /*
@@ -73,17 +88,13 @@ start_next(Window *w)
 {
 	const M1Batch *batch = w->batch;
 	Running    *r = &w->running[w->n];
-	Opening		opening = {batch, w->next};
 	m1_error	error;
-	MemoryContext old;
 
-	r->i = w->next;
-	r->context = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 request", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(r->context);
-	r->exchange = OidIsValid(batch->role) ? m1pg_open_detached(batch->role, open_request, &opening, &error) :
-		open_request(&opening, &error);
-	MemoryContextSwitchTo(old);
-	if (r->exchange != NULL)
+	*r = (Running) {
+		.i = w->next,
+		.context = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 request", ALLOCSET_DEFAULT_SIZES)
+	};
+	if (open_running(batch, r, &error))
 	{
 		w->n++;
 		w->next++;
@@ -117,6 +128,9 @@ collect(Window *w, Running *r)
 		m1pg_exchange_close(r->exchange);
 	MemoryContextSwitchTo(old);
 	if (type == M1PG_NO_EVENT)
+		return false;
+	if (type == M1W_ERROR && r->tries++ < M1PG_ADAPTER_TRIES && m1pg_lacked_adapter(r->adapter, &error) &&
+		open_running(batch, r, &error))
 		return false;
 	batch->finish(batch->arg, r->i, type != M1W_ERROR ? &result : NULL, &error);
 	MemoryContextDelete(r->context);

@@ -44,7 +44,7 @@ m1pg_new_seed(void)
 	return seed & PG_INT64_MAX;
 }
 
-m1_slice	(*m1pg_find_adapter) (const char *name) = NULL;
+const M1Adapters *m1pg_adapters = NULL;
 
 void
 m1pg_plain_request(m1w_generate *g)
@@ -59,12 +59,28 @@ m1pg_plain_request(m1w_generate *g)
 	g->seed = m1pg_new_seed();
 }
 
+char *
+m1pg_named_request(m1w_generate *g)
+{
+	int			version;
+
+	m1pg_plain_request(g);
+	if (m1pg_adapter[0] == '\0')
+		return NULL;
+	g->adapter = m1pg_adapters->find(m1pg_adapter, &version);
+	return version > 0 ? psprintf("%s/%d", m1pg_adapter, version) : pstrdup(m1pg_adapter);
+}
+
 void
 m1pg_default_request(m1w_generate *g)
 {
-	m1pg_plain_request(g);
-	if (m1pg_adapter[0] != '\0')
-		g->adapter = m1pg_find_adapter(m1pg_adapter);
+	(void) m1pg_named_request(g);
+}
+
+bool
+m1pg_lacked_adapter(m1_slice adapter, const m1_error *error)
+{
+	return error->code == M1_E_NOT_FOUND && adapter.len > 0 && m1pg_adapters->give(adapter);
 }
 
 static void
@@ -251,8 +267,8 @@ m1pg_read_result(const M1Exchange *exchange, m1w_type type, const char *payload,
 	result->queue_ms = m1pg_exchange_queue_ms(exchange) + result->done.queue_ms;
 }
 
-bool
-m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error)
+static bool
+try_once(const m1w_generate *g, const char *function, M1Result *result, m1_error *error)
 {
 	M1Exchange *exchange = m1pg_open_generate(g, function, error);
 	const char *payload;
@@ -268,6 +284,15 @@ m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_e
 		m1pg_read_result(exchange, type, payload, len, result);
 	m1pg_exchange_close(exchange);
 	return done;
+}
+
+bool
+m1pg_try_run(const m1w_generate *g, const char *function, M1Result *result, m1_error *error)
+{
+	for (int tries = 0; !try_once(g, function, result, error); tries++)
+		if (tries == M1PG_ADAPTER_TRIES || !m1pg_lacked_adapter(g->adapter, error))
+			return false;
+	return true;
 }
 
 void

@@ -12,10 +12,30 @@
 
 /* A generate request with texts in UTF-8, palloc'd. Start from m1pg_default_request. */
 extern void m1pg_default_request(m1w_generate *g);
-/* The same without an adapter: of jobs and annotators, which do not depend on a session's. */
+/* The same; returns which adapter that uses, as "name/version", palloc'd; NULL = none. */
+extern char *m1pg_named_request(m1w_generate *g);
+/* The same without an adapter: of jobs and annotators, which have their own, and of what needs none. */
 extern void m1pg_plain_request(m1w_generate *g);
-/* What the engine calls an adapter, of which requests know the name; NULL until pg/learning is there. */
-extern m1_slice (*m1pg_find_adapter) (const char *name);
+
+/* What is known of adapters above this room, in pg/learning; all raise what is wrong. */
+typedef struct M1Adapters
+{
+	/* What the engine calls the latest version of a name; palloc'd. *version: 0 = of a server elsewhere. */
+	m1_slice	(*find) (const char *name, int *version);
+	/* That the current user may use one of the name. */
+	void		(*check) (const char *name);
+	/* Gives the engine one that was found. false: none of that name was. */
+	bool		(*give) (m1_slice found);
+} M1Adapters;
+
+extern const M1Adapters *m1pg_adapters;
+
+/*
+ * The engine keeps adapters as long as it has room. Whether the request has failed because it has none of its name, and
+ * has been given it: then the same request is to be made again, this often at most.
+ */
+#define M1PG_ADAPTER_TRIES	3
+extern bool m1pg_lacked_adapter(m1_slice adapter, const m1_error *error);
 extern uint64 m1pg_new_seed(void);
 /* Whose snapshots a request of the current user may use. */
 extern uint64 m1pg_cache_owner(void);

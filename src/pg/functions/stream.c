@@ -21,15 +21,27 @@ shutdown_stream(Datum arg)
 	stream->exchange = NULL;
 }
 
+/* The exchange lives as long as the stream. */
+static void
+open_exchange(M1Stream *stream)
+{
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(stream));
+	m1_error	error;
+
+	if ((stream->exchange = m1pg_open_generate(&stream->request, stream->function, &error)) == NULL)
+		m1pg_report(&error);
+	MemoryContextSwitchTo(old);
+}
+
 void
 m1pg_stream_open(FunctionCallInfo fcinfo, M1Stream *stream, m1w_generate *g, const char *function)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	m1_error	error;
 
 	g->stream = 1;
-	if ((stream->exchange = m1pg_open_generate(g, function, &error)) == NULL)
-		m1pg_report(&error);
+	stream->request = *g;
+	stream->function = function;
+	open_exchange(stream);
 	RegisterExprContextCallback(rsinfo->econtext, shutdown_stream, PointerGetDatum(stream));
 }
 
@@ -51,10 +63,25 @@ m1pg_stream_call(FunctionCallInfo fcinfo, M1StreamStart start)
 	return SRF_PERCALL_SETUP();
 }
 
+/* What is wrong with a request is its first event. */
 m1w_type
-m1pg_stream_next(const M1Stream *stream, const char **payload, Size *len)
+m1pg_stream_next(M1Stream *stream, const char **payload, Size *len)
 {
-	return stream->exchange == NULL ? M1PG_NO_EVENT : m1pg_exchange_receive(stream->exchange, payload, len);
+	m1_error	error;
+	m1w_type	type;
+
+	if (stream->exchange == NULL)
+		return M1PG_NO_EVENT;
+	for (int tries = 0;
+		 (type = m1pg_exchange_try_receive(stream->exchange, payload, len, &error)) == M1W_ERROR; tries++)
+	{
+		if (stream->seq > 0 || tries == M1PG_ADAPTER_TRIES || !m1pg_lacked_adapter(stream->request.adapter, &error))
+			m1pg_report(&error);
+		m1pg_exchange_close(stream->exchange);
+		stream->exchange = NULL;
+		open_exchange(stream);
+	}
+	return type;
 }
 
 Datum

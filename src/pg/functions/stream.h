@@ -13,6 +13,8 @@ typedef struct M1Stream
 {
 	M1Exchange *exchange;		/* NULL: there is none, or it has ended */
 	int			seq;			/* rows so far */
+	m1w_generate request;		/* as long as the function's first call, whose arguments its texts are */
+	const char *function;
 } M1Stream;
 
 /* Reads the arguments, and opens the stream unless there is nothing to answer. */
@@ -26,7 +28,7 @@ extern FuncCallContext *m1pg_stream_call(FunctionCallInfo fcinfo, M1StreamStart 
 /* For `start`: sends the request, and closes the stream when the executor stops early. Raises a failure. */
 extern void m1pg_stream_open(FunctionCallInfo fcinfo, M1Stream *stream, m1w_generate *g, const char *function);
 /* Waits for the next event; M1PG_NO_EVENT when there is no stream. Raises a failure. */
-extern m1w_type m1pg_stream_next(const M1Stream *stream, const char **payload, Size *len);
+extern m1w_type m1pg_stream_next(M1Stream *stream, const char **payload, Size *len);
 /* The row of a M1W_DELTA: seq, channel and delta, and NULL in all further columns. */
 extern Datum m1pg_stream_row(TupleDesc tupdesc, M1Stream *stream, const char *payload, Size len);
 extern void m1pg_stream_close(FunctionCallInfo fcinfo, M1Stream *stream);

@@ -200,7 +200,11 @@ serve_adapters(Evaluation *e)
 	e->served = palloc0(e->n_adapters * sizeof *e->served);
 	for (int i = 0; i < e->n_adapters; i++)
 		if (strcmp(e->adapters[i], BASE) != 0)
-			e->served[i] = m1pg_served_adapter(e->adapters[i]);
+		{
+			int			unused;
+
+			e->served[i] = m1pg_adapters->find(e->adapters[i], &unused);
+		}
 }
 
 /* A count; NULL means `otherwise`. */

@@ -1,10 +1,12 @@
 /*
  * served_adapter.c
  *	  Gives the engine adapters that are rows, when somebody wants to use them. The
- *	  engine knows each by its digest, keeps it until it ends, and never changes
- *	  it: a new version is another one, and who began with the old goes on with it.
+ *	  engine knows each by its digest, and never changes it: a new version is another
+ *	  one, and who began with the old goes on with it. It keeps them as long as it
+ *	  has room, so requests only name one, and it is given when the engine says that
+ *	  it has none of the name.
  *
- *	  A session remembers what it has given to which engine.
+ *	  A session remembers which rows it has found, by their digests.
  */
 #include "pg/learning/served_adapter.h"
 #include "pg/client/request.h"
@@ -25,34 +27,43 @@
 
 #define DIGEST_SIZE 65			/* with its end */
 
-/* ---- what was given ---- */
+/* ---- what was found ---- */
 
-static List *given = NIL;		/* digests, in TopMemoryContext */
-static int	given_to = 0;		/* the engine's process */
+typedef struct Version
+{
+	int			id;
+	int			version;
+	char		name[NAMEDATALEN];
+	char		digest[DIGEST_SIZE];
+} Version;
 
-static bool
-was_given(const char *digest)
+static List *found = NIL;		/* of Version, one for each digest, in TopMemoryContext */
+
+static Version *
+find_digest(m1_slice digest)
 {
 	ListCell   *cell;
 
-	if (given_to != m1pg_shared->model.readiness.pid)
+	foreach(cell, found)
 	{
-		list_free_deep(given);
-		given = NIL;
-		given_to = m1pg_shared->model.readiness.pid;
+		Version    *v = lfirst(cell);
+
+		if (strlen(v->digest) == digest.len && memcmp(v->digest, digest.data, digest.len) == 0)
+			return v;
 	}
-	foreach(cell, given)
-		if (strcmp(lfirst(cell), digest) == 0)
-			return true;
-	return false;
+	return NULL;
 }
 
+/* Equal adapters have one digest: the last one to be found stands for all. */
 static void
-note_given(const char *digest)
+note_found(const Version *v)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Version    *known = find_digest(m1_slice_of(v->digest));
 
-	given = lappend(given, pstrdup(digest));
+	if (known == NULL)
+		found = lappend(found, known = palloc(sizeof *known));
+	*known = *v;
 	MemoryContextSwitchTo(old);
 }
 
@@ -87,21 +98,22 @@ serve(const char *digest)
 
 /* ---- rows ---- */
 
-typedef struct Version
-{
-	int			id;
-	char		digest[DIGEST_SIZE];
-	m1_slice	config;			/* in UTF-8 */
-	int64		bytes;
-} Version;
-
 #define FIND_SQL \
-	"SELECT v.id, v.digest, v.config::text, v.bytes FROM minimax_m1.adapter_version v " \
+	"SELECT v.id, v.version, v.digest FROM minimax_m1.adapter_version v " \
 	"WHERE v.name = $1 AND v.created_at <= $3 AND " \
 	"(pg_has_role($2, v.owner::oid, 'USAGE') OR EXISTS (SELECT FROM minimax_m1.adapter_grant g " \
 	"WHERE g.name = v.name AND pg_has_role($2, g.role::oid, 'USAGE'))) ORDER BY v.version DESC LIMIT 1"
 
-/* With SPI connected, whose memory the version's is. */
+static void
+raise_missing(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("minimax_m1: adapter \"%s\" does not exist", name),
+			 errhint("The view minimax_m1.adapter shows those that you may use.")));
+}
+
+/* With SPI connected. */
 static Version
 find_version(const char *name, TimestampTz at)
 {
@@ -112,20 +124,34 @@ find_version(const char *name, TimestampTz at)
 	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
 	Version		v = {0};
 	bool		isnull;
-	char	   *config;
 
 	if (m1pg_query(FIND_SQL, 3, types, values, NULL, true) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("minimax_m1: adapter \"%s\" does not exist", name),
-				 errhint("The view minimax_m1.adapter shows those that you may use.")));
+		raise_missing(name);
 	v.id = DatumGetInt32(m1pg_result(0, 1, &isnull));
-	strlcpy(v.digest, m1pg_result_text(CurrentMemoryContext, 0, 2), sizeof v.digest);
-	config = m1pg_result_text(CurrentMemoryContext, 0, 3);
-	v.config = m1pg_to_utf8(config, strlen(config));
-	v.bytes = DatumGetInt64(m1pg_result(0, 4, &isnull));
+	v.version = DatumGetInt32(m1pg_result(0, 2, &isnull));
+	strlcpy(v.name, name, sizeof v.name);
+	strlcpy(v.digest, m1pg_result_text(CurrentMemoryContext, 0, 3), sizeof v.digest);
 	m1pg_unbecome(&guard);
 	return v;
+}
+
+/* The config in UTF-8, and how many bytes the pieces have. It may have been dropped since it was found. */
+static m1_slice
+read_config(const Version *v, uint64 *bytes)
+{
+	Oid			types[1] = {INT4OID};
+	Datum		values[1] = {Int32GetDatum(v->id)};
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	char	   *config;
+	bool		isnull;
+
+	if (m1pg_query("SELECT config::text, bytes FROM minimax_m1.adapter_version WHERE id = $1",
+				   1, types, values, NULL, true) == 0)
+		raise_missing(v->name);
+	config = m1pg_result_text(CurrentMemoryContext, 0, 1);
+	*bytes = (uint64) DatumGetInt64(m1pg_result(0, 2, &isnull));
+	m1pg_unbecome(&guard);
+	return m1pg_to_utf8(config, strlen(config));
 }
 
 /* NULL behind the last. */
@@ -150,24 +176,25 @@ read_piece(const Version *v, int piece)
 
 /* What comes before the numbers, in the form that the engine takes PEFT's two files in. */
 static m1_slice
-head_of(const Version *v)
+head_of(m1_slice config)
 {
 	static const char magic[] = "m1peft01";
-	uint32		n = (uint32) v->config.len;
+	uint32		n = (uint32) config.len;
 	Size		len = strlen(magic) + sizeof n + n;
 	char	   *head = palloc(len);
 
 	memcpy(head, magic, strlen(magic));
 	memcpy(head + strlen(magic), &n, sizeof n);
-	memcpy(head + strlen(magic) + sizeof n, v->config.data, n);
+	memcpy(head + strlen(magic) + sizeof n, config.data, n);
 	return (m1_slice) {head, len};
 }
 
 static void
 put_all(const Version *v)
 {
-	m1_slice	head = head_of(v);
-	uint64		total = head.len + (uint64) v->bytes;
+	uint64		bytes;
+	m1_slice	head = head_of(read_config(v, &bytes));
+	uint64		total = head.len + bytes;
 	uint64		offset = head.len;
 	bytea	   *data;
 
@@ -210,35 +237,77 @@ give(const Version *v)
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
-m1_slice
-m1pg_served_adapter_of(const char *name, TimestampTz at)
+/* A server elsewhere has its own, and says so when it has none of the name. */
+static bool
+is_elsewhere(void)
+{
+	return m1pg_engine_url[0] != '\0';
+}
+
+/* *version: 0 = of a server elsewhere. `now`: it is there when this returns. */
+static m1_slice
+find(const char *name, TimestampTz at, bool now, int *version)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Version		v;
 
 	m1pg_require_shared();
-	/* a server elsewhere has its own, and says so when it has none of the name */
-	if (m1pg_engine_url[0] != '\0')
+	*version = 0;
+	if (is_elsewhere())
 		return m1pg_to_utf8(pstrdup(name), strlen(name));
 	SPI_connect();
 	v = find_version(name, at);
-	if (!was_given(v.digest))
-	{
+	note_found(&v);
+	if (now)
 		give(&v);
-		note_given(v.digest);
-	}
 	SPI_finish();
+	*version = v.version;
 	return m1_slice_of(MemoryContextStrdup(caller, v.digest));
 }
 
 m1_slice
-m1pg_served_adapter(const char *name)
+m1pg_served_adapter_of(const char *name, TimestampTz at)
 {
-	return m1pg_served_adapter_of(name, DT_NOEND);
+	int			unused;
+
+	return find(name, at, true, &unused);
+}
+
+/* ---- for requests ---- */
+
+static m1_slice
+find_latest(const char *name, int *version)
+{
+	return find(name, DT_NOEND, false, version);
+}
+
+static void
+check(const char *name)
+{
+	if (is_elsewhere())
+		return;
+	SPI_connect();
+	(void) find_version(name, DT_NOEND);
+	SPI_finish();
+}
+
+static bool
+give_again(m1_slice digest)
+{
+	const Version *v = find_digest(digest);
+
+	if (v == NULL || is_elsewhere())
+		return false;
+	SPI_connect();
+	give(v);
+	SPI_finish();
+	return true;
 }
 
 void
 m1pg_use_adapters(void)
 {
-	m1pg_find_adapter = m1pg_served_adapter;
+	static const M1Adapters adapters = {.find = find_latest, .check = check, .give = give_again};
+
+	m1pg_adapters = &adapters;
 }

@@ -325,7 +325,7 @@ m1pg_train(PG_FUNCTION_ARGS)
 	SPI_connect();
 	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
 	if (options.adapter != NULL)
-		(void) m1pg_served_adapter(options.adapter);
+		(void) m1pg_served_adapter_of(options.adapter, DT_NOEND);
 	check_quota(&options, &train, &holdout);
 	check_form(&options, &train.rows[0]);
 	SPI_finish();
