@@ -135,11 +135,11 @@ refuse_others(FunctionCallInfo fcinfo)
 	}
 }
 
-/* Returns false when the answer is NULL. */
+/* Returns false when the answer is NULL. *adapter: "name/version" of what the reply is begun with; NULL = none. */
 static bool
-read_arguments(FunctionCallInfo fcinfo, m1w_generate *g)
+read_arguments(FunctionCallInfo fcinfo, m1w_generate *g, char **adapter)
 {
-	m1pg_default_request(g);
+	*adapter = m1pg_named_request(g);
 	if (!read_conversation(fcinfo, g))
 		return false;
 	read_tools(fcinfo, g);
@@ -175,7 +175,7 @@ json_from_utf8(m1_slice s, Oid type)
 }
 
 static void
-fill_facts(const M1Result *result, Oid calls_type, Datum *values, bool *nulls)
+fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *values, bool *nulls)
 {
 	const m1w_done *done = &result->done;
 
@@ -187,7 +187,8 @@ fill_facts(const M1Result *result, Oid calls_type, Datum *values, bool *nulls)
 	values[REASONING_TOKENS] = Int32GetDatum(done->reasoning_tokens);
 	values[COMPLETION_TOKENS] = Int32GetDatum(done->completion_tokens);
 	values[SEED] = Int64GetDatum((int64) done->seed);
-	values[MODEL] = CStringGetTextDatum(m1pg_shared->model.name);
+	values[MODEL] = CStringGetTextDatum(adapter == NULL ? m1pg_shared->model.name :
+										psprintf("%s/%s", m1pg_shared->model.name, adapter));
 	values[QUEUE_MS] = Float8GetDatum(result->queue_ms);
 	values[PREFILL_MS] = Float8GetDatum(done->prefill_ms);
 	values[DECODE_MS] = Float8GetDatum(done->decode_ms);
@@ -205,17 +206,18 @@ m1pg_complete(PG_FUNCTION_ARGS)
 	bool		nulls[COMPLETE_COLUMNS] = {false};
 	m1w_generate g;
 	M1Result	result;
+	char	   *adapter;
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (!read_arguments(fcinfo, &g))
+	if (!read_arguments(fcinfo, &g, &adapter))
 		PG_RETURN_NULL();
 	m1pg_run(&g, "complete", &result);
 
 	values[0] = PointerGetDatum(m1pg_text_from_utf8(result.done.content));
 	nulls[1] = result.done.reasoning.len == 0;
 	values[1] = PointerGetDatum(m1pg_text_from_utf8(result.done.reasoning));
-	fill_facts(&result, TupleDescAttr(tupdesc, 2 + TOOL_CALLS)->atttypid, values + 2, nulls + 2);
+	fill_facts(&result, adapter, TupleDescAttr(tupdesc, 2 + TOOL_CALLS)->atttypid, values + 2, nulls + 2);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
 }
 
@@ -224,7 +226,7 @@ start(FunctionCallInfo fcinfo, M1Stream *stream)
 {
 	m1w_generate g;
 
-	if (read_arguments(fcinfo, &g))
+	if (read_arguments(fcinfo, &g, &stream->adapter))
 		m1pg_stream_open(fcinfo, stream, &g, "complete_stream");
 }
 
@@ -237,7 +239,7 @@ last_row(TupleDesc tupdesc, M1Stream *stream, m1w_type type, const char *payload
 
 	m1pg_read_result(stream->exchange, type, payload, len, &result);
 	values[0] = Int32GetDatum(++stream->seq);
-	fill_facts(&result, JSONOID, values + 3, nulls + 3);
+	fill_facts(&result, stream->adapter, JSONOID, values + 3, nulls + 3);
 	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
 }
 

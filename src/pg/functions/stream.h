@@ -15,6 +15,7 @@ typedef struct M1Stream
 	int			seq;			/* rows so far */
 	m1w_generate request;		/* as long as the function's first call, whose arguments its texts are */
 	const char *function;
+	char	   *adapter;		/* "name/version"; NULL = none */
 } M1Stream;
 
 /* Reads the arguments, and opens the stream unless there is nothing to answer. */
