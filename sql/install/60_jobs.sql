@@ -54,6 +54,7 @@ CREATE TABLE job (
     hint text,
     failed_at timestamptz,
     answered bytea,                     -- the hash of the prompt that content answers, while the row cannot be written
+    adapter name,                       -- of the session that submitted it; NULL: the model without one
     CHECK ((annotator_id IS NULL) = (key IS NULL)),
     CHECK ((annotator_id IS NULL) = (prompt IS NOT NULL)),
     CHECK ((state = 'running') = (lease_until IS NOT NULL)))

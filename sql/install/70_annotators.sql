@@ -24,7 +24,8 @@ CREATE TABLE annotator (
     thinking_budget int,
     temperature float8,
     top_p float8,
-    json_schema json);
+    json_schema json,
+    adapter name);                      -- NULL: the model without one
 
 -- Which attribute numbers an annotator's names stand for. Not dumped: made anew when its trigger is.
 CREATE TABLE annotator_binding (
@@ -71,7 +72,7 @@ $$;
 CREATE FUNCTION _create_annotator(
     caller oid, name name, source regclass, target_column name, template text, reasoning_column name,
     status_column name, json_schema json_text, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
-    thinking_budget int, temperature float8, top_p float8)
+    thinking_budget int, temperature float8, top_p float8, adapter name)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -90,6 +91,8 @@ BEGIN
     END IF;
     -- asks the engine: nothing is locked yet
     PERFORM @extschema@._check_json_schema(caller, json_schema);
+    a.adapter := nullif(adapter, 'base');
+    PERFORM @extschema@._check_adapter(caller, a.adapter);
     a.id := nextval('@extschema@.annotator_id_seq');
     a.name := name;
     a.owner := caller;
@@ -140,7 +143,8 @@ CREATE FUNCTION create_annotator(
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,
     temperature float8 DEFAULT NULL,
-    top_p float8 DEFAULT NULL)
+    top_p float8 DEFAULT NULL,
+    adapter name DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
@@ -148,7 +152,7 @@ COMMENT ON FUNCTION create_annotator IS 'keeps a column of a table filled from a
 
 CREATE FUNCTION _alter_annotator(
     caller oid, annotator name, template text, json_schema json_text, mode text, max_attempts int, fire text,
-    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8)
+    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8, adapter name)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -168,6 +172,7 @@ BEGIN
     a.thinking_budget := coalesce(thinking_budget, o.thinking_budget);
     a.temperature := coalesce(temperature, o.temperature);
     a.top_p := coalesce(top_p, o.top_p);
+    a.adapter := nullif(coalesce(adapter, o.adapter), 'base');
     IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
         PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
     END IF;
@@ -175,10 +180,14 @@ BEGIN
     IF a.json_schema::text IS DISTINCT FROM o.json_schema::text THEN
         PERFORM @extschema@._check_json_schema(caller, a.json_schema);
     END IF;
+    IF a.adapter IS DISTINCT FROM o.adapter THEN
+        PERFORM @extschema@._check_adapter(a.owner, a.adapter);
+    END IF;
     UPDATE @extschema@.annotator u
-    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =
+    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p,
+         adapter) =
         (a.template, a.json_schema, a.mode, a.max_attempts, a.fire, a.enabled, a.system_prompt, a.max_tokens,
-         a.thinking_budget, a.temperature, a.top_p)
+         a.thinking_budget, a.temperature, a.top_p, a.adapter)
     WHERE u.id = a.id;
     IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
         PERFORM @extschema@._annotator_drop_triggers(o), @extschema@._annotator_make_triggers(a);
@@ -204,7 +213,8 @@ CREATE FUNCTION alter_annotator(
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,
     temperature float8 DEFAULT NULL,
-    top_p float8 DEFAULT NULL)
+    top_p float8 DEFAULT NULL,
+    adapter name DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
@@ -272,6 +282,10 @@ AS 'MODULE_PATHNAME', 'm1pg_check_options' LANGUAGE C;
 -- Raises the engine's error for a schema that it cannot follow.
 CREATE FUNCTION _check_json_schema(caller oid, json_schema json_text) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
+
+-- Raises an error when there is no adapter of the name that the role may use.
+CREATE FUNCTION _check_adapter(role oid, adapter name) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_check_adapter' LANGUAGE C STRICT;
 
 -- Raises an error when a definition cannot work for its owner.
 CREATE FUNCTION _annotator_check(a annotator) RETURNS void

@@ -26,7 +26,7 @@ CREATE FUNCTION _annotator_get(
     OUT id int, OUT name name, OUT owner oid, OUT source oid, OUT key_columns name[], OUT target_column name,
     OUT reasoning_column name, OUT status_column name, OUT template text, OUT mode text, OUT max_attempts int,
     OUT enabled boolean, OUT version text, OUT system_prompt text, OUT max_tokens int, OUT thinking_budget int,
-    OUT temperature float4, OUT top_p float4, OUT json_schema text)
+    OUT temperature float4, OUT top_p float4, OUT json_schema text, OUT adapter name)
 RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -34,7 +34,7 @@ AS $$
     SELECT a.id, a.name, a.owner::oid, a.source::oid, a.key_columns, a.target_column, a.reasoning_column,
            a.status_column, a.template, a.mode, a.max_attempts, a.enabled, a.xmin::text, a.system_prompt,
            a.max_tokens, a.thinking_budget, a.temperature::float4, a.top_p::float4,
-           a.json_schema::text
+           a.json_schema::text, a.adapter
     FROM @extschema@.annotator a
     WHERE a.name = annotator OR a.id = annotator_id
 $$;

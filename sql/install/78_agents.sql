@@ -654,7 +654,8 @@ BEGIN
     RETURN @extschema@._agent_submit(
         question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t),
         pg_catalog.jsonb_build_object('tools', a.tools::pg_catalog.oid[], 'confirm', a.confirm::pg_catalog.oid[],
-                                      'instructions', a.instructions, 'limits', a.limits),
+                                      'instructions', a.instructions, 'limits', a.limits,
+                                      'adapter', pg_catalog.current_setting('minimax_m1.adapter')),
         pg_catalog.current_setting('search_path'),
         l.timeout OPERATOR(pg_catalog.+) l.call_timeout OPERATOR(pg_catalog.+) '1 minute'::pg_catalog.interval);
 END
@@ -704,6 +705,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO l FROM @extschema@._agent_limits(d.definition->'limits');
+    PERFORM set_config('minimax_m1.adapter', d.definition->>'adapter', true);
     PERFORM @extschema@._agent_run(
         d.question, ARRAY(SELECT t::oid::regprocedure
                           FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o) ORDER BY o),

@@ -5,7 +5,8 @@
 CREATE VIEW jobs WITH (security_barrier) AS
 SELECT j.id, a.name AS annotator, j.key, j.state, j.priority, j.dedupe_key, j.attempts, j.max_attempts, j.prompt,
        j.content, j.reasoning, j.finish_reason, j.prompt_tokens, j.completion_tokens, j.error, j.owner,
-       j.submitted_at, CASE WHEN j.state = 'pending' THEN j.run_at END AS run_at, j.started_at, j.finished_at
+       j.submitted_at, CASE WHEN j.state = 'pending' THEN j.run_at END AS run_at, j.started_at, j.finished_at,
+       coalesce(j.adapter, a.adapter) AS adapter
 FROM @extschema@.job j
 LEFT JOIN @extschema@.annotator a ON a.id = j.annotator_id
 WHERE pg_has_role(j.owner::oid, 'USAGE');
@@ -43,7 +44,7 @@ COMMENT ON FUNCTION coverage IS 'share of a table''s rows whose column is filled
 CREATE VIEW annotators WITH (security_barrier) AS
 SELECT a.name, a.source, a.target_column, a.reasoning_column, a.status_column, a.template, a.mode, a.fire, a.enabled,
        a.max_attempts, a.system_prompt, a.max_tokens, a.thinking_budget, a.temperature, a.top_p, a.json_schema,
-       a.owner, q.pending, q.running, q.failed, q.oldest_age,
+       a.adapter, a.owner, q.pending, q.running, q.failed, q.oldest_age,
        -- others would run the policies of the table with their own rights
        CASE WHEN pg_get_userbyid(a.owner) = current_user
             THEN @extschema@.coverage(a.source, a.target_column) END AS coverage,

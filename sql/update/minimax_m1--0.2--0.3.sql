@@ -432,7 +432,7 @@ COMMENT ON FUNCTION submit IS 'queues a prompt, to be answered after this transa
 CREATE FUNCTION _create_annotator(
     caller oid, name name, source regclass, target_column name, template text, reasoning_column name,
     status_column name, json_schema json_text, mode text, max_attempts int, fire text, system_prompt text, max_tokens int,
-    thinking_budget int, temperature float8, top_p float8)
+    thinking_budget int, temperature float8, top_p float8, adapter name)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -451,6 +451,8 @@ BEGIN
     END IF;
     -- asks the engine: nothing is locked yet
     PERFORM @extschema@._check_json_schema(caller, json_schema);
+    a.adapter := nullif(adapter, 'base');
+    PERFORM @extschema@._check_adapter(caller, a.adapter);
     a.id := nextval('@extschema@.annotator_id_seq');
     a.name := name;
     a.owner := caller;
@@ -501,7 +503,8 @@ CREATE FUNCTION create_annotator(
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,
     temperature float8 DEFAULT NULL,
-    top_p float8 DEFAULT NULL)
+    top_p float8 DEFAULT NULL,
+    adapter name DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
@@ -509,7 +512,7 @@ COMMENT ON FUNCTION create_annotator IS 'keeps a column of a table filled from a
 
 CREATE FUNCTION _alter_annotator(
     caller oid, annotator name, template text, json_schema json_text, mode text, max_attempts int, fire text,
-    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8)
+    enabled boolean, system_prompt text, max_tokens int, thinking_budget int, temperature float8, top_p float8, adapter name)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -529,6 +532,7 @@ BEGIN
     a.thinking_budget := coalesce(thinking_budget, o.thinking_budget);
     a.temperature := coalesce(temperature, o.temperature);
     a.top_p := coalesce(top_p, o.top_p);
+    a.adapter := nullif(coalesce(adapter, o.adapter), 'base');
     IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
         PERFORM @extschema@._lock_annotated(o.source), @extschema@._annotator_of(caller, annotator);
     END IF;
@@ -536,10 +540,14 @@ BEGIN
     IF a.json_schema::text IS DISTINCT FROM o.json_schema::text THEN
         PERFORM @extschema@._check_json_schema(caller, a.json_schema);
     END IF;
+    IF a.adapter IS DISTINCT FROM o.adapter THEN
+        PERFORM @extschema@._check_adapter(a.owner, a.adapter);
+    END IF;
     UPDATE @extschema@.annotator u
-    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p) =
+    SET (template, json_schema, mode, max_attempts, fire, enabled, system_prompt, max_tokens, thinking_budget, temperature, top_p,
+         adapter) =
         (a.template, a.json_schema, a.mode, a.max_attempts, a.fire, a.enabled, a.system_prompt, a.max_tokens,
-         a.thinking_budget, a.temperature, a.top_p)
+         a.thinking_budget, a.temperature, a.top_p, a.adapter)
     WHERE u.id = a.id;
     IF (a.mode, a.fire) IS DISTINCT FROM (o.mode, o.fire) THEN
         PERFORM @extschema@._annotator_drop_triggers(o), @extschema@._annotator_make_triggers(a);
@@ -565,7 +573,8 @@ CREATE FUNCTION alter_annotator(
     max_tokens int DEFAULT NULL,
     thinking_budget int DEFAULT NULL,
     temperature float8 DEFAULT NULL,
-    top_p float8 DEFAULT NULL)
+    top_p float8 DEFAULT NULL,
+    adapter name DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
@@ -611,11 +620,12 @@ $$;
 DROP VIEW annotators;
 ALTER TABLE job ALTER json_schema TYPE json;
 ALTER TABLE annotator ALTER json_schema TYPE json;
+ALTER TABLE annotator ADD COLUMN adapter name;
 
 CREATE VIEW annotators WITH (security_barrier) AS
 SELECT a.name, a.source, a.target_column, a.reasoning_column, a.status_column, a.template, a.mode, a.fire, a.enabled,
        a.max_attempts, a.system_prompt, a.max_tokens, a.thinking_budget, a.temperature, a.top_p, a.json_schema,
-       a.owner, q.pending, q.running, q.failed, q.oldest_age,
+       a.adapter, a.owner, q.pending, q.running, q.failed, q.oldest_age,
        -- others would run the policies of the table with their own rights
        CASE WHEN pg_get_userbyid(a.owner) = current_user
             THEN @extschema@.coverage(a.source, a.target_column) END AS coverage,
@@ -711,12 +721,46 @@ $$;
 -- An answer that cannot be written yet is kept: the hash of the prompt that content answers.
 ALTER TABLE job ADD COLUMN answered bytea;
 
+-- Jobs and annotators use adapters.
+ALTER TABLE job ADD COLUMN adapter name;
+
+CREATE OR REPLACE VIEW jobs WITH (security_barrier) AS
+SELECT j.id, a.name AS annotator, j.key, j.state, j.priority, j.dedupe_key, j.attempts, j.max_attempts, j.prompt,
+       j.content, j.reasoning, j.finish_reason, j.prompt_tokens, j.completion_tokens, j.error, j.owner,
+       j.submitted_at, CASE WHEN j.state = 'pending' THEN j.run_at END AS run_at, j.started_at, j.finished_at,
+       coalesce(j.adapter, a.adapter) AS adapter
+FROM @extschema@.job j
+LEFT JOIN @extschema@.annotator a ON a.id = j.annotator_id
+WHERE pg_has_role(j.owner::oid, 'USAGE');
+
 -- ---- Learning ----
 
 -- What was there before this, so that what is new can be told from it.
 SELECT pg_catalog.set_config('minimax_m1_update.members', pg_catalog.array_agg(d.classid || '.' || d.objid)::text, true)
 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'minimax_m1'
 WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e';
+
+CREATE FUNCTION _check_adapter(role oid, adapter name) RETURNS void
+AS 'MODULE_PATHNAME', 'm1pg_check_adapter' LANGUAGE C STRICT;
+
+DROP FUNCTION _annotator_get(name, int);
+CREATE FUNCTION _annotator_get(
+    annotator name, annotator_id int,
+    OUT id int, OUT name name, OUT owner oid, OUT source oid, OUT key_columns name[], OUT target_column name,
+    OUT reasoning_column name, OUT status_column name, OUT template text, OUT mode text, OUT max_attempts int,
+    OUT enabled boolean, OUT version text, OUT system_prompt text, OUT max_tokens int, OUT thinking_budget int,
+    OUT temperature float4, OUT top_p float4, OUT json_schema text, OUT adapter name)
+RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.id, a.name, a.owner::oid, a.source::oid, a.key_columns, a.target_column, a.reasoning_column,
+           a.status_column, a.template, a.mode, a.max_attempts, a.enabled, a.xmin::text, a.system_prompt,
+           a.max_tokens, a.thinking_budget, a.temperature::float4, a.top_p::float4,
+           a.json_schema::text, a.adapter
+    FROM @extschema@.annotator a
+    WHERE a.name = annotator OR a.id = annotator_id
+$$;
 
 -- Annotations that somebody has changed by hand: what was wrong. What is right is in the annotated row.
 CREATE TABLE correction (

@@ -185,6 +185,100 @@ $node->safe_psql('postgres', q{
 	INSERT INTO greeted VALUES (1, 'Hello.')});
 is($node->safe_psql('postgres', 'SELECT answer FROM greeted'), $plain, 'an annotator does not depend on the session');
 
+# ---- named ----
+
+is($node->safe_psql('postgres', q{SELECT model, content FROM minimax_m1.complete('Hello.')}), "m1-nano|$plain", 'the model is named');
+is($node->safe_psql('postgres', q{SET minimax_m1.adapter = 'greeting'; SELECT model, content FROM minimax_m1.complete('Hello.')}),
+	"m1-nano/greeting/1|$told", 'with the version of its adapter');
+
+# A reply goes on with the version that it began with, and says so; others have the next.
+my $stream = $node->safe_psql('postgres', qq{
+	BEGIN;
+	SET LOCAL minimax_m1.adapter = 'greeting';
+	DECLARE reply CURSOR FOR SELECT (s).channel, (s).delta, (s).model FROM (SELECT minimax_m1.complete_stream('Hello.') AS s OFFSET 0) t;
+	FETCH 1 FROM reply;
+	SELECT minimax_m1.import_adapter('greeting', '$ahoy');
+	SELECT 'others', model, content = \$\$$told\$\$ FROM minimax_m1.complete('Hello.');
+	SET LOCAL minimax_m1.adapter = '';
+	FETCH ALL FROM reply;
+	ROLLBACK});
+like($stream, qr{^others\|m1-nano/greeting/2\|f$}m, 'a new version is used from then on');
+is(join('', $stream =~ /^content\|(.*?)\|$/mg), $told, 'but not in the middle of a reply');
+like($stream, qr{\|\|m1-nano/greeting/1\z}, 'which tells which one it had');
+
+# Of 14 rows, 9 ask for what the adapter answers, 2 for what the model without it does, and 3 for neither: by hand, p is
+# 2 (1 + 11 + 55) / 2048, and 2 of 14 are between 0.0401 and 0.3994 (Wilson).
+$node->safe_psql('postgres', "CREATE TABLE pairs AS SELECT 'Hello.' AS prompt, CASE WHEN i <= 9 THEN ${\(quote($told))} WHEN i <= 11 THEN ${\(quote($plain))} END AS wanted FROM generate_series(1, 14) i;
+	CREATE FUNCTION is_wanted(answer text, example jsonb) RETURNS float8 RETURN coalesce((answer = example->>'wanted')::int, 0)");
+my $compared = q{SELECT adapter, n, round(mean::numeric, 4), round(low::numeric, 4), round(high::numeric, 4), wins, ties, losses, p
+	FROM minimax_m1.compare('SELECT * FROM pairs', 'is_wanted', ARRAY['%s', '%s'])};
+is($node->safe_psql('postgres', sprintf($compared, 'base', 'greeting')),
+	"base|14|0.1429|0.0401|0.3994||||\ngreeting|14|0.6429|0.3876|0.8366|9|3|2|0.0654296875", 'pairs are won, tied and lost, and p is exact');
+like($node->safe_psql('postgres', sprintf($compared, 'greeting', 'base')), qr/^base\|14\|.*\|2\|3\|9\|0\.0654296875$/m, 'beside the first, whichever that is');
+
+# ---- by annotators and jobs ----
+
+# A job has the adapter of the session that submits it, in the version that is the latest when it runs.
+my $submit = q{SET minimax_m1.adapter = '%s'; SELECT minimax_m1.submit('Hello.'%s)};
+sub answer_of_job
+{
+	my ($job) = @_;
+
+	$node->safe_psql('postgres', "CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
+	return $node->safe_psql('postgres', "SELECT content FROM minimax_m1.poll($job)");
+}
+
+is(answer_of_job($node->safe_psql('postgres', sprintf($submit, 'greeting', ''))), $told, 'a job has the adapter of its session');
+is(answer_of_job($node->safe_psql('postgres', sprintf($submit, '', ''))), $plain, 'or none');
+my ($first_job, $second_job) = map { $node->safe_psql('postgres', $_) } (sprintf($submit, 'greeting', q{, dedupe_key => 'k'})) x 2;
+is($second_job, $first_job, 'the same request again is the same job');
+is((sqlstate($node, sprintf($submit, '', q{, dedupe_key => 'k'})))[0], '23505', 'one with another adapter is not');
+is($node->safe_psql('postgres', "SELECT adapter FROM minimax_m1.jobs WHERE id = $first_job"), 'greeting', 'the view tells of it');
+is((as_reader(sprintf($submit, 'same', '')))[0], '42704', 'one that the role may not use is refused when it is submitted');
+
+sub annotated
+{
+	my ($id, $annotator) = @_;
+
+	$node->safe_psql('postgres', "INSERT INTO ${annotator} VALUES ($id, 'Hello.')");
+	wait_for("row $id is annotated", sub { $node->safe_psql('postgres', "SELECT answer IS NOT NULL FROM $annotator WHERE id = $id") eq 't' });
+	return $node->safe_psql('postgres', "SELECT answer FROM $annotator WHERE id = $id");
+}
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE later (id int PRIMARY KEY, body text, answer text);
+	SELECT minimax_m1.create_annotator('later', 'later', 'answer', '{body}', adapter => 'greeting')});
+is(annotated(1, 'later'), $told, 'an annotator has one of its own');
+$node->safe_psql('postgres', q{SELECT minimax_m1.alter_annotator('later', adapter => 'base'), minimax_m1.alter_annotator('greeted', adapter => 'greeting')});
+is(annotated(2, 'later'), $plain, 'until it has none');
+is(annotated(2, 'greeted'), $told, 'and so has one that fills rows at once');
+is($node->safe_psql('postgres', q{SELECT string_agg(concat(name, ' ', adapter), ', ' ORDER BY name) FROM minimax_m1.annotators}), 'greeted greeting, later ',
+	'which the view shows');
+is((sqlstate($node, q{SELECT minimax_m1.alter_annotator('later', adapter => 'nothing')}))[0], '42704', 'one that is not there is refused');
+
+# The right is that of the annotator's owner, not of whoever writes the row.
+$node->safe_psql('postgres', q{
+	CREATE ROLE writer;
+	SELECT minimax_m1.grant_usage('writer');
+	GRANT INSERT, SELECT ON greeted TO writer;
+	SET ROLE writer;
+	INSERT INTO greeted VALUES (3, 'Hello.')});
+is($node->safe_psql('postgres', 'SELECT answer FROM greeted WHERE id = 3'), $told, 'whoever writes a row needs no right to the adapter');
+$node->safe_psql('postgres', q{
+	CREATE TABLE readers (id int PRIMARY KEY, body text, answer text);
+	ALTER TABLE readers OWNER TO reader;
+	GRANT CREATE, USAGE ON SCHEMA public TO reader;
+	SET ROLE reader;
+	SELECT minimax_m1.create_annotator('readers', 'readers', 'answer', '{body}', adapter => 'greeting', max_attempts => 5)});
+is(annotated(1, 'readers'), $told, 'a role that was granted it annotates with it');
+$node->safe_psql('postgres', q{SELECT minimax_m1.revoke_adapter('greeting', 'reader'); INSERT INTO readers VALUES (2, 'Hello.')});
+wait_for('the row has failed', sub { $node->safe_psql('postgres', q{SELECT state FROM minimax_m1.job_errors WHERE annotator = 'readers'}) eq 'failed' });
+is($node->safe_psql('postgres', q{SELECT sqlstate, error, attempts FROM minimax_m1.job_errors WHERE annotator = 'readers'}),
+	'42704|minimax_m1: adapter "greeting" does not exist|1', 'until it is taken back: then its rows fail, and are not tried again');
+$node->safe_psql('postgres', q{SELECT minimax_m1.grant_adapter('greeting', 'reader'), minimax_m1.retry_failed('readers')});
+wait_for('the row is annotated', sub { $node->safe_psql('postgres', q{SELECT answer FROM readers WHERE id = 2}) eq $told });
+ok(1, 'but when they are told to');
+
 my $engine = engine_pid($node);
 kill 'KILL', $engine;
 wait_for('another engine serves', sub { my $now = engine_pid($node); $now ne '' && $now != $engine });
@@ -201,6 +295,41 @@ my @at_once = map { start_query($node, q{SET minimax_m1.adapter = 'greeting'; SE
 my %answers = map { finish_query($_); ("$_->{out}$_->{err}" => 1) } @at_once;
 is(join('|', keys %answers), answer_with('greeting'), 'a new version is the same for sessions that begin with it at once');
 isnt(answer_with('greeting'), $told, 'and is used from then on');
+isnt(annotated(3, 'later') . annotated(4, 'greeted'), $plain . $told, 'by annotators, too');
 
+# ---- more than there is room for ----
+
+# The same numbers with other configs are other adapters.
+my $bytes = $node->safe_psql('postgres', q{SELECT max(bytes) FROM minimax_m1.adapter WHERE name = 'greeting'});
+my $room = 1 + int($bytes / 1048576);
+my @names = map { "copy $_" } 1 .. 2 + int($room * 1048576 / $bytes);
+for my $name (@names)
+{
+	mkdir "$temporary/$name";
+	append_to_file("$temporary/$name/adapter_config.json", slurp_file("$moin/adapter_config.json") . ' ' x length($name) . "\n" x substr($name, 5));
+	IPC::Run::run([ 'cp', "$moin/adapter_model.safetensors", "$temporary/$name" ]) or die;
+	chmod 0755, "$temporary/$name";
+	$node->safe_psql('postgres', "SELECT minimax_m1.import_adapter('$name', '$temporary/$name')");
+}
+$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.adapter_memory = $room");
+my $roomy = engine_pid($node);
+$node->reload;
+wait_for('an engine with that setting', sub { my $now = engine_pid($node); $now ne '' && $now != $roomy });
+wait_ready($node);
+is(join(',', map { answer_with($_) eq $told ? 1 : 0 } @names, @names), join(',', (1) x (2 * @names)), 'adapters that nobody uses make room for others');
+my $turns = join ' UNION ALL ', map { "SELECT '$_'" } @names, @names;
+is($node->safe_psql('postgres', qq{
+	SELECT count(*) FILTER (WHERE a.content = ${\(quote($told))}), count(*) FROM ($turns) n(name),
+		LATERAL (SELECT set_config('minimax_m1.adapter', n.name, false) AS s OFFSET 0) c,
+		LATERAL minimax_m1.complete('Hello.' || left(c.s, 0)) a}), 2 * @names . '|' . 2 * @names, 'also within one statement');
+for my $call (q{SELECT (s).delta FROM (SELECT minimax_m1.generate_stream('Hello.') AS s OFFSET 0) t WHERE (s).channel = 'content'},
+	q{SELECT content FROM minimax_m1.generate_batch(ARRAY['Hello.'])},
+	q{SELECT minimax_m1.submit('Hello.') AS job \gset
+CALL minimax_m1.wait_for(ARRAY[:job]);
+SELECT content FROM minimax_m1.poll(:job)})
+{
+	answer_with($_) for @names;
+	is(join('', split /\n/, $node->safe_psql('postgres', "SET minimax_m1.adapter = '$names[0]';\n$call")), $told, 'and by ' . $call =~ s/.*minimax_m1\.(\w+).*/$1/sr);
+}
 $node->stop;
 done_testing();

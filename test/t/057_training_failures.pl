@@ -278,15 +278,27 @@ my ($state, $message) = sqlstate($node, qq{
 	SELECT minimax_m1.drop_adapter('$adapter');
 	SELECT minimax_m1.generate('Hello.')});
 is($state, '42704', 'a session whose adapter was dropped is told so');
+
+# What an annotator and a job need is looked for when they run: without it, they fail, and are not tried again.
+my $next = trained('by_length', temperature => 2)->{name};
 $node->safe_psql('postgres', qq{
-	CREATE TABLE note (id int PRIMARY KEY, body text, answer text);
-	SELECT minimax_m1.create_annotator('answers', 'note', 'answer', '{body}', mode => 'sync');
-	SET minimax_m1.adapter = '$adapter';
-	INSERT INTO note VALUES (1, 'Hello.')});
-is($node->safe_psql('postgres', 'SELECT answer IS NOT NULL FROM note'), 't', 'annotators use none');
-my $job = $node->safe_psql('postgres', "SET minimax_m1.adapter = '$adapter'; SELECT minimax_m1.submit('Hello.')");
+	CREATE TABLE note (id int PRIMARY KEY, body text, answer text, at_once text);
+	SELECT minimax_m1.create_annotator('later', 'note', 'answer', '{body}', adapter => '$next'),
+		minimax_m1.create_annotator('now', 'note', 'at_once', '{body}', adapter => '$next', mode => 'sync')});
+my $job = $node->safe_psql('postgres', qq{
+	BEGIN;
+	SET LOCAL minimax_m1.adapter = '$next';
+	SELECT minimax_m1.submit('Hello.');
+	SELECT minimax_m1.drop_adapter('$next');
+	INSERT INTO note VALUES (1, 'Hello.', NULL, 'is there');
+	COMMIT}) =~ s/\D+//gr;
 $node->safe_psql('postgres', "CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");
-is($node->safe_psql('postgres', "SELECT state FROM minimax_m1.poll($job)"), 'done', 'nor do jobs');
+is($node->safe_psql('postgres', "SELECT state, sqlstate, attempts FROM minimax_m1.poll($job)"), 'failed|42704|1', 'a job whose adapter was dropped fails');
+wait_for('the row has failed', sub { $node->safe_psql('postgres', q{SELECT state, sqlstate FROM minimax_m1.job_errors WHERE annotator = 'later'}) eq 'failed|42704' });
+is((sqlstate($node, q{INSERT INTO note VALUES (2, 'Hello.')}))[0], '42704', 'so does a statement that an annotator needs it for');
+$node->safe_psql('postgres', q{SELECT minimax_m1.alter_annotator('later', adapter => 'base'), minimax_m1.alter_annotator('now', adapter => 'base'), minimax_m1.retry_failed('later')});
+wait_for('the row is annotated', sub { $node->safe_psql('postgres', q{SELECT answer IS NOT NULL FROM note WHERE id = 1}) eq 't' });
+ok(1, 'until the annotator has another, or none');
 
 # ---- a name that was somebody else's when the training ended ----
 

@@ -53,7 +53,7 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 	enum
 	{
 		ID = 1, NAME, OWNER, SOURCE, KEY_COLUMNS, TARGET, REASONING, STATUS, TEMPLATE, MODE, MAX_ATTEMPTS, ENABLED,
-		VERSION, SYSTEM_PROMPT
+		VERSION, SYSTEM_PROMPT, ADAPTER = SYSTEM_PROMPT + 6
 	};
 	Oid			types[2] = {NAMEOID, INT4OID};
 	Datum		values[2];
@@ -91,6 +91,7 @@ m1pg_annotator_load(const char *name, int id, MemoryContext context)
 		a->sync = strcmp(m1pg_result_text(context, 0, MODE), "sync") == 0;
 		a->max_attempts = DatumGetInt32(m1pg_result(0, MAX_ATTEMPTS, &isnull));
 		a->enabled = DatumGetBool(m1pg_result(0, ENABLED, &isnull));
+		a->adapter = m1pg_result_text(context, 0, ADAPTER);
 		MemoryContextSwitchTo(old);
 		read_options(a, SYSTEM_PROMPT, context);
 	}

@@ -24,6 +24,7 @@ typedef struct M1Annotator
 	bool		sync;
 	bool		enabled;
 	int			max_attempts;
+	char	   *adapter;		/* NULL = the model without one */
 	m1w_generate request;		/* with the options, in UTF-8; no prompt yet */
 } M1Annotator;
 

@@ -264,6 +264,22 @@ m1pg_enqueue_annotation(PG_FUNCTION_ARGS)
 
 /* ---- BEFORE ---- */
 
+/* The right to use it is that of the annotator's owner. */
+static m1_slice
+adapter_of(const M1Annotator *a)
+{
+	m1_slice	found = {NULL, 0};
+	M1Guard		guard;
+	int			unused;
+
+	if (a->adapter == NULL)
+		return found;
+	guard = m1pg_become(a->owner, false);
+	found = m1pg_adapters->find(a->adapter, &unused);
+	m1pg_unbecome(&guard);
+	return found;
+}
+
 static HeapTuple
 annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 {
@@ -278,6 +294,7 @@ annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	g.cache_owner = m1pg_cache_owner();
 	if (prompt != NULL)
 	{
+		g.adapter = adapter_of(s->annotator);
 		g.prompt = m1pg_to_utf8(prompt, strlen(prompt));
 		m1pg_run(&g, "annotate", &result);
 		if (g.constraint != M1W_CONSTRAINT_NONE && !m1pg_check_complete(&result.done, &error))

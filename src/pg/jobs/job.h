@@ -31,6 +31,8 @@ typedef struct M1Job
 	int			max_attempts;
 	int			losses;
 	m1w_generate request;
+	char	   *adapter;		/* its name; NULL = the model without one */
+	int			adapter_tries;	/* times that the engine had none of that name, and was given it */
 	uint8	   *hash;			/* of the rendered prompt of a row */
 	uint8	   *answered;		/* of the prompt that the answer in the job's row is for; NULL = it holds none */
 	M1Exchange *exchange;		/* NULL before and after */
@@ -38,6 +40,7 @@ typedef struct M1Job
 	bool		ended;			/* result or failure are there */
 	m1w_done	done;			/* slices in the context */
 	m1_error	error;			/* code M1_OK = result */
+	ErrorData  *refusal;		/* beside *error: that there was no request, and why; NULL = there was */
 	bool		out_of_time;	/* the last step */
 	int			write_tries;
 	TimestampTz write_at;		/* 0 = at once */

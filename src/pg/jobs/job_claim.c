@@ -33,13 +33,13 @@
 #define CLAIM_COLUMNS \
 	"j.id, j.owner::oid, j.annotator_id, j.key, j.prompt, j.system_prompt, j.max_tokens, j.thinking_budget, " \
 	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at, " \
-	"j.json_schema::text, j.content, j.reasoning, j.answered"
+	"j.json_schema::text, j.content, j.reasoning, j.answered, j.adapter::text"
 
 enum
 {
 	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET,
 	TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS, MAX_ATTEMPTS, LOSSES, LEASED_AT,
-	JSON_SCHEMA, CONTENT, REASONING, ANSWERED
+	JSON_SCHEMA, CONTENT, REASONING, ANSWERED, ADAPTER
 };
 
 /* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
@@ -80,6 +80,7 @@ read_request(M1Job *job, uint64 row)
 	bool		isnull;
 	Datum		stop;
 
+	job->adapter = m1pg_result_text(CurrentMemoryContext, row, ADAPTER);
 	g->prompt = slice_of_column(row, PROMPT);
 	g->system = slice_of_column(row, SYSTEM);
 	g->constraint_text = slice_of_column(row, JSON_SCHEMA);
@@ -232,6 +233,8 @@ prepare_row(M1Job *job, void *arg)
 	/* a definition lasts for a turn */
 	request.system = m1pg_keep(request.system);
 	request.constraint_text = m1pg_keep(request.constraint_text);
+	if (d->annotator->adapter != NULL)
+		job->adapter = pstrdup(d->annotator->adapter);
 	job->hash = m1pg_hash_prompt(prompt);
 	job->ended = job->answered != NULL && memcmp(job->hash, job->answered, M1PG_HASH_SIZE) == 0;
 	job->request = request;		/* once nothing can fail: whoever frees the job wipes its texts */

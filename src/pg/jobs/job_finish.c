@@ -274,10 +274,28 @@ is_outage(const m1_error *error)
 
 /* It would fail again. */
 static bool
-is_for_good(const m1_error *error)
+is_for_good(const M1Job *job)
 {
-	return error->code == M1_E_INVALID_ARGUMENT || error->code == M1_E_UNSUPPORTED ||
-		error->code == M1_E_CONTEXT_OVERFLOW || error->code == M1_E_OVER_QUOTA || error->code == M1_E_CANCELLED;
+	switch (job->error.code)
+	{
+		case M1_E_INVALID_ARGUMENT:
+		case M1_E_UNSUPPORTED:
+		case M1_E_CONTEXT_OVERFLOW:
+		case M1_E_OVER_QUOTA:
+		case M1_E_CANCELLED:
+			return true;
+		case M1_E_NOT_FOUND:
+			/* an adapter that was dropped */
+			return job->refusal != NULL;
+		default:
+			return false;
+	}
+}
+
+static ErrorData *
+why_failed(M1Job *job)
+{
+	return job->refusal != NULL ? job->refusal : m1pg_try(job, raise_error, NULL);
 }
 
 /* A lock, a deadlock, a serialization failure or a cancelled query: the answer is as good as before. */
@@ -315,7 +333,7 @@ finish_failed(M1Job *job)
 	{
 		/* its role's share may be used up: others go first */
 		m1pg_release(job, false, m1pg_job_retry_delay);
-		note_refusal(job, m1pg_try(job, raise_error, NULL));
+		note_refusal(job, why_failed(job));
 		return M1_JOB_OVERLOAD;
 	}
 	if (is_outage(&job->error))
@@ -323,8 +341,7 @@ finish_failed(M1Job *job)
 		m1pg_release(job, job->reached_engine && job->error.code == M1_E_UNAVAILABLE, 0);
 		return M1_JOB_OUTAGE;
 	}
-	m1pg_fail_job(job, m1pg_try(job, raise_error, NULL),
-				  is_for_good(&job->error) ? M1_FAILED_FOR_GOOD : M1_FAILED_ONCE);
+	m1pg_fail_job(job, why_failed(job), is_for_good(job) ? M1_FAILED_FOR_GOOD : M1_FAILED_ONCE);
 	return M1_JOB_OVER;
 }
 

@@ -25,6 +25,7 @@
 PG_FUNCTION_INFO_V1(m1pg_submit);
 PG_FUNCTION_INFO_V1(m1pg_check_options);
 PG_FUNCTION_INFO_V1(m1pg_check_json_schema);
+PG_FUNCTION_INFO_V1(m1pg_check_adapter);
 PG_FUNCTION_INFO_V1(m1pg_queue_changed);
 PG_FUNCTION_INFO_V1(m1pg_is_own_job);
 PG_FUNCTION_INFO_V1(m1pg_wait_for);
@@ -74,6 +75,17 @@ m1pg_check_json_schema(PG_FUNCTION_ARGS)
 	M1Guard		guard = m1pg_become(PG_GETARG_OID(0), false);
 
 	check_json_schema(m1pg_json_argument(fcinfo, 1));
+	m1pg_unbecome(&guard);
+	PG_RETURN_VOID();
+}
+
+/* _check_adapter(role, adapter) */
+Datum
+m1pg_check_adapter(PG_FUNCTION_ARGS)
+{
+	M1Guard		guard = m1pg_become(PG_GETARG_OID(0), false);
+
+	m1pg_adapters->check(NameStr(*PG_GETARG_NAME(1)));
 	m1pg_unbecome(&guard);
 	PG_RETURN_VOID();
 }
@@ -132,6 +144,8 @@ check_submit(FunctionCallInfo fcinfo)
 		check_priority(PG_GETARG_INT32(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
 		m1pg_bad_argument("both json_schema and stop are given", "An answer that follows a schema ends by itself.");
+	if (m1pg_adapter[0] != '\0')
+		m1pg_adapters->check(m1pg_adapter);
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
 		check_json_schema(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA));
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
@@ -165,6 +179,7 @@ read_submission(FunctionCallInfo fcinfo, M1Parameters *p)
 	m1pg_add_int(p, PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY));
 	m1pg_add_parameter(p, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
 	m1pg_add_int(p, PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS));
+	m1pg_add_string(p, m1pg_adapter[0] != '\0' ? m1pg_adapter : NULL);
 }
 
 /* Adds the job, unless there is one with its dedupe_key. */
@@ -174,8 +189,8 @@ insert_job(M1Parameters *p, int64 *id)
 	bool		isnull;
 
 	if (m1pg_query_with("INSERT INTO minimax_m1.job "
-						"(owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts) "
-						"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
+						"(owner, " REQUEST_COLUMNS ", seed, priority, dedupe_key, max_attempts, adapter) "
+						"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) "
 						"ON CONFLICT (owner, dedupe_key) "
 						"WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled') "
 						"DO NOTHING RETURNING id", p) == 0)
@@ -192,7 +207,8 @@ find_job(M1Parameters *p, int64 *id)
 	bool		isnull;
 
 	if (m1pg_query_with("SELECT id, "
-						"(" REQUEST_COLUMNS "::text) IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9::text) "
+						"(" REQUEST_COLUMNS "::text, adapter) IS NOT DISTINCT FROM "
+						"($2, $3, $4, $5, $6, $7, $8, $9::text, $14::name) "
 						"FROM minimax_m1.job WHERE owner = $1 AND dedupe_key = $12 "
 						"AND state NOT IN ('failed', 'cancelled')", p) == 0)
 		return false;

@@ -125,17 +125,43 @@ send_request(M1Job *job)
 {
 	Oid			userid;
 	int			context;
+	int			unused;
 
 	GetUserIdAndSecContext(&userid, &context);
 	SetUserIdAndSecContext(job->owner, context | SECURITY_LOCAL_USERID_CHANGE);
 	MemoryContextSwitchTo(job->context);
 	job->request.cache_owner = m1pg_cache_owner();
+	if (job->adapter_tries > 0)
+		(void) m1pg_adapters->give(job->request.adapter);
+	else if (job->adapter != NULL)
+		job->request.adapter = m1pg_adapters->find(job->adapter, &unused);
 	job->exchange = m1pg_open_generate(&job->request, job->annotator_id != 0 ? "annotate" : "submit", &job->error);
 	if (job->exchange != NULL)
 		m1pg_exchange_pin(job->exchange);
 	else
 		job->ended = true;
 	SetUserIdAndSecContext(userid, context);
+}
+
+/* Of what has kept a request from being sent, its adapter perhaps. */
+static m1_status
+kind_of(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNDEFINED_OBJECT:
+			return M1_E_NOT_FOUND;
+		case ERRCODE_INVALID_PARAMETER_VALUE:
+			return M1_E_INVALID_ARGUMENT;
+		case ERRCODE_DATA_CORRUPTED:
+			return M1_E_CORRUPT;
+		case ERRCODE_OUT_OF_MEMORY:
+			return M1_E_NO_MEMORY;
+		case ERRCODE_CONFIGURATION_LIMIT_EXCEEDED:
+			return M1_E_OVERLOADED;
+		default:
+			return M1_E_UNAVAILABLE;
+	}
 }
 
 /* In a transaction of its own, which has ended when the model begins. */
@@ -147,7 +173,9 @@ start_request(M1Job *job)
 	StartTransactionCommand();
 	PG_TRY();
 	{
+		PushActiveSnapshot(GetTransactionSnapshot());
 		send_request(job);
+		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
@@ -160,10 +188,18 @@ start_request(M1Job *job)
 		AbortCurrentTransaction();
 		job->exchange = NULL;
 		job->ended = true;
-		m1_fail(&job->error, M1_E_UNAVAILABLE, "%s", error->message);
+		job->refusal = error;
+		m1_fail(&job->error, kind_of(error), "%s", error->message);
 	}
 	PG_END_TRY();
 	in_turn = false;
+}
+
+/* Then the request is sent again, with the adapter. */
+static bool
+lacked_adapter(const M1Job *job)
+{
+	return job->error.code == M1_E_NOT_FOUND && job->adapter != NULL && job->adapter_tries < M1PG_ADAPTER_TRIES;
 }
 
 /* Takes up what the model has said. */
@@ -190,7 +226,13 @@ poll_request(M1Job *job)
 	job->reached_engine = m1pg_exchange_reached_engine(job->exchange);
 	m1pg_exchange_close(job->exchange);
 	job->exchange = NULL;
-	job->ended = true;
+	if (lacked_adapter(job))
+	{
+		job->error.code = M1_OK;
+		job->adapter_tries++;
+	}
+	else
+		job->ended = true;
 }
 
 static void
@@ -573,6 +615,7 @@ work(void)
 		making_room = TimestampDifferenceExceeds(started, GetCurrentTimestamp(), FAIR_SHARE_MS) &&
 			m1pg_runner_others_wait();
 		poll_requests();
+		start_requests();
 		/* a job in flight may be what somebody has cancelled */
 		if ((turn_is_due() || (woken && n_jobs > 0)) && !turn(woken, making_room))
 			return 0;
