@@ -54,6 +54,30 @@ order_rows(const M1Training *t, int step, int *n)
 	return rows;
 }
 
+/*
+ * The rows of a step of right answers, of which each is shown before any is shown again: all of them are gone through
+ * in one order after another.
+ */
+static int *
+next_rows(const M1Training *t, int step, int *n)
+{
+	int		   *rows;
+	int		   *order = NULL;
+	int			n_order;
+
+	*n = Min(t->train.n, t->options.prompts_per_step);
+	rows = palloc(*n * sizeof *rows);
+	for (int i = 0; i < *n; i++)
+	{
+		int64		place = (int64) (step - 1) * *n + i;
+
+		if (order == NULL || place % t->train.n == 0)
+			order = order_rows(t, (int) (place / t->train.n), &n_order);
+		rows[i] = order[place % t->train.n];
+	}
+	return rows;
+}
+
 /* ---- answers ---- */
 
 static double
@@ -244,8 +268,8 @@ learn(M1Training *t, M1StepResult *r, m1_error *error)
 	t->spoilt = true;
 	if (t->method == M1_METHOD_SFT)
 	{
-		rows = order_rows(t, r->step, &n_rows);
-		learnt = m1pg_training_learn_answers(t, r, rows, Min(n_rows, t->options.prompts_per_step), error);
+		rows = next_rows(t, r->step, &n_rows);
+		learnt = m1pg_training_learn_answers(t, r, rows, n_rows, error);
 	}
 	else
 		learnt = m1pg_training_learn(t, r, error);
