@@ -111,6 +111,10 @@ show "SELECT minimax_m1.train('voucher', examples => 'SELECT * FROM seen', holdo
                         evaluate_every => 3, learning_rate => 0.0007);"
 echo "   It learns while everybody else goes on; this takes about a minute."
 show "CALL minimax_m1.wait_for_training('voucher');"
+psql -X -q -A -t -c "SELECT format('   It took %s s: %s answers were drawn and graded in %s s, and learnt from in %s s.',
+                          round(extract(epoch FROM max(t.finished_at) - max(t.started_at))), sum(s.answers),
+                          round(sum(coalesce(s.sampling_ms, 0) + coalesce(s.reward_ms, 0)) / 1000), round(sum(s.training_ms) / 1000))
+                     FROM minimax_m1.training t JOIN minimax_m1.training_step s ON s.training = t.name"
 psql -X -q -A -t -c "SELECT '   ' || minimax_m1.plot_training('voucher', 76, 16)"
 echo
 echo "   Some of what it got wrong in the last steps:"
