@@ -124,31 +124,13 @@ m1_servers_free(m1_servers *s)
 
 /* ---- up and down ---- */
 
-/* "after 0 ms" is no other reason than "after 1 ms". */
-static bool
-is_same_but_numbers(const char *a, const char *b)
-{
-	while (*a != '\0' || *b != '\0')
-	{
-		while (isdigit((unsigned char) *a))
-			a++;
-		while (isdigit((unsigned char) *b))
-			b++;
-		if (*a != *b)
-			return false;
-		a += *a != '\0';
-		b += *b != '\0';
-	}
-	return true;
-}
-
-/* Once, and again when it is another reason, however often it is tried. */
+/* Once, and again when it is of another kind, however often it is tried. */
 static void
 log_why_down(m1_server *server, const char *why)
 {
-	if (server->state == M1_SERVER_DOWN && is_same_but_numbers(server->said, why))
+	if (server->state == M1_SERVER_DOWN && strcmp(server->said, server->why.message) == 0)
 		return;
-	snprintf(server->said, sizeof server->said, "%s", why);
+	snprintf(server->said, sizeof server->said, "%s", server->why.message);
 	m1_server_log(server, "is down", why);
 }
 

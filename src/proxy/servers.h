@@ -14,7 +14,6 @@
 
 #define M1_MAX_SERVERS 64
 #define M1_MAX_URL 512
-#define M1_MAX_SAID 512
 #define M1_MAX_SERVED_ADAPTERS 64 /* bits of m1_server_facts.adapters */
 
 typedef enum m1_server_state
@@ -40,9 +39,9 @@ typedef struct m1_server
 	double busy_said_ms;	/* in the log, the last time; 0 = never */
 	int failures;			/* in a row */
 	int in_flight;
-	bool asked;				/* it has been up or down once */
-	m1_error why;			/* it is down */
-	char said[M1_MAX_SAID]; /* the last line of the log on why it is down; empty since it is up */
+	bool asked;		/* it has been up or down once */
+	m1_error why;	/* it is down */
+	char said[256]; /* the kind of reason that the log has; empty while it is up */
 } m1_server;
 
 typedef struct m1_servers_options
