@@ -170,16 +170,16 @@ typedef struct m1b_lightning_back
 typedef struct m1b_attention_kept
 {
 	const m1b_spans *spans;
-	float *q;		/* [T, H, D]; rotated in place */
-	float *k;		/* [T, KV, D]; rotated in place */
-	const float *v; /* [T, KV, D] */
-	float *out;		/* [T, H, D] */
-	float *lse;		/* [T, H] logarithm of the sum of exponentials of scores */
+	float *q;	/* [T, H, D]; rotated in place */
+	float *k;	/* [T, KV, D]; rotated in place, and rounded to what KV pages hold, as is v: gradients are of that */
+	float *v;	/* [T, KV, D] */
+	float *out; /* [T, H, D] */
+	float *lse; /* [T, H] logarithm of the sum of exponentials of scores */
 } m1b_attention_kept;
 
 typedef struct m1b_attention_back
 {
-	const m1b_attention_kept *forward; /* with q and k rotated */
+	const m1b_attention_kept *forward; /* with q, k and v as it has left them */
 	const float *dout;				   /* [T, H, D] */
 	float *dq, *dk, *dv;			   /* as q, k, v were before they were rotated */
 } m1b_attention_back;
@@ -283,7 +283,7 @@ struct m1b_learning
 	 * as they are from then on. NULL when there is no memory for them. Freed by close.
 	 */
 	float *(*widen)(m1b_backend *b, m1b_matrix *m);
-	/* Bytes that activations may take if nobody says: a quarter of the machine's, or of what a GPU has left. */
+	/* Bytes that the device has left beside weights, KV pages and what was taken. */
 	size_t (*memory)(m1b_backend *b);
 
 	/* Work memory for batches of these spans, until the next call or close. Before any operation but those above. */

@@ -279,7 +279,7 @@ m1b_dequantize(m1b_dtype type, const void *from, size_t n, float *to)
 			break;
 		case M1B_BF16:
 			for (size_t i = 0; i < n; i++)
-				to[i] = float_of_bits((uint32_t) read_u16(at + 2 * i) << 16);
+				to[i] = m1b_bf16_to_float(read_u16(at + 2 * i));
 			break;
 		default:
 			for (size_t i = 0; i < n; i += (size_t) formats[type].weights, at += formats[type].bytes)

@@ -73,6 +73,16 @@ m1b_float_to_bf16(float x)
 	return (uint16_t) ((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static inline float
+m1b_bf16_to_float(uint16_t bf16)
+{
+	const uint32_t bits = (uint32_t) bf16 << 16;
+	float x;
+
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
 #define M1B_E4M3_MOST 448.0f /* the largest e4m3 number; there is no infinity */
 
 float m1b_e4m3_to_float(uint8_t e4m3);

@@ -126,12 +126,26 @@ rotate_span(const m1b_cpu *c, const m1b_span *span, float *q, float *k, bool bac
 	}
 }
 
+/* To the numbers that pages of BF16 hold, which is what the queries meet. */
+static void
+round_span(const m1b_cpu *c, const m1b_span *span, float *x)
+{
+	const size_t width = (size_t) c->g.kv_heads * (size_t) c->g.head_dim;
+	float *at = x + (size_t) span->row * width;
+
+	for (size_t i = 0; c->kv_type == M1B_BF16 && i < (size_t) span->n_rows * width; i++)
+		at[i] = m1b_bf16_to_float(m1b_float_to_bf16(at[i]));
+}
+
 static void
 rotate_piece(void *arg, int s, int worker)
 {
 	const attention_job *job = arg;
+	const m1b_span *span = &job->p->spans->at[s];
 
-	rotate_span(job->c, &job->p->spans->at[s], job->p->q, job->p->k, false, m1b_cpu_learn_scratch(job->c, worker));
+	rotate_span(job->c, span, job->p->q, job->p->k, false, m1b_cpu_learn_scratch(job->c, worker));
+	round_span(job->c, span, job->p->k);
+	round_span(job->c, span, job->p->v);
 }
 
 static void
