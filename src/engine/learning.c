@@ -279,7 +279,7 @@ check_memory(const m1_learning *l, const training *new, m1_error *err)
 static m1_status
 open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const char *moments, m1_error *err)
 {
-	const m1_trainer_options options = {.rows = PIECE_ROWS, .adapter = t->adapter};
+	const m1_trainer_options options = {.rows = PIECE_ROWS, .gives_back = true, .adapter = t->adapter};
 	m1_status status = check_memory(l, t, err);
 
 	if (status != M1_OK || (status = m1_trainer_open(l->model, &options, &t->trainer, err)) != M1_OK ||

@@ -17,10 +17,11 @@ typedef struct m1_trainer m1_trainer;
 
 typedef struct m1_trainer_options
 {
-	size_t memory;	/* bytes that activations may take; 0: a quarter of the machine's memory, or of what the GPU has
-							left once the weights are there */
-	int rows;		/* tokens that are computed together; 0: as many as suit, a few thousand */
-	bool recompute; /* keep only the layers' inputs, even where there is room for more: for tests */
+	size_t
+		memory; /* bytes that activations may take; 0: a quarter of what weights, KV pages, gradients and AdamW leave */
+	int rows;	/* tokens that are computed together; 0: as many as suit, a few thousand */
+	bool recompute;		 /* keep only the layers' inputs, even where there is room for more: for tests */
+	bool gives_back;	 /* the activations' memory after each batch: for trainers that wait most of the time */
 	m1_adapter *adapter; /* is trained, and nothing else; it must outlive the trainer. NULL: all weights are */
 } m1_trainer_options;
 

@@ -26,6 +26,18 @@ check_device(const m1_model *model, const m1_trainer_options *options, m1_error 
 	return M1_E_UNSUPPORTED;
 }
 
+/* The moments are taken later. */
+static size_t
+memory_left(const m1_trainer *t)
+{
+	const size_t left = t->ops->memory(t->backend);
+	size_t moments = 0;
+
+	for (size_t i = 0; i < t->n_parameters; i++)
+		moments += 2 * t->parameters[i].n * sizeof(float);
+	return left > moments ? left - moments : 0;
+}
+
 m1_status
 m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer **out, m1_error *err)
 {
@@ -48,9 +60,17 @@ m1_trainer_open(m1_model *model, const m1_trainer_options *options, m1_trainer *
 		m1_trainer_close(t);
 		return status;
 	}
-	t->memory = options->memory > 0 ? options->memory : t->ops->memory(t->backend);
+	t->memory = options->memory > 0 ? options->memory : memory_left(t) / 4;
 	*out = t;
 	return M1_OK;
+}
+
+static void
+give_arena(m1_trainer *t)
+{
+	t->ops->give(t->backend, t->arena);
+	t->arena = NULL;
+	t->arena_floats = 0;
 }
 
 static void
@@ -59,6 +79,8 @@ end_batch(m1_trainer *t)
 	m1_micro_free(&t->progress.micro);
 	m1_ordered_free(&t->progress.ordered);
 	t->progress = (m1_progress){0};
+	if (t->options.gives_back)
+		give_arena(t);
 }
 
 void
@@ -193,8 +215,7 @@ reserve_arena(m1_trainer *t, size_t floats, m1_error *err)
 {
 	if (floats <= t->arena_floats)
 		return M1_OK;
-	t->ops->give(t->backend, t->arena);
-	t->arena_floats = 0;
+	give_arena(t);
 	if ((t->arena = t->ops->take(t->backend, floats)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu MB of activations",
 					   (floats * sizeof(float) >> 20) + 1);

@@ -7,6 +7,9 @@
 
 #include <jansson.h>
 
+#include "base/memory.h"
+#include "train/trainer.h"
+
 static float *
 bits_of(bench *b, const char *loss, size_t *n)
 {
@@ -546,6 +549,33 @@ test_one_expert(void **state)
 
 /* ---- what is refused ---- */
 
+/* What others hold is no room for activations, and what a batch has taken is given back, if that is wanted. */
+static void
+test_memory_of_others(void **state)
+{
+	m1_model_options options = {
+		.path = TINY, .device = "cpu", .threads = 1, .max_context = 1024, .max_sequences = 1, .max_batch_tokens = 256};
+	const size_t all = m1_machine_memory();
+	m1_model *model;
+	m1_trainer *trainer;
+	size_t alone;
+	bench b = open_bench_with(TINY, &(m1_trainer_options){.gives_back = true}, 1, NULL, 256);
+	m1_error err;
+
+	(void) state;
+	gradients_of(&b, "ce");
+	assert_null(b.trainer->arena);
+	alone = b.trainer->memory;
+	close_bench(&b);
+	assert_true(alone <= all / 4);
+	options.snapshot_bytes = all / 2;
+	assert_ok(m1_model_open(&options, &model, &err));
+	assert_ok(m1_trainer_open(model, &(m1_trainer_options){0}, &trainer, &err));
+	assert_true(trainer->memory <= alone - all / 9);
+	m1_trainer_close(trainer);
+	m1_model_close(model);
+}
+
 static void
 test_memory_is_planned(void **state)
 {
@@ -702,6 +732,7 @@ main(void)
 		cmocka_unit_test(test_replayed_experts),
 		cmocka_unit_test(test_one_expert),
 		cmocka_unit_test(test_memory_is_planned),
+		cmocka_unit_test(test_memory_of_others),
 		cmocka_unit_test(test_no_number_changes_nothing),
 		cmocka_unit_test(test_impossible_batches),
 		cmocka_unit_test(test_quantized_weights_are_refused),

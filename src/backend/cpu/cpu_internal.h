@@ -66,6 +66,7 @@ typedef struct m1b_cpu
 
 	/* cpu_learn.c */
 	struct m1b_learn_work *learn; /* NULL until something is to be learned */
+	size_t taken;				  /* bytes that learning holds beside that */
 
 	/* cpu_weights.c */
 	struct m1b_chunk *chunks; /* memory of packed matrices */

@@ -6,6 +6,7 @@
  */
 #include "backend/cpu/cpu_learn.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,19 +22,20 @@ take(m1b_backend *b, size_t n)
 {
 	float *memory;
 
-	(void) b;
 	if (n > SIZE_MAX / sizeof *memory - 32)
 		return NULL;
 	memory = aligned_alloc(64, m1b_round_up((n + 16) * sizeof *memory, 64));
-	if (memory != NULL)
-		memset(memory, 0, n * sizeof *memory);
+	if (memory == NULL)
+		return NULL;
+	memset(memory, 0, n * sizeof *memory);
+	m1b_cpu_of(b)->taken += malloc_usable_size(memory);
 	return memory;
 }
 
 static void
 give(m1b_backend *b, float *memory)
 {
-	(void) b;
+	m1b_cpu_of(b)->taken -= malloc_usable_size(memory);
 	free(memory);
 }
 
@@ -59,6 +61,7 @@ widen(m1b_backend *b, m1b_matrix *m)
 
 	if (value == NULL)
 		return NULL;
+	m1b_cpu_of(b)->taken += n * sizeof *value;
 	m1b_dequantize(m->type, m->data, n, value);
 	m->data = value;
 	m->type = M1B_F32;
@@ -66,16 +69,20 @@ widen(m1b_backend *b, m1b_matrix *m)
 }
 
 static size_t
-memory(m1b_backend *b)
-{
-	(void) b;
-	return m1_machine_memory() / 4;
-}
-
-static size_t
 larger(size_t a, size_t b)
 {
 	return a > b ? a : b;
+}
+
+/* Weights that are larger than memory are read from disk again and again: an eighth is left all the same. */
+static size_t
+memory(m1b_backend *b)
+{
+	const m1b_cpu *c = m1b_cpu_of(b);
+	const size_t all = m1_machine_memory();
+	const size_t held = c->g.weight_bytes + (size_t) c->pages.n_pages * c->pages.page_bytes + c->taken;
+
+	return larger(all > held ? all - held : 0, all / 8);
 }
 
 size_t

@@ -81,7 +81,7 @@ memory(m1b_backend *b)
 	size_t total;
 
 	m1b_cuda_note(m1b_cuda_of(b), cudaMemGetInfo(&left, &total), "asking for free memory");
-	return left / 4;
+	return left;
 }
 
 static m1b_cuda_buffers
