@@ -476,5 +476,5 @@ m1_adapter_config_module(const m1_adapter_config *c, const char *module, m1_adap
 		return status;
 	shape->rank = (int) rank;
 	shape->scale = (float) (alpha / (c->rank_stabilized ? sqrt(rank) : rank));
-	return M1_OK;
+	return isfinite(shape->scale) ? M1_OK : malformed(err, "lora_alpha", "a number that a float can hold");
 }

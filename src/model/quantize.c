@@ -1,6 +1,7 @@
 /* quantize.c - see quantize.h. */
 #include "model/quantize.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,21 +166,49 @@ read_row(const job *j, int row, float *x, char *room)
 	}
 }
 
+/* Infinity and NaN have every bit of the exponent set; rounding may have made the former. */
+static bool
+is_finite(m1b_dtype type, uint16_t rounded)
+{
+	const uint16_t exponent = type == M1B_BF16 ? 0x7f80 : 0x7c00;
+
+	return (rounded & exponent) != exponent;
+}
+
+static fault
+write_halves(m1b_dtype type, const float *x, size_t n, char *to)
+{
+	bool finite = true;
+
+	for (size_t i = 0; i < n; i++)
+	{
+		const uint16_t rounded = type == M1B_BF16 ? m1b_float_to_bf16(x[i]) : m1b_float_to_half(x[i]);
+
+		finite = finite && is_finite(type, rounded);
+		memcpy(to + i * sizeof rounded, &rounded, sizeof rounded);
+	}
+	return finite ? FAULT_NONE : FAULT_VALUE;
+}
+
+static fault
+write_floats(const float *x, size_t n, char *to)
+{
+	bool finite = true;
+
+	for (size_t i = 0; i < n; i++)
+		finite = finite && isfinite(x[i]);
+	memcpy(to, x, n * sizeof *x);
+	return finite ? FAULT_NONE : FAULT_VALUE;
+}
+
 static fault
 write_row(const job *j, const float *x, char *to)
 {
 	if (j->to_type == M1B_F32)
-		memcpy(to, x, j->width * sizeof *x);
-	else if (j->to_type == M1B_BF16 || j->to_type == M1B_F16)
-		for (size_t i = 0; i < j->width; i++)
-		{
-			const uint16_t rounded = j->to_type == M1B_BF16 ? m1b_float_to_bf16(x[i]) : m1b_float_to_half(x[i]);
-
-			memcpy(to + i * sizeof rounded, &rounded, sizeof rounded);
-		}
-	else if (!m1b_quantize(j->to_type, x, j->width, to))
-		return FAULT_VALUE;
-	return FAULT_NONE;
+		return write_floats(x, j->width, to);
+	if (j->to_type == M1B_BF16 || j->to_type == M1B_F16)
+		return write_halves(j->to_type, x, j->width, to);
+	return m1b_quantize(j->to_type, x, j->width, to) ? FAULT_NONE : FAULT_VALUE;
 }
 
 /* By way of floats. */
@@ -214,6 +243,21 @@ convert_piece(void *arg, int piece, int worker)
 	}
 }
 
+static const char *
+what_fails(const job *j)
+{
+	if (j->change != NULL)
+		return "merged";
+	return j->w->scales != NULL ? "used" : m1b_is_quantized(j->to_type) ? "quantized" : "converted";
+}
+
+/* Scales of quantized weights are halves. */
+static const char *
+limit_of(m1b_dtype type)
+{
+	return type == M1B_F32 || type == M1B_BF16 ? ", or beyond 3.4e38" : ", or beyond 65504";
+}
+
 static m1_status
 refuse(const job *j, fault found, m1_error *err)
 {
@@ -223,9 +267,9 @@ refuse(const job *j, fault found, m1_error *err)
 		m1_error_detail(err, "It holds a scale that is not a number, negative, or so large that weights are infinite.");
 		return M1_E_CORRUPT;
 	}
-	m1_fail(err, M1_E_CORRUPT, "tensor \"%s\" cannot be %s", j->w->name, j->w->scales != NULL ? "used" : "quantized");
-	m1_error_detail(err, j->w->scales != NULL ? "It holds a value that is not a number."
-											  : "It holds a value that is not a number, or beyond 65504.");
+	m1_fail(err, M1_E_CORRUPT, "tensor \"%s\" cannot be %s", j->w->name, what_fails(j));
+	m1_error_detail(err, "It %s a value that is not a number%s.", j->change != NULL ? "would hold" : "holds",
+					j->change == NULL && j->w->scales != NULL ? "" : limit_of(j->to_type));
 	return M1_E_CORRUPT;
 }
 

@@ -30,6 +30,7 @@ typedef struct adapter_spec
 	const char *odd;		  /* a tensor that has one row too many */
 	const char *not_a_number; /* a tensor that begins with infinity */
 	const char *extra;		  /* a tensor [1, 1] besides */
+	float width;			  /* of B's numbers; 0: the usual */
 	uint64_t seed;
 } adapter_spec;
 
@@ -88,7 +89,7 @@ put_adapter_module(const adapter_spec *a, adapter_file *f, const m1_config *c, m
 		snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", module);
 		put_adapter_tensor(a, f, name, a->rank[role], cols, 1.0f / sqrtf((float) cols), seed);
 		snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", module);
-		put_adapter_tensor(a, f, name, rows, a->rank[role], 0.1f, seed);
+		put_adapter_tensor(a, f, name, rows, a->rank[role], a->width > 0.0f ? a->width : 0.1f, seed);
 	}
 	if (role == M1_ROLE_ROUTER && a->router)
 	{

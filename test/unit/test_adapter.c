@@ -5,6 +5,8 @@
 #define _GNU_SOURCE /* realpath, symlink */
 #include "adapter_testing.h"
 
+#include <limits.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "model/adapter_config.h"
@@ -163,6 +165,41 @@ test_linear(void **state)
 		b->ops->close(b);
 		check_linear(isas[i]);
 	}
+}
+
+/* Where there is no memory for a larger rank, what was there stays, and serves. */
+static void
+test_no_memory_for_rank(void **state)
+{
+	const struct rlimit small = {(rlim_t) 1 << 40, RLIM_INFINITY};
+	m1b_backend *b = open_backend("portable");
+	struct rlimit usual;
+	uint64_t seed = 7;
+	float *x = test_random_floats(&seed, COLS);
+	float *w = test_random_floats(&seed, ROWS * COLS);
+	const m1b_matrix weight = matrix(w, ROWS, COLS);
+	const m1b_adapted adapted = low_rank(&seed, MAX_RANK, ROWS, COLS);
+	const m1b_run run = {.n = 1, .matrices = {&adapted}};
+	float out[ROWS];
+	m1b_linear p = {.x = x, .n = 1, .products = {{&weight, M1B_NONE, out}}, .n_products = 1, .adapters = {&run, 1}};
+	m1_error err;
+
+	(void) state;
+	assert_int_equal(getrlimit(RLIMIT_AS, &usual), 0);
+	assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+	assert_int_equal(b->ops->prepare_adapters(b, INT_MAX, &err), M1_E_NO_MEMORY);
+	assert_int_equal(setrlimit(RLIMIT_AS, &usual), 0);
+	b->ops->linear(b, &p);
+	for (int j = 0; j < ROWS; j++)
+	{
+		const double want = plain(x, w, ROWS, COLS, j, &adapted);
+
+		assert_true(fabs(out[j] - want) < 1e-4 * (1 + fabs(want)));
+	}
+	free_low_rank(&adapted);
+	free(x);
+	free(w);
+	b->ops->close(b);
 }
 
 /* ---- a model with adapters ---- */
@@ -574,6 +611,9 @@ test_refused_configs(void **state)
 		{"{" SMALL ", \"layers_to_transform\": \"all\"}", M1_E_CORRUPT, "\"layers_to_transform\" must be"},
 		{"{\"peft_type\": \"LORA\", \"r\": 0, \"lora_alpha\": 8}", M1_E_CORRUPT, "\"r\" must be a rank between"},
 		{"{\"peft_type\": \"LORA\", \"r\": 4}", M1_E_CORRUPT, "\"lora_alpha\" must be a positive number"},
+		{"{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 1e39, \"target_modules\": [\"q_proj\"]}", M1_E_CORRUPT,
+		 "\"lora_alpha\" must be a number that a float can hold"},
+		{"{" SMALL ", \"alpha_pattern\": {\"q_proj\": 1e300}}", M1_E_CORRUPT, "must be a number that a float can hold"},
 		{"{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8}", M1_E_UNSUPPORTED, "q_proj.lora_A.weight\" of the"},
 		{"{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\", \"k_proj\"]}",
 		 M1_E_NOT_FOUND, "k_proj.lora_A.weight\" is missing"},
@@ -883,11 +923,33 @@ test_not_merged(void **state)
 					  "could not create");
 }
 
+/* Weights that no number of their type can be are told, not written. */
+static void
+test_merged_too_large(void **state)
+{
+	static const char *const models[] = {TINY, "test/checkpoints/tiny-bf16-sharded"};
+	adapter_spec a = of_config("{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 1.3e39, "
+							   "\"target_modules\": [\"q_proj\"]}");
+
+	(void) state;
+	a.width = 1e4f;
+	for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+	{
+		a.model = models[i];
+		write_adapter(&a);
+		assert_not_merged((m1_convert_options){.in = a.model, .out = TEST_BUILD "/adapter_none", .adapter = FOLDER},
+						  M1_E_CORRUPT, "q_proj.weight\" cannot be merged");
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linear),
+#ifndef __SANITIZE_ADDRESS__ /* which reserves more than any limit */
+		cmocka_unit_test(test_no_memory_for_rank),
+#endif
 		cmocka_unit_test(test_merged),
 		cmocka_unit_test(test_mixed_batch),
 		cmocka_unit_test(test_quantized_base),
@@ -899,6 +961,7 @@ main(void)
 		cmocka_unit_test(test_new),
 		cmocka_unit_test(test_targets),
 		cmocka_unit_test(test_not_merged),
+		cmocka_unit_test(test_merged_too_large),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

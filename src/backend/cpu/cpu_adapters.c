@@ -5,23 +5,37 @@
  * Each product's loop expands what belongs to its own pieces. What a makes of the rows is worked out once, before.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
 
 #define TILE 16 /* rows that are shrunk at a time */
 
+static void
+free_inner(float *const *inner)
+{
+	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
+		free(inner[i]);
+}
+
+/* Where there is no memory, adapters that are served keep what they have. */
 m1_status
 m1b_cpu_prepare_adapters(m1b_backend *b, int max_rank, m1_error *err)
 {
 	m1b_cpu *c = m1b_cpu_of(b);
 	const size_t rows = m1b_cpu_max_rows(c);
+	float *inner[M1B_MAX_PRODUCTS] = {NULL};
 
 	if (max_rank <= c->max_rank)
 		return M1_OK;
-	m1b_cpu_adapters_free(c);
 	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
-		if ((c->inner[i] = calloc(rows * (size_t) max_rank, sizeof *c->inner[i])) == NULL)
+		if ((inner[i] = calloc(rows * (size_t) max_rank, sizeof *inner[i])) == NULL)
+		{
+			free_inner(inner);
 			return m1_fail(err, M1_E_NO_MEMORY, "out of memory for adapters of rank %d", max_rank);
+		}
+	free_inner(c->inner);
+	memcpy(c->inner, inner, sizeof inner);
 	c->max_rank = max_rank;
 	return M1_OK;
 }
@@ -29,12 +43,7 @@ m1b_cpu_prepare_adapters(m1b_backend *b, int max_rank, m1_error *err)
 void
 m1b_cpu_adapters_free(m1b_cpu *c)
 {
-	for (int i = 0; i < M1B_MAX_PRODUCTS; i++)
-	{
-		free(c->inner[i]);
-		c->inner[i] = NULL;
-	}
-	c->max_rank = 0;
+	free_inner(c->inner);
 }
 
 /* ---- rows ---- */
