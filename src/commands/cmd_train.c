@@ -173,6 +173,13 @@ has_base(const m1_cli *cli)
 	return wrong == NULL;
 }
 
+/* Where a GPU cannot train what is asked for, nobody has to say so. */
+static const char *
+device_of(const m1_cli *cli)
+{
+	return trains_adapter(cli) && strcmp(cli->device, "auto") == 0 ? "cpu" : cli->device;
+}
+
 static m1_schedule
 schedule_of(const m1_cli *cli, m1_decay decay)
 {
@@ -221,6 +228,7 @@ options_of(const m1_cli *cli, m1_too_long too_long, m1_decay decay, display *d)
 		.seed = cli->seed,
 		.save_every = cli->save_every,
 		.evaluate_every = cli->evaluate_every,
+		.device = device_of(cli),
 		.threads = cli->threads,
 		.isa = cli->isa,
 		.observer = {.context = d, .warn = on_warning, .begun = on_begun, .step = on_step, .goes_on = goes_on},

@@ -230,7 +230,7 @@ static const option_row rows[] = {
 	 .help = "a LoRA adapter in PEFT's format, which requests use by its name (default: that of\n"
 			 "the folder); only serve takes several; train goes on from it",
 	 .most = M1_CLI_MAX_TEXTS},
-	{"device", "DEVICE", TEXT, AT(device), MODEL, .help = "auto (default), cpu or cuda"},
+	{"device", "DEVICE", TEXT, AT(device), MODEL | M1_CLI_TRAIN, .help = "auto (default), cpu or cuda"},
 	{"gpus", "N", INTEGER, AT(gpus), MODEL | M1_CLI_PLAN, .help = "that share the model (default 1)", .least = 1},
 	{"threads", "N", INTEGER, AT(threads), MODEL | M1_CLI_QUANTIZE | M1_CLI_MERGE | M1_CLI_TRAIN,
 	 .help = "0 = all cores (default)"},

@@ -145,19 +145,22 @@ m1_batches_next(m1_batches *b, size_t *n)
 	return numbers;
 }
 
-uint64_t
-m1_batches_steps(m1_batches *b, int epochs)
+m1_status
+m1_batches_steps(m1_batches *b, int epochs, m1_goes_on goes_on, void *context, uint64_t *steps, m1_error *err)
 {
-	uint64_t steps = 0;
+	m1_status status = M1_OK;
 
-	for (int epoch = 0; epoch < epochs; epoch++)
+	*steps = 0;
+	for (int epoch = 0; epoch < epochs && status == M1_OK; epoch++)
 	{
 		order_epoch(b, (uint64_t) epoch);
-		for (size_t at = 0; at < b->n_trained; steps++)
+		for (size_t at = 0; at < b->n_trained; ++*steps)
 			at += batch_at(b, at);
+		if (!goes_on(context))
+			status = m1_fail(err, M1_E_CANCELLED, "interrupted");
 	}
 	order_epoch(b, b->place.epoch);
-	return steps;
+	return status;
 }
 
 m1_batch_place

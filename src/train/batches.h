@@ -27,8 +27,12 @@ const uint32_t *m1_batches_next(m1_batches *b, size_t *n);
 /* How many of those held out, from number `at` of them on, are as many tokens as a batch. */
 size_t m1_batches_held_out_at(const m1_batches *b, size_t at);
 
-/* Steps of so many whole epochs. An epoch's last batch may be a small one. */
-uint64_t m1_batches_steps(m1_batches *b, int epochs);
+/*
+ * Steps of so many whole epochs; an epoch's last batch may be a small one. goes_on is asked for each of them:
+ * M1_E_CANCELLED when it was not to go on.
+ */
+m1_status m1_batches_steps(m1_batches *b, int epochs, m1_goes_on goes_on, void *context, uint64_t *steps,
+						   m1_error *err);
 
 /* Where the next batch begins. */
 typedef struct m1_batch_place

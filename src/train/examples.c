@@ -402,6 +402,8 @@ read_line(reader *r, const char *text, size_t len)
 	m1_status status;
 
 	r->line++;
+	if (r->rules->goes_on != NULL && !r->rules->goes_on(r->rules->goes_on_context))
+		return m1_fail(r->err, M1_E_CANCELLED, "interrupted");
 	if (is_blank(text, len))
 		return M1_OK;
 	r->counts->lines++;

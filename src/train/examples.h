@@ -29,6 +29,9 @@ typedef enum m1_too_long
 	M1_LONG_SPLIT, /* texts are learnt in pieces; conversations, which pieces would take apart, are refused */
 } m1_too_long;
 
+/* Asked now and then in what may take long; false: it ends with M1_E_CANCELLED. */
+typedef bool (*m1_goes_on)(void *context);
+
 typedef struct m1_example_rules
 {
 	const m1_tokenizer *tokenizer; /* NULL: lines can have nothing but ids */
@@ -38,6 +41,8 @@ typedef struct m1_example_rules
 	const char *system; /* of conversations that have none */
 	float prompt_weight;
 	float answer_weight; /* also of texts and ids */
+	m1_goes_on goes_on;	 /* asked for every line; NULL: nobody is */
+	void *goes_on_context;
 } m1_example_rules;
 
 /* Takes one sequence; both arrays are n long, and weights[0] is 0: nothing predicts the first token. */
@@ -53,7 +58,8 @@ typedef struct m1_example_counts
 
 /*
  * Calls sink for every sequence of a file, and adds to counts. The error names file and line:
- * M1_E_INVALID_ARGUMENT for a line that is wrong, M1_E_CONTEXT_OVERFLOW for one that is too long.
+ * M1_E_INVALID_ARGUMENT for a line that is wrong, M1_E_CONTEXT_OVERFLOW for one that is too long. M1_E_CANCELLED when
+ * it was not to go on.
  */
 m1_status m1_examples_each(const char *path, const m1_example_rules *rules, m1_example_sink sink, void *context,
 						   m1_example_counts *counts, m1_error *err);

@@ -16,7 +16,8 @@
 typedef struct fit
 {
 	const m1_fit_options *o;
-	int lock; /* of the folder; -1: none */
+	int lock;	  /* of the folder; -1: none */
+	bool settled; /* the folder has nothing of another training any more */
 	m1_config config;
 	m1_model *model;
 	m1_adapter *adapter; /* that is trained, or NULL */
@@ -80,12 +81,15 @@ read_examples(fit *f, m1_error *err)
 		.system = o->system,
 		.prompt_weight = o->prompt_weight,
 		.answer_weight = o->answer_weight,
+		.goes_on = o->observer.goes_on,
+		.goes_on_context = o->observer.context,
 	};
 	m1_source *source = NULL;
 	m1_tokenizer *tokenizer = NULL;
+	char room[M1_MAX_PATH];
 	m1_status status;
 
-	if ((status = m1_source_open(m1_fit_adapts(o) ? o->model : o->out, &source, err)) != M1_OK ||
+	if ((status = m1_source_open(m1_fit_folder_beginning(o, room), &source, err)) != M1_OK ||
 		(status = m1_source_config(source, &f->config, err)) != M1_OK)
 	{
 		m1_source_close(source);
@@ -174,20 +178,27 @@ run_batch(fit *f, size_t n, const m1_objective *objective, bool gradients, m1_ba
 static m1_status
 plan_steps(fit *f, m1_error *err)
 {
-	f->schedule = f->o->schedule;
-	f->schedule.steps = f->o->steps > 0 ? f->o->steps : m1_batches_steps(f->batches, f->o->epochs);
-	return m1_schedule_check(&f->schedule, err);
+	const m1_fit_options *o = f->o;
+	m1_status status = M1_OK;
+
+	f->schedule = o->schedule;
+	f->schedule.steps = o->steps;
+	if (o->steps == 0)
+		status =
+			m1_batches_steps(f->batches, o->epochs, o->observer.goes_on, o->observer.context, &f->schedule.steps, err);
+	return status == M1_OK ? m1_schedule_check(&f->schedule, err) : status;
 }
 
 /* A training goes on with what it has begun with: another example or another order would be another training. */
 static m1_status
 check_same(const m1_training_place *was, const m1_training_place *is, m1_error *err)
 {
-	const char *what = was->digest != is->digest			   ? "other examples"
-					   : was->seed != is->seed				   ? "another seed"
-					   : was->batch_tokens != is->batch_tokens ? "other tokens of a batch"
-					   : was->held_out != is->held_out		   ? "another share that is held out"
-															   : NULL;
+	const char *what = was->digest != is->digest				 ? "other examples"
+					   : was->seed != is->seed					 ? "another seed"
+					   : was->batch_tokens != is->batch_tokens	 ? "other tokens of a batch"
+					   : was->held_out != is->held_out			 ? "another share that is held out"
+					   : was->weight_format != is->weight_format ? "another format of the weights"
+																 : NULL;
 
 	if (what == NULL)
 		return M1_OK;
@@ -281,15 +292,16 @@ open_trainer(fit *f, m1_error *err)
 {
 	const m1_fit_options *o = f->o;
 	const size_t *begin = f->examples.begins + longest(&f->examples);
+	char room[M1_MAX_PATH];
 	const m1_model_options options = {
-		.path = m1_fit_adapts(o) || (!o->resume && o->model != NULL) ? o->model : o->out,
-		.device = "cpu",
+		.path = !o->resume && o->model != NULL ? o->model : m1_fit_folder_beginning(o, room),
+		.device = o->device,
 		.isa = o->isa,
 		.weight_format = m1_fit_adapts(o) ? o->weight_format : M1_WEIGHTS_STORED,
 		.threads = o->threads,
 		.max_context = (int) (begin[1] - begin[0]),
 		.max_sequences = 1,
-		.max_batch_tokens = m1_model_prefill_chunk("cpu"),
+		.max_batch_tokens = m1_model_prefill_chunk(o->device),
 	};
 	m1_status status = m1_model_open(&options, &f->model, err);
 
@@ -316,7 +328,7 @@ check_memory(fit *f, m1_error *err)
 	return m1_trainer_plan(f->trainer, f->sequences, 1, &objective, &memory, err);
 }
 
-/* What can be wrong with the data is found before any weights are written. */
+/* What can be wrong is found before anything of the folder is changed. */
 static m1_status
 open_all(fit *f, m1_error *err)
 {
@@ -326,8 +338,7 @@ open_all(fit *f, m1_error *err)
 	if (status != M1_OK || (o->resume && (status = m1_fit_folder_check(o, err)) != M1_OK))
 		return status;
 	if ((!o->resume && (status = m1_fit_folder_make(o, err)) != M1_OK) ||
-		(status = m1_fit_folder_lock(o, &f->lock, err)) != M1_OK ||
-		(!o->resume && (status = m1_fit_folder_fill(o, err)) != M1_OK))
+		(status = m1_fit_folder_lock(o, &f->lock, err)) != M1_OK || (status = m1_fit_folder_fill(o, err)) != M1_OK)
 		return status;
 	if ((status = read_examples(f, err)) != M1_OK || (status = plan_steps(f, err)) != M1_OK)
 		return status;
@@ -340,11 +351,10 @@ open_all(fit *f, m1_error *err)
 		.seed = o->seed,
 		.batch_tokens = o->batch_tokens,
 		.held_out = o->held_out,
+		.weight_format = m1_fit_adapts(o) ? (int) o->weight_format : M1_WEIGHTS_STORED,
 	};
-	if (o->resume)
-		return go_on(f, err);
-	m1_fit_folder_forget(o);
-	return M1_OK;
+	f->settled = o->resume;
+	return o->resume ? go_on(f, err) : M1_OK;
 }
 
 /* ---- held out ---- */
@@ -406,6 +416,25 @@ check_weights(fit *f, m1_error *err)
 	return status;
 }
 
+/* What the folder had before it was begun anew stays until there is something to replace it. */
+static m1_status
+save_made(fit *f, m1_error *err)
+{
+	const m1_fit_options *o = f->o;
+	m1_status status;
+
+	if (!f->settled)
+		m1_fit_folder_forget(o);
+	status = m1_training_save_made(o->out, f->trainer, f->model, f->adapter, err);
+	if (status != M1_OK || f->settled)
+		return status;
+	if ((status = m1_fit_folder_settle(o, err)) != M1_OK)
+		return status;
+	m1_fit_folder_clean(o); /* what was read there is in memory */
+	f->settled = true;
+	return M1_OK;
+}
+
 static m1_status
 save(fit *f, m1_error *err)
 {
@@ -413,13 +442,12 @@ save(fit *f, m1_error *err)
 
 	if (f->saved == f->place.step && f->place.step > 0)
 		return M1_OK;
-	if ((status = check_weights(f, err)) != M1_OK)
-		return status;
 	f->place.updates = m1_trainer_updates(f->trainer);
-	status = m1_training_save(f->o->out, f->trainer, f->model, f->adapter, &f->place, err);
-	if (status == M1_OK)
-		f->saved = f->place.step;
-	return status;
+	if ((status = check_weights(f, err)) != M1_OK || (status = save_made(f, err)) != M1_OK ||
+		(status = m1_training_save(f->o->out, f->trainer, &f->place, err)) != M1_OK)
+		return status;
+	f->saved = f->place.step;
+	return M1_OK;
 }
 
 /* While there are more steps, a checkpoint that cannot be written is tried again at the next one. */
@@ -440,9 +468,12 @@ is_time(uint64_t step, int every)
 	return every > 0 && step % (uint64_t) every == 0;
 }
 
+/* The weights are those of the last good step: where no checkpoint has any, they become one. */
 static m1_status
-too_many_dropped(const fit *f, m1_error *err)
+too_many_dropped(fit *f, m1_error *err)
 {
+	if (f->saved == 0 && m1_trainer_updates(f->trainer) > 0)
+		save_on_the_way(f);
 	m1_fail(err, M1_E_INVALID_ARGUMENT, "%d steps in a row had a loss or a gradient that is no number", MOST_DROPPED);
 	if (f->saved > 0)
 		m1_error_detail(err, "The last checkpoint is that of step %llu.", (unsigned long long) f->saved);
@@ -562,6 +593,8 @@ m1_fit(const m1_fit_options *options, m1_error *err)
 	m1_trainer_close(f.trainer);
 	m1_adapter_free(f.adapter);
 	m1_model_close(f.model);
+	if (f.lock >= 0)
+		m1_fit_folder_clean(options);
 	m1_batches_free(f.batches);
 	m1_examples_free(&f.examples);
 	free(f.sequences);

@@ -40,7 +40,10 @@ typedef struct m1_fit_observer
 	void (*begun)(void *context, const m1_example_counts *counts, size_t examples, size_t held_out, uint64_t step,
 				  uint64_t steps);
 	void (*step)(void *context, const m1_fit_step *s);
-	/* Asked many times in a step. false: a checkpoint is written and the training ends with M1_E_CANCELLED. */
+	/*
+	 * Asked many times in a step, and while examples are read. false: it ends with M1_E_CANCELLED, and a checkpoint if
+	 * the training has begun.
+	 */
 	bool (*goes_on)(void *context);
 } m1_fit_observer;
 
@@ -75,6 +78,7 @@ typedef struct m1_fit_options
 	int save_every;		/* steps; 0: at the end alone */
 	int evaluate_every; /* steps; 0: at the end alone */
 
+	const char *device; /* as m1_model_options */
 	int threads;
 	const char *isa;
 	m1_fit_observer observer;

@@ -54,14 +54,19 @@ copy_file(const char *from, const char *name, const char *to, m1_error *err)
 	return status;
 }
 
+#define BEGINNING "beginning.tmp"
+
+/* What is copied of a model; the first is the model's own, the others are the tokenizer's. */
+static const char *const copied[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "merges.txt"};
+#define COPIED (sizeof copied / sizeof *copied)
+
 static m1_status
 copy_tokenizer(const char *from, const char *to, m1_error *err)
 {
-	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "merges.txt"};
 	m1_status status = M1_OK;
 
-	for (size_t i = 0; i < sizeof names / sizeof *names && status == M1_OK; i++)
-		status = copy_file(from, names[i], to, err);
+	for (size_t i = 1; i < COPIED && status == M1_OK; i++)
+		status = copy_file(from, copied[i], to, err);
 	return status;
 }
 
@@ -123,38 +128,105 @@ m1_fit_folder_make(const m1_fit_options *o, m1_error *err)
 	return M1_E_INVALID_ARGUMENT;
 }
 
-void
-m1_fit_folder_forget(const m1_fit_options *o)
+/* Whether what the training begins with has a folder of its own. */
+static bool
+has_beginning(const m1_fit_options *o)
 {
-	char path[M1_MAX_PATH];
+	return !o->resume && !m1_fit_adapts(o);
+}
 
-	if (path_in(o->out, M1_TRAINING_FILE, path, NULL) == M1_OK)
-		unlink(path);
+const char *
+m1_fit_folder_beginning(const m1_fit_options *o, char room[M1_MAX_PATH])
+{
+	if (!has_beginning(o))
+		return m1_fit_adapts(o) ? o->model : o->out;
+	snprintf(room, M1_MAX_PATH, "%s/" BEGINNING, o->out);
+	return room;
+}
+
+/* And sees to it that its path is not too long. */
+static m1_status
+make_beginning(const m1_fit_options *o, char path[M1_MAX_PATH], m1_error *err)
+{
+	const m1_status status = path_in(o->out, BEGINNING, path, err);
+
+	if (status == M1_OK && mkdir(path, 0777) != 0 && errno != EEXIST)
+		return m1_fail(err, M1_E_IO, "could not make \"%.150s\": %s", path, strerror(errno));
+	return status;
 }
 
 m1_status
 m1_fit_folder_fill(const m1_fit_options *o, m1_error *err)
 {
-	m1_status status;
+	char to[M1_MAX_PATH];
+	m1_status status = has_beginning(o) ? make_beginning(o, to, err) : M1_OK;
 
-	if (m1_fit_adapts(o))
-		return M1_OK;
+	if (status != M1_OK || !has_beginning(o))
+		return status;
 	if (o->model == NULL)
 	{
-		if ((status = copy_config(o->config, o->out, err)) != M1_OK || o->tokenizer == NULL)
+		if ((status = copy_config(o->config, to, err)) != M1_OK || o->tokenizer == NULL)
 			return status;
-		return copy_tokenizer(o->tokenizer, o->out, err);
+		return copy_tokenizer(o->tokenizer, to, err);
 	}
-	if (!exists_in(o->model, "config.json"))
+	if (!exists_in(o->model, copied[0]))
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "\"%.150s\" is no folder with config.json", o->model);
 		m1_error_detail(err, "All weights are trained, which those of a GGUF file cannot be.");
 		m1_error_hint(err, "Use {rank} to train an adapter, which can be of any model.");
 		return M1_E_UNSUPPORTED;
 	}
-	if ((status = copy_file(o->model, "config.json", o->out, err)) != M1_OK)
+	if ((status = copy_file(o->model, copied[0], to, err)) != M1_OK)
 		return status;
-	return copy_tokenizer(o->model, o->out, err);
+	return copy_tokenizer(o->model, to, err);
+}
+
+static void
+remove_in(const char *dir, const char *name)
+{
+	char path[M1_MAX_PATH];
+
+	if (path_in(dir, name, path, NULL) == M1_OK)
+		unlink(path);
+}
+
+void
+m1_fit_folder_forget(const m1_fit_options *o)
+{
+	remove_in(o->out, M1_TRAINING_FILE);
+}
+
+/* A model that is replaced has its tokenizer replaced, too, also by none. */
+static m1_status
+settle_file(const m1_fit_options *o, const char *name, m1_error *err)
+{
+	char room[M1_MAX_PATH];
+	const char *beginning = m1_fit_folder_beginning(o, room);
+	char from[M1_MAX_PATH];
+	char to[M1_MAX_PATH];
+	m1_status status;
+
+	if (!exists_in(beginning, name))
+	{
+		if (o->replace)
+			remove_in(o->out, name);
+		return M1_OK;
+	}
+	if ((status = path_in(beginning, name, from, err)) != M1_OK || (status = path_in(o->out, name, to, err)) != M1_OK)
+		return status;
+	if (rename(from, to) != 0)
+		return m1_fail(err, M1_E_IO, "could not rename \"%.150s\": %s", from, strerror(errno));
+	return M1_OK;
+}
+
+m1_status
+m1_fit_folder_settle(const m1_fit_options *o, m1_error *err)
+{
+	m1_status status = M1_OK;
+
+	for (size_t i = 0; i < COPIED && has_beginning(o) && status == M1_OK; i++)
+		status = settle_file(o, copied[i], err);
+	return status;
 }
 
 /* Whether it is a file of a checkpoint under its temporary name. */
@@ -170,17 +242,35 @@ is_unfinished(const char *name)
 	return found && len > 4 && strcmp(name + len - 4, ".tmp") == 0;
 }
 
+static bool
+is_any(const char *name)
+{
+	(void) name;
+	return true;
+}
+
 static void
-remove_unfinished(const char *dir)
+remove_files(const char *dir, bool (*which)(const char *name))
 {
 	DIR *folder = opendir(dir);
 	const struct dirent *entry;
 
 	while (folder != NULL && (entry = readdir(folder)) != NULL)
-		if (is_unfinished(entry->d_name))
+		if (which(entry->d_name))
 			unlinkat(dirfd(folder), entry->d_name, 0);
 	if (folder != NULL)
 		closedir(folder);
+}
+
+void
+m1_fit_folder_clean(const m1_fit_options *o)
+{
+	char path[M1_MAX_PATH];
+
+	if (path_in(o->out, BEGINNING, path, NULL) != M1_OK)
+		return;
+	remove_files(path, is_any);
+	rmdir(path);
 }
 
 m1_status
@@ -195,15 +285,17 @@ m1_fit_folder_lock(const m1_fit_options *o, int *fd, m1_error *err)
 		*fd = -1;
 		return m1_fail(err, M1_E_UNAVAILABLE, "another training is at work in \"%.150s\"", o->out);
 	}
-	remove_unfinished(o->out);
+	remove_files(o->out, is_unfinished);
+	m1_fit_folder_clean(o);
 	return M1_OK;
 }
 
 m1_status
 m1_fit_folder_initialise(const m1_fit_options *o, const m1_config *config, m1_error *err)
 {
+	char room[M1_MAX_PATH];
 	char path[M1_MAX_PATH];
-	m1_status status = path_in(o->out, M1_MODEL_FILE, path, err);
+	m1_status status = path_in(m1_fit_folder_beginning(o, room), M1_MODEL_FILE, path, err);
 
 	return status == M1_OK ? m1_initialise(config, o->fresh_type, o->seed, path, err) : status;
 }

@@ -44,10 +44,11 @@ number(uint64_t n)
 static char *
 place_text(const m1_training_place *p)
 {
-	json_t *root = json_pack("{s:i, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:f}", "version", VERSION, "step",
+	json_t *root = json_pack("{s:i, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:f, s:i}", "version", VERSION, "step",
 							 number(p->step), "epoch", number(p->batch.epoch), "at", number(p->batch.at), "updates",
 							 (json_int_t) p->updates, "tokens", number(p->tokens), "digest", number(p->digest), "seed",
-							 number(p->seed), "batch_tokens", number(p->batch_tokens), "held_out", p->held_out);
+							 number(p->seed), "batch_tokens", number(p->batch_tokens), "held_out", p->held_out,
+							 "weight_format", p->weight_format);
 	char *text = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	json_decref(root);
@@ -68,10 +69,12 @@ read_place(const json_t *root, m1_training_place *p)
 {
 	const json_t *held_out = json_object_get(root, "held_out");
 	const json_t *updates = json_object_get(root, "updates");
+	const json_t *format = json_object_get(root, "weight_format");
 
 	p->held_out = json_number_value(held_out);
 	p->updates = json_integer_value(updates);
-	return json_is_number(held_out) && json_is_integer(updates) && p->updates >= 0 &&
+	p->weight_format = (int) json_integer_value(format);
+	return json_is_number(held_out) && json_is_integer(format) && json_is_integer(updates) && p->updates >= 0 &&
 		   read_number(root, "step", &p->step) && read_number(root, "epoch", &p->batch.epoch) &&
 		   read_number(root, "at", &p->batch.at) && read_number(root, "tokens", &p->tokens) &&
 		   read_number(root, "digest", &p->digest) && read_number(root, "seed", &p->seed) &&
@@ -213,14 +216,21 @@ save_model(const char *dir, const m1_trainer *t, const m1_model *model, m1_error
 }
 
 m1_status
-m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
-				 const m1_training_place *place, m1_error *err)
+m1_training_save_made(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
+					  m1_error *err)
 {
 	const m1_adapter_base base = {.source = model->source, .config = &model->config, .checkpoint = model->checkpoint};
-	m1_safetensors_writer *w;
-	m1_status status = adapter != NULL ? m1_adapter_save(adapter, dir, &base, err) : save_model(dir, t, model, err);
 
-	if (status != M1_OK || (status = create(dir, M1_TRAINING_FILE, &w, err)) != M1_OK)
+	return adapter != NULL ? m1_adapter_save(adapter, dir, &base, err) : save_model(dir, t, model, err);
+}
+
+m1_status
+m1_training_save(const char *dir, const m1_trainer *t, const m1_training_place *place, m1_error *err)
+{
+	m1_safetensors_writer *w;
+	m1_status status = create(dir, M1_TRAINING_FILE, &w, err);
+
+	if (status != M1_OK)
 		return status;
 	status = write_training(w, t, place, err);
 	m1_safetensors_writer_free(w);

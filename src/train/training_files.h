@@ -28,14 +28,17 @@ typedef struct m1_training_place
 	uint64_t seed;
 	uint64_t batch_tokens;
 	double held_out;
+	int weight_format; /* an m1_weight_format, of what an adapter leaves as it is */
 } m1_training_place;
 
 /* Whether the folder has a training. */
 bool m1_training_exists(const char *dir);
 
-/* Writes all files. Without an adapter, tensors are stored as in the model's checkpoint. */
-m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
-						   const m1_training_place *place, m1_error *err);
+/* Writes what is served. Without an adapter, tensors are stored as in the model's checkpoint. */
+m1_status m1_training_save_made(const char *dir, const m1_trainer *t, const m1_model *model, const m1_adapter *adapter,
+								m1_error *err);
+/* Writes what the training goes on from. */
+m1_status m1_training_save(const char *dir, const m1_trainer *t, const m1_training_place *place, m1_error *err);
 
 /* The n numbers of a parameter's array, wherever they are, as the next ones of a file. */
 m1_status m1_training_write(const m1_trainer *t, const float *from, size_t n, m1_safetensors_writer *w, m1_error *err);

@@ -1,11 +1,13 @@
 /*
  * test_cuda_engine.c - the whole engine on CUDA, or on its emulation, against the same engine on the CPU: tokens that
- * are chosen on the device, beside requests that want the logits themselves.
+ * are chosen on the device, beside requests that want the logits themselves; and a training from files.
  */
 #include "cuda_testing.h"
 #include "engine_testing.h"
 
 #include <math.h>
+
+#include "train/fit.h"
 
 #define TINY "test/checkpoints/tiny-f32" /* computed in fp32 throughout: logits are the CPU's to rounding */
 #define TINY_VOCAB 320
@@ -337,6 +339,94 @@ test_loop_guard(void **state)
 	m1_engine_close(e);
 }
 
+/* ---- trainings ---- */
+
+#define TRAINED TEST_BUILD "/test_cuda_engine"
+#define STEPS 3
+
+/* The losses of the steps, the held-out one last. */
+typedef struct losses
+{
+	double of[STEPS + 1];
+	int n;
+} losses;
+
+static void
+on_step(void *context, const m1_fit_step *s)
+{
+	losses *l = context;
+
+	assert_false(s->dropped);
+	l->of[l->n++] = s->loss;
+	if (s->evaluated)
+		l->of[l->n++] = s->held_out_loss;
+}
+
+static void
+on_begun(void *context, const m1_example_counts *counts, size_t examples, size_t held_out, uint64_t step,
+		 uint64_t steps)
+{
+	(void) context;
+	(void) counts;
+	(void) examples;
+	(void) held_out;
+	(void) step;
+	(void) steps;
+}
+
+static bool
+goes_on(void *context)
+{
+	(void) context;
+	return true;
+}
+
+static losses
+train_on(const char *device, const char *out)
+{
+	static const char *const files[] = {TRAINED "/data.jsonl"};
+	losses l = {.n = 0};
+	const m1_fit_options o = {
+		.model = TINY,
+		.out = out,
+		.replace = true,
+		.files = files,
+		.n_files = 1,
+		.answer_weight = 1.0f,
+		.held_out = 0.2,
+		.batch_tokens = 16,
+		.steps = STEPS,
+		.schedule = {.rate = 1e-3, .last = 1e-3, .decay = M1_DECAY_NONE},
+		.adamw = m1_adamw_defaults(0.0f),
+		.device = device,
+		.threads = 1,
+		.observer = {.context = &l, .begun = on_begun, .step = on_step, .goes_on = goes_on},
+	};
+	m1_error err;
+
+	assert_ok(m1_fit(&o, &err));
+	assert_int_equal(l.n, STEPS + 1);
+	return l;
+}
+
+/* From files, as on the CPU; with as many steps as show that the weights have changed alike. */
+static void
+test_trains(void **state)
+{
+	static const char lines[] =
+		"{\"ids\": [1, 2, 3, 4, 5, 6]}\n{\"ids\": [7, 2, 9, 4, 11, 6]}\n{\"ids\": [1, 5, 3, 7, 5]}\n"
+		"{\"ids\": [8, 2, 8, 4, 8, 6]}\n{\"ids\": [3, 2, 3, 4, 3]}\n";
+	losses cpu, cuda;
+
+	(void) state;
+	test_write_file(TRAINED, "data.jsonl", lines, sizeof lines - 1);
+	cpu = train_on("cpu", TRAINED "/cpu");
+	cuda = train_on("cuda", TRAINED "/cuda");
+	for (int i = 0; i <= STEPS; i++)
+		assert_true(fabs(cpu.of[i] - cuda.of[i]) < 1e-4 * cpu.of[i]);
+	assert_true(fabs(cpu.of[0] - cpu.of[STEPS - 1]) > 1e-2);
+}
+
 /* A clear error, before anything is loaded; better than a reply without the adapter. */
 static void
 test_adapters_are_refused(void **state)
@@ -365,6 +455,7 @@ main(void)
 		cmocka_unit_test(test_scoring_waits_for_a_place),
 #endif
 		cmocka_unit_test(test_loop_guard),
+		cmocka_unit_test(test_trains),
 		cmocka_unit_test(test_adapters_are_refused),
 	};
 

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* mkdir */
 #include "testing.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,15 @@ usual_rules(void)
 		.prompt_weight = 0.0f,
 		.answer_weight = 1.0f,
 	};
+}
+
+/* So many times. */
+static bool
+goes_on(void *context)
+{
+	int *left = context;
+
+	return (*left)-- > 0;
 }
 
 static m1_status
@@ -224,6 +234,11 @@ test_refused(void **state)
 	assert_int_equal(read_lines("{\"text\": \"a\"}", &rules, &e, &err), M1_E_INVALID_ARGUMENT);
 	assert_non_null(strstr(err.message, "\"text\" needs a tokenizer"));
 	m1_examples_free(&e);
+	rules.goes_on = goes_on;
+	rules.goes_on_context = &(int){1};
+	assert_int_equal(read_lines("{\"ids\": [1, 2]}\n\n", &rules, &e, &err), M1_E_CANCELLED);
+	m1_examples_free(&e);
+	rules.goes_on = NULL;
 	assert_int_equal(m1_examples_read(&e, SCRATCH "/none", &rules, &err), M1_E_NOT_FOUND);
 	assert_int_equal(m1_examples_read(&e, SCRATCH, &rules, &err), M1_E_IO);
 }
@@ -309,6 +324,7 @@ test_epochs(void **state)
 	size_t n_held_out;
 	const uint32_t *held_out;
 	uint64_t steps = 0;
+	uint64_t counted;
 
 	(void) state;
 	assert_ok(m1_batches_create(&e, 0.1, 10, 5, &b, &err));
@@ -332,7 +348,9 @@ test_epochs(void **state)
 		for (int i = 0; i < 20; i++)
 			assert_int_equal(seen[i], (uint32_t) i != held_out[0] && (uint32_t) i != held_out[1]);
 	}
-	assert_int_equal(m1_batches_steps(b, 3), steps);
+	assert_ok(m1_batches_steps(b, 3, goes_on, &(int){3}, &counted, &err));
+	assert_int_equal(counted, steps);
+	assert_int_equal(m1_batches_steps(b, INT_MAX, goes_on, &(int){3}, &counted, &err), M1_E_CANCELLED);
 	m1_batches_free(b);
 	m1_examples_free(&e);
 }
@@ -342,6 +360,7 @@ test_going_on(void **state)
 {
 	m1_examples e = twenty();
 	m1_batches *all, *rest, *other;
+	uint64_t counted;
 	m1_error err;
 	bool differs = false;
 
@@ -371,7 +390,8 @@ test_going_on(void **state)
 
 	/* longer than a batch: a batch of its own */
 	assert_ok(m1_batches_create(&e, 0.0, 1, 5, &all, &err));
-	assert_int_equal(m1_batches_steps(all, 1), 20);
+	assert_ok(m1_batches_steps(all, 1, goes_on, &(int){1}, &counted, &err));
+	assert_int_equal(counted, 20);
 	m1_batches_free(all);
 	assert_int_equal(m1_batches_create(&(m1_examples){0}, 0.0, 7, 5, &all, &err), M1_E_INVALID_ARGUMENT);
 	m1_examples_free(&e);

@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "files/checkpoint.h"
 #include "files/regular.h"
 #include "train/fit.h"
@@ -24,15 +26,16 @@
 #define DATA SCRATCH "/data.jsonl"
 #define STEPS 8
 
-static const char small_config[] =
-	"{\"architectures\": [\"MiniMaxM1ForCausalLM\"], \"model_type\": \"minimax_m1\", \"vocab_size\": 300, "
-	"\"hidden_size\": 32, \"num_hidden_layers\": 2, \"attn_type_list\": [0, 1], \"num_attention_heads\": 2, "
-	"\"num_key_value_heads\": 1, \"head_dim\": 16, \"rotary_dim\": 8, \"rope_theta\": 10000, "
-	"\"intermediate_size\": 32, \"num_local_experts\": 4, \"num_experts_per_tok\": 2, \"hidden_act\": \"silu\", "
-	"\"rms_norm_eps\": 1e-5, \"postnorm\": true, \"layernorm_full_attention_alpha\": 1.41, "
-	"\"layernorm_full_attention_beta\": 1.0, \"layernorm_linear_attention_alpha\": 1.41, "
-	"\"layernorm_linear_attention_beta\": 1.0, \"layernorm_mlp_alpha\": 1.41, \"layernorm_mlp_beta\": 1.0, "
-	"\"tie_word_embeddings\": false, \"max_position_embeddings\": 64}";
+/* The width of experts, how many of them a token takes, and the context. */
+#define CONFIG                                                                                                     \
+	"{\"architectures\": [\"MiniMaxM1ForCausalLM\"], \"model_type\": \"minimax_m1\", \"vocab_size\": 300, "        \
+	"\"hidden_size\": 32, \"num_hidden_layers\": 2, \"attn_type_list\": [0, 1], \"num_attention_heads\": 2, "      \
+	"\"num_key_value_heads\": 1, \"head_dim\": 16, \"rotary_dim\": 8, \"rope_theta\": 10000, "                     \
+	"\"intermediate_size\": %d, \"num_local_experts\": 4, \"num_experts_per_tok\": %d, \"hidden_act\": \"silu\", " \
+	"\"rms_norm_eps\": 1e-5, \"postnorm\": true, \"layernorm_full_attention_alpha\": 1.41, "                       \
+	"\"layernorm_full_attention_beta\": 1.0, \"layernorm_linear_attention_alpha\": 1.41, "                         \
+	"\"layernorm_linear_attention_beta\": 1.0, \"layernorm_mlp_alpha\": 1.41, \"layernorm_mlp_beta\": 1.0, "       \
+	"\"tie_word_embeddings\": false, \"max_position_embeddings\": %d}"
 
 /* ---- a training ---- */
 
@@ -40,7 +43,9 @@ typedef struct watched
 {
 	int steps, dropped, warnings, evaluations;
 	double first_loss, last_loss;
-	int stop_after; /* steps; 0: never */
+	bool begun;
+	bool stop_reading; /* before it has begun */
+	int stop_after;	   /* steps; 0: never */
 	m1_example_counts counts;
 	size_t held_out;
 } watched;
@@ -68,6 +73,7 @@ on_begun(void *context, const m1_example_counts *counts, size_t examples, size_t
 	(void) examples;
 	(void) step;
 	(void) steps;
+	w->begun = true;
 	w->counts = *counts;
 	w->held_out = held_out;
 }
@@ -86,6 +92,8 @@ goes_on(void *context)
 {
 	const watched *w = context;
 
+	if (!w->begun)
+		return !w->stop_reading;
 	return w->stop_after == 0 || w->steps < w->stop_after;
 }
 
@@ -111,6 +119,7 @@ usual(const char *out, watched *w)
 		.adamw = m1_adamw_defaults(0.0f),
 		.balance = 0.01f,
 		.seed = 3,
+		.device = "cpu",
 		.threads = 1,
 		.observer = {.context = w, .warn = on_warning, .begun = on_begun, .step = on_step, .goes_on = goes_on},
 	};
@@ -186,6 +195,15 @@ remove_folder(const char *dir)
 	rmdir(dir);
 }
 
+static void
+write_config(const char *name, int expert_width, int top_k, int context)
+{
+	char text[2000];
+	const int n = snprintf(text, sizeof text, CONFIG, expert_width, top_k, context);
+
+	test_write_file(SCRATCH, name, text, (size_t) n);
+}
+
 /* Forty sequences that count up by a step of their own. */
 static int
 write_inputs(void **state)
@@ -210,7 +228,7 @@ write_inputs(void **state)
 		m1_buf_puts(&text, "]}\n");
 	}
 	test_write_file(SCRATCH, "data.jsonl", text.data, text.len);
-	test_write_file(SCRATCH, "config.json", small_config, sizeof small_config - 1);
+	write_config("config.json", 32, 2, 64);
 	m1_buf_free(&text);
 	return 0;
 }
@@ -331,7 +349,7 @@ test_refused(void **state)
 	o.files = bad;
 	o.n_files = 2;
 	assert_refused(&o, M1_E_INVALID_ARGUMENT, "bad.jsonl, line 2: token id 300 is outside the vocabulary");
-	assert_false(is_there(SCRATCH "/refused", M1_MODEL_FILE)); /* nothing was trained, and the next one may begin */
+	assert_int_equal(files_in(SCRATCH "/refused"), 0); /* nothing was trained, and the next one may begin */
 	o.n_files = 1;
 	o.max_context = 10;
 	assert_refused(&o, M1_E_CONTEXT_OVERFLOW, "are longer than the context");
@@ -416,6 +434,158 @@ test_no_numbers(void **state)
 	m1_buf_free(&after);
 }
 
+/* Weights that a first step has made too large: they are numbers, what is computed of them is none. */
+static void
+test_no_numbers_without_checkpoint(void **state)
+{
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/diverged", &w);
+	m1_error err;
+
+	(void) state;
+	remove_folder(SCRATCH "/diverged");
+	o.schedule = (m1_schedule){.rate = 1e3, .last = 1e3, .decay = M1_DECAY_NONE};
+	o.adamw.weight_decay = 1e6f;
+	assert_int_equal(m1_fit(&o, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(w.dropped, 3);
+	assert_string_equal(err.detail, "The last checkpoint is that of step 4.");
+	assert_true(is_there(SCRATCH "/diverged", M1_MODEL_FILE) && is_there(SCRATCH "/diverged", M1_TRAINING_FILE));
+}
+
+/* Where no step was a good one, there is nothing to keep, and what was there stays. */
+static void
+test_never_numbers(void **state)
+{
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/never", &w);
+	m1_error err;
+
+	(void) state;
+	remove_folder(o.out);
+	o.config = NULL;
+	o.model = SCRATCH "/diverged"; /* of the test before */
+	assert_int_equal(m1_fit(&o, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(w.dropped, 3);
+	assert_string_equal(err.detail, "There is no checkpoint yet.");
+	assert_int_equal(files_in(o.out), 0);
+}
+
+/* ---- what is begun anew ---- */
+
+static const char *const kept_names[] = {"config.json", M1_MODEL_FILE, M1_TRAINING_FILE};
+
+/* It fails, and leaves the folder as it is. */
+static void
+assert_left_alone(const m1_fit_options *o, m1_status wanted, const char *says)
+{
+	m1_buf before[3];
+
+	for (int i = 0; i < 3; i++)
+		before[i] = file_of(o->out, kept_names[i]);
+	assert_refused(o, wanted, says);
+	for (int i = 0; i < 3; i++)
+	{
+		m1_buf after = file_of(o->out, kept_names[i]);
+
+		assert_true(before[i].len > 0 && before[i].len == after.len);
+		if (memcmp(before[i].data, after.data, after.len) != 0)
+			fail_msg("%s has changed: \"%s\"", kept_names[i], says);
+		m1_buf_free(&before[i]);
+		m1_buf_free(&after);
+	}
+	assert_int_equal(files_in(o->out), 3);
+}
+
+/* A sequence whose activations no machine's quarter holds, of a model that takes a hundred kilobytes for each token. */
+static void
+write_too_much(void)
+{
+	const size_t tokens = m1_machine_memory() / 4 / 100000;
+	m1_buf text = {0};
+
+	write_config("wide.json", 4096, 4, 100000000);
+	m1_buf_puts(&text, "{\"ids\": [1");
+	for (size_t i = 0; i < tokens; i++)
+		m1_buf_puts(&text, ",1");
+	m1_buf_puts(&text, "]}\n");
+	test_write_file(SCRATCH, "long.jsonl", text.data, text.len);
+	m1_buf_free(&text);
+}
+
+static void
+test_force(void **state)
+{
+	static const char *const bad[] = {SCRATCH "/bad.jsonl"}; /* of test_refused */
+	static const char *const long_one[] = {SCRATCH "/long.jsonl"};
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/kept", &w);
+	m1_fit_options other;
+	m1_error err;
+
+	(void) state;
+	write_too_much();
+	assert_ok(m1_fit(&o, &err));
+	other = o;
+	other.config = SCRATCH "/wide.json";
+	other.held_out = 0.0;
+	other.files = bad;
+	assert_left_alone(&other, M1_E_INVALID_ARGUMENT, "token id 300 is outside");
+	other.files = long_one;
+	assert_left_alone(&other, M1_E_NO_MEMORY, "the activations of ");
+	other.files = o.files;
+	other.schedule.warmup_steps = 9;
+	assert_left_alone(&other, M1_E_INVALID_ARGUMENT, "warm-up and decay have more steps");
+	other.schedule.warmup_steps = 2;
+	w = (watched){.stop_reading = true};
+	assert_left_alone(&other, M1_E_CANCELLED, "interrupted");
+	w = (watched){0};
+	other.seed = 4;
+	assert_ok(m1_fit(&other, &err));
+	assert_int_equal(files_in(other.out), 3);
+	other.resume = true;
+	assert_ok(m1_fit(&other, &err)); /* config and weights belong together */
+}
+
+/* A killed one may have left what it was to begin with. */
+static void
+test_left_behind(void **state)
+{
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/kept", &w);
+	m1_error err;
+
+	(void) state;
+	assert_int_equal(mkdir(SCRATCH "/kept/beginning.tmp", 0777), 0);
+	test_write_file(SCRATCH "/kept/beginning.tmp", "model.safetensors.17.tmp", "half", 4);
+	test_write_file(SCRATCH "/kept/beginning.tmp", "tokenizer.json", "half", 4); /* nor is that another one's */
+	assert_ok(m1_fit(&o, &err));
+	assert_int_equal(files_in(o.out), 3);
+}
+
+/* Another format of the base would be another training. */
+static void
+test_goes_on_with_format(void **state)
+{
+	const m1_adapter_plan plan = m1_adapter_default_plan();
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/adapter", &w);
+	m1_error err;
+
+	(void) state;
+	o.config = NULL;
+	o.model = SCRATCH "/all";
+	o.plan = &plan;
+	o.weight_format = M1_WEIGHTS_Q8_0;
+	w.stop_after = 2;
+	assert_int_equal(m1_fit(&o, &err), M1_E_CANCELLED);
+	o.resume = true;
+	w.stop_after = 0;
+	o.weight_format = M1_WEIGHTS_STORED;
+	assert_refused(&o, M1_E_INVALID_ARGUMENT, "it has begun with another format of the weights");
+	o.weight_format = M1_WEIGHTS_Q8_0;
+	assert_ok(m1_fit(&o, &err));
+}
+
 static void
 test_two_at_once(void **state)
 {
@@ -494,13 +664,62 @@ test_full_disk(void **state)
 	m1_buf_free(&after);
 }
 
+/* There is room for the model, and none for what the training goes on from: that stays, and goes on to the same bits. */
+static void
+test_full_disk_at_second_file(void **state)
+{
+	watched w;
+	m1_fit_options o = usual(SCRATCH "/half", &w);
+	struct rlimit limit;
+	struct rlimit small;
+	m1_buf model, before, after;
+	m1_error err;
+
+	(void) state;
+	w.stop_after = 2;
+	assert_int_equal(m1_fit(&o, &err), M1_E_CANCELLED);
+	model = file_of(o.out, M1_MODEL_FILE);
+	before = file_of(o.out, M1_TRAINING_FILE);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = (struct rlimit){model.len + 1000, limit.rlim_max};
+	assert_true(small.rlim_cur < before.len);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	o.resume = true;
+	w = (watched){0};
+	assert_int_equal(m1_fit(&o, &err), M1_E_IO);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_non_null(strstr(err.message, M1_TRAINING_FILE));
+	after = file_of(o.out, M1_TRAINING_FILE);
+	assert_int_equal(before.len, after.len);
+	assert_memory_equal(before.data, after.data, before.len);
+	assert_int_equal(files_in(o.out), 3);
+	assert_ok(m1_fit(&o, &err));
+	assert_same_file(SCRATCH "/all", o.out, M1_MODEL_FILE);
+	assert_same_file(SCRATCH "/all", o.out, M1_TRAINING_FILE);
+	m1_buf_free(&model);
+	m1_buf_free(&before);
+	m1_buf_free(&after);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_learns),		cmocka_unit_test(test_goes_on), cmocka_unit_test(test_interrupted_at_once),
-		cmocka_unit_test(test_of_a_model),	cmocka_unit_test(test_refused), cmocka_unit_test(test_no_numbers),
-		cmocka_unit_test(test_two_at_once), cmocka_unit_test(test_damaged), cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_learns),
+		cmocka_unit_test(test_goes_on),
+		cmocka_unit_test(test_interrupted_at_once),
+		cmocka_unit_test(test_of_a_model),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_no_numbers),
+		cmocka_unit_test(test_no_numbers_without_checkpoint),
+		cmocka_unit_test(test_never_numbers),
+		cmocka_unit_test(test_force),
+		cmocka_unit_test(test_left_behind),
+		cmocka_unit_test(test_goes_on_with_format),
+		cmocka_unit_test(test_two_at_once),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_full_disk_at_second_file),
 	};
 
 	return cmocka_run_group_tests(tests, write_inputs, NULL);
