@@ -94,8 +94,9 @@ m1_catch_interrupts(void)
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	/* a limit on the size of files is told as an error, as a full disk is */
+	/* a limit on the size of files is told as an error, as a full disk is; so is a reader that went away */
 	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
 }
 
 bool

@@ -88,6 +88,16 @@ class Cases:
         lines = [json.loads(line) for line in more.stdout.splitlines()]
         report([line["step"] for line in lines] == list(range(steps + 1, steps + 5)), "it goes on", more.stderr)
 
+    def nobody_reads(self):
+        """What reads the lines may end before the training does: it is trained and saved, and the lines are missed."""
+        running = subprocess.Popen([ENGINE, *map(str, self.train("unread", "--steps", 300))], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        running.stdout.readline()
+        running.stdout.close()
+        said = running.stderr.read()
+        report(running.wait() == 1 and "could not write all lines of the log" in said, "a closed stdout is told", said)
+        report("training.safetensors" in files(self.folder / "unread"), "and ends no training")
+
     def same_bits(self):
         """Killed between two checkpoints, a training goes on as if nothing had happened."""
         options = ["--steps", 200, "--save-every", 20, "--seed", 7]
@@ -244,9 +254,9 @@ class Cases:
 def main():
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder))
-        for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.same_bits, cases.full_disk,
-                     cases.knows_the_world_of_nano, cases.trains_an_adapter, cases.says_what_is_wrong_with_adapters,
-                     cases.says_what_is_wrong):
+        for case in (cases.learns_a_tokenizer, cases.logs_steps, cases.goes_on, cases.nobody_reads, cases.same_bits,
+                     cases.full_disk, cases.knows_the_world_of_nano, cases.trains_an_adapter,
+                     cases.says_what_is_wrong_with_adapters, cases.says_what_is_wrong):
             case()
     print("done")
 
