@@ -243,7 +243,6 @@ static m1_status
 write_gradients(const char *path, const m1_trainer *t, const m1_batch_result *result, m1_error *err)
 {
 	const float loss = (float) result->loss;
-	const int64_t one = 1;
 	m1_safetensors_writer *w = NULL;
 	size_t n;
 	const m1_parameter *p = m1_trainer_parameters(t, &n);
@@ -251,7 +250,7 @@ write_gradients(const char *path, const m1_trainer *t, const m1_batch_result *re
 
 	if (status != M1_OK)
 		return status;
-	m1_safetensors_write_tensor(w, "loss", M1B_F32, &one, 1);
+	m1_safetensors_write_tensor(w, "loss", M1B_F32, NULL, 0);
 	for (size_t i = 0; i < n; i++)
 		m1_safetensors_write_tensor(w, p[i].name, M1B_F32, (int64_t[]){p[i].rows, p[i].cols}, p[i].cols > 0 ? 2 : 1);
 	if ((status = m1_safetensors_writer_begin(w, err)) == M1_OK)

@@ -83,8 +83,8 @@ def check(engine, device, model, loss, folder):
     golden = load(batch)
     names = header(batch)["__metadata__"]["parameters"].split()
     got = load(out)
-    if sorted(got) != sorted(names + ["loss"]):
-        return report(False, name, "it has other tensors than the model")
+    if sorted(got) != sorted(names + ["loss"]) or header(out)["loss"]["shape"] != []:
+        return report(False, name, "it has other tensors than the model, or the loss is no scalar")
     worst = max((off(got[tensor], golden, row, loss, SIGNS), tensor) for row, tensor in enumerate(names))
     difference = abs(got["loss"][0] - golden[f"loss.{loss}"][0])
     if device != "cpu":
