@@ -1,6 +1,7 @@
 /*
  * cmd_bench_train.c - `bench-train`: how fast a model learns from random tokens, as one JSON object: whole steps of
- * forward, backward and optimizer, and their forward passes alone, beside the memory that was planned for them.
+ * forward, backward and optimizer, their forward passes alone, and what the two leave of a step, beside the memory that
+ * was planned for them.
  */
 #define _GNU_SOURCE /* getrusage */
 #include <jansson.h>
@@ -28,7 +29,8 @@ typedef struct training
 
 typedef struct rates
 {
-	double train, forward; /* tokens/s */
+	double train, forward, backward; /* tokens/s */
+	double update_ms;				 /* of a step, by the optimizer */
 	m1_train_memory memory;
 } rates;
 
@@ -46,32 +48,54 @@ make_sequences(training *t, m1_error *err)
 	return M1_OK;
 }
 
-static m1_status
-step(training *t, bool learns, m1_error *err)
+/* What steps took, in ms. */
+typedef struct spent
 {
+	double passes, update; /* forward and, if it learns, backward; the optimizer */
+	int steps;
+} spent;
+
+static m1_status
+step(training *t, bool learns, spent *s, m1_error *err)
+{
+	const double began = m1_now_ms();
 	m1_batch_result result;
 	m1_update update;
-	m1_status status;
+	m1_status status = learns ? m1_trainer_gradients(t->trainer, t->sequences, t->n, &t->objective, &result, err)
+							  : m1_trainer_evaluate(t->trainer, t->sequences, t->n, &t->objective, &result, err);
+	const double passed = m1_now_ms();
 
-	if (!learns)
-		return m1_trainer_evaluate(t->trainer, t->sequences, t->n, &t->objective, &result, err);
-	status = m1_trainer_gradients(t->trainer, t->sequences, t->n, &t->objective, &result, err);
-	return status == M1_OK ? m1_trainer_update(t->trainer, &t->adamw, &result, &update, err) : status;
+	if (status == M1_OK && learns)
+		status = m1_trainer_update(t->trainer, &t->adamw, &result, &update, err);
+	s->passes += passed - began;
+	s->update += m1_now_ms() - passed;
+	s->steps++;
+	return status;
 }
 
 /* One step first, which finds its memory. */
 static m1_status
-measure(training *t, bool learns, double *rate, m1_error *err)
+measure(training *t, bool learns, spent *s, m1_error *err)
 {
-	m1_status status = step(t, learns, err);
-	const double start = m1_now_ms();
-	double ms = 0;
-	int steps = 0;
+	m1_status status = step(t, learns, s, err);
 
-	for (; status == M1_OK && ms < LEAST_MS; ms = m1_now_ms() - start, steps++)
-		status = step(t, learns, err);
-	*rate = 1000.0 * steps * t->n * t->length / ms;
+	*s = (spent){0};
+	while (status == M1_OK && s->passes + s->update < LEAST_MS)
+		status = step(t, learns, s, err);
 	return status;
+}
+
+/* Of a training's passes, what the forward pass alone takes is taken away. */
+static void
+set_rates(const training *t, const spent *all, const spent *forward, rates *r)
+{
+	const double tokens = 1000.0 * t->n * t->length;
+	const double forward_ms = forward->passes / forward->steps;
+
+	r->train = tokens * all->steps / (all->passes + all->update);
+	r->forward = tokens / forward_ms;
+	r->backward = tokens / (all->passes / all->steps - forward_ms);
+	r->update_ms = all->update / all->steps;
 }
 
 static m1_status
@@ -89,6 +113,8 @@ static m1_status
 run(training *t, const m1_cli *cli, rates *r, m1_error *err)
 {
 	m1_trainer_options options = {0};
+	spent all = {0};
+	spent forward = {0};
 	m1_status status = make_sequences(t, err);
 
 	if (status == M1_OK && cli->adapts)
@@ -98,8 +124,8 @@ run(training *t, const m1_cli *cli, rates *r, m1_error *err)
 	t->adamw = m1_adamw_defaults(1e-5f);
 	if (status == M1_OK && (status = m1_trainer_open(t->model, &options, &t->trainer, err)) == M1_OK &&
 		(status = m1_trainer_plan(t->trainer, t->sequences, t->n, &t->objective, &r->memory, err)) == M1_OK &&
-		(status = measure(t, true, &r->train, err)) == M1_OK)
-		status = measure(t, false, &r->forward, err);
+		(status = measure(t, true, &all, err)) == M1_OK && (status = measure(t, false, &forward, err)) == M1_OK)
+		set_rates(t, &all, &forward, r);
 	return status;
 }
 
@@ -122,11 +148,12 @@ print_rates(const m1_cli *cli, const training *t, const rates *r)
 	json_t *out;
 
 	getrusage(RUSAGE_SELF, &usage);
-	out = json_pack("{s:s, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:I, s:b, s:I}", "model", cli->model, "device",
+	out = json_pack("{s:s, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:b, s:I}", "model", cli->model, "device",
 					m1_model_device(t->model), "trained_parameters", trained_parameters(t), "threads", cli->threads,
 					"sequences", t->n, "sequence_tokens", t->length, "train_tokens_per_s", r->train,
-					"forward_tokens_per_s", r->forward, "planned_bytes", (json_int_t) r->memory.planned, "recompute",
-					(int) r->memory.recompute, "peak_bytes", (json_int_t) usage.ru_maxrss * 1024);
+					"forward_tokens_per_s", r->forward, "backward_tokens_per_s", r->backward, "update_ms", r->update_ms,
+					"planned_bytes", (json_int_t) r->memory.planned, "recompute", (int) r->memory.recompute,
+					"peak_bytes", (json_int_t) usage.ru_maxrss * 1024);
 	json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	fputc('\n', stdout);
 	json_decref(out);
