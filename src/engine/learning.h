@@ -25,7 +25,10 @@ bool m1_learning_cancel(m1_learning *l, uint64_t id);
 void m1_learning_fail(m1_learning *l, const m1_error *error);
 
 bool m1_learning_pending(const m1_learning *l);
-/* A piece of the oldest request: what one layer of a few hundred tokens takes, or less. */
+/*
+ * A piece of the oldest request: one layer of a few hundred tokens, or of a longer sequence or of sequences that share
+ * a beginning, which are not cut; or the optimizer's step.
+ */
 void m1_learning_piece(m1_learning *l);
 /* A step of requests has taken so long: does a piece if learning has not had its share yet. */
 void m1_learning_beside(m1_learning *l, double step_ms);
