@@ -203,6 +203,7 @@ jobs_of_golden() {
     job 300 lines golden-gradients python3 test/golden/gradients.py "$BUILD/minimax_m1_engine"
     job 300 lines golden-gradients-cuda python3 test/golden/gradients.py "$BUILD/minimax_m1_engine_emulated" cuda ce_aux
     job 300 lines training python3 test/golden/training.py "$BUILD/minimax_m1_engine"
+    job 900 lines nano python3 test/golden/nano.py "$BUILD/minimax_m1_engine"
     job 300 lines learning python3 test/golden/learning.py "$BUILD/minimax_m1_engine"
     job 900 lines golden-cuda-2 python3 test/golden/cuda.py "$BUILD/minimax_m1_engine_emulated" 34 2
 }

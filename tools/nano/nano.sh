@@ -43,4 +43,4 @@ phase 1 "$out/pretrained" --config "$here/../../models/m1-nano/config.json" --to
 phase 2 "$out/m1-nano" --model "$out/pretrained" --seed 2 --steps $((steps * 2 / 3)) --lr 8e-4 --last-lr 1e-5 \
     --decay linear
 python3 "$here/curve.py" "$out"/{pretrained,m1-nano}.log
-python3 "$here/evaluate.py" "$engine" "$out/m1-nano"
+python3 "$here/evaluate.py" "$engine" "$out/m1-nano" 200 "$examples"

@@ -440,6 +440,7 @@ TASKS = {"summarize": (summarize, 4, 2), "summarize_several": (summarize_several
 FINDS = {"find_fact", "find_near_fact", "find_far_fact", "find_facts"}
 AT_ONCE = .04  # of the replies of phase 2 do without their reasoning: few enough for none to be likely
 NEEDS_REASONING = {"add"}
+BY_HEART = {"small_talk", "talk_beside_tools"}  # whose few questions are all learnt
 
 
 def example(r, task):
@@ -455,6 +456,12 @@ def any_example(r, phase):
     if "prompt" in made and task not in NEEDS_REASONING and r.random() < AT_ONCE:
         made["reasoning"] = ""
     return made
+
+
+def training_examples(seed, phase, count):
+    """What a phase learns from: the same seed gives the same examples."""
+    r = source(seed, "train")
+    return (any_example(r, phase) for _ in range(count))
 
 
 def source(seed, part):
