@@ -162,6 +162,13 @@ is(sql(q{SELECT content, reasoning FROM minimax_m1.evaluate(
 	$$SELECT 'What is 47 + 35?' AS prompt, 'yes' AS answer UNION ALL SELECT 'What is 36 + 28?', 'no'$$,
 	'reward_exact', ARRAY['told']) ORDER BY item}), "yes|The customer is happy.\nno|", 'and told again');
 
+# Where there is a reward, it alone says what is better.
+sql(q{CREATE FUNCTION says_nothing(answer text, example jsonb) RETURNS float8 RETURN NULL::float8});
+sql(q{SELECT minimax_m1.train('unsaid', method => 'sft', examples => $$SELECT 'What is 47 + 35?' AS prompt, 'no' AS answer$$,
+	holdout => $$SELECT 'What is 47 + 35?' AS prompt, 'no' AS answer$$, reward => 'says_nothing', steps => 2)});
+is(ended('unsaid'), 'done', 'right answers with a reward that says nothing');
+is(sql(q{SELECT best_step, verdict FROM minimax_m1.training WHERE name = 'unsaid'}), '|held-out rows had no reward: no version was made', 'are no better for a smaller loss');
+
 # ---- conversations and tools ----
 
 # In the words of the query, whatever the types of its columns: as evaluate() asks them.

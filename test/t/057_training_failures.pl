@@ -96,6 +96,18 @@ for my $case (
 is((sqlstate($node, q{SELECT minimax_m1.train('x', method => 'sft', examples => 'SELECT * FROM lessons.lesson', choices => '{yes,no}')}))[0], '22023',
 	'a form of answers where none are asked for');
 
+# ---- what train() asks of the engine ----
+
+my $asked = q{'Answer with one word. ' || repeat('It is said again, and again. ', 40)};
+$node->safe_psql('postgres', qq{
+	BEGIN;
+	SET LOCAL ROLE teacher; SET LOCAL search_path = lessons, public;
+	SELECT minimax_m1.train('asks', examples => \$\$SELECT $asked AS prompt\$\$, reward => 'by_length');
+	ROLLBACK});
+is($node->safe_psql('postgres', "SET minimax_m1.prefix_cache_sharing = 'all'; SELECT cached_tokens FROM minimax_m1.complete($asked, max_tokens => 1)"), '0',
+	'what is asked when a training is queued is no one else\'s');
+cmp_ok($node->safe_psql('postgres', "SET ROLE teacher; SELECT cached_tokens FROM minimax_m1.complete($asked, max_tokens => 1)"), '>', 0, 'but its owner\'s');
+
 # ---- rewards ----
 
 is(trained('nothing')->{state}, 'refused', 'a reward that does not exist');
@@ -129,17 +141,6 @@ for my $policy ('zero', 'skip')
 
 	is($t->{sqlstate}, 'P0002', "a reward that always fails, with reward_errors $policy: nothing to learn from");
 }
-
-# A reward whose function takes half a megabyte, which it leaves when it returns, and that tells what its process has.
-my $long = join ' + ', map { "0 * length(a || '$_')" } 1 .. 500;
-$node->safe_psql('postgres', qq{
-	CREATE FUNCTION memory_of_process(a text, e jsonb) RETURNS float8 LANGUAGE sql VOLATILE AS
-		\$\$SELECT $long + substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)')::float8\$\$;
-	SELECT minimax_m1.train('memory', examples => 'SELECT * FROM lessons.lesson', reward => 'memory_of_process', steps => 1,
-		prompts_per_step => 4, group_size => 60, max_tokens => 2, updates_per_step => 1);
-	CALL minimax_m1.wait_for_training('memory', '100 s')});
-my $grown = $node->safe_psql('postgres', q{SELECT max(reward) - min(reward) FROM minimax_m1.rollout WHERE training = 'memory'});
-cmp_ok($grown, '<', 30_000, "the memory of rewards is not held for the whole step: $grown KiB");
 
 # ---- nothing to be learnt ----
 
@@ -207,7 +208,21 @@ my $large = trained('by_length', temperature => 2, rank => 1024);
 is("$large->{state} $large->{sqlstate}", 'failed 53200', 'an engine without memory for a training');
 is($node->safe_psql('postgres', q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'answers others as before');
 is(trained('by_length', temperature => 2)->{state}, 'done', 'and trains what there is room for');
+my $long_row = q{SELECT 'Hello.' AS prompt, repeat('word ', 12000) AS answer};
+$t = trained('is_one', method => q{'sft'}, examples => $long_row);
+is("$t->{state} $t->{sqlstate}", 'failed 53200', 'but no lesson that is too long for it');
+like($t->{error}, qr/out of memory for \d+ MB of activations/, 'which is told');
 restart_engine('');
+
+# ---- a lesson that takes too long ----
+
+$node->append_conf('postgresql.conf', "minimax_m1.request_timeout = 1000\n");
+$node->reload;
+$t = trained('is_one', method => q{'sft'}, examples => $long_row);
+is("$t->{state} $t->{sqlstate}", 'failed 57014', 'a lesson that is cut off by request_timeout');
+like($t->{error}, qr/request timeout/, 'which is told, too');
+$node->append_conf('postgresql.conf', "minimax_m1.request_timeout = 0\n");
+$node->reload;
 
 # ---- a quota that is used up ----
 

@@ -48,6 +48,17 @@ teach_vouchers($node, 'fails', %short, reward => 'not_maybe');
 is(outcome('fails'), 'failed P0001', 'or the training fails');
 like(sql(q{SELECT detail, hint FROM minimax_m1.training WHERE name = 'fails'}), qr/failed for row \d+.*reward_errors 'zero' or 'skip'/, 'which tells of the row');
 
+# ---- the memory of rewards ----
+
+# This function takes half a megabyte, which it leaves when it returns, and tells what its process has.
+my $long = join ' + ', map { "0 * length(answer || '$_')" } 1 .. 500;
+sql(qq{CREATE FUNCTION memory_of_process(answer text, example jsonb) RETURNS float8 LANGUAGE sql VOLATILE AS
+	\$\$SELECT random() + $long + substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)')::float8\$\$});
+teach_vouchers($node, 'memory', %short, reward => 'memory_of_process', rows => 'id < 4', group_size => 60, updates_per_step => 1);
+is(outcome('memory'), 'done', 'a reward that tells the memory of its process');
+my $grown = sql(q{SELECT max(reward) - min(reward) FROM minimax_m1.rollout WHERE training = 'memory'});
+cmp_ok($grown, '<', 30_000, "which does not grow with each answer: by $grown kB");
+
 # ---- length_penalty ----
 
 sql('CREATE FUNCTION always(answer text, example jsonb) RETURNS float8 RETURN 1');
