@@ -186,8 +186,13 @@ test_no_memory_for_rank(void **state)
 
 	(void) state;
 	assert_int_equal(getrlimit(RLIMIT_AS, &usual), 0);
+#ifndef __SANITIZE_ADDRESS__ /* which reserves more than any limit, and ends a process that asks for too much */
 	assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
 	assert_int_equal(b->ops->prepare_adapters(b, INT_MAX, &err), M1_E_NO_MEMORY);
+#else
+	(void) small;
+	(void) err;
+#endif
 	assert_int_equal(setrlimit(RLIMIT_AS, &usual), 0);
 	b->ops->linear(b, &p);
 	for (int j = 0; j < ROWS; j++)
@@ -947,9 +952,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linear),
-#ifndef __SANITIZE_ADDRESS__ /* which reserves more than any limit */
 		cmocka_unit_test(test_no_memory_for_rank),
-#endif
 		cmocka_unit_test(test_merged),
 		cmocka_unit_test(test_mixed_batch),
 		cmocka_unit_test(test_quantized_base),
