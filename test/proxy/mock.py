@@ -30,7 +30,6 @@ class Mock:
         self.dialect, self.tokens, self.eos, self.vocab = dialect, tokens, eos, vocab
         self.scripts, self.answers, self.version, self.context = list(scripts), list(answers), version, context
         self.pieces, self.key, self.adapters, self.special = pieces, key, adapters, special
-        self.own_eos = eos  # as the server's own configuration says
         self.tokenizes, self.name, self.elsewhere = tokenizes or tokens, name, ""
         self.pause, self.cached, self.likely = pause, cached, likely
         self.faults, self.requests, self.times, self.closed = [], [], [], 0
@@ -367,11 +366,11 @@ class Handler(BaseHTTPRequestHandler):
         return request.get("n_predict", request.get("max_tokens"))
 
     def ends_of(self, request):
-        """The tokens that end a reply: those that are asked for, and the server's own."""
+        """The tokens that end a reply: those that are asked for, and the model's own."""
         if self.mock.dialect in ("llama.cpp", "openai"):
             return {self.mock.eos}
         asked = request.get("sampling_params", request)
-        return set(asked.get("stop_token_ids", ())) | (set() if asked.get("ignore_eos") else {self.mock.own_eos})
+        return set(asked.get("stop_token_ids", ())) | (set() if asked.get("ignore_eos") else {self.mock.eos})
 
     def grammar_of(self, request):
         if self.mock.dialect == "sglang":
