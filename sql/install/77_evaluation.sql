@@ -194,9 +194,9 @@ CREATE FUNCTION _training_time(
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- beside what an answer takes, to learn from it takes about as much again (docs/learning.md)
+    -- to learn from an answer takes about half as long as to draw it: 0.46 to 0.57 with m1-nano and answers of 21 tokens
     SELECT make_interval(secs => round((answer * (
-        steps::float8 * prompts_per_step * group_size * least(3, ceil(0.5 / useful)) * (1 + 1.0 * useful)
+        steps::float8 * prompts_per_step * group_size * least(3, ceil(0.5 / useful)) * (1 + 0.5 * useful)
         + holdout_rows * (1 + ceil(steps / ceil(steps / 20.0::float8)))))::numeric, 1)::float8)
     WHERE useful > 0
 $$;
