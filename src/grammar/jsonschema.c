@@ -111,6 +111,19 @@ find_keyword(const char *name)
 	return NULL;
 }
 
+bool
+m1_jsonschema_says_nothing(const m1_json *schema)
+{
+	m1_json_foreach (schema, value)
+	{
+		const struct keyword *k = find_keyword(m1_json_key(value));
+
+		if (k == NULL || (k->where != SAYS_NOTHING && (k->where != FALSE_ONLY || !m1_json_is(value, M1_JSON_FALSE))))
+			return false;
+	}
+	return m1_json_is(schema, M1_JSON_OBJECT);
+}
+
 /* Refuses what is not known. Sets *kinds to the types that the keywords speak of. */
 static bool
 check_keywords(m1_schema_compiler *c, const m1_json *schema, int *kinds)

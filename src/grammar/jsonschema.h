@@ -21,5 +21,7 @@
 m1_status m1_jsonschema_compile(m1_nfa *nfa, m1_slice schema, int32_t next, int32_t *start, m1_error *err);
 /* The same for a parsed one, which may be a part of a document: its references begin there. */
 m1_status m1_jsonschema_compile_value(m1_nfa *nfa, const m1_json *schema, int32_t next, int32_t *start, m1_error *err);
+/* Whether it describes any value: it has only keywords, or none, that say nothing about it. */
+bool m1_jsonschema_says_nothing(const m1_json *schema);
 
 #endif

@@ -141,6 +141,65 @@ m1_nfa_set_rule(m1_nfa *nfa, int rule, int32_t start)
 		nfa->rules[rule].start = start;
 }
 
+/* ---- how texts begin ---- */
+
+typedef struct search
+{
+	int32_t first;
+	int32_t *todo; /* nodes to be looked at */
+	size_t n_todo;
+	bool *seen; /* by node, from `first` on */
+} search;
+
+/* Nodes before `first` are the ends of rules, and the start that a rule has not got. */
+static void
+meet(search *s, int32_t node)
+{
+	if (node < s->first || s->seen[node - s->first])
+		return;
+	s->seen[node - s->first] = true;
+	s->todo[s->n_todo++] = node;
+}
+
+static bool
+may_begin_otherwise(const m1_nfa *nfa, search *s, uint8_t byte)
+{
+	while (s->n_todo > 0)
+	{
+		const m1_nfa_node *node = &nfa->nodes[s->todo[--s->n_todo]];
+
+		if (node->kind == M1_NODE_BYTES && (node->low != byte || node->high != byte))
+			return true;
+		if (node->kind == M1_NODE_SPLIT)
+		{
+			meet(s, node->next);
+			meet(s, node->other);
+		}
+		else if (node->kind == M1_NODE_CALL)
+			meet(s, nfa->rules[node->other].start);
+	}
+	return false;
+}
+
+bool
+m1_nfa_begins_with(m1_nfa *nfa, int32_t first, int32_t start, uint8_t byte)
+{
+	const size_t n = (size_t) (nfa->n_nodes - first);
+	search s = {.first = first, .todo = malloc((n + 1) * sizeof *s.todo), .seen = calloc(n + 1, sizeof *s.seen)};
+	bool otherwise = false;
+
+	if (s.todo == NULL || s.seen == NULL)
+		nfa->failed = true;
+	else
+	{
+		meet(&s, start);
+		otherwise = may_begin_otherwise(nfa, &s, byte);
+	}
+	free(s.todo);
+	free(s.seen);
+	return !otherwise;
+}
+
 /* ---- characters as UTF-8 ---- */
 
 static int

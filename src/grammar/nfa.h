@@ -96,6 +96,9 @@ int32_t m1_nfa_option(m1_nfa *nfa, int32_t fewer, int32_t some, int32_t next);
 int m1_nfa_new_rule(m1_nfa *nfa, bool nests);
 void m1_nfa_set_rule(m1_nfa *nfa, int rule, int32_t start);
 
+/* Whether every text from `start` on begins with the byte. The nodes that come before it are from `first` on. */
+bool m1_nfa_begins_with(m1_nfa *nfa, int32_t first, int32_t start, uint8_t byte);
+
 /* Once `top` is set: checks and measures, in time that grows like the nodes. Errors say "the constraint". */
 m1_status m1_nfa_finish(m1_nfa *nfa, m1_error *err);
 

@@ -2,8 +2,10 @@
 #include "grammar/tool_calls.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
 #include "grammar/jsonschema.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
@@ -79,27 +81,19 @@ blame(size_t i, m1_status status, m1_error *err)
 	return status;
 }
 
-static bool
-is_object_schema(const m1_json *schema)
+static m1_status
+not_objects(size_t i, m1_error *err)
 {
-	const m1_json *type = m1_json_get(schema, "type");
-
-	return m1_json_is(schema, M1_JSON_OBJECT) && (type == NULL || m1_json_is_text(type, "object"));
-}
-
-/* A schema that says nothing of its values describes any object: arguments are one. */
-static bool
-says_nothing(const m1_json *schema)
-{
-	static const char *const keys[] = {"title",	   "description", "$schema",	 "$id",
-									   "$comment", "$defs",		  "definitions", NULL};
-
-	return m1_json_other_key(schema, keys) == NULL;
+	m1_fail(err, M1_E_INVALID_ARGUMENT, "tools[%zu].parameters is not the schema of an object", i);
+	m1_error_detail(err, "It must not describe anything else, either.");
+	m1_error_hint(err, "Arguments have names: {\"type\": \"object\", \"properties\": ...}.");
+	return M1_E_INVALID_ARGUMENT;
 }
 
 static m1_status
 write_arguments(m1_nfa *nfa, const m1_tool *tool, size_t i, int32_t next, int32_t *start, m1_error *err)
 {
+	const int32_t first = nfa->n_nodes;
 	m1_status status;
 
 	if (tool->parameters == NULL)
@@ -107,16 +101,15 @@ write_arguments(m1_nfa *nfa, const m1_tool *tool, size_t i, int32_t next, int32_
 		*start = m1_nfa_literal(nfa, m1_slice_of("{}"), next);
 		return M1_OK;
 	}
-	if (!is_object_schema(tool->parameters))
-	{
-		m1_fail(err, M1_E_INVALID_ARGUMENT, "tools[%zu].parameters is not the schema of an object", i);
-		m1_error_hint(err, "Arguments have names: {\"type\": \"object\", \"properties\": ...}.");
-		return M1_E_INVALID_ARGUMENT;
-	}
-	if (says_nothing(tool->parameters))
+	if (!m1_json_is(tool->parameters, M1_JSON_OBJECT))
+		return not_objects(i, err);
+	/* what describes any value describes any object: arguments are one */
+	if (m1_jsonschema_says_nothing(tool->parameters))
 		return m1_jsonschema_compile(nfa, m1_slice_of("{\"type\": \"object\"}"), next, start, err);
 	status = m1_jsonschema_compile_value(nfa, tool->parameters, next, start, err);
-	return status == M1_OK ? M1_OK : blame(i, status, err);
+	if (status != M1_OK)
+		return blame(i, status, err);
+	return nfa->failed || m1_nfa_begins_with(nfa, first, *start, '{') ? M1_OK : not_objects(i, err);
 }
 
 /* ---- calls ---- */
@@ -148,24 +141,69 @@ same(m1_slice a, m1_slice b)
 	return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
 }
 
-static m1_status
-check_distinct(const m1_json *tools, m1_slice name, size_t i, m1_error *err)
+/* A tool's name, and which of the tools it is of. */
+typedef struct named
 {
-	m1_tool other;
+	m1_slice name;
+	size_t i;
+} named;
 
-	for (size_t k = 0; k < i; k++)
-		if (m1_tool_read(m1_json_at(tools, k), k, &other, err) == M1_OK && same(other.name, name))
-			return m1_fail(err, M1_E_INVALID_ARGUMENT, "tools[%zu] has the same name as tools[%zu]", i, k);
+static int
+by_name(const void *a, const void *b)
+{
+	const named *x = a;
+	const named *y = b;
+	const size_t len = x->name.len < y->name.len ? x->name.len : y->name.len;
+	const int order = memcmp(x->name.data, y->name.data, len);
+
+	if (order != 0 || x->name.len != y->name.len)
+		return order != 0 ? order : x->name.len < y->name.len ? -1 : 1;
+	return (x->i > y->i) - (x->i < y->i);
+}
+
+/* Equal names are next to each other when they are sorted. */
+static m1_status
+find_equal(named *names, size_t n, m1_error *err)
+{
+	m1_sort(names, n, sizeof *names, by_name);
+	for (size_t k = 1; k < n; k++)
+		if (same(names[k - 1].name, names[k].name))
+			return m1_fail(err, M1_E_INVALID_ARGUMENT, "tools[%zu] has the same name as tools[%zu]", names[k].i,
+						   names[k - 1].i);
 	return M1_OK;
 }
 
-/* The rule of a call of any of the tools, or of `only`. */
+static m1_status
+check_distinct(const m1_json *tools, m1_error *err)
+{
+	named *names = malloc((m1_json_size(tools) + 1) * sizeof *names);
+	m1_status status = M1_OK;
+	size_t n = 0;
+
+	if (names == NULL)
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the tools");
+	m1_json_foreach (tools, definition)
+	{
+		m1_tool tool = {0};
+
+		if (status == M1_OK)
+			status = m1_tool_read(definition, n, &tool, err);
+		names[n] = (named){tool.name, n};
+		n++;
+	}
+	if (status == M1_OK)
+		status = find_equal(names, n, err);
+	free(names);
+	return status;
+}
+
+/* The rule of a call of any of the tools, or of `only`. Stops where the nfa has failed, which m1_nfa_finish tells. */
 static m1_status
 write_any_call(m1_nfa *nfa, const m1_json *tools, m1_slice only, int *rule, m1_error *err)
 {
 	int32_t start = M1_NFA_FAIL;
 	bool found = only.len == 0;
-	m1_status status;
+	m1_status status = check_distinct(tools, err);
 	size_t i = 0;
 
 	*rule = m1_nfa_new_rule(nfa, false);
@@ -174,8 +212,7 @@ write_any_call(m1_nfa *nfa, const m1_json *tools, m1_slice only, int *rule, m1_e
 		m1_tool tool;
 		int call;
 
-		if ((status = m1_tool_read(definition, i, &tool, err)) != M1_OK ||
-			(status = check_distinct(tools, tool.name, i, err)) != M1_OK)
+		if (status != M1_OK || nfa->failed || (status = m1_tool_read(definition, i, &tool, err)) != M1_OK)
 			return status;
 		if (only.len == 0 || same(tool.name, only))
 		{

@@ -76,6 +76,8 @@ my @attacks = (
 	{ name => '100,000 tools', answer => qr/./, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('tools') . '::json)',
 		ammo => { tools => q~'[' || (SELECT string_agg('{"name": "f' || i || '", "description": "x", "parameters": {"type": "object"}}', ', ')
 			FROM generate_series(1, 100000) i) || ']'~ } },
+	{ name => '60,000 tools of a name each', short => 1, answer => qr/too large/, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('names') . '::json)',
+		ammo => { names => q~'[' || (SELECT string_agg('{"name":"' || to_hex(4096 + i) || '"}', ',') FROM generate_series(1, 60000) i) || ']'~ } },
 	{ name => '70,000 categories', short => 1, answer => qr/more than/,
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || i FROM generate_series(1, 70000) i))} },
 	{ name => '70,000 categories, several', answer => qr/./,

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "json_judge.h"
 #include "text/calls.h"
@@ -169,6 +170,8 @@ test_calls_or_form(void **state)
 	CHECK(compile(TOOLS, "required", schema), calls);
 }
 
+#define FUNCTION(parameters) "[{\"name\": \"f\", \"parameters\": " parameters "}]"
+
 /* What parameters may be left out, and what they may not be. */
 static void
 test_parameters(void **state)
@@ -184,6 +187,17 @@ test_parameters(void **state)
 		{"[{\"name\": \"f\", \"parameters\": {\"type\": \"array\"}}]", "", M1_E_INVALID_ARGUMENT,
 		 "not the schema of an"},
 		{"[{\"name\": \"f\", \"parameters\": [1]}]", "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"enum\": [\"a\"]}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"enum\": [{}, 1]}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"const\": null}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"minimum\": 1}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"properties\": {}, \"minItems\": 1}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"anyOf\": [{\"type\": \"object\"}, {\"type\": \"null\"}]}"), "", M1_E_INVALID_ARGUMENT,
+		 "not the schema of an object"},
+		{FUNCTION("{\"type\": [\"object\", \"string\"]}"), "", M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"$ref\": \"#/$defs/a\", \"$defs\": {\"a\": {\"anyOf\": [{\"items\": {}}]}}}"), "",
+		 M1_E_INVALID_ARGUMENT, "not the schema of an object"},
+		{FUNCTION("{\"enum\": []}"), "required", M1_E_INVALID_ARGUMENT, "no answer"},
 		{"[" NOTHING ", {\"name\": \"f\", \"parameters\": {\"properties\": {\"a\": {\"not\": {}}}}}]", "",
 		 M1_E_UNSUPPORTED, "tools[1].parameters: JSON schema: keyword \"not\""},
 		{"[{\"name\": \"f\"}, {\"name\": \"f\"}]", "", M1_E_INVALID_ARGUMENT, "tools[1] has the same name as tools[0]"},
@@ -197,6 +211,11 @@ test_parameters(void **state)
 	(void) state;
 	CHECK(compile("[{\"name\": \"f\", \"parameters\": {}}]", "", NULL), any);
 	CHECK(compile("[{\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}]", "", NULL), any);
+	CHECK(compile(FUNCTION("{\"default\": {}, \"title\": \"t\", \"uniqueItems\": false}"), "", NULL), any);
+	CHECK(compile(FUNCTION("{\"anyOf\": [{\"$ref\": \"#/$defs/a\"}, {\"enum\": [{}]}], \"$defs\": {\"a\": "
+						   "{\"type\": [\"object\"]}}}"),
+				  "", NULL),
+		  any);
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 	{
 		const m1_constraint_spec spec = {.tools = m1_slice_of(bad[i].tools), .tool_choice = m1_slice_of(bad[i].choice)};
@@ -206,6 +225,45 @@ test_parameters(void **state)
 		if (m1_constraint_compile(&spec, vocabulary, NULL, &c, &err) != bad[i].status ||
 			strstr(err.message, bad[i].message) == NULL)
 			fail_msg("%s: %s", bad[i].tools, err.message);
+	}
+}
+
+/* As many as a megabyte holds: all names are told apart, and no more of them is written than there may be. */
+static void
+test_many_tools(void **state)
+{
+	static const struct
+	{
+		const char *last;
+		m1_status status;
+		const char *message;
+	} cases[] = {{"1abc", M1_E_INVALID_ARGUMENT, "tools[60000] has the same name as tools[2748]"},
+				 {"x", M1_E_UNSUPPORTED, "the constraint is too large"}};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_constraint_spec spec = {.kind = M1_CONSTRAINT_NONE};
+		const clock_t start = clock();
+		m1_buf tools = {0};
+		m1_constraint *c;
+		char one[40];
+		m1_error err;
+
+		for (int k = 0; k < 60000; k++)
+		{
+			snprintf(one, sizeof one, "%c{\"name\":\"%x\"}", k == 0 ? '[' : ',', 0x1000 + k);
+			m1_buf_puts(&tools, one);
+		}
+		snprintf(one, sizeof one, ",{\"name\":\"%s\"}]", cases[i].last);
+		m1_buf_puts(&tools, one);
+		spec.tools = (m1_slice){tools.data, tools.len};
+		assert_int_equal(m1_constraint_compile(&spec, vocabulary, NULL, &c, &err), cases[i].status);
+		if (strstr(err.message, cases[i].message) == NULL)
+			fail_msg("%s", err.message);
+		/* comparing each with each took minutes */
+		assert_true((double) (clock() - start) / CLOCKS_PER_SEC < 10);
+		m1_buf_free(&tools);
 	}
 }
 
@@ -315,6 +373,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_auto),		  cmocka_unit_test(test_none),		 cmocka_unit_test(test_required),
 		cmocka_unit_test(test_calls_or_form), cmocka_unit_test(test_parameters), cmocka_unit_test(test_random_calls),
+		cmocka_unit_test(test_many_tools),
 	};
 
 	return cmocka_run_group_tests(tests, open_vocabulary, close_vocabulary);
