@@ -28,16 +28,26 @@ m1_call_name(const m1_json *call)
 	return m1_json_text(m1_json_get(function_of(call), "name"));
 }
 
+/* What was read in place of a call, and why it is none. */
+static bool
+is_none(const m1_json *call)
+{
+	return function_of(call) == call && m1_json_is(m1_json_get(call, "error"), M1_JSON_STRING) &&
+		   m1_json_is(m1_json_get(call, "text"), M1_JSON_STRING);
+}
+
 /* Names the first key that is not understood; it might change what the model sees. */
 static m1_status
 check_keys(const m1_json *call, const char *where, m1_error *err)
 {
 	static const char *const wrapped[] = {"id", "type", "index", "function", NULL};
 	static const char *const function_keys[] = {"name", "arguments", NULL};
-	static const char *const flat[] = {"id", "type", "index", "name", "arguments", "error", "text", NULL};
+	static const char *const flat[] = {"id", "type", "index", "name", "arguments", NULL};
+	static const char *const no_call[] = {"id", "type", "index", "error", "text", NULL};
 	const m1_json *function = function_of(call);
 	const m1_json *type = m1_json_get(call, "type");
-	const char *key = m1_json_other_key(call, function != call ? wrapped : flat);
+	const m1_json *id = m1_json_get(call, "id");
+	const char *key = m1_json_other_key(call, function != call ? wrapped : is_none(call) ? no_call : flat);
 
 	if (key == NULL && function != call)
 		key = m1_json_other_key(function, function_keys);
@@ -45,6 +55,8 @@ check_keys(const m1_json *call, const char *where, m1_error *err)
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "%s has a key that is not known, \"%.60s\"", where, key);
 	if (type != NULL && !m1_json_is_text(type, "function"))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "%s has a type that is not \"function\"", where);
+	if (id != NULL && !m1_json_is(id, M1_JSON_STRING) && !m1_json_is(id, M1_JSON_NULL))
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "%s has an id that is not a text", where);
 	return M1_OK;
 }
 
@@ -88,12 +100,11 @@ write_arguments(const m1_json *arguments, const char *where, m1_buf *out, m1_err
 m1_status
 m1_call_write(const m1_json *call, const char *where, m1_buf *out, m1_error *err)
 {
-	const m1_json *error = m1_json_get(call, "error");
 	m1_status status = check_keys(call, where, err);
 
 	if (status != M1_OK)
 		return status;
-	if (m1_json_is(error, M1_JSON_STRING) && m1_json_is(m1_json_get(call, "text"), M1_JSON_STRING))
+	if (is_none(call))
 	{
 		const m1_slice text = m1_json_text(m1_json_get(call, "text"));
 

@@ -308,6 +308,12 @@ find_call(const renderer *r, m1_slice id, size_t i)
 	return &r->calls[low - 1];
 }
 
+static bool
+is_text_or_none(const m1_json *value)
+{
+	return value == NULL || m1_json_is(value, M1_JSON_STRING) || m1_json_is(value, M1_JSON_NULL);
+}
+
 /* The name of the tool whose result message i is: its own, or that of the call that it answers. */
 static m1_slice
 name_of_result(renderer *r, const m1_json *message, size_t i, const char *where)
@@ -316,7 +322,11 @@ name_of_result(renderer *r, const m1_json *message, size_t i, const char *where)
 	m1_slice name = m1_json_text(m1_json_get(message, "name"));
 	const call *answered;
 
-	if (id == NULL || m1_json_is(id, M1_JSON_NULL))
+	if (!is_text_or_none(m1_json_get(message, "name")))
+		bad(r, where, "has a name that is not a text");
+	if (!is_text_or_none(id))
+		bad(r, where, "has a tool_call_id that is not a text");
+	if (m1_json_text(id).len == 0)
 		return name;
 	answered = find_call(r, m1_json_text(id), i);
 	if (name.len == 0 && answered == NULL)
