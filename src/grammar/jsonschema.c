@@ -294,6 +294,26 @@ referred_rule(m1_schema_compiler *c, const m1_json *schema, const char *referenc
 	return r->rule;
 }
 
+/* Marks what stands in schemas below the root that have an $id: to a $ref in there, they are the document. */
+static bool
+mark_documents(m1_schema_compiler *c)
+{
+	const m1_json *end = c->root;
+
+	if ((c->inner = calloc(c->root->span, sizeof *c->inner)) == NULL)
+		return false;
+	for (const m1_json *value = c->root + 1; value < c->root + c->root->span; value++)
+	{
+		const char *id = m1_json_cstr(m1_json_get(value, "$id"));
+
+		/* one that is a mere fragment is a name, in older drafts */
+		if (id != NULL && id[0] != '#' && value + value->span > end)
+			end = value + value->span;
+		c->inner[value - c->root] = value < end;
+	}
+	return true;
+}
+
 static int32_t
 write_reference(m1_schema_compiler *c, const m1_json *reference, int32_t next)
 {
@@ -302,6 +322,8 @@ write_reference(m1_schema_compiler *c, const m1_json *reference, int32_t next)
 
 	if (!m1_json_is(reference, M1_JSON_STRING))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "$ref is not a string");
+	else if (c->inner[reference - c->root])
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref inside of a schema that has an $id of its own is not supported");
 	else if (m1_json_cstr(reference)[0] != '#')
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "$ref \"%.80s\" leads out of the document", m1_json_cstr(reference));
 	else if (target == NULL)
@@ -456,7 +478,7 @@ m1_jsonschema_compile_value(m1_nfa *nfa, const m1_json *schema, int32_t next, in
 	m1_schema_compiler c = {.nfa = nfa, .root = schema, .rules = {.character = -1, .any = -1}, .err = err};
 
 	*start = M1_NFA_FAIL;
-	if ((c.places = calloc(schema->span, sizeof *c.places)) == NULL)
+	if ((c.places = calloc(schema->span, sizeof *c.places)) == NULL || !mark_documents(&c))
 		nfa->failed = true;
 	else
 		*start = write_document(&c, next);
@@ -466,6 +488,7 @@ m1_jsonschema_compile_value(m1_nfa *nfa, const m1_json *schema, int32_t next, in
 	m1_buf_free(&c.rule_paths);
 	free(c.referred);
 	free(c.places);
+	free(c.inner);
 	return c.status;
 }
 

@@ -29,6 +29,7 @@ typedef struct m1_schema_compiler
 	m1_schema_rule *referred;
 	size_t n_referred, cap_referred;
 	uint32_t *places;  /* [values of the document]: of a schema that is referred to, its number from 1 on in referred */
+	bool *inner;	   /* [values of the document]: it stands in a schema below the root that has an $id */
 	size_t n_written;  /* of the referred ones */
 	m1_buf rule_paths; /* NUL-terminated */
 	m1_buf path;	   /* of the schema at hand: "#/properties/a" */

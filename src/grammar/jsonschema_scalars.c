@@ -1,5 +1,4 @@
 /* jsonschema_scalars.c - strings, numbers and listed values; see jsonschema_internal.h. */
-#include <math.h>
 #include <string.h>
 
 #include "grammar/jsonschema_internal.h"
@@ -82,24 +81,16 @@ m1_schema_string(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 static m1_json_bound
 whole_bound(m1_schema_compiler *c, const m1_json *value, const char *key, bool upper, bool integer, bool exclusive)
 {
-	const double x = m1_json_real(value);
 	const bool whole = m1_json_is_whole(value);
-	int64_t n;
 	m1_json_bound bound = {.given = true, .exclusive = exclusive && whole};
 
 	if (!m1_json_is(value, M1_JSON_NUMBER))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not a number", key);
 	else if (!whole && !integer)
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", key);
-	else if (m1_json_is_int64(value, &n))
-		bound.value = n;
-	else if (fabs(x) < 9e15)
-		bound.value = (int64_t) (upper ? floor(x) : ceil(x));
-	else if (fabs(x) < 9e18 && whole)
-		bound.value = (int64_t) x;
-	else if (fabs(x) < 9e18)
-		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is not whole, and too large to be rounded", key);
-	else if (upper == (x > 0))
+	else if (m1_json_to_whole(value, !upper, &bound.value))
+		return bound;
+	else if (upper == (*value->text != '-'))
 		bound = (m1_json_bound){.given = true, .value = upper ? INT64_MAX : INT64_MIN};
 	else
 		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s is beyond 64 bits", key);

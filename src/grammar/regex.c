@@ -11,6 +11,7 @@
 #define MAX_STACKED 8  /* repetitions of a repetition: like groups, each is a level of the writer's recursion */
 #define MAX_COUNT 65535
 #define UNBOUNDED (-1)
+#define ODD_COUNTS "counts are {n}, {n,} or {n,m}: write {0,m} for {,m}, or \\{ for a brace"
 
 typedef enum item_kind
 {
@@ -89,6 +90,30 @@ parse_group(parser *p)
 	return inside;
 }
 
+static size_t
+skip(const parser *p, size_t at, const char *what)
+{
+	while (at < p->text.len && p->text.data[at] != '\0' && strchr(what, p->text.data[at]) != NULL)
+		at++;
+	return at;
+}
+
+/* Whether some readers take the brace that is next for {n,m}: any of the counts may be missing, blanks may be there. */
+static bool
+looks_like_counts(const parser *p)
+{
+	static const char digits[] = "0123456789";
+	size_t from, at;
+
+	if (m1_regex_peek(p) != '{')
+		return false;
+	from = skip(p, p->at + 1, " \t");
+	at = skip(p, skip(p, from, digits), " \t");
+	if (at < p->text.len && p->text.data[at] == ',')
+		at = skip(p, skip(p, skip(p, at + 1, " \t"), digits), " \t");
+	return at > from && at < p->text.len && p->text.data[at] == '}';
+}
+
 static int
 parse_atom(parser *p)
 {
@@ -106,7 +131,7 @@ parse_atom(parser *p)
 		m1_regex_negate(p, first);
 		return set_item(p, first);
 	}
-	if (m1_regex_peek(p) == '*' || m1_regex_peek(p) == '+' || m1_regex_peek(p) == '?')
+	if (m1_regex_peek(p) == '*' || m1_regex_peek(p) == '+' || m1_regex_peek(p) == '?' || looks_like_counts(p))
 		return m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "a repetition of nothing");
 	if (m1_regex_peek(p) == '^' || m1_regex_peek(p) == '$')
 		return m1_regex_fail(p, M1_E_UNSUPPORTED, "^ and $ are supported at the ends of the expression only");
@@ -142,27 +167,20 @@ take_count(parser *p)
 	return n;
 }
 
-/* {n} {n,} {n,m}; false when the brace is an ordinary character. */
+/* {n} {n,} {n,m}; false when the brace is an ordinary character. What not all readers read alike is refused. */
 static bool
 take_counts(parser *p, int *min, int *max)
 {
-	const size_t back = p->at;
-
-	if (!m1_regex_take(p, "{"))
+	if (!looks_like_counts(p))
 		return false;
+	p->at++;
 	if (!m1_regex_is_digit(m1_regex_peek(p)))
-	{
-		p->at = back;
-		return false;
-	}
+		return m1_regex_fail(p, M1_E_UNSUPPORTED, ODD_COUNTS);
 	*min = *max = take_count(p);
 	if (m1_regex_take(p, ","))
 		*max = m1_regex_is_digit(m1_regex_peek(p)) ? take_count(p) : UNBOUNDED;
 	if (!m1_regex_take(p, "}"))
-	{
-		p->at = back;
-		return false;
-	}
+		return m1_regex_fail(p, M1_E_UNSUPPORTED, ODD_COUNTS);
 	if (*max != UNBOUNDED && *max < *min)
 		m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "a repetition whose counts are the wrong way round");
 	return p->status == M1_OK;

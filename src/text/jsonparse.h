@@ -112,5 +112,7 @@ double m1_json_real(const m1_json *value);
 bool m1_json_is_whole(const m1_json *value);
 /* Whether it is a number that is written without point and exponent, and fits. */
 bool m1_json_is_int64(const m1_json *value, int64_t *n);
+/* The whole number next to a number, up or down, or that itself; digit by digit. false when it is beyond 64 bits. */
+bool m1_json_to_whole(const m1_json *value, bool up, int64_t *n);
 
 #endif

@@ -228,6 +228,58 @@ test_numbers(void **state)
 	}
 }
 
+/* The whole numbers on both sides of a number, whatever a 64-bit real would make of it. */
+static void
+test_to_whole(void **state)
+{
+	static const struct
+	{
+		const char *text, *below, *above; /* "": beyond 64 bits */
+	} cases[] = {
+		{"0", "0", "0"},
+		{"-0.0", "0", "0"},
+		{"1.5", "1", "2"},
+		{"-1.5", "-2", "-1"},
+		{"-0.001", "-1", "0"},
+		{"0.1e1", "1", "1"},
+		{"0.12e1", "1", "2"},
+		{"123e-2", "1", "2"},
+		{"100e-2", "1", "1"},
+		{"9007199254740993.0", "9007199254740993", "9007199254740993"},
+		{"8999999999999998.4", "8999999999999998", "8999999999999999"},
+		{"-8999999999999998.4", "-8999999999999999", "-8999999999999998"},
+		{"9.223372036854775807e18", "9223372036854775807", "9223372036854775807"},
+		{"9223372036854775807.5", "9223372036854775807", ""},
+		{"-9223372036854775808", "-9223372036854775808", "-9223372036854775808"},
+		{"-9223372036854775808.5", "", "-9223372036854775808"},
+		{"9223372036854775808", "", ""},
+		{"18446744073709551615.5", "", ""},
+		{"1e400", "", ""},
+		{"-1e99999999999999999999", "", ""},
+		{"1e-99999999999999999999", "0", "1"},
+		{"0e99999999999999999999", "0", "0"},
+		{"0.00000000000000000000000000000000000000012e40", "1", "2"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (int up = 0; up < 2; up++)
+		{
+			const char *expected = up ? cases[i].above : cases[i].below;
+			char got[32] = "";
+			m1_json_doc doc;
+			m1_error err;
+			int64_t n;
+
+			assert_ok(m1_json_parse(m1_slice_of(cases[i].text), "x", NULL, &doc, &err));
+			if (m1_json_to_whole(doc.root, up, &n))
+				snprintf(got, sizeof got, "%lld", (long long) n);
+			if (strcmp(got, expected) != 0)
+				fail_msg("%s, %s: %s", cases[i].text, up ? "up" : "down", got);
+			m1_json_free(&doc);
+		}
+}
+
 /* What a list of many takes, and that no more than so many are taken. */
 static void
 test_memory(void **state)
@@ -300,7 +352,7 @@ main(void)
 		cmocka_unit_test(test_texts_that_stay), cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_every_end),		cmocka_unit_test(test_looking_up),
 		cmocka_unit_test(test_numbers),			cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_limits),			cmocka_unit_test(test_to_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
