@@ -47,6 +47,21 @@ SELECT prompt FROM minimax_m1.corrections('answers');
 -- they are examples of what is right
 UPDATE question SET answer = 'four' WHERE id = 1;
 SELECT item, reward FROM minimax_m1.evaluate('SELECT prompt, "right" AS answer FROM minimax_m1.corrections(''answers'')', 'reward_exact');
+-- however the session writes dates
+CREATE TABLE visit (day date PRIMARY KEY, asked timestamptz, answer text);
+SELECT minimax_m1.create_annotator('visits', 'visit', 'answer', 'When was {asked}?', system_prompt => 'You are brief.');
+INSERT INTO visit VALUES ('2026-11-28', '2026-03-04 05:06:07+00');
+CALL wait_until_answered();
+SET datestyle = 'SQL, DMY';
+SET timezone = 'Asia/Tokyo';
+UPDATE visit SET answer = 'long ago';
+SELECT prompt, "right" FROM minimax_m1.corrections('visits');
+UPDATE visit SET answer = NULL;
+SELECT count(*) FROM minimax_m1.correction WHERE key = '{2026-11-28}';
+RESET datestyle;
+RESET timezone;
+SELECT minimax_m1.drop_annotator('visits');
+DROP TABLE visit;
 -- only for who may change the annotator
 CREATE ROLE visitor;
 SELECT minimax_m1.grant_usage('visitor');

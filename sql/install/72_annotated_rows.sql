@@ -39,7 +39,8 @@ AS $$
     WHERE a.name = annotator OR a.id = annotator_id
 $$;
 
--- The statements that read and write one row of an annotator's table. Parameters are the key columns, then the values.
+-- The statements that read and write one row of an annotator's table. What is read are its partition, the columns of the
+-- template and those that are filled. Parameters are the key columns, then the values.
 CREATE FUNCTION _annotator_sql(
     annotator_id int,
     OUT read_sql text,
@@ -65,6 +66,7 @@ DECLARE
     ordering text;
     keys text;
     sets text;
+    targets text;
     k record;
 BEGIN
     SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = annotator_id;
@@ -116,13 +118,14 @@ BEGIN
             HINT = 'Drop the annotator and create it anew.';
     END IF;
     SELECT string_agg(format('%I = $%s', i.name, cardinality(key_types) + i.ord), ', ' ORDER BY i.ord),
+           string_agg(format('t.%I', i.name), ', ' ORDER BY i.ord),
            array_agg(att.atttypid ORDER BY i.ord), array_agg(att.atttypmod ORDER BY i.ord)
-    INTO sets, target_types, target_typmods
+    INTO sets, targets, target_types, target_typmods
     FROM unnest(array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL))
          WITH ORDINALITY AS i(name, ord)
     JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = i.name AND NOT att.attisdropped;
     read_sql := format('SELECT %s FROM %s t WHERE %s',
-                       concat_ws(', ', 't.tableoid', inputs, format('t.%I', a.target_column)), relation, matches);
+                       concat_ws(', ', 't.tableoid', inputs, targets), relation, matches);
     lock_sql := read_sql || ' FOR NO KEY UPDATE SKIP LOCKED';
     write_sql := format('UPDATE %s t SET %s WHERE %s', relation, sets, matches);
     IF a.status_column IS NOT NULL THEN

@@ -45,7 +45,7 @@ $$;
 DROP INDEX job_due;
 CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending';
 
--- The partition of a row is told with its inputs.
+-- The partition of a row is told with its inputs, and what is in all columns that are filled.
 CREATE OR REPLACE FUNCTION _annotator_sql(
     annotator_id int,
     OUT read_sql text,
@@ -71,6 +71,7 @@ DECLARE
     ordering text;
     keys text;
     sets text;
+    targets text;
     k record;
 BEGIN
     SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = annotator_id;
@@ -122,13 +123,14 @@ BEGIN
             HINT = 'Drop the annotator and create it anew.';
     END IF;
     SELECT string_agg(format('%I = $%s', i.name, cardinality(key_types) + i.ord), ', ' ORDER BY i.ord),
+           string_agg(format('t.%I', i.name), ', ' ORDER BY i.ord),
            array_agg(att.atttypid ORDER BY i.ord), array_agg(att.atttypmod ORDER BY i.ord)
-    INTO sets, target_types, target_typmods
+    INTO sets, targets, target_types, target_typmods
     FROM unnest(array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL))
          WITH ORDINALITY AS i(name, ord)
     JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = i.name AND NOT att.attisdropped;
     read_sql := format('SELECT %s FROM %s t WHERE %s',
-                       concat_ws(', ', 't.tableoid', inputs, format('t.%I', a.target_column)), relation, matches);
+                       concat_ws(', ', 't.tableoid', inputs, targets), relation, matches);
     lock_sql := read_sql || ' FOR NO KEY UPDATE SKIP LOCKED';
     write_sql := format('UPDATE %s t SET %s WHERE %s', relation, sets, matches);
     IF a.status_column IS NOT NULL THEN

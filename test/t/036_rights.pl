@@ -229,4 +229,66 @@ sql(annotate('postgres', 'stubborn', 'stubborn', 'max_attempts => 1'));
 sql("CREATE TRIGGER keep BEFORE UPDATE ON stubborn FOR EACH ROW EXECUTE FUNCTION keep(); INSERT INTO stubborn VALUES (1, '$leak')");
 wait_drained();
 is(last_error(), '09000', 'an UPDATE that a trigger keeps from the row is a failure');
+
+# A table whose triggers or rules have a word to say; what came of the annotation, and of the row.
+sub annotated_beside
+{
+	my ($name, $code, %o) = @_;
+	my $target = $o{target} // 'text';
+	my $values = $o{values} // "1, '$leak'";
+	sql("CREATE TABLE $name (id int PRIMARY KEY, body text, topic $target, reasoning text, status text)");
+	sql(annotate('postgres', $name, $name, 'max_attempts => 1', @{ $o{options} // [] }));
+	sql("SET ROLE postgres; $code");
+	sql("INSERT INTO $name VALUES ($values)");
+	wait_drained();
+	return came_of($name);
+}
+
+sub came_of
+{
+	my ($name) = @_;
+	my $error = sql("SELECT sqlstate || ' ' || error FROM minimax_m1.job_errors WHERE annotator = '$name'");
+	return join(' ', sql("SELECT coalesce(topic, 'NULL') FROM $name"), $error =~ /^(09000|40001)?/ && $1 ? $1 : $error);
+}
+
+sub before_update
+{
+	my ($name, $body) = @_;
+	return "CREATE FUNCTION $name() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN $body END';
+		CREATE TRIGGER x BEFORE UPDATE ON $name FOR EACH ROW EXECUTE FUNCTION $name()";
+}
+
+my @status = (options => [q{status_column => 'status'}]);
+my @reasoning = (options => [q{reasoning_column => 'reasoning'}]);
+is(annotated_beside('nowhere', 'CREATE RULE x AS ON UPDATE TO nowhere DO INSTEAD NOTHING'), 'NULL 09000', 'a rule that does nothing instead');
+sql("CREATE TABLE elsewhere (id int, topic text); INSERT INTO elsewhere VALUES (1)");
+is(annotated_beside('diverted', 'CREATE RULE x AS ON UPDATE TO diverted DO INSTEAD UPDATE elsewhere SET topic = new.topic WHERE id = new.id'),
+	'NULL 09000', 'a rule that writes elsewhere');
+is(annotated_beside('old_row', before_update('old_row', 'RETURN old;')), 'NULL 09000', 'a trigger that returns the old row');
+is(annotated_beside('old_topic', before_update('old_topic', 'new.topic := old.topic; RETURN new;'), @status), 'NULL 09000', 'one that keeps the target');
+is(annotated_beside('old_status', before_update('old_status', 'new.status := old.status; RETURN new;'), @status), 'NULL 09000', 'or the status');
+is(annotated_beside('upper_case', before_update('upper_case', 'new.topic := upper(new.topic); RETURN new;'), @status), 'HARDWARE ', 'what it changes is its own affair');
+is(annotated_beside('no_reasoning', before_update('no_reasoning', 'new.reasoning := NULL; RETURN new;'), @reasoning), 'hardware ', 'and so is the reasoning');
+is(annotated_beside('by_itself', before_update('by_itself', 'IF pg_trigger_depth() > 1 THEN RETURN new; END IF;
+	UPDATE public.by_itself SET topic = new.topic WHERE id = new.id; RETURN NULL;')), 'hardware ', 'one that writes the row by itself');
+
+# What is there already is not written once more.
+is(annotated_beside('redundant', 'CREATE TRIGGER z BEFORE UPDATE ON redundant FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()'),
+	'hardware ', 'an annotation, beside a trigger that suppresses what changes nothing');
+my $done = q{SELECT done FROM minimax_m1.annotators WHERE name = 'redundant'};
+my $before = sql($done);
+sql(q{UPDATE redundant SET body = body || ' '});
+wait_drained();
+is(came_of('redundant'), 'hardware ', 'the same one for another text');
+is(sql($done), $before + 1, 'it is done');
+
+# A NULL is the domain's to refuse.
+sql('CREATE DOMAIN filled AS text NOT NULL');
+like(annotated_beside('refusing', '', target => 'filled', values => "1, NULL, 'as it was'"), qr/^as it was $/, 'a row that asks nothing');
+sql("UPDATE refusing SET body = '$leak'");
+wait_drained();
+is(came_of('refusing'), 'hardware ', 'an answer');
+sql('UPDATE refusing SET body = NULL');
+wait_drained();
+like(came_of('refusing'), qr/^hardware 23502 /, 'no answer, which the domain of the target refuses');
 done_testing();

@@ -191,21 +191,24 @@ m1pg_template_same_inputs(const M1BoundTemplate *t, HeapTuple a, HeapTuple b, Tu
 	return true;
 }
 
+/* NULL, too, is for the type's input: a domain may refuse it. */
+Datum
+m1pg_value_from_text(Oid type, int32 typmod, char *value)
+{
+	Oid			input;
+	Oid			param;
+
+	getTypeInputInfo(type, &input, &param);
+	return OidInputFunctionCall(input, value, param, typmod);
+}
+
 HeapTuple
 m1pg_set_column(HeapTuple row, TupleDesc tupdesc, int number, char *value)
 {
 	Form_pg_attribute att = TupleDescAttr(tupdesc, number - 1);
 	bool		isnull = value == NULL;
-	Datum		datum = (Datum) 0;
+	Datum		datum = m1pg_value_from_text(att->atttypid, att->atttypmod, value);
 
-	if (!isnull)
-	{
-		Oid			input;
-		Oid			param;
-
-		getTypeInputInfo(att->atttypid, &input, &param);
-		datum = OidInputFunctionCall(input, value, param, att->atttypmod);
-	}
 	return heap_modify_tuple_by_cols(row, tupdesc, 1, &number, &datum, &isnull);
 }
 

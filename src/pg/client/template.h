@@ -46,6 +46,8 @@ extern bool m1pg_template_same_inputs(const M1BoundTemplate *t, HeapTuple a, Hea
 /* The number of a column; raises 42703 when there is none. */
 extern int	m1pg_column_number(Relation rel, const char *name);
 extern bool m1pg_same_value(HeapTuple a, HeapTuple b, TupleDesc tupdesc, int number);
+/* A text as a value of a type; NULL is NULL, unless a domain refuses it. */
+extern Datum m1pg_value_from_text(Oid type, int32 typmod, char *value);
 /* The row with the column set to a text, converted by the column type's input function; NULL clears it. */
 extern HeapTuple m1pg_set_column(HeapTuple row, TupleDesc tupdesc, int number, char *value);
 

@@ -126,20 +126,10 @@ m1pg_rows_open(const M1Annotator *a, MemoryContext context)
 
 /* ---- rows ---- */
 
-static Datum
-from_text(Oid type, int32 typmod, char *value)
-{
-	Oid			input;
-	Oid			param;
-
-	getTypeInputInfo(type, &input, &param);
-	return OidInputFunctionCall(input, value, param, typmod);
-}
-
 static void
 add_value(M1Parameters *p, Oid type, int32 typmod, char *value)
 {
-	m1pg_add_parameter(p, type, value == NULL ? (Datum) 0 : from_text(type, typmod, value), value == NULL);
+	m1pg_add_parameter(p, type, m1pg_value_from_text(type, typmod, value), value == NULL);
 }
 
 /* The key comes first, and values behind it. */
@@ -150,9 +140,11 @@ add_key(M1Parameters *p, const M1Rows *rows, char *const *key)
 		add_value(p, rows->key_types[i], -1, key[i]);
 }
 
+/* What rules have left nothing of reads no other table, either. */
 static bool
 reads_table(SPIPlanPtr plan, Oid table)
 {
+	bool		any = false;
 	ListCell   *source;
 	ListCell   *query;
 
@@ -163,8 +155,9 @@ reads_table(SPIPlanPtr plan, Oid table)
 
 			if (tables != NIL && linitial_node(RangeTblEntry, tables)->relid == table)
 				return true;
+			any = true;
 		}
-	return false;
+	return !any;
 }
 
 /*
@@ -206,7 +199,7 @@ find_row(const M1Rows *rows, const char *sql, char *const *key)
 	return query_table(rows, sql, &p) > 0;
 }
 
-/* What the statements that read a row give: behind the inputs of the template comes the target. */
+/* What the statements that read a row give: behind the inputs of the template come the columns that are filled. */
 #define PARTITION	1
 #define FIRST_INPUT	2
 
@@ -253,23 +246,81 @@ m1pg_row_is_being_written(void)
 	return writing;
 }
 
-/* Fills columns of a row, which is there: p has the key already, and values for the statement. */
-static void
-update_row(const M1Rows *rows, const char *sql, M1Parameters *p)
+static uint64
+run_update(const M1Rows *rows, M1Parameters *p)
 {
 	uint64		n = 0;
 
 	writing = true;
 	PG_TRY();
 	{
-		n = query_table(rows, sql, p);
+		n = query_table(rows, rows->write_sql, p);
 	}
 	PG_FINALLY();
 	{
 		writing = false;
 	}
 	PG_END_TRY();
-	if (n == 1)
+	return n;
+}
+
+/* What the columns that are filled hold, as text; false when there is no such row. */
+static bool
+read_targets(const M1Rows *rows, char *const *key, char **held)
+{
+	if (!find_row(rows, rows->read_sql, key))
+		return false;
+	for (int t = 0; t < rows->n_targets; t++)
+		held[t] = m1pg_result_text(CurrentMemoryContext, 0, FIRST_INPUT + rows->template.n + t);
+	return true;
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* Whether column t holds what it did, although a parameter says something else. */
+static bool
+was_left(const M1Rows *rows, int t, const M1Parameters *p, char *const *before, char *const *after)
+{
+	int			i = rows->n_keys + t;
+	Oid			output;
+	bool		varlena;
+
+	if (!same_text(before[t], after[t]))
+		return false;
+	if (p->nulls[i] == 'n')
+		return before[t] != NULL;
+	getTypeOutputInfo(p->types[i], &output, &varlena);
+	return !same_text(before[t], OidOutputFunctionCall(output, p->values[i]));
+}
+
+/*
+ * Fills columns of a row, which is there: p has the key already, and values for
+ * the statement. How many rows that counts does not tell whether they are there
+ * now: a trigger may return the old row, a rule may write elsewhere, and what is
+ * there already may have been left alone. So the row is looked at. A trigger may
+ * change what is written, and leave out the reasoning.
+ */
+static void
+update_row(const M1Rows *rows, char *const *key, M1Parameters *p)
+{
+	char	   *before[MAX_TARGETS] = {NULL};
+	char	   *after[MAX_TARGETS];
+	bool		there = read_targets(rows, key, before);
+	uint64		n = run_update(rows, p);
+	bool		left = n == 0;
+
+	if (there && read_targets(rows, key, after))
+	{
+		left = false;
+		for (int t = 0; t < rows->n_targets; t++)
+			if (n == 0 || t != 1 || !rows->has_reasoning)
+				left = left || was_left(rows, t, p, before, after);
+	}
+	if (!left)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
@@ -311,7 +362,7 @@ m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reason
 	}
 	if (rows->has_status)
 		add_value(&p, rows->target_types[t], rows->target_typmods[t], unconstify(char *, status));
-	update_row(rows, rows->write_sql, &p);
+	update_row(rows, key, &p);
 	m1pg_unbecome(&guard);
 }
 

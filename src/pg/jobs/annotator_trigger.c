@@ -197,16 +197,20 @@ follow_change(const TriggerState *s, TriggerData *data)
 	HeapTuple	old = data->tg_trigtuple;
 	HeapTuple	new = data->tg_newtuple;
 	bool		same = m1pg_template_same_inputs(&s->template, old, new, tupdesc) && same_key(s, old, new, tupdesc);
+	M1Guard		guard;
 	char	   *prompt;
 
 	if (m1pg_row_is_being_written() || is_null(old, tupdesc, s->target) || !has_key(s, old, tupdesc) ||
 		(same && m1pg_same_value(old, new, tupdesc, s->target)))
 		return;
+	/* texts as the job runner has them, whatever the session has set */
+	guard = m1pg_become(m1pg_extension_owner(), false);
 	if (!same || is_null(new, tupdesc, s->target))
 		m1pg_forget_correction(s->annotator->id, row_key(s, old, tupdesc));
 	else if ((prompt = m1pg_template_render_row(&s->template, new, tupdesc)) != NULL)
 		m1pg_note_correction(s->annotator->id, row_key(s, new, tupdesc), prompt,
 							 SPI_getvalue(old, tupdesc, s->target));
+	m1pg_unbecome(&guard);
 }
 
 /* ---- AFTER ---- */
