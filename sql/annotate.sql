@@ -48,7 +48,19 @@ DROP TRIGGER bad ON message;
 CREATE TRIGGER bad BEFORE INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION minimax_m1.annotate('note', '{body}');
 INSERT INTO message (id, body) VALUES (10, 'x');
 DROP TRIGGER bad ON message;
+CREATE TRIGGER bad BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION minimax_m1.annotate('ordinal', '{body}');
+ALTER TABLE message ADD ordinal int GENERATED ALWAYS AS IDENTITY;
+INSERT INTO message (id, body) VALUES (10, 'x');
+ALTER TABLE message DROP ordinal;
+DROP TRIGGER bad ON message;
 SELECT count(*) FROM message WHERE id = 10;
+
+-- a domain may refuse that there is no annotation
+CREATE DOMAIN given AS text NOT NULL;
+ALTER TABLE message ADD must given DEFAULT 'none';
+CREATE TRIGGER bad BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION minimax_m1.annotate('must', '{body}');
+INSERT INTO message (id, body) VALUES (10, NULL);
+DROP TRIGGER bad ON message;
 
 -- a failing annotation fails the statement, and leaves no row
 CREATE TRIGGER bad BEFORE INSERT ON message FOR EACH ROW EXECUTE FUNCTION minimax_m1.annotate('label', 'Summarize the following text.\n\n{body}');

@@ -27,11 +27,13 @@ CREATE TABLE annotator (
     json_schema json,
     adapter name);                      -- NULL: the model without one
 
--- Which attribute numbers an annotator's names stand for. Not dumped: made anew when its trigger is.
+-- Which attribute numbers an annotator's names stand for, and which are its triggers. Not dumped: made anew when its
+-- trigger is.
 CREATE TABLE annotator_binding (
     annotator_id int PRIMARY KEY,
     columns name[] NOT NULL,
-    numbers int2[] NOT NULL);
+    numbers int2[] NOT NULL,
+    triggers oid[] NOT NULL);
 
 -- What the annotators view shows of the past. Not dumped: it tells about this server.
 CREATE TABLE annotator_progress (
@@ -323,7 +325,7 @@ BEGIN
             HINT = 'A primary key, not deferrable, is what finds the row again when its annotation is ready.';
     END IF;
     FOR c IN
-        SELECT u.name, u.filled, att.attnum, att.attgenerated
+        SELECT u.name, u.filled, att.attnum, att.attgenerated, att.attidentity
         FROM (SELECT i, false FROM unnest(inputs) i UNION ALL SELECT t, true FROM unnest(targets) t) u(name, filled)
         LEFT JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = u.name
                                       AND att.attnum > 0 AND NOT att.attisdropped
@@ -333,10 +335,10 @@ BEGIN
                 MESSAGE = format('minimax_m1: column "%s" of relation "%s" does not exist', c.name, a.source),
                 HINT = 'Write {{ and }} for braces that are not placeholders.';
         END IF;
-        IF c.filled AND c.name = ANY (a.key_columns || inputs) OR c.filled AND c.attgenerated <> '' THEN
+        IF c.filled AND (c.name = ANY (a.key_columns || inputs) OR c.attgenerated <> '' OR c.attidentity = 'a') THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
                 MESSAGE = format('minimax_m1: column "%s" cannot be filled', c.name),
-                DETAIL = 'It is generated, or belongs to the primary key or the template.';
+                DETAIL = 'It is generated, or always an identity, or belongs to the primary key or the template.';
         END IF;
         -- a virtual one (v) is not there for any trigger
         IF c.attgenerated = 'v' OR c.attgenerated <> '' AND @extschema@._annotator_looks_before(a) THEN
@@ -460,8 +462,7 @@ DECLARE
 BEGIN
     DELETE FROM @extschema@.annotator_binding WHERE annotator_id = a.id;
     FOR t IN SELECT tgname FROM pg_trigger
-             WHERE tgrelid = a.source AND tgparentid = 0 AND NOT tgisinternal
-               AND tgname IN ('minimax_m1_' || a.name, 'z_minimax_m1_' || a.name)
+             WHERE tgparentid = 0 AND oid IN (SELECT @extschema@._annotator_triggers(a.source, a.name))
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, a.source);
     END LOOP;

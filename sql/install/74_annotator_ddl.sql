@@ -2,6 +2,17 @@
 
 -- ---- Annotators follow their tables: renamed columns, dropped columns, triggers and tables, restores ----
 
+-- The triggers of an annotator, whatever they are called.
+CREATE FUNCTION _annotator_triggers(source regclass, annotator name) RETURNS SETOF oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT oid FROM pg_trigger
+    WHERE tgrelid = source AND NOT tgisinternal
+      AND tgfoid IN ('@extschema@.enqueue_annotation()'::regprocedure, '@extschema@.annotate_row()'::regprocedure)
+      AND tgargs = convert_to(annotator::text, 'UTF8') || decode('00', 'hex')
+$$;
+
 -- Notes which columns and triggers the names stand for, and makes the triggers depend on the columns.
 CREATE FUNCTION _annotator_bind(id_ int) RETURNS void
 LANGUAGE plpgsql
@@ -12,6 +23,7 @@ DECLARE
     used name[];
     numbers int2[];
     names name[];
+    triggers oid[] := ARRAY(SELECT @extschema@._annotator_triggers(source, name) FROM @extschema@.annotator WHERE id = id_);
     t oid;
 BEGIN
     SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = id_;
@@ -19,13 +31,10 @@ BEGIN
                          ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
     SELECT array_agg(attname), array_agg(attnum) INTO names, numbers
     FROM pg_attribute WHERE attrelid = a.source AND attname = ANY (used) AND NOT attisdropped;
-    INSERT INTO @extschema@.annotator_binding VALUES (a.id, names, numbers)
-    ON CONFLICT (annotator_id) DO UPDATE SET columns = excluded.columns, numbers = excluded.numbers;
-    FOR t IN
-        SELECT oid FROM pg_trigger
-        WHERE tgrelid = a.source AND NOT tgisinternal
-          AND tgname IN ('minimax_m1_' || a.name, 'z_minimax_m1_' || a.name)
-    LOOP
+    INSERT INTO @extschema@.annotator_binding AS b VALUES (a.id, names, numbers, triggers)
+    ON CONFLICT (annotator_id) DO UPDATE
+    SET columns = excluded.columns, numbers = excluded.numbers, triggers = excluded.triggers;
+    FOREACH t IN ARRAY triggers LOOP
         PERFORM @extschema@._depend(t, 'pg_class'::regclass, a.source, numbers);
         PERFORM @extschema@._depend(t, 'pg_constraint'::regclass, c.oid, '{0}')
         FROM pg_constraint c WHERE c.conrelid = a.source AND c.contype = 'p';
@@ -74,9 +83,8 @@ BEGIN
     IF tg_tag = 'CREATE TRIGGER' THEN
         FOR a IN
             SELECT t.id FROM @extschema@.annotator t
-            JOIN pg_trigger g ON g.tgrelid = t.source AND NOT g.tgisinternal
-                 AND g.tgname IN ('minimax_m1_' || t.name, 'z_minimax_m1_' || t.name)
-            JOIN pg_event_trigger_ddl_commands() c ON c.classid = 'pg_trigger'::regclass AND c.objid = g.oid
+            JOIN pg_event_trigger_ddl_commands() c ON c.classid = 'pg_trigger'::regclass
+            WHERE c.objid IN (SELECT @extschema@._annotator_triggers(t.source, t.name))
         LOOP
             PERFORM @extschema@._annotator_bind(a.id);
         END LOOP;
@@ -84,8 +92,9 @@ BEGIN
 END
 $$;
 
+-- All of these rename columns: ALTER TYPE those of typed tables, and ALTER VIEW those of anything.
 CREATE EVENT TRIGGER minimax_m1_follow_ddl ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER')
+    WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER')
     EXECUTE FUNCTION _follow_ddl();
 ALTER EVENT TRIGGER minimax_m1_follow_ddl ENABLE ALWAYS;
 
@@ -101,14 +110,12 @@ DECLARE
 BEGIN
     FOR a IN
         SELECT t.* FROM @extschema@.annotator t
+        -- alter_annotator() and drop_annotator() forget this before they drop its triggers
+        JOIN @extschema@.annotator_binding b ON b.annotator_id = t.id
         WHERE EXISTS (
             SELECT FROM pg_event_trigger_dropped_objects() d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = t.source AND d.objsubid = 0
-               OR d.classid = 'pg_trigger'::regclass
-                  AND d.address_names[3] IN ('minimax_m1_' || t.name, 'z_minimax_m1_' || t.name)
-                  AND t.source = to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])))
-          -- alter_annotator() and drop_annotator() forget it before they drop its triggers
-          AND EXISTS (SELECT FROM @extschema@.annotator_binding b WHERE b.annotator_id = t.id)
+               OR d.classid = 'pg_trigger'::regclass AND d.objid = ANY (b.triggers))
     LOOP
         PERFORM @extschema@._forget_annotator(a.id);
         IF EXISTS (SELECT FROM pg_class WHERE oid = a.source) THEN

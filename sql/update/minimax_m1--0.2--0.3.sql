@@ -176,7 +176,140 @@ END
 $$;
 
 
--- Virtual generated columns cannot be in a template.
+-- Triggers of annotators are found by what they do, not by their names.
+
+ALTER TABLE annotator_binding ADD COLUMN triggers oid[];
+
+-- The triggers of an annotator, whatever they are called.
+CREATE FUNCTION _annotator_triggers(source regclass, annotator name) RETURNS SETOF oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT oid FROM pg_trigger
+    WHERE tgrelid = source AND NOT tgisinternal
+      AND tgfoid IN ('@extschema@.enqueue_annotation()'::regprocedure, '@extschema@.annotate_row()'::regprocedure)
+      AND tgargs = convert_to(annotator::text, 'UTF8') || decode('00', 'hex')
+$$;
+
+UPDATE annotator_binding b SET triggers = ARRAY(SELECT @extschema@._annotator_triggers(a.source, a.name))
+FROM annotator a WHERE a.id = b.annotator_id;
+ALTER TABLE annotator_binding ALTER triggers SET NOT NULL;
+
+CREATE OR REPLACE FUNCTION _annotator_bind(id_ int) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a @extschema@.annotator;
+    used name[];
+    numbers int2[];
+    names name[];
+    triggers oid[] := ARRAY(SELECT @extschema@._annotator_triggers(source, name) FROM @extschema@.annotator WHERE id = id_);
+    t oid;
+BEGIN
+    SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = id_;
+    used := array_remove(@extschema@._template_columns(a.template)::name[] || a.key_columns ||
+                         ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    SELECT array_agg(attname), array_agg(attnum) INTO names, numbers
+    FROM pg_attribute WHERE attrelid = a.source AND attname = ANY (used) AND NOT attisdropped;
+    INSERT INTO @extschema@.annotator_binding AS b VALUES (a.id, names, numbers, triggers)
+    ON CONFLICT (annotator_id) DO UPDATE
+    SET columns = excluded.columns, numbers = excluded.numbers, triggers = excluded.triggers;
+    FOREACH t IN ARRAY triggers LOOP
+        PERFORM @extschema@._depend(t, 'pg_class'::regclass, a.source, numbers);
+        PERFORM @extschema@._depend(t, 'pg_constraint'::regclass, c.oid, '{0}')
+        FROM pg_constraint c WHERE c.conrelid = a.source AND c.contype = 'p';
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _annotator_drop_triggers(a annotator) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    t record;
+BEGIN
+    DELETE FROM @extschema@.annotator_binding WHERE annotator_id = a.id;
+    FOR t IN SELECT tgname FROM pg_trigger
+             WHERE tgparentid = 0 AND oid IN (SELECT @extschema@._annotator_triggers(a.source, a.name))
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, a.source);
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _follow_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+    a record;
+BEGIN
+    FOR r IN
+        SELECT b.annotator_id, u.old, att.attname AS new
+        FROM @extschema@.annotator_binding b
+        JOIN @extschema@.annotator t ON t.id = b.annotator_id,
+             unnest(b.columns, b.numbers) u(old, number)
+        JOIN pg_attribute att ON att.attnum = u.number
+        WHERE att.attrelid = t.source AND att.attname <> u.old AND NOT att.attisdropped
+    LOOP
+        UPDATE @extschema@.annotator
+        SET target_column = CASE target_column WHEN r.old THEN r.new ELSE target_column END,
+            reasoning_column = CASE reasoning_column WHEN r.old THEN r.new ELSE reasoning_column END,
+            status_column = CASE status_column WHEN r.old THEN r.new ELSE status_column END,
+            key_columns = array_replace(key_columns, r.old, r.new),
+            template = @extschema@._template_rename(template, r.old, r.new)
+        WHERE id = r.annotator_id;
+        UPDATE @extschema@.annotator_binding SET columns = array_replace(columns, r.old, r.new)
+        WHERE annotator_id = r.annotator_id;
+    END LOOP;
+    -- a restore makes the triggers after the definitions
+    IF tg_tag = 'CREATE TRIGGER' THEN
+        FOR a IN
+            SELECT t.id FROM @extschema@.annotator t
+            JOIN pg_event_trigger_ddl_commands() c ON c.classid = 'pg_trigger'::regclass
+            WHERE c.objid IN (SELECT @extschema@._annotator_triggers(t.source, t.name))
+        LOOP
+            PERFORM @extschema@._annotator_bind(a.id);
+        END LOOP;
+    END IF;
+END
+$$;
+
+DROP EVENT TRIGGER minimax_m1_follow_ddl;
+-- All of these rename columns: ALTER TYPE those of typed tables, and ALTER VIEW those of anything.
+CREATE EVENT TRIGGER minimax_m1_follow_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER')
+    EXECUTE FUNCTION _follow_ddl();
+ALTER EVENT TRIGGER minimax_m1_follow_ddl ENABLE ALWAYS;
+
+CREATE OR REPLACE FUNCTION _follow_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a @extschema@.annotator;
+BEGIN
+    FOR a IN
+        SELECT t.* FROM @extschema@.annotator t
+        -- alter_annotator() and drop_annotator() forget this before they drop its triggers
+        JOIN @extschema@.annotator_binding b ON b.annotator_id = t.id
+        WHERE EXISTS (
+            SELECT FROM pg_event_trigger_dropped_objects() d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = t.source AND d.objsubid = 0
+               OR d.classid = 'pg_trigger'::regclass AND d.objid = ANY (b.triggers))
+    LOOP
+        PERFORM @extschema@._forget_annotator(a.id);
+        IF EXISTS (SELECT FROM pg_class WHERE oid = a.source) THEN
+            PERFORM @extschema@._annotator_drop_triggers(a);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Virtual generated columns cannot be in a template, and what is always an identity cannot be filled.
 
 CREATE OR REPLACE FUNCTION _annotator_check(a annotator) RETURNS void
 LANGUAGE plpgsql
@@ -213,7 +346,7 @@ BEGIN
             HINT = 'A primary key, not deferrable, is what finds the row again when its annotation is ready.';
     END IF;
     FOR c IN
-        SELECT u.name, u.filled, att.attnum, att.attgenerated
+        SELECT u.name, u.filled, att.attnum, att.attgenerated, att.attidentity
         FROM (SELECT i, false FROM unnest(inputs) i UNION ALL SELECT t, true FROM unnest(targets) t) u(name, filled)
         LEFT JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = u.name
                                       AND att.attnum > 0 AND NOT att.attisdropped
@@ -223,10 +356,10 @@ BEGIN
                 MESSAGE = format('minimax_m1: column "%s" of relation "%s" does not exist', c.name, a.source),
                 HINT = 'Write {{ and }} for braces that are not placeholders.';
         END IF;
-        IF c.filled AND c.name = ANY (a.key_columns || inputs) OR c.filled AND c.attgenerated <> '' THEN
+        IF c.filled AND (c.name = ANY (a.key_columns || inputs) OR c.attgenerated <> '' OR c.attidentity = 'a') THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
                 MESSAGE = format('minimax_m1: column "%s" cannot be filled', c.name),
-                DETAIL = 'It is generated, or belongs to the primary key or the template.';
+                DETAIL = 'It is generated, or always an identity, or belongs to the primary key or the template.';
         END IF;
         -- a virtual one (v) is not there for any trigger
         IF c.attgenerated = 'v' OR c.attgenerated <> '' AND @extschema@._annotator_looks_before(a) THEN
@@ -656,7 +789,7 @@ BEGIN
         FROM (SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) AS object, p.proowner AS owner,
                      coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
               FROM pg_catalog.pg_proc p
-              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass)}'::pg_catalog.regprocedure[])
+              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass), @extschema@._annotator_triggers(regclass\,name)}'::pg_catalog.regprocedure[])
                  OR p.prorettype = '@extschema@.json_text'::pg_catalog.regtype
                  OR '@extschema@.json_text'::pg_catalog.regtype = ANY (p.proargtypes)
               UNION ALL

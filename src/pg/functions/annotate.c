@@ -68,10 +68,25 @@ check_not_generated(TupleDesc tupdesc, int number)
 			 errhint("An asynchronous annotator can have generated columns in its template.")));
 }
 
+/* INSERT and UPDATE refuse other values than their own; a trigger would pass that by. */
+static void
+check_not_identity(TupleDesc tupdesc, int number)
+{
+	Form_pg_attribute att = TupleDescAttr(tupdesc, number - 1);
+
+	if (att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("minimax_m1.annotate: column \"%s\" is always an identity", NameStr(att->attname)),
+			 errdetail("It is numbered by itself, and cannot be filled.")));
+}
+
 static void
 check_columns(TupleDesc tupdesc, int target, const M1BoundTemplate *template)
 {
 	check_not_generated(tupdesc, target);
+	check_not_identity(tupdesc, target);
 	for (int i = 0; i < template->text.n; i++)
 		check_not_generated(tupdesc, template->number[i]);
 }
