@@ -5,7 +5,7 @@ GATEWAY_SRC := $(wildcard src/gateway/*.c)
 GATEWAY_OBJ := $(GATEWAY_SRC:%.c=$(BUILD)/obj/%.o)
 
 # All that it has of other rooms.
-GATEWAY_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/base/*.c) src/text/jsonparse.c src/text/jsontext.c)
+GATEWAY_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/base/*.c) src/text/jsonparse.c src/text/jsonnumber.c src/text/jsontext.c)
 
 GATEWAY_LIBS := -L$(shell $(PG_CONFIG) --libdir 2>/dev/null) -lpq -levent_core
 

@@ -42,6 +42,14 @@ FROM (SELECT minimax_m1.extract(body, NULL::goods) AS x FROM letter WHERE id = 3
 INSERT INTO goods SELECT x.* FROM letter l, LATERAL minimax_m1.extract(l.body, NULL::goods) x WHERE id < 3;
 SELECT count(*) FROM goods;
 RESET minimax_m1.max_tokens;
+-- what may be written can be stored: up to the last number, and by bytes
+CREATE TYPE edge AS (a numeric(5,2), b numeric(2,2), c numeric(3), d numeric(20,2), e numeric(30,4), f numeric(18,6),
+    g numeric(5,-2), h numeric(3,5), i numeric(2,-20), j numeric, k name, l "char");
+SELECT key, value->>'minimum' AS minimum, value->>'maximum' AS maximum, value->>'pattern' AS pattern
+FROM json_each(minimax_m1._task_schema('edge')::json->'properties');
+SELECT json_populate_record(NULL::edge, json_object_agg(key, value->'maximum')) AS greatest,
+       json_populate_record(NULL::edge, json_object_agg(key, value->'minimum')) AS least
+FROM json_each(minimax_m1._task_schema('edge')::json->'properties');
 SELECT minimax_m1.extract(NULL, NULL::ticket);
 SELECT minimax_m1.extract('', NULL::ticket);
 SELECT minimax_m1.extract('x', NULL::int);

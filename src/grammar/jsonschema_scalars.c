@@ -74,6 +74,29 @@ m1_schema_string(m1_schema_compiler *c, const m1_json *schema, int32_t next)
 
 /* ---- numbers ---- */
 
+/* Whether the whole part of a bound leaves room for its fraction. */
+static bool
+is_short(const m1_json_bound *bound)
+{
+	int n = (int) strlen(bound->fraction);
+
+	for (int64_t x = bound->value; x != 0; x /= 10)
+		n++;
+	return n <= M1_JSON_BOUND_DIGITS;
+}
+
+static m1_json_bound
+fractional_bound(m1_schema_compiler *c, const m1_json *value, const char *key, bool exclusive)
+{
+	m1_json_bound bound = {.given = true, .negative = *value->text == '-'};
+
+	if (exclusive || !m1_json_fraction(value, bound.fraction, sizeof bound.fraction) ||
+		!m1_json_to_whole(value, bound.negative, &bound.value) || !is_short(&bound))
+		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole, or inclusive and of at most %d digits", key,
+					   M1_JSON_BOUND_DIGITS);
+	return bound;
+}
+
 /*
  * The bound as a whole number. One that no 64-bit number is beyond bounds what is written to 64 bits. Of integers only
  * those on the right side of a fraction are meant; it is none of them itself.
@@ -87,7 +110,7 @@ whole_bound(m1_schema_compiler *c, const m1_json *value, const char *key, bool u
 	if (!m1_json_is(value, M1_JSON_NUMBER))
 		m1_schema_fail(c, M1_E_INVALID_ARGUMENT, "%s is not a number", key);
 	else if (!whole && !integer)
-		m1_schema_fail(c, M1_E_UNSUPPORTED, "%s of a number must be whole", key);
+		return fractional_bound(c, value, key, exclusive);
 	else if (m1_json_to_whole(value, !upper, &bound.value))
 		return bound;
 	else if (upper == (*value->text != '-'))
@@ -112,6 +135,8 @@ read_bound(m1_schema_compiler *c, const m1_json *schema, bool upper, bool intege
 		if (value == NULL)
 			continue;
 		this = whole_bound(c, value, keys[i], upper, integer, i == 1);
+		if (bound.fraction[0] != '\0')
+			m1_schema_fail(c, M1_E_UNSUPPORTED, "%s with a fraction beside %s is not supported", keys[0], keys[1]);
 		if (!bound.given || (upper ? this.value <= bound.value : this.value >= bound.value))
 			bound = this;
 	}
@@ -124,6 +149,11 @@ m1_schema_number(m1_schema_compiler *c, const m1_json *schema, bool integer, int
 	const m1_json_bound low = read_bound(c, schema, false, integer);
 	const m1_json_bound high = read_bound(c, schema, true, integer);
 
+	if ((low.fraction[0] != '\0' || high.fraction[0] != '\0') &&
+		(low.exclusive || high.exclusive || !is_short(&low) || !is_short(&high)))
+		m1_schema_fail(c, M1_E_UNSUPPORTED,
+					   "a bound with a fraction beside one that is exclusive, or of more than %d digits",
+					   M1_JSON_BOUND_DIGITS);
 	if (c->status != M1_OK)
 		return M1_NFA_FAIL;
 	return integer ? m1_json_integer(c->nfa, low, high, next) : m1_json_number(c->nfa, low, high, next);

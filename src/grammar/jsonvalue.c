@@ -370,6 +370,111 @@ unbounded_number(m1_nfa *nfa, int32_t next)
 	return m1_nfa_split(nfa, m1_nfa_bytes(nfa, '-', '-', unsigned_number), unsigned_number);
 }
 
+/* ---- numbers between fractions ---- */
+
+/* Magnitudes from low to high, both with the digits behind their points. */
+typedef struct decimals
+{
+	uint64_t low, high;
+	const char *low_fraction, *high_fraction;
+} decimals;
+
+/*
+ * A digit or more, up to `left`, so that what they make is between low and high; high is NULL for any. `rest` has, by
+ * their number, the nodes of any digits or none.
+ */
+static int32_t
+digits_between(m1_nfa *nfa, const char *low, const char *high, int left, const int32_t *rest)
+{
+	const char a = *low != '\0' ? *low : '0';
+	const char b = high == NULL ? '9' : *high != '\0' ? *high : '0';
+	const char *low_rest = *low != '\0' ? low + 1 : low;
+	const char *high_rest = high != NULL && *high != '\0' ? high + 1 : high;
+	int32_t start;
+
+	if (left == 0 || a > b)
+		return M1_NFA_FAIL;
+	if (*low == '\0' && high == NULL)
+		return m1_nfa_bytes(nfa, '0', '9', rest[left - 1]);
+	/* as low as can be, so that low counts on; where its digits are used up, none need follow */
+	start = digits_between(nfa, low_rest, a == b ? high_rest : NULL, left - 1, rest);
+	start = m1_nfa_bytes(nfa, (uint8_t) a, (uint8_t) a, *low_rest == '\0' ? m1_nfa_split(nfa, start, rest[0]) : start);
+	if (a == b)
+		return start;
+	if (a + 1 < b || high == NULL)
+		start = m1_nfa_split(
+			nfa, m1_nfa_bytes(nfa, (uint8_t) (a + 1), (uint8_t) (high == NULL ? b : b - 1), rest[left - 1]), start);
+	if (high == NULL)
+		return start;
+	return m1_nfa_split(nfa,
+						m1_nfa_bytes(nfa, (uint8_t) b, (uint8_t) b,
+									 m1_nfa_split(nfa, digits_between(nfa, "", high_rest, left - 1, rest), rest[0])),
+						start);
+}
+
+static int32_t
+fraction_between(m1_nfa *nfa, const char *low, const char *high, int32_t next)
+{
+	int32_t rest[FRACTION_DIGITS] = {next};
+	int32_t some;
+
+	for (int i = 1; i < FRACTION_DIGITS; i++)
+		rest[i] = m1_nfa_split(nfa, m1_nfa_bytes(nfa, '0', '9', rest[i - 1]), next);
+	some = m1_nfa_bytes(nfa, '.', '.', digits_between(nfa, low, high, FRACTION_DIGITS, rest));
+	return *low == '\0' ? m1_nfa_split(nfa, some, next) : some;
+}
+
+static int32_t
+write_decimals(m1_nfa *nfa, decimals d, int32_t next)
+{
+	int32_t start;
+
+	if (d.low > d.high)
+		return M1_NFA_FAIL;
+	if (d.low == d.high)
+		return whole(nfa, d.low, d.low, fraction_between(nfa, d.low_fraction, d.high_fraction, next));
+	start = whole(nfa, d.low, d.low, fraction_between(nfa, d.low_fraction, NULL, next));
+	start = m1_nfa_split(nfa, whole(nfa, d.high, d.high, fraction_between(nfa, "", d.high_fraction, next)), start);
+	if (d.low + 1 == d.high)
+		return start;
+	return m1_nfa_split(
+		nfa, whole(nfa, d.low + 1, d.high - 1, write_fraction(nfa, FRACTION_ANY, FRACTION_DIGITS, next)), start);
+}
+
+/* The magnitudes on one side of 0, which the bounds leave: near is the bound next to it, if that is on this side. */
+static decimals
+decimals_between(const m1_json_bound *near, const m1_json_bound *far)
+{
+	decimals d = {.low = near != NULL ? magnitude(near->value) : 0,
+				  .low_fraction = near != NULL ? near->fraction : "",
+				  .high = far->given ? magnitude(far->value) : GREATEST_INTEGER,
+				  .high_fraction = far->given ? far->fraction : ""};
+
+	return d;
+}
+
+static bool
+is_negative(const m1_json_bound *bound)
+{
+	return bound->given && (bound->value < 0 || bound->negative);
+}
+
+static int32_t
+fractional_number(m1_nfa *nfa, const m1_json_bound *low, const m1_json_bound *high, int32_t next)
+{
+	int32_t start = M1_NFA_FAIL;
+
+	if (!is_negative(high))
+		start = write_decimals(nfa, decimals_between(low->given && !is_negative(low) ? low : NULL, high), next);
+	if (!low->given || is_negative(low))
+	{
+		const int32_t negative = write_decimals(nfa, decimals_between(is_negative(high) ? high : NULL, low), next);
+
+		start = m1_nfa_split(nfa, m1_nfa_bytes(nfa, '-', '-', negative), start);
+	}
+	return start;
+}
+
 int32_t
 m1_json_number(m1_nfa *nfa, m1_json_bound low, m1_json_bound high, int32_t next)
 {
@@ -377,6 +482,8 @@ m1_json_number(m1_nfa *nfa, m1_json_bound low, m1_json_bound high, int32_t next)
 
 	if (!low.given && !high.given)
 		return unbounded_number(nfa, next);
+	if (low.fraction[0] != '\0' || high.fraction[0] != '\0')
+		return fractional_number(nfa, &low, &high, next);
 	if (!high.given || high.value >= 0)
 	{
 		span s = {.low = low.given && low.value > 0 ? magnitude(low.value) : 0,

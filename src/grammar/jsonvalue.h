@@ -16,12 +16,19 @@ typedef struct m1_json_rules
 	int any;	   /* a value of any kind */
 } m1_json_rules;
 
-/* A bound of a number; without one, `given` is false. Reals may have whole bounds only. */
+#define M1_JSON_BOUND_DIGITS 15 /* as many as every 64-bit real has */
+
+/*
+ * A bound of a number; without one, `given` is false. Those of reals may have a fraction, M1_JSON_BOUND_DIGITS in all,
+ * where neither bound is exclusive and the other has no more digits.
+ */
 typedef struct m1_json_bound
 {
 	bool given;
 	bool exclusive;
-	int64_t value;
+	int64_t value;							 /* its whole part, and that of -0.5 is 0 */
+	bool negative;							 /* of one with a fraction */
+	char fraction[M1_JSON_BOUND_DIGITS + 1]; /* its digits, the last not 0 */
 } m1_json_bound;
 
 /* One of the characters as it stands inside a string, escaped where it must be. */

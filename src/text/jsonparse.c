@@ -7,7 +7,6 @@
 #define _GNU_SOURCE /* qsort_r, explicit_bzero */
 #include "text/jsonparse.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -556,96 +555,4 @@ bool
 m1_json_is_text(const m1_json *value, const char *text)
 {
 	return m1_json_is(value, M1_JSON_STRING) && strcmp(value->text, text) == 0;
-}
-
-double
-m1_json_real(const m1_json *value)
-{
-	return m1_json_is(value, M1_JSON_NUMBER) ? strtod(value->text, NULL) : 0;
-}
-
-/* The last digit of s[0..n) that is not 0, counted from 1; 0 when there is none. */
-static size_t
-last_digit(const char *s, size_t n)
-{
-	while (n > 0 && s[n - 1] == '0')
-		n--;
-	return n;
-}
-
-bool
-m1_json_is_whole(const m1_json *value)
-{
-	const char *s, *end;
-	size_t whole, fraction, last;
-	double exponent;
-
-	if (!m1_json_is(value, M1_JSON_NUMBER))
-		return false;
-	s = value->text + (*value->text == '-');
-	whole = count_digits(s);
-	fraction = s[whole] == '.' ? count_digits(s + whole + 1) : 0;
-	end = s + whole + (fraction > 0 ? 1 + fraction : 0);
-	exponent = *end == 'e' || *end == 'E' ? strtod(end + 1, NULL) : 0;
-	if (fraction > 0 && (last = last_digit(s + whole + 1, fraction)) > 0)
-		return exponent >= (double) last;
-	last = last_digit(s, whole);
-	return last == 0 || exponent + (double) (whole - last) >= 0;
-}
-
-bool
-m1_json_is_int64(const m1_json *value, int64_t *n)
-{
-	char *end;
-
-	if (!m1_json_is(value, M1_JSON_NUMBER))
-		return false;
-	errno = 0;
-	*n = strtoll(value->text, &end, 10);
-	return errno == 0 && end == value->text + value->n;
-}
-
-/* Its digits in front of the point, wherever that is written, as a magnitude; *rest: those behind it say something. */
-static bool
-read_magnitude(const m1_json *value, uint64_t *magnitude, bool *rest)
-{
-	const char *s = value->text + (*value->text == '-');
-	const size_t whole = count_digits(s);
-	const size_t fraction = s[whole] == '.' ? count_digits(s + whole + 1) : 0;
-	const char *end = s + whole + (fraction > 0 ? 1 + fraction : 0);
-	const long long exponent = *end == 'e' || *end == 'E' ? strtoll(end + 1, NULL, 10) : 0;
-	const size_t n = whole + fraction;
-	/* no text is that long */
-	const long long before = exponent > INT32_MAX	? INT32_MAX
-							 : exponent < INT32_MIN ? INT32_MIN
-													: (long long) whole + exponent;
-
-	*magnitude = 0;
-	*rest = false;
-	for (size_t i = 0; (long long) i < before && (i < n || *magnitude > 0); i++)
-	{
-		const uint64_t digit = i < n ? (uint64_t) (s[i < whole ? i : i + 1] - '0') : 0;
-
-		if (*magnitude > (UINT64_MAX - digit) / 10)
-			return false;
-		*magnitude = *magnitude * 10 + digit;
-	}
-	for (size_t i = before > 0 ? (size_t) before : 0; i < n; i++)
-		*rest |= s[i < whole ? i : i + 1] != '0';
-	return true;
-}
-
-bool
-m1_json_to_whole(const m1_json *value, bool up, int64_t *n)
-{
-	uint64_t magnitude;
-	bool rest, negative;
-
-	if (!m1_json_is(value, M1_JSON_NUMBER) || !read_magnitude(value, &magnitude, &rest))
-		return false;
-	negative = *value->text == '-';
-	if (rest && negative != up && magnitude < UINT64_MAX)
-		magnitude++;
-	*n = (int64_t) (negative ? 0 - magnitude : magnitude);
-	return magnitude <= INT64_MAX + (uint64_t) negative;
 }

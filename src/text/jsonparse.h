@@ -114,5 +114,7 @@ bool m1_json_is_whole(const m1_json *value);
 bool m1_json_is_int64(const m1_json *value, int64_t *n);
 /* The whole number next to a number, up or down, or that itself; digit by digit. false when it is beyond 64 bits. */
 bool m1_json_to_whole(const m1_json *value, bool up, int64_t *n);
+/* The digits behind the point of a number, without zeros at the end, and a NUL. false: there is no room for them. */
+bool m1_json_fraction(const m1_json *value, char *digits, size_t size);
 
 #endif

@@ -45,6 +45,15 @@ def string(r):
     return schema
 
 
+def with_fractions(schema):
+    """Bounds of real numbers may have them where none is exclusive; half of those that are not large get one."""
+    bounds = [schema[name] for name in ("minimum", "maximum") if name in schema]
+    exclusive = "exclusiveMinimum" in schema or "exclusiveMaximum" in schema
+    if schema["type"] != "number" or exclusive or any(abs(bound) > 10**7 for bound in bounds) or sum(bounds) % 2 == 0:
+        return schema
+    return {**schema, **{name: schema[name] + fraction for name, fraction in (("minimum", 0.25), ("maximum", 0.875)) if name in schema}}
+
+
 def number(r):
     schema = {"type": r.choice(["integer", "number"])}
     low = r.choice([r.randint(-2000, 2000), r.randint(-2000, 2000), 0, 1700000000000, -9007199254740993])
@@ -55,7 +64,7 @@ def number(r):
     for name in ("maximum", "exclusiveMaximum"):
         if r.random() < 0.4:
             schema[name] = low + r.choice([0, 1, 2, 3, 10, 999, 10**6]) + fraction
-    return schema
+    return with_fractions(schema)
 
 
 def array(r, depth):
@@ -187,6 +196,7 @@ class Witness:
         yield "x" * schema.get("minLength", 0)
         bounds = [schema[name] for name in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum") if name in schema]
         yield from (int(bound) + step for bound in bounds for step in (-1, 0, 1))
+        yield from bounds
         yield from self.arrays(schema, depth)
         yield from self.objects(schema, depth)
 

@@ -53,8 +53,9 @@ static const struct
 	{OIDOID, "integer", ", \"minimum\": 0, \"maximum\": 4294967295"},
 	{FLOAT4OID, "number", ""},
 	{FLOAT8OID, "number", ""},
-	{CHAROID, "string", ", \"maxLength\": 1"},
-	{NAMEOID, "string", ", \"maxLength\": 63"},
+	/* counted in bytes, and cut without a word */
+	{CHAROID, "string", ", \"pattern\": \"^[ -~]?$\""},
+	{NAMEOID, "string", ", \"pattern\": \"^[ -~]{0,63}$\""},
 	{DATEOID, "string", ", \"pattern\": \"^" DAY "$\""},
 	{TIMEOID, "string", ", \"pattern\": \"^" CLOCK "$\""},
 	{TIMETZOID, "string", ", \"pattern\": \"^" CLOCK ZONE "$\""},
@@ -151,13 +152,35 @@ append_schema(StringInfo s, const char *json_type, bool nullable, const char *ke
 	appendStringInfo(s, nullable ? "{\"type\": [\"%s\", \"null\"]%s}" : "{\"type\": \"%s\"%s}", json_type, keywords);
 }
 
-/* How many digits numeric(p, s) has before and after the point. */
+/* Digits that a bound may have: whole ones, and all of one with a fraction. See m1_json_bound. */
+#define MOST_WHOLE 18
+#define MOST_DIGITS 15
+
+/* The greatest value of numeric(p, s), or one a little less, in the digits that the engine takes. */
+static char *
+greatest_numeric(int precision, int scale)
+{
+	int			whole = precision - scale;
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = Min(whole, MOST_WHOLE); i > 0; i--)
+		appendStringInfoChar(&s, i > -scale || whole > MOST_WHOLE ? '9' : '0');
+	if (whole <= 0)
+		appendStringInfoChar(&s, '0');
+	if (scale <= 0 || whole >= MOST_DIGITS)
+		return s.data;
+	appendStringInfoChar(&s, '.');
+	for (int i = 1; i <= scale && i <= MOST_DIGITS - Max(whole, 0); i++)
+		appendStringInfoChar(&s, i <= -whole ? '0' : '9');
+	return s.data;
+}
+
 static void
 append_numeric(StringInfo s, int32 typmod, bool nullable)
 {
-	int			digits;
 	int			scale;
-	int64		limit = 1;
+	char	   *greatest;
 
 	if (typmod < (int32) VARHDRSZ)
 	{
@@ -169,12 +192,9 @@ append_numeric(StringInfo s, int32 typmod, bool nullable)
 #else
 	scale = (typmod - VARHDRSZ) & 0xffff;
 #endif
-	digits = (((typmod - VARHDRSZ) >> 16) & 0xffff) - scale;
-	for (int i = 0; i < digits && i < 18; i++)
-		limit *= 10;
+	greatest = greatest_numeric(((typmod - VARHDRSZ) >> 16) & 0xffff, scale);
 	append_schema(s, scale <= 0 ? "integer" : "number", nullable,
-				  psprintf(", \"exclusiveMinimum\": " INT64_FORMAT ", \"exclusiveMaximum\": " INT64_FORMAT,
-						   -limit, limit));
+				  psprintf(", \"minimum\": -%s, \"maximum\": %s", greatest, greatest));
 }
 
 static void
