@@ -19,6 +19,8 @@
 #include "pg/report.h"
 #include "pg/settings.h"
 
+#include "access/xact.h"
+#include "catalog/namespace.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -58,13 +60,43 @@ sqlstate_of(m1_status code)
 	}
 }
 
-/* Errors may quote what a file or a user holds: never let that break the client's encoding. */
+/* What is in UTF-8, in the encoding of the database; NULL when that does not have it all, or it is not UTF-8. */
 static char *
-displayable(const char *s)
+convert_from_utf8(const char *s)
 {
-	char	   *copy = pstrdup(s);
+	const int	encoding = GetDatabaseEncoding();
+	const int	len = (int) strlen(s);
+	Oid			proc;
+	int			size;
+	char	   *converted;
 
-	if (!pg_verifymbstr(copy, strlen(copy), true))
+	if (!pg_verify_mbstr(PG_UTF8, s, len, true))
+		return NULL;
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return pstrdup(s);
+	if (!IsTransactionState() || !OidIsValid(proc = FindDefaultConversionProc(PG_UTF8, encoding)))
+		return NULL;
+	size = (len + 1) * MAX_CONVERSION_GROWTH + 1;
+	converted = palloc(size);
+	return pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, s), len,
+										 (unsigned char *) converted, size, true) == len ? converted : NULL;
+}
+
+/*
+ * The engine's texts are in UTF-8, or quote what a file holds; those of this
+ * process are in the encoding of the database. Which is which is not told: what
+ * is UTF-8, and not ASCII, was hardly meant as something else.
+ */
+char *
+m1pg_displayable(const char *s)
+{
+	char	   *copy = convert_from_utf8(s);
+
+	if (copy != NULL)
+		return copy;
+	copy = pstrdup(s);
+	if (!IsTransactionState() || pg_verify_mbstr(PG_UTF8, s, (int) strlen(s), true) ||
+		!pg_verifymbstr(copy, strlen(copy), true))
 		for (char *c = copy; *c != '\0'; c++)
 			if (IS_HIGHBIT_SET(*c))
 				*c = '?';
@@ -85,9 +117,9 @@ m1pg_report(const m1_error *error)
 {
 	ereport(ERROR,
 			(errcode(sqlstate_of(error->code)),
-			 errmsg("minimax_m1: %s", displayable(error->message)),
-			 error->detail[0] != '\0' ? errdetail("%s", displayable(error->detail)) : 0,
-			 error->hint[0] != '\0' ? errhint("%s", displayable(error->hint)) : 0));
+			 errmsg("minimax_m1: %s", m1pg_displayable(error->message)),
+			 error->detail[0] != '\0' ? errdetail("%s", m1pg_displayable(error->detail)) : 0,
+			 error->hint[0] != '\0' ? errhint("%s", m1pg_displayable(error->hint)) : 0));
 	pg_unreachable();
 }
 
@@ -97,7 +129,8 @@ m1pg_report_or_null(const m1_error *error)
 	if (m1pg_on_error == M1_ON_ERROR_RAISE || error->code == M1_E_CANCELLED)
 		m1pg_report(error);
 	ereport(DEBUG1,
-			(errmsg_internal("minimax_m1: the result is NULL because of an error: %s", displayable(error->message))));
+			(errmsg_internal("minimax_m1: the result is NULL because of an error: %s",
+							 m1pg_displayable(error->message))));
 }
 
 /* For m1_error_spell_settings. */
@@ -123,6 +156,6 @@ text *
 m1pg_error_text(const m1_error *error)
 {
 	if (error->detail[0] == '\0')
-		return cstring_to_text(displayable(error->message));
-	return cstring_to_text(psprintf("%s: %s", displayable(error->message), displayable(error->detail)));
+		return cstring_to_text(m1pg_displayable(error->message));
+	return cstring_to_text(psprintf("%s: %s", m1pg_displayable(error->message), m1pg_displayable(error->detail)));
 }

@@ -13,6 +13,8 @@ pg_noreturn extern void m1pg_report(const m1_error *error);
 extern void m1pg_report_or_null(const m1_error *error);
 /* The error that a M1W_ERROR tells: from here on its hint has the settings by their SQL names. */
 extern void m1pg_read_failure(const char *payload, Size len, m1_error *error);
+/* A text of the engine's, or one that quotes a file, in the encoding of the database; ? for what that does not have. */
+extern char *m1pg_displayable(const char *s);
 /* Message and detail as a column shows them. */
 extern text *m1pg_error_text(const m1_error *error);
 

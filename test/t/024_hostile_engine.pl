@@ -33,6 +33,24 @@ for my $kind (sort keys %calls)
 {
 	is((sqlstate($node, "SELECT $calls{$kind}"))[0], 'none', "the truth is believed: $calls{$kind}");
 }
+
+# What the answer is for looks at its words, too.
+sub judged { my ($state, $message) = sqlstate($node, "SELECT $_[0]"); return "$state $message"; }
+
+my $other = qr/^XX000 .*not among the categories.*It is "yes"/s;
+is($node->safe_psql('postgres', "SELECT minimax_m1.classify('x', ARRAY['no', 'yes'])"), '{yes}', 'an answer that is among the categories');
+like(judged("minimax_m1.classify('x', ARRAY['no', 'maybe'])"), $other, 'one that is not');
+like(judged("minimax_m1.classify('x', NULL::mood)"), $other, 'nor in the enum') if $node->safe_psql('postgres', "CREATE TYPE mood AS ENUM ('no', 'maybe')") eq '';
+is($node->safe_psql('postgres', "SET minimax_m1.on_error = 'null'; SELECT minimax_m1.classify('x', ARRAY['no', 'maybe']) IS NULL"), 't', 'it is NULL where on_error says so');
+believe('says ["yes", "no"]');
+is($node->safe_psql('postgres', "SELECT minimax_m1.classify('x', ARRAY['no', 'yes'], true)"), '{no,yes}', 'several that are');
+like(judged("minimax_m1.classify('x', ARRAY['no', 'maybe'], true)"), $other, 'several that are not');
+my $complete = q{(minimax_m1.complete('x', tools => '[{"name": "f"}]')).tool_calls};
+is($node->safe_psql('postgres', "SELECT $complete"), '["yes", "no"]', 'calls that are JSON');
+believe('says [1, oops');
+like(judged($complete), qr/^22P02 .*invalid input syntax for type json/s, 'calls that are none');
+like(judged(q{s FROM (SELECT minimax_m1.complete_stream('x', tools => '[{"name": "f"}]') AS s OFFSET 0) t}), qr/^22P02 .*invalid input syntax for type json/s, 'nor in a stream');
+believe('nothing');
 $node->safe_psql('postgres', 'SELECT minimax_m1.stats_reset(), minimax_m1.usage_reset()');
 
 for (grep { !/^0\|/ } split /\n/, $lies)

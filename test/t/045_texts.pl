@@ -100,6 +100,35 @@ is(in_db('postgres', q{SELECT count(*) FROM minimax_m1.job_errors}), '0', 'and a
 in_db('postgres', q~ALTER TABLE r RENAME a TO "x}y"~);
 is(fails('postgres', q~SELECT minimax_m1.alter_annotator('r', template => 'Say {"x}y"} twice.')~), 'none', 'such a name can be written');
 
+# ---- what the engine says, in other encodings ----
+
+# Files are called so in UTF-8, as the engine's texts are.
+my $modele = PostgreSQL::Test::Utils::tempdir() . "/mod\xc3\xa8le";
+sub use_model
+{
+	my ($path, $state) = @_;
+	in_db('postgres', "ALTER SYSTEM SET minimax_m1.model = '$path'");
+	$node->reload;
+	wait_for("the model is $state", sub { in_db('postgres', 'SELECT state FROM minimax_m1.model') eq $state });
+}
+my %modele = (postgres => q{'mod' || chr(232) || 'le'}, latin => q{'mod' || chr(232) || 'le'}, japan => q{E'mod\x8f\xab\xb2le'}, ascii => q{E'mod\xc3\xa8le'});
+in_db('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
+in_db('latin', 'CREATE EXTENSION minimax_m1');
+PostgreSQL::Test::Utils::append_to_file("$modele.gguf", "no model at all");
+use_model("$modele.gguf", 'failed');
+for my $db (sort keys %modele)
+{
+	is(in_db($db, "SELECT position($modele{$db} in last_error) > 0 FROM minimax_m1.model"), 't', "$db: the last error");
+}
+symlink root() . '/models/m1-nano', $modele or die $!;
+use_model($modele, 'ready');
+for my $db (sort keys %modele)
+{
+	is(in_db($db, "SELECT name = $modele{$db} AND (minimax_m1.complete('Hello.')).model = name FROM minimax_m1.model"), 't', "$db: the model's name");
+}
+in_db('postgres', 'ALTER SYSTEM RESET minimax_m1.model');
+$node->reload;
+
 # ---- names of everything else ----
 
 sub ident { return '"' . ($_[0] =~ s/"/""/gr) . '"'; }

@@ -2,10 +2,11 @@
 """An engine that says what it is told to, for tests of those who listen to it. Standard library only.
 
 fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real engine would, in form at least, except for
-the one LIE, a key of LIES below. Three are none of them: "slow" is the truth, with a pause before each piece of a streamed
-reply; "flood" streams FLOOD bytes without a look at what it is told; and "calls " with a JSON array of tool calls makes
-one of them in each reply to a conversation, and says yes behind the last one. With null among them it ends instead when
-it is to count tokens. The frames and messages are those of src/wire.
+the one LIE, a key of LIES below. Four are none of them: "slow" is the truth, with a pause before each piece of a streamed
+reply; "flood" streams FLOOD bytes without a look at what it is told; "calls " with a JSON array of tool calls makes
+one of them in each reply to a conversation, and says yes behind the last one, and with null among them it ends instead when
+it is to count tokens; and "says WORDS" has these as content and tool calls of all replies. The frames and messages are
+those of src/wire.
 """
 import json
 import os
@@ -193,6 +194,9 @@ def truth(kind, payload):
 def serve(fd):
     stream = socket.socket(fileno=fd)
     kind, lie = LIES.get(LIE, (None, None))
+    if LIE.startswith("says "):
+        words = LIE[5:].encode()
+        kind, lie = GENERATE, lambda w: [progress(), done(content=words, calls=words)]
     parts = {}
     send(stream, 0, lie(b"") if kind == 0 else ready())
     while True:
@@ -207,6 +211,8 @@ def serve(fd):
         if asked == TOKENIZE and None in CALLS:
             return
         what, answer = truth(asked, payload)
+        if LIE.startswith("says ") and what == "stream":
+            answer = [progress(), done(content=b"", calls=words)]
         if what == kind:
             answer = lie(payload[4:-1] if asked == TOKENIZE else payload[4:])
         if LIE == "slow" and what == "stream":

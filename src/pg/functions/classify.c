@@ -106,6 +106,17 @@ task_of_one(const List *labels)
 	return join("Classify the following text as one of: ", labels);
 }
 
+/* Whatever the engine was told, what it answers is looked up. */
+static bool
+check_chosen(const char *label, char *const *sorted, int n, m1_error *error)
+{
+	if (bsearch(&label, sorted, n, sizeof *sorted, compare_strings) != NULL)
+		return true;
+	m1_fail(error, M1_E_INTERNAL, "the engine answered what is not among the categories");
+	m1_error_detail(error, "It is \"%.100s\".", label);
+	return false;
+}
+
 static bool
 choose_one(const text *input, const List *labels, char **label, m1_error *error)
 {
@@ -117,16 +128,17 @@ choose_one(const text *input, const List *labels, char **label, m1_error *error)
 	m1pg_append_json_strings(&choices, labels);
 	m1pg_constrain(&g, M1W_CONSTRAINT_CHOICES, choices.data);
 	return m1pg_read_task(&g, task_of_one(labels), input, error) &&
-		m1pg_run_constrained(&g, "classify", label, error);
+		m1pg_run_constrained(&g, "classify", label, error) &&
+		check_chosen(*label, sort_strings(labels), list_length(labels), error);
 }
 
 /* The answer is a JSON array of labels, the same one perhaps more than once. */
-static List *
-read_chosen(const char *answer, const List *labels)
+static bool
+read_chosen(const char *answer, const List *labels, List **in_order, m1_error *error)
 {
 	Jsonb	   *array = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));
 	List	   *chosen = NIL;
-	List	   *in_order = NIL;
+	char	  **all = sort_strings(labels);
 	char	  **sorted;
 	JsonbIterator *it = JsonbIteratorInit(&array->root);
 	JsonbValue	v;
@@ -136,11 +148,15 @@ read_chosen(const char *answer, const List *labels)
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 		if (token == WJB_ELEM && v.type == jbvString)
 			chosen = lappend(chosen, pnstrdup(v.val.string.val, v.val.string.len));
+	foreach(cell, chosen)
+		if (!check_chosen(lfirst(cell), all, list_length(labels), error))
+			return false;
 	sorted = sort_strings(chosen);
+	*in_order = NIL;
 	foreach(cell, labels)
 		if (bsearch(&lfirst(cell), sorted, list_length(chosen), sizeof *sorted, compare_strings) != NULL)
-			in_order = lappend(in_order, lfirst(cell));
-	return in_order;
+			*in_order = lappend(*in_order, lfirst(cell));
+	return true;
 }
 
 static bool
@@ -157,10 +173,8 @@ choose_several(const text *input, const List *labels, List **chosen, m1_error *e
 	m1pg_append_json_strings(&schema, labels);
 	appendStringInfo(&schema, "}, \"minItems\": 1, \"maxItems\": %d}", list_length(labels));
 	m1pg_constrain(&g, M1W_CONSTRAINT_JSON_SCHEMA, schema.data);
-	if (!m1pg_read_task(&g, task, input, error) || !m1pg_run_constrained(&g, "classify", &answer, error))
-		return false;
-	*chosen = read_chosen(answer, labels);
-	return true;
+	return m1pg_read_task(&g, task, input, error) && m1pg_run_constrained(&g, "classify", &answer, error) &&
+		read_chosen(answer, labels, chosen, error);
 }
 
 static ArrayType *

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
 PG_FUNCTION_INFO_V1(m1pg_complete);
@@ -163,21 +164,23 @@ enum
 #define COMPLETE_COLUMNS	(2 + N_FACTS)
 #define STREAM_COLUMNS	(3 + N_FACTS)
 
-/* Of the type that the function is declared with: json, which keeps every digit, or, in older versions, jsonb. */
+/*
+ * Of the type that the function is declared with: json, which keeps every digit, or, in older versions, jsonb. What an
+ * engine says is read as anybody's input.
+ */
 static Datum
 json_from_utf8(m1_slice s, Oid type)
 {
-	text	   *json = m1pg_text_from_utf8(s);
+	char	   *json = text_to_cstring(m1pg_text_from_utf8(s));
 
-	if (type == JSONBOID)
-		return DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(json)));
-	return PointerGetDatum(json);
+	return DirectFunctionCall1(type == JSONBOID ? jsonb_in : json_in, CStringGetDatum(json));
 }
 
 static void
 fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *values, bool *nulls)
 {
 	const m1w_done *done = &result->done;
+	const char *name = m1pg_displayable(m1pg_shared->model.name);
 
 	if (!(nulls[TOOL_CALLS] = done->tool_calls.len == 0))
 		values[TOOL_CALLS] = json_from_utf8(done->tool_calls, calls_type);
@@ -187,8 +190,7 @@ fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *v
 	values[REASONING_TOKENS] = Int32GetDatum(done->reasoning_tokens);
 	values[COMPLETION_TOKENS] = Int32GetDatum(done->completion_tokens);
 	values[SEED] = Int64GetDatum((int64) done->seed);
-	values[MODEL] = CStringGetTextDatum(adapter == NULL ? m1pg_shared->model.name :
-										psprintf("%s/%s", m1pg_shared->model.name, adapter));
+	values[MODEL] = CStringGetTextDatum(adapter == NULL ? name : psprintf("%s/%s", name, adapter));
 	values[QUEUE_MS] = Float8GetDatum(result->queue_ms);
 	values[PREFILL_MS] = Float8GetDatum(done->prefill_ms);
 	values[DECODE_MS] = Float8GetDatum(done->decode_ms);

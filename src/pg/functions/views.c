@@ -2,6 +2,7 @@
  * views.c
  *	  What the activity and model views read, and cancel().
  */
+#include "pg/report.h"
 #include "pg/rows.h"
 #include "pg/shared.h"
 #include "pg/usage/usage.h"
@@ -227,12 +228,12 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	known = m1pg_engine_serves(info.readiness.state);
 	for (int i = NAME; i <= BYTES; i++)
 		nulls[i] = !known;
-	values[NAME] = CStringGetTextDatum(info.name);
-	values[ARCHITECTURE] = CStringGetTextDatum(info.architecture);
+	values[NAME] = CStringGetTextDatum(m1pg_displayable(info.name));
+	values[ARCHITECTURE] = CStringGetTextDatum(m1pg_displayable(info.architecture));
 	values[PARAMETERS] = Int64GetDatum((int64) info.parameters);
 	values[LAYERS] = Int32GetDatum(info.layers);
 	values[EXPERTS] = Int32GetDatum(info.experts);
-	values[DEVICE] = CStringGetTextDatum(info.device);
+	values[DEVICE] = CStringGetTextDatum(m1pg_displayable(info.device));
 	values[CONTEXT] = Int32GetDatum(info.context);
 	values[BYTES] = Int64GetDatum((int64) info.bytes);
 	values[STATE] = CStringGetTextDatum(engine_state_name(info.readiness.state));
@@ -240,7 +241,7 @@ m1pg_model_info(PG_FUNCTION_ARGS)
 	nulls[ENGINE_PID] = info.readiness.pid == 0;
 	values[ENGINE_PID] = Int32GetDatum(info.readiness.pid);
 	nulls[LAST_ERROR] = info.readiness.error.code == M1_OK;
-	values[LAST_ERROR] = CStringGetTextDatum(info.readiness.error.message);
+	values[LAST_ERROR] = CStringGetTextDatum(m1pg_displayable(info.readiness.error.message));
 	values[NEXT_TRY] = timestamp_or_null(info.readiness.next_try, &nulls[NEXT_TRY]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;

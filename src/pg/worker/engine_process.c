@@ -335,8 +335,8 @@ on_ready(const char *payload, Size len)
 	m1pg_publish_model(&ready);
 	serve(M1_ENGINE_READY);
 	engine.handler->ready();
-	ereport(LOG, (errmsg("minimax_m1: model \"%s\" is ready on %s", m1pg_shared->model.name,
-						 m1pg_shared->model.device)));
+	ereport(LOG, (errmsg("minimax_m1: model \"%s\" is ready on %s", m1pg_displayable(m1pg_shared->model.name),
+						 m1pg_displayable(m1pg_shared->model.device))));
 }
 
 /* Where requests are computed has changed. */
@@ -366,9 +366,9 @@ on_start_failure(const char *payload, Size len)
 		engine_lost(NONSENSE);
 		return;
 	}
-	ereport(LOG, (errmsg("minimax_m1: the model could not be loaded: %s", error.message),
-				  error.detail[0] != '\0' ? errdetail("%s", error.detail) : 0,
-				  error.hint[0] != '\0' ? errhint("%s", error.hint) : 0));
+	ereport(LOG, (errmsg("minimax_m1: the model could not be loaded: %s", m1pg_displayable(error.message)),
+				  error.detail[0] != '\0' ? errdetail("%s", m1pg_displayable(error.detail)) : 0,
+				  error.hint[0] != '\0' ? errhint("%s", m1pg_displayable(error.hint)) : 0));
 	bury(NULL, end, sizeof end);
 	back_off(&error);
 }
