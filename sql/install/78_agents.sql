@@ -10,8 +10,8 @@ CREATE TABLE agent (
     id serial PRIMARY KEY,
     owner regrole NOT NULL,
     name name NOT NULL,
-    tools regprocedure[] NOT NULL,
-    confirm regprocedure[] NOT NULL,
+    tools text[] NOT NULL,              -- by their whole names: pg_upgrade refuses tables with a regprocedure
+    confirm text[] NOT NULL,
     instructions text,
     limits jsonb NOT NULL DEFAULT '{}',
     UNIQUE (owner, name));
@@ -520,7 +520,7 @@ BEGIN
     END IF;
     PERFORM @extschema@._agent_limits(limits);
     INSERT INTO @extschema@.agent (owner, name, tools, confirm, instructions, limits)
-    VALUES (caller, name, tools, confirm, instructions, limits);
+    VALUES (caller, name, tools::text[], confirm::text[], instructions, limits);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = format('minimax_m1: agent "%s" exists already', name);
 END
@@ -584,6 +584,12 @@ WHERE pg_has_role(r.owner::oid, 'USAGE');
 
 COMMENT ON VIEW agent_steps IS 'the steps of one''s runs of agents';
 
+-- The functions of an agent, which were named where only pg_catalog's go without their schema.
+CREATE FUNCTION _agent_functions(names text[]) RETURNS regprocedure[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN names::regprocedure[];
+
 CREATE FUNCTION run_agent(name name, question text)
 RETURNS TABLE (step int, kind text, tool text, arguments jsonb, body text, error text, tokens int, ms float8)
 LANGUAGE plpgsql COST 1000000 ROWS 10
@@ -592,7 +598,9 @@ DECLARE
     a record;
     l record;
 BEGIN
-    SELECT g.* INTO a FROM @extschema@.agents g
+    SELECT g.instructions, g.limits, @extschema@._agent_functions(g.tools) AS tools,
+           @extschema@._agent_functions(g.confirm) AS confirm
+    INTO a FROM @extschema@.agents g
     WHERE g.name OPERATOR(pg_catalog.=) run_agent.name
       AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
     IF NOT FOUND THEN
@@ -637,7 +645,9 @@ DECLARE
     a record;
     l record;
 BEGIN
-    SELECT g.* INTO a FROM @extschema@.agents g
+    SELECT g.instructions, g.limits, @extschema@._agent_functions(g.tools) AS tools,
+           g.tools AS names, g.confirm AS confirmed_names
+    INTO a FROM @extschema@.agents g
     WHERE g.name OPERATOR(pg_catalog.=) submit_agent.name
       AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
     IF NOT FOUND THEN
@@ -653,7 +663,7 @@ BEGIN
     PERFORM @extschema@._agent_tools(a.tools, l.read_only);
     RETURN @extschema@._agent_submit(
         question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t),
-        pg_catalog.jsonb_build_object('tools', a.tools::pg_catalog.oid[], 'confirm', a.confirm::pg_catalog.oid[],
+        pg_catalog.jsonb_build_object('tools', a.names, 'confirm', a.confirmed_names,
                                       'instructions', a.instructions, 'limits', a.limits,
                                       'adapter', pg_catalog.current_setting('minimax_m1.adapter')),
         pg_catalog.current_setting('search_path'),
@@ -707,10 +717,10 @@ BEGIN
     SELECT * INTO l FROM @extschema@._agent_limits(d.definition->'limits');
     PERFORM set_config('minimax_m1.adapter', d.definition->>'adapter', true);
     PERFORM @extschema@._agent_run(
-        d.question, ARRAY(SELECT t::oid::regprocedure
+        d.question, ARRAY(SELECT t::regprocedure
                           FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o) ORDER BY o),
         d.definition->>'instructions', l.max_calls, l.max_steps, l.timeout, l.read_only,
-        ARRAY(SELECT c::oid::regprocedure FROM jsonb_array_elements_text(d.definition->'confirm') c),
+        ARRAY(SELECT c::regprocedure FROM jsonb_array_elements_text(d.definition->'confirm') c),
         l.max_tokens, l.max_total_tokens, l.call_timeout, l.max_rows, l.max_result_tokens, l.thinking_budget, l.temperature,
         NULL, d.path, 0, run);
 EXCEPTION WHEN OTHERS THEN

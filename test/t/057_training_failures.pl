@@ -285,7 +285,7 @@ quota('NULL');
 
 # ---- an adapter that is dropped while it is used ----
 
-my $adapter = $t->{name};
+my $adapter = trained('by_length', temperature => 2)->{name};
 is($node->safe_psql('postgres', "SELECT version FROM minimax_m1.adapter WHERE name = '$adapter'"), '1', 'there is an adapter');
 my ($state, $message) = sqlstate($node, qq{
 	SET minimax_m1.adapter = '$adapter';
