@@ -105,7 +105,7 @@ def lesson(name, answers, advantages, loss=CISPO, rate=2e-3, update=1, share=Tru
             numbers("i", lengths) + numbers("i", [len(a["prompt"]) for a in answers]) +
             numbers("i", [0 if share else -1] * len(answers)) +
             text(struct.pack(f"={len(advantages)}f", *advantages) if loss == CISPO else b"") + numbers("i", ids) + text("") +
-            text(old) + text("") + text(experts) + numbers("i", masked) + text(masks))
+            text(old) + text("") + text(experts) + numbers("i", masked) + text(masks) + numbers("i", []))
 
 
 def read_learned(payload):
