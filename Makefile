@@ -229,8 +229,8 @@ bench-train:
 	@$(QUIETLY) all
 	@test/bench/train.sh
 
-# SEEDS=1 STEPS=10 TASKS=voucher is a first look, of some minutes.
-## bench-cispo: CISPO beside DAPO and GRPO, on three tasks with five seeds each; many hours
+# SEEDS=1 is a first look, of some minutes.
+## bench-cispo: CISPO beside DAPO and GRPO with five seeds each; TASKS=voucher by default, or extraction, or carry
 bench-cispo:
 	@scripts/bootstrap.sh
 	@$(QUIETLY) stage
