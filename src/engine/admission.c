@@ -80,12 +80,15 @@ m1_admission_arrived(m1_prefix_cache *cache, const m1_crowd *crowd, m1_request *
 /* ---- waiting for one who prefills the same ---- */
 
 static bool
-will_snapshot(m1_request *other, const m1_prefix_name *name)
+will_snapshot(const m1_request *r, m1_request *other, const m1_prefix_name *name)
 {
 	m1_cut *cut;
 
 	/* one that is paused, or about to leave, may never come to it */
 	if (other->paused || other->cancelled || other->ended)
+		return false;
+	/* and one that nobody waits for comes to it late */
+	if (other->background && !r->background)
 		return false;
 	cut = same_prefix(other, name);
 	return cut != NULL && cut->wanted && other->fed < cut->at;
@@ -103,7 +106,7 @@ is_being_prefilled(const m1_crowd *crowd, const m1_request *r, int cached)
 			continue;
 		name = name_at(r, &r->cuts.list[i]);
 		for (int j = 0; j < crowd->n_active; j++)
-			if (will_snapshot(crowd->active[j], &name))
+			if (will_snapshot(r, crowd->active[j], &name))
 				return true;
 	}
 	return false;

@@ -3,7 +3,8 @@
  *
  * Requests wait in order of arrival for a state (see admission.h); with one, they are active. A step takes one token of
  * every active request that is decoding, and as many whole prefill chunks as fit beside them, starting with a different
- * request each time, so that neither a long prompt nor many of them stall a running answer.
+ * request each time, so that neither a long prompt nor many of them stall a running answer. Those that nobody waits
+ * for, the answers that a training draws, take part in a step as often as their share of the time allows: see share.h.
  */
 #include "engine/engine.h"
 
@@ -19,11 +20,13 @@
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scored_answer.h"
+#include "engine/share.h"
 #include "engine/step.h"
 #include "model/state.h"
 
 #define DEFAULT_LOOP_GUARD 3000 /* as in M1's training */
 #define PROGRESS_TOKENS 16		/* decoded tokens between two progress events */
+#define ABOUT_MS 20.0			/* others are about as long as this after their last step */
 
 struct m1_engine
 {
@@ -42,7 +45,9 @@ struct m1_engine
 	m1_request **active;  /* [max_sequences] */
 	int n_active;
 	m1_learning *learning;
-	int turn; /* which active request's prefill comes first */
+	m1_share share;	  /* what trainings take of the time */
+	double served_ms; /* when others were served for the last time */
+	int turn;		  /* which active request's prefill comes first */
 	m1_step *step;
 };
 
@@ -57,7 +62,7 @@ open_parts(m1_engine *e, const m1_engine_options *o, m1_error *err)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for constraints");
 	e->active = calloc((size_t) m->max_sequences, sizeof *e->active);
 	e->cache = m1_prefix_cache_create(m, o->prefix_cache_bytes, 64);
-	e->learning = m1_learning_create(e->model, &e->events, o->learning_share, o->adapter_bytes);
+	e->learning = m1_learning_create(e->model, &e->events, o->adapter_bytes);
 	if (e->active == NULL || e->cache == NULL || e->learning == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %d requests", m->max_sequences);
 	return m1_step_create(e->model, &e->step, err);
@@ -95,6 +100,7 @@ m1_engine_open(const m1_engine_options *o, const m1_engine_events *events, m1_en
 	if ((e = calloc(1, sizeof *e)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the engine");
 	e->events = *events;
+	e->share.share = o->learning_share;
 	e->prefill_chunk = chunk;
 	e->loop_guard = o->loop_guard > 0 ? o->loop_guard : DEFAULT_LOOP_GUARD;
 	m1_mailbox_init(&e->mailbox);
@@ -226,7 +232,7 @@ m1_engine_resume(m1_engine *e, uint64_t id)
 void
 m1_engine_wait(m1_engine *e)
 {
-	m1_mailbox_wait(&e->mailbox);
+	m1_mailbox_wait(&e->mailbox, -1.0);
 }
 
 static m1_request *
@@ -247,17 +253,19 @@ crowd(m1_engine *e)
 	return (m1_crowd){.active = e->active, .n_active = e->n_active, .waiting = e->waiting};
 }
 
+/* In order of arrival; those that nobody waits for stand behind the others, whose memory they would block. */
 static void
 enqueue(m1_engine *e, m1_request *r)
 {
 	const m1_crowd others = crowd(e);
-	m1_request **end = &e->waiting;
+	m1_request **at = &e->waiting;
 
 	m1_admission_arrived(e->cache, &others, r);
 
-	while (*end != NULL)
-		end = &(*end)->next;
-	*end = r;
+	while (*at != NULL && (r->background || !(*at)->background))
+		at = &(*at)->next;
+	r->next = *at;
+	*at = r;
 }
 
 static void
@@ -386,24 +394,81 @@ admit(m1_engine *e)
 
 /* ---- one step ---- */
 
-static void
-build_batch(m1_engine *e)
+/* Whether a step may feed it now. */
+static bool
+can_be_fed(const m1_request *r)
 {
-	int room = e->prefill_chunk;
+	return !r->paused && m1_request_pending(r) > 0;
+}
 
-	m1_step_clear(e->step);
+/* Somebody waits for what a step does; a paused one is waited for by nobody. */
+static bool
+serves_others(const m1_engine *e)
+{
 	for (int i = 0; i < e->n_active; i++)
-		if (!e->active[i]->paused && m1_request_pending(e->active[i]) == 1)
-			m1_step_add(e->step, e->active[i], 1);
+	{
+		const m1_request *r = e->active[i];
+
+		if (!r->background && !r->paused && (r->waits_for_mask || m1_request_pending(r) > 0))
+			return true;
+	}
+	return false;
+}
+
+static void
+tell_wants(m1_engine *e)
+{
+	bool requests = false;
+
 	for (int i = 0; i < e->n_active; i++)
+		requests = requests || (e->active[i]->background && can_be_fed(e->active[i]));
+	m1_share_want(&e->share, M1_SHARE_REQUESTS, requests);
+	m1_share_want(&e->share, M1_SHARE_LESSONS, m1_learning_pending(e->learning));
+}
+
+static void
+add_decoding(m1_engine *e, bool background)
+{
+	for (int i = 0; i < e->n_active; i++)
+	{
+		m1_request *r = e->active[i];
+
+		if (r->background == background && !r->paused && m1_request_pending(r) == 1)
+			m1_step_add(e->step, r, 1);
+	}
+}
+
+/* So many chunks at most. Returns what is left of the room. */
+static int
+add_prefill(m1_engine *e, bool background, int chunks, int room)
+{
+	for (int i = 0; i < e->n_active && chunks > 0; i++)
 	{
 		m1_request *r = e->active[(e->turn + i) % e->n_active];
 		int n = m1_request_next_chunk(r, e->prefill_chunk);
 
-		if (r->paused || m1_request_pending(r) <= 1 || n > room)
+		if (r->background != background || r->paused || m1_request_pending(r) <= 1 || n > room)
 			continue;
 		m1_step_add(e->step, r, n);
 		room -= n;
+		chunks--;
+	}
+	return room;
+}
+
+/* Beside others, a training's prompts come one at a time: each makes a step longer that others wait for. */
+static void
+build_batch(m1_engine *e, bool beside)
+{
+	int room;
+
+	m1_step_clear(e->step);
+	add_decoding(e, false);
+	room = add_prefill(e, false, e->n_active, e->prefill_chunk);
+	if (!beside || m1_share_has_turn(&e->share, M1_SHARE_REQUESTS))
+	{
+		add_decoding(e, true);
+		add_prefill(e, true, beside ? 1 : e->n_active, room);
 	}
 	/* also when they are paused: others may wait for what a half-done mask keeps */
 	for (int i = 0; i < e->n_active; i++)
@@ -516,23 +581,56 @@ remove_ended(m1_engine *e)
 	}
 }
 
-m1_status
-m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
+/* Others were served a moment ago: whoever asks one thing after the other is about to ask the next. */
+static bool
+others_are_about(const m1_engine *e)
+{
+	return e->served_ms > 0.0 && m1_now_ms() - e->served_ms < ABOUT_MS;
+}
+
+/* What the step took is put down; the time of one without tokens is that of a mask. */
+static void
+share_time(m1_engine *e, bool beside, double ms)
+{
+	int tokens[2] = {0};
+
+	for (int i = 0; i < m1_step_size(e->step); i++)
+		tokens[m1_step_request(e->step, i)->background] += m1_step_tokens(e->step, i);
+	if (beside)
+		m1_share_step(&e->share, tokens[false], tokens[true], ms);
+	else
+		m1_share_free_step(&e->share, tokens[true], ms);
+}
+
+/* A piece of a lesson, if it is learning's turn. */
+static bool
+learn(m1_engine *e, bool beside)
 {
 	const double began = m1_now_ms();
+
+	if (!m1_learning_pending(e->learning) || (beside && !m1_share_has_turn(&e->share, M1_SHARE_LESSONS)))
+		return false;
+	m1_learning_piece(e->learning);
+	m1_share_piece(&e->share, beside, m1_now_ms() - began);
+	return true;
+}
+
+/* There is nothing for a batch. Returns whether there is something to do all the same, or will be in a moment. */
+static bool
+learn_or_wait(m1_engine *e, bool beside)
+{
+	if (!m1_share_is_wanted(&e->share))
+		return false;
+	if (!learn(e, beside) && beside)
+		m1_mailbox_wait(&e->mailbox, ABOUT_MS - (m1_now_ms() - e->served_ms));
+	return true;
+}
+
+static m1_status
+run_batch(m1_engine *e, m1_error *err)
+{
 	m1_status status;
 
-	take_mail(e);
-	drop_cancelled(e);
-	admit(e);
-	build_batch(e);
-	*busy = m1_step_size(e->step) > 0 || m1_step_results(e->step) > 0 || m1_learning_pending(e->learning);
-	if (m1_step_size(e->step) == 0 && m1_step_results(e->step) == 0)
-	{
-		if (*busy)
-			m1_learning_piece(e->learning);
-		return M1_OK;
-	}
 	m1_step_forward(e->step);
 	if ((status = m1_step_sample(e->step, err)) != M1_OK)
 	{
@@ -543,8 +641,37 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	advance_fed(e);
 	tell_cache(e); /* before the ends of requests: whoever has an answer sees what it left */
 	use_results(e);
+	return M1_OK;
+}
+
+m1_status
+m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
+{
+	const double began = m1_now_ms();
+	bool served;
+	bool beside;
+	m1_status status;
+
+	take_mail(e);
+	drop_cancelled(e);
+	admit(e);
+	served = serves_others(e);
+	beside = served || others_are_about(e);
+	tell_wants(e);
+	build_batch(e, beside);
+	if (m1_step_size(e->step) == 0 && m1_step_results(e->step) == 0)
+	{
+		*busy = learn_or_wait(e, beside);
+		return M1_OK;
+	}
+	*busy = true;
+	if ((status = run_batch(e, err)) != M1_OK)
+		return status;
+	if (served)
+		e->served_ms = m1_now_ms();
+	share_time(e, beside, m1_now_ms() - began);
 	remove_ended(e);
 	m1_adapter_set_sweep(e->model->adapters);
-	m1_learning_beside(e->learning, m1_now_ms() - began);
+	learn(e, beside);
 	return M1_OK;
 }

@@ -27,10 +27,7 @@ struct m1_learning
 {
 	m1_model *model;
 	const m1_engine_events *events;
-	double share;
 	size_t adapter_bytes; /* that adapters may take which are served */
-	double credit;		  /* ms that learning may take beside requests */
-	double piece_ms;	  /* of a piece, about */
 	m1_kept_bytes *kept;  /* bytes that were put */
 	training *trainings;
 	m1_buf files;					 /* of a training's adapter, while they are fetched */
@@ -43,7 +40,7 @@ struct m1_learning
 /* ---- life ---- */
 
 m1_learning *
-m1_learning_create(m1_model *model, const m1_engine_events *events, double share, size_t adapter_bytes)
+m1_learning_create(m1_model *model, const m1_engine_events *events, size_t adapter_bytes)
 {
 	m1_learning *l = calloc(1, sizeof *l);
 
@@ -51,7 +48,6 @@ m1_learning_create(m1_model *model, const m1_engine_events *events, double share
 		return NULL;
 	l->model = model;
 	l->events = events;
-	l->share = share;
 	l->adapter_bytes = adapter_bytes > 0 ? adapter_bytes : m1_machine_memory() / 4;
 	l->last = &l->first;
 	return l;
@@ -628,11 +624,10 @@ do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 	return M1_OK;
 }
 
-static void
-do_piece(m1_learning *l)
+void
+m1_learning_piece(m1_learning *l)
 {
 	m1_learn_request *r = l->first;
-	const double began = m1_now_ms();
 	bool done = true;
 	m1_error error;
 	m1_status status = r->type == M1W_LESSON ? learn(l, r, &done, &error) : do_at_once(l, r, &error);
@@ -641,27 +636,4 @@ do_piece(m1_learning *l)
 		fail_at(l, &l->first, &error);
 	else if (done)
 		take_out(l, &l->first);
-	l->piece_ms += (m1_now_ms() - began - l->piece_ms) / 4.0;
-}
-
-void
-m1_learning_piece(m1_learning *l)
-{
-	l->credit = 0.0;
-	do_piece(l);
-}
-
-/* What a piece takes is saved up first, so that a short request meets none. */
-void
-m1_learning_beside(m1_learning *l, double step_ms)
-{
-	const double began = m1_now_ms();
-
-	if (l->first == NULL || l->share <= 0.0)
-		return;
-	l->credit += step_ms * l->share / (1.0 - l->share);
-	if (l->credit < l->piece_ms)
-		return;
-	do_piece(l);
-	l->credit -= m1_now_ms() - began;
 }

@@ -13,8 +13,8 @@
 
 typedef struct m1_learning m1_learning;
 
-/* share: of the time, that learning may take while requests are served, in [0, 1). NULL when memory ran out. */
-m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, double share, size_t adapter_bytes);
+/* adapter_bytes: that adapters may take which are served; 0 = a quarter of the memory. NULL when memory ran out. */
+m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, size_t adapter_bytes);
 void m1_learning_free(m1_learning *l);
 
 /* Takes the request over; it ends with `learned`, `bytes` or `failed`. */
@@ -26,11 +26,9 @@ void m1_learning_fail(m1_learning *l, const m1_error *error);
 
 bool m1_learning_pending(const m1_learning *l);
 /*
- * A piece of the oldest request: one layer of a few hundred tokens, or of a longer sequence or of sequences that share
- * a beginning, which are not cut; or the optimizer's step.
+ * A piece of the oldest request, of which there is one: one layer of a few hundred tokens, or of a longer sequence or
+ * of sequences that share a beginning, which are not cut; or the optimizer's step.
  */
 void m1_learning_piece(m1_learning *l);
-/* A step of requests has taken so long: does a piece if learning has not had its share yet. */
-void m1_learning_beside(m1_learning *l, double step_ms);
 
 #endif

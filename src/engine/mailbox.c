@@ -3,14 +3,22 @@
 #include "engine/mailbox.h"
 
 #include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
 
 void
 m1_mailbox_init(m1_mailbox *b)
 {
 	b->first = NULL;
 	b->last = &b->first;
+	pthread_condattr_t clock;
+
 	pthread_mutex_init(&b->lock, NULL);
-	pthread_cond_init(&b->arrived, NULL);
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC); /* of m1_now_ms */
+	pthread_cond_init(&b->arrived, &clock);
+	pthread_condattr_destroy(&clock);
 }
 
 void
@@ -57,12 +65,24 @@ m1_mailbox_post_learn(m1_mailbox *b, m1_learn_request *learn)
 	return post(b, (m1_mail){.kind = M1_MAIL_LEARN, .id = learn->id, .learn = learn});
 }
 
-void
-m1_mailbox_wait(m1_mailbox *b)
+static struct timespec
+time_of(double ms)
 {
+	const time_t seconds = (time_t) (ms / 1000.0);
+
+	return (struct timespec){.tv_sec = seconds, .tv_nsec = (long) ((ms - (double) seconds * 1000.0) * 1e6)};
+}
+
+void
+m1_mailbox_wait(m1_mailbox *b, double ms)
+{
+	const struct timespec end = time_of(m1_now_ms() + (ms > 0.0 ? ms : 0.0));
+	int status = 0;
+
 	pthread_mutex_lock(&b->lock);
-	while (b->first == NULL)
-		pthread_cond_wait(&b->arrived, &b->lock);
+	while (b->first == NULL && status == 0)
+		status =
+			ms < 0.0 ? pthread_cond_wait(&b->arrived, &b->lock) : pthread_cond_timedwait(&b->arrived, &b->lock, &end);
 	pthread_mutex_unlock(&b->lock);
 }
 

@@ -42,8 +42,8 @@ void m1_mailbox_free(m1_mailbox *b);
 /* Takes the request over; false, and nothing is taken, when memory ran out. */
 bool m1_mailbox_post(m1_mailbox *b, m1_mail_kind kind, uint64_t id, m1_request *request);
 bool m1_mailbox_post_learn(m1_mailbox *b, m1_learn_request *learn);
-/* Blocks until there is mail. */
-void m1_mailbox_wait(m1_mailbox *b);
+/* Blocks until there is mail, or for so many milliseconds; < 0: for however long. */
+void m1_mailbox_wait(m1_mailbox *b, double ms);
 /* All of it, oldest first; the caller frees each, and owns the requests. */
 m1_mail *m1_mailbox_take(m1_mailbox *b);
 

@@ -305,6 +305,7 @@ fill_generate(const m1_model *model, m1_constraints *constraints, const m1w_gene
 	r->cache_owner = g->cache_owner;
 	r->thinking_budget = g->thinking_budget;
 	r->stream = g->stream != 0;
+	r->background = g->background != 0;
 	r->adapters = model->adapters;
 	if ((status = find_adapter(model, g->adapter, &r->adapter, err)) != M1_OK)
 		return status;

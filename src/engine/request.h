@@ -31,8 +31,9 @@ typedef struct m1_request
 	int thinking_budget; /* -1 = no limit */
 	int loop_guard;
 	bool stream;
-	bool tools; /* the prompt offers some */
-	bool form;	/* the answer is to have one, which is not that of calls alone */
+	bool background; /* nobody waits for it */
+	bool tools;		 /* the prompt offers some */
+	bool form;		 /* the answer is to have one, which is not that of calls alone */
 
 	m1_ids tokens; /* prompt, then the reply */
 	int prompt_tokens;

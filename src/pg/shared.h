@@ -49,6 +49,7 @@ typedef struct M1Slot
 	bool		scored;
 	bool		logprobs;
 	bool		keep;
+	bool		background;
 	uint64		fetch_offset;	/* M1W_FETCH: as in the request */
 	uint32		fetch_most;
 	uint8		fetch_part;

@@ -15,7 +15,7 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 8
+#define M1W_VERSION 9
 
 /* Longest message either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)

@@ -137,6 +137,7 @@ fields_generate(codec *c, m1w_generate *m)
 	enumeration(c, &m->score_choices, 2);
 	text(c, &m->adapter);
 	enumeration(c, &m->keep, 2);
+	enumeration(c, &m->background, 2);
 }
 
 static void

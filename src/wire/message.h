@@ -86,6 +86,7 @@ typedef struct m1w_generate
 	uint8_t logprobs;		  /* 1: return the log probabilities of the written tokens */
 	uint8_t top_logprobs;	  /* with logprobs: of so many of the likeliest tokens in each place, too */
 	uint8_t keep;			  /* 1: return what a lesson needs of the reply, see m1w_done; not with score_choices */
+	uint8_t background;		  /* 1: of a training, which takes no more than its share of the time beside others */
 } m1w_generate;
 
 typedef struct m1w_words

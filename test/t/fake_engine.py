@@ -158,7 +158,7 @@ def read_generate(payload):
     skip(4)
     at += 4 + 4 + 4 + 4 + 4 + 8
     stream = payload[at] == 1
-    return ids, stream, payload[-6] == 1  # before an adapter's name, which is empty, and keep
+    return ids, stream, payload[-7] == 1  # before an adapter's name, which is empty, keep and background
 
 
 def call_next(payload):

@@ -4,7 +4,7 @@ import struct
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS, CANCEL, PAUSE, RESUME, PUT, FETCH, TRAINING, LESSON, SERVE, FORGET = range(1, 14)
 READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE, LEARNED, BYTES = range(64, 75)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 8
+MAGIC, VERSION = 0x4d31574d, 9
 PART = 64 << 10  # bytes that one frame carries at most
 CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 
@@ -25,13 +25,13 @@ def numbers(kind, values):
 
 def generate(prompt="", template=0, owner=0, system="", messages="", tools="", ids=(), max_tokens=1000, budget=-1,
              temperature=0.0, top_p=1.0, top_k=0, seed=1, stream=False, stops=(), kind="", form="", score=False,
-             adapter="", logprobs=False, keep=False):
+             adapter="", logprobs=False, keep=False, background=False):
     """The payload of a GENERATE frame."""
     return (text(prompt) + struct.pack("=IQ", template, owner) + text(system) + text(messages) + text(tools) + text("") +
             numbers("i", list(ids)) + struct.pack("=iiffiQBI", max_tokens, budget, temperature, top_p, top_k, seed, stream,
                                              len(stops)) +
             b"".join(text(stop) for stop in stops) + struct.pack("=B", CONSTRAINTS[kind]) + text(form) +
-            struct.pack("=BBB", logprobs, 0, score) + text(adapter) + struct.pack("=B", keep))
+            struct.pack("=BBB", logprobs, 0, score) + text(adapter) + struct.pack("=BB", keep, background))
 
 
 def in_parts(kind, payload):

@@ -63,7 +63,8 @@ test_generate(void **state)
 					   .top_logprobs = M1W_MAX_TOP_LOGPROBS,
 					   .score_choices = 1,
 					   .adapter = m1_slice_of("poet"),
-					   .keep = 1};
+					   .keep = 1,
+					   .background = 1};
 	m1w_generate out;
 	m1_buf payload = {0};
 	m1_error err;

@@ -148,6 +148,7 @@ note_question(M1Slot *slot, const M1Request *request)
 	slot->scored = g->score_choices;
 	slot->logprobs = g->logprobs;
 	slot->keep = g->keep;
+	slot->background = g->background;
 }
 
 static void

@@ -55,13 +55,29 @@ state_name(const M1Slot *slot)
 
 /* ---- positions in the queue ---- */
 
+/* What requests wait for: see worker/places.c. */
+typedef enum Queue
+{
+	QUEUE_OF_TOKENIZER,
+	QUEUE_OF_BATCH,
+	QUEUE_BEHIND				/* the batch, too, when nobody else waits for it */
+} Queue;
+
 /* A request that waits. */
 typedef struct Waiting
 {
 	const M1Slot *slot;
-	bool		for_batch;		/* it wants a place there, or one at the tokenizer */
+	Queue		queue;
 	double		turn;			/* how many places its role has by then, for its share: see turns.c */
 } Waiting;
+
+static Queue
+queue_of(const M1Slot *slot)
+{
+	if (!m1pg_runs_model(slot->type))
+		return QUEUE_OF_TOKENIZER;
+	return slot->background ? QUEUE_BEHIND : QUEUE_OF_BATCH;
+}
 
 static int
 compare(double a, double b)
@@ -76,8 +92,8 @@ by_role(const void *a, const void *b)
 	const Waiting *wa = a;
 	const Waiting *wb = b;
 
-	if (wa->for_batch != wb->for_batch)
-		return compare(wa->for_batch, wb->for_batch);
+	if (wa->queue != wb->queue)
+		return compare(wa->queue, wb->queue);
 	if (wa->slot->userid != wb->slot->userid)
 		return compare(wa->slot->userid, wb->slot->userid);
 	return (wa->slot->request > wb->slot->request) - (wa->slot->request < wb->slot->request);
@@ -89,8 +105,8 @@ by_turn(const void *a, const void *b)
 	const Waiting *wa = a;
 	const Waiting *wb = b;
 
-	if (wa->for_batch != wb->for_batch)
-		return compare(wa->for_batch, wb->for_batch);
+	if (wa->queue != wb->queue)
+		return compare(wa->queue, wb->queue);
 	if (wa->turn != wb->turn)
 		return compare(wa->turn, wb->turn);
 	return (wa->slot->request > wb->slot->request) - (wa->slot->request < wb->slot->request);
@@ -103,14 +119,15 @@ places_held(const M1Slot *slots, int n, const Waiting *w)
 
 	for (int i = 0; i < n; i++)
 		held += slots[i].state == M1_SLOT_RUNNING && slots[i].userid == w->slot->userid &&
-			m1pg_runs_model(slots[i].type) == w->for_batch;
+			queue_of(&slots[i]) == w->queue;
 	return held;
 }
 
+/* Whether they want places of the same kind. */
 static bool
-same_queue(const Waiting *a, const Waiting *b)
+same_places(const Waiting *a, const Waiting *b)
 {
-	return a->for_batch == b->for_batch;
+	return (a->queue == QUEUE_OF_TOKENIZER) == (b->queue == QUEUE_OF_TOKENIZER);
 }
 
 /* For each slot that waits: 1 for the next to be admitted, as far as that can be told. Others may come before it. */
@@ -123,20 +140,20 @@ queue_positions(const M1Slot *slots, int n)
 
 	for (int i = 0; i < n; i++)
 		if (is_waiting(&slots[i]))
-			waiting[n_waiting++] = (Waiting) {&slots[i], m1pg_runs_model(slots[i].type)};
+			waiting[n_waiting++] = (Waiting) {&slots[i], queue_of(&slots[i])};
 	qsort(waiting, n_waiting, sizeof *waiting, by_role);
 	for (int i = 0, taken = 0; i < n_waiting; i++, taken++)
 	{
 		Waiting    *w = &waiting[i];
 
-		if (i == 0 || !same_queue(w, w - 1) || w->slot->userid != w[-1].slot->userid)
+		if (i == 0 || w->queue != w[-1].queue || w->slot->userid != w[-1].slot->userid)
 			taken = places_held(slots, n, w);
 		w->turn = (double) taken / w->slot->share;
 	}
 	qsort(waiting, n_waiting, sizeof *waiting, by_turn);
 	for (int i = 0; i < n_waiting; i++)
 		positions[waiting[i].slot - slots] =
-			i > 0 && same_queue(&waiting[i], &waiting[i - 1]) ? positions[waiting[i - 1].slot - slots] + 1 : 1;
+			i > 0 && same_places(&waiting[i], &waiting[i - 1]) ? positions[waiting[i - 1].slot - slots] + 1 : 1;
 	return positions;
 }
 

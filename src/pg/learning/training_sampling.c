@@ -72,6 +72,7 @@ sampling_request(void *arg, int number, m1w_generate *g, m1_error *error)
 	m1pg_training_request(&s->t->options, &s->examples->rows[row], g);
 	g->adapter = s->adapter;
 	g->seed = seed_of(s, row, i % s->samples);
+	g->background = 1;
 	if (s->examples == &s->t->holdout)
 	{
 		g->temperature = 0;

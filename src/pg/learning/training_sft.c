@@ -52,6 +52,7 @@ rendering_request(void *arg, int number, m1w_generate *g, m1_error *error)
 	g->constraint = M1W_CONSTRAINT_NONE;
 	g->constraint_text = (m1_slice) {0};
 	g->max_tokens = 1;
+	g->background = 1;
 	return true;
 }
 
@@ -98,7 +99,8 @@ static bool
 conversation_ids(M1Training *t, const char *messages, m1w_id_slice *ids, m1_error *error)
 {
 	m1w_generate g = {
-		.messages = m1_slice_of(messages), .max_tokens = 1, .temperature = 1, .top_p = 1, .keep = 1
+		.messages = m1_slice_of(messages), .max_tokens = 1, .temperature = 1, .top_p = 1, .keep = 1,
+		.background = 1
 	};
 	m1w_done	done;
 

@@ -280,6 +280,7 @@ take_up(M1Slot *slot, const M1Slot *copy)
 	r->slot = slot;
 	r->type = copy->type;
 	r->share = copy->share;
+	r->background = copy->background;
 	r->state = RELAY_WAITING;
 	r->submitted_at = copy->submitted_at;
 	r->deadline = copy->deadline;

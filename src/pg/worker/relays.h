@@ -27,6 +27,7 @@ typedef struct M1Relay
 	M1Slot	   *slot;			/* the request's, as long as it has the same number */
 	m1w_type	type;
 	int			share;			/* of its role, when places are given away */
+	bool		background;		/* others come first then: it is a training's */
 	M1RelayState state;
 	bool		in_engine;		/* it was forwarded and has not ended there */
 	bool		cancelled;		/* CANCEL was sent to the engine */
