@@ -20,7 +20,8 @@ struct m1_kept_reply
 	size_t most;	   /* tokens of the reply */
 	float next;		   /* of the token that was measured last */
 	m1_ids masked;
-	m1_buf masks;
+	m1_ids mask_of;
+	m1_buf masks; /* no two are equal */
 };
 
 /* All of it travels in one message, beside ids and masks. */
@@ -82,6 +83,7 @@ m1_kept_reply_free(m1_kept_reply *k)
 	free(k->experts);
 	free(k->logprobs);
 	m1_ids_free(&k->masked);
+	m1_ids_free(&k->mask_of);
 	m1_buf_free(&k->masks);
 	free(k);
 }
@@ -98,10 +100,28 @@ m1_kept_reply_measure(m1_kept_reply *k, const float *logits, float temperature, 
 	k->next = m1_logprob_of(logits, k->vocab, temperature, mask, id);
 }
 
+/* Where it is among the masks, from 0; it may be the next. One of the last is likely to be the same. */
+static size_t
+number_of(const m1_kept_reply *k, const uint64_t *mask)
+{
+	const size_t bytes = k->words * sizeof *mask;
+	const size_t n = k->masks.len / bytes;
+
+	for (size_t i = n; i-- > 0;)
+		if (memcmp(k->masks.data + i * bytes, mask, bytes) == 0)
+			return i;
+	return n;
+}
+
 static bool
 add_mask(m1_kept_reply *k, size_t at, const uint64_t *mask)
 {
-	return m1_ids_push(&k->masked, (int32_t) at) && m1_buf_append(&k->masks, mask, k->words * sizeof *mask);
+	const size_t bytes = k->words * sizeof *mask;
+	const size_t number = number_of(k, mask);
+
+	if (number * bytes == k->masks.len && !m1_buf_append(&k->masks, mask, bytes))
+		return false;
+	return m1_ids_push(&k->masked, (int32_t) at) && m1_ids_push(&k->mask_of, (int32_t) number);
 }
 
 bool
@@ -135,4 +155,5 @@ m1_kept_reply_put(const m1_kept_reply *k, const m1_ids *tokens, m1w_done *done)
 	done->experts = (m1_slice){(const char *) k->experts, tokens->len * k->experts_of_token * sizeof *k->experts};
 	done->masked = (m1w_id_slice){k->masked.data, k->masked.len};
 	done->masks = (m1_slice){k->masks.data, k->masks.len};
+	done->mask_of = (m1w_id_slice){k->mask_of.data, k->mask_of.len};
 }

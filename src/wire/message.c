@@ -227,6 +227,7 @@ fields_done(codec *c, m1w_done *m)
 	array(c, &m->experts, sizeof(uint16_t));
 	ids(c, &m->masked);
 	array(c, &m->masks, sizeof(uint64_t));
+	ids(c, &m->mask_of);
 }
 
 static void

@@ -171,7 +171,8 @@ typedef struct m1w_done
 	m1_slice sampled_logprobs;
 	m1_slice experts; /* uint16 [n, layers, experts of a token] that each took; M1W_NO_EXPERT where that is not known */
 	m1w_id_slice masked; /* of a constrained answer: places in ids of those that were sampled under a mask, ascending */
-	m1_slice masks;		 /* uint64 [masked.len, words]: a bit for each id that could be; words hold the vocabulary */
+	m1_slice masks; /* uint64 [n, words], no two equal: a bit for each id that could be; words hold the vocabulary */
+	m1w_id_slice mask_of; /* [masked.len] number of its mask, from 0 */
 } m1w_done;
 
 /*

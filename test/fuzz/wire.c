@@ -154,6 +154,7 @@ look_at_done(m1_slice payload, const m1w_done *m)
 	look_at_array(payload, m->experts, sizeof(uint16_t), "experts");
 	look_at_ids(payload, m->masked);
 	look_at_array(payload, m->masks, sizeof(uint64_t), "masks");
+	look_at_ids(payload, m->mask_of);
 	for (size_t i = 0; i < m->choice_logprobs.len / sizeof(double); i++)
 		sum = sum + m1w_double_at(m->choice_logprobs, i);
 }

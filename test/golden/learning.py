@@ -81,7 +81,7 @@ def read_done(payload):
     answer = {"content": r.bytes().decode(), "reasoning": r.bytes(), "calls": r.bytes(), "ids": r.ids()}
     r.take("BiiiiQddd")
     r.bytes(), r.bytes()
-    answer.update(prompt=r.ids(), logprobs=r.bytes(), experts=r.bytes(), masked=r.ids(), masks=r.bytes())
+    answer.update(prompt=r.ids(), logprobs=r.bytes(), experts=r.bytes(), masked=r.ids(), masks=r.bytes(), mask_of=r.ids())
     return answer
 
 
@@ -91,9 +91,12 @@ def training(name, source="", rank=8, seed=1):
 
 
 def lesson(name, answers, advantages, loss=CISPO, rate=2e-3, update=1, share=True):
-    ids, old, experts, masked, masks = [], b"", b"", [], b""
+    ids, old, experts, masked, masks, mask_of = [], b"", b"", [], b"", []
     for a in answers:
         masked += [len(ids) + len(a["prompt"]) + at for at in a["masked"]]
+        if a["masked"]:
+            first = len(masks) // (len(a["masks"]) // (max(a["mask_of"]) + 1))
+            mask_of += [first + number for number in a["mask_of"]]
         masks += a["masks"]
         ids += a["prompt"] + a["ids"]
         old += bytes(4 * len(a["prompt"])) + a["logprobs"]
@@ -105,7 +108,7 @@ def lesson(name, answers, advantages, loss=CISPO, rate=2e-3, update=1, share=Tru
             numbers("i", lengths) + numbers("i", [len(a["prompt"]) for a in answers]) +
             numbers("i", [0 if share else -1] * len(answers)) +
             text(struct.pack(f"={len(advantages)}f", *advantages) if loss == CISPO else b"") + numbers("i", ids) + text("") +
-            text(old) + text("") + text(experts) + numbers("i", masked) + text(masks) + numbers("i", []))
+            text(old) + text("") + text(experts) + numbers("i", masked) + text(masks) + numbers("i", mask_of))
 
 
 def read_learned(payload):

@@ -43,11 +43,12 @@ def delta(words, channel=0):
 
 
 def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, completion=2, ms=1.0, logprobs=b"",
-         written=b"", kept=(b"", b"", b"", b"", b""), calls=b""):
+         written=b"", kept=(b"", b"", b"", b"", b"", b""), calls=b""):
     return DONE, (text(content) + text(b"") + text(calls) + numbers("i", ids) +
                   struct.pack("=BiiiiQddd", finish, prompt, cached, reasoning, completion, 1, ms, ms, ms) + text(logprobs)
                   + text(written) + struct.pack("=I", len(kept[0]) // 4) + kept[0] + text(kept[1]) + text(kept[2])
-                  + struct.pack("=I", len(kept[3]) // 4) + kept[3] + text(kept[4]))
+                  + struct.pack("=I", len(kept[3]) // 4) + kept[3] + text(kept[4])
+                  + struct.pack("=I", len(kept[5]) // 4) + kept[5])
 
 
 def tokens(words, ids=None, ends=None):
@@ -95,10 +96,10 @@ LIES = {
     "time infinite": (GENERATE, lambda w: done(ms=float("inf"))),
     "probabilities unasked": (GENERATE, lambda w: done(logprobs=struct.pack("=d", -1))),
     "written probabilities unasked": (GENERATE, lambda w: done(written=b"[]")),
-    "kept ids unasked": (GENERATE, lambda w: done(kept=(bytes(4), b"", b"", b"", b""))),
-    "kept probabilities unasked": (GENERATE, lambda w: done(kept=(b"", bytes(4), b"", b"", b""))),
-    "kept experts unasked": (GENERATE, lambda w: done(kept=(b"", b"", bytes(2), b"", b""))),
-    "kept masks unasked": (GENERATE, lambda w: done(kept=(b"", b"", b"", bytes(4), bytes(8)))),
+    "kept ids unasked": (GENERATE, lambda w: done(kept=(bytes(4), b"", b"", b"", b"", b""))),
+    "kept probabilities unasked": (GENERATE, lambda w: done(kept=(b"", bytes(4), b"", b"", b"", b""))),
+    "kept experts unasked": (GENERATE, lambda w: done(kept=(b"", b"", bytes(2), b"", b"", b""))),
+    "kept masks unasked": (GENERATE, lambda w: done(kept=(b"", b"", b"", bytes(4), bytes(8), bytes(4)))),
     "stream unasked": (GENERATE, lambda w: delta(b"a")),
     "progress negative": (GENERATE, lambda w: [progress(prompt=-10, prefilled=-10), done()]),
     "progress beyond": (GENERATE, lambda w: [progress(prefilled=11), done()]),

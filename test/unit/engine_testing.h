@@ -31,7 +31,7 @@ typedef struct outcome
 	m1_buf logprobs;
 	m1_buf streamed[M1W_CHANNEL_COUNT];
 	m1w_learned learned;
-	m1_buf kept[5]; /* prompt_ids, sampled_logprobs, experts, masked, masks */
+	m1_buf kept[6]; /* prompt_ids, sampled_logprobs, experts, masked, masks, mask_of */
 	int progress_events;
 	int first_progress; /* the number of that event among those of all requests; 0 = none yet */
 	int prefilled;		/* as the first progress event tells it */
@@ -81,6 +81,7 @@ on_done(void *context, uint64_t id, const m1w_done *d)
 	m1_buf_append(&o->kept[2], d->experts.data, d->experts.len);
 	m1_buf_append(&o->kept[3], d->masked.data, d->masked.len * sizeof(int32_t));
 	m1_buf_append(&o->kept[4], d->masks.data, d->masks.len);
+	m1_buf_append(&o->kept[5], d->mask_of.data, d->mask_of.len * sizeof(int32_t));
 }
 
 static inline void
@@ -134,7 +135,7 @@ forget_outcomes(void)
 {
 	for (int i = 0; i < MAX_IDS; i++)
 	{
-		for (int k = 0; k < 5; k++)
+		for (int k = 0; k < 6; k++)
 			m1_buf_free(&outcomes[i].kept[k]);
 		m1_buf_free(&outcomes[i].content);
 		m1_buf_free(&outcomes[i].reasoning);

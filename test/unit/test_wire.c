@@ -125,7 +125,8 @@ test_answers(void **state)
 					 .sampled_logprobs = {(const char *) logprobs, sizeof logprobs},
 					 .experts = m1_slice_of("ab"),
 					 .masked = {ids, 1},
-					 .masks = m1_slice_of("01234567")};
+					 .masks = m1_slice_of("01234567"),
+					 .mask_of = {ids + 1, 1}};
 	m1w_ready ready = {.name = m1_slice_of("n"), .parameters = (uint64_t) 1 << 60, .has_tokenizer = 1};
 	m1w_tokens tokens = {.ids = {ids, 2}, .ends = {ids, 2}};
 	m1w_delta delta = {.channel = M1W_REASONING, .text = m1_slice_of("x")};

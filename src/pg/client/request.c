@@ -252,6 +252,7 @@ m1pg_keep_done(const m1w_done *done)
 	copy.experts = m1pg_keep(done->experts);
 	copy.masked = m1pg_keep_ids(done->masked);
 	copy.masks = m1pg_keep(done->masks);
+	copy.mask_of = m1pg_keep_ids(done->mask_of);
 	return copy;
 }
 

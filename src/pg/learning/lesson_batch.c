@@ -99,17 +99,31 @@ add_mask(M1LessonBatch *b, m1_slice mask)
 	return number;
 }
 
+/* The last of them is somebody's, as the worker has seen. */
+static Size
+n_masks(const m1w_done *done)
+{
+	int32		last = -1;
+
+	for (Size i = 0; i < done->mask_of.len; i++)
+		last = Max(last, m1w_id_at(done->mask_of, i));
+	return (Size) (last + 1);
+}
+
 static void
 add_masks(M1LessonBatch *b, const m1w_done *done, int answer_at)
 {
-	Size		n = done->masked.len;
-	Size		len = n > 0 ? done->masks.len / n : 0;
+	Size		n = n_masks(done);
+	int		   *numbers = palloc(n * sizeof *numbers);
 
 	for (Size i = 0; i < n; i++)
+		numbers[i] = add_mask(b, (m1_slice) {done->masks.data + i * (done->masks.len / n), done->masks.len / n});
+	for (Size i = 0; i < done->masked.len; i++)
 	{
 		add_int(&b->masked, answer_at + m1w_id_at(done->masked, i));
-		add_int(&b->mask_of, add_mask(b, (m1_slice) {done->masks.data + i * len, len}));
+		add_int(&b->mask_of, numbers[m1w_id_at(done->mask_of, i)]);
 	}
+	pfree(numbers);
 }
 
 void

@@ -155,21 +155,23 @@ are_experts(m1_slice experts)
 static bool
 are_masked(const m1w_done *done)
 {
-	const Size	words = ((Size) model()->vocab + 63) / 64;
+	const Size	bytes = ((Size) model()->vocab + 63) / 64 * sizeof(uint64);
+	const Size	n = done->masks.len / bytes;
 	int32		last = -1;
 
-	if (done->masks.len != done->masked.len * words * sizeof(uint64))
+	if (done->masks.len % bytes != 0 || n > done->masked.len || done->mask_of.len != done->masked.len)
 		return false;
 	for (Size i = 0; i < done->masked.len; i++)
 	{
 		int32		at = m1w_id_at(done->masked, i);
+		int32		number = m1w_id_at(done->mask_of, i);
 		uint64		word;
 		int32		id;
 
-		if (at <= last || (Size) at >= done->ids.len)
+		if (at <= last || (Size) at >= done->ids.len || number < 0 || (Size) number >= n)
 			return false;
 		id = m1w_id_at(done->ids, at);
-		memcpy(&word, done->masks.data + (i * words + id / 64) * sizeof word, sizeof word);
+		memcpy(&word, done->masks.data + number * bytes + id / 64 * sizeof word, sizeof word);
 		if ((word >> id % 64 & 1) == 0)
 			return false;
 		last = at;
@@ -215,7 +217,7 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 	if (asked->keep)
 		return judge_kept(done);
 	if (done->prompt_ids.len > 0 || done->sampled_logprobs.len > 0 || done->experts.len > 0 || done->masked.len > 0 ||
-		done->masks.len > 0)
+		done->masks.len > 0 || done->mask_of.len > 0)
 		return "It sent what it was not asked to keep.";
 	return NULL;
 }
