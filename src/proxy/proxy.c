@@ -426,24 +426,32 @@ server_for(m1_proxy *p, const m1_remote *m, double now)
 }
 
 static void
+wait_for_any(m1_proxy *p, m1_remote *m, double now)
+{
+	m1_error error;
+
+	m1_servers_hurry(p->servers);
+	if (now - m->waits_since_ms <= PATIENCE_MS)
+		return;
+	m1_servers_why_down(p->servers, m->adapter, &error);
+	error.code = M1_E_UNAVAILABLE;
+	m1_remote_fail(m, &error);
+}
+
+static void
 ask_waiting(m1_proxy *p, double now)
 {
 	for (m1_remote *m = p->remotes; m != NULL; m = m->next)
 	{
 		m1_server *server;
-		m1_error error;
 
 		m1_remote_look(m, now);
 		if (m->call != NULL || m->over || m->request->paused)
 			continue;
 		if ((server = server_for(p, m, now)) != NULL)
 			m1_remote_ask(m, server);
-		else if (!m1_servers_any_up(p->servers, m->adapter) && now - m->waits_since_ms > PATIENCE_MS)
-		{
-			m1_servers_why_down(p->servers, m->adapter, &error);
-			error.code = M1_E_UNAVAILABLE;
-			m1_remote_fail(m, &error);
-		}
+		else if (!m1_servers_any_up(p->servers, m->adapter))
+			wait_for_any(p, m, now);
 	}
 }
 

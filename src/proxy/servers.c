@@ -12,6 +12,7 @@
 
 #define FIRST_PAUSE_MS 1000.0
 #define LONGEST_PAUSE_MS 60000.0
+#define WAITED_FOR_MS 2000.0 /* the longest, while somebody waits for a server */
 #define BUSY_SAID_MS 60000.0 /* from one line of the log that says so to the next */
 #define LOOK_MS 10000.0		 /* from one look at a server that is up to the next */
 
@@ -150,6 +151,7 @@ go_down(m1_server *server, const char *why, double now)
 	server->all->changed |= server->state == M1_SERVER_UP;
 	server->state = M1_SERVER_DOWN;
 	server->asked = true;
+	server->failed_ms = now;
 	server->next_try_ms = now + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
 }
 
@@ -320,6 +322,18 @@ m1_servers_look(m1_servers *s, double now)
 			next = due - now;
 	}
 	return next < 0 ? -1 : (int) next + 1;
+}
+
+void
+m1_servers_hurry(m1_servers *s)
+{
+	for (int i = 0; i < s->n; i++)
+	{
+		m1_server *server = &s->at[i];
+
+		if (server->next_try_ms > server->failed_ms + WAITED_FOR_MS)
+			server->next_try_ms = server->failed_ms + WAITED_FOR_MS;
+	}
 }
 
 /* ---- choosing ---- */

@@ -34,7 +34,8 @@ typedef struct m1_server
 	int probe;				/* which of them is */
 	m1_call *probe_call;	/* NULL = none is */
 	double next_look_ms;	/* of one that is up */
-	double next_try_ms;		/* of one that is down */
+	double failed_ms;		/* of one that is down: when it did for the last time */
+	double next_try_ms;		/* and when it is asked again */
 	double busy_until_ms;	/* of one that is up, and has asked not to be asked */
 	double busy_said_ms;	/* in the log, the last time; 0 = never */
 	int failures;			/* in a row */
@@ -87,6 +88,8 @@ void m1_servers_fix(m1_servers *s, bool takes_ids, int context);
 
 /* Asks those whose time has come. Returns in how many milliseconds the next one's comes, -1 = never. */
 int m1_servers_look(m1_servers *s, double now);
+/* Somebody waits for any server: those that are down are asked sooner. */
+void m1_servers_hurry(m1_servers *s);
 
 /*
  * The one with the least to do of those that are up, not busy, and have this adapter (NULL = none is needed), but not

@@ -130,24 +130,37 @@ def check_hostile_scores():
 
 
 def check_back_off():
-    """Whoever listens where the server was counts how often it is tried."""
+    """Whoever listens where the server was counts how often it is tried, in a time in which nobody waits for it, and after."""
     server = mock("vllm", "yes")
     engine = proxy(server)
     port = server.port
     server.stop()
     with socket.create_server(("127.0.0.1", port)) as listener:
         listener.settimeout(0.1)
-        tries, end = [], time.monotonic() + 9
+        tries = []
+
+        def listen(seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                engine.pump(0)
+                try:
+                    listener.accept()[0].close()
+                    tries.append(time.monotonic())
+                except TimeoutError:
+                    pass
+
+        request = engine.generate(prompt="Hello.", budget=0)
+        listen(1)
+        engine.send(CANCEL, request)
+        listen(14)
+        pauses = [b - a for a, b in zip(tries, tries[1:])]
+        report(3 <= len(tries) <= 6 and pauses == sorted(pauses), "a server that is down is tried less and less often", pauses)
+        before = len(tries)
         engine.generate(prompt="Hello.", budget=0)
-        while time.monotonic() < end:
-            engine.pump(0)
-            try:
-                listener.accept()[0].close()
-                tries.append(time.monotonic())
-            except TimeoutError:
-                pass
-    pauses = [b - a for a, b in zip(tries, tries[1:])]
-    report(3 <= len(tries) <= 6 and pauses == sorted(pauses), "a server that is down is tried less and less often", pauses)
+        asked = time.monotonic()
+        listen(8)
+    waits = [b - a for a, b in zip([asked] + tries[before:], tries[before:])]
+    report(3 <= len(waits) and max(waits) < 4, "and every two seconds while somebody waits for it", waits)
     log = engine.stop()
     is_equal(log.count("is down"), 1, "and the log says it once")
 
