@@ -189,7 +189,7 @@ bench:
 	@test/bench/bench.sh
 	@test/remote/run.sh bench
 
-## bench-claims: what the architecture saves at 1k, 32k and 100k tokens, measured and computed; some hours on two cores
+## bench-claims: what the architecture saves at 1k, 32k and 100k tokens, measured and computed; ten minutes on two cores
 bench-claims:
 	@scripts/bootstrap.sh python3-numpy
 	@$(QUIETLY) all
