@@ -245,7 +245,7 @@ extern bool m1pg_training_wait(M1Training *t, const m1_error *error);
 
 /* That this process has claimed; NULL = none. */
 extern M1Training *m1pg_training_taken;
-/* The training that is next, whose runner this is from now on; NULL = there is none. */
+/* The training that is next, whose runner this is from now on; NULL = there is none. What cannot be read is raised. */
 extern M1Training *m1pg_training_claim(void);
 /* Of what the engine needs to go on; 0 = there is none, it begins. */
 extern uint64 m1pg_training_state_bytes(const M1Training *t);

@@ -34,13 +34,23 @@ option(Jsonb *json, const char *name)
 	return v == NULL || v->type == jbvNull ? NULL : v;
 }
 
+static void
+check_there(bool there, const char *name)
+{
+	if (!there)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("minimax_m1: the training has no %s", name),
+				 errdetail("Another version of the extension has queued it."),
+				 errhint("Drop the training, and call train() again.")));
+}
+
 static double
 number(Jsonb *json, const char *name)
 {
 	JsonbValue *v = option(json, name);
 
-	if (v == NULL || v->type != jbvNumeric)
-		elog(ERROR, "minimax_m1: the training has no %s", name);
+	check_there(v != NULL && v->type == jbvNumeric, name);
 	return DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
 }
 
@@ -83,6 +93,7 @@ m1pg_training_read_options(Jsonb *json, M1TrainingOptions *o)
 {
 	char	   *errors = word(json, "reward_errors");
 
+	check_there(errors != NULL, "reward_errors");
 	memset(o, 0, sizeof *o);
 	o->group_size = (int) number(json, "group_size");
 	o->prompts_per_step = (int) number(json, "prompts_per_step");

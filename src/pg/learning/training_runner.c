@@ -191,7 +191,10 @@ m1pg_training_runner_main(Datum main_arg)
 		error_context_stack = NULL;
 		HOLD_INTERRUPTS();
 		if (m1pg_training_taken == NULL)
+		{
+			EmitErrorReport();
 			proc_exit(1);
+		}
 		RESUME_INTERRUPTS();
 		PG_exception_stack = NULL;
 		note_failure();

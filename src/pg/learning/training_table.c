@@ -77,9 +77,12 @@ query_of(const M1Training *t, const char *sql)
 	"(SELECT max(o.started_at) FROM minimax_m1.training_run o WHERE o.owner = t.owner) NULLS FIRST, " \
 	"id LIMIT 1 FOR UPDATE) " \
 	"AND (state = 'queued' OR leased_until < clock_timestamp() OR NOT minimax_m1._training_has_process(leased_by)) " \
-	"RETURNING id, name::text, owner::oid, method, reward, path, steps, step, options, best_step, created_at" \
-	", attempts > " MOST_ATTEMPTS \
-	", (SELECT count(*) FROM minimax_m1.training_statistics s WHERE s.training = r.id) = 0"
+	"RETURNING id, owner::oid, attempts > " MOST_ATTEMPTS
+
+#define READ_SQL \
+	"SELECT name::text, method, reward, path, steps, step, options, best_step, created_at, " \
+	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id) " \
+	"FROM minimax_m1.training_run r WHERE id = $1"
 
 static int
 number(int column)
@@ -88,6 +91,15 @@ number(int column)
 	Datum		value = m1pg_result(0, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static Oid
+object_id(int column)
+{
+	bool		isnull;
+	Datum		value = m1pg_result(0, column, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(value);
 }
 
 static bool
@@ -104,27 +116,43 @@ wait_for_room(void *arg, const m1_error *error)
 	return m1pg_training_wait(arg, error);
 }
 
+/* No more than it takes to fail it: what is read of it afterwards may be too much. */
+static bool
+claim(M1Training *t, bool *too_many)
+{
+	Turn		turn = begin_turn();
+	bool		claimed = m1pg_query(CLAIM_SQL, 0, NULL, NULL, NULL, false) > 0;
+
+	if (claimed)
+	{
+		t->id = number(1);
+		t->owner = object_id(2);
+		t->caller = (M1LearnCaller) {.role = t->owner, .function = "train", .refused = wait_for_room, .arg = t};
+		*too_many = flag(3);
+	}
+	end_turn(&turn);
+	return claimed;
+}
+
 static void
 read_run(M1Training *t)
 {
 	bool		isnull;
 	MemoryContext old;
 
-	t->id = number(1);
-	t->name = m1pg_result_text(t->context, 0, 2);
-	t->owner = DatumGetObjectId(m1pg_result(0, 3, &isnull));
-	if (!m1pg_training_find_method(m1pg_result_text(t->context, 0, 4), &t->method))
+	(void) query_of(t, READ_SQL);
+	t->name = m1pg_result_text(t->context, 0, 1);
+	if (!m1pg_training_find_method(m1pg_result_text(t->context, 0, 2), &t->method))
 		elog(ERROR, "minimax_m1: training %d has no method", t->id);
-	t->reward_name = m1pg_result_text(t->context, 0, 5);
-	t->path = m1pg_result_text(t->context, 0, 6);
-	t->steps = number(7);
-	t->step = number(8);
-	t->best_step = number(10);
-	t->created_at = DatumGetTimestampTz(m1pg_result(0, 11, &isnull));
+	t->reward_name = m1pg_result_text(t->context, 0, 3);
+	t->path = m1pg_result_text(t->context, 0, 4);
+	t->steps = number(5);
+	t->step = flag(10) ? -1 : number(6);
+	t->best_step = number(8);
+	t->created_at = DatumGetTimestampTz(m1pg_result(0, 9, &isnull));
 	old = MemoryContextSwitchTo(t->context);
-	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 9, &isnull)), &t->options);
+	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 7, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
-	t->caller = (M1LearnCaller) {.role = t->owner, .function = "train", .refused = wait_for_room, .arg = t};
 	t->served = -1;
 	t->end_of_turn = -1;
 }
@@ -179,6 +207,19 @@ read_examples(M1Training *t, const char *part, M1Examples *examples, int **solve
 }
 
 static void
+read_training(M1Training *t)
+{
+	Turn		turn = begin_turn();
+	int		   *unused;
+
+	read_run(t);
+	read_heldout(t);
+	read_examples(t, "train", &t->train, &t->solved);
+	read_examples(t, "holdout", &t->holdout, &unused);
+	end_turn(&turn);
+}
+
+static void
 check_attempts(bool too_many)
 {
 	if (too_many)
@@ -204,32 +245,17 @@ M1Training *
 m1pg_training_claim(void)
 {
 	M1Training *t = new_training();
-	Turn		turn = begin_turn();
-	bool		too_many = false;
-	bool		new = false;
-	int		   *unused;
+	bool		too_many;
 
-	if (m1pg_query(CLAIM_SQL, 0, NULL, NULL, NULL, false) == 0)
-		t->id = 0;
-	else
-	{
-		read_run(t);
-		too_many = flag(12);
-		new = flag(13);
-		read_heldout(t);
-		read_examples(t, "train", &t->train, &t->solved);
-		read_examples(t, "holdout", &t->holdout, &unused);
-	}
-	if (new)
-		t->step = -1;
-	end_turn(&turn);
-	if (t->id == 0)
+	if (!claim(t, &too_many))
 	{
 		MemoryContextDelete(t->context);
 		return NULL;
 	}
+	/* from here on, what fails fails it, and a process that ends is counted */
 	m1pg_training_taken = t;
 	check_attempts(too_many);
+	read_training(t);
 	return t;
 }
 
