@@ -5,7 +5,8 @@
 -- A training is queued by train() and is the runner's of its database from the commit on. Everything that counts is in
 -- these tables: what a step has led to is written in one transaction, and whoever goes on goes on from there.
 --
--- References are names and no OIDs, as a dump or pg_upgrade would not keep those.
+-- References are names and no OIDs, as a dump or pg_upgrade would not keep those; but for what is run as the owner, which
+-- may not become another function of that name, and is forgotten when the training has ended.
 
 CREATE TABLE training_run (
     id serial PRIMARY KEY,
@@ -14,7 +15,8 @@ CREATE TABLE training_run (
     method text NOT NULL CHECK (method IN ('sft', 'cispo', 'grpo', 'dapo', 'dr_grpo')),
     examples text NOT NULL,             -- queries, as they were given
     holdout text,                       -- NULL: none, or examples has a column held_out
-    reward text,                        -- its qualified signature; NULL with sft
+    reward text,                        -- its signature with schema; NULL: none
+    reward_function oid,                -- as train() or resume_training() has found it
     options jsonb NOT NULL,             -- all of them, defaults filled in
     path text NOT NULL,                 -- the search_path of who called train()
     steps int NOT NULL CHECK (steps > 0),
@@ -269,10 +271,10 @@ BEGIN
 END
 $$;
 
--- What train() found out: the reward by its whole name, and the rows of both queries. Returns all of the options.
+-- What train() found out: the reward with its signature, and the rows of both queries. Returns all of the options.
 CREATE FUNCTION _train(
-    caller oid, name name, method text, examples text, holdout text, reward text, steps int, path text, train_rows jsonb[],
-    holdout_rows jsonb[], train_asked jsonb[], holdout_asked jsonb[], given jsonb) RETURNS jsonb
+    caller oid, name name, method text, examples text, holdout text, reward text, reward_function oid, steps int, path text,
+    train_rows jsonb[], holdout_rows jsonb[], train_asked jsonb[], holdout_asked jsonb[], given jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -286,8 +288,8 @@ BEGIN
     IF method = 'sft' THEN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;
-    INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, options, path, steps)
-    VALUES (name, caller, method, examples, holdout, reward, options, path, steps) RETURNING id INTO run;
+    INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, reward_function, options, path, steps)
+    VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps) RETURNING id INTO run;
     INSERT INTO @extschema@.training_example (training, part, item, example, asked)
     SELECT run, 'train', e.n, e.row, e.asked FROM unnest(train_rows, train_asked) WITH ORDINALITY e(row, asked, n)
     UNION ALL SELECT run, 'holdout', e.n, e.row, e.asked FROM unnest(holdout_rows, holdout_asked) WITH ORDINALITY e(row, asked, n);
@@ -353,6 +355,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE @extschema@.training_run r
     SET state = ending, wanted = NULL, leased_by = NULL, leased_until = NULL,
+        reward_function = CASE ending WHEN 'paused' THEN r.reward_function END,
         finished_at = CASE WHEN ending <> 'paused' THEN clock_timestamp() END
     WHERE r.id = run;
     DELETE FROM @extschema@.training_state s WHERE s.training = run AND ending IN ('done', 'cancelled');

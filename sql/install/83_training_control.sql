@@ -117,7 +117,7 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C STRICT;
 
 COMMENT ON FUNCTION pause_training IS 'holds a training after the step that it is at; false when there is nothing to hold';
 
--- One that failed goes on from its last step, too, when what was wrong has been mended.
+-- One that failed goes on from its last step, too, when what was wrong has been mended; with the reward that has the name now.
 CREATE FUNCTION _resume_training(caller oid, name name) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -137,6 +137,7 @@ BEGIN
     END IF;
     UPDATE @extschema@.training_run t
     SET state = CASE WHEN t.state = 'running' THEN t.state ELSE 'queued' END, wanted = NULL, attempts = 0, finished_at = NULL,
+        reward_function = coalesce(t.reward_function, to_regprocedure(t.reward)),
         sqlstate = NULL, error = NULL, detail = NULL, hint = NULL
     WHERE t.id = r.id;
     PERFORM @extschema@._queue_changed();

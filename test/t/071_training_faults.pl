@@ -50,6 +50,28 @@ sub ended
 	return sql("SELECT concat_ws(' ', state, sqlstate, error, detail, hint) FROM minimax_m1.training WHERE name = " . quote($name));
 }
 
+# ---- a reward is one function, and no other of its name ----
+
+queue('overloaded', { reward => 'team.graded' }, q{SET LOCAL ROLE colleague;
+	CREATE FUNCTION team.graded(a text, e jsonb, reasoning text) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''it is another one''; END'});
+is(ended('overloaded'), 'done', 'a function that others have given the name with another argument is not asked');
+is(sql(q{SELECT reward, reward_function FROM minimax_m1.training_run WHERE name = 'overloaded'}), 'team.graded(text,jsonb)|',
+	'the reward is told by its signature');
+queue('overloaded by name', { reward => 'team.graded' });
+like(ended('overloaded by name'), qr/^failed P0001 it is another one/, 'who names it afterwards has that with three arguments');
+queue('by signature', { reward => 'team.graded(text, jsonb)' });
+is(ended('by signature'), 'done', 'unless the arguments are named, too');
+is((sqlstate($node, 'SELECT ' . call('x', reward => 'length(text)')))[0], '42883', 'which have to be those of a reward');
+queue('dropped', { reward => 'team.graded(text, jsonb)' }, q{DROP FUNCTION team.graded(text, jsonb);
+	SET LOCAL ROLE colleague; CREATE FUNCTION team.graded(a text, e jsonb) RETURNS float8 RETURN length(a) % 7});
+like(ended('dropped'), qr/^failed 42883 .*the reward team.graded\(text,jsonb\) was dropped/, 'one that was made anew is not asked');
+sql(q{SET ROLE teacher; SELECT minimax_m1.resume_training('dropped')});
+is(ended('dropped'), 'done', 'until its owner lets the training go on');
+sql(q{SET ROLE colleague; CREATE FUNCTION team.replaced(a text, e jsonb) RETURNS float8 RETURN 1});
+queue('replaced', { reward => 'team.replaced' },
+	q{SET LOCAL ROLE colleague; CREATE OR REPLACE FUNCTION team.replaced(a text, e jsonb) RETURNS float8 RETURN length(a) % 7});
+is(ended('replaced'), 'done', 'CREATE OR REPLACE changes what it says');
+
 # ---- a training that cannot be read ----
 
 for my $option ('rank', 'reward_errors')

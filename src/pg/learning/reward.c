@@ -35,11 +35,17 @@ names_of(const char *name)
 #endif
 }
 
+static bool
+returns_number(Oid function)
+{
+	return get_func_prokind(function) == PROKIND_FUNCTION && !get_func_retset(function) &&
+		get_func_rettype(function) == FLOAT8OID;
+}
+
 static void
 check_kind(Oid function, const char *name)
 {
-	if (get_func_prokind(function) == PROKIND_FUNCTION && !get_func_retset(function) &&
-		get_func_rettype(function) == FLOAT8OID)
+	if (returns_number(function))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -49,11 +55,14 @@ check_kind(Oid function, const char *name)
 					   format_type_be(get_func_rettype(function)))));
 }
 
+static const Oid argument_types[3] = {TEXTOID, JSONBOID, TEXTOID};
+
 static bool
 look_up(List *names, M1Reward *reward)
 {
-	Oid			types[3] = {TEXTOID, JSONBOID, TEXTOID};
+	Oid			types[3];
 
+	memcpy(types, argument_types, sizeof types);
 	reward->function = LookupFuncName(names, 3, types, true);
 	reward->wants_reasoning = OidIsValid(reward->function);
 	if (!reward->wants_reasoning)
@@ -61,22 +70,90 @@ look_up(List *names, M1Reward *reward)
 	return OidIsValid(reward->function);
 }
 
-void
-m1pg_reward_find(const char *name, M1Reward *reward)
+static void
+no_reward(const char *signature)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("minimax_m1: there is no reward %s", signature),
+			 errhint("A reward is a function (answer text, example jsonb [, reasoning text]) that returns float8.")));
+}
+
+static bool
+has_arguments(const char *name)
+{
+	Size		n = strlen(name);
+
+	return n > 0 && name[n - 1] == ')';
+}
+
+/* Whether those of the function are a reward's. */
+static bool
+look_at_arguments(M1Reward *reward)
+{
+	Oid		   *types;
+	int			n;
+
+	(void) get_func_signature(reward->function, &types, &n);
+	reward->wants_reasoning = n == 3;
+	return (n == 2 || n == 3) && memcmp(types, argument_types, n * sizeof *types) == 0;
+}
+
+static void
+find_by_name(const char *name, M1Reward *reward)
 {
 	List	   *names = names_of(name);
 
-	reward->name = pstrdup(name);
 	/* the ready ones need no schema before their names */
 	if (!look_up(names, reward) &&
 		!(list_length(names) == 1 && look_up(lcons(makeString("minimax_m1"), names), reward)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("minimax_m1: there is no reward %s(text, jsonb)", name),
-				 errhint("A reward is a function (answer text, example jsonb [, reasoning text]) that returns "
-						 "float8.")));
+		no_reward(psprintf("%s(text, jsonb)", name));
+}
+
+static void
+find_by_signature(const char *signature, M1Reward *reward)
+{
+	reward->function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
+	if (!look_at_arguments(reward))
+		no_reward(signature);
+}
+
+void
+m1pg_reward_find(const char *name, M1Reward *reward)
+{
+	reward->name = pstrdup(name);
+	if (has_arguments(name))
+		find_by_signature(name, reward);
+	else
+		find_by_name(name, reward);
 	check_kind(reward->function, name);
 	m1pg_check_execute(reward->function, name);
+}
+
+char *
+m1pg_reward_signature(const M1Reward *reward)
+{
+	return psprintf("%s(text,jsonb%s)",
+					quote_qualified_identifier(get_namespace_name(get_func_namespace(reward->function)),
+											   get_func_name(reward->function)),
+					reward->wants_reasoning ? ",text" : "");
+}
+
+void
+m1pg_reward_find_again(Oid function, const char *signature, M1Reward *reward)
+{
+	reward->name = pstrdup(signature);
+	reward->function = function;
+	if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(function)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("minimax_m1: the reward %s was dropped", signature),
+				 errdetail("One that was made since is another one, whatever its name."),
+				 errhint("resume_training looks for it by its name again.")));
+	if (!look_at_arguments(reward))
+		no_reward(signature);
+	check_kind(function, signature);
+	m1pg_check_execute(function, signature);
 }
 
 /* ---- the call ---- */

@@ -10,7 +10,7 @@
 
 typedef struct M1Reward
 {
-	char	   *name;			/* as it was given */
+	char	   *name;			/* for messages */
 	Oid			function;
 	bool		wants_reasoning;	/* has a third argument */
 } M1Reward;
@@ -24,10 +24,17 @@ typedef struct M1Graded
 } M1Graded;
 
 /*
- * The function name(text, jsonb, text) or name(text, jsonb). Raises what keeps it from being a reward, or the current
- * user from calling it.
+ * The function name(text, jsonb, text) or else name(text, jsonb); or the one of that signature, if it is given with its
+ * arguments. Raises what keeps it from being a reward, or the current user from calling it.
  */
 extern void m1pg_reward_find(const char *name, M1Reward *reward);
+/* Its name with schema and arguments, which no other function has at the same time. */
+extern char *m1pg_reward_signature(const M1Reward *reward);
+/*
+ * The same function in a later transaction, and no other that may have got its signature since. Raises that it was
+ * dropped, or that the current user may not call it any more.
+ */
+extern void m1pg_reward_find_again(Oid function, const char *signature, M1Reward *reward);
 /*
  * What it says of an answer; NaN is NULL, no opinion. It runs as the role, read only, and within
  * minimax_m1.reward_timeout. Returns NULL, or why it says nothing.

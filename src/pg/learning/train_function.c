@@ -85,11 +85,11 @@ check_arguments(FunctionCallInfo fcinfo)
 		m1pg_bad_argument("steps is out of range", "It must be between 1 and 1000000.");
 }
 
-/* The name by which it is found later, whatever the search_path is then. */
-static char *
+/* NULL: there is none. */
+static M1Reward *
 reward_argument(FunctionCallInfo fcinfo, const char *method)
 {
-	M1Reward	reward;
+	M1Reward   *reward = palloc0(sizeof *reward);
 
 	if (PG_ARGISNULL(REWARD))
 	{
@@ -98,12 +98,11 @@ reward_argument(FunctionCallInfo fcinfo, const char *method)
 							  "It learns from how good answers are; sft learns from the column answer.");
 		return NULL;
 	}
-	m1pg_reward_find(text_to_cstring(PG_GETARG_TEXT_PP(REWARD)), &reward);
-	if (isAnyTempNamespace(get_func_namespace(reward.function)))
-		m1pg_bad_argument(psprintf("the reward \"%s\" is in pg_temp", reward.name),
+	m1pg_reward_find(text_to_cstring(PG_GETARG_TEXT_PP(REWARD)), reward);
+	if (isAnyTempNamespace(get_func_namespace(reward->function)))
+		m1pg_bad_argument(psprintf("the reward \"%s\" is in pg_temp", reward->name),
 						  "It is gone when this session ends, which the training may outlive.");
-	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reward.function)),
-									  get_func_name(reward.function));
+	return reward;
 }
 
 /* The engine alone knows which forms it can follow: it is asked for one token, as each answer will be. */
@@ -252,7 +251,7 @@ read_rows(FunctionCallInfo fcinfo, M1Examples *train, M1Examples *holdout)
 		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(HOLDOUT)), GetUserId(), 0, holdout);
 }
 
-/* "jsonb_build_object('group_size', $13, ...)": the options by the names of their arguments. */
+/* "jsonb_build_object('group_size', $14, ...)": the options by the names of their arguments. */
 static char *
 options_sql(FunctionCallInfo fcinfo, M1Parameters *p)
 {
@@ -279,7 +278,7 @@ options_sql(FunctionCallInfo fcinfo, M1Parameters *p)
 
 /* Returns all of the options. */
 static Jsonb *
-queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1Examples *train,
+queue(FunctionCallInfo fcinfo, const char *method, const M1Reward *reward, const M1Examples *train,
 	  const M1Examples *holdout)
 {
 	M1Parameters p = {0};
@@ -292,7 +291,8 @@ queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1E
 	m1pg_add_string(&p, method);
 	m1pg_add_parameter(&p, TEXTOID, fcinfo->args[EXAMPLES].value, false);
 	m1pg_add_parameter(&p, TEXTOID, fcinfo->args[HOLDOUT].value, PG_ARGISNULL(HOLDOUT));
-	m1pg_add_string(&p, reward);
+	m1pg_add_string(&p, reward != NULL ? m1pg_reward_signature(reward) : NULL);
+	m1pg_add_parameter(&p, OIDOID, ObjectIdGetDatum(reward != NULL ? reward->function : InvalidOid), reward == NULL);
 	m1pg_add_parameter(&p, INT4OID, fcinfo->args[STEPS].value, false);
 	m1pg_add_string(&p, GetConfigOption("search_path", false, false));
 	m1pg_add_parameter(&p, JSONBARRAYOID, rows_array(train), false);
@@ -301,8 +301,8 @@ queue(FunctionCallInfo fcinfo, const char *method, const char *reward, const M1E
 	m1pg_add_parameter(&p, JSONBARRAYOID, asked_array(holdout), false);
 	options = options_sql(fcinfo, &p);
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, %s)",
-									options), &p);
+	(void) m1pg_query_with(psprintf("SELECT minimax_m1._train($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "
+									"%s)", options), &p);
 	m1pg_unbecome(&guard);
 	return DatumGetJsonbPCopy(m1pg_result(0, 1, &isnull));
 }
@@ -312,7 +312,7 @@ Datum
 m1pg_train(PG_FUNCTION_ARGS)
 {
 	const char *method;
-	char	   *reward;
+	M1Reward   *reward;
 	M1Examples	train;
 	M1Examples	holdout;
 	M1TrainingOptions options;

@@ -64,7 +64,8 @@ typedef struct M1Training
 	char	   *name;
 	Oid			owner;
 	M1Method	method;
-	char	   *reward_name;	/* NULL = none */
+	char	   *reward_name;	/* its signature; NULL = none */
+	Oid			reward_function;
 	M1Reward	reward;			/* as it was found in this transaction */
 	char	   *path;
 	TimestampTz created_at;

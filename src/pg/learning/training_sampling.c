@@ -206,7 +206,7 @@ grade(M1Training *t, const M1Examples *examples, M1Answer *a, MemoryContext scra
 	MemoryContextReset(scratch);
 }
 
-/* As the owner, who may have lost the right to call it by now. */
+/* As the owner, who may have lost the right to call it by now. It is the function that train() has found. */
 static void
 find_reward(M1Training *t)
 {
@@ -215,7 +215,7 @@ find_reward(M1Training *t)
 
 	GetUserIdAndSecContext(&userid, &security);
 	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
-	m1pg_reward_find(t->reward_name, &t->reward);
+	m1pg_reward_find_again(t->reward_function, t->reward_name, &t->reward);
 	SetUserIdAndSecContext(userid, security);
 }
 

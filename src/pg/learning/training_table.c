@@ -80,7 +80,7 @@ query_of(const M1Training *t, const char *sql)
 	"RETURNING id, owner::oid, attempts > " MOST_ATTEMPTS
 
 #define READ_SQL \
-	"SELECT name::text, method, reward, path, steps, step, options, best_step, created_at, " \
+	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, created_at, " \
 	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id) " \
 	"FROM minimax_m1.training_run r WHERE id = $1"
 
@@ -145,13 +145,14 @@ read_run(M1Training *t)
 	if (!m1pg_training_find_method(m1pg_result_text(t->context, 0, 2), &t->method))
 		elog(ERROR, "minimax_m1: training %d has no method", t->id);
 	t->reward_name = m1pg_result_text(t->context, 0, 3);
-	t->path = m1pg_result_text(t->context, 0, 4);
-	t->steps = number(5);
-	t->step = flag(10) ? -1 : number(6);
-	t->best_step = number(8);
-	t->created_at = DatumGetTimestampTz(m1pg_result(0, 9, &isnull));
+	t->reward_function = object_id(4);
+	t->path = m1pg_result_text(t->context, 0, 5);
+	t->steps = number(6);
+	t->step = flag(11) ? -1 : number(7);
+	t->best_step = number(9);
+	t->created_at = DatumGetTimestampTz(m1pg_result(0, 10, &isnull));
 	old = MemoryContextSwitchTo(t->context);
-	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 7, &isnull)), &t->options);
+	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 8, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
 	t->served = -1;
 	t->end_of_turn = -1;
