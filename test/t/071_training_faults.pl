@@ -33,12 +33,14 @@ sub call
 	  join '', map { ", $_ => " . quote($all{$_}) } grep { defined $all{$_} } sort keys %all;
 }
 
-# A training by the teacher that begins once all of this has been done.
+# A training by the teacher, or by another role, that begins once all of this has been done.
+my $role = 'teacher';
+
 sub queue
 {
 	my ($name, $options, $then) = @_;
 
-	sql(sprintf 'BEGIN; SET LOCAL ROLE teacher; SELECT %s; %s; COMMIT', call($name, %$options), $then // '');
+	sql(sprintf "BEGIN; SET LOCAL ROLE $role; SELECT %s; %s; COMMIT", call($name, %$options), $then // '');
 }
 
 # How it ended: its state and, if it failed, why.
@@ -81,6 +83,42 @@ for my $option ('rank', 'reward_errors')
 }
 queue('next', {});
 is(ended('next'), 'done', 'and is not in the way of the next one');
+
+# ---- what is too much at once ----
+
+# Ten rows of 300 words to be learnt, each of which has a weight.
+sub words { my ($rows, $weight) = @_; return "SELECT 'Say a word ' || i || ' times.' AS prompt, repeat('yes ', 300) AS answer, $weight AS weight FROM generate_series($rows) i"; }
+
+sub shown
+{
+	my ($name, %options) = @_;
+
+	queue($name, { method => 'sft', reward => undef, group_size => undef, max_tokens => undef, temperature => undef,
+			examples => words('1, 10', 1), prompts_per_step => 1, %options });
+}
+
+shown('heavy', holdout => words('1, 10', 3));
+shown('light', holdout => words('11, 20', 1));
+shown('both', holdout => words('1, 10', 3) . ' UNION ALL ' . words('11, 20', 1));
+is(ended('both'), 'done', 'held-out rows are asked in parts');
+is(sql(q{SELECT count(*) FROM (SELECT step, abs(max(heldout_loss) FILTER (WHERE training = 'both')
+		- (3 * max(heldout_loss) FILTER (WHERE training = 'heavy') + max(heldout_loss) FILTER (WHERE training = 'light')) / 4) AS off
+	FROM minimax_m1.training_step WHERE training IN ('heavy', 'light', 'both') GROUP BY step) s WHERE off < 1e-5}), '2',
+	'and their loss is the mean by weights of all of them');
+
+# What a quota admits in an hour is more than any row, but less than all of them.
+sql(q{CREATE ROLE pupil; GRANT USAGE ON SCHEMA team TO pupil;
+	SELECT minimax_m1.grant_usage('pupil'), minimax_m1.grant_training('pupil'), minimax_m1.set_quota('pupil', 5000)});
+$role = 'pupil';
+shown('at once', examples => words('1, 20', 1), prompts_per_step => 20);
+like(ended('at once'), qr/^failed 53400 .*It would never fit. Less is learnt at once with a higher updates_per_step, or a lower prompts_per_step\./s,
+	'an update that a quota never admits tells how it becomes smaller');
+shown('in parts', holdout => words('1, 20', 1));
+wait_for('it waits', sub {
+		sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training' AND query LIKE '%training waits%'}) eq '1' });
+sql(q{SELECT minimax_m1.set_quota('pupil', NULL)});
+is(ended('in parts'), 'done', 'held-out rows wait for it');
+$role = 'teacher';
 
 $node->stop;
 done_testing();

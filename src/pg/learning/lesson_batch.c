@@ -9,18 +9,42 @@
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
-void
-m1pg_lesson_init(M1LessonBatch *b)
+#define N_ARRAYS 12
+
+static void
+list_arrays(M1LessonBatch *b, StringInfo all[N_ARRAYS])
 {
-	StringInfo	all[] = {
+	StringInfo	arrays[N_ARRAYS] = {
 		&b->lengths, &b->prompts, &b->shares, &b->advantages, &b->ids, &b->weights, &b->old_logprobs,
 		&b->ref_logprobs, &b->experts, &b->masked, &b->masks, &b->mask_of
 	};
 
+	memcpy(all, arrays, sizeof arrays);
+}
+
+void
+m1pg_lesson_init(M1LessonBatch *b)
+{
+	StringInfo	all[N_ARRAYS];
+
+	list_arrays(b, all);
 	b->n = b->n_tokens = 0;
+	b->weight = 0;
 	b->found = NULL;
-	for (size_t i = 0; i < lengthof(all); i++)
+	for (int i = 0; i < N_ARRAYS; i++)
 		initStringInfo(all[i]);
+}
+
+Size
+m1pg_lesson_bytes(const M1LessonBatch *b)
+{
+	StringInfo	all[N_ARRAYS];
+	Size		sum = 0;
+
+	list_arrays(unconstify(M1LessonBatch *, b), all);
+	for (int i = 0; i < N_ARRAYS; i++)
+		sum += all[i]->len;
+	return sum;
 }
 
 static void
@@ -146,6 +170,7 @@ m1pg_lesson_add_text(M1LessonBatch *b, m1w_id_slice prompt, m1w_id_slice answer,
 		add_float(&b->weights, 0);
 	for (size_t i = 0; i < answer.len; i++)
 		add_float(&b->weights, weight);
+	b->weight += (double) weight * answer.len;
 }
 
 void

@@ -15,6 +15,7 @@ typedef struct M1LessonBatch
 {
 	int			n;				/* sequences */
 	int			n_tokens;
+	double		weight;			/* the sum of weights, by which cross entropy has its mean */
 	StringInfoData lengths;
 	StringInfoData prompts;
 	StringInfoData shares;
@@ -41,6 +42,8 @@ extern void m1pg_lesson_set_logprobs(M1LessonBatch *b, m1_slice logprobs);
 extern void m1pg_lesson_set_reference(M1LessonBatch *b, m1_slice logprobs);
 /* How far answers are from the reference: e^d - d - 1 of each token, with d = log ref - log old; sum and number. */
 extern void m1pg_lesson_add_divergence(const M1LessonBatch *b, double *sum, int64 *n);
+/* So much it takes in a message, about. */
+extern Size m1pg_lesson_bytes(const M1LessonBatch *b);
 extern void m1pg_lesson_fill(const M1LessonBatch *b, m1w_lesson *lesson);
 
 #endif							/* M1PG_LESSON_BATCH_H */

@@ -205,6 +205,11 @@ extern bool m1pg_training_learn(M1Training *t, M1StepResult *r, m1_error *error)
 struct M1LessonBatch;
 extern bool m1pg_training_teach(M1Training *t, struct M1LessonBatch *batches, int n, M1StepResult *r,
 								m1_error *error);
+/* Raises that a batch of what is learnt at once is more than a message holds. */
+extern void m1pg_training_check_size(const M1Training *t, const struct M1LessonBatch *b);
+/* A lesson to its end. What it is too large for is told with how it becomes `smaller`. */
+extern bool m1pg_training_lesson(M1Training *t, const m1w_lesson *l, const char *smaller, m1w_learned *learned,
+								 m1_error *error);
 
 /* (training_sft.c) Learns from right answers, and the loss of the held-out ones. */
 extern bool m1pg_training_learn_answers(M1Training *t, M1StepResult *r, const int *rows, int n, m1_error *error);

@@ -55,6 +55,58 @@ describe(const M1Training *t, const M1LessonBatch *b, m1_slice name, m1w_lesson 
 	m1pg_lesson_fill(b, l);
 }
 
+/* ---- what is too large ---- */
+
+/* How much is learnt at once is a matter of these. */
+static char *
+hint_of(const M1Training *t)
+{
+	return psprintf("Less is learnt at once with a higher updates_per_step, or a lower prompts_per_step%s.",
+					t->method == M1_METHOD_SFT ? "" : " or group_size");
+}
+
+void
+m1pg_training_check_size(const M1Training *t, const M1LessonBatch *b)
+{
+	if (m1pg_lesson_bytes(b) > M1W_MAX_PAYLOAD)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: what is to be learnt at once is too large"),
+				 errdetail("%d answers with %d tokens take more than %u bytes.", b->n, b->n_tokens, M1W_MAX_PAYLOAD),
+				 errhint("%s", hint_of(t))));
+}
+
+/* The hints of requests speak of max_tokens, which is not what makes a lesson large. */
+static void
+explain(m1_error *error, const char *smaller)
+{
+	if (error->code == M1_E_OVER_QUOTA)
+		m1_error_hint(error, "It would never fit. %s Or have the quota raised.", smaller);
+	else if (error->code == M1_E_CONTEXT_OVERFLOW)
+		m1_error_hint(error, "%s", smaller);
+	else if (error->code == M1_E_TIMEOUT)
+		m1_error_hint(error, "%s Or raise minimax_m1.request_timeout.", smaller);
+	else if (error->code == M1_E_NO_MEMORY)
+		m1_error_hint(error, "The longest rows, with all that is learnt of them, have to fit: leave them out.");
+}
+
+bool
+m1pg_training_lesson(M1Training *t, const m1w_lesson *l, const char *smaller, m1w_learned *learned, m1_error *error)
+{
+	if (m1pg_learn_lesson(&t->caller, l, learned, error))
+		return true;
+	explain(error, smaller);
+	return false;
+}
+
+static bool
+ask(M1Training *t, const m1w_lesson *l, m1w_learned *learned, m1_error *error)
+{
+	return m1pg_training_lesson(t, l, hint_of(t), learned, error);
+}
+
+/* ---- what has been learnt ---- */
+
 /* Means are made of sums when the last lesson is learnt. */
 static void
 note(M1StepResult *r, const m1w_learned *learned, int64 *clipped, int64 *predicted)
@@ -100,7 +152,7 @@ measure_again(M1Training *t, m1_slice name, M1LessonBatch *batches, int n, M1Ste
 		describe(t, &batches[i], name, &lesson);
 		lesson.update = 0;
 		lesson.want_logprobs = 1;
-		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+		if (!ask(t, &lesson, &learned, error))
 			return false;
 		r->mismatch = Max(r->mismatch, learned.old_difference);
 		m1pg_lesson_set_logprobs(&batches[i], learned.logprobs);
@@ -127,7 +179,7 @@ ask_reference(M1Training *t, M1LessonBatch *batches, int n, m1_error *error)
 		lesson.experts = (m1_slice) {0};
 		lesson.update = 0;
 		lesson.want_logprobs = 1;
-		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+		if (!ask(t, &lesson, &learned, error))
 			return false;
 		m1pg_lesson_set_reference(&batches[i], learned.logprobs);
 	}
@@ -178,7 +230,7 @@ m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *
 		m1w_learned learned;
 
 		describe(t, &batches[i], name, &lesson);
-		if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
+		if (!ask(t, &lesson, &learned, error))
 			return false;
 		note(r, &learned, &clipped, &predicted);
 	}
@@ -187,11 +239,14 @@ m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *
 }
 
 static void
-add_group(M1LessonBatch *b, const M1Group *g, int share)
+add_group(const M1Training *t, M1LessonBatch *b, const M1Group *g, int share)
 {
 	for (int i = 0; i < g->n; i++)
 		if (g->answers[i].there && !isnan(g->answers[i].shaped))
+		{
 			m1pg_lesson_add_answer(b, &g->answers[i].done, share, g->answers[i].advantage);
+			m1pg_training_check_size(t, b);
+		}
 }
 
 /* Each update learns from as many groups as it would if all of a step's were useful: few of them make few updates. */
@@ -220,7 +275,7 @@ m1pg_training_learn(M1Training *t, M1StepResult *r, m1_error *error)
 	{
 		m1pg_lesson_init(&batches[i]);
 		for (int j = (int64) i * n / updates; j < (int64) (i + 1) * n / updates; j++)
-			add_group(&batches[i], useful[j], j);
+			add_group(t, &batches[i], useful[j], j);
 	}
 	return m1pg_training_teach(t, batches, updates, r, error);
 }

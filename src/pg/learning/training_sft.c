@@ -14,6 +14,9 @@
 #include "text/markup.h"
 #include "utils/builtins.h"
 
+/* So many tokens of held-out rows are asked for at once, or a row: what they are all together may never fit a quota. */
+#define HELDOUT_TOKENS	4096
+
 /* ---- tokens ---- */
 
 /* The rows to be shown, of the examples, and what there is of them as tokens. */
@@ -206,25 +209,50 @@ weight_of(const M1Example *example)
 	return weight != NULL ? strtof(weight, NULL) : 1.0f;
 }
 
-/* The rows shared out among n batches. */
+/* All rows as tokens. */
 static bool
-make_batches(Rendering *r, int n_rows, M1LessonBatch *batches, int n, m1_error *error)
+find_tokens(Rendering *r, int n, m1_error *error)
 {
-	if (!find_end(r->t, error) || !render(r, n_rows, error))
+	if (!find_end(r->t, error) || !render(r, n, error))
 		return false;
+	for (int i = 0; i < n; i++)
+	{
+		if (!find_reply(r, i, error))
+			return false;
+		check_length(r, i);
+	}
+	return true;
+}
+
+static void
+add_row(const Rendering *r, int i, M1LessonBatch *b)
+{
+	m1pg_lesson_add_text(b, r->shown[i].prompt, r->shown[i].reply, weight_of(&r->examples->rows[r->rows[i]]));
+	m1pg_training_check_size(r->t, b);
+}
+
+/* The rows shared out among n batches. */
+static void
+make_batches(const Rendering *r, int n_rows, M1LessonBatch *batches, int n)
+{
 	for (int i = 0; i < n; i++)
 	{
 		m1pg_lesson_init(&batches[i]);
 		for (int j = (int64) i * n_rows / n; j < (int64) (i + 1) * n_rows / n; j++)
-		{
-			if (!find_reply(r, j, error))
-				return false;
-			check_length(r, j);
-			m1pg_lesson_add_text(&batches[i], r->shown[j].prompt, r->shown[j].reply,
-								 weight_of(&r->examples->rows[r->rows[j]]));
-		}
+			add_row(r, j, &batches[i]);
 	}
-	return true;
+}
+
+/* Of the rows from `from` on, those that are asked for at once; the first that is not. */
+static int
+make_batch(const Rendering *r, int from, int n_rows, M1LessonBatch *b)
+{
+	m1pg_lesson_init(b);
+	do
+		add_row(r, from++, b);
+	while (from < n_rows &&
+		   b->n_tokens + r->shown[from].prompt.len + r->shown[from].reply.len <= HELDOUT_TOKENS);
+	return from;
 }
 
 /* Of rows for which nothing was asked yet. */
@@ -244,35 +272,62 @@ m1pg_training_learn_answers(M1Training *t, M1StepResult *r, const int *rows, int
 	if (r->shown == NULL)
 		r->shown = new_shown(r, n);
 	rendering.shown = r->shown;
-	if (!make_batches(&rendering, n, batches, updates, error))
+	if (!find_tokens(&rendering, n, error))
 		return false;
+	make_batches(&rendering, n, batches, updates);
 	r->shown_tokens = 0;
 	for (int i = 0; i < updates; i++)
 		r->shown_tokens += batches[i].n_tokens;
 	return m1pg_training_teach(t, batches, updates, r, error);
 }
 
-bool
-m1pg_training_heldout_loss(M1Training *t, M1StepResult *r, m1_error *error)
+static bool
+ask_loss(M1Training *t, const M1LessonBatch *batch, double *loss, m1_error *error)
 {
-	int		   *rows = palloc(t->holdout.n * sizeof *rows);
-	M1LessonBatch batch;
-	Rendering	rendering = {.t = t, .examples = &t->holdout, .rows = rows, .context = r->context};
 	m1w_lesson	lesson = {
 		.training = m1_slice_of(m1pg_training_engine_name(t)), .loss = M1W_LOSS_CE, .temperature = 1, .eps = 1e-15f
 	};
 	m1w_learned learned;
+
+	m1pg_lesson_fill(batch, &lesson);
+	if (!m1pg_training_lesson(t, &lesson, "Leave long rows out of those that are held out.", &learned, error))
+		return false;
+	*loss = learned.loss;
+	return true;
+}
+
+/* The mean by weights, as of one lesson of all rows. */
+static bool
+mean_loss(const Rendering *r, int n, double *mean, m1_error *error)
+{
+	double		sum = 0;
+	double		weight = 0;
+
+	for (int from = 0; from < n;)
+	{
+		M1LessonBatch batch;
+		double		loss;
+
+		from = make_batch(r, from, n, &batch);
+		if (!ask_loss(r->t, &batch, &loss, error))
+			return false;
+		sum += loss * batch.weight;
+		weight += batch.weight;
+	}
+	*mean = sum / weight;
+	return true;
+}
+
+bool
+m1pg_training_heldout_loss(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	int		   *rows = palloc(t->holdout.n * sizeof *rows);
+	Rendering	rendering = {.t = t, .examples = &t->holdout, .rows = rows, .context = r->context};
 
 	for (int i = 0; i < t->holdout.n; i++)
 		rows[i] = i;
 	if (r->heldout_shown == NULL)
 		r->heldout_shown = new_shown(r, t->holdout.n);
 	rendering.shown = r->heldout_shown;
-	if (!make_batches(&rendering, t->holdout.n, &batch, 1, error))
-		return false;
-	m1pg_lesson_fill(&batch, &lesson);
-	if (!m1pg_learn_lesson(&t->caller, &lesson, &learned, error))
-		return false;
-	r->heldout_loss = learned.loss;
-	return true;
+	return find_tokens(&rendering, t->holdout.n, error) && mean_loss(&rendering, t->holdout.n, &r->heldout_loss, error);
 }
