@@ -80,6 +80,21 @@ SELECT method, reward FROM queued;
 SELECT part, example FROM training_example ORDER BY part;
 ROLLBACK;
 
+-- with what else a query says of a row, and which rows it holds out
+BEGIN;
+SELECT train_extract('a', $$SELECT 'd' || r AS document, '{"want": "z"}'::jsonb AS answer, r, i + 0.5 AS weight, 'Think.' AS reasoning,
+                                   'Be brief.' AS system_prompt, i > 2 AS held_out FROM generate_series(1, 3) r(r), LATERAL (SELECT r) i(i)$$,
+                     NULL::wish, method => 'sft');
+SELECT part, example - 'prompt' AS example FROM training_example ORDER BY part, item;
+ROLLBACK;
+BEGIN;
+SELECT train_extract('a', $$SELECT body AS document, '{}'::jsonb AS answer, 2 AS weight FROM ticket$$, NULL::wish, method => 'sft',
+                     holdout => $$SELECT body AS document, '{}'::jsonb AS answer FROM ticket$$);
+SELECT train_classify('b', 'SELECT body AS input, urgency AS category, id > 8 AS held_out FROM ticket', NULL::urgency);
+SELECT train_extract('c', $$SELECT body AS document, '{}'::jsonb AS answer, id > 9 AS held_out FROM ticket$$, NULL::wish);
+SELECT r.name, e.part, count(*), max(e.example->>'weight') AS weight FROM training_example e JOIN training_run r ON r.id = e.training GROUP BY 1, 2 ORDER BY 1, 2;
+ROLLBACK;
+
 -- what is wrong
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', ARRAY['calm', 'loud']);
 SELECT train_classify('a', 'SELECT body AS input, NULL::text AS category FROM ticket', ARRAY['calm', 'loud'], holdout => $$SELECT 'x' AS input, 'y' AS category$$);

@@ -54,6 +54,30 @@ AS $$
                   regexp_replace(query, ';\s*$', ''), task, document, columns, more)
 $$;
 
+-- The columns of a query, which is not run for that.
+CREATE FUNCTION _task_columns(query text) RETURNS text[]
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    columns text[];
+BEGIN
+    EXECUTE format(E'SELECT pg_catalog.array_agg(k) FROM (SELECT q.* FROM (VALUES (1)) v LEFT JOIN (%s\n) q ON false) task_row, '
+                   'LATERAL pg_catalog.json_object_keys(pg_catalog.to_json(task_row)) k', regexp_replace(query, ';\s*$', ''))
+    INTO columns;
+    RETURN columns;
+END
+$$;
+
+-- What a query of train_extract() is to show: the answer as extract() would have it, in the place of the query's, and all of
+-- its other columns.
+CREATE FUNCTION _task_shown(query text, type regtype) RETURNS text
+LANGUAGE sql STABLE STRICT
+AS $$
+    SELECT format('@extschema@._task_json(pg_catalog.to_json(pg_catalog.jsonb_populate_record(NULL::%s, '
+                  'pg_catalog.to_jsonb(q.answer)))) AS answer', type)
+           || coalesce((SELECT string_agg(format(', q.%I', c), '') FROM unnest(@extschema@._task_columns(query)) c WHERE c <> 'answer'), '')
+$$;
+
 -- The column by which train() holds rows out: a fifth of the texts, by a hash, so that equal texts stay together.
 CREATE FUNCTION _task_fifth(document name, seed bigint) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -64,23 +88,24 @@ AS $$
                   'FROM q h) AS held_out', document, coalesce(seed, 0))
 $$;
 
--- Calls train() with the task's own arguments, and options of its by their names.
+-- Calls train() with the task's own arguments, and options of its by their names. The query itself may hold rows out.
 CREATE FUNCTION _task_train(
-    name name, method text, query text, holdout text, task text, document name, columns text, reward text, steps int,
-    task_options jsonb, options jsonb)
+    name name, method text, query text, holdout text, task text, document name, columns text, holdout_columns text, reward text,
+    steps int, task_options jsonb, options jsonb)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    by_hash boolean := holdout IS NULL AND 'held_out' <> ALL (@extschema@._task_columns(query));
     examples text := @extschema@._task_examples(query, task, document, columns,
-        CASE WHEN holdout IS NULL THEN @extschema@._task_fifth(document, (options->>'seed')::bigint) ELSE '' END);
-    held_out text := @extschema@._task_examples(holdout, task, document, columns, '');
+        CASE WHEN by_hash THEN @extschema@._task_fifth(document, (options->>'seed')::bigint) ELSE '' END);
+    held_out text := @extschema@._task_examples(holdout, task, document, holdout_columns, '');
     call text := 'SELECT @extschema@.train(name => $1, method => $2, examples => $3, holdout => $4, reward => $5';
     o record;
 BEGIN
     IF query IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: the query is NULL';
-    ELSIF holdout IS NULL THEN
+    ELSIF by_hash THEN
         RAISE NOTICE 'minimax_m1: a fifth of the texts, chosen by the seed, is held out';
     END IF;
     IF steps IS NOT NULL THEN
@@ -101,7 +126,8 @@ $$;
 
 -- ---- classify ----
 
--- The query's columns are input and category, as many others as rewards or readers want, and none prompt, answer or held_out.
+-- The query's columns are input and category, as many others as train() knows, or rewards or readers want, and none prompt or
+-- answer.
 CREATE FUNCTION train_classify(
     name name,
     query text,
@@ -115,10 +141,9 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     task text := @extschema@._task_classify(categories);
+    columns text := format('@extschema@._task_category(q.category::pg_catalog.text, %L::pg_catalog.text[]) AS answer, q.*', categories);
 BEGIN
-    PERFORM @extschema@._task_train(name, method, query, holdout, task, 'input',
-        format('@extschema@._task_category(q.category::pg_catalog.text, %L::pg_catalog.text[]) AS answer, q.*', categories),
-        '@extschema@.reward_exact', steps,
+    PERFORM @extschema@._task_train(name, method, query, holdout, task, 'input', columns, columns, '@extschema@.reward_exact', steps,
         jsonb_build_object('choices', categories::text), options);
 END
 $$;
@@ -145,7 +170,7 @@ COMMENT ON FUNCTION train_classify(name, text, anyenum, text, text, int, jsonb) 
 
 -- ---- extract ----
 
--- The query's columns are document and answer, a value of the type or its JSON; and none prompt.
+-- The query's columns are document and answer, a value of the type or its JSON, and as many others as with train_classify().
 CREATE FUNCTION train_extract(
     name name,
     query text,
@@ -161,10 +186,8 @@ DECLARE
     type regtype := pg_typeof(target);
 BEGIN
     PERFORM @extschema@._task_train(name, method, query, holdout, @extschema@._task_extract(type), 'document',
-        CASE WHEN method = 'sft'
-             THEN format('@extschema@._task_json(pg_catalog.to_json(pg_catalog.jsonb_populate_record(NULL::%s, '
-                         'pg_catalog.to_jsonb(q.answer)))) AS answer', type)
-             ELSE 'q.*' END, '@extschema@.reward_json', steps,
+        CASE WHEN method = 'sft' THEN @extschema@._task_shown(query, type) ELSE 'q.*' END,
+        CASE WHEN method = 'sft' THEN @extschema@._task_shown(holdout, type) ELSE 'q.*' END, '@extschema@.reward_json', steps,
         jsonb_build_object('json_schema', @extschema@._task_schema(type)), options);
 END
 $$;
