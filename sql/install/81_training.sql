@@ -128,7 +128,8 @@ BEGIN
     IF NOT (options->>option)::float8 BETWEEN lowest AND highest THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: %s is out of range', option),
-            DETAIL = format('It is %s; it must be between %s and %s.', options->>option, lowest, highest);
+            DETAIL = format('It is %s; it must be between %s and %s.', options->>option, lowest, highest),
+            HINT = 'Leave it out to have its default.';
     END IF;
 END
 $$;
@@ -148,7 +149,7 @@ AS $$
 $$;
 
 -- What is given and would change nothing is an error: whoever gives it expects that it does.
-CREATE FUNCTION _training_check_given(method text, reward text, given jsonb) RETURNS void
+CREATE FUNCTION _training_check_given(method text, reward text, given jsonb, held_out int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -171,11 +172,19 @@ BEGIN
     IF reward IS NULL AND option IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: without a reward, the method %s has no %s', method, option),
-            DETAIL = 'It is one of answers, and none are asked for.';
+            DETAIL = 'It is one of answers, and none are asked for.',
+            HINT = 'Leave it out; or give a reward, which held-out rows are asked for.';
+    ELSIF held_out = 0 AND (given ? 'evaluate_every' OR method = 'sft' AND reward IS NOT NULL) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: without held-out rows, %s would change nothing',
+                             CASE WHEN given ? 'evaluate_every' THEN 'evaluate_every' ELSE 'the reward of sft' END),
+            DETAIL = 'It is about those.',
+            HINT = 'Give the rows as holdout, or by a column held_out; or leave it out.';
     ELSIF given ?& '{adapter,rank}' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = 'minimax_m1: adapter and rank exclude each other',
-            DETAIL = 'What begins from an adapter has its rank.';
+            DETAIL = 'What begins from an adapter has its rank.',
+            HINT = 'Leave rank out.';
     END IF;
 END
 $$;
@@ -187,13 +196,13 @@ AS $$
 BEGIN
     PERFORM @extschema@._training_option(o, r.name, r.lowest, r.highest)
     FROM (VALUES ('group_size', 2, 1000), ('prompts_per_step', 1, 10000), ('updates_per_step', 1, 1000), ('is_cap', 0, 1e6),
-                 ('clip_low', 0, 1), ('clip_high', 0, 1e6), ('kl_coef', 0, 1e6), ('learning_rate', 0, 1), ('rank', 1, 1024),
+                 ('clip_low', 0, 1), ('clip_high', 0, 1e6), ('kl_coef', 0, 1e6), ('learning_rate', 1e-12, 1), ('rank', 1, 1024),
                  ('max_tokens', 1, 1e7), ('thinking_budget', -1, 1e7), ('length_penalty', 0, 1e7), ('drop_solved', 0, 1e6),
                  ('seed', 0, 9e15), ('temperature', 0.01, 100), ('evaluate_every', 1, 1e6)) r(name, lowest, highest);
     IF NOT (o->>'reward_errors') IN ('fail', 'zero', 'skip') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: reward_errors "%s" is not known', o->>'reward_errors'),
-            DETAIL = 'It is fail, zero or skip.';
+            HINT = 'Use fail, zero or skip.';
     ELSIF (o->>'kl_coef')::float8 > 0 AND method <> 'grpo' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: the method %s has no kl_coef', method),
@@ -201,7 +210,8 @@ BEGIN
             HINT = 'Leave it at 0, as MiniMax-M1 did, or use the method grpo.';
     ELSIF (SELECT count(*) FROM jsonb_object_keys(o) k WHERE k IN ('choices', 'json_schema', 'regex')) > 1 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'minimax_m1: choices, json_schema and regex exclude each other';
+            MESSAGE = 'minimax_m1: choices, json_schema and regex exclude each other',
+            HINT = 'Give one of them.';
     END IF;
 END
 $$;
@@ -283,7 +293,7 @@ DECLARE
     run int;
 BEGIN
     PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
-            @extschema@._training_check_options(method, options), @extschema@._training_check_given(method, reward, given);
+            @extschema@._training_check_options(method, options), @extschema@._training_check_given(method, reward, given, cardinality(holdout_rows));
     PERFORM @extschema@._training_note_overlap(train_rows, holdout_rows);
     IF method = 'sft' THEN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;

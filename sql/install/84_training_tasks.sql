@@ -56,7 +56,7 @@ $$;
 
 -- The columns of a query, which is not run for that.
 CREATE FUNCTION _task_columns(query text) RETURNS text[]
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE STRICT
 AS $$
 DECLARE
     columns text[];
@@ -88,6 +88,17 @@ AS $$
                   'FROM q h) AS held_out', document, coalesce(seed, 0))
 $$;
 
+-- Of train(), those that a task leaves to be chosen.
+CREATE FUNCTION _task_options() RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(o ORDER BY n)
+    FROM pg_proc p, unnest(p.proargnames) WITH ORDINALITY a(o, n)
+    WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = 'train'
+      AND o <> ALL ('{name,method,examples,holdout,reward,steps,choices,json_schema,regex}'::text[])
+$$;
+
 -- Calls train() with the task's own arguments, and options of its by their names. The query itself may hold rows out.
 CREATE FUNCTION _task_train(
     name name, method text, query text, holdout text, task text, document name, columns text, holdout_columns text, reward text,
@@ -111,13 +122,15 @@ BEGIN
     IF steps IS NOT NULL THEN
         call := call || format(', steps => %L', steps);
     END IF;
+    FOR o IN SELECT key FROM jsonb_object_keys(options) key WHERE key <> ALL (@extschema@._task_options()) LOOP
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: "%s" is no option of this training', o.key),
+            DETAIL = CASE WHEN task_options ? o.key OR o.key = 'regex' THEN 'Answers have the form of the task.'
+                          ELSE 'train() has none of that name, or it is an argument here.' END,
+            HINT = 'The options are ' || array_to_string(@extschema@._task_options(), ', ') || '.';
+    END LOOP;
     -- sft imitates answers, and draws none
     FOR o IN SELECT key, value FROM jsonb_each_text(coalesce(options, '{}') || CASE method WHEN 'sft' THEN '{}' ELSE task_options END) LOOP
-        IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = 'train'
-                       AND o.key = ANY (p.proargnames)) THEN
-            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-                MESSAGE = format('minimax_m1: train() has no option "%s"', o.key);
-        END IF;
         call := call || format(', %I => %L', o.key, o.value);
     END LOOP;
     EXECUTE call || ')' USING name, method, examples, held_out, CASE WHEN method <> 'sft' THEN reward END;

@@ -40,12 +40,14 @@ sub trained
 	my ($reward, %options) = @_;
 	my $name = 'training' . ++$number;
 	my $examples = delete $options{examples} // 'SELECT * FROM lesson';
-	$options{group_size} //= 4 if ($options{method} // '') !~ /sft/;
+	my $shows = ($options{method} // '') =~ /sft/;
+	my %answers = (reward => quote($reward // ''), max_tokens => 20, group_size => 4);
+
+	$options{$_} //= $answers{$_} for $shows ? () : sort keys %answers;
 	my $more = join '', map { ", $_ => $options{$_}" } sort keys %options;
 	my ($state, $message) = sqlstate($node, qq{
 		SET ROLE teacher; SET search_path = lessons, public;
-		SELECT minimax_m1.train('$name', examples => \$\$$examples\$\$, reward => '$reward', steps => 1,
-			prompts_per_step => 2, max_tokens => 20$more)});
+		SELECT minimax_m1.train('$name', examples => \$\$$examples\$\$, steps => 1, prompts_per_step => 2$more)});
 
 	return { name => $name, sqlstate => $state, error => $message, state => 'refused' } if $state ne 'none';
 	$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$name', '100 s')");
@@ -84,6 +86,9 @@ for my $case (
 	[ 'is_cap with another one than cispo', { method => q{'dapo'}, is_cap => 5 }, '22023', qr/dapo has no is_cap/ ],
 	(map { [ "$_ with cispo", { $_ => 0.2 }, '22023', qr/cispo has no $_/ ] } qw(clip_low clip_high)),
 	(map { [ "$_ with sft", { method => q{'sft'}, $_ => 4 }, '22023', qr/sft has no $_/ ] } qw(group_size temperature length_penalty drop_solved)),
+	[ 'evaluate_every without held-out rows', { evaluate_every => 2 }, '22023', qr/without held-out rows, evaluate_every would change nothing/ ],
+	[ 'a reward of sft without them', { method => q{'sft'}, reward => q{'is_one'} }, '22023', qr/without held-out rows, the reward of sft would change nothing.*HINT:.*holdout/s ],
+	[ 'a learning rate of 0', { learning_rate => 0 }, '22023', qr/learning_rate is out of range.*HINT:.*its default/s ],
 	[ 'a rank beside an adapter', { adapter => q{'x'}, rank => 8 }, '22023', qr/adapter and rank exclude/ ])
 {
 	my ($what, $options, $expected, $like) = @$case;
@@ -159,12 +164,12 @@ is($node->safe_psql('postgres', "SELECT count(*) FILTER (WHERE advantage <> 0) >
 
 # ---- what does not fit ----
 
-$t = trained('is_one', method => q{'sft'}, examples => q{SELECT 'Hello.' AS prompt, repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS answer FROM generate_series(1, 2) i});
+$t = trained(undef, method => q{'sft'}, examples => q{SELECT 'Hello.' AS prompt, repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS answer FROM generate_series(1, 2) i});
 is("$t->{state} $t->{sqlstate}", 'failed 54000', 'a right answer that is longer than the context');
 like($t->{error}, qr/row 2 of the examples is too long to be learnt.*4\d{4}; the context has/s, 'whose row is named');
-$t = trained('is_one', method => q{'sft'}, examples => q{SELECT repeat('word ', 40000) AS prompt, 'x' AS answer});
+$t = trained(undef, method => q{'sft'}, examples => q{SELECT repeat('word ', 40000) AS prompt, 'x' AS answer});
 is($t->{state}, 'refused', 'so is such a prompt, of the first row');
-$t = trained('is_one', method => q{'sft'}, examples => q{SELECT repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS prompt, 'x' AS answer FROM generate_series(1, 2) i});
+$t = trained(undef, method => q{'sft'}, examples => q{SELECT repeat('word ', CASE i WHEN 2 THEN 40000 ELSE 1 END) AS prompt, 'x' AS answer FROM generate_series(1, 2) i});
 is("$t->{state} $t->{sqlstate}", 'failed 54000', 'or of another one');
 like($t->{error}, qr/It is row 2 of the examples/, 'whose row is named, too');
 
@@ -209,7 +214,7 @@ is("$large->{state} $large->{sqlstate}", 'failed 53200', 'an engine without memo
 is($node->safe_psql('postgres', q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'answers others as before');
 is(trained('by_length', temperature => 2)->{state}, 'done', 'and trains what there is room for');
 my $long_row = q{SELECT 'Hello.' AS prompt, repeat('word ', 12000) AS answer};
-$t = trained('is_one', method => q{'sft'}, examples => $long_row);
+$t = trained(undef, method => q{'sft'}, examples => $long_row);
 is("$t->{state} $t->{sqlstate}", 'failed 53200', 'but no lesson that is too long for it');
 like($t->{error}, qr/out of memory for \d+ MB of activations/, 'which is told');
 restart_engine('');
@@ -218,7 +223,7 @@ restart_engine('');
 
 $node->append_conf('postgresql.conf', "minimax_m1.request_timeout = 1000\n");
 $node->reload;
-$t = trained('is_one', method => q{'sft'}, examples => $long_row);
+$t = trained(undef, method => q{'sft'}, examples => $long_row);
 is("$t->{state} $t->{sqlstate}", 'failed 57014', 'a lesson that is cut off by request_timeout');
 like($t->{error}, qr/request timeout/, 'which is told, too');
 $node->append_conf('postgresql.conf', "minimax_m1.request_timeout = 0\n");
