@@ -134,6 +134,16 @@ BEGIN
 END
 $$;
 
+-- How long a reward, and a request, may take: as the session has it, or what is kept of a training, if that is longer.
+CREATE FUNCTION _training_limits(kept jsonb) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_object_agg(name, CASE WHEN 0 IN (now, was) THEN 0 ELSE greatest(now, was) END)
+    FROM unnest('{reward_timeout,request_timeout}'::text[]) name,
+         LATERAL (SELECT (extract(epoch FROM current_setting('minimax_m1.' || name)::interval) * 1000)::int, (kept->>name)::int) ms(now, was)
+$$;
+
 -- What is not given has these values.
 CREATE FUNCTION _training_defaults(method text, steps int) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -145,7 +155,7 @@ AS $$
         'learning_rate', 0.001, 'rank', 16, 'max_tokens', current_setting('minimax_m1.max_tokens')::int,
         'thinking_budget', current_setting('minimax_m1.default_thinking_budget')::int, 'length_penalty', 0, 'drop_solved', 0,
         'seed', 1, 'system_prompt', current_setting('minimax_m1.system_prompt'), 'temperature', 1,
-        'reward_errors', 'fail', 'evaluate_every', greatest(1, ceil(steps / 20.0)::int))
+        'reward_errors', 'fail', 'evaluate_every', greatest(1, ceil(steps / 20.0)::int)) || @extschema@._training_limits('{}')
 $$;
 
 -- What is given and would change nothing is an error: whoever gives it expects that it does.

@@ -138,6 +138,7 @@ BEGIN
     UPDATE @extschema@.training_run t
     SET state = CASE WHEN t.state = 'running' THEN t.state ELSE 'queued' END, wanted = NULL, attempts = 0, finished_at = NULL,
         reward_function = coalesce(t.reward_function, to_regprocedure(t.reward)),
+        options = t.options || @extschema@._training_limits(t.options),
         sqlstate = NULL, error = NULL, detail = NULL, hint = NULL
     WHERE t.id = r.id;
     PERFORM @extschema@._queue_changed();

@@ -40,7 +40,9 @@ sub queue
 {
 	my ($name, $options, $then) = @_;
 
-	sql(sprintf "BEGIN; SET LOCAL ROLE $role; SELECT %s; %s; COMMIT", call($name, %$options), $then // '');
+	my $before = delete $options->{before} // '';
+
+	sql(sprintf "BEGIN; SET LOCAL ROLE $role; $before; SELECT %s; %s; COMMIT", call($name, %$options), $then // '');
 }
 
 # How it ended: its state and, if it failed, why.
@@ -83,6 +85,22 @@ for my $option ('rank', 'reward_errors')
 }
 queue('next', {});
 is(ended('next'), 'done', 'and is not in the way of the next one');
+
+# ---- the session's time limits ----
+
+sql(q{SET ROLE teacher; CREATE FUNCTION team.slow(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.6); RETURN length(a) % 7; END'});
+queue('patient', { reward => 'team.slow', before => q{SET LOCAL minimax_m1.reward_timeout = '5s'} });
+is(ended('patient'), 'done', 'a reward may take as long as the session of train() lets it');
+queue('impatient', { reward => 'team.slow' });
+like(ended('impatient'), qr/^failed 57014 .*took longer than 300 ms.*raise minimax_m1.reward_timeout/s, 'and no longer');
+sql(q{BEGIN; SET LOCAL minimax_m1.reward_timeout = '5s'; SELECT minimax_m1.resume_training('impatient'), minimax_m1.pause_training('impatient');
+	SET LOCAL minimax_m1.reward_timeout = '100ms'; SELECT minimax_m1.resume_training('impatient'); COMMIT});
+is(ended('impatient'), 'done', 'until who lets it go on raises it; a shorter one changes nothing');
+queue('cut off', { method => 'sft', reward => undef, group_size => undef, max_tokens => undef, temperature => undef,
+		examples => q{SELECT 'Hello.' AS prompt, repeat('word ', 3000) AS answer}, before => q{SET LOCAL minimax_m1.request_timeout = '500ms'} });
+like(ended('cut off'), qr/^failed 57014 .*request timeout.*raise minimax_m1.request_timeout/s, 'so it is with a request, such as a lesson');
+sql(q{SELECT minimax_m1.resume_training('cut off')});
+is(ended('cut off'), 'done', 'which has no limit where the session has none');
 
 # ---- what is too much at once ----
 

@@ -55,6 +55,8 @@ typedef struct M1TrainingOptions
 	char	   *adapter;		/* to begin from; NULL = a new one */
 	M1RewardErrors reward_errors;
 	int			evaluate_every; /* steps */
+	int			reward_timeout; /* ms, as the next */
+	int			request_timeout;
 } M1TrainingOptions;
 
 typedef struct M1Training

@@ -111,6 +111,8 @@ m1pg_training_read_options(Jsonb *json, M1TrainingOptions *o)
 	o->seed = (uint64) number(json, "seed");
 	o->temperature = (float) number(json, "temperature");
 	o->evaluate_every = (int) number(json, "evaluate_every");
+	o->reward_timeout = (int) number(json, "reward_timeout");
+	o->request_timeout = (int) number(json, "request_timeout");
 	o->system_prompt = word(json, "system_prompt");
 	o->adapter = word(json, "adapter");
 	o->reward_errors = strcmp(errors, "zero") == 0 ? M1_REWARD_ERRORS_ZERO :

@@ -4,7 +4,7 @@
  *	  The job runner starts it (jobs/training_starts.c).
  *
  *	  It acts as the training's owner where code or queries of others run, with the
- *	  search_path that train() was called with. Between a step's parts no transaction
+ *	  search_path and the time limits that train() was called with. Between a step's parts no transaction
  *	  is open. Whatever happens to it, to the engine or to the server, the next one
  *	  goes on from the step that ended last.
  */
@@ -144,13 +144,22 @@ leave(M1Training *t, M1Wanted wanted)
 		m1pg_training_finish(t, "cancelled", false);
 }
 
+/* As the session had it that called train(). */
+static void
+set(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 static void
 train(M1Training *t)
 {
 	M1Wanted	wanted = M1_WANTED_NOTHING;
 	M1StepEnd	end = M1_STEP_DONE;
 
-	SetConfigOption("search_path", t->path, PGC_SUSET, PGC_S_OVERRIDE);
+	set("search_path", t->path);
+	set("minimax_m1.reward_timeout", psprintf("%d", t->options.reward_timeout));
+	set("minimax_m1.request_timeout", psprintf("%d", t->options.request_timeout));
 	while (wanted == M1_WANTED_NOTHING && end == M1_STEP_DONE && t->step < t->steps)
 		wanted = do_step(t, &end);
 	if (wanted != M1_WANTED_NOTHING)
@@ -173,7 +182,7 @@ note_failure(void)
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
 	MemoryContextSwitchTo(context);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	set("search_path", "pg_catalog, pg_temp");
 	m1pg_training_fail(m1pg_training_taken, error);
 	m1pg_training_leave_engine(m1pg_training_taken);
 }
