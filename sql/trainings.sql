@@ -56,8 +56,8 @@ SELECT training, step, part, item, sample, example, content, reasoning, reward, 
 SELECT content, example->>'voucher' AS wanted FROM rollout WHERE reward = 0;
 
 -- an adapter says which training it comes from, and what that has changed
-INSERT INTO adapter_version (name, version, owner, digest, rank, bytes, config)
-VALUES ('voucher', 1, 'm1_teacher', 'x', 8, 100, '{}') RETURNING id AS adapter \gset
+INSERT INTO adapter_version (name, version, owner, digest, rank, bytes, config, training, step, heldout_before, heldout_after, heldout_measure)
+VALUES ('voucher', 1, 'm1_teacher', 'x', 8, 100, '{}', 'voucher', 9, 0.45, 0.771, 'reward') RETURNING id AS adapter \gset
 INSERT INTO adapter_version (name, version, owner, digest, rank, bytes, config) VALUES ('by_hand', 1, 'm1_teacher', 'y', 8, 100, '{}');
 UPDATE training_run SET adapter_id = :adapter WHERE id = :voucher;
 SELECT name, version, latest, training, step, round(heldout_before::numeric, 3) AS before, round(heldout_after::numeric, 3) AS after

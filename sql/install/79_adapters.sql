@@ -16,6 +16,11 @@ CREATE TABLE adapter_version (
     bytes bigint NOT NULL,
     config json NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    training name,                      -- that it was learnt by, which may be forgotten by now; NULL, as the rest: by none
+    step int,
+    heldout_before float8,              -- what held-out rows got before the first step, and with this version
+    heldout_after float8,
+    heldout_measure text CHECK (heldout_measure IN ('reward', 'loss')),
     UNIQUE (name, version));
 
 CREATE TABLE adapter_piece (

@@ -263,7 +263,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
             MESSAGE = format('minimax_m1: training "%s" already exists', training),
             HINT = 'Take another name, or drop that training; its adapter stays.';
-    ELSIF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = training) THEN
+    ELSIF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = _training_check_name.training) THEN
         PERFORM @extschema@._adapter_owned(caller, training);
     END IF;
 END
@@ -389,7 +389,16 @@ AS $$
     SELECT @extschema@._training_end(run, 'failed');
 $$;
 
--- The best adapter as the next version of the training's name. Its bytes are the engine's: "m1peft01", the length of the
+-- What held-out rows got at a step: their reward, or without one their loss.
+CREATE FUNCTION _training_heldout(r training_run, step int) RETURNS float8
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN r.reward IS NOT NULL THEN s.heldout ELSE s.heldout_loss END
+    FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = $2
+$$;
+
+-- The best adapter as the next version of the training's name, with what it has changed, which drop_training() forgets. Its bytes are the engine's: "m1peft01", the length of the
 -- config in four bytes, the config, and the safetensors file, of which there may be more than a value holds.
 CREATE FUNCTION _training_keep_adapter(run int) RETURNS int
 LANGUAGE plpgsql
@@ -424,7 +433,12 @@ BEGIN
     FROM @extschema@.training_state s
     LEFT JOIN @extschema@.training_state n ON (n.training, n.part, n.piece) = (s.training, s.part, s.piece + 1)
     WHERE s.training = run AND s.part = 'best' AND s.piece >= begin_at / piece_bytes AND length(s.data) > begin_at % piece_bytes;
-    UPDATE @extschema@.adapter_version v SET digest = @extschema@._adapter_digest(adapter) WHERE v.id = adapter;
+    UPDATE @extschema@.adapter_version v
+    SET digest = @extschema@._adapter_digest(adapter), training = r.name, step = r.best_step,
+        heldout_before = h.before, heldout_after = h.after,
+        heldout_measure = CASE WHEN h.after IS NOT NULL THEN CASE WHEN r.reward IS NULL THEN 'loss' ELSE 'reward' END END
+    FROM (SELECT @extschema@._training_heldout(r, 0), @extschema@._training_heldout(r, r.best_step)) h(before, after)
+    WHERE v.id = adapter;
     UPDATE @extschema@.training_run t SET adapter_id = adapter WHERE t.id = run;
     RETURN next_version;
 END
@@ -437,20 +451,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     what text := CASE WHEN r.reward IS NOT NULL THEN 'reward' ELSE 'loss' END;
-    before numeric;
-    after numeric;
+    before numeric := round(@extschema@._training_heldout(r, 0)::numeric, 3);
+    after numeric := round(@extschema@._training_heldout(r, r.best_step)::numeric, 3);
 BEGIN
-    SELECT round(CASE what WHEN 'reward' THEN s.heldout ELSE s.heldout_loss END::numeric, 3) INTO before
-    FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = 0;
-    IF NOT FOUND OR NOT EXISTS (SELECT FROM @extschema@.training_example e WHERE e.training = r.id AND e.part = 'holdout') THEN
+    IF NOT EXISTS (SELECT FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = 0)
+       OR NOT EXISTS (SELECT FROM @extschema@.training_example e WHERE e.training = r.id AND e.part = 'holdout') THEN
         RETURN CASE WHEN version IS NULL THEN 'no version was made' ELSE
             format('there are no held-out rows to tell what was learnt; version %s of adapter "%s" is what step %s left', version, r.name, r.best_step) END;
     ELSIF version IS NULL THEN
         RETURN CASE WHEN before IS NULL THEN format('held-out rows had no %s: no version was made', what) ELSE
             format('held-out %s was never better than the %s before the first step: no version was made', what, before) END;
     END IF;
-    SELECT round(CASE what WHEN 'reward' THEN s.heldout ELSE s.heldout_loss END::numeric, 3) INTO after
-    FROM @extschema@.training_statistics s WHERE s.training = r.id AND s.step = r.best_step;
     RETURN format('held-out %s went from %s to %s at step %s, which is version %s of adapter "%s"', what, coalesce(before::text, 'none'),
                   after, r.best_step, version, r.name);
 END

@@ -58,11 +58,8 @@ COMMENT ON VIEW rollout IS 'the answers of one''s trainings, with the rows that 
 CREATE VIEW adapter WITH (security_barrier) AS
 SELECT v.name, v.version, v.owner, v.base_digest, v.digest, v.rank, v.bytes, v.created_at,
        v.version = max(v.version) OVER (PARTITION BY v.name) AS latest,
-       r.name AS training, r.best_step AS step, b.heldout AS heldout_before, a.heldout AS heldout_after
+       v.training, v.step, v.heldout_before, v.heldout_after, v.heldout_measure
 FROM @extschema@.adapter_version v
-LEFT JOIN @extschema@.training_run r ON r.adapter_id = v.id
-LEFT JOIN @extschema@.training_statistics b ON b.training = r.id AND b.step = 0
-LEFT JOIN @extschema@.training_statistics a ON a.training = r.id AND a.step = r.best_step
 WHERE pg_has_role(v.owner::oid, 'USAGE')
       OR EXISTS (SELECT FROM @extschema@.adapter_grant g WHERE g.name = v.name AND pg_has_role(g.role::oid, 'USAGE'));
 

@@ -124,6 +124,14 @@ is(sql(q{SELECT count(*) FROM (SELECT step, abs(max(heldout_loss) FILTER (WHERE 
 	FROM minimax_m1.training_step WHERE training IN ('heavy', 'light', 'both') GROUP BY step) s WHERE off < 1e-5}), '2',
 	'and their loss is the mean by weights of all of them');
 
+# Its adapter tells what it has changed, also when the training is forgotten.
+my $told = q{SELECT training, step, heldout_measure, heldout_before > heldout_after, heldout_before, heldout_after FROM minimax_m1.adapter WHERE name = 'both'};
+my $change = sql($told);
+is($change, 'both|1|loss|t|' . sql(q{SELECT heldout_loss_start || '|' || heldout_loss FROM minimax_m1.training WHERE name = 'both'}),
+	'a version tells which loss held-out rows had before and after');
+sql(q{SELECT minimax_m1.drop_training('both')});
+is(sql($told), $change, 'also without its training');
+
 # What a quota admits in an hour is more than any row, but less than all of them.
 sql(q{CREATE ROLE pupil; GRANT USAGE ON SCHEMA team TO pupil;
 	SELECT minimax_m1.grant_usage('pupil'), minimax_m1.grant_training('pupil'), minimax_m1.set_quota('pupil', 5000)});
