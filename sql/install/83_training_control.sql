@@ -233,7 +233,20 @@ BEGIN
 END
 $$;
 
+-- Why one that was waited for has failed; no row if it has not.
+CREATE FUNCTION _training_failure(caller oid, training name)
+RETURNS TABLE (sqlstate text, message text, detail text, hint text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(r.sqlstate, 'XX000'),
+           format('minimax_m1: training "%s" has failed: %s', r.name, coalesce(regexp_replace(r.error, '^minimax_m1: ', ''), 'unknown error')),
+           r.detail, r.hint
+    FROM @extschema@.training_run r
+    WHERE r.name = training AND r.state = 'failed' AND pg_has_role(caller, r.owner::oid, 'USAGE')
+$$;
+
 CREATE PROCEDURE wait_for_training(name name, timeout interval DEFAULT NULL)
 AS 'MODULE_PATHNAME', 'm1pg_wait_for_training' LANGUAGE C;
 
-COMMENT ON PROCEDURE wait_for_training IS 'returns when the training has ended, or is paused';
+COMMENT ON PROCEDURE wait_for_training IS 'returns when the training has ended, or is paused; warns if it has failed';

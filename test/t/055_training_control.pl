@@ -44,13 +44,19 @@ is($node->safe_psql('postgres', q{SELECT backend_xid IS NULL AND backend_xmin IS
 	't', 'who waits holds no transaction');
 ended('done');
 is(finish_query($q)->{err}, '', 'and is told of the end');
-for my $state ('paused', 'failed', 'cancelled')
+for my $state ('paused', 'cancelled')
 {
 	ended('running');
 	$q = waiting("CALL minimax_m1.wait_for_training('held', '1 hour')");
 	ended($state);
 	is(finish_query($q)->{err}, '', "or that it is $state");
 }
+ended('running');
+$q = waiting("CALL minimax_m1.wait_for_training('held')");
+$node->safe_psql('postgres', q{UPDATE minimax_m1.training_run SET sqlstate = '53200', error = 'minimax_m1: no memory', detail = 'It is full.', hint = 'Buy some.'});
+ended('failed');
+like(finish_query($q)->{err}, qr/^\S*\s*WARNING:  (53200: )?minimax_m1: training "held" has failed: no memory\s+DETAIL:  It is full.\s+HINT:  Buy some./, 'or why it has failed');
+$node->safe_psql('postgres', q{UPDATE minimax_m1.training_run SET sqlstate = NULL, error = NULL, detail = NULL, hint = NULL});
 ended('running');
 $q = waiting("CALL minimax_m1.wait_for_training('held')");
 $node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL%'});
