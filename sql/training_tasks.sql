@@ -106,6 +106,7 @@ SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticke
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"choices": ["x"]}');
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"regex": "x"}', method => 'sft');
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '{"steps": 7}');
+SELECT train_classify('a', $$SELECT 'the same' AS input, urgency AS category FROM ticket$$, NULL::urgency);
 SELECT train_classify('a', NULL, NULL::urgency);
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, method => 'magic');
 SELECT train_extract('a', 'SELECT body AS document FROM ticket', 1);

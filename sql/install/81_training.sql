@@ -250,6 +250,17 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION _training_exists(training name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+        MESSAGE = format('minimax_m1: training "%s" already exists', training),
+        HINT = 'Take another name, or drop that training; its adapter stays.';
+END
+$$;
+
 CREATE FUNCTION _training_check_name(caller oid, training name) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -260,9 +271,7 @@ BEGIN
             MESSAGE = format('minimax_m1: "%s" is no name for a training', training),
             DETAIL = 'It is also that of the adapter; base is the name of the model without one.';
     ELSIF EXISTS (SELECT FROM @extschema@.training_run r WHERE r.name = training) THEN
-        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
-            MESSAGE = format('minimax_m1: training "%s" already exists', training),
-            HINT = 'Take another name, or drop that training; its adapter stays.';
+        PERFORM @extschema@._training_exists(training);
     ELSIF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = _training_check_name.training) THEN
         PERFORM @extschema@._adapter_owned(caller, training);
     END IF;
@@ -308,8 +317,13 @@ BEGIN
     IF method = 'sft' THEN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;
+    -- whoever is queueing one of that name is waited for
     INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, reward_function, options, path, steps)
-    VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps) RETURNING id INTO run;
+    VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps)
+    ON CONFLICT DO NOTHING RETURNING id INTO run;
+    IF run IS NULL THEN
+        PERFORM @extschema@._training_exists(name);
+    END IF;
     INSERT INTO @extschema@.training_example (training, part, item, example, asked)
     SELECT run, 'train', e.n, e.row, e.asked FROM unnest(train_rows, train_asked) WITH ORDINALITY e(row, asked, n)
     UNION ALL SELECT run, 'holdout', e.n, e.row, e.asked FROM unnest(holdout_rows, holdout_asked) WITH ORDINALITY e(row, asked, n);

@@ -65,13 +65,29 @@ for my $case (
 	[ 'two queries', 'SELECT 1 AS prompt; SELECT 2', '42601' ],
 	[ 'no column prompt', 'SELECT id FROM lesson', '42703' ],
 	[ 'no rows', 'SELECT * FROM lesson WHERE false', 'P0002' ],
+	[ 'a question and a conversation', q{SELECT 'x' AS prompt, '[]' AS messages}, '42702' ],
 	[ 'two columns of one name', 'SELECT prompt, id AS a, id AS a FROM lesson', '42701' ])
 {
 	my ($what, $examples, $expected) = @$case;
 	my $t = trained('is_one', examples => $examples);
 
 	is("$t->{state} $t->{sqlstate}", "refused $expected", $what);
+	like($t->{error}, qr/HINT:|DETAIL:|syntax error/, 'which says what to do');
 }
+
+my ($large, $limit) = sqlstate($node, q{SELECT minimax_m1.train('x', reward => 'lessons.is_one',
+	examples => $$SELECT 'x' AS prompt, repeat('x', 210000000) AS rest FROM generate_series(1, 2)$$)}, timeout => 300);
+is($large, '54000', 'rows of more than can be kept');
+like($limit, qr/more than 400 MB.*Leave columns out/s, 'which says what to do');
+
+# Two at the same time, of one name.
+my $first = start_query($node, q{SET ROLE teacher; BEGIN; SELECT minimax_m1.train('twice', examples => 'SELECT * FROM lessons.lesson', reward => 'lessons.is_one');
+	SELECT pg_sleep(3); COMMIT});
+wait_for('the first is queued', sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND wait_event = 'PgSleep'}) eq '1' });
+my ($second, $exists) = sqlstate($node, q{SET ROLE teacher; SELECT minimax_m1.train('twice', examples => 'SELECT * FROM lessons.lesson', reward => 'lessons.is_one')});
+is($second, '42710', 'a name that somebody else is about to take');
+like($exists, qr/training "twice" already exists.*Take another name/s, 'which is told');
+finish_query($first);
 
 # ---- what does not belong together ----
 
@@ -209,7 +225,7 @@ my $wrapper = PostgreSQL::Test::Utils::tempdir() . '/engine';
 append_to_file($wrapper, sprintf("#!/bin/sh\nulimit -v %d\nexec '%s' \"\$@\"\n", $serving + 64 * 1024, $ENV{M1_ENGINE}));
 chmod 0755, $wrapper;
 restart_engine($wrapper);
-my $large = trained('by_length', temperature => 2, rank => 1024);
+$large = trained('by_length', temperature => 2, rank => 1024);
 is("$large->{state} $large->{sqlstate}", 'failed 53200', 'an engine without memory for a training');
 is($node->safe_psql('postgres', q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'answers others as before');
 is(trained('by_length', temperature => 2)->{state}, 'done', 'and trains what there is room for');

@@ -146,5 +146,17 @@ sql(q{SELECT minimax_m1.set_quota('pupil', NULL)});
 is(ended('in parts'), 'done', 'held-out rows wait for it');
 $role = 'teacher';
 
+# ---- what is left of one that has failed ----
+
+shown('spoilt', holdout => words('1, 2', 1), steps => 1000, evaluate_every => 1);
+wait_for('a step was better', sub { sql(q{SELECT best_step > 0 FROM minimax_m1.training WHERE name = 'spoilt'}) eq 't' });
+sql(q{SELECT minimax_m1.set_quota('teacher', 1)});
+like(ended('spoilt'), qr/^failed 53400/, 'a training fails at a later step');
+sql(q{SELECT minimax_m1.set_quota('teacher', NULL)});
+is(sql(q{SELECT count(*) FROM minimax_m1.adapter WHERE name = 'spoilt'}), '0', 'and makes no version');
+sql(q{BEGIN; SELECT minimax_m1.resume_training('spoilt'); SELECT minimax_m1.cancel_training('spoilt'); COMMIT});
+is(sql(q{SELECT a.version, a.step = t.best_step FROM minimax_m1.adapter a JOIN minimax_m1.training t USING (name) WHERE name = 'spoilt'}), '1|t',
+	'but for one that is let go on, and cancelled');
+
 $node->stop;
 done_testing();

@@ -249,7 +249,7 @@ m1pg_evaluate(PG_FUNCTION_ARGS)
 	m1pg_read_options(fcinfo, 5, &e.options);
 	m1pg_read_form(fcinfo, (M1FormArguments) {.choices = 11, .json_schema = 12, .regex = 13}, &e.options);
 	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(0)), GetUserId(),
-					   read_count(fcinfo, 4, "items", 0, PG_INT32_MAX), &e.examples);
+					   read_count(fcinfo, 4, "items", 0, PG_INT32_MAX), 0, &e.examples);
 	batch.n = count_answers(&e);
 	serve_adapters(&e);
 	e.scratch = AllocSetContextCreate(CurrentMemoryContext, "minimax_m1 answer", ALLOCSET_DEFAULT_SIZES);

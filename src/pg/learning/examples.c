@@ -37,6 +37,8 @@ typedef struct Reading
 	M1Examples *examples;
 	int			space;
 	MemoryContext context;		/* of the examples */
+	Size		bytes;			/* of what is read so far */
+	Size		most_bytes;		/* 0 = any */
 	FmgrInfo	to_jsonb;
 	Columns		columns;
 } Reading;
@@ -74,7 +76,9 @@ find_columns(TupleDesc tupdesc)
 	if (c.prompt > 0 && c.messages > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_COLUMN),
-				 errmsg("minimax_m1: the query has both a column \"prompt\" and a column \"messages\"")));
+				 errmsg("minimax_m1: the query has both a column \"prompt\" and a column \"messages\""),
+				 errhint("Leave one of them out, or give it another name with AS: a question is the column prompt, a "
+						 "conversation the column messages.")));
 	if (c.held_out > 0 && SPI_gettypeid(tupdesc, c.held_out) != BOOLOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -108,6 +112,18 @@ row_as_json(Reading *r, HeapTuple row, TupleDesc tupdesc)
 
 	memcpy(copy, json, VARSIZE(json));
 	return copy;
+}
+
+static void
+check_bytes(Reading *r, const M1Example *e)
+{
+	r->bytes += VARSIZE(e->row);
+	if (r->most_bytes > 0 && r->bytes > r->most_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("minimax_m1: the rows of the query take more than %zu MB", r->most_bytes >> 20),
+				 errdetail("They are kept as JSON, and the first %d are more.", r->examples->n),
+				 errhint("Leave columns out that nobody asks for, or take fewer rows.")));
 }
 
 static char *
@@ -155,6 +171,7 @@ add_example(Reading *r, HeapTuple row, TupleDesc tupdesc)
 	M1Example  *e = next_example(r);
 
 	e->row = row_as_json(r, row, tupdesc);
+	check_bytes(r, e);
 	e->prompt = column_text(r, row, tupdesc, r->columns.prompt);
 	e->system_prompt = column_text(r, row, tupdesc, r->columns.system_prompt);
 	e->messages = column_text(r, row, tupdesc, r->columns.messages);
@@ -219,9 +236,9 @@ choose(M1Examples *examples, int most)
 }
 
 void
-m1pg_examples_read(const char *query, Oid role, int most, M1Examples *examples)
+m1pg_examples_read(const char *query, Oid role, int most, Size most_bytes, M1Examples *examples)
 {
-	Reading		r = {.query = query, .examples = examples, .context = CurrentMemoryContext};
+	Reading		r = {.query = query, .examples = examples, .context = CurrentMemoryContext, .most_bytes = most_bytes};
 	M1Attempt	attempt = {.run = read_query, .arg = &r, .read_only = true, .role = role};
 	ErrorData  *error;
 
@@ -230,7 +247,10 @@ m1pg_examples_read(const char *query, Oid role, int most, M1Examples *examples)
 	if (error != NULL)
 		ReThrowError(error);
 	if (examples->n == 0)
-		ereport(ERROR, (errcode(ERRCODE_NO_DATA_FOUND), errmsg("minimax_m1: the query gives no rows")));
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("minimax_m1: the query gives no rows"),
+				 errhint("Run it by itself, as the same role: its WHERE, or row security, may leave none.")));
 	choose(examples, most);
 }
 

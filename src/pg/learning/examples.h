@@ -28,9 +28,9 @@ typedef struct M1Examples
 
 /*
  * Runs the query once, read only, as the role. `most`: so many of its rows, evenly chosen; 0 = all. Raises what is
- * wrong with it. All is in the caller's memory context.
+ * wrong with it, and that all rows are more than most_bytes, if that is not 0. All is in the caller's memory context.
  */
-extern void m1pg_examples_read(const char *query, Oid role, int most, M1Examples *examples);
+extern void m1pg_examples_read(const char *query, Oid role, int most, Size most_bytes, M1Examples *examples);
 /* Puts what is asked into a request. */
 extern void m1pg_example_request(const M1Example *example, m1w_generate *g);
 

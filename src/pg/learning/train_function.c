@@ -34,6 +34,9 @@
 
 PG_FUNCTION_INFO_V1(m1pg_train);
 
+/* The rows of a query are one value for the SQL behind this, and those of both queries are: of 1 GB at most. */
+#define MOST_BYTES	(400 * 1024 * 1024)
+
 enum
 {
 	NAME, METHOD, EXAMPLES, HOLDOUT, REWARD, STEPS, FIRST_OPTION
@@ -234,7 +237,9 @@ divide(M1Examples *train, M1Examples *holdout)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("minimax_m1: all rows of the query are held out"),
-				 errdetail("None is left to be learnt from.")));
+				 errdetail("None is left to be learnt from."),
+				 errhint("train_classify and train_extract hold equal texts out together: where all are equal, give "
+						 "holdout.")));
 }
 
 /* Each query runs once: what one says at another time may be something else. */
@@ -242,13 +247,13 @@ static void
 read_rows(FunctionCallInfo fcinfo, M1Examples *train, M1Examples *holdout)
 {
 	memset(holdout, 0, sizeof *holdout);
-	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(EXAMPLES)), GetUserId(), 0, train);
+	m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(EXAMPLES)), GetUserId(), 0, MOST_BYTES, train);
 	if (train->divided && !PG_ARGISNULL(HOLDOUT))
 		m1pg_bad_argument("both holdout and a column held_out are given", "Rows are held out by one of them.");
 	if (train->divided)
 		divide(train, holdout);
 	if (!PG_ARGISNULL(HOLDOUT))
-		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(HOLDOUT)), GetUserId(), 0, holdout);
+		m1pg_examples_read(text_to_cstring(PG_GETARG_TEXT_PP(HOLDOUT)), GetUserId(), 0, MOST_BYTES, holdout);
 }
 
 /* "jsonb_build_object('group_size', $14, ...)": the options by the names of their arguments. */
