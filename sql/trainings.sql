@@ -38,7 +38,7 @@ SELECT name, owner, method, state, step, steps, round(reward::numeric, 3) AS rew
 FROM training ORDER BY name;
 SELECT name, round(heldout::numeric, 3) AS heldout, heldout_error, round(heldout_start::numeric, 3) AS start,
        round(heldout_best::numeric, 3) AS best, round(heldout_loss::numeric, 3) AS loss,
-       round(heldout_loss_start::numeric, 3) AS loss_start
+       round(heldout_loss_start::numeric, 3) AS loss_start, round(heldout_loss_best::numeric, 3) AS loss_best
 FROM training ORDER BY name;
 -- four steps to go, and the last five took 8 s + 0.5 s each on average
 SELECT name, time_left FROM training ORDER BY name;
@@ -72,6 +72,12 @@ SELECT plot_training('voucher');
 SELECT plot_training('voucher', 40, 8);
 SELECT plot_training('shown <&> "shown"', width => 60);
 SELECT plot_training('new', 40, 8);
+-- right answers, where held-out rows have a reward, which decides
+SELECT fill_training('judged', 'sft', 'm1_teacher', 'paused', 6, 6) AS judged \gset
+UPDATE training_statistics SET heldout = 0.5 + step / 20.0, heldout_error = 0.1 WHERE training = :judged AND heldout_loss IS NOT NULL;
+SELECT plot_training('judged', 40, 8);
+DELETE FROM training_statistics WHERE training = :judged;
+DELETE FROM training_run WHERE id = :judged;
 -- a client that has not these characters
 SET client_encoding = 'LATIN1';
 SELECT plot_training('voucher', 48, 10);

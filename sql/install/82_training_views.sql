@@ -6,7 +6,7 @@ CREATE VIEW training WITH (security_barrier) AS
 SELECT r.name, r.owner, r.method, r.state, r.step, r.steps,
        s.reward, s.reward_start, s.reward_best,
        s.heldout, s.heldout_error, s.heldout_start, s.heldout_best, r.best_step,
-       s.heldout_loss, s.heldout_loss_start,
+       s.heldout_loss, s.heldout_loss_start, s.heldout_loss_best,
        CASE WHEN r.state IN ('queued', 'running', 'paused')
             THEN make_interval(secs => round((s.step_ms * (r.steps - r.step) / 1000)::numeric)::float8) END AS time_left,
        r.verdict, r.sqlstate, r.error, r.detail, r.hint, v.version AS adapter_version,
@@ -24,6 +24,7 @@ CROSS JOIN LATERAL (
            max(t.heldout) AS heldout_best,
            (array_agg(t.heldout_loss ORDER BY t.step DESC) FILTER (WHERE t.heldout_loss IS NOT NULL))[1] AS heldout_loss,
            (array_agg(t.heldout_loss ORDER BY t.step) FILTER (WHERE t.heldout_loss IS NOT NULL))[1] AS heldout_loss_start,
+           min(t.heldout_loss) AS heldout_loss_best,
            -- of the last few: answers may become longer
            avg(coalesce(t.sampling_ms, 0) + coalesce(t.reward_ms, 0) + coalesce(t.training_ms, 0))
                FILTER (WHERE t.step > greatest(0, r.step - 5)) AS step_ms

@@ -4,17 +4,26 @@
 --
 -- What begins with _plot is called in the caller's name, so that the views show it what is the caller's.
 
--- What is drawn, a row a step: rewards, or losses where nothing is rewarded.
+-- What a training is judged by: rewards, or losses where nothing is rewarded. Of sft, held-out rows alone have rewards.
+CREATE FUNCTION _plot_measure(training name) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN t.method = 'sft' AND t.heldout IS NULL THEN 'loss' ELSE 'reward' END
+    FROM @extschema@.training t WHERE t.name = _plot_measure.training
+$$;
+
+-- What is drawn, a row a step.
 CREATE FUNCTION _plot_points(training name)
 RETURNS TABLE (step int, value float8, heldout float8, error float8)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT s.step, CASE WHEN t.method = 'sft' THEN s.loss ELSE s.reward END,
-           CASE WHEN t.method = 'sft' THEN s.heldout_loss ELSE s.heldout END,
-           CASE WHEN t.method <> 'sft' THEN s.heldout_error END
-    FROM @extschema@.training t JOIN @extschema@.training_step s ON s.training = t.name
-    WHERE t.name = _plot_points.training
+    SELECT s.step, CASE WHEN m = 'loss' THEN s.loss ELSE s.reward END,
+           CASE WHEN m = 'loss' THEN s.heldout_loss ELSE s.heldout END,
+           CASE WHEN m = 'reward' THEN s.heldout_error END
+    FROM @extschema@._plot_measure(training) m, @extschema@.training_step s
+    WHERE s.training = _plot_points.training
     ORDER BY s.step
 $$;
 
@@ -63,9 +72,9 @@ CREATE FUNCTION _plot_legend(training name, OUT value text, OUT heldout text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN t.method = 'sft' THEN 'loss of a step' ELSE 'reward of a step' END,
-           CASE WHEN t.method = 'sft' THEN 'held-out rows' ELSE 'held-out rows, with error' END
-    FROM @extschema@.training t WHERE t.name = _plot_legend.training
+    SELECT CASE WHEN t.method = 'sft' AND m = 'reward' THEN 'steps have none' ELSE m || ' of a step' END,
+           CASE m WHEN 'loss' THEN 'held-out rows' ELSE 'held-out rows, with error' END
+    FROM @extschema@._plot_measure(training) m, @extschema@.training t WHERE t.name = _plot_legend.training
 $$;
 
 -- ---- as text ----

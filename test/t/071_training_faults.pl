@@ -86,6 +86,13 @@ for my $option ('rank', 'reward_errors')
 queue('next', {});
 is(ended('next'), 'done', 'and is not in the way of the next one');
 
+# ---- answers that fail, and rewards that do ----
+
+queue('too long', { examples => q{SELECT repeat('word ', CASE id WHEN 2 THEN 40000 ELSE 1 END) AS prompt FROM team.lesson WHERE id < 3}, reward_errors => 'skip' });
+is(ended('too long'), 'done', 'a row that is too long is not answered');
+is(sql(q{SELECT count(*) FILTER (WHERE error IS NOT NULL), (SELECT sum(reward_errors) FROM minimax_m1.training_step WHERE training = 'too long')
+	FROM minimax_m1.rollout WHERE training = 'too long'}), '4|0', 'which is no failure of the reward');
+
 # ---- the session's time limits ----
 
 sql(q{SET ROLE teacher; CREATE FUNCTION team.slow(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.6); RETURN length(a) % 7; END'});
@@ -123,6 +130,8 @@ is(sql(q{SELECT count(*) FROM (SELECT step, abs(max(heldout_loss) FILTER (WHERE 
 		- (3 * max(heldout_loss) FILTER (WHERE training = 'heavy') + max(heldout_loss) FILTER (WHERE training = 'light')) / 4) AS off
 	FROM minimax_m1.training_step WHERE training IN ('heavy', 'light', 'both') GROUP BY step) s WHERE off < 1e-5}), '2',
 	'and their loss is the mean by weights of all of them');
+
+is(sql(q{SELECT training_ms > 0 FROM minimax_m1.training_step WHERE training = 'heavy' AND step = 0}), 't', 'which takes its time');
 
 # Its adapter tells what it has changed, also when the training is forgotten.
 my $told = q{SELECT training, step, heldout_measure, heldout_before > heldout_after, heldout_before, heldout_after FROM minimax_m1.adapter WHERE name = 'both'};

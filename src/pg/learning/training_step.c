@@ -232,11 +232,23 @@ is_time_to_evaluate(const M1Training *t, int step)
 }
 
 static bool
+ask_loss(M1Training *t, M1StepResult *r, m1_error *error)
+{
+	instr_time	began;
+	bool		asked;
+
+	INSTR_TIME_SET_CURRENT(began);
+	asked = m1pg_training_heldout_loss(t, r, error);
+	r->training_ms += ms_since(began);
+	return asked;
+}
+
+static bool
 evaluate(M1Training *t, M1StepResult *r, m1_error *error)
 {
 	int		   *rows = palloc(t->holdout.n * sizeof *rows);
 
-	if (t->method == M1_METHOD_SFT && !m1pg_training_heldout_loss(t, r, error))
+	if (t->method == M1_METHOD_SFT && !ask_loss(t, r, error))
 		return false;
 	if (t->reward_name == NULL)
 		return true;

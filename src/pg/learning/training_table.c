@@ -395,7 +395,7 @@ typedef struct Counts
 	int			useful;
 	int			solved;
 	int			hopeless;
-	int			errors;
+	int			errors;			/* of rewards; an answer that failed has none */
 } Counts;
 
 static Counts
@@ -410,7 +410,7 @@ counts_of(const M1StepResult *r)
 		c.hopeless += r->groups[i].hopeless;
 	}
 	for (int i = 0; i < r->n_answers; i++)
-		c.errors += r->answers[i].error != NULL;
+		c.errors += r->answers[i].reward_failed;
 	return c;
 }
 
