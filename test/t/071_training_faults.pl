@@ -93,6 +93,14 @@ is(ended('too long'), 'done', 'a row that is too long is not answered');
 is(sql(q{SELECT count(*) FILTER (WHERE error IS NOT NULL), (SELECT sum(reward_errors) FROM minimax_m1.training_step WHERE training = 'too long')
 	FROM minimax_m1.rollout WHERE training = 'too long'}), '4|0', 'which is no failure of the reward');
 
+# ---- how long a transaction is open while rewards are asked ----
+
+sql(q{SET ROLE teacher; CREATE FUNCTION team.begun_at(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql
+	AS 'BEGIN PERFORM pg_sleep(0.2); RETURN floor(extract(epoch FROM now())) + length(a) % 7 / 10.0; END'});
+queue('slow', { reward => 'team.begun_at' });
+is(ended('slow'), 'done', 'rewards that take their time');
+cmp_ok(sql(q{SELECT count(DISTINCT floor(reward)) FROM minimax_m1.rollout WHERE training = 'slow'}), '>', 1, 'are asked in several transactions');
+
 # ---- the session's time limits ----
 
 sql(q{SET ROLE teacher; CREATE FUNCTION team.slow(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.6); RETURN length(a) % 7; END'});

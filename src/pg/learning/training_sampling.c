@@ -26,9 +26,11 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
-/* So many rewards are asked in one transaction, which holds a snapshot. */
+/* So many rewards are asked in one transaction, which holds a snapshot; or for so long, as some ask the model. */
 #define GRADED_AT_ONCE	256
+#define GRADING_MS		1000
 
 /* ---- answers ---- */
 
@@ -219,11 +221,14 @@ find_reward(M1Training *t)
 	SetUserIdAndSecContext(userid, security);
 }
 
-static void
+/* Returns how many of them are graded. */
+static int
 grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext scratch;
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GRADING_MS);
+	int			i;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -232,7 +237,7 @@ grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 	MemoryContextSwitchTo(context);
 	if (t->reward_name != NULL)
 		find_reward(t);
-	for (int i = 0; i < n; i++)
+	for (i = 0; i < n && (i == 0 || GetCurrentTimestamp() < end); i++)
 	{
 		if (!answers[i].there || answers[i].graded)
 			continue;
@@ -245,11 +250,12 @@ grade_some(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
+	return i;
 }
 
 void
 m1pg_training_grade(M1Training *t, const M1Examples *examples, M1Answer *answers, int n)
 {
-	for (int from = 0; from < n; from += GRADED_AT_ONCE)
-		grade_some(t, examples, answers + from, Min(GRADED_AT_ONCE, n - from));
+	for (int from = 0; from < n;)
+		from += grade_some(t, examples, answers + from, Min(GRADED_AT_ONCE, n - from));
 }
