@@ -64,6 +64,13 @@ SELECT * FROM state_after('cancel');
 SELECT * FROM state_after('pause');
 SELECT * FROM state_after('resume');
 ROLLBACK;
+-- so it is when its runner is gone, as after a crash
+BEGIN;
+UPDATE minimax_m1.training_run SET leased_by = pg_backend_pid(), wanted = NULL;
+SELECT * FROM state_after('pause');
+UPDATE minimax_m1.training_run SET state = 'running', leased_by = pg_backend_pid(), leased_until = now() + interval '1 day', wanted = NULL;
+SELECT minimax_m1.drop_training('held');
+ROLLBACK;
 -- one that failed goes on when what was wrong is mended
 BEGIN;
 UPDATE minimax_m1.training_run SET state = 'failed', wanted = NULL, leased_until = NULL, attempts = 3, sqlstate = '53200', error = 'no memory';

@@ -72,12 +72,13 @@ BEGIN
 END
 $$;
 
--- Whether a runner is at it, who will heed what is wanted. One that is gone has let its lease run out.
+-- Whether a runner is at it, who will heed what is wanted. One that is gone leaves its lease, for an hour.
 CREATE FUNCTION _training_is_held(r training_run) RETURNS boolean
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT r.state = 'running' AND coalesce(r.leased_until > clock_timestamp(), false)
+           AND (r.leased_by IS NULL OR @extschema@._training_has_process(r.leased_by))
 $$;
 
 -- What its runner is to do after the step that it is at; or, where none is at it, what becomes of it now.
