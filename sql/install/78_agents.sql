@@ -646,7 +646,7 @@ DECLARE
     l record;
 BEGIN
     SELECT g.instructions, g.limits, @extschema@._agent_functions(g.tools) AS tools,
-           g.tools AS names, g.confirm AS confirmed_names
+           @extschema@._agent_functions(g.confirm) AS confirm
     INTO a FROM @extschema@.agents g
     WHERE g.name OPERATOR(pg_catalog.=) submit_agent.name
       AND g.owner OPERATOR(pg_catalog.=) current_user::pg_catalog.regrole;
@@ -663,7 +663,8 @@ BEGIN
     PERFORM @extschema@._agent_tools(a.tools, l.read_only);
     RETURN @extschema@._agent_submit(
         question, (SELECT coalesce(pg_catalog.array_agg(t::pg_catalog.text), '{}') FROM pg_catalog.unnest(a.tools) t),
-        pg_catalog.jsonb_build_object('tools', a.names, 'confirm', a.confirmed_names,
+        -- functions, not their names: what has a name when the run begins may be another role's
+        pg_catalog.jsonb_build_object('tools', a.tools::pg_catalog.oid[], 'confirm', a.confirm::pg_catalog.oid[],
                                       'instructions', a.instructions, 'limits', a.limits,
                                       'adapter', pg_catalog.current_setting('minimax_m1.adapter')),
         pg_catalog.current_setting('search_path'),
@@ -717,10 +718,10 @@ BEGIN
     SELECT * INTO l FROM @extschema@._agent_limits(d.definition->'limits');
     PERFORM set_config('minimax_m1.adapter', d.definition->>'adapter', true);
     PERFORM @extschema@._agent_run(
-        d.question, ARRAY(SELECT t::regprocedure
+        d.question, ARRAY(SELECT t::oid::regprocedure
                           FROM jsonb_array_elements_text(d.definition->'tools') WITH ORDINALITY x(t, o) ORDER BY o),
         d.definition->>'instructions', l.max_calls, l.max_steps, l.timeout, l.read_only,
-        ARRAY(SELECT c::regprocedure FROM jsonb_array_elements_text(d.definition->'confirm') c),
+        ARRAY(SELECT c::oid::regprocedure FROM jsonb_array_elements_text(d.definition->'confirm') c),
         l.max_tokens, l.max_total_tokens, l.call_timeout, l.max_rows, l.max_result_tokens, l.thinking_budget, l.temperature,
         NULL, d.path, 0, run);
 EXCEPTION WHEN OTHERS THEN

@@ -35,6 +35,15 @@ is(sql("SELECT body FROM minimax_m1.agent_steps WHERE run = $run AND kind = 'res
 	'[{"status": "shipped", "order_id": "B-12345"}]', 'with the search_path of who submitted it');
 is((sqlstate($node, q{SELECT minimax_m1.submit_agent('none', 'x')}))[0], '42704', 'there must be such an agent');
 
+# What is called is what was listed when it was submitted, and nothing that has got its name since.
+$run = as_clerk(q{SET search_path = desk; BEGIN; SELECT minimax_m1.submit_agent('helpdesk', 'Where is order B-12345?');
+	DROP FUNCTION lookup_order(text);
+	CREATE FUNCTION lookup_order(order_id text) RETURNS SETOF orders LANGUAGE sql STABLE
+		AS $$ SELECT o FROM orders o WHERE o.order_id = lookup_order.order_id $$;
+	COMMIT});
+wait_for('a run whose tool was dropped ends', ended($run));
+like(sql("SELECT kind, error FROM minimax_m1.agent_steps WHERE run = $run"), qr/^error\|.*is no tool: it does not exist$/, 'another function of that name is not called');
+
 $run = as_clerk(q{SELECT minimax_m1.submit_agent('writer', 'Where is order B-12345?')});
 wait_for('a run that writes ends', ended($run));
 is(sql('SELECT DISTINCT who || session FROM desk.seen'), 'clerkclerk', 'tools run as the owner, whose session it is');
