@@ -163,6 +163,10 @@ sql(q{SELECT minimax_m1.set_quota('pupil', NULL)});
 is(ended('in parts'), 'done', 'held-out rows wait for it');
 $role = 'teacher';
 
+sql(q{CREATE ROLE novice; GRANT USAGE ON SCHEMA team TO novice; SELECT minimax_m1.grant_usage('novice'), minimax_m1.grant_training('novice'), minimax_m1.set_quota('novice', 300)});
+is((sqlstate($node, 'BEGIN; SET LOCAL ROLE novice; SELECT ' . call('read', method => 'sft', reward => undef, group_size => undef, max_tokens => undef,
+	temperature => undef, examples => q{SELECT 'Hello.' AS prompt, 'Hello!' AS answer}) . '; ROLLBACK'))[0], 'none', 'rows that are only read may be within a quota that answers are not');
+
 # ---- what is left of one that has failed ----
 
 shown('spoilt', holdout => words('1, 2', 1), steps => 1000, evaluate_every => 1);

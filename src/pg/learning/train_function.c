@@ -121,9 +121,9 @@ check_form(const M1TrainingOptions *o, const M1Example *example)
 	m1pg_run(&g, "train", &result);
 }
 
-/* The tokens that one answer may take at most. */
+/* The tokens that one request may take at most; where rows are not `answered`, but shown, they are only read. */
 static int64
-most_tokens(const M1TrainingOptions *o, const M1Examples *examples)
+most_tokens(const M1TrainingOptions *o, const M1Examples *examples, bool answered)
 {
 	int64		most = 0;
 
@@ -132,6 +132,8 @@ most_tokens(const M1TrainingOptions *o, const M1Examples *examples)
 		m1w_generate g;
 
 		m1pg_training_request(o, &examples->rows[i], &g);
+		if (!answered)
+			g.max_tokens = 1;
 		most = Max(most, m1pg_most_tokens(&g).all);
 	}
 	return most;
@@ -139,10 +141,9 @@ most_tokens(const M1TrainingOptions *o, const M1Examples *examples)
 
 /* One that is used up is waited for; but an answer for which it never has room would be waited for in vain. */
 static void
-check_quota(const M1TrainingOptions *o, const M1Examples *train, const M1Examples *holdout)
+check_quota(int64 most)
 {
 	M1Quota		quota;
-	int64		most = Max(most_tokens(o, train), most_tokens(o, holdout));
 	bool		admitted;
 	m1_error	error;
 
@@ -331,7 +332,8 @@ m1pg_train(PG_FUNCTION_ARGS)
 	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
 	if (options.adapter != NULL)
 		(void) m1pg_served_adapter_of(options.adapter, DT_NOEND);
-	check_quota(&options, &train, &holdout);
+	check_quota(Max(most_tokens(&options, &train, strcmp(method, "sft") != 0),
+					most_tokens(&options, &holdout, reward != NULL)));
 	check_form(&options, &train.rows[0]);
 	SPI_finish();
 	PG_RETURN_VOID();

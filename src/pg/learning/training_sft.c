@@ -77,6 +77,9 @@ rendering_finish(void *arg, int number, const M1Result *result, const m1_error *
 		r->failed = true;
 		r->error = *error;
 		m1_error_detail(&r->error, "It is %s. %s", name_of(r, i), error->detail);
+		/* no answer's length is what it lacks room for */
+		if (error->code == M1_E_OVER_QUOTA)
+			m1_error_hint(&r->error, "Leave such rows out with WHERE, or have the quota raised.");
 	}
 }
 
