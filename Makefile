@@ -134,12 +134,12 @@ check-readme check-setup check-isolation check-tap: setup
 
 # With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.
 FUZZ_FLAGS := -O2 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-## fuzz: feed each reader of files, texts and frames with inputs that are made up, for SECONDS=60 or EXECUTIONS each
+## fuzz: feed readers of files, texts and frames with inputs that are made up, SECONDS=60 each, or EXECUTIONS in all
 fuzz:
 	@scripts/bootstrap.sh clang libclang-rt-dev
 	@$(QUIETLY) BUILD=build/fuzz ENGINE_CC=clang SANITIZE='$(FUZZ_FLAGS)' FUZZ_DRIVER= FUZZ_LINK=-fsanitize=fuzzer \
 	    fuzz-targets
-	@test/fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+	@test/fuzz/run.sh $(or $(SECONDS),$(if $(EXECUTIONS),0,60)) $(TARGETS)
 
 # The tests of many clients and many rows, at length.
 ## check-hostile: hostile requests of one role, each for SECONDS=10, beside another role's; and rights

@@ -143,7 +143,7 @@ declare -A EXPECTED=(
     [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_prefix]=60 [san/unit/test_cuda_sample]=60
     [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
     [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
-    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [proxy]=90 [proxy-faults]=200 [readme]=20
+    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [fuzz]=20 [proxy]=90 [proxy-faults]=200 [readme]=20
     [bundle]=90
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
@@ -192,6 +192,7 @@ jobs_of_fuzz() {
         name=$(basename "$source" .c)
         job 120 lines "san/fuzz/$name" "$BUILD/san/fuzz/$name" "${FUZZ_EXECUTIONS:-500}" test/fuzz/inputs/"$name"/*
     done
+    job 120 lines fuzz test/fuzz/test.sh
 }
 
 jobs_of_golden() {
