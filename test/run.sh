@@ -97,10 +97,10 @@ lane_of() {
     [ "${NEEDS[$1]}" = stage ] && echo serve || echo compute
 }
 
-# made TARGET...: whether make makes them. Jobs go on meanwhile.
+# made OPTION_OR_TARGET...: whether make makes them; 124 or 137 when that takes longer than BUILD_SECONDS. Jobs go on meanwhile.
 made() {
     [ $# -gt 0 ] || return 0
-    limited 1200 nice -n "$NICE" scripts/quietly.sh make --no-print-directory -j "$SLOTS" "$@"
+    limited "${BUILD_SECONDS:-1200}" nice -n "$NICE" scripts/quietly.sh make --no-print-directory -j "$SLOTS" "$@"
     RUNNING[$!]=build
     BUILD_STATUS=
     while [ -z "$BUILD_STATUS" ]; do
@@ -110,8 +110,8 @@ made() {
     return "$BUILD_STATUS"
 }
 
-# prepare LANE PART...: builds what these parts of the lane need, all at once, and queues their jobs. What does not build
-# fails the parts that need it, and no others.
+# prepare LANE PART...: builds what these parts of the lane need, all at once and as far as that goes, and queues their jobs.
+# What does not build fails the parts that need it, and no others: each of these tries what is missing, and shows why.
 prepare() {
     local lane=$1 all targets=()
     local -n queue=QUEUE_$lane
@@ -119,11 +119,12 @@ prepare() {
     for PART in "$@"; do
         read -ra targets <<< "${targets[*]} ${NEEDS[$PART]}"
     done
-    made "${targets[@]}" 2> /dev/null
+    made ${targets[0]+--keep-going} "${targets[@]}" 2> /dev/null
     all=$?
+    [ $all -lt 124 ] || echo "make was not done after ${BUILD_SECONDS:-1200} s"
     for PART in "$@"; do
         # shellcheck disable=SC2086 # words are targets
-        if [ $all = 0 ] || made ${NEEDS[$PART]}; then
+        if [ $all = 0 ] || { [ $all -lt 124 ] && made ${NEEDS[$PART]}; }; then
             "jobs_of_${PART//-/_}"
         else
             echo "$PART was not built"
