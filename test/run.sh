@@ -51,6 +51,15 @@ declare -A BUSY=([serve]=0 [compute]=0)
 # Process ids of what runs, each with the job's number, or with "build".
 declare -A RUNNING=()
 
+# One run at a time: it removes what another one here has in build, its servers included.
+mkdir -p "$BUILD"
+exec {LOCK}<> "$BUILD/test.lock"
+if ! flock --nonblock "$LOCK"; then
+    echo "Other tests run in this checkout, as process $(cat "$BUILD/test.lock"): wait for them, or take another clone." >&2
+    exit 2
+fi
+echo $$ > "$BUILD/test.lock"
+
 # However this script ends, nothing that it started goes on.
 leave() {
     trap '' INT TERM HUP
@@ -69,9 +78,9 @@ trap 'exit 143' TERM HUP
 
 # limited SECONDS COMMAND...: starts it in the background, because bash heeds a signal only between foreground commands;
 # timeout gives it a process group of its own and passes signals on to all of it. A background command would ignore
-# SIGINT, and so would the servers that it starts, hence env.
+# SIGINT, and so would the servers that it starts, hence env. What outlives this script holds no lock.
 limited() {
-    env --default-signal=INT,QUIT timeout -k 30 "$@" < /dev/null &
+    env --default-signal=INT,QUIT timeout -k 30 "$@" < /dev/null {LOCK}>&- &
 }
 
 # ---- building ----
@@ -442,7 +451,6 @@ for PART in "$@"; do
 done
 
 STARTED=()
-mkdir -p "$BUILD"
 : > "$BUILD/durations"
 for lane in "${LANES[@]}"; do
     parts=()

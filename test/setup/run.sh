@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# run.sh - what somebody meets who has just cloned this: which packages set-up asks for on which machine, help,
-# and a clone that only root can enter. Prints a line "ok ...", "not ok ..." or "skip ..." per case. test/run.sh runs it, and stops
-# the server should this script be killed.
+# run.sh - what somebody meets who has just cloned this: which packages set-up asks for on which machine, help, a clone that
+# only root can enter, and a second run of tests. Prints a line "ok ...", "not ok ..." or "skip ..." per case. test/run.sh
+# runs it, and stops the server should this script be killed.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 . scripts/lib.sh
@@ -114,8 +114,17 @@ every_command_helps() {
     done
 }
 
+# ---- tests ----
+
+# This is one: another run would remove what it has.
+a_second_run() {
+    is "a second run of tests here is refused" "$(test/run.sh rooms 2>&1 | sed -E 's/process [0-9]+.*/process N/')" \
+        "Other tests run in this checkout, as process N"
+}
+
 own_folder "$FOLDER"
 packages
 every_command_helps
+a_second_run
 private_clone
 exit $status
