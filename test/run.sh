@@ -274,11 +274,13 @@ jobs_of_tap() {
     socket_folder "$BUILD/tap/tmp"
     settings=$(staged_settings)
     for file in ${TAP:-test/t/*.pl}; do
-        # PostgreSQL 14 and 15 read TESTDIR, later versions the two that follow it
+        # PostgreSQL 14 and 15 read TESTDIR, later versions the two that follow it. A session in the background lives as
+        # long as its timeout, which begins with it.
         job "${TAP_SECONDS:-600}" tap "tap/$(basename "$file" .pl)" \
             env "M1_ROOT=$ROOT" "M1_SETTINGS=$settings" "M1_ENGINE=$STAGE$PG_LIB/minimax_m1_engine" \
             "PG_REGRESS=$PGXS_TEST/regress/pg_regress" "TESTDIR=$BUILD/tap" "TESTDATADIR=$BUILD/tap/data" \
             "TESTLOGDIR=$BUILD/tap/log" "TMPDIR=$SOCKET_FOLDER" "HOME=$BUILD/tap" "PATH=$PG_BIN:$PATH" \
+            PG_TEST_TIMEOUT_DEFAULT=900 \
             "${AS_USER[@]}" prove -I "$PGXS_TEST/perl" -I test/t --timer --verbose "$file"
     done
 }
