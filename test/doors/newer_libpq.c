@@ -12,6 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef LIBPQ_HAS_PROMPT_OAUTH_DEVICE
+#define BEARER_TOKEN PQAUTHDATA_OAUTH_BEARER_TOKEN
+typedef PGoauthBearerRequest token_request;
+typedef PQauthDataHook_type auth_data_hook;
+#else
+/* As version 18 declares them. */
+#define BEARER_TOKEN 1
 typedef struct token_request
 {
 	const char *openid_configuration, *scope;
@@ -20,13 +27,15 @@ typedef struct token_request
 	char *token;
 	void *user;
 } token_request;
+typedef int (*auth_data_hook)(int type, PGconn *pg, void *data);
 
-static int (*hook)(int type, PGconn *pg, void *data);
+void PQsetAuthDataHook(auth_data_hook given);
+#endif
 
-void PQsetAuthDataHook(int (*given)(int type, PGconn *pg, void *data));
+static auth_data_hook hook;
 
 void
-PQsetAuthDataHook(int (*given)(int type, PGconn *pg, void *data))
+PQsetAuthDataHook(auth_data_hook given)
 {
 	hook = given;
 }
@@ -63,7 +72,7 @@ ask_for_token(PGconn *pg, const char *password)
 	const int other = 7;
 
 	demand(hook(other, pg, NULL) == 0, "a question that is not known was answered");
-	demand(hook(1, pg, &request) == 1, "there is no token");
+	demand(hook(BEARER_TOKEN, pg, &request) == 1, "there is no token");
 	demand(is(request.token, password), "the token is another one");
 	demand(request.async == NULL && request.cleanup != NULL, "the token is not given at once");
 	request.cleanup(pg, &request);
