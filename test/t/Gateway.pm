@@ -13,8 +13,8 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(gateway start_mcp stop_mcp send_message answer_to call text_of start_http stop_http http post_json mcp_post raw
-  make_role modern);
+our @EXPORT = qw(gateway start_mcp stop_mcp send_message answer_to call text_of start_http start_gateway stop_http http post_json mcp_post raw
+  make_role modern client_packages);
 
 my $json = JSON::PP->new->canonical->allow_nonref->allow_bignum->utf8;
 
@@ -34,6 +34,14 @@ sub make_role
 	close $f;
 	$node->reload;
 	return;
+}
+
+# Fetches the packages of test/doors, once: the last that npm writes is a list of them. Returns '' or why they are not there.
+sub client_packages
+{
+	return fetch_from_npm('cd "$1" || exit; test -e node_modules/.package-lock.json || '
+		. '{ cp "$2"/package.json . && npm install --no-audit --no-fund --fetch-retries 0 --loglevel error; }',
+		root() . '/build/npm', root() . '/test/doors');
 }
 
 # ---- MCP on stdio ----

@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query endless_model fake_engine set_fake_engine memory_kib memory_at_rest
-  run_watched is_steady keep_running teach_vouchers training_ended training_bits);
+  run_watched is_steady fetch_from_npm keep_running teach_vouchers training_ended training_bits);
 
 sub root { return $ENV{M1_ROOT}; }
 
@@ -216,6 +216,23 @@ sub keep_running
 
 	return IPC::Run::start([ 'sh', '-c', 'flag=$1; shift; while test -e "$flag"; do "$@"; sleep 0.2; done', 'sh', $flag, @command ],
 		'>', '/dev/null', '2>', '/dev/null');
+}
+
+# ---- packages ----
+
+# Runs a script of npm's, one at a time. Returns '' or why it could not: npm or its registry is not there. Whatever else is
+# wrong is an error.
+sub fetch_from_npm
+{
+	my ($script, @arguments) = @_;
+	my $out = '';
+
+	return 'npm is missing' if system('command -v npm > /dev/null') != 0;
+	my @command = ('timeout', 400, 'flock', root() . '/build/npm/lock', 'sh', '-c', $script, 'sh', @arguments);
+	return '' if IPC::Run::run(\@command, '<', \undef, '>&', \$out);
+	return 'npm does not reach its registry'
+	  if $? >> 8 == 124 || $out =~ /\b(?:ENOTFOUND|EAI_AGAIN|ECONN\w+|ETIMEDOUT|E\w+UNREACH|EPROTO|\w*CERT\w*|E40[13]|E5\d\d|network)\b/;
+	die "npm: $out";
 }
 
 # ---- trainings ----
