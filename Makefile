@@ -150,23 +150,16 @@ CLIENTS ?= $(if $(SECONDS),64,200)
 TRANSACTIONS ?= 20
 KILLS ?= 400
 ROWS ?= 100000
-# long_tap FILES, ENVIRONMENT: runs them however long they take, and then shows the figures that they print. SECONDS is
-# bash's own variable, which make hands on.
-define long_tap
-	@env -u SECONDS TAP_SECONDS=86400 $(2) TAP='$(1:%=test/t/%.pl)' test/run.sh tap; status=$$?; \
-	    sed -n 's/^# //p' $(1:%=build/tap/%.log); exit $$status
-endef
 # What is timed runs alone.
 check-hostile: setup
-	$(call long_tap,050_hostile,HOSTILE_SECONDS=$(or $(SECONDS),10))
-	$(call long_tap,024_hostile_engine 036_rights)
+	@HOSTILE_SECONDS=$(or $(SECONDS),10) test/long.sh 050_hostile '024_hostile_engine 036_rights'
 check-clients: setup
-	$(call long_tap,033_clients 041_clients 051_kills 061_openai 062_gateway_http,CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) \
-	    SOAK_SECONDS=$(SECONDS) KILLS=$(KILLS))
+	@CLIENTS=$(CLIENTS) TRANSACTIONS=$(TRANSACTIONS) SOAK_SECONDS=$(SECONDS) KILLS=$(KILLS) \
+	    test/long.sh '033_clients 041_clients 051_kills 061_openai 062_gateway_http'
 check-trainings: setup
-	$(call long_tap,059_training_kills,KILLS=$(KILLS))
+	@KILLS=$(KILLS) test/long.sh 059_training_kills
 check-drain: setup
-	@ROWS=$(ROWS) TAP=test/t/031_drain.pl TAP_SECONDS=86400 test/run.sh tap
+	@ROWS=$(ROWS) test/long.sh 031_drain
 
 ## test-platforms: make demo and make test on bare Debians, SUITES="bookworm trixie forky" by default; as root
 test-platforms:

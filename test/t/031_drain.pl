@@ -30,7 +30,7 @@ is(sql(qq{
 	INSERT INTO message (id, body) SELECT i, body FROM generate_series(1, $rows) i JOIN text_of ON n = i % 5;
 	SELECT count(*) FROM minimax_m1.job;
 	COMMIT}), $rows, "$rows rows are queued");
-diag(sprintf('%d rows were queued in %.1f s', $rows, time() - $start)) if $ENV{ROWS};
+figure(sprintf('%d rows were queued in %.1f s', $rows, time() - $start));
 
 sub done { return sql('SELECT count(*) FROM written'); }
 
@@ -101,7 +101,7 @@ wait_share(0.9);
 $node->stop('immediate');
 $node->start;
 wait_share(1);
-diag(sprintf('%d rows were drained in %.1f s', $rows, time() - $start)) if $ENV{ROWS};
+figure(sprintf('%d rows were drained in %.1f s', $rows, time() - $start));
 
 wait_for('the queue is empty', sub { sql('SELECT count(*) FROM minimax_m1.job') eq '0' });
 is(sql('SELECT count(*) FROM message m JOIN text_of t ON t.n = m.id % 5 AND t.topic = m.topic'), $rows, 'every row is right');

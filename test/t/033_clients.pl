@@ -56,13 +56,14 @@ sub settle
 }
 
 my $before = segments();
+tell_memory('at the start', memory_at_rest($node));
 my (@memory, @runners);
 my @length = $seconds ? ('-T', $seconds / $rounds) : ('-t', $transactions);
 for my $round (1 .. $rounds)
 {
 	my ($done, $out, $watched) = run_watched($node, 'pgbench', '-n', '-c', $clients, '-j', 2, @length, @files, $node->connstr('postgres'));
 	ok($done, "round $round: $clients clients") or diag($out);
-	diag($out =~ /(transactions actually processed: \d+)/) if $seconds;
+	figure("round $round: " . ($out =~ /(transactions actually processed: \d+)/)[0]);
 	settle();
 	push @memory, memory_at_rest($node);
 	push @runners, @$watched;

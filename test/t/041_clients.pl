@@ -72,7 +72,7 @@ sub run_clients
 
 	like($out, qr/number of transactions actually processed: $all$/m, "round $round: all transactions are done") or diag($err);
 	unlike($err, qr/aborted/, 'by all clients');
-	diag($out =~ /(transactions actually processed: \d+)/) if $seconds;
+	figure("round $round: " . ($out =~ /(transactions actually processed: \d+)/)[0]);
 	wait_for('all is quiet', sub { is_idle($node) });
 }
 
@@ -87,6 +87,7 @@ sub holdings
 }
 
 my (@holdings, @memory);
+tell_memory('at the start', memory_at_rest($node));
 for my $round (1 .. $rounds)
 {
 	run_clients($round);

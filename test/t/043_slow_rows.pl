@@ -71,7 +71,7 @@ for (1 .. 10)
 {
 	push @took, victim();
 }
-diag("jobs beside them took @took s");
+figure("jobs beside them took @took s");
 @took = sort { $a <=> $b } @took;
 # each kind is met once, one after the other
 cmp_ok($took[-1], '<', (2 + keys %kinds) * $limit / 1000, 'jobs beside them are done');
@@ -109,7 +109,7 @@ for my $i (1 .. $many)
 sql(join(';', 'BEGIN; SET ROLE many', map({ "INSERT INTO many.t$_ VALUES (1, '$leak')" } 1 .. $many), 'COMMIT'));
 wait_for('one of their rows is written', sub { written_by('many') > 0 });
 @took = map { victim() } 1 .. 3;
-diag("jobs beside them took @took s");
+figure("jobs beside them took @took s");
 cmp_ok((sort { $a <=> $b } @took)[-1], '<', 3 * $limit / 1000, 'others wait no longer for all of them than for one');
 my $so_far = written_by('many');
 wait_for('another row is written', sub { written_by('many') > $so_far }) if $so_far < $many;

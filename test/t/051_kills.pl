@@ -36,6 +36,7 @@ sql(q{
 sub segments { return sql(q{SELECT count(*) FROM pg_ls_dir('pg_dynshmem')}); }
 
 my $segments = segments();
+tell_memory('at the start', memory_at_rest($node));
 
 # ---- clients ----
 
@@ -98,7 +99,7 @@ for my $i (1 .. $kills)
 	}
 	usleep(rand 200_000);
 }
-diag(join(', ', map { "$_: $sent{$_}" } sort keys %sent)) if $ENV{KILLS};
+figure(join(', ', map { "$_: $sent{$_}" } sort keys %sent));
 pass("$kills signals were sent");
 unlink $flag;
 $_->finish for @clients;
@@ -122,7 +123,7 @@ wait_drained();
 wait_for('no request is left', sub { is_idle($node) });
 my $rows = sql('SELECT count(*) FROM message');
 cmp_ok($rows, '>', 0, 'rows were written');
-diag("$rows rows, " . sql('SELECT count(*) FROM asked') . ' jobs') if $ENV{KILLS};
+figure("$rows rows, " . sql('SELECT count(*) FROM asked') . ' jobs');
 is(sql('SELECT count(*) FROM message m JOIN text_of t USING (n) WHERE m.topic IS DISTINCT FROM t.topic'), '0', 'every row is right');
 is(sql('SELECT count(*) FROM (SELECT id FROM written GROUP BY id HAVING count(*) > 1) w'), '0', 'none was written twice');
 is(sql('SELECT count(*) FROM message WHERE id NOT IN (SELECT id FROM written)'), '0', 'and each once');
@@ -135,6 +136,8 @@ wait_for('the runner has left', sub { job_pid($node, 'runner') eq '' });
 is(segments(), $segments, 'no segment is left');
 my @many = map { start_query($node, q{SELECT count(*) FROM minimax_m1.generate_batch(array_fill('Hello.'::text, '{40}'))}) } 1 .. 4;
 is(join(' ', map { finish_query($_)->{out} } @many), '40 40 40 40', 'all places and slots can be taken');
+wait_for('they are at rest', sub { is_idle($node) });
+tell_memory('in the end', memory_at_rest($node));
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|leaked/, 'nothing bad in the log');
 done_testing();

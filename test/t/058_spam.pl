@@ -46,7 +46,7 @@ my $bayes = $node->safe_psql('postgres', q{
 	SELECT word, ln(spam / sum(spam) OVER ()) - ln(ham / sum(ham) OVER ()) AS weight FROM n;
 	SELECT avg((CASE WHEN s.score > 0 THEN 'spam' ELSE 'ham' END = a.label)::int)
 	FROM asked a, LATERAL (SELECT coalesce(sum(w.weight), 0) AS score FROM word JOIN weight w USING (word) WHERE word.id = a.id) s});
-diag(sprintf('naive Bayes in SQL: %.3f of %d mails right, %.1f ms a mail with what it learns from', $bayes, $rows, (time() - $began) * 1000 / 2000));
+figure(sprintf('naive Bayes in SQL: %.3f of %d mails right, %.1f ms a mail with what it learns from', $bayes, $rows, (time() - $began) * 1000 / 2000));
 cmp_ok($bayes, '>', 0.85, 'naive Bayes tells spam');
 
 # ---- the model, as it is and with what it learnt ----
@@ -60,7 +60,7 @@ sub accuracy
 		SELECT avg((c.label = a.label)::int), count(c.label)
 		FROM asked a, LATERAL (SELECT (minimax_m1.classify(a.body, ARRAY['ham', 'spam']))[1] AS label) c});
 
-	diag(sprintf('%s: %.3f, %.0f ms a mail', $what, $right, (time() - $start) * 1000 / $rows));
+	figure(sprintf('%s: %.3f, %.0f ms a mail', $what, $right, (time() - $start) * 1000 / $rows));
 	is($labels, $rows, "$what: each mail has a label");
 	return $right;
 }
@@ -78,7 +78,7 @@ for my $method ('sft', 'cispo')
 	my ($state, $verdict, $version) = split /\|/, $node->safe_psql('postgres',
 		"SELECT state, coalesce(verdict, error), coalesce(adapter_version, 0) FROM minimax_m1.training WHERE name = '$method'");
 
-	diag(sprintf('%s: %s, %.0f s of training', $method, $verdict, time() - $began));
+	figure(sprintf('%s: %s, %.0f s of training', $method, $verdict, time() - $began));
 	is($state, 'done', "$method has ended");
 	accuracy("m1-nano after $method", $method) if $version > 0;
 }

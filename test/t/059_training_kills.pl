@@ -108,7 +108,7 @@ while ($sent < $kills)
 check($name) if defined $name;
 unlink $flag;
 $client->finish;
-diag(sprintf('%d trainings, %s', $number, join(', ', map { "$_: $sent{$_}" } sort keys %sent))) if $ENV{KILLS};
+figure(sprintf('%d trainings, %s', $number, join(', ', map { "$_: $sent{$_}" } sort keys %sent)));
 is(join(' ', sort keys %sent), join(' ', @kinds), 'processes of all kinds were killed');
 
 # ---- what is left ----

@@ -217,7 +217,7 @@ for (1 .. 100)
 close $client;
 @took = sort { $a <=> $b } @took;
 like($got, qr/"tokens"/, 'requests one after the other');
-note(sprintf('each in %.2f ms at best, %.2f ms in the middle', @took[ 0, 50 ]));
+figure(sprintf('each in %.2f ms at best, %.2f ms in the middle', @took[ 0, 50 ]));
 cmp_ok($took[0], '<', 20, 'the gateway waits for nothing in between');
 
 is(stop_http($h), 0, 'it ends when it is told to');
