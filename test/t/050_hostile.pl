@@ -4,6 +4,9 @@
 # table. By default some are, for a moment and with limits for a machine that has other things to do.
 use strict;
 use warnings;
+use Gateway;
+use IPC::Run ();
+use JSON::PP;
 use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -19,8 +22,8 @@ my ($more, $at_once) = $full ? (100, 100) : (2000, 3000);
 
 # Each: what it asks again and again, with $1 another number each time; what it is answered, if that comes soon; what it
 # takes from the table of texts, and what is done before and after. `short`: also by default. `end`: how many ms more it
-# may go on after a cancel, because PostgreSQL itself makes a large value of it, and does not look up. `times`: how many
-# times as long as without it others may take, instead of twice: as many as there are sequences in each step.
+# may go on after a cancel, because PostgreSQL itself makes a large value of it, and does not look up; docs/cost.md names
+# these. `door`: clients of the gateway post it there, with another number each time for SHOT.
 sub schema { return qq~minimax_m1.generate_json('x', ('{"description": "' || \$1 || '", ' || (SELECT body FROM ammo WHERE name = '$_[0]'))::json)~; }
 
 sub text { return "(SELECT body FROM ammo WHERE name = '$_[0]')"; }
@@ -46,6 +49,8 @@ my @attacks = (
 	{ name => 'twelve .{0,200}a.{0,200}', short => 1, answer => qr/too complex|too large|cut off|ok/, shot => 'SELECT ' . schema('twelve'),
 		ammo => { twelve => q~'"type": "string", "pattern": "^(' || (SELECT string_agg('.{0,200}' || chr(96 + i) || '.{0,200}', '|')
 			FROM generate_series(1, 12) i) || ')$"}'~ } },
+	{ name => 'regex => .*e.{300}', short => 1, answer => qr/too complex|cut off|ok/,
+		shot => q{SELECT content FROM minimax_m1.complete('x', regex => '.*e.{300}' || $1, max_tokens => 400)} },
 	{ name => 'loops in loops', answer => qr/too|cut off|ok/, shot => 'SELECT ' . schema('loops'),
 		ammo => { loops => q~'"type": "string", "pattern": "^((([a-z]{1,40} ){1,40}[0-9]){1,40}x){1,40}$"}'~ } },
 	{ name => '30,000 names required', short => 1, answer => qr/too|limit|more than|ok/, shot => 'SELECT ' . schema('required'),
@@ -78,6 +83,15 @@ my @attacks = (
 			FROM generate_series(1, 100000) i) || ']'~ } },
 	{ name => '60,000 tools of a name each', short => 1, answer => qr/too large/, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('names') . '::json)',
 		ammo => { names => q~'[' || (SELECT string_agg('{"name":"' || to_hex(4096 + i) || '"}', ',') FROM generate_series(1, 60000) i) || ']'~ } },
+	{ name => 'one of 8,000 tools, required', answer => qr/./,
+		shot => q{SELECT tool_calls FROM minimax_m1.complete('x ' || $1, tool_choice => 'required', tools => } . text('many tools') . '::json)',
+		ammo => { 'many tools' => q~'[' || (SELECT string_agg('{"name": "f' || i || '", "parameters": {"type": "object", "properties": {"a": {"type": "string",
+			"maxLength": ' || i || '}}}}', ', ') FROM generate_series(1, 8000) i) || ']'~ } },
+	{ name => 'an agent with 1,000 functions', answer => qr/./,
+		shot => q{SELECT count(*) FROM minimax_m1.agent('x ' || $1, ARRAY(SELECT oid::regprocedure FROM pg_proc WHERE proname LIKE 'tool\_%'))},
+		before => q{DO $do$ BEGIN FOR i IN 1 .. 1000 LOOP
+			EXECUTE format('CREATE FUNCTION tool_%s(a text, b int[]) RETURNS text LANGUAGE sql STABLE AS $$ SELECT a $$', i); END LOOP; END $do$},
+		after => q{DO $do$ BEGIN FOR i IN 1 .. 1000 LOOP EXECUTE format('DROP FUNCTION tool_%s', i); END LOOP; END $do$} },
 	{ name => '70,000 categories', short => 1, answer => qr/more than/,
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || i FROM generate_series(1, 70000) i))} },
 	{ name => '70,000 categories, several', answer => qr/./,
@@ -103,7 +117,9 @@ my @attacks = (
 		shot => q{DO $do$ BEGIN PERFORM set_config('minimax_m1.request_timeout', '5ms', true); PERFORM minimax_m1.generate('What can you do?');
 			EXCEPTION WHEN query_canceled THEN IF SQLERRM !~ 'request timeout' THEN RAISE; END IF; END $do$} },
 	{ name => '648 cursors', short => 1, sessions => 3, answer => qr/./, shot => cursors(216, q{generate_stream('Hello.')}) },
-	{ name => 'long replies in all places', sessions => 12, times => 9, answer => qr/./, shot => q{SELECT cardinality(minimax_m1.generate_ids('{1,2,3}', 30000))} },
+	{ name => 'long replies in all places', sessions => 12, answer => qr/./, shot => q{SELECT cardinality(minimax_m1.generate_ids('{1,2,3}', 30000))} },
+	{ name => 'top_logprobs over long replies', answer => qr/ok/, shot => q{SELECT json_array_length(logprobs) FROM minimax_m1.complete(
+		'What can you do? ' || $1, logprobs => true, top_logprobs => 20, temperature => 2, top_p => 0.95, max_tokens => 6000)} },
 	{ name => '8 streams that nobody reads', sessions => 1, answer => qr/./,
 		shot => cursors(8, q{generate_stream('What can you do?', temperature => 2, top_p => 0.95, seed => 1, max_tokens => 30000)}) },
 	{ name => '3,000 jobs of highest priority', sessions => 1, answer => qr/./, shot => 'SELECT pg_sleep(3600)',
@@ -116,6 +132,9 @@ my @attacks = (
 			CREATE TRIGGER slow BEFORE UPDATE ON slow FOR EACH ROW EXECUTE FUNCTION sleep();
 			INSERT INTO slow SELECT i, 'Hello.' FROM generate_series(1, 100) i},
 		after => q{SELECT minimax_m1.drop_annotator('slow'); DROP TABLE slow; DROP FUNCTION sleep()} },
+	{ name => 'the gateway: ^.*e.{300}$', short => 1, answer => qr/./, door => { max_tokens => 400, messages => [ { role => 'user', content => 'x' } ],
+		response_format => { type => 'json_schema', json_schema => { name => 'far', schema => { type => 'string', pattern => '^.*e.{300}SHOT$' } } } } },
+	{ name => 'the gateway: a prompt of 20 MB', answer => qr/./, door => { messages => [ { role => 'user', content => 'SHOT' . 'hello world ' x 1_700_000 } ] } },
 );
 
 # ---- victim and attackers ----
@@ -126,7 +145,7 @@ wait_ready($node);
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 sql(q{
-	CREATE ROLE attacker; CREATE ROLE victim;
+	CREATE ROLE attacker LOGIN; CREATE ROLE victim;
 	SELECT minimax_m1.grant_usage(r) FROM unnest('{attacker,victim}'::regrole[]) r;
 	GRANT CREATE ON SCHEMA public TO attacker;
 	CREATE SEQUENCE shot;
@@ -191,13 +210,42 @@ sub measure
 	return { n => $n, wrong => $wrong, p50 => $p50, p99 => $p99 };
 }
 
+# Clients of the gateway, and the gateway.
+sub clients_at_the_door
+{
+	my ($attack) = @_;
+	my $body = PostgreSQL::Test::Utils::tempdir() . '/body';
+	my $client = q{my ($url, $file) = @ARGV; local $/; open(my $f, '<', $file) or die $!; my $body = <$f>; my $shot = $$ * 1000;
+		while (1) { $shot++; my $r = HTTP::Tiny->new(timeout => 600)->post($url, { content => $body =~ s/SHOT/$shot/r,
+			headers => { 'Content-Type' => 'application/json' } }); exit if $r->{status} == 599; }};
+
+	unlink $body;
+	append_to_file($body, encode_json($attack->{door}));
+	my $door = start_gateway($node->connstr('postgres') . ' user=attacker application_name=attacker', '--auth', 'fixed', '--connections', 4);
+	my @command = ('perl', '-MHTTP::Tiny', '-e', $client, "http://127.0.0.1:$door->{port}/v1/chat/completions", $body);
+	return ($door, map { { run => IPC::Run::start(\@command) } } 1 .. 4);
+}
+
 sub attackers
 {
 	my ($attack) = @_;
+	return clients_at_the_door($attack) if $attack->{door};
 	my $shot = quote($attack->{shot});
 	return map { start_query($node, "SET application_name = 'attacker'; SET ROLE attacker; SELECT attack($shot)") } 1 .. ($attack->{sessions} || 4);
 }
 
+# Returns for how many ms they went on.
+sub end_attackers
+{
+	my ($attack, @q) = @_;
+	$_->{run}->kill_kill for $attack->{door} ? @q[ 1 .. $#q ] : ();
+	my $ms = sql('SELECT end_attack()');
+	if ($attack->{door}) { stop_http($q[0]); }
+	else { finish_query($_) for @q; }
+	return $ms;
+}
+
+# Without any, at first: all are judged by that, also when others have made the machine slower.
 my $idle;
 
 # One attack, and what the victim has of it.
@@ -206,31 +254,37 @@ sub run_attack
 	my ($attack) = @_;
 	my $log = -s $node->logfile;
 	my @q = attackers($attack);
+	my $many = $attack->{door} ? 1 : scalar @q;
 	wait_for('the attack has begun', sub {
-			sql(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'attacker' AND state = 'active'}) eq scalar @q });
+			sql(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'attacker' AND state = 'active'}) >= $many });
 	sleep 0.3;
 	my $r = measure();
-	$r->{end} = sql('SELECT end_attack()');
-	finish_query($_) for @q;
+	$r->{end} = end_attackers($attack, @q);
 	($r->{answer}) = slurp_file($node->logfile, $log) =~ /the attack was answered: (.*)/;
 	$r->{answer} //= 'none';
 	wait_for('nothing of it is left', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE function NOT IN ('annotate', 'submit')}) eq '0' }, 120);
 	return $r;
 }
 
-sub most { my ($attack) = @_; return ($attack->{times} || 2) * $idle->{p99} + $more; }
+# What is allowed, in ms: of each request, and from a cancel to the end.
+sub most { return 2 * $idle->{p99} + $more; }
+
+sub most_to_end { my ($attack) = @_; return $at_once + ($attack->{end} || 0); }
 
 sub is_too_slow
 {
 	my ($attack, $r) = @_;
-	return $r->{p99} > most($attack) || $r->{end} > $at_once + ($attack->{end} || 0);
+	return $r->{p99} > most() || $r->{end} > most_to_end($attack);
 }
 
+# A line of the table: with what is allowed beside what was measured.
 sub line
 {
-	my ($name, $r) = @_;
-	my $end = defined $r->{end} ? sprintf('%.0f', $r->{end}) : '';
-	diag(sprintf('%-32s %5d %7.1f %7.1f %8s  %s', $name, $r->{n}, $r->{p50}, $r->{p99}, $end, substr($r->{answer} // '', 0, 60)));
+	my ($name, $r, $attack) = @_;
+	my $measured = sprintf('%-32s %5d %7.1f %7.1f', $name, $r->{n}, $r->{p50}, $r->{p99});
+
+	return figure($measured) unless $attack;
+	return figure($measured . sprintf(' %7.1f %8.0f %7.0f  %s', most(), $r->{end}, most_to_end($attack), substr($r->{answer}, 0, 60)));
 }
 
 # ---- all of them ----
@@ -238,8 +292,9 @@ sub line
 sql('VACUUM ANALYZE');
 measure();
 $idle = measure();
-diag(sprintf('%-32s %5s %7s %7s %8s  %s', 'beside', 'n', 'p50 ms', 'p99 ms', 'ends ms', 'first answer')) if $full;
-line('nothing', $idle) if $full;
+tell_memory('at the start', memory_at_rest($node));
+figure(sprintf('%-32s %5s %7s %7s %7s %8s %7s  %s', 'beside', 'n', 'p50 ms', 'p99 ms', 'allowed', 'ends ms', 'allowed', 'first answer'));
+line('nothing', $idle);
 for my $attack (@attacks)
 {
 	next unless $full || $attack->{short};
@@ -253,21 +308,21 @@ for my $attack (@attacks)
 	if (is_too_slow($attack, $r))
 	{
 		# the machine may have had other things to do
-		line("$attack->{name}, at first", $r);
-		$idle = measure();
-		line('nothing', $idle);
+		line("$attack->{name}, at first", $r, $attack);
+		line('nothing', measure());
 		$r = run_attack($attack);
 	}
 	sql("SET ROLE attacker; $attack->{after}") if $attack->{after};
 	sql('TRUNCATE ammo');
-	line($attack->{name}, $r) if $full || is_too_slow($attack, $r);
+	line($attack->{name}, $r, $attack);
 	is($r->{wrong}, '0', "$attack->{name}: another role's answers are right");
-	cmp_ok($r->{p99}, '<=', most($attack), "$attack->{name}: and take no more than twice as long and $more ms");
-	cmp_ok($r->{end}, '<=', $at_once + ($attack->{end} || 0), "$attack->{name}: it ends when it is cancelled");
+	cmp_ok($r->{p99}, '<=', most(), "$attack->{name}: and take no more than twice as long and $more ms");
+	cmp_ok($r->{end}, '<=', most_to_end($attack), "$attack->{name}: it ends when it is cancelled");
 	like($r->{answer}, qr/$attack->{answer}|^none$/, "$attack->{name}: its answer");
 	wait_for('the engine is there', sub { sql('SELECT state FROM minimax_m1.model') eq 'ready' });
 }
-line('nothing', measure()) if $full;
+line('nothing', measure());
+tell_memory('in the end', memory_at_rest($node));
 is(sql('SELECT engine_restarts FROM minimax_m1.model'), '0', 'the engine did not have to be restarted');
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|was terminated by signal/, 'and nothing crashed');

@@ -132,10 +132,16 @@ END { $_->{run}->kill_kill for grep { $_->{run}->pumpable } @started }
 sub start_http
 {
 	my ($node, @options) = @_;
+
+	return start_gateway($node->connstr('postgres') . ' user=' . ($ENV{PGUSER} // getpwuid($<)), @options);
+}
+
+sub start_gateway
+{
+	my ($conninfo, @options) = @_;
 	my $h = { out => '', err => '' };
 
-	$h->{run} = IPC::Run::start([ gateway(), 'http', $node->connstr('postgres') . ' user=' . ($ENV{PGUSER} // getpwuid($<)),
-			'--listen', '127.0.0.1:0', @options ], '<', \undef, '>', \$h->{out}, '2>', \$h->{err});
+	$h->{run} = IPC::Run::start([ gateway(), 'http', $conninfo, '--listen', '127.0.0.1:0', @options ], '<', \undef, '>', \$h->{out}, '2>', \$h->{err});
 	wait_for('it listens', sub { $h->{run}->pump_nb; $h->{err} =~ /listening on port (\d+)/ || !$h->{run}->pumpable }, 10);
 	push @started, $h;
 	($h->{port}) = $h->{err} =~ /listening on port (\d+)/ or die "it does not: $h->{err}";
