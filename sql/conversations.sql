@@ -44,6 +44,14 @@ SELECT content FROM complete(messages => '[{"role": "tool", "tool_call_id": "cal
 SELECT content IN ('even', 'odd') AS one_of_them FROM complete('Is 2 an even number?', choices => '{even,odd}');
 SELECT content ~ '^[A-Z]{3}-[0-9]{2}$' AS matches FROM complete('Hello.', regex => '[A-Z]{3}-[0-9]{2}');
 SELECT json_typeof(content::json) FROM complete('Hello.', json_schema => '{"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}');
+-- keys come in the schema's order; jsonb has its own
+\set keys '''{"properties": {"zz": {"const": 1}, "a": {"const": 2}}, "required": ["zz", "a"]}'''
+SELECT string_agg(k, ' ') AS json FROM complete('Hello.', json_schema => :keys) c, json_object_keys(c.content::json) k;
+SELECT string_agg(k, ' ') AS jsonb FROM complete('Hello.', json_schema => :keys::jsonb) c, json_object_keys(c.content::json) k;
+SELECT string_agg(k, ' ') AS arguments
+FROM complete('Hello.', tool_choice => 'f', tools => '[{"name": "f", "parameters": {
+    "properties": {"zz": {"const": 1}, "a": {"const": 2}}, "required": ["zz", "a"]}}]') c,
+     json_object_keys(c.tool_calls->0->'arguments') k;
 SELECT coalesce(json_typeof(nullif(content, '')::json), tool_calls->0->>'name') IN ('number', 'get_weather') AS either
 FROM complete('What is the weather in Oslo?', tools => :tools, json_schema => '{"type": "integer"}');
 SELECT content FROM complete('Hello.', regex => 'a', choices => '{a}');

@@ -68,7 +68,19 @@ sql(qq{
 	CREATE FUNCTION m.text_mood(text) RETURNS m.mood IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''cast''); RETURN enum_first(NULL::m.mood); END';
 	CREATE CAST (m.mood AS text) WITH FUNCTION m.mood_text(m.mood) AS IMPLICIT;
 	CREATE CAST (text AS m.mood) WITH FUNCTION m.text_mood(text) AS IMPLICIT;
+	CREATE FUNCTION m.evil_of(kind text, value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(kind); RETURN value; END';
+	CREATE FUNCTION m.evil_equal(text, text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''operator''); RETURN \$1 = \$2; END';
+	CREATE OPERATOR m.=== (LEFTARG = text, RIGHTARG = text, FUNCTION = m.evil_equal);
+	CREATE COLLATION m.loose (provider = icu, locale = 'und', deterministic = false);
+	CREATE TYPE m.tone AS ENUM ('calm', 'hardware');
+	CREATE FUNCTION m.tone_text(m.tone) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''reference''); RETURN CAST(enum_out(\$1) AS text); END';
+	CREATE CAST (m.tone AS text) WITH FUNCTION m.tone_text(m.tone) AS IMPLICIT;
+	CREATE TABLE m.words (word text PRIMARY KEY);
+	INSERT INTO m.words VALUES ('calm'), ('hardware');
 });
+is(state_of("SET ROLE attacker; $_"), '42501', 'what PostgreSQL itself keeps from them')
+  for 'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION m.evil_trigger()',
+  'CREATE OPERATOR CLASS m.evil_ops FOR TYPE text USING btree AS OPERATOR 3 m.===';
 
 # ---- every kind of code of the table's owner, under annotators of a superuser and of an ordinary role ----
 
@@ -77,8 +89,8 @@ sub make_table
 	my ($name) = @_;
 	sql(qq{
 		SET ROLE attacker;
-		CREATE TABLE m.$name (id int PRIMARY KEY, body text, topic m.evil_text, status text, mood m.mood,
-			temper m.mood DEFAULT m.mood_default(), echo text,
+		CREATE TABLE m.$name (id int PRIMARY KEY, body text, topic m.evil_text COLLATE m.loose, status text, mood m.mood,
+			temper m.mood DEFAULT m.mood_default(), echo text, tone m.tone REFERENCES m.words,
 			twin text GENERATED ALWAYS AS (m.evil_cast(topic || '')) STORED, CHECK (m.evil('check') OR topic = ''));
 		GRANT SELECT, UPDATE, TRIGGER, REFERENCES ON m.$name TO boss});
 }
@@ -90,6 +102,8 @@ sub attach_code
 		SET ROLE attacker;
 		CREATE INDEX ON m.$name (m.evil_cast(topic::text));
 		CREATE INDEX ON m.$name (id) WHERE m.evil('predicate');
+		CREATE INDEX ON m.$name ((topic::text OPERATOR(m.===) 'hardware'));
+		ALTER TABLE m.$name ADD EXCLUDE USING btree (m.evil_of('exclusion', topic::text) WITH =);
 		CREATE TRIGGER a BEFORE UPDATE ON m.$name FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('before');
 		CREATE TRIGGER b AFTER UPDATE ON m.$name FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('after');
 		CREATE TRIGGER c BEFORE UPDATE ON m.$name FOR EACH STATEMENT EXECUTE FUNCTION m.evil_trigger('statement');
@@ -106,6 +120,7 @@ for my $role ('postgres', 'boss')
 	sql(annotate($role, "${name}_topic", "m.$name", "status_column => 'status'"));
 	# also where columns are of a type of theirs: its casts are not run, neither for what is filled nor for the template
 	sql("SET ROLE $role; SELECT minimax_m1.create_annotator('${name}_mood', 'm.$name', 'mood', '{body}', max_attempts => 1),
+		minimax_m1.create_annotator('${name}_tone', 'm.$name', 'tone', $template),
 		minimax_m1.create_annotator('${name}_echo', 'm.$name', 'echo', '{temper} {body}')");
 	attach_code($name);
 	truncate($node->logfile, 0);
@@ -113,10 +128,33 @@ for my $role ('postgres', 'boss')
 	wait_drained();
 	my $ran = ran();
 	is(join(' ', sort map { keys %$_ } values %$ran), join(' ', ('attacker') x keys %$ran), "$role: all code of the table's ran as its owner");
-	is(join(' ', sort keys %$ran), 'after before check condition default deferred domain index predicate rule statement when', 'of every kind');
+	is(join(' ', sort keys %$ran), 'after before check condition default deferred domain exclusion index operator predicate reference rule statement when',
+		'of every kind');
 	is(is_super('attacker'), 'f', 'nobody became superuser');
-	is(sql("SELECT topic, status FROM m.$name"), 'hardware|done', 'and the row is annotated');
+	is(sql("SELECT topic, status, tone FROM m.$name"), 'hardware|done|hardware', 'and the row is annotated');
 }
+
+# The key of a partitioned table is looked at when a row of a part is written.
+sql(q{
+	SET ROLE attacker;
+	CREATE TABLE m.keyed (id int, body text, topic text) PARTITION BY RANGE (m.evil_of('key', id::text));
+	CREATE TABLE m.leaf PARTITION OF m.keyed (PRIMARY KEY (id)) FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
+	GRANT SELECT, UPDATE, TRIGGER ON m.leaf TO boss});
+sql(annotate('boss', 'leaf', 'm.leaf'));
+truncate($node->logfile, 0);
+sql("SET ROLE attacker; INSERT INTO m.keyed VALUES (1, '$leak')");
+wait_drained();
+is_deeply(ran(), { key => { attacker => 1 } }, 'the expression of a partition key ran as its owner');
+is(sql('SELECT topic FROM m.leaf'), 'hardware', 'and the row is annotated');
+
+# What is no table has no rows of its own: a view's triggers are not run at all.
+sql(q{
+	SET ROLE attacker;
+	CREATE TABLE m.behind (id int PRIMARY KEY, body text, topic text);
+	CREATE VIEW m.front AS SELECT * FROM m.behind;
+	CREATE TRIGGER a INSTEAD OF UPDATE ON m.front FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('instead');
+	GRANT SELECT, UPDATE, TRIGGER ON m.front TO boss});
+is(state_of(annotate($_, 'front', 'm.front')), '42809', "a view with an INSTEAD OF trigger refuses an annotator of $_") for 'postgres', 'boss', 'attacker';
 
 # A table that changes hands: as whoever owns it now.
 make_table('moving');
@@ -157,6 +195,21 @@ is(last_error(), '42501', 'also when it comes later');
 ok(!ran()->{policy}{boss}, 'and no policy was run');
 sql("SET ROLE attacker; ALTER TABLE m.secured FORCE ROW LEVEL SECURITY");
 is(state_of(annotate('postgres', 'forced', 'm.secured')), '42501', 'nor one that holds for the table\'s owner');
+
+# One that comes while the model is asked, and hides the row from whoever would write it.
+sql("CREATE TABLE hidden (id int PRIMARY KEY, body text, topic text); ALTER TABLE hidden OWNER TO attacker");
+sql(annotate('attacker', 'hidden', 'hidden', 'max_attempts => 1'));
+kill 'STOP', engine_pid($node);
+sql("INSERT INTO hidden VALUES (1, '$leak')");
+wait_for('it is asked', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE function = 'annotate'}) eq '1' });
+my $asked = sql('SELECT requests FROM minimax_m1.stats');
+sql('SET ROLE attacker; ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY p ON hidden USING (false)');
+kill 'CONT', engine_pid($node);
+wait_drained();
+is(sql(q{SELECT sqlstate, state, attempts FROM minimax_m1.job_errors WHERE annotator = 'hidden'}), '42501|failed|1',
+	'a row that a policy hides meanwhile has failed, and its job is there to say so');
+is(sql('SELECT requests FROM minimax_m1.stats'), $asked, 'the model was not asked again');
+is(sql('SELECT topic FROM hidden'), '', 'nothing was written');
 
 # ---- rights that an annotator must not lend ----
 

@@ -33,6 +33,18 @@ sub engine_seconds
 	return ($fields[11] + $fields[12]) / 100;
 }
 
+$session->query_safe(q{
+	CREATE FUNCTION timed_out(query text, OUT state text, OUT ms float8) LANGUAGE plpgsql AS $$
+	DECLARE
+		began timestamptz := clock_timestamp();
+	BEGIN
+		EXECUTE query;
+	EXCEPTION WHEN query_canceled THEN
+		state := SQLSTATE;
+		ms := extract(epoch FROM clock_timestamp() - began) * 1000;
+	END $$;
+});
+
 my %hostile = (
 	'one word of 40 MB' => q{minimax_m1.generate(repeat('a', 40000000))},
 	'a prompt of 30 MB' => q{minimax_m1.generate(repeat('hello world ', 2500000))},
@@ -55,11 +67,27 @@ for my $what (sort keys %hostile)
 	# before, others waited for all of it: 5 to 60 seconds
 	cmp_ok($beside, '<', 10 * $idle + 1500, "$what holds up nobody");
 	wait_for('no request runs', sub { is_idle($node) });
+	# without a cancel it would take as long as it takes; the texts alone are made within the timeout
+	$session->query_safe('SET statement_timeout = 400');
+	my ($state, $ms) = split /\|/, $session->query_safe("SELECT * FROM timed_out(\$q\$SELECT length(($hostile{$what})::text)\$q\$)");
+	$session->query_safe('RESET statement_timeout');
+	is($state, '57014', "$what ends by statement_timeout");
+	cmp_ok($ms, '<', 400 + 1500, 'soon after it');
+	wait_for('no request runs', sub { is_idle($node) });
 	sleep 1;
 	my $before = engine_seconds();
 	sleep 1;
 	cmp_ok(engine_seconds() - $before, '<', 0.5, "and the engine does not go on with it");
 }
+
+# A long text that may be counted is, and right: others go on meanwhile.
+my %count = map { $_ => $session->query_safe("SELECT minimax_m1.count_tokens(repeat('hello world ', $_))") } 1000, 2000;
+my $n = 700_000;
+my $counted = start_query($node, "SELECT minimax_m1.count_tokens(repeat('hello world ', $n))");
+wait_for('it is on its way', sub { $session->query_safe('SELECT count(*) FROM minimax_m1.activity') > 0 });
+my $beside = slowest();
+is(finish_query($counted)->{out}, $count{1000} + ($n / 1000 - 1) * ($count{2000} - $count{1000}), 'the tokens of 8 MB are counted');
+cmp_ok($beside, '<', 10 * $idle + 1500, 'which holds up nobody');
 is($session->query_safe(q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'the engine is as it was');
 $session->quit;
 done_testing();
