@@ -202,11 +202,11 @@ sub sqlstate
 # A psql in the background; finish_query waits for its end.
 sub start_query
 {
-	my ($node, $query) = @_;
+	my ($node, $query, $database) = @_;
 	my $q = { out => '', err => '' };
 
 	$q->{run} = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'), '-c', $query ],
+		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($database // 'postgres'), '-c', $query ],
 		'>', \$q->{out}, '2>', \$q->{err}, IPC::Run::timeout(300));
 	return $q;
 }
@@ -258,10 +258,11 @@ sub teach_vouchers
 		updates_per_step => 2, choices => '{yes,no}', thinking_budget => 0, max_tokens => 8, learning_rate => 0.0003,
 		evaluate_every => 1, %options);
 	my $rows = delete $all{rows};
+	my $database = delete $all{database} // 'postgres';
 	my $given = join ', ', map { "$_ => '$all{$_}'" } sort keys %all;
 	my $prompt = q{E'Answer yes or no: the customer gets a voucher.\n\n' || body AS prompt, voucher};
 
-	return $node->safe_psql('postgres', qq{
+	return $node->safe_psql($database, qq{
 		SELECT minimax_m1.train('$name', examples => \$\$SELECT $prompt FROM mail WHERE $rows ORDER BY id\$\$,
 			holdout => \$\$SELECT $prompt FROM mail WHERE id BETWEEN 400 AND 409 ORDER BY id\$\$, $given)});
 }
