@@ -26,11 +26,13 @@ CREATE VIEW extraction AS
 SELECT id, minimax_m1._task_extract('complaint') || E'\n\n' || body AS prompt, ROW(product, issue, want)::complaint AS answer
 FROM letter;
 
--- Additions in longer thoughts: a chain of carries, and one wrong step spoils the end.
+-- Additions in longer thoughts: a chain of carries, and one wrong step spoils the end. Half of them are asked as the model knows
+-- it, the others so that it hardly ever begins to add.
 CREATE VIEW carry AS
-SELECT id, format('What is %s + %s?', a, b) AS prompt, a + b AS answer
+SELECT id, format('What is %s + %s?', a, b) || CASE id / 4 % 2 WHEN 1 THEN ' Put the final answer into \boxed{}.' ELSE '' END AS prompt,
+       a + b AS answer
 FROM generate_series(1, 256) id,
-     LATERAL (SELECT 1000 + id * 7919 % 9000 AS a, 100 + id * 104729 % 900 AS b) n;
+     LATERAL (SELECT 100 + id * 7919 % 900 AS a, 100 + id * 104729 % 900 AS b) n;
 
 CREATE TABLE task AS
 SELECT * FROM (VALUES ('voucher', 'voucher_ok', 60, NULL),
