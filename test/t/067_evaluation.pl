@@ -32,5 +32,23 @@ is($node->safe_psql('postgres', q{
 		AND minimax_m1.reward_number('\boxed{-1}', to_jsonb(q)) = 0)
 	FROM (SELECT q.* FROM question q JOIN kind k USING (kind) WHERE k.reward = 'reward_number' OFFSET 0) q}), 't|t', 'a boxed number is right, another is wrong');
 
+# The call that is expected is right, and that of another tool or place is not all of it.
+is($node->safe_psql('postgres', q{
+	SELECT count(*), min(minimax_m1.reward_json(q.answer::text, to_jsonb(q))),
+		max(minimax_m1.reward_json(replace(q.answer::text, 'get_weather', 'get_price'), to_jsonb(q))) FILTER (WHERE q.answer::text LIKE '%get_weather%') < 1,
+		max(minimax_m1.reward_json(jsonb_set(q.answer, '{0,arguments}', '{"city": "Rome", "order_id": "E-1"}')::text, to_jsonb(q))) < 1
+	FROM question q WHERE q.kind = 'tool calls'}), '50|1|t|t', 'so is the call that is expected, and no other');
+is($told{'tool calls'}{mean}, '1.000', 'as the model makes it');
+
+# What follows an instruction, and what does not.
+is($node->safe_psql('postgres', q{
+	WITH told(rule, follows, ignores) AS (VALUES
+		('Answer with exactly three words.', 'Wide, blue, cold.', 'It is wide and blue.'), ('Write capital letters only.', 'IT IS WIDE.', 'It is WIDE.'),
+		('Answer with one word.', 'Wide.', 'Wide, blue.'), ('End with the word END.', 'It is wide. END', 'The END is near.'),
+		('Begin with the word Well.', 'Well, it is wide.', 'Wellington is near it.'), ('Do not use the letter e.', 'It is what boats sail on.', 'The boats sail on it.'),
+		('Write a list of three lines that begin with a dash.', E'- wide\n- blue\n- cold', E'- wide\n- blue'), ('Answer with a number.', '1,000', 'a thousand'))
+	SELECT count(*), count(DISTINCT rule), min(minimax_m1.reward_format(follows, to_jsonb(q))), max(minimax_m1.reward_format(ignores, to_jsonb(q)))
+	FROM question q LEFT JOIN told ON q.messages #>> '{0,content}' LIKE '%' || rule WHERE q.kind = 'instructions'}), '40|8|1|0', 'an instruction is followed, or not');
+
 $node->stop;
 done_testing();
