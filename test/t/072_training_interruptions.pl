@@ -111,7 +111,7 @@ my $step = has_stepped('changed', sql(q{SELECT step FROM minimax_m1.training WHE
 is(graded($step - 1), "no|1\nyes|0", 'by the reward as it is by now');
 sql('DROP FUNCTION changing');
 is(outcome('changed'), 'failed 42883', 'one that was dropped fails the training');
-like(error_of('changed'), qr/there is no reward .*changing/, 'which is told');
+like(error_of('changed'), qr/the reward public\.changing.* was dropped/, 'which is told');
 reward('yes');
 $step = sql(q{SELECT minimax_m1.resume_training('changed'), step FROM minimax_m1.training WHERE name = 'changed'}) =~ s/^t\|//r;
 has_stepped('changed', $step);
