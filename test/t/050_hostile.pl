@@ -134,7 +134,7 @@ my @attacks = (
 		after => q{SELECT minimax_m1.drop_annotator('slow'); DROP TABLE slow; DROP FUNCTION sleep()} },
 	{ name => 'the gateway: ^.*e.{300}$', short => 1, answer => qr/./, door => { max_tokens => 400, messages => [ { role => 'user', content => 'x' } ],
 		response_format => { type => 'json_schema', json_schema => { name => 'far', schema => { type => 'string', pattern => '^.*e.{300}SHOT$' } } } } },
-	{ name => 'the gateway: a prompt of 20 MB', answer => qr/./, door => { messages => [ { role => 'user', content => 'SHOT' . 'hello world ' x 1_700_000 } ] } },
+	{ name => 'the gateway: a prompt of 20 MB', end => 500, answer => qr/./, door => { messages => [ { role => 'user', content => 'SHOT' . 'hello world ' x 1_700_000 } ] } },
 );
 
 # ---- victim and attackers ----
