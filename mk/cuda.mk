@@ -15,7 +15,7 @@ CUDA_HEADER := $(wildcard kernels/*.h kernels/*.cuh)
 # ---- programs with CUDA: the engine, and for a machine with a GPU the tests of kernels and the benchmark ----
 
 CUDA_HOST_OBJ := $(CUDA_SRC:%.c=$(BUILD)/cuda/%.o)
-CUDA_LIBS     := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -lstdc++ -ldl -lrt
+CUDA_LIBS     := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -lstdc++ -ldl -lrt
 NVCC_FLAGS    := -std=c++17 -O3 -lineinfo -Xptxas -v
 CUDA_TESTS    := test_cuda test_cuda_group test_cuda_sample test_cuda_engine test_cuda_learning
 GPU_BENCH_SRC := $(wildcard test/gpu/*.c test/gpu/*.h)

@@ -63,3 +63,11 @@ find_libraries() {
     [ -z "$name" ] || echo "Shared libraries are missing: $name" >&2
     [ -z "$name" ]
 }
+
+# find_loaded NAME: the same of one that programs load by themselves, where the loader does not find it.
+find_loaded() {
+    local folders
+    ! python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" 2> /dev/null || return 0
+    mapfile -t folders < <(python_folders)
+    provide "$1" "${folders[@]}" || echo "Shared libraries are missing: $1" >&2
+}

@@ -92,9 +92,14 @@ bench() {
     done
 }
 
+# gpus: how many there are; none where one is emulated.
+gpus() {
+    { [ -n "$EMULATED" ] || nvidia-smi -L; } | wc -l
+}
+
 step_golden() {
     watched python3 test/golden/cuda.py "$ENGINE" ${EMULATED:+8} || return 1
-    [ -n "$EMULATED" ] || [ "$(nvidia-smi -L | wc -l)" -lt 2 ] || watched python3 test/golden/cuda.py "$ENGINE" 0 2
+    [ "$(gpus)" -lt 2 ] || watched python3 test/golden/cuda.py "$ENGINE" 0 2
 }
 
 # test_program NAME COMMAND...: one, before which COMMAND stands; says how it ended.
@@ -283,10 +288,11 @@ prepare() {
         return 1
     fi
     if ! find_libraries "$ENGINE" "$PROGRAMS"/test_* "$PROGRAMS/bench"; then
-        echo "libcublasLt.so.13 is cuBLASLt of CUDA 13, by CUDA's installer or as the Python package nvidia-cublas;" \
-            "libcuda.so.1 is the driver's." >&2
+        echo "libcublasLt.so.13 is cuBLASLt of CUDA 13, by CUDA's installer or as the Python package nvidia-cublas." >&2
         return 1
     fi
+    # with which programs add up over several, and which they load by themselves
+    [ "$(gpus)" -lt 2 ] || find_loaded libnccl.so.2
 }
 
 [ "${1:-}" != list ] || { list; exit; }

@@ -237,6 +237,18 @@ run kernels
 [ $STATUS = 1 ] && says '^Shared libraries are missing: libm1_outer.so.1$' && says 'libcublasLt.so.13 is' && ! says '^---'
 report "a library that is nowhere is told once, before any step"
 
+# loaded NAME: where find_loaded has put what it finds, with Python's packages of CUDA as their own stand-in.
+loaded() {
+    (cd "$BUNDLE" && LD_LIBRARY_PATH='' PYTHONPATH=$FOLDER/modules \
+        bash -c '. test/gpu/libraries.sh; find_loaded "$1"; echo "$LD_LIBRARY_PATH"' - "$1") > "$FOLDER/output" 2>&1
+}
+mkdir -p "$FOLDER/modules/nvidia/nccl/lib"
+touch "$FOLDER/modules/nvidia/__init__.py"
+cp "$LIBRARIES/libm1_inner.so.1" "$FOLDER/modules/nvidia/nccl/lib/"
+loaded libm1_inner.so.1 && says '^/.*/modules/nvidia/nccl/lib$' && loaded libm1_none.so.1 &&
+    says '^Shared libraries are missing: libm1_none.so.1$' && loaded libc.so.6 && says '^$'
+report "a library that programs load by themselves is found where Python has it"
+
 # pg NAME LINE...: a program of a PostgreSQL that never stops by itself.
 pg() {
     script "$PACKAGE/usr/lib/postgresql/15/bin/$1" "${@:2}"

@@ -21,6 +21,7 @@
 #include "model/forward.h"
 #include "model/roles.h"
 #ifdef M1K_EMULATED
+#include <dlfcn.h>
 #include <nccl.h>
 #endif
 
@@ -541,6 +542,21 @@ check_failure(bool lose_device, const char *says)
 	emulated_set_devices(4);
 }
 
+/* One GPU needs no NCCL. */
+static void
+test_without_nccl(void **state)
+{
+	m1_error err;
+
+	(void) state;
+	emulated_hide_libraries(true);
+	assert_int_equal(refusal(&plain, 2, M1_WEIGHTS_STORED, &err), M1_E_DEVICE);
+	assert_string_equal(err.message, "NCCL could not be loaded, which adds up over 2 GPUs");
+	assert_non_null(strstr(err.detail, "libnccl.so.2"));
+	m1_model_close(open_model(checkpoint(&plain), 1, M1_WEIGHTS_STORED));
+	emulated_hide_libraries(false);
+}
+
 static void
 test_failures(void **state)
 {
@@ -560,6 +576,7 @@ main(void)
 		cmocka_unit_test(test_indivisible),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_without_nccl),
 		cmocka_unit_test(test_failures),
 #endif
 	};

@@ -9,16 +9,62 @@
  * all ranks. NCCL's all-reduce adds each value up in one place. For few rows the parts
  * are gathered and added by every rank alike, in the order of the ranks: there, a row's
  * bits do not depend on where it lies in the batch either, as backend.h promises.
+ *
+ * The library is loaded for several GPUs only: a machine with one may not have it.
  */
 #define _POSIX_C_SOURCE 200809L /* sched_yield */
 #include "backend/cuda/cuda_internal.h"
 
+#include <dlfcn.h>
 #include <nccl.h>
 #include <sched.h>
+#include <string.h>
 
 #include "base/clock.h"
 
 #define PATIENCE_MS 120e3 /* no step takes so long */
+#define LIBRARY "libnccl.so.2"
+
+/* Its calls, once it is loaded, which a process does once. */
+static struct
+{
+	__typeof__(ncclGetErrorString) *error_string;
+	__typeof__(ncclCommInitAll) *init_all;
+	__typeof__(ncclCommDestroy) *destroy;
+	__typeof__(ncclCommAbort) *abort;
+	__typeof__(ncclCommGetAsyncError) *async_error;
+	__typeof__(ncclAllReduce) *all_reduce;
+	__typeof__(ncclAllGather) *all_gather;
+} nccl;
+
+static m1_status
+load(int gpus, m1_error *err)
+{
+	const struct
+	{
+		const char *name;
+		void *call; /* where its address goes */
+	} calls[] = {{"ncclGetErrorString", &nccl.error_string},   {"ncclCommInitAll", &nccl.init_all},
+				 {"ncclCommDestroy", &nccl.destroy},		   {"ncclCommAbort", &nccl.abort},
+				 {"ncclCommGetAsyncError", &nccl.async_error}, {"ncclAllReduce", &nccl.all_reduce},
+				 {"ncclAllGather", &nccl.all_gather}};
+	void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	bool whole = library != NULL;
+
+	for (size_t i = 0; whole && i < sizeof calls / sizeof *calls; i++)
+	{
+		void *found = dlsym(library, calls[i].name);
+
+		memcpy(calls[i].call, &found, sizeof found);
+		whole = found != NULL;
+	}
+	if (whole)
+		return M1_OK;
+	m1_fail(err, M1_E_DEVICE, "NCCL could not be loaded, which adds up over %d GPUs", gpus);
+	m1_error_detail(err, "%s.", dlerror());
+	m1_error_hint(err, LIBRARY " is to be where the loader looks, in a folder of LD_LIBRARY_PATH, for instance.");
+	return M1_E_DEVICE;
+}
 
 void
 m1b_cuda_peers_want(m1b_cuda *c, m1b_cuda_buffers *all)
@@ -38,7 +84,7 @@ note(m1b_cuda *c, ncclResult_t result, const char *doing)
 {
 	if (result == ncclSuccess || result == ncclInProgress || m1b_cuda_failed(c))
 		return;
-	c->failure.nccl_says = ncclGetErrorString(result);
+	c->failure.nccl_says = nccl.error_string(result);
 	m1b_cuda_note(c, cudaErrorUnknown, doing);
 }
 
@@ -49,12 +95,14 @@ m1b_cuda_comms_create(m1b_cuda *const *ranks, int n, m1_error *err)
 	int devices[M1B_CUDA_MAX_GPUS] = {0};
 	ncclResult_t result;
 
+	if (load(n, err) != M1_OK)
+		return M1_E_DEVICE;
 	for (int r = 0; r < n; r++)
 		devices[r] = ranks[r]->device;
-	if ((result = ncclCommInitAll(comms, n, devices)) != ncclSuccess)
+	if ((result = nccl.init_all(comms, n, devices)) != ncclSuccess)
 	{
 		m1_fail(err, M1_E_DEVICE, "NCCL could not connect %d GPUs", n);
-		m1_error_detail(err, "%s.", ncclGetErrorString(result));
+		m1_error_detail(err, "%s.", nccl.error_string(result));
 		m1_error_hint(err, "NCCL_DEBUG=INFO in the server's environment makes it tell more.");
 		return M1_E_DEVICE;
 	}
@@ -69,9 +117,9 @@ m1b_cuda_comm_free(m1b_cuda *c, bool abort)
 	if (c->peers.comm == NULL)
 		return;
 	if (abort)
-		ncclCommAbort(c->peers.comm);
+		nccl.abort(c->peers.comm);
 	else
-		ncclCommDestroy(c->peers.comm);
+		nccl.destroy(c->peers.comm);
 	c->peers.comm = NULL;
 }
 
@@ -83,7 +131,7 @@ check_comm(m1b_cuda *c)
 
 	if (c->peers.comm == NULL)
 		return;
-	note(c, ncclCommGetAsyncError(c->peers.comm, &result), "asking for the GPUs' state");
+	note(c, nccl.async_error(c->peers.comm, &result), "asking for the GPUs' state");
 	note(c, result, "adding up over GPUs");
 }
 
@@ -114,11 +162,12 @@ m1b_cuda_sum(m1b_cuda *c, float *x, int n, int width)
 		return;
 	if (n <= M1K_FEW_ROWS)
 	{
-		note(c, ncclAllGather(x, c->peers.parts, count, ncclFloat32, c->peers.comm, c->stream), "gathering from GPUs");
+		note(c, nccl.all_gather(x, c->peers.parts, count, ncclFloat32, c->peers.comm, c->stream),
+			 "gathering from GPUs");
 		m1k_add_parts(c->peers.parts, c->ranks, count, x, c->stream);
 	}
 	else
-		note(c, ncclAllReduce(x, x, count, ncclFloat32, ncclSum, c->peers.comm, c->stream), "adding up over GPUs");
+		note(c, nccl.all_reduce(x, x, count, ncclFloat32, ncclSum, c->peers.comm, c->stream), "adding up over GPUs");
 	m1b_cuda_wrote(c, x);
 	m1b_cuda_launched(c, "adding up over GPUs");
 }
@@ -136,7 +185,7 @@ m1b_cuda_join(m1b_cuda *c, int n, int width, float *out)
 
 	if (c->peers.comm == NULL)
 		return;
-	note(c, ncclAllGather(own, c->peers.slices, (size_t) n * (size_t) width, ncclFloat32, c->peers.comm, c->stream),
+	note(c, nccl.all_gather(own, c->peers.slices, (size_t) n * (size_t) width, ncclFloat32, c->peers.comm, c->stream),
 		 "gathering from GPUs");
 	m1k_join_parts(c->peers.slices, c->ranks, n, width, out, c->stream);
 	m1b_cuda_wrote(c, out);
