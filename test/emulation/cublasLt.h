@@ -92,6 +92,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
 							  cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *space,
 							  size_t space_bytes, cudaStream_t stream);
 
+/* The emulation's own: what the next product answers instead of being made. */
+void emulated_fail_next_product(cublasStatus_t status);
+
 #ifdef __cplusplus
 }
 #endif

@@ -59,7 +59,15 @@ is_aligned(const void *matrix, uint64_t alignment)
 	return reinterpret_cast<uintptr_t>(matrix) % alignment == 0;
 }
 
+static cublasStatus_t next_status = CUBLAS_STATUS_SUCCESS;
+
 extern "C" {
+void
+emulated_fail_next_product(cublasStatus_t status)
+{
+	next_status = status;
+}
+
 cublasStatus_t
 cublasLtCreate(cublasLtHandle_t *handle)
 {
@@ -177,6 +185,13 @@ cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const vo
 	const float keep = *static_cast<const float *>(beta);
 	int device;
 
+	if (next_status != CUBLAS_STATUS_SUCCESS)
+	{
+		const cublasStatus_t status = next_status;
+
+		next_status = CUBLAS_STATUS_SUCCESS;
+		return status;
+	}
 	cudaGetDevice(&device);
 	if (handle->device != device || !fits(operation, a_layout, b_layout, d_layout) || c != d ||
 		algorithm->data[0] != ld.rows || algorithm->data[1] != ld.cols || algorithm->data[2] != lb.rows ||

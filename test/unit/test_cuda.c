@@ -9,6 +9,7 @@
  */
 #include "cuda_testing.h"
 
+#include <cublasLt.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -957,6 +958,42 @@ test_device_failure(void **state)
 	b->ops->close(b);
 }
 
+/* A product that answers so instead of being made. */
+static void
+check_library_failure(cublasStatus_t answer, m1_status want, m1_error *err)
+{
+	const m1b_geometry g = geometry(2, 1, 16, false);
+	m1b_backend *b = open_cuda(&g);
+	uint8_t *w = random_weights(M1B_BF16, 131 * 96);
+	float *x = random_floats(40 * 131, 1.0f);
+	m1b_matrix m = load(b, w, M1B_BF16, M1B_USE_PRODUCT, 131, 96);
+	float *device_x = put(b, x, 40 * 96);
+	float *out = poisoned(b, 40 * 131);
+
+	emulated_fail_next_product(answer);
+	b->ops->linear(b, &(m1b_linear){.x = device_x, .n = 40, .products = {{&m, M1B_NONE, out}}, .n_products = 1});
+	assert_int_equal(b->ops->read(b, out, 40 * 131, x, err), want);
+	assert_string_equal(err->message, "cuBLASLt failed while multiplying");
+	free(w);
+	free(x);
+	b->ops->close(b);
+}
+
+/* What cuBLASLt refuses is told with its own number and what was asked, and where memory lacks, what helps. */
+static void
+test_library_failure(void **state)
+{
+	m1_error err;
+
+	(void) state;
+	check_library_failure(CUBLAS_STATUS_NOT_SUPPORTED, M1_E_DEVICE, &err);
+	assert_string_equal(err.detail, "cuBLAS status 15, of 40 rows with a BF16 matrix [131, 96].");
+	assert_string_equal(err.hint, "");
+	check_library_failure(CUBLAS_STATUS_ALLOC_FAILED, M1_E_NO_MEMORY, &err);
+	assert_string_equal(err.detail, "cuBLAS status 3, of 40 rows with a BF16 matrix [131, 96].");
+	assert_non_null(strstr(err.hint, "max_context"));
+}
+
 static void
 test_no_device(void **state)
 {
@@ -994,6 +1031,7 @@ main(void)
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_device_failure),
+		cmocka_unit_test(test_library_failure),
 		cmocka_unit_test(test_no_device),
 #endif
 	};

@@ -17,12 +17,16 @@ typedef struct m1b_cuda m1b_cuda;
 typedef struct m1b_cuda_failure
 {
 	cudaError_t error;
-	const char *doing;	   /* what failed */
-	const char *nccl_says; /* why, when it was NCCL that failed */
+	const char *doing;	 /* what failed */
+	const char *library; /* whose failure it is, when not CUDA's own */
+	char says[128];		 /* why, when it is a library's */
 } m1b_cuda_failure;
 
 /* Keeps the first failure. */
 void m1b_cuda_note(m1b_cuda *c, cudaError_t error, const char *doing);
+/* The same of a library, which says why by what follows; error is the one of CUDA that comes nearest. */
+void m1b_cuda_note_library(m1b_cuda *c, const char *library, cudaError_t error, const char *doing, const char *format,
+						   ...) __attribute__((format(printf, 5, 6)));
 /* Looks whether launching succeeded. */
 void m1b_cuda_launched(m1b_cuda *c, const char *doing);
 bool m1b_cuda_failed(const m1b_cuda *c);

@@ -171,8 +171,16 @@ is_aligned(const void *matrix)
 	return (uintptr_t) matrix % ALIGNED == 0;
 }
 
+static cudaError_t
+error_of(cublasStatus_t status)
+{
+	if (status == CUBLAS_STATUS_SUCCESS)
+		return cudaSuccess;
+	return status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown;
+}
+
 cudaError_t
-m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p)
+m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p, int *said)
 {
 	const m1k_matrix *w = &p->weight;
 	const cudaDataType_t type = w->type == M1K_F32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -201,7 +209,6 @@ m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p)
 		status = cublasLtMatmul(g->handle, g->operation, &one, w->data, l.w, p->x, l.x, &beta, p->out, l.out, p->out,
 								l.out, &entry->algorithm, space, M1B_CUDA_GEMM_SPACE, p->stream);
 	destroy_layouts(&l);
-	if (status == CUBLAS_STATUS_SUCCESS)
-		return cudaSuccess;
-	return status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorInvalidValue;
+	*said = (int) status;
+	return error_of(status);
 }

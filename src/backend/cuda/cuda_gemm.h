@@ -30,6 +30,7 @@ typedef struct m1b_cuda_multiply
 /* space: device memory, M1B_CUDA_GEMM_SPACE bytes for each of the work spaces' numbers. */
 m1_status m1b_cuda_gemm_create(void *space, struct m1b_cuda_gemm **out, m1_error *err);
 void m1b_cuda_gemm_free(struct m1b_cuda_gemm *gemm);
-cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1b_cuda_multiply *p);
+/* cuBLAS's status, and CUDA's error that comes nearest to it. */
+cudaError_t m1b_cuda_gemm(struct m1b_cuda_gemm *gemm, const m1b_cuda_multiply *p, int *said);
 
 #endif

@@ -82,10 +82,8 @@ m1b_cuda_peers_want(m1b_cuda *c, m1b_cuda_buffers *all)
 static void
 note(m1b_cuda *c, ncclResult_t result, const char *doing)
 {
-	if (result == ncclSuccess || result == ncclInProgress || m1b_cuda_failed(c))
-		return;
-	c->failure.nccl_says = nccl.error_string(result);
-	m1b_cuda_note(c, cudaErrorUnknown, doing);
+	if (result != ncclSuccess && result != ncclInProgress)
+		m1b_cuda_note_library(c, "NCCL", cudaErrorUnknown, doing, "%s", nccl.error_string(result));
 }
 
 m1_status

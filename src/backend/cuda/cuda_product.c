@@ -84,6 +84,18 @@ few(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1k_product_few(&product, c->stream);
 }
 
+void
+m1b_cuda_multiply_by_library(m1b_cuda *c, const m1b_cuda_multiply *p)
+{
+	int status;
+	const cudaError_t error = m1b_cuda_gemm(c->gemm, p, &status);
+
+	if (error != cudaSuccess)
+		m1b_cuda_note_library(c, "cuBLASLt", error, "multiplying",
+							  "cuBLAS status %d, of %d rows with a %s matrix [%d, %d]", status, p->n,
+							  p->weight.type == M1K_F32 ? "F32" : "BF16", p->weight.rows, p->weight.cols);
+}
+
 /* n rows of x, which are of the weight's type, by cuBLASLt. */
 static void
 library(m1b_cuda *c, const m1k_matrix *weight, const void *x, int n, bool add, float *out, int out_stride)
@@ -91,7 +103,7 @@ library(m1b_cuda *c, const m1k_matrix *weight, const void *x, int n, bool add, f
 	const m1b_cuda_multiply p = {
 		.weight = *weight, .x = x, .n = n, .add = add, .out = out, .out_stride = out_stride, .stream = c->stream};
 
-	m1b_cuda_note(c, m1b_cuda_gemm(c->gemm, &p), "multiplying by cuBLASLt");
+	m1b_cuda_multiply_by_library(c, &p);
 }
 
 static void

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "backend/cuda/cuda_gemm.h"
 #include "backend/cuda/cuda_memory.h"
 
 typedef struct m1b_cuda m1b_cuda;
@@ -32,6 +33,8 @@ typedef struct m1b_cuda_routed
 	float *out;				  /* [max_moe_pairs, d] */
 } m1b_cuda_routed;
 
+/* By cuBLASLt; a failure is noted. */
+void m1b_cuda_multiply_by_library(m1b_cuda *c, const m1b_cuda_multiply *p);
 void m1b_cuda_products_want(m1b_cuda *c, m1b_cuda_buffers *all);
 void m1b_cuda_linear(m1b_backend *b, const m1b_linear *p);
 void m1b_cuda_moe(m1b_backend *b, const m1b_moe *p);
