@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/cuda/cuda_internal.h"
 #include "blocks/blocks.h"
 #include "kernels/m1k.h"
 
@@ -994,6 +995,23 @@ test_library_failure(void **state)
 	assert_non_null(strstr(err.hint, "max_context"));
 }
 
+/* What is recorded anew runs once before, which lets libraries load. */
+static void
+test_recordings_are_forgotten(void **state)
+{
+	const m1b_geometry g = geometry(2, 1, 16, false);
+	m1b_backend *b = open_cuda(&g);
+	m1b_cuda *c = m1b_cuda_of(b);
+
+	(void) state;
+	c->graphs.layers[1].seen = 2;
+	c->graphs.draws[3][1].seen = 1;
+	m1b_cuda_recordings_free(c);
+	assert_int_equal(c->graphs.layers[1].seen, 0);
+	assert_int_equal(c->graphs.draws[3][1].seen, 0);
+	b->ops->close(b);
+}
+
 static void
 test_no_device(void **state)
 {
@@ -1032,6 +1050,7 @@ main(void)
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_device_failure),
 		cmocka_unit_test(test_library_failure),
+		cmocka_unit_test(test_recordings_are_forgotten),
 		cmocka_unit_test(test_no_device),
 #endif
 	};

@@ -59,7 +59,7 @@ free_recording(m1b_cuda_recording *r)
 {
 	if (r->graph != NULL)
 		cudaGraphExecDestroy(r->graph);
-	r->graph = NULL;
+	*r = (m1b_cuda_recording){.seen = 0}; /* what comes next may be of other weights, for which libraries load more */
 }
 
 void
