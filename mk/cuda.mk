@@ -59,6 +59,7 @@ $(eval $(call cuda_programs,$(BUILD)/sm_90a,$(BUILD)/sm_90a,-gencode=arch=comput
 
 EMULATED_ENGINE := $(BUILD)/minimax_m1_engine_emulated
 EMULATED_BENCH  := $(BUILD)/gpu/bench_emulated
+EMULATED_TESTS  := $(CUDA_TESTS) test_emulation
 EMULATION_SRC   := $(wildcard test/emulation/*.cpp)
 EMULATED_OBJ    := $(CUDA_KERNEL:%.cu=$(BUILD)/emulated/%.o) $(CUDA_SRC:%.c=$(BUILD)/emulated/%.o) \
                    $(EMULATION_SRC:%.cpp=$(BUILD)/emulated/%.o)

@@ -102,9 +102,9 @@ include mk/cuda.mk
 include mk/fuzz.mk
 
 # The CUDA backend's kernels and host code, on the CPU.
-$(CUDA_TESTS:%=$(BUILD)/obj/test/unit/%.o): ENGINE_CFLAGS += -DM1K_EMULATED -Itest/emulation
-$(CUDA_TESTS:%=$(BUILD)/unit/%): ENGINE_LIBS += -lstdc++
-$(CUDA_TESTS:%=$(BUILD)/unit/%): $(EMULATED_OBJ)
+$(EMULATED_TESTS:%=$(BUILD)/obj/test/unit/%.o): ENGINE_CFLAGS += -DM1K_EMULATED -Itest/emulation
+$(EMULATED_TESTS:%=$(BUILD)/unit/%): ENGINE_LIBS += -lstdc++
+$(EMULATED_TESTS:%=$(BUILD)/unit/%): $(EMULATED_OBJ)
 
 # Dependency files are written by the compiler, never made by a rule.
 %.d: ;

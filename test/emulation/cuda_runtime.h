@@ -5,7 +5,9 @@
  * when the backend is built for tests without a GPU. C and C++; any number of threads.
  *
  * Graphs: what is launched while recording is kept and run again by each launch of
- * the graph, with the arguments of the recording, as on a device.
+ * the graph, with the arguments of the recording, as on a device. What a device refuses to
+ * record is refused, and spoils the recording: copies of memory of the host that is not
+ * pinned, and waits for events that were recorded elsewhere.
  *
  * Several devices: a stream belongs to the device that was the thread's current one when
  * it was made, and takes work only while that is current. While a device works, the
@@ -35,6 +37,9 @@ typedef enum cudaError
 	cudaErrorIllegalAddress = 700,
 	cudaErrorLaunchTimeout = 702,
 	cudaErrorStreamCaptureUnsupported = 900,
+	cudaErrorStreamCaptureInvalidated = 901,
+	cudaErrorStreamCaptureIsolation = 905,
+	cudaErrorCapturedEvent = 907,
 	cudaErrorStreamCaptureWrongThread = 908,
 	cudaErrorUnknown = 999,
 } cudaError_t;
@@ -119,6 +124,9 @@ void emulated_fail_next_launch(cudaError_t error);
 void emulated_lose_device(int device);
 /* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
 size_t emulated_calls(void);
+/* Bytes of dynamic shared memory that a kernel may be launched with on the current device, and whether it may with so many. */
+cudaError_t emulated_allow_shared(const void *kernel, size_t bytes);
+bool emulated_shared_is_allowed(const void *kernel, size_t bytes);
 
 #ifdef __cplusplus
 }
@@ -130,9 +138,9 @@ void emulated_enqueue(cudaStream_t stream, std::function<void()> work);
 
 template <typename T>
 static inline cudaError_t
-cudaFuncSetAttribute(T *, cudaFuncAttribute, int)
+cudaFuncSetAttribute(T *kernel, cudaFuncAttribute, int bytes)
 {
-	return cudaSuccess;
+	return emulated_allow_shared((const void *) kernel, (size_t) bytes);
 }
 #endif
 

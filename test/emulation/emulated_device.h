@@ -83,6 +83,7 @@ extern dim3 blockDim, gridDim;
 
 /* ---- launches ---- */
 
+[[noreturn]] void emulated_give_up(const char *why);
 void emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 void *emulated_dynamic_shared(void);
 
@@ -92,6 +93,8 @@ void *emulated_dynamic_shared(void);
 		auto emulated_grid = dim3(grid);                                                                              \
 		auto emulated_block = dim3(block);                                                                            \
 		size_t emulated_shared = shared;                                                                              \
+		if (!emulated_shared_is_allowed((const void *) (kernel), emulated_shared))                                    \
+			emulated_give_up(#kernel " is launched with more shared memory than was asked for");                      \
 		emulated_enqueue(stream,                                                                                      \
 						 [=, emulated_arguments = std::make_tuple(__VA_ARGS__)]                                       \
 						 {                                                                                            \

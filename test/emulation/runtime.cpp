@@ -32,8 +32,9 @@ namespace
 struct mark
 {
 	double at;
-	size_t records, reached; /* how often it was recorded, and how often a stream has come there */
-	cudaStream_t stream;	 /* where it was recorded last */
+	size_t records, reached;	 /* how often it was recorded, and how often a stream has come there */
+	cudaStream_t stream;		 /* where it was recorded last */
+	const emulated_graph *graph; /* what was being recorded there, or none */
 };
 
 struct item
@@ -79,6 +80,7 @@ struct emulated_graph
 {
 	std::vector<item> work;
 	int owners;
+	bool spoilt; /* something came that cannot be recorded */
 };
 
 struct emulated_stream
@@ -216,6 +218,18 @@ submit(cudaStream_t s, item work)
 	return cudaSuccess;
 }
 
+/* Whether the stream records what is put on it: then the recording is spoilt by what asks. */
+static bool
+spoils_recording(cudaStream_t s)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	if (s->recording == nullptr)
+		return false;
+	s->recording->spoilt = true;
+	return true;
+}
+
 static cudaError_t
 submit_work(cudaStream_t s, const std::function<void()> &work)
 {
@@ -294,7 +308,36 @@ now_ms(void)
 	return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/* ---- kernels ---- */
+
+#define SHARED_UNASKED ((size_t) 48 << 10)
+#define SHARED_STATIC ((size_t) 128) /* of a kernel that has both kinds, at most: a sum's warps */
+#define SHARED_AT_MOST ((size_t) 227 << 10)
+
+/* Of each kernel and device. */
+static std::map<std::pair<const void *, int>, size_t> allowed_shared;
+
 extern "C" {
+cudaError_t
+emulated_allow_shared(const void *kernel, size_t bytes)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	if (bytes > SHARED_AT_MOST)
+		return cudaErrorInvalidValue;
+	allowed_shared[{kernel, current_device}] = bytes;
+	return cudaSuccess;
+}
+
+bool
+emulated_shared_is_allowed(const void *kernel, size_t bytes)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	const auto entry = allowed_shared.find({kernel, current_device});
+
+	return bytes <= SHARED_UNASKED - SHARED_STATIC || (entry != allowed_shared.end() && bytes <= entry->second);
+}
+
 /* ---- devices ---- */
 
 void
@@ -496,6 +539,10 @@ is_pinned(const void *p)
 cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
+	const void *host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : nullptr;
+
+	if (host != nullptr && !is_pinned(host) && spoils_recording(stream))
+		return cudaErrorStreamCaptureUnsupported;
 	if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
 	{
 		const char *first = static_cast<const char *>(from);
@@ -595,6 +642,8 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 	const std::shared_ptr<mark> state = event->state;
 	const size_t records = state->records;
 
+	if (state->graph != stream->recording)
+		return spoils_recording(stream) ? cudaErrorStreamCaptureIsolation : cudaErrorCapturedEvent;
 	return submit(stream, {[=] { return state->reached >= records; }, false, state});
 }
 
@@ -614,6 +663,7 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	{
 		state->records++;
 		state->stream = stream;
+		state->graph = stream->recording;
 	}
 	return error;
 }
@@ -681,7 +731,11 @@ cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
 		return cudaErrorStreamCaptureWrongThread;
 	*graph = s->recording;
 	s->recording = nullptr;
-	return cudaSuccess;
+	if (!(*graph)->spoilt)
+		return cudaSuccess;
+	delete *graph;
+	*graph = nullptr;
+	return cudaErrorStreamCaptureInvalidated;
 }
 
 cudaError_t
