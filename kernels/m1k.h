@@ -29,6 +29,7 @@ extern "C" {
 #define M1K_RANGE_PAGES 4	 /* of a range of a decoding token's keys, at least: fewer would not be worth merging */
 #define M1K_MAX_SPLITS 128	 /* ranges of a decoding token's keys */
 #define M1K_MAX_WIDTH 12256	 /* floats of a row that a norm keeps in shared memory: 48 KB, with what a sum needs */
+#define M1K_MAX_BATCH 65535	 /* sequences of a step: a grid has no more blocks in the directions that they are in */
 #define M1K_FEW_ROWS 8		 /* up to so many rows, products are memory-bound and go without tensor cores */
 #define M1K_ROW_ALIGNMENT 16 /* bytes: rows of weights start at multiples of it */
 

@@ -933,6 +933,13 @@ test_plan(void **state)
 	assert_non_null(strstr(err.detail, "96637812736 weights")); /* 90 GiB, and the slack of 16 matrices */
 	assert_non_null(strstr(err.hint, "max_context"));
 	b->ops->close(b);
+
+	/* and so are more sequences than a grid has places for */
+	g.max_states = 65536;
+	assert_ok(m1b_cuda_open(&options, &b, &err));
+	assert_int_equal(b->ops->configure(b, &g, &err), M1_E_UNSUPPORTED);
+	assert_string_equal(err.message, "more than 65535 requests at once are not supported on CUDA");
+	b->ops->close(b);
 }
 
 static void

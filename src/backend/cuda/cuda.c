@@ -109,6 +109,8 @@ check_geometry(const m1b_geometry *g, m1_error *err)
 		return m1_fail(err, M1_E_UNSUPPORTED, "more than %d experts are not supported on CUDA", M1K_MAX_EXPERTS);
 	if (g->hidden > M1K_MAX_WIDTH || g->heads * g->head_dim > M1K_MAX_WIDTH)
 		return m1_fail(err, M1_E_UNSUPPORTED, "rows of more than %d values are not supported on CUDA", M1K_MAX_WIDTH);
+	if (g->max_states > M1K_MAX_BATCH)
+		return m1_fail(err, M1_E_UNSUPPORTED, "more than %d requests at once are not supported on CUDA", M1K_MAX_BATCH);
 	return M1_OK;
 }
 
