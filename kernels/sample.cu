@@ -54,11 +54,11 @@ is_broken(float x)
 	return (__float_as_uint(x) & 0x7f800000u) == 0x7f800000u;
 }
 
-/* As in model/sampler.c: 1 for the largest value, whatever it is; none for NaN. */
+/* As in model/sampler.c: 1 for the largest value, whatever it is, and never more; none for NaN. */
 __device__ __forceinline__ float
 weight_of(float x, float max, float temperature)
 {
-	return x == max ? 1.0f : x < max ? expf((x - max) / temperature) : 0.0f;
+	return x == max ? 1.0f : x < max ? fminf(expf((x - max) / temperature), 1.0f) : 0.0f;
 }
 
 __device__ __forceinline__ unsigned long long

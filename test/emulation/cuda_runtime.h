@@ -127,6 +127,8 @@ size_t emulated_calls(void);
 /* Bytes of dynamic shared memory that a kernel may be launched with on the current device, and whether it may with so many. */
 cudaError_t emulated_allow_shared(const void *kernel, size_t bytes);
 bool emulated_shared_is_allowed(const void *kernel, size_t bytes);
+/* Kernels' exponentials are a bit too large from now on, as a device's may be. */
+void emulated_round_exponentials_up(bool up);
 
 #ifdef __cplusplus
 }

@@ -230,6 +230,17 @@ emulated_rsqrtf(float x)
 }
 #define rsqrtf emulated_rsqrtf
 
+extern bool emulated_exponentials_up;
+
+static inline float
+emulated_expf(float x)
+{
+	const float y = expf(x);
+
+	return emulated_exponentials_up ? nextafterf(y, INFINITY) : y;
+}
+#define expf emulated_expf
+
 /* ---- instructions ---- */
 
 static inline float

@@ -317,7 +317,15 @@ now_ms(void)
 /* Of each kernel and device. */
 static std::map<std::pair<const void *, int>, size_t> allowed_shared;
 
+bool emulated_exponentials_up;
+
 extern "C" {
+void
+emulated_round_exponentials_up(bool up)
+{
+	emulated_exponentials_up = up;
+}
+
 cudaError_t
 emulated_allow_shared(const void *kernel, size_t bytes)
 {
