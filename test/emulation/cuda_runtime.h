@@ -9,6 +9,8 @@
  * record is refused, and spoils the recording: copies of memory of the host that is not
  * pinned, and waits for events that were recorded elsewhere.
  *
+ * Memory: 4 GiB a device, or as many as EMULATED_GIB in the environment says.
+ *
  * Several devices: a stream belongs to the device that was the thread's current one when
  * it was made, and takes work only while that is current. While a device works, the
  * memory of the others cannot be touched: a pointer to it ends the program.

@@ -24,6 +24,7 @@
 #include <vector>
 
 #define PAGE ((size_t) 4096)
+#define LARGEST_TOUCHED ((size_t) 256 << 20) /* what is larger is only planned with, and never touched as a whole */
 #define PATIENCE std::chrono::seconds(120)
 
 namespace
@@ -44,9 +45,17 @@ struct item
 	std::shared_ptr<mark> event; /* that is waited for, or none */
 };
 
+size_t
+memory_of_device()
+{
+	const char *gib = getenv("EMULATED_GIB");
+
+	return (gib != nullptr ? (size_t) atoi(gib) : 4) << 30;
+}
+
 struct device
 {
-	size_t memory = (size_t) 4 << 30;
+	size_t memory = memory_of_device();
 	size_t used = 0;
 	bool lost = false;
 };
@@ -485,7 +494,8 @@ cudaMalloc(void **p, size_t bytes)
 	data = mapped + PAGE + inside - rounded;
 	blocks[data] = {current_device, bytes, mapped + PAGE, inside};
 	set_access(blocks[data], true);
-	memset(data, 0xff, bytes); /* NaN until it is written */
+	if (bytes <= LARGEST_TOUCHED)
+		memset(data, 0xff, bytes); /* NaN until it is written */
 	d->used += bytes;
 	*p = data;
 	return cudaSuccess;
@@ -565,10 +575,27 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
 	return error;
 }
 
+/* Pages that are given back are zeros when they are touched. */
+static void
+set(char *to, int value, size_t bytes)
+{
+	const size_t before = (PAGE - reinterpret_cast<uintptr_t>(to) % PAGE) % PAGE;
+	const size_t pages = bytes > LARGEST_TOUCHED && value == 0 ? (bytes - before) / PAGE * PAGE : 0;
+
+	if (pages == 0)
+	{
+		memset(to, value, bytes);
+		return;
+	}
+	memset(to, 0, before);
+	madvise(to + before, pages, MADV_DONTNEED);
+	memset(to + before + pages, 0, bytes - before - pages);
+}
+
 cudaError_t
 cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
-	return submit_work(stream, [=] { memset(to, value, bytes); });
+	return submit_work(stream, [=] { set(static_cast<char *>(to), value, bytes); });
 }
 
 /* ---- streams and events ---- */

@@ -7,6 +7,7 @@
  *   graphs      what launching a step takes, recorded and not
  *   profile     one prefill and one decode step that are not recorded, for a profiler, of a slice that takes little memory;
  *               nothing is timed
+ *   plan        nothing is measured: whether each slice that is measured would fit, and how
  *   TYPE        prefill and decode with weights of this type: BF16, Q8_0, F8_E4M3, Q4_0
  *
  * bench FILE [small] PART...: small is a toy of the same shape (slice.h). FILE is written after each part, whose name is
@@ -520,6 +521,16 @@ dtype_named(const char *name, m1b_dtype *type)
 }
 
 static void
+plan_all(void)
+{
+	static const m1b_dtype types[] = {M1B_BF16, M1B_Q8_0, M1B_F8_E4M3, M1B_Q4_0};
+
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		slice_plan(types[i], SLICE_REAL);
+	slice_plan(M1B_BF16, SLICE_PROFILED);
+}
+
+static void
 run_part(const char *part, bool small, json_t *result)
 {
 	m1b_dtype type;
@@ -527,6 +538,11 @@ run_part(const char *part, bool small, json_t *result)
 	const bool profiled = strcmp(part, "profile") == 0;
 	static slice s;
 
+	if (strcmp(part, "plan") == 0)
+	{
+		plan_all();
+		return;
+	}
 	slice_open(&s, weights ? type : M1B_BF16, small ? SLICE_TOY : profiled ? SLICE_PROFILED : SLICE_REAL);
 	json_object_set_new(result, "device", json_string(s.model.backend->ops->describe(s.model.backend)));
 	if (profiled)
@@ -541,8 +557,8 @@ is_part(const char *name)
 {
 	m1b_dtype type;
 
-	return dtype_named(name, &type) || strcmp(name, "attention") == 0 || strcmp(name, "contexts") == 0 ||
-		   strcmp(name, "graphs") == 0 || strcmp(name, "profile") == 0;
+	return dtype_named(name, &type) || strcmp(name, "plan") == 0 || strcmp(name, "attention") == 0 ||
+		   strcmp(name, "contexts") == 0 || strcmp(name, "graphs") == 0 || strcmp(name, "profile") == 0;
 }
 
 int
@@ -556,7 +572,7 @@ main(int argc, char **argv)
 		known = known && is_part(argv[i]);
 	if (!known)
 	{
-		fprintf(stderr, "usage: bench FILE [small] attention|contexts|graphs|profile|BF16|Q8_0|F8_E4M3|Q4_0...\n");
+		fprintf(stderr, "usage: bench FILE [small] attention|contexts|graphs|profile|plan|BF16|Q8_0|F8_E4M3|Q4_0...\n");
 		return 2;
 	}
 	json_object_set_new(result, "layers", json_integer(SLICE_LAYERS));

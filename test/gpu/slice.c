@@ -309,8 +309,8 @@ log_line(void *context, const char *line)
 	fprintf(stderr, "bench: %s\n", line);
 }
 
-void
-slice_open(slice *s, m1b_dtype type, slice_size size)
+static void
+take_memory(slice *s, m1b_dtype type, slice_size size)
 {
 	const m1b_cuda_options options = {.log = log_line};
 	m1b_geometry g;
@@ -320,6 +320,21 @@ slice_open(slice *s, m1b_dtype type, slice_size size)
 	g = geometry(s);
 	slice_must(s, m1b_cuda_open(&options, &s->model.backend, &s->err));
 	slice_must(s, s->model.backend->ops->configure(s->model.backend, &g, &s->err));
+}
+
+void
+slice_plan(m1b_dtype type, slice_size size)
+{
+	static slice s;
+
+	take_memory(&s, type, size);
+	s.model.backend->ops->close(s.model.backend);
+}
+
+void
+slice_open(slice *s, m1b_dtype type, slice_size size)
+{
+	take_memory(s, type, size);
 	make_weights(s);
 	s->qkv = random_activations(s, qkv_floats(s));
 	s->attention = s->model.backend->ops->scratch(s->model.backend, qkv_floats(s) / 3, NULL);

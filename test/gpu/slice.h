@@ -33,6 +33,8 @@ typedef struct slice
 
 void slice_open(slice *s, m1b_dtype type, slice_size size);
 void slice_close(slice *s);
+/* Takes a device's memory for it, says so on stderr, and gives it back. */
+void slice_plan(m1b_dtype type, slice_size size);
 
 static inline bool
 slice_is_toy(const slice *s)

@@ -80,6 +80,15 @@ rm -rf "$FOLDER/checkout"
 
 # ---- limits ----
 
+# planned GIB: of the slices that are measured.
+planned() {
+    EMULATED_GIB=$1 build/gpu/bench_emulated "$FOLDER/plan.json" plan > "$FOLDER/output" 2>&1
+}
+planned 78 && [ "$(grep -c '^bench: ' "$FOLDER/output")" = 5 ]
+report "what is measured fits on an H100"
+! planned 20 && says 'does not fit the device'
+report "and not on less than it takes"
+
 "$BUNDLE/gpu/run.sh" list > "$FOLDER/output"
 awk '/ at most / { name = $2; sub(":", "", name); limit[name] = $NF; steps++; next }
     { for (i = 2; i <= NF; i++) { sum[$1] += limit[$i]; steps-- } }
