@@ -47,8 +47,8 @@ declare -A EXPECT=(
     [profile]="products of few rows and of many above 75 % of the memory's or the tensor cores' rate"
 )
 
-# CUDA's tools are often not among the programs that a shell finds.
-GPU_TOOLS=${GPU_TOOLS:-/usr/local/cuda/bin /opt/nvidia/nsight-compute/*}
+# CUDA's tools and the driver's are often not among the programs that a shell finds.
+GPU_TOOLS=${GPU_TOOLS:-/usr/local/cuda/bin /opt/nvidia/nsight-compute/* /usr/local/nvidia/bin}
 for folder in $GPU_TOOLS; do
     [ ! -d "$folder" ] || PATH=$PATH:$folder
 done

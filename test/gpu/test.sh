@@ -76,6 +76,14 @@ rm -f "$FOLDER"/programs/*xz*
 PROGRAMS=$FOLDER/programs RUN=$FOLDER/checkout/test/gpu/run.sh run graphs
 [ $STATUS = 0 ] && says '^ok graphs'
 report "without xz, too"
+rm -f "$FOLDER/checkout/build/gpu-parts/emulated" "$FOLDER/programs/nvidia-smi"
+PROGRAMS=$FOLDER/programs RUN=$FOLDER/checkout/test/gpu/run.sh run first
+[ $STATUS = 1 ] && says '^There is no GPU on this machine' && ! says '^---'
+report "without a GPU nothing is begun"
+script "$FOLDER/tools/driver/nvidia-smi" 'echo "GPU 0: a stand-in"'
+PROGRAMS=$FOLDER/programs RUN=$FOLDER/checkout/test/gpu/run.sh run graphs
+says '^GPU 0: a stand-in' && says '^--- graphs'
+report "a driver's tools are found where it is mounted"
 rm -rf "$FOLDER/checkout"
 
 # ---- limits ----
