@@ -140,6 +140,7 @@ step_types() {
 # What others take, too, if it can be told: they are not what is tested.
 step_attention() {
     local peers=$RESULTS/attention-peers.json status
+    rm -f "$peers" # of another run
     bench attention contexts
     status=$?
     PYTHONPATH=$BUILT/python${PYTHONPATH:+:$PYTHONPATH} timeout --foreground -k 3 $PEERS_SECONDS \
