@@ -257,6 +257,8 @@ extern M1Training *m1pg_training_taken;
 extern M1Training *m1pg_training_claim(void);
 /* Of what the engine needs to go on; 0 = there is none, it begins. */
 extern uint64 m1pg_training_state_bytes(const M1Training *t);
+/* Raises that its owner was dropped, if so. */
+extern void m1pg_training_check_owner(const M1Training *t);
 /* NULL behind the last piece of what the engine needs to go on. */
 extern bytea *m1pg_training_read_state(const M1Training *t, int piece);
 

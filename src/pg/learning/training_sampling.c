@@ -215,6 +215,7 @@ find_reward(M1Training *t)
 	Oid			userid;
 	int			security;
 
+	m1pg_training_check_owner(t);
 	GetUserIdAndSecContext(&userid, &security);
 	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	m1pg_reward_find_again(t->reward_function, t->reward_name, &t->reward);

@@ -316,8 +316,8 @@ lock_run(const M1Training *t)
 }
 
 /* Nothing is run, or charged, in the name of a role that was dropped. */
-static void
-check_owner(const M1Training *t)
+void
+m1pg_training_check_owner(const M1Training *t)
 {
 	if (GetUserNameFromId(t->owner, true) == NULL)
 		ereport(ERROR,
@@ -331,7 +331,7 @@ m1pg_training_wanted(const M1Training *t)
 	Turn		turn = begin_turn();
 	M1Wanted	wanted = lock_run(t);
 
-	check_owner(t);
+	m1pg_training_check_owner(t);
 	if (wanted == M1_WANTED_NOTHING)
 		(void) query_of(t, "UPDATE minimax_m1.training_run SET " LEASE " WHERE id = $1");
 	end_turn(&turn);
