@@ -409,7 +409,7 @@ serves_others(const m1_engine *e)
 	{
 		const m1_request *r = e->active[i];
 
-		if (!r->background && !r->paused && (r->waits_for_mask || m1_request_pending(r) > 0))
+		if (!r->background && (can_be_fed(r) || (r->waits_for_mask && !r->paused)))
 			return true;
 	}
 	return false;
@@ -583,9 +583,9 @@ remove_ended(m1_engine *e)
 
 /* Others were served a moment ago: whoever asks one thing after the other is about to ask the next. */
 static bool
-others_are_about(const m1_engine *e)
+others_are_about(const m1_engine *e, double now)
 {
-	return e->served_ms > 0.0 && m1_now_ms() - e->served_ms < ABOUT_MS;
+	return e->served_ms > 0.0 && now - e->served_ms < ABOUT_MS;
 }
 
 /* What the step took is put down; the time of one without tokens is that of a mask. */
@@ -656,7 +656,7 @@ m1_engine_step(m1_engine *e, bool *busy, m1_error *err)
 	drop_cancelled(e);
 	admit(e);
 	served = serves_others(e);
-	beside = served || others_are_about(e);
+	beside = served || others_are_about(e, began);
 	tell_wants(e);
 	build_batch(e, beside);
 	if (m1_step_size(e->step) == 0 && m1_step_results(e->step) == 0)

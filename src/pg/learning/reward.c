@@ -35,17 +35,11 @@ names_of(const char *name)
 #endif
 }
 
-static bool
-returns_number(Oid function)
-{
-	return get_func_prokind(function) == PROKIND_FUNCTION && !get_func_retset(function) &&
-		get_func_rettype(function) == FLOAT8OID;
-}
-
 static void
 check_kind(Oid function, const char *name)
 {
-	if (returns_number(function))
+	if (get_func_prokind(function) == PROKIND_FUNCTION && !get_func_retset(function) &&
+		get_func_rettype(function) == FLOAT8OID)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -87,8 +81,8 @@ has_arguments(const char *name)
 	return n > 0 && name[n - 1] == ')';
 }
 
-/* Whether those of the function are a reward's. */
-static bool
+/* Raises that its arguments are not those of a reward. */
+static void
 look_at_arguments(M1Reward *reward)
 {
 	Oid		   *types;
@@ -96,7 +90,15 @@ look_at_arguments(M1Reward *reward)
 
 	(void) get_func_signature(reward->function, &types, &n);
 	reward->wants_reasoning = n == 3;
-	return (n == 2 || n == 3) && memcmp(types, argument_types, n * sizeof *types) == 0;
+	if ((n != 2 && n != 3) || memcmp(types, argument_types, n * sizeof *types) != 0)
+		no_reward(reward->name);
+}
+
+static void
+check_function(const M1Reward *reward)
+{
+	check_kind(reward->function, reward->name);
+	m1pg_check_execute(reward->function, reward->name);
 }
 
 static void
@@ -114,8 +116,7 @@ static void
 find_by_signature(const char *signature, M1Reward *reward)
 {
 	reward->function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(signature)));
-	if (!look_at_arguments(reward))
-		no_reward(signature);
+	look_at_arguments(reward);
 }
 
 void
@@ -126,8 +127,7 @@ m1pg_reward_find(const char *name, M1Reward *reward)
 		find_by_signature(name, reward);
 	else
 		find_by_name(name, reward);
-	check_kind(reward->function, name);
-	m1pg_check_execute(reward->function, name);
+	check_function(reward);
 }
 
 char *
@@ -150,10 +150,8 @@ m1pg_reward_find_again(Oid function, const char *signature, M1Reward *reward)
 				 errmsg("minimax_m1: the reward %s was dropped", signature),
 				 errdetail("One that was made since is another one, whatever its name."),
 				 errhint("resume_training looks for it by its name again.")));
-	if (!look_at_arguments(reward))
-		no_reward(signature);
-	check_kind(function, signature);
-	m1pg_check_execute(function, signature);
+	look_at_arguments(reward);
+	check_function(reward);
 }
 
 /* ---- the call ---- */
