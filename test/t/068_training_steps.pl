@@ -12,15 +12,6 @@ $node->safe_psql('postgres', slurp_file(root() . '/test/t/mail.sql'));
 
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query); }
 
-# Of a training that has ended: how, and with which error.
-sub outcome
-{
-	my ($name) = @_;
-
-	training_ended($node, $name);
-	return sql("SELECT concat_ws(' ', state, sqlstate) FROM minimax_m1.training WHERE name = '$name'");
-}
-
 # How many answers of a training there are of a kind, and how many whose advantage is not that of what their rewards count as.
 sub advantages
 {
@@ -38,14 +29,14 @@ my %short = (steps => 1, choices => '{yes,no,maybe}', temperature => 3, group_si
 sql(q{CREATE FUNCTION not_maybe(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS $$
 	BEGIN IF answer = 'maybe' THEN RAISE EXCEPTION 'perhaps'; END IF; RETURN (answer = 'yes')::int; END $$});
 teach_vouchers($node, 'zeros', %short, reward => 'not_maybe', reward_errors => 'zero');
-is(outcome('zeros'), 'done', 'a reward that fails for some answers');
+is(training_outcome($node, 'zeros'), 'done', 'a reward that fails for some answers');
 is(advantages('zeros', q{content = 'maybe' AND reward = 0 AND error = 'perhaps'}, 'reward'), 't|0', 'gives them 0');
 teach_vouchers($node, 'skips', %short, reward => 'not_maybe', reward_errors => 'skip');
-is(outcome('skips'), 'done', 'or nothing');
+is(training_outcome($node, 'skips'), 'done', 'or nothing');
 is(advantages('skips', q{content = 'maybe' AND reward IS NULL AND advantage = 0 AND error = 'perhaps'}, 'reward'), 't|0',
 	'and the others are what they are beside each other');
 teach_vouchers($node, 'fails', %short, reward => 'not_maybe');
-is(outcome('fails'), 'failed P0001', 'or the training fails');
+is(training_outcome($node, 'fails'), 'failed P0001', 'or the training fails');
 like(sql(q{SELECT detail, hint FROM minimax_m1.training WHERE name = 'fails'}), qr/failed for row \d+.*reward_errors 'zero' or 'skip'/, 'which tells of the row');
 
 # ---- the memory of rewards ----
@@ -55,7 +46,7 @@ my $long = join ' + ', map { "0 * length(answer || '$_')" } 1 .. 500;
 sql(qq{CREATE FUNCTION memory_of_process(answer text, example jsonb) RETURNS float8 LANGUAGE sql VOLATILE AS
 	\$\$SELECT random() + $long + substring(pg_read_file('/proc/self/status') FROM 'RssAnon:\\s+(\\d+)')::float8\$\$});
 teach_vouchers($node, 'memory', %short, reward => 'memory_of_process', rows => 'id < 4', group_size => 60, updates_per_step => 1);
-is(outcome('memory'), 'done', 'a reward that tells the memory of its process');
+is(training_outcome($node, 'memory'), 'done', 'a reward that tells the memory of its process');
 my $grown = sql(q{SELECT max(reward) - min(reward) FROM minimax_m1.rollout WHERE training = 'memory'});
 cmp_ok($grown, '<', 30_000, "which does not grow with each answer: by $grown kB");
 
@@ -63,7 +54,7 @@ cmp_ok($grown, '<', 30_000, "which does not grow with each answer: by $grown kB"
 
 sql('CREATE FUNCTION always(answer text, example jsonb) RETURNS float8 RETURN 1');
 teach_vouchers($node, 'brief', %short, choices => '{yes,no thank you very much indeed}', reward => 'always', max_tokens => 10, length_penalty => 8);
-is(outcome('brief'), 'done', 'answers that are equally good differ by their lengths');
+is(training_outcome($node, 'brief'), 'done', 'answers that are equally good differ by their lengths');
 is(advantages('brief', 'reward = 1 AND advantage < 0', 'reward - greatest(0, least(1, (completion_tokens - 2) / 8.0))'), 't|0', 'beyond where length_penalty begins');
 
 # ---- rows that are asked, and others in their place ----
@@ -77,7 +68,7 @@ sub by_hardness
 
 	sql(qq{SELECT minimax_m1.train('$name', examples => 'SELECT body AS prompt, id % 4 = 0 AS hard FROM mail WHERE id < 12 ORDER BY id', reward => 'if_hard',
 		choices => '{yes,no}', thinking_budget => 0, max_tokens => 4, temperature => 3, learning_rate => 1e-6, $given)});
-	is(outcome($name), 'done', "a training of rows of which few tell something: $name");
+	is(training_outcome($node, $name), 'done', "a training of rows of which few tell something: $name");
 }
 
 by_hardness('dropping', drop_solved => 1);
@@ -92,7 +83,7 @@ is(sql(q{SELECT max(groups) > 4, bool_and(useful_groups >= 2 OR groups = 12), bo
 # ---- held, and let go on ----
 
 teach_vouchers($node, 'calm', steps => 4);
-is(outcome('calm'), 'done', 'a training that is not held');
+is(training_outcome($node, 'calm'), 'done', 'a training that is not held');
 teach_vouchers($node, 'held', steps => 4);
 wait_for('a step has ended', sub { sql(q{SELECT step > 0 FROM minimax_m1.training WHERE name = 'held'}) eq 't' });
 my $before = sql(q{SELECT minimax_m1.pause_training('held'), step FROM minimax_m1.training WHERE name = 'held'});
@@ -101,7 +92,7 @@ my $step = sql(q{SELECT step FROM minimax_m1.training WHERE name = 'held'});
 like($before, qr/^t\|(?:$step|${\($step - 1)})$/, 'a training is held after the step that it is at');
 wait_for('its process has ended', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training'}) eq '0' });
 is(sql(q{SELECT minimax_m1.resume_training('held')}), 't', 'and let go on');
-is(outcome('held'), 'done', 'to its end');
+is(training_outcome($node, 'held'), 'done', 'to its end');
 is(training_bits($node, 'held'), training_bits($node, 'calm'), 'with the result that it would have had');
 
 # ---- no transaction is open while the model works ----
@@ -117,7 +108,7 @@ sleep 1;
 is(sql($waits), 't', 'no transaction is open while the model works');
 kill 'CONT', $engine;
 sql(q{SELECT minimax_m1.cancel_training('open')});
-is(outcome('open'), 'cancelled', 'and it goes on');
+is(training_outcome($node, 'open'), 'cancelled', 'and it goes on');
 
 # ---- rights that are lost meanwhile ----
 
@@ -138,10 +129,10 @@ sub teach_as
 
 teach_as('teacher');
 sql('REVOKE EXECUTE ON FUNCTION voucher_ok FROM teacher');
-is(outcome('of teacher'), 'failed 42501', 'a reward that its owner may not call any more');
+is(training_outcome($node, 'of teacher'), 'failed 42501', 'a reward that its owner may not call any more');
 teach_as('pupil');
 sql('DROP OWNED BY pupil; DROP ROLE pupil');
-is(outcome('of pupil'), 'failed 42704', 'an owner who was dropped');
+is(training_outcome($node, 'of pupil'), 'failed 42704', 'an owner who was dropped');
 
 # ---- what takes its process with it ----
 
@@ -149,7 +140,7 @@ is(outcome('of pupil'), 'failed 42704', 'an owner who was dropped');
 sql(q{CREATE FUNCTION ends_process(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS $$
 	BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN 1; END $$});
 teach_vouchers($node, 'ends', %short, reward => 'ends_process', rows => 'id < 4', group_size => 2);
-is(outcome('ends'), 'failed 58000', 'a step that takes its process with it, again and again, is given up');
+is(training_outcome($node, 'ends'), 'failed 58000', 'a step that takes its process with it, again and again, is given up');
 like(sql(q{SELECT error FROM minimax_m1.training WHERE name = 'ends'}), qr/begun 5 times/, 'which is told');
 
 $node->stop;

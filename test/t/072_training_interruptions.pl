@@ -12,15 +12,6 @@ $node->safe_psql('postgres', slurp_file(root() . '/test/t/mail.sql'));
 
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query); }
 
-# Of a training that has ended: how, and with which error.
-sub outcome
-{
-	my ($name) = @_;
-
-	training_ended($node, $name);
-	return sql("SELECT concat_ws(' ', state, sqlstate) FROM minimax_m1.training WHERE name = '$name'");
-}
-
 sub error_of { my ($name) = @_; return sql("SELECT concat_ws(' ', error, detail, hint) FROM minimax_m1.training WHERE name = '$name'"); }
 
 # Its arguments, to be queued with something else in one transaction: short steps that never come to an end of what there is to learn.
@@ -47,7 +38,7 @@ sub cancelled
 	my ($name) = @_;
 
 	sql("SELECT minimax_m1.cancel_training('$name')");
-	return outcome($name);
+	return training_outcome($node, $name);
 }
 
 # ---- rights, and names, when it is queued ----
@@ -65,11 +56,11 @@ is(sql('SELECT count(*) FROM minimax_m1.training'), '0', 'queue nothing');
 for my $seed (1, 2)
 {
 	sql(lesson("first $seed", steps => 1, seed => $seed, learning_rate => 0.001));
-	is(outcome("first $seed"), 'done', 'an adapter is made');
+	is(training_outcome($node, "first $seed"), 'done', 'an adapter is made');
 }
 my %from = (steps => 1, adapter => 'first 1');
 sql(lesson('by the old one', %from));
-is(outcome('by the old one'), 'done', 'another training begins from it');
+is(training_outcome($node, 'by the old one'), 'done', 'another training begins from it');
 my $pieces = q{SELECT a.id, p.piece, p.data FROM minimax_m1.adapter_version a, minimax_m1.adapter_piece p
 	JOIN minimax_m1.adapter_version s ON s.id = p.adapter_id WHERE (a.name, a.version, s.name) = ('first 1', 2, 'first 2')};
 sql('BEGIN; ' . lesson('by the same', %from) . qq{;
@@ -77,13 +68,13 @@ sql('BEGIN; ' . lesson('by the same', %from) . qq{;
 	SELECT 'first 1', 2, owner, base_digest, digest, rank, bytes, config FROM minimax_m1.adapter_version WHERE name = 'first 2';
 	INSERT INTO minimax_m1.adapter_piece $pieces;
 	COMMIT});
-is(outcome('by the same'), 'done', 'one that has a newer version by the time that a training begins');
+is(training_outcome($node, 'by the same'), 'done', 'one that has a newer version by the time that a training begins');
 is(training_bits($node, 'by the same'), training_bits($node, 'by the old one'), 'is what it was when that was queued');
 sql(lesson('by the new one', %from));
-is(outcome('by the new one'), 'done', 'one that is queued afterwards');
+is(training_outcome($node, 'by the new one'), 'done', 'one that is queued afterwards');
 isnt(training_bits($node, 'by the new one'), training_bits($node, 'by the old one'), 'begins from the newer one');
 sql('BEGIN; ' . lesson('by none', adapter => 'first 2') . q{; SELECT minimax_m1.drop_adapter('first 2'); COMMIT});
-is(outcome('by none'), 'failed 42704', 'one that is dropped before a training begins');
+is(training_outcome($node, 'by none'), 'failed 42704', 'one that is dropped before a training begins');
 like(error_of('by none'), qr/adapter "first 2" does not exist/, 'which is told');
 
 # ---- a reward that is another one, or none, in the middle ----
@@ -110,7 +101,7 @@ reward('no');
 my $step = has_stepped('changed', sql(q{SELECT step FROM minimax_m1.training WHERE name = 'changed'}) + 1);
 is(graded($step - 1), "no|1\nyes|0", 'by the reward as it is by now');
 sql('DROP FUNCTION changing');
-is(outcome('changed'), 'failed 42883', 'one that was dropped fails the training');
+is(training_outcome($node, 'changed'), 'failed 42883', 'one that was dropped fails the training');
 like(error_of('changed'), qr/the reward public\.changing.* was dropped/, 'which is told');
 reward('yes');
 $step = sql(q{SELECT minimax_m1.resume_training('changed'), step FROM minimax_m1.training WHERE name = 'changed'}) =~ s/^t\|//r;
@@ -127,7 +118,7 @@ sql(lesson('over another'));
 has_stepped('over another', 0);
 sql("ALTER SYSTEM SET minimax_m1.model = '$other'");
 $node->reload;
-is(outcome('over another'), 'failed 22023', 'a training does not go on over other weights');
+is(training_outcome($node, 'over another'), 'failed 22023', 'a training does not go on over other weights');
 like(error_of('over another'), qr/was made for another model/, 'which is told');
 sql('ALTER SYSTEM RESET minimax_m1.model');
 $node->reload;
@@ -175,17 +166,17 @@ without_room('INSERT ON minimax_m1.training_example FOR EACH ROW', sub {
 is(sql(q{SELECT count(*) FROM minimax_m1.training WHERE name = 'no rows'}), '0', 'which is not queued then');
 without_room('INSERT ON minimax_m1.adapter_piece FOR EACH ROW', sub {
 		sql(lesson('no adapter', steps => 2));
-		is(outcome('no adapter'), 'failed 53100', 'no room for an adapter') });
+		is(training_outcome($node, 'no adapter'), 'failed 53100', 'no room for an adapter') });
 is(sql(q{SELECT count(*) FROM minimax_m1.adapter_version WHERE name = 'no adapter'}), '0', 'of which there is no half then');
 is(sql(q{SELECT minimax_m1.resume_training('no adapter')}), 't', 'when there is room');
-is(outcome('no adapter'), 'done', 'the training ends');
+is(training_outcome($node, 'no adapter'), 'done', 'the training ends');
 is(sql(q{SELECT a.version, t.step FROM minimax_m1.adapter a JOIN minimax_m1.training t USING (name) WHERE name = 'no adapter'}), '1|2', 'with its adapter, and no other step');
 sql(q{CREATE FUNCTION raises(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''it is broken''; END'});
 without_room(q{UPDATE ON minimax_m1.training_run FOR EACH ROW WHEN (NEW.state = 'failed')}, sub {
 		sql(lesson('no word', reward => 'raises'));
 		wait_for('it was begun twice', sub { sql(q{SELECT attempts > 1 FROM minimax_m1.training_run WHERE name = 'no word'}) eq 't' });
 		is(sql(q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'no room for an error: others go on') });
-like(outcome('no word'), qr/^failed (?:P0001|58000)$/, 'and the training fails when there is some');
+like(training_outcome($node, 'no word'), qr/^failed (?:P0001|58000)$/, 'and the training fails when there is some');
 
 # ---- a lesson that no quota has room for ----
 
@@ -197,7 +188,7 @@ sql(q{BEGIN;
 	RESET ROLE;
 	SELECT minimax_m1.set_quota('teacher', 500);
 	COMMIT});
-is(outcome('too much'), 'failed 53400', 'a lesson of more tokens than the owner has in an hour');
+is(training_outcome($node, 'too much'), 'failed 53400', 'a lesson of more tokens than the owner has in an hour');
 like(error_of('too much'), qr/would never fit/i, 'which is told');
 
 $node->stop;

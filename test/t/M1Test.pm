@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query endless_model fake_engine set_fake_engine memory_kib memory_at_rest
-  run_watched is_steady figure tell_memory fetch_from_npm keep_running teach_vouchers training_ended training_bits);
+  run_watched is_steady figure tell_memory fetch_from_npm keep_running teach_vouchers training_ended training_outcome training_bits);
 
 sub root { return $ENV{M1_ROOT}; }
 
@@ -278,6 +278,15 @@ sub training_ended
 
 			$node->psql('postgres', $sql, stdout => \$state);
 			return $state =~ /^(?:done|failed|cancelled)$/ ? $state : 0 }, 300);
+}
+
+# When it has ended: how, and with which SQLSTATE if it has failed.
+sub training_outcome
+{
+	my ($node, $name) = @_;
+
+	training_ended($node, $name);
+	return $node->safe_psql('postgres', "SELECT concat_ws(' ', state, sqlstate) FROM minimax_m1.training WHERE name = '$name'");
 }
 
 # A digest of all that a training has led to, but for times.

@@ -201,6 +201,16 @@ submit(m1_engine *e, uint64_t id, const m1w_generate *g)
 }
 
 static inline void
+run_steps(m1_engine *e, int n)
+{
+	bool busy;
+	m1_error err;
+
+	for (int i = 0; i < n; i++)
+		assert_ok(m1_engine_step(e, &busy, &err));
+}
+
+static inline void
 run_all(m1_engine *e)
 {
 	bool busy = true;

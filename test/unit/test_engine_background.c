@@ -51,16 +51,6 @@ run_until_done(m1_engine *e, uint64_t id)
 }
 
 static void
-step(m1_engine *e, int n)
-{
-	bool busy;
-	m1_error err;
-
-	for (int i = 0; i < n; i++)
-		assert_ok(m1_engine_step(e, &busy, &err));
-}
-
-static void
 test_stands_still_without_a_share(void **state)
 {
 	m1_engine *e = open_with_share(0.0, 4);
@@ -69,7 +59,7 @@ test_stands_still_without_a_share(void **state)
 	(void) state;
 	ask(e, 1, 4, 300, true);
 	ask(e, 2, 5, 300, true);
-	step(e, 40);
+	run_steps(e, 40);
 	before = outcomes[1].progress_events;
 	assert_true(before > 0);
 	ask(e, 3, 6, 600, false);
@@ -118,7 +108,7 @@ test_same_tokens(void **state)
 	for (uint64_t id = 1; id < 4; id++)
 	{
 		ask(e, id, 100 * (int) id, 80, id != 3);
-		step(e, 10);
+		run_steps(e, 10);
 	}
 	run_all(e);
 	for (uint64_t id = 1; id < 4; id++)
@@ -144,7 +134,7 @@ test_prompt_is_not_waited_for(void **state)
 	ask(e, 1, 4, 1000, false);
 	ask(e, 2, PROMPT, 4, true);
 	ask(e, 4, PROMPT, 4, true);
-	step(e, 3);
+	run_steps(e, 3);
 	ask(e, 3, PROMPT, 4, false);
 	run_until_done(e, 3);
 	assert_false(outcomes[1].done || outcomes[2].done);
@@ -161,7 +151,7 @@ test_waits_behind_others(void **state)
 
 	(void) state;
 	ask(e, 1, 4, 5, true);
-	step(e, 2);
+	run_steps(e, 2);
 	ask(e, 2, 4, 5, true);
 	ask(e, 3, 4, 5, true);
 	ask(e, 4, 4, 5, false);
@@ -181,7 +171,7 @@ test_paused_request(void **state)
 
 	(void) state;
 	ask(e, 1, 4, 300, false);
-	step(e, 3);
+	run_steps(e, 3);
 	m1_engine_pause(e, 1);
 	ask(e, 2, 4, 30, true);
 	run_until_done(e, 2);
@@ -272,7 +262,7 @@ test_lessons_with_a_share(void **state)
 	add_lesson(e, 2);
 	ask(e, 3, 4, 2000, false);
 	for (; !outcomes[2].done; steps++)
-		step(e, 1);
+		run_steps(e, 1);
 	assert_true(steps > 5);
 	assert_false(outcomes[3].done);
 	m1_engine_close(e);

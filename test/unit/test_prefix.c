@@ -75,16 +75,6 @@ assert_all_returned(const m1_engine *e, m1b_memory at_first)
 	assert_true(cache_now.bytes >= now.snapshot_bytes);
 }
 
-static void
-step(m1_engine *e, int n)
-{
-	bool busy;
-	m1_error err;
-
-	for (int i = 0; i < n; i++)
-		assert_ok(m1_engine_step(e, &busy, &err));
-}
-
 /* ---- rows of a template ---- */
 
 #define TEMPLATE                                                                                                     \
@@ -187,7 +177,7 @@ test_too_small_a_budget(void **state)
 
 	(void) state;
 	submit_rows(e, 1, 8);
-	step(e, 1);
+	run_steps(e, 1);
 	for (int i = 1; i <= 8; i++)
 		assert_int_equal(outcomes[i].progress_events > 0, 1);
 	run_all(e);
@@ -247,11 +237,11 @@ test_scoring_takes_nothing_from_the_cache(void **state)
 	for (int steps = 0; own_taken == 0; steps++)
 	{
 		assert_true(steps < 10);
-		step(e, 1);
+		run_steps(e, 1);
 	}
 	g = row_of(3, 2);
 	submit(e, 3, &g);
-	step(e, 3);
+	run_steps(e, 3);
 	assert_true(outcomes[3].progress_events > 0 && !outcomes[2].done);
 	run_all(e);
 	assert_true(outcomes[2].done && outcomes[2].logprobs.len == 3 * sizeof(double));
@@ -314,7 +304,7 @@ test_others_go_on_when_the_first_does_not(void **state)
 		int common = 0;
 
 		submit_rows(e, 1, 10);
-		step(e, 2);
+		run_steps(e, 2);
 		assert_true(outcomes[1].progress_events > 0);
 		for (int i = 2; i <= 10; i++)
 			assert_int_equal(outcomes[i].progress_events, 0);
@@ -565,7 +555,7 @@ test_memory_is_waited_for_in_order(void **state)
 	g = of_pages(1);
 	for (int i = 5; i <= 7; i++)
 		submit(e, (uint64_t) i, &g); /* would fit beside them */
-	step(e, 1);
+	run_steps(e, 1);
 	assert_true(outcomes[3].progress_events > 0);
 	assert_true(outcomes[4].progress_events + outcomes[5].progress_events == 0);
 	m1_engine_cancel(e, 6);
@@ -618,7 +608,7 @@ test_snapshots_make_room(void **state)
 		g.cache_owner = (uint64_t) i; /* else they would wait for the first one's snapshot */
 		submit(e, (uint64_t) i, &g);
 	}
-	step(e, 1);
+	run_steps(e, 1);
 	for (int i = 11; i <= 16; i++)
 		assert_true(outcomes[i].progress_events > 0); /* 6 times 8 pages are all there are */
 	assert_true(cache_now.snapshots < kept);
@@ -638,11 +628,11 @@ test_snapshots_make_room(void **state)
 		g.cache_owner = (uint64_t) i;
 		submit(e, (uint64_t) i, &g);
 	}
-	step(e, 1);
+	run_steps(e, 1);
 	kept = cache_now.snapshots;
 	g = of_pages(8);
 	submit(e, 37, &g);
-	step(e, 3);
+	run_steps(e, 3);
 	assert_int_equal(outcomes[37].progress_events, 0);
 	assert_int_equal(cache_now.snapshots, kept);
 	run_all(e);
@@ -670,12 +660,12 @@ test_nobody_waits_in_vain(void **state)
 		g.max_tokens = 4 * PAGE_TOKENS - 130;
 		submit(e, (uint64_t) i, &g);
 	}
-	step(e, 1);
+	run_steps(e, 1);
 	assert_int_equal(memory_of(e).free_pages, 0);
 	assert_int_equal(memory_of(e).snapshots, 0);
 	assert_true(outcomes[3].progress_events > 0 && outcomes[4].progress_events + outcomes[5].progress_events == 0);
 	m1_engine_cancel(e, 1);
-	step(e, 1);
+	run_steps(e, 1);
 	assert_true(outcomes[4].progress_events > 0 && outcomes[5].progress_events > 0);
 	run_all(e);
 	for (int i = 2; i <= 5; i++)
@@ -698,7 +688,7 @@ test_a_hit_in_its_own_way(void **state)
 	g.max_tokens = 8 * PAGE_TOKENS;
 	for (uint64_t i = 2; i <= 3; i++) /* both take all they can: 16 pages */
 		submit(e, i, &g);
-	step(e, 1);
+	run_steps(e, 1);
 	assert_true(outcomes[2].progress_events > 0 && outcomes[3].progress_events > 0);
 	run_all(e);
 	assert_true(outcomes[2].done && outcomes[3].done);
