@@ -199,12 +199,14 @@ sub peak_kib { my ($pid) = @_; return slurp_file("/proc/$pid/status") =~ /VmHWM:
 
 # ---- progress, and cancel ----
 
-# A prompt that takes long to read; what is written at such a temperature may come to its end at any token.
-my $long = { prompt => 'What can you do? ' x 3000, temperature => 100, thinking_budget => -1, max_tokens => 8000 };
-send_message($m, { jsonrpc => '2.0', id => 'long', method => 'tools/call', params => { name => 'generate', arguments => $long, _meta => { progressToken => 'p' } } });
+# A prompt that takes long to read, and an answer that has to be long, whatever is drawn.
+my $long = { name => 'extract', arguments => { document => 'What can you do? ' x 3000,
+	schema => { type => 'object', properties => { answer => { type => 'string', minLength => 10000 } }, required => ['answer'] } } };
+send_message($m, { jsonrpc => '2.0', id => 'long', method => 'tools/call', params => { %$long, _meta => { progressToken => 'p' } } });
 wait_for('there is progress', sub { $m->{run}->pump_nb; Gateway::sort_lines($m); @{ $m->{notes} } >= 2 || $m->{answers}{long} });
 my @progress = map { $_->{params}{progress} } @{ $m->{notes} };
-is_deeply([ map { $_->{params}{progressToken} } @{ $m->{notes} }[ 0, 1 ] ], [ 'p', 'p' ], 'progress has its token');
+is_deeply([ map { $_->{params}{progressToken} } @{ $m->{notes} }[ 0, 1 ] ], [ 'p', 'p' ], 'progress has its token')
+  or diag(explain($m->{answers}{long}));
 cmp_ok($progress[1], '>', $progress[0], 'and rises');
 send_message($m, { jsonrpc => '2.0', method => 'notifications/cancelled', params => { requestId => 'long' } });
 wait_for('the request is gone', sub { $m->{run}->pump_nb; is_idle($node) });
@@ -230,7 +232,7 @@ send_message($m, { jsonrpc => '2.0', id => 'last', method => 'tools/call', param
 is(stop_mcp($m), 0, 'it ends when its input does');
 is(text_of($m->{answers}{last}), '82', 'with what was asked for answered');
 $m = start_mcp($node);
-send_message($m, { jsonrpc => '2.0', id => 'long', method => 'tools/call', params => { name => 'generate', arguments => $long } });
+send_message($m, { jsonrpc => '2.0', id => 'long', method => 'tools/call', params => $long });
 wait_for('it runs', sub { $m->{run}->pump_nb; !is_idle($node) });
 $m->{run}->kill_kill;
 wait_for('nothing is left of it', sub { is_idle($node) });
@@ -308,7 +310,7 @@ is(is_status('a version to come', 400, { %call, params => $params->('io.modelcon
 is_status('an unknown method', 404, { method => 'no/such', params => { _meta => modern() } }, %al, %modern, 'Mcp-Method' => 'no/such');
 
 # a stream of events, which the client closes
-my $body = encode_json({ jsonrpc => '2.0', id => 1, method => 'tools/call', params => { name => 'generate', arguments => $long, _meta => { progressToken => 5 } } });
+my $body = encode_json({ jsonrpc => '2.0', id => 1, method => 'tools/call', params => { %$long, _meta => { progressToken => 5 } } });
 my ($got, $socket) = raw($h, "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: application/json, text/event-stream\r\nAuthorization: Bearer al:secret\r\n"
 	. "Content-Length: " . length($body) . "\r\n\r\n$body", qr/notifications\/progress/);
 like($got, qr/^HTTP\/1.1 200.*Content-Type: text\/event-stream.*X-Accel-Buffering: no.*data: \{.*"progressToken":5/s, 'progress comes as events');
@@ -325,7 +327,7 @@ for my $accept ('application/json', 'application/json, text/event-stream')
 {
 	my $events = $accept =~ /event/;
 
-	$body = encode_json({ jsonrpc => '2.0', id => 1, method => 'tools/call', params => { name => 'generate', arguments => $long, _meta => { progressToken => 5 } } });
+	$body = encode_json({ jsonrpc => '2.0', id => 1, method => 'tools/call', params => { %$long, _meta => { progressToken => 5 } } });
 	($got, $socket) = raw($h, "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: $accept\r\nAuthorization: Bearer al:secret\r\nMcp-Session-Id: $session\r\n"
 		. "Content-Length: " . length($body) . "\r\n\r\n$body", $events ? qr/notifications\/progress/ : undef, $events ? 20 : 0);
 	wait_for('it runs', sub { !is_idle($node) });
