@@ -93,8 +93,8 @@ clean:
 
 endif
 
-.PHONY: setup demo test nano eval bench bench-beside bench-claims bench-gateway bench-million bench-peer bench-train \
-        lint format help stage unit unit-san schemas check-rooms \
+.PHONY: setup demo test nano eval bench bench-beside bench-claims bench-cispo bench-gateway bench-million bench-peer \
+        bench-spam bench-train lint format help stage unit unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
         check-readme check-setup check-isolation check-tap check-hostile check-clients check-trainings check-drain \
         test-platforms test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
@@ -228,6 +228,11 @@ bench-cispo:
 	@scripts/bootstrap.sh
 	@$(QUIETLY) stage
 	@test/bench/cispo.sh
+
+# 250 steps read each of the 2,000 mails twice.
+## bench-spam: spam learnt from public mail, by sft and by reward, beside naive Bayes in SQL; SPAM_ROWS=4000, STEPS=250
+bench-spam: setup
+	@SPAM_ROWS=$(or $(SPAM_ROWS),4000) SPAM_STEPS=$(or $(STEPS),250) test/long.sh 058_spam
 
 # Of EXAMPLES and STEPS, few show that everything runs.
 ## nano: train m1-nano anew from seeds, into build/nano/m1-nano, which takes about 100 minutes; an interrupted run goes on

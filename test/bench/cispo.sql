@@ -20,11 +20,14 @@ RETURN (lower(answer) = example->>'voucher')::int;
 CREATE VIEW voucher AS
 SELECT id, 'Answer yes or no: the customer gets a voucher.' || E'\n\n' || body AS prompt, voucher FROM letter;
 
--- Columns whose names the model does not know: what train_extract() asks.
-CREATE TYPE complaint AS (thing text, trouble text, wish text);
+-- What train_extract() asks: a column that the model knows, and one of labels that it has never seen.
+CREATE TYPE wish AS ENUM ('money', 'mending', 'rebate', 'paper');
+CREATE TYPE complaint AS (product text, wish wish);
 CREATE VIEW extraction AS
-SELECT id, minimax_m1._task_extract('complaint') || E'\n\n' || body AS prompt, ROW(product, issue, want)::complaint AS answer
-FROM letter;
+SELECT id, minimax_m1._task_extract('complaint') || E'\n\n' || body AS prompt, ROW(product, kind)::complaint AS answer
+FROM letter
+JOIN (VALUES ('a refund', 'money'), ('a repair', 'mending'), ('a discount', 'rebate'), ('a new manual', 'paper')) w(want, kind)
+     USING (want);
 
 -- Additions in longer thoughts: a chain of carries, and one wrong step spoils the end. Half of them are asked as the model knows
 -- it, the others so that it hardly ever begins to add.
