@@ -106,6 +106,7 @@ m1_status_name(m1_status code)
 		[M1_E_DEVICE] = "device",
 		[M1_E_INTERNAL] = "internal",
 		[M1_E_OVER_QUOTA] = "over_quota",
+		[M1_E_EXISTS] = "exists",
 	};
 
 	return (unsigned) code < M1_STATUS_COUNT ? names[code] : "unknown";

@@ -27,6 +27,7 @@ typedef enum m1_status
 	M1_E_DEVICE,		   /* the device is missing or failed */
 	M1_E_INTERNAL,		   /* a bug */
 	M1_E_OVER_QUOTA,	   /* more than the role's quota ever admits */
+	M1_E_EXISTS,		   /* something of that name is there already */
 	M1_STATUS_COUNT
 } m1_status;
 

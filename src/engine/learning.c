@@ -334,7 +334,7 @@ check_new(m1_learning *l, m1_slice name, m1_error *err)
 	for (const training *t = l->trainings; t != NULL; t = t->next)
 		n++;
 	if (*find_training(l, name) != NULL)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "there is a training \"%.*s\" already",
+		return m1_fail(err, M1_E_EXISTS, "there is a training \"%.*s\" already",
 					   (int) (name.len < 60 ? name.len : 60), name.data);
 	if (n >= MOST_TRAININGS)
 		return m1_fail(err, M1_E_OVERLOADED, "there are %d trainings already", n);
@@ -379,7 +379,7 @@ check_new_adapter(const m1_learning *l, m1_slice name, m1_error *err)
 
 	m1_adapter_set_release(l->model->adapters, number);
 	return number == 0 ? M1_OK
-					   : m1_fail(err, M1_E_INVALID_ARGUMENT, "there is an adapter \"%.*s\" already",
+					   : m1_fail(err, M1_E_EXISTS, "there is an adapter \"%.*s\" already",
 								 (int) (name.len < 60 ? name.len : 60), name.data);
 }
 

@@ -48,6 +48,8 @@ sqlstate_of(m1_status code)
 		case M1_E_OVERLOADED:
 		case M1_E_OVER_QUOTA:
 			return ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		case M1_E_EXISTS:
+			return ERRCODE_DUPLICATE_OBJECT;
 		case M1_E_CANCELLED:
 		case M1_E_TIMEOUT:
 			return ERRCODE_QUERY_CANCELED;

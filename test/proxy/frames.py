@@ -16,7 +16,7 @@ from wire import DELTA, DONE, ERROR, GENERATE, HEADER, READY, TEXT, TOKENS, VECT
 
 FINISH = ["stop", "length", "thinking_budget", "loop"]
 STATUS = ["ok", "invalid_argument", "unsupported", "not_found", "io", "corrupt", "no_memory", "context_overflow",
-          "overloaded", "cancelled", "timeout", "unavailable", "device", "internal", "over_quota"]
+          "overloaded", "cancelled", "timeout", "unavailable", "device", "internal", "over_quota", "exists"]
 
 
 def read_done(data):

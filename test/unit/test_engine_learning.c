@@ -606,7 +606,7 @@ test_gives_up_what_is_not_used(void **state)
 	give(e, "two", &bytes);
 	is_gone(e, "three");
 	LEARN(e, ++last_id, M1W_SERVE, serve, &look); /* to which a look is a use */
-	refused_later(e, M1_E_INVALID_ARGUMENT, "already");
+	refused_later(e, M1_E_EXISTS, "already");
 	submit(e, ++last_id, &long_one);
 	assert_ok(m1_engine_step(e, &busy, &err));
 	give(e, "three", &bytes);
@@ -775,7 +775,7 @@ test_refused_bytes(void **state)
 	serve(e, "a", "b");
 	put(e, "b", &all, 1u << 20);
 	LEARN(e, ++last_id, M1W_SERVE, serve, &bytes);
-	refused_later(e, M1_E_INVALID_ARGUMENT, "an adapter \"a\" already");
+	refused_later(e, M1_E_EXISTS, "an adapter \"a\" already");
 	/* what was refused is not kept, nor with a training that begins from it */
 	LEARN(e, ++last_id, M1W_FORGET, forget, &forget);
 	refused_later(e, M1_E_NOT_FOUND, "name of bytes");

@@ -88,8 +88,7 @@ serve(const char *digest)
 	m1_slice	name = m1_slice_of(digest);
 	m1_error	error;
 
-	if (m1pg_learn_serve(&session, name, name, &error) ||
-		(error.code == M1_E_INVALID_ARGUMENT && strncmp(error.message, "there is an adapter", 19) == 0))
+	if (m1pg_learn_serve(&session, name, name, &error) || error.code == M1_E_EXISTS)
 		return true;
 	if (error.code != M1_E_NOT_FOUND)
 		m1pg_report(&error);
