@@ -3,8 +3,9 @@
  * snapshots of both. pages.c knows who holds which page.
  *
  * Both pools are address space only until they are touched, so resident memory
- * follows the tokens in use; what a sequence gives back is returned to the system
- * at once, which also wipes it.
+ * follows the tokens in use; what a sequence gives back is wiped, and returned to
+ * the system but for a little, which short requests take again and again: to map
+ * it anew for each would take longer than a step of a small model.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_DONTNEED */
 #include "blocks/blocks.h"
@@ -17,6 +18,8 @@
 
 #include "base/least.h"
 #include "base/memory.h"
+
+#define KEPT_BYTES ((size_t) 64 << 20) /* of a pool, from its beginning */
 
 static char *
 reserve_address_space(size_t bytes)
@@ -66,14 +69,20 @@ page_at(const m1b_cpu *c, int page)
 	return c->page_memory + (size_t) page * c->pages.page_bytes;
 }
 
-/* MADV_DONTNEED gives zeroed memory at the next touch: the text is gone. */
+/* Zeroes a piece of a pool, so that the text is gone. It goes back to the system, unless it is one of the first. */
+static void
+wipe(char *pool, size_t offset, size_t bytes)
+{
+	if (offset + bytes <= KEPT_BYTES || madvise(pool + offset, bytes, MADV_DONTNEED) != 0)
+		memset(pool + offset, 0, bytes);
+}
+
 static void
 wipe_page(void *backend, int page)
 {
 	const m1b_cpu *c = backend;
 
-	if (madvise(page_at(c, page), c->pages.page_bytes, MADV_DONTNEED) != 0)
-		memset(page_at(c, page), 0, c->pages.page_bytes);
+	wipe(c->page_memory, (size_t) page * c->pages.page_bytes, c->pages.page_bytes);
 }
 
 static void
@@ -227,8 +236,8 @@ m1b_cpu_state_release(m1b_backend *b, m1b_state *s)
 	m1b_cpu *c = m1b_cpu_of(b);
 
 	/* the state starts from zero next time, and the text is gone */
-	if (c->pages.state_bytes > 0 && madvise(s->lightning, c->pages.state_bytes, MADV_DONTNEED) != 0)
-		memset(s->lightning, 0, c->pages.state_bytes);
+	if (c->pages.state_bytes > 0)
+		wipe(c->state_memory, (size_t) (s - c->states) * c->pages.state_bytes, c->pages.state_bytes);
 	m1b_pages_release(&c->pages, &s->list);
 	s->used = false;
 }
