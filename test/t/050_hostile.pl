@@ -64,7 +64,7 @@ my @attacks = (
 		ammo => { enum => q~'"enum": [' || (SELECT string_agg('"v' || i || '"', ',') FROM generate_series(1, 90000) i) || ']}'~ } },
 	{ name => 'small schemas, all different', answer => qr/ok/,
 		shot => q~SELECT minimax_m1.generate_json('x', ('{"type": "string", "maxLength": ' || $1 || '}')::json, max_tokens => 60)~ },
-	{ name => 'count_tokens of 20 MB', short => 1, answer => qr/too long/, shot => 'SELECT minimax_m1.count_tokens(' . text('20 MB') . ')',
+	{ name => 'count_tokens of 20 MB', short => 1, answer => qr/ok/, shot => 'SELECT minimax_m1.count_tokens(' . text('20 MB') . ')',
 		ammo => { '20 MB' => q~repeat('hello world ', 1700000)~ } },
 	{ name => 'a prompt of 60 MB', short => 1, answer => qr/context/, shot => 'SELECT minimax_m1.generate(' . text('60 MB') . ')',
 		ammo => { '60 MB' => q~repeat('hello world ', 5000000)~ } },
@@ -78,7 +78,7 @@ my @attacks = (
 		ammo => { messages => q~'[' || repeat('{"role": "user", "content": "a"}, ', 999999) || '{"role": "user", "content": "a"}]'~ } },
 	{ name => 'messages [{},{},...]', end => 1000, answer => qr/./, shot => 'SELECT * FROM minimax_m1.complete(messages => ' . text('nothing') . '::json)',
 		ammo => { nothing => q~'[' || repeat('{}, ', 2999999) || '{}]'~ } },
-	{ name => '100,000 tools', answer => qr/./, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('tools') . '::json)',
+	{ name => '100,000 tools', end => 200, answer => qr/./, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('tools') . '::json)',
 		ammo => { tools => q~'[' || (SELECT string_agg('{"name": "f' || i || '", "description": "x", "parameters": {"type": "object"}}', ', ')
 			FROM generate_series(1, 100000) i) || ']'~ } },
 	{ name => '60,000 tools of a name each', short => 1, answer => qr/too large/, shot => q{SELECT * FROM minimax_m1.complete('x', tools => } . text('names') . '::json)',
@@ -98,7 +98,7 @@ my @attacks = (
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || i FROM generate_series(1, 70000) i), true)} },
 	{ name => '10,000 categories', answer => qr/./,
 		shot => q{SELECT minimax_m1.classify('x', ARRAY(SELECT 'category ' || $1 || i FROM generate_series(1, 10000) i))} },
-	{ name => '3,000,000 choices', answer => qr/./,
+	{ name => '3,000,000 choices', end => 900, answer => qr/./,
 		shot => q{SELECT * FROM minimax_m1.complete('x', choices => ARRAY(SELECT 'choice ' || i FROM generate_series(1, 3000000) i))} },
 	{ name => 'rows of rows of rows', answer => qr/too many columns/, shot => q{SELECT minimax_m1.extract('x', NULL::wide3)},
 		before => q{DO $do$ BEGIN FOR level IN 1 .. 3 LOOP
@@ -110,7 +110,7 @@ my @attacks = (
 	{ name => 'a batch of 10,000', answer => qr/ok|many|room/, shot => q{SELECT count(*) FROM minimax_m1.generate_batch(array_fill('Hello.'::text, '{10000}'), max_tokens => 8)} },
 	{ name => '10 million tokens into text', end => 500, answer => qr/ok|too/, shot => q{SELECT length(minimax_m1.detokenize(array_fill(300, '{10000000}')))} },
 	{ name => 'logits of 10 million tokens', end => 500, answer => qr/context/, shot => q{SELECT cardinality(minimax_m1.logits(array_fill(300, '{10000000}')))} },
-	{ name => 'stop strings of 16 MB', answer => qr/./, shot => q{SELECT minimax_m1.generate('Hello.', stop => array_fill(} . text('1 MB') . q{, '{16}'))},
+	{ name => 'stop strings of 16 MB', end => 400, answer => qr/./, shot => q{SELECT minimax_m1.generate('Hello.', stop => array_fill(} . text('1 MB') . q{, '{16}'))},
 		ammo => { '1 MB' => q~repeat('stop here ', 100000)~ } },
 	{ name => 'looking on all the time', answer => qr/ok/, shot => q{SELECT (SELECT count(*) FROM minimax_m1.activity), (SELECT count(*) FROM minimax_m1.usage)} },
 	{ name => 'giving up all the time', answer => qr/ok|cancel/,
@@ -151,6 +151,8 @@ sql(q{
 	CREATE SEQUENCE shot;
 	GRANT USAGE ON shot TO attacker;
 	CREATE UNLOGGED TABLE ammo (name text PRIMARY KEY, body text);
+	-- a text of megabytes is unpacked in one piece, which nothing cancels
+	ALTER TABLE ammo ALTER body SET STORAGE EXTERNAL;
 	GRANT SELECT ON ammo TO attacker;
 	-- the same again and again, whatever comes of it; the log has what it was at first
 	CREATE FUNCTION attack(query text) RETURNS void LANGUAGE plpgsql AS $$
