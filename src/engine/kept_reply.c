@@ -9,6 +9,10 @@
 
 #define CLOSE_TOKENS 64 /* of the closing tag, which may come on top of max_tokens */
 
+/* All travels in one message: experts and probabilities take half of it at most, and masks most of the rest. */
+#define MOST_BYTES (M1W_MAX_PAYLOAD / 2)
+#define MOST_MASK_BYTES ((size_t) M1W_MAX_PAYLOAD * 3 / 8)
+
 struct m1_kept_reply
 {
 	int vocab;
@@ -24,11 +28,16 @@ struct m1_kept_reply
 	m1_buf masks; /* no two are equal */
 };
 
-/* All of it travels in one message, beside ids and masks. */
+static m1_status
+no_memory(m1_error *err)
+{
+	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+}
+
 static m1_status
 check_size(size_t tokens, size_t bytes_of_token, m1_error *err)
 {
-	const size_t most = M1W_MAX_PAYLOAD / 2 / bytes_of_token;
+	const size_t most = MOST_BYTES / bytes_of_token;
 
 	if (tokens <= most)
 		return M1_OK;
@@ -57,7 +66,7 @@ m1_kept_reply_create(const m1_model *model, int prompt_tokens, int max_tokens, m
 	if ((status = check_size(tokens, of_token * sizeof *k->experts + sizeof *k->logprobs, err)) != M1_OK)
 		return status;
 	if ((k = calloc(1, sizeof *k)) == NULL)
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+		return no_memory(err);
 	k->vocab = model->config.vocab_size;
 	k->experts_of_token = of_token;
 	k->words = ((size_t) model->config.vocab_size + 63) / 64;
@@ -68,7 +77,7 @@ m1_kept_reply_create(const m1_model *model, int prompt_tokens, int max_tokens, m
 	if (k->experts == NULL || k->logprobs == NULL)
 	{
 		m1_kept_reply_free(k);
-		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the reply");
+		return no_memory(err);
 	}
 	memset(k->experts, 0xff, tokens * of_token * sizeof *k->experts); /* M1W_NO_EXPERT */
 	*out = k;
@@ -113,37 +122,48 @@ number_of(const m1_kept_reply *k, const uint64_t *mask)
 	return n;
 }
 
-static bool
-add_mask(m1_kept_reply *k, size_t at, const uint64_t *mask)
+static m1_status
+too_many_masks(size_t bytes, m1_error *err)
+{
+	m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the form of the reply takes too many masks to be kept for learning");
+	m1_error_detail(err, "There are more than %zu different ones, of %zu bytes each.", MOST_MASK_BYTES / bytes, bytes);
+	m1_error_hint(err, "Use a smaller {max_tokens}, or a simpler form.");
+	return M1_E_CONTEXT_OVERFLOW;
+}
+
+static m1_status
+add_mask(m1_kept_reply *k, size_t at, const uint64_t *mask, m1_error *err)
 {
 	const size_t bytes = k->words * sizeof *mask;
 	const size_t number = number_of(k, mask);
 
+	if (number * bytes == k->masks.len && k->masks.len + bytes > MOST_MASK_BYTES)
+		return too_many_masks(bytes, err);
 	if (number * bytes == k->masks.len && !m1_buf_append(&k->masks, mask, bytes))
-		return false;
-	return m1_ids_push(&k->masked, (int32_t) at) && m1_ids_push(&k->mask_of, (int32_t) number);
+		return no_memory(err);
+	return m1_ids_push(&k->masked, (int32_t) at) && m1_ids_push(&k->mask_of, (int32_t) number) ? M1_OK : no_memory(err);
 }
 
-bool
-m1_kept_reply_sampled(m1_kept_reply *k, size_t at, const uint64_t *mask)
+m1_status
+m1_kept_reply_sampled(m1_kept_reply *k, size_t at, const uint64_t *mask, m1_error *err)
 {
 	if (at < k->most)
 		k->logprobs[at] = k->next;
-	return mask == NULL || add_mask(k, at, mask);
+	return mask == NULL ? M1_OK : add_mask(k, at, mask, err);
 }
 
-bool
-m1_kept_reply_written(m1_kept_reply *k, size_t at, int32_t id)
+m1_status
+m1_kept_reply_written(m1_kept_reply *k, size_t at, int32_t id, m1_error *err)
 {
 	uint64_t *mask = calloc(k->words, sizeof *mask);
-	bool added;
+	m1_status status;
 
 	if (mask == NULL)
-		return false;
+		return no_memory(err);
 	mask[id / 64] = (uint64_t) 1 << id % 64;
-	added = add_mask(k, at, mask);
+	status = add_mask(k, at, mask, err);
 	free(mask);
-	return added;
+	return status;
 }
 
 void

@@ -22,10 +22,10 @@ uint16_t *m1_kept_reply_experts(m1_kept_reply *k, int position);
 
 /* The token that comes next was sampled from these logits, under this mask (NULL: none). */
 void m1_kept_reply_measure(m1_kept_reply *k, const float *logits, float temperature, const uint64_t *mask, int32_t id);
-/* It is the reply's number `at`. false when memory ran out, as the next. */
-bool m1_kept_reply_sampled(m1_kept_reply *k, size_t at, const uint64_t *mask);
+/* It is the reply's number `at`. M1_E_CONTEXT_OVERFLOW when there are more masks than a message holds, as the next. */
+m1_status m1_kept_reply_sampled(m1_kept_reply *k, size_t at, const uint64_t *mask, m1_error *err);
 /* Number `at` was written and not sampled: nothing but it could have come. */
-bool m1_kept_reply_written(m1_kept_reply *k, size_t at, int32_t id);
+m1_status m1_kept_reply_written(m1_kept_reply *k, size_t at, int32_t id, m1_error *err);
 
 /* tokens: prompt and reply, of the request. Valid as long as both are. */
 void m1_kept_reply_put(const m1_kept_reply *k, const m1_ids *tokens, m1w_done *done);

@@ -185,18 +185,28 @@ read_token(m1_request *r, int32_t id, m1_error *err)
 }
 
 /* The token that comes next in the reply, which may not have begun. */
-static bool
-keep_written(m1_request *r, int32_t id)
-{
-	return r->kept == NULL || m1_kept_reply_written(r->kept, r->tokens.len - (size_t) r->prompt_tokens, id);
-}
-
-static bool
-keep_sampled(m1_request *r)
+/* The token comes next, and nothing else could have. */
+static m1_status
+push_written(m1_request *r, int32_t id, m1_error *err)
 {
 	const size_t at = r->tokens.len - (size_t) r->prompt_tokens;
+	const m1_status status = r->kept == NULL ? M1_OK : m1_kept_reply_written(r->kept, at, id, err);
 
-	return r->kept == NULL || m1_kept_reply_sampled(r->kept, at, r->cursor != NULL ? r->mask : NULL);
+	if (status != M1_OK)
+		return status;
+	return m1_ids_push(&r->tokens, id) ? M1_OK : no_memory(err);
+}
+
+static m1_status
+push_sampled(m1_request *r, int32_t id, m1_error *err)
+{
+	const size_t at = r->tokens.len - (size_t) r->prompt_tokens;
+	const uint64_t *mask = r->cursor != NULL ? r->mask : NULL;
+	const m1_status status = r->kept == NULL ? M1_OK : m1_kept_reply_sampled(r->kept, at, mask, err);
+
+	if (status != M1_OK)
+		return status;
+	return m1_ids_push(&r->tokens, id) ? M1_OK : no_memory(err);
 }
 
 /* Writes text on the model's behalf: it is fed like sampled tokens and read like them. *n: how many tokens it is. */
@@ -207,8 +217,8 @@ write_for_model(m1_request *r, const char *text, int *n, m1_error *err)
 	m1_status status = m1_tokenizer_encode(r->tokenizer, m1_slice_of(text), M1_ADDED_PLAIN, &ids, NULL, NULL, err);
 
 	for (size_t i = 0; i < ids.len && status == M1_OK; i++)
-		status = keep_written(r, ids.data[i]) && m1_ids_push(&r->tokens, ids.data[i]) ? read_token(r, ids.data[i], err)
-																					  : no_memory(err);
+		if ((status = push_written(r, ids.data[i], err)) == M1_OK)
+			status = read_token(r, ids.data[i], err);
 	*n = (int) ids.len;
 	m1_ids_free(&ids);
 	return status;
@@ -433,11 +443,11 @@ end(m1_request *r, m1w_finish finish)
 	r->finish = finish == M1W_FINISH_STOP && r->reasoning_cut ? M1W_FINISH_THINKING_BUDGET : finish;
 }
 
-static bool
-append(m1_request *r, int32_t id)
+static m1_status
+append(m1_request *r, int32_t id, m1_error *err)
 {
 	r->completion_tokens++;
-	return keep_sampled(r) && m1_ids_push(&r->tokens, id);
+	return push_sampled(r, id, err);
 }
 
 /* Counts the token's share of the reasoning: the opening tag and what follows, not the closing tag. */
@@ -507,10 +517,10 @@ static m1_status
 accept_chat(m1_request *r, int32_t id, m1_error *err)
 {
 	const m1_reply_state before = m1_reply_where(r->reply);
-	m1_status status;
+	m1_status status = append(r, id, err);
 
-	if (!append(r, id))
-		return no_memory(err);
+	if (status != M1_OK)
+		return status;
 	if (id == m1_tokenizer_eos(r->tokenizer))
 	{
 		end(r, M1W_FINISH_STOP);
@@ -549,20 +559,19 @@ m1_request_allows(m1_request *r, int32_t id)
 m1_status
 m1_request_accept(m1_request *r, m1b_pick pick, m1_error *err)
 {
+	m1_status status;
+
 	r->sure_tokens = pick.probability > SURE_PROBABILITY ? r->sure_tokens + 1 : 0;
 	if (r->kind == M1_REQUEST_CHAT)
 	{
-		const m1_status status = accept_chat(r, pick.id, err);
-
+		status = accept_chat(r, pick.id, err);
 		if (!r->ended && m1_request_at_scored_answer(r) && r->max_tokens - r->completion_tokens < r->room)
 			end(r, M1W_FINISH_LENGTH);
 		return status;
 	}
-	if (!append(r, pick.id))
-		return no_memory(err);
-	if (r->completion_tokens >= r->max_tokens)
+	if ((status = append(r, pick.id, err)) == M1_OK && r->completion_tokens >= r->max_tokens)
 		end(r, M1W_FINISH_LENGTH);
-	return M1_OK;
+	return status;
 }
 
 /* ---- scored choices ---- */
@@ -586,11 +595,14 @@ m1_status
 m1_request_choose(m1_request *r, m1_error *err)
 {
 	const m1_ids *choice = m1_choice_scores_choose(r->scores, &r->sampling, (uint64_t) r->completion_tokens);
+	m1_status status = M1_OK;
 
 	m1_request_rewind(r);
-	for (size_t i = 0; i < choice->len; i++)
-		if (!append(r, choice->data[i]) || !m1_reply_push(r->reply, choice->data[i]))
-			return no_memory(err);
+	for (size_t i = 0; i < choice->len && status == M1_OK; i++)
+		if ((status = append(r, choice->data[i], err)) == M1_OK && !m1_reply_push(r->reply, choice->data[i]))
+			status = no_memory(err);
+	if (status != M1_OK)
+		return status;
 	r->completion_tokens++; /* the end of turn, which was scored with it */
 	end(r, M1W_FINISH_STOP);
 	return M1_OK;

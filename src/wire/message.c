@@ -440,3 +440,14 @@ m1w_failure_to_error(const m1w_failure *m, m1_error *err)
 	copy_text(err->detail, sizeof err->detail, m->detail);
 	copy_text(err->hint, sizeof err->hint, m->hint);
 }
+
+bool
+m1w_is_digest(m1_slice digest)
+{
+	if (digest.len != 16)
+		return false;
+	for (size_t i = 0; i < digest.len; i++)
+		if (!((digest.data[i] >= '0' && digest.data[i] <= '9') || (digest.data[i] >= 'a' && digest.data[i] <= 'f')))
+			return false;
+	return true;
+}

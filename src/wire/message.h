@@ -355,4 +355,7 @@ m1_status m1w_decode_forget(const void *payload, size_t len, m1w_forget *m, m1_e
 m1w_failure m1w_failure_of(const m1_error *err);
 void m1w_failure_to_error(const m1w_failure *m, m1_error *err);
 
+/* 16 hexadecimal digits, in small letters: what names a model or an adapter. */
+bool m1w_is_digest(m1_slice digest);
+
 #endif

@@ -8,6 +8,8 @@
 
 #include <math.h>
 
+#include "engine/kept_reply.h"
+
 static void
 send_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload)
 {
@@ -726,6 +728,36 @@ test_refused_lessons(void **state)
 	m1_engine_close(e);
 }
 
+/* Of M1's vocabulary, of which a reply of some thousand tokens may have other masks at each. */
+static void
+test_most_masks(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1_model model = *m1_engine_model(e);
+	const m1_ids tokens = {0};
+	m1w_done done = {0};
+	m1_status status = M1_OK;
+	m1_kept_reply *k;
+	m1_error err;
+	int n = 0;
+
+	(void) state;
+	model.config.vocab_size = 200064;
+	assert_ok(m1_kept_reply_create(&model, 0, 4000, &k, &err));
+	while (n < 4000 && (status = m1_kept_reply_written(k, (size_t) n, n, &err)) == M1_OK)
+		n++;
+	assert_int_equal(status, M1_E_CONTEXT_OVERFLOW);
+	assert_non_null(strstr(err.message, "too many masks"));
+	assert_true(n > 1000);
+	m1_kept_reply_put(k, &tokens, &done);
+	assert_int_equal(done.masks.len, (size_t) n * 200064 / 8);
+	assert_true(done.masks.len < M1W_MAX_PAYLOAD / 2);
+	/* a mask that is there already takes no room */
+	assert_ok(m1_kept_reply_written(k, (size_t) n, 7, &err));
+	m1_kept_reply_free(k);
+	m1_engine_close(e);
+}
+
 static void
 test_refused_bytes(void **state)
 {
@@ -807,6 +839,7 @@ main(void)
 		cmocka_unit_test(test_gives_up_what_is_not_used),
 		cmocka_unit_test(test_gives_up_nothing_in_use),
 		cmocka_unit_test(test_refused_lessons),
+		cmocka_unit_test(test_most_masks),
 		cmocka_unit_test(test_refused_bytes),
 	};
 

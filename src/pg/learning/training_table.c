@@ -528,16 +528,20 @@ replace_state(const M1Training *t, int step, const char *part, m1_slice bytes)
 	}
 }
 
-/* Behind the eight letters that say what the bytes are, they name the model. */
+/* Behind the eight letters that say what the bytes are, they name the model; but the engine may say anything. */
 static void
 note_base(const M1Training *t, m1_slice state)
 {
+	m1_slice	digest = {state.data + 8, 16};
 	Oid			types[2] = {INT4OID, TEXTOID};
 	Datum		values[2] = {Int32GetDatum(t->id), 0};
 
-	if (state.len < 24)
-		return;
-	values[1] = PointerGetDatum(cstring_to_text_with_len(state.data + 8, 16));
+	if (state.len < 24 || !m1w_is_digest(digest))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("minimax_m1: the engine gave a training's state that names no model"),
+				 errhint("Look into the server's log for why the engine may be broken.")));
+	values[1] = PointerGetDatum(cstring_to_text_with_len(digest.data, (int) digest.len));
 	(void) m1pg_query("UPDATE minimax_m1.training_run SET base_digest = coalesce(base_digest, $2) WHERE id = $1",
 					  2, types, values, NULL, false);
 }

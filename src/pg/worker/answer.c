@@ -158,6 +158,7 @@ are_masked(const m1w_done *done)
 	const Size	bytes = ((Size) model()->vocab + 63) / 64 * sizeof(uint64);
 	const Size	n = done->masks.len / bytes;
 	int32		last = -1;
+	int32		last_mask = -1;
 
 	if (done->masks.len % bytes != 0 || n > done->masked.len || done->mask_of.len != done->masked.len)
 		return false;
@@ -175,8 +176,9 @@ are_masked(const m1w_done *done)
 		if ((word >> id % 64 & 1) == 0)
 			return false;
 		last = at;
+		last_mask = Max(last_mask, number);
 	}
-	return true;
+	return (Size) (last_mask + 1) == n;
 }
 
 /* What a lesson will be made of. */
@@ -186,12 +188,12 @@ judge_kept(const m1w_done *done)
 	const Size	n = done->prompt_ids.len + done->ids.len;
 	const Size	of_layer = n * model()->layers * sizeof(uint16);
 
-	if (!are_ids(done->prompt_ids) || done->prompt_ids.len != (Size) done->prompt_tokens ||
+	if (n == 0 || !are_ids(done->prompt_ids) || done->prompt_ids.len != (Size) done->prompt_tokens ||
 		done->ids.len > (Size) model()->context - done->prompt_ids.len)
 		return "It kept token ids that the model does not have, or another number of them.";
 	if (done->sampled_logprobs.len != done->ids.len * sizeof(float) || !are_token_logprobs(done->sampled_logprobs))
 		return "It kept probabilities that cannot be.";
-	if (n > 0 && (done->experts.len % of_layer != 0 || !are_experts(done->experts)))
+	if (done->experts.len % of_layer != 0 || !are_experts(done->experts))
 		return "It kept experts that the model does not have.";
 	return are_masked(done) ? NULL : "It kept masks that cannot be.";
 }
@@ -236,18 +238,6 @@ judge_bytes(const M1Asked *asked, const m1w_bytes *b)
 	return NULL;
 }
 
-/* 16 hexadecimal digits, or nothing. */
-static bool
-is_digest(m1_slice digest)
-{
-	if (digest.len != 0 && digest.len != 16)
-		return false;
-	for (Size i = 0; i < digest.len; i++)
-		if (!((digest.data[i] >= '0' && digest.data[i] <= '9') || (digest.data[i] >= 'a' && digest.data[i] <= 'f')))
-			return false;
-	return true;
-}
-
 /* What says something is a number; a batch that was dropped may have none. */
 static bool
 are_numbers(const m1w_learned *l)
@@ -276,7 +266,7 @@ judge_learned(const M1Asked *asked, const m1w_learned *l)
 	if (l->logprobs.len != (asked->want_logprobs ? asked->lesson_tokens * sizeof(float) : 0) ||
 		!are_token_logprobs(l->logprobs))
 		return "It answered with probabilities that cannot be, or that nobody wanted.";
-	if (!are_numbers(l) || !are_lesson_counts(asked, l) || !is_digest(l->digest))
+	if (!are_numbers(l) || !are_lesson_counts(asked, l) || (l->digest.len > 0 && !m1w_is_digest(l->digest)))
 		return "It answered a lesson with numbers that cannot be.";
 	return NULL;
 }
