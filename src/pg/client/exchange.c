@@ -616,6 +616,7 @@ next_event(M1Exchange *x, M1Message *message, const char **payload, Size *len)
 		if (!begun && message->more == 0)
 			return result;
 		keep_part(x, message, *payload, *len);
+		CHECK_FOR_INTERRUPTS();
 		if (message->more > 0)
 			continue;
 		*payload = x->answer;

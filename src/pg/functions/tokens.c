@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 
 PG_FUNCTION_INFO_V1(m1pg_count_tokens);
@@ -52,6 +53,19 @@ array_of_ids(const int32 *ids, int n)
 
 /* ---- one question, one answer ---- */
 
+/* Looks up between pieces: where memory is new, hundreds of megabytes take a while. */
+static void
+copy_large(void *to, const void *from, Size len)
+{
+	const Size	piece = 1 << 20;
+
+	for (Size at = 0; at < len; at += piece)
+	{
+		CHECK_FOR_INTERRUPTS();
+		memcpy((char *) to + at, (const char *) from + at, Min(piece, len - at));
+	}
+}
+
 /* The payload of the answer, palloc'd; NULL: *error. */
 static char *
 try_ask(const M1Request *question, m1w_type expected, Size *len, m1_error *error)
@@ -68,7 +82,7 @@ try_ask(const M1Request *question, m1w_type expected, Size *len, m1_error *error
 		if (type != expected)
 			elog(ERROR, "minimax_m1: unexpected event %d", type);
 		copy = MemoryContextAllocHuge(CurrentMemoryContext, Max(*len, 1));
-		memcpy(copy, answer, *len);
+		copy_large(copy, answer, *len);
 	}
 	m1pg_exchange_close(exchange);
 	return copy;
@@ -107,11 +121,8 @@ m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends
 	*n = (int) tokens.ids.len;
 	*ids = palloc(Max(*n, 1) * sizeof(int32));
 	*ends = palloc(Max(*n, 1) * sizeof(int32));
-	if (*n > 0)
-	{
-		memcpy(*ids, tokens.ids.data, *n * sizeof(int32));
-		memcpy(*ends, tokens.ends.data, *n * sizeof(int32));
-	}
+	copy_large(*ids, tokens.ids.data, *n * sizeof(int32));
+	copy_large(*ends, tokens.ends.data, *n * sizeof(int32));
 	pfree(answer);
 	return true;
 }
