@@ -94,6 +94,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
 
 /* The emulation's own: what the next product answers instead of being made. */
 void emulated_fail_next_product(cublasStatus_t status);
+/* Nothing is found for any product from now on, or again. */
+void emulated_know_no_product(bool none);
 
 #ifdef __cplusplus
 }

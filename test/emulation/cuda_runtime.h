@@ -38,6 +38,7 @@ typedef enum cudaError
 	cudaErrorNotReady = 600,
 	cudaErrorIllegalAddress = 700,
 	cudaErrorLaunchTimeout = 702,
+	cudaErrorNotSupported = 801,
 	cudaErrorStreamCaptureUnsupported = 900,
 	cudaErrorStreamCaptureInvalidated = 901,
 	cudaErrorStreamCaptureIsolation = 905,
@@ -126,6 +127,8 @@ void emulated_fail_next_launch(cudaError_t error);
 void emulated_lose_device(int device);
 /* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */
 size_t emulated_calls(void);
+/* Bytes of the host that are pinned now, which takes a driver its time. */
+size_t emulated_pinned(void);
 /* Bytes of dynamic shared memory that a kernel may be launched with on the current device, and whether it may with so many. */
 cudaError_t emulated_allow_shared(const void *kernel, size_t bytes);
 bool emulated_shared_is_allowed(const void *kernel, size_t bytes);

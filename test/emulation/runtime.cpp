@@ -391,6 +391,17 @@ emulated_calls(void)
 	return calls;
 }
 
+size_t
+emulated_pinned(void)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	size_t bytes = 0;
+
+	for (const auto &entry : pinned)
+		bytes += entry.second;
+	return bytes;
+}
+
 cudaError_t
 cudaGetDeviceCount(int *count)
 {

@@ -236,6 +236,7 @@ check_linear_in(bool f32, m1b_dtype type, m1b_use use, int n, int rows, int cols
 	char what[100];
 
 	g.max_tokens = n > g.max_tokens ? n : g.max_tokens;
+	g.vocab = use == M1B_USE_HEAD ? rows : 0;
 	g.scratch_bytes += 2 * outs * sizeof(float);
 	b = open_cuda(&g);
 	m = load(b, w, type, use, rows, cols);
@@ -292,11 +293,13 @@ test_linear(void **state)
 						 type == M1B_F32 ? EXACT : ROUNDED);
 		/* the head keeps fp32's precision however many rows there are */
 		check_linear((m1b_dtype) type, M1B_USE_HEAD, 11, 70, cols, M1B_NONE, EXACT);
+		check_linear((m1b_dtype) type, M1B_USE_HEAD, 29, 70, cols, M1B_NONE, EXACT); /* more than requests at once */
 	}
 	/* few rows, so long that the warps of a block share them */
 	for (int type = M1B_F32; type <= M1B_BF16; type++)
 		for (size_t i = 0; i < sizeof few / sizeof *few; i++)
 			check_linear((m1b_dtype) type, M1B_USE_PRODUCT, few[i], 3, 2048 + 8, i % 2 ? M1B_SILU : M1B_NONE, EXACT);
+	check_linear_in(true, M1B_BF16, M1B_USE_PRODUCT, 21, 5, 2048 + 8, M1B_NONE, EXACT);
 	check_linear(M1B_Q8_0, M1B_USE_PRODUCT, 20, 3, 256 + 32, M1B_NONE, ROUNDED);
 	/* quantized weights that the library takes as bf16, in one go and in two */
 	check_linear(M1B_Q4_K, M1B_USE_PRODUCT, 513, 33, 256, M1B_SILU, ROUNDED);
@@ -340,7 +343,7 @@ test_rows_are_independent(void **state)
 static void
 test_norm_and_gate(void **state)
 {
-	static const int widths[] = {1, 33, 256, 300};
+	static const int widths[] = {1, 33, 256, 300, 2048 + 8};
 
 	(void) state;
 	for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
@@ -942,6 +945,24 @@ test_plan(void **state)
 	b->ops->close(b);
 }
 
+/* Tests and small models open many a device: what passes weights on is no larger than they are. */
+static void
+test_little_is_pinned(void **state)
+{
+	m1b_geometry g = geometry(2, 1, 16, false);
+	const size_t before = emulated_pinned();
+	m1b_backend *b = open_cuda(&g);
+
+	(void) state;
+	assert_in_range(emulated_pinned() - before, 1, (size_t) 4 * (6 << 20)); /* 4 MiB, and the slack of 16 matrices */
+	b->ops->close(b);
+	g.weight_bytes = (size_t) 1 << 30;
+	b = open_cuda(&g);
+	assert_in_range(emulated_pinned() - before, (size_t) 4 * (32 << 20), (size_t) 4 * (33 << 20));
+	b->ops->close(b);
+	assert_int_equal(emulated_pinned(), before);
+}
+
 static void
 test_device_failure(void **state)
 {
@@ -994,12 +1015,78 @@ test_library_failure(void **state)
 	m1_error err;
 
 	(void) state;
-	check_library_failure(CUBLAS_STATUS_NOT_SUPPORTED, M1_E_DEVICE, &err);
-	assert_string_equal(err.detail, "cuBLAS status 15, of 40 rows with a BF16 matrix [131, 96].");
+	check_library_failure(CUBLAS_STATUS_INVALID_VALUE, M1_E_DEVICE, &err);
+	assert_string_equal(err.detail, "cuBLAS status 7, of 40 rows with a BF16 matrix [131, 96].");
 	assert_string_equal(err.hint, "");
 	check_library_failure(CUBLAS_STATUS_ALLOC_FAILED, M1_E_NO_MEMORY, &err);
 	assert_string_equal(err.detail, "cuBLAS status 3, of 40 rows with a BF16 matrix [131, 96].");
 	assert_non_null(strstr(err.hint, "max_context"));
+}
+
+/* What cuBLASLt has nothing for is computed all the same, and told once. */
+static void
+test_library_lacks_products(void **state)
+{
+	emulated_know_no_product(true);
+	test_linear(state);
+	test_fp32_throughout(state);
+	test_moe(state);
+	emulated_know_no_product(false);
+}
+
+static void
+count_line(void *context, const char *line)
+{
+	if (strstr(line, "cuBLASLt has no product of 40 rows with a BF16 matrix [131, 96]") != NULL)
+		++*(int *) context;
+}
+
+/* Whether it says so beforehand or when it is asked. */
+static void
+check_lack_is_told(bool beforehand)
+{
+	const m1b_geometry g = geometry(2, 1, 16, false);
+	int told = 0;
+	const m1b_cuda_options options = {.log = count_line, .log_context = &told};
+	uint8_t *w = random_weights(M1B_BF16, 131 * 96);
+	float *x = random_floats(40 * 96, 1.0f);
+	float *want = not_numbers(40 * 131);
+	float *got;
+	m1b_backend *b;
+	m1b_matrix m;
+	m1b_linear p;
+	m1_error err;
+
+	assert_ok(m1b_cuda_open(&options, &b, &err));
+	assert_ok(b->ops->configure(b, &g, &err));
+	m = load(b, w, M1B_BF16, M1B_USE_PRODUCT, 131, 96);
+	p = (m1b_linear){
+		.x = put(b, x, 40 * 96), .n = 40, .products = {{&m, M1B_NONE, poisoned(b, 40 * 131)}}, .n_products = 1};
+	multiply(w, M1B_BF16, 131, 96, x, 40, want);
+	emulated_know_no_product(beforehand);
+	for (int i = 0; i < 2; i++)
+	{
+		if (!beforehand)
+			emulated_fail_next_product(CUBLAS_STATUS_NOT_SUPPORTED);
+		b->ops->linear(b, &p);
+	}
+	emulated_know_no_product(false);
+	got = fetch(b, p.products[0].out, 40 * 131);
+	assert_near(got, want, 40 * 131, ROUNDED, "by our own kernel");
+	assert_int_equal(told, 1);
+	free(got);
+	free(want);
+	free(x);
+	free(w);
+	b->ops->close(b);
+}
+
+static void
+test_lack_is_told(void **state)
+{
+	(void) state;
+	check_lack_is_told(true);
+	check_lack_is_told(false);
 }
 
 /* What is recorded anew runs once before, which lets libraries load. */
@@ -1055,8 +1142,11 @@ main(void)
 		cmocka_unit_test(test_given_up),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_little_is_pinned),
 		cmocka_unit_test(test_device_failure),
 		cmocka_unit_test(test_library_failure),
+		cmocka_unit_test(test_library_lacks_products),
+		cmocka_unit_test(test_lack_is_told),
 		cmocka_unit_test(test_recordings_are_forgotten),
 		cmocka_unit_test(test_no_device),
 #endif

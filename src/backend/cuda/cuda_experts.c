@@ -104,7 +104,7 @@ product(m1b_cuda *c, int lane, const m1b_matrix *weight, const uint16_t *x, int 
 								 .space = 1 + lane,
 								 .stream = c->experts.lanes[lane].stream};
 
-	m1b_cuda_multiply_by_library(c, &p);
+	m1b_cuda_multiply_many(c, &p);
 }
 
 /* n places of one expert, from place `first` on. */

@@ -30,6 +30,7 @@ typedef struct cached
 {
 	shape shape;
 	bool valid;
+	bool supported;
 	cublasLtMatmulAlgo_t algorithm;
 } cached;
 
@@ -143,14 +144,16 @@ find_algorithm(struct m1b_cuda_gemm *g, const shape *s, const layouts *l, cached
 
 	*out = entry;
 	if (entry->valid && same_shape(&entry->shape, s))
-		return CUBLAS_STATUS_SUCCESS;
+		return entry->supported ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 	status = cublasLtMatmulAlgoGetHeuristic(g->handle, g->operation, l->w, l->x, l->out, l->out,
 											g->preferences[s->aligned], 1, &result, &found);
 	if (status == CUBLAS_STATUS_SUCCESS && found == 0)
 		status = CUBLAS_STATUS_NOT_SUPPORTED;
-	if (status != CUBLAS_STATUS_SUCCESS)
+	if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED)
 		return status;
-	*entry = (cached){.shape = *s, .valid = true, .algorithm = result.algo};
+	*entry = (cached){.shape = *s, .valid = true, .supported = status == CUBLAS_STATUS_SUCCESS};
+	if (entry->supported)
+		entry->algorithm = result.algo;
 	return status;
 }
 
@@ -176,6 +179,8 @@ error_of(cublasStatus_t status)
 {
 	if (status == CUBLAS_STATUS_SUCCESS)
 		return cudaSuccess;
+	if (status == CUBLAS_STATUS_NOT_SUPPORTED)
+		return cudaErrorNotSupported;
 	return status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown;
 }
 
@@ -193,7 +198,7 @@ m1b_cuda_gemm(struct m1b_cuda_gemm *g, const m1b_cuda_multiply *p, int *said)
 					 .out_stride = p->out_stride,
 					 .aligned = is_aligned(w->data) && is_aligned(p->x) && is_aligned(p->out)};
 	const float one = 1.0f;
-	const float beta = p->add ? 1.0f : 0.0f;
+	const float beta = 0.0f;
 	char *space = g->space + (size_t) p->space * M1B_CUDA_GEMM_SPACE;
 	layouts l = {NULL, NULL, NULL};
 	cached *entry;

@@ -7,12 +7,19 @@
  * to each: see cuda_experts.c). F32 weights stay exact: cuBLASLt in fp32. So does
  * everything in a checkpoint whose experts are F32, which are streamed then, however
  * many rows there are. The head stays exact too: its activations go through bf16 in
- * three parts, which together have fp32's precision.
+ * three parts, which together have fp32's precision, and are rows of one product, so that
+ * its weights are read once.
+ *
+ * What cuBLASLt has no kernel for, ours compute.
  */
 #include "backend/cuda/cuda_internal.h"
 
+#include <stdio.h>
+
 #define EXPANDED_ROWS 4096 /* of quantized weights, made bf16 for the library at once */
 #define EXPAND_ROWS 512	   /* rows of x from which on quantized weights go to cuBLASLt, too */
+#define HEAD_PARTS 3
+#define HEAD_ROWS 64 /* of the head at once */
 
 /* ---- work space ---- */
 
@@ -41,15 +48,24 @@ want_routed(m1b_cuda *c, m1b_cuda_buffers *all)
 	m1b_cuda_want(all, &r->out, pairs * (size_t) g->hidden, sizeof *r->out);
 }
 
+/* Rows of the head that are multiplied at once. */
+static size_t
+head_rows(const m1b_geometry *g)
+{
+	return (size_t) (g->max_states < HEAD_ROWS ? g->max_states : HEAD_ROWS);
+}
+
 void
 m1b_cuda_products_want(m1b_cuda *c, m1b_cuda_buffers *all)
 {
 	const m1b_geometry *g = &c->g;
 	m1b_cuda_products *p = &c->products;
+	const size_t parts = HEAD_PARTS * head_rows(g);
 
 	if (c->tensor_cores && !g->bf16_experts)
 		m1b_cuda_want(all, &p->expanded, EXPANDED_ROWS * m1b_cuda_widest(g), sizeof *p->expanded);
-	m1b_cuda_want(all, &p->head_parts, 3 * (size_t) g->max_states * (size_t) g->hidden, sizeof *p->head_parts);
+	m1b_cuda_want(all, &p->head_parts, parts * (size_t) g->hidden, sizeof *p->head_parts);
+	m1b_cuda_want(all, &p->head_sums, parts * (size_t) (g->vocab / c->ranks), sizeof *p->head_sums);
 	want_routed(c, all);
 }
 
@@ -84,26 +100,73 @@ few(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 	m1k_product_few(&product, c->stream);
 }
 
-void
-m1b_cuda_multiply_by_library(m1b_cuda *c, const m1b_cuda_multiply *p)
+/* Only once: what one shape lacks, others may lack. */
+static void
+tell_lack(m1b_cuda *c, const m1b_cuda_multiply *p)
+{
+	char line[128];
+
+	if (c->log == NULL || c->products.told)
+		return;
+	c->products.told = true;
+	snprintf(line, sizeof line, "cuBLASLt has no product of %d rows with a %s matrix [%d, %d]: our own is slower", p->n,
+			 p->weight.type == M1K_F32 ? "F32" : "BF16", p->weight.rows, p->weight.cols);
+	c->log(c->log_context, line);
+}
+
+/* False where the library has nothing for it; a failure is noted. */
+static bool
+by_library(m1b_cuda *c, const m1b_cuda_multiply *p)
 {
 	int status;
 	const cudaError_t error = m1b_cuda_gemm(c->gemm, p, &status);
 
+	if (error == cudaErrorNotSupported)
+	{
+		tell_lack(c, p);
+		return false;
+	}
 	if (error != cudaSuccess)
 		m1b_cuda_note_library(c, "cuBLASLt", error, "multiplying",
 							  "cuBLAS status %d, of %d rows with a %s matrix [%d, %d]", status, p->n,
 							  p->weight.type == M1K_F32 ? "F32" : "BF16", p->weight.rows, p->weight.cols);
+	return true;
 }
 
-/* n rows of x, which are of the weight's type, by cuBLASLt. */
-static void
-library(m1b_cuda *c, const m1k_matrix *weight, const void *x, int n, bool add, float *out, int out_stride)
+void
+m1b_cuda_multiply_many(m1b_cuda *c, const m1b_cuda_multiply *p)
 {
-	const m1b_cuda_multiply p = {
-		.weight = *weight, .x = x, .n = n, .add = add, .out = out, .out_stride = out_stride, .stream = c->stream};
+	const m1k_matrix *w = &p->weight;
+	m1k_product own = {.type = w->type,
+					   .rows = w->rows,
+					   .cols = w->cols,
+					   .row_bytes = w->row_bytes,
+					   .experts = 1,
+					   .n = p->n,
+					   .w = {w->data},
+					   .out = p->out};
 
-	m1b_cuda_multiply_by_library(c, &p);
+	if (by_library(c, p))
+		return;
+	if (w->type == M1K_F32)
+	{
+		own.x = p->x;
+		m1k_product_few(&own, p->stream);
+	}
+	else
+	{
+		own.x_bf16 = p->x;
+		m1k_product_many(&own, p->stream);
+	}
+}
+
+/* n rows of x, which are of the weight's type, by cuBLASLt where it can. */
+static void
+many(m1b_cuda *c, const m1k_matrix *w, const void *x, int n, float *out)
+{
+	const m1b_cuda_multiply p = {.weight = *w, .x = x, .n = n, .out = out, .out_stride = w->rows, .stream = c->stream};
+
+	m1b_cuda_multiply_many(c, &p);
 }
 
 static void
@@ -111,17 +174,17 @@ many_by_library(m1b_cuda *c, const m1b_product *p, const void *x, int n)
 {
 	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
 
-	library(c, &w, x, n, false, p->out, w.rows);
+	many(c, &w, x, n, p->out);
 	if (p->activation == M1B_SILU)
 		m1k_silu(p->out, (size_t) n * (size_t) w.rows, c->stream);
 }
 
 static void
-many_quantized(m1b_cuda *c, const m1b_product *p, const float *x, int n)
+many_quantized(m1b_cuda *c, const m1b_product *p, const uint16_t *x, int n)
 {
-	m1k_product product = plain_product(p, x, n);
+	m1k_product product = plain_product(p, NULL, n);
 
-	product.x_bf16 = m1b_cuda_rounded(c, x, n, p->weight->cols);
+	product.x_bf16 = x;
 	m1k_product_many(&product, c->stream);
 }
 
@@ -136,28 +199,51 @@ expanded_by_library(m1b_cuda *c, const m1b_product *p, const uint16_t *x, int n)
 					   .type = M1K_BF16,
 					   .cols = w.cols,
 					   .row_bytes = (size_t) w.cols * sizeof *c->products.expanded};
+	m1b_cuda_multiply to = {.x = x, .n = n, .out_stride = w.rows, .stream = c->stream};
 
 	for (int row = 0; row < w.rows; row += part.rows)
 	{
 		part.rows = w.rows - row < EXPANDED_ROWS ? w.rows - row : EXPANDED_ROWS;
 		m1k_expand(&w, row, part.rows, c->products.expanded, c->stream);
-		library(c, &part, x, n, false, p->out + row, w.rows);
+		to.weight = part;
+		to.out = p->out + row;
+		if (!by_library(c, &to))
+		{
+			many_quantized(c, p, x, n);
+			return;
+		}
 	}
 	if (p->activation == M1B_SILU)
 		m1k_silu(p->out, (size_t) n * (size_t) w.rows, c->stream);
 }
 
+/* The parts of some rows are rows of one product; the smallest come first, and are added first. */
 static void
 head_by_library(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 {
 	const m1k_matrix w = m1b_cuda_kernel_matrix(p->weight);
-	const size_t all = (size_t) n * (size_t) w.cols;
+	const int most = (int) head_rows(&c->g);
+	m1b_cuda_products *to = &c->products;
 
-	m1k_to_bf16(x, all, c->products.head_parts, c->products.head_parts + all, c->products.head_parts + 2 * all,
-				c->stream);
-	/* the smallest part first */
-	for (int part = 2; part >= 0; part--)
-		library(c, &w, c->products.head_parts + (size_t) part * all, n, part < 2, p->out, w.rows);
+	for (int first = 0; first < n; first += most)
+	{
+		const int rows = n - first < most ? n - first : most;
+		const size_t all = (size_t) rows * (size_t) w.cols;
+
+		m1k_to_bf16(x + (size_t) first * (size_t) w.cols, all, to->head_parts + 2 * all, to->head_parts + all,
+					to->head_parts, c->stream);
+		many(c, &w, to->head_parts, HEAD_PARTS * rows, to->head_sums);
+		m1k_add_parts(to->head_sums, HEAD_PARTS, (size_t) rows * (size_t) w.rows,
+					  p->out + (size_t) first * (size_t) w.rows, c->stream);
+	}
+}
+
+/* A BF16 head, that there is room for. */
+static bool
+is_head(const m1b_cuda *c, const m1b_product *p)
+{
+	return p->weight->use == M1B_USE_HEAD && p->weight->type == M1B_BF16 && p->activation == M1B_NONE &&
+		   p->weight->rows <= c->g.vocab / c->ranks;
 }
 
 static void
@@ -171,14 +257,16 @@ multiply_by(m1b_cuda *c, const m1b_product *p, const float *x, int n)
 		many_by_library(c, p, x, n);
 	else if (p->weight->use != M1B_USE_HEAD && c->tensor_cores)
 	{
+		const uint16_t *rounded = m1b_cuda_rounded(c, x, n, p->weight->cols);
+
 		if (type == M1B_BF16)
-			many_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
+			many_by_library(c, p, rounded, n);
 		else if (n >= EXPAND_ROWS && c->products.expanded != NULL)
-			expanded_by_library(c, p, m1b_cuda_rounded(c, x, n, p->weight->cols), n);
+			expanded_by_library(c, p, rounded, n);
 		else
-			many_quantized(c, p, x, n);
+			many_quantized(c, p, rounded, n);
 	}
-	else if (p->weight->use == M1B_USE_HEAD && type == M1B_BF16 && p->activation == M1B_NONE && n <= c->g.max_states)
+	else if (is_head(c, p))
 		head_by_library(c, p, x, n);
 	else
 		few(c, p, x, n); /* a pass over the weights for every M1K_FEW_ROWS rows */

@@ -15,7 +15,9 @@ typedef struct m1b_cuda m1b_cuda;
 typedef struct m1b_cuda_products
 {
 	uint16_t *expanded;	  /* some rows of quantized weights, as bf16 */
-	uint16_t *head_parts; /* [3][max_states, d]: rows of the head in three bf16 parts */
+	uint16_t *head_parts; /* [3][rows, d]: some of the head's rows in three bf16 parts */
+	float *head_sums;	  /* [3][rows, vocab of this GPU]: what each part gives */
+	bool told;			  /* that the library lacks a product */
 } m1b_cuda_products;
 
 /* Tokens by expert (m1k_route), and what the experts' products give. */
@@ -33,8 +35,8 @@ typedef struct m1b_cuda_routed
 	float *out;				  /* [max_moe_pairs, d] */
 } m1b_cuda_routed;
 
-/* By cuBLASLt; a failure is noted. */
-void m1b_cuda_multiply_by_library(m1b_cuda *c, const m1b_cuda_multiply *p);
+/* By cuBLASLt, or by our own kernel where the library has nothing for it; rows of the result lie side by side. */
+void m1b_cuda_multiply_many(m1b_cuda *c, const m1b_cuda_multiply *p);
 void m1b_cuda_products_want(m1b_cuda *c, m1b_cuda_buffers *all);
 void m1b_cuda_linear(m1b_backend *b, const m1b_linear *p);
 void m1b_cuda_moe(m1b_backend *b, const m1b_moe *p);

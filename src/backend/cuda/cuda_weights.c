@@ -18,7 +18,8 @@
 #include "blocks/blocks.h"
 
 #define BUFFERS 4
-#define BUFFER_BYTES ((size_t) 32 << 20)
+#define LARGEST_BUFFER ((size_t) 32 << 20)
+#define SMALLEST_BUFFER ((size_t) 1 << 20)
 #define PIECE_BYTES ((size_t) 1 << 20) /* what one thread copies at a time */
 
 /* The two enumerations are one. */
@@ -34,11 +35,21 @@ typedef struct m1b_cuda_loader
 	bool own_pool;
 	cudaStream_t stream;
 	char *buffers[BUFFERS];
+	size_t buffer_bytes; /* of each */
 	cudaEvent_t sent[BUFFERS];
 	int next;
 } m1b_cuda_loader;
 
 /* ---- the ring ---- */
+
+/* Pinning takes a device's driver its time: not more than all weights need. */
+static size_t
+buffer_bytes_for(size_t weights)
+{
+	const size_t rounded = (weights + SMALLEST_BUFFER - 1) / SMALLEST_BUFFER * SMALLEST_BUFFER;
+
+	return rounded < SMALLEST_BUFFER ? SMALLEST_BUFFER : rounded < LARGEST_BUFFER ? rounded : LARGEST_BUFFER;
+}
 
 m1_status
 m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err)
@@ -50,6 +61,7 @@ m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err)
 	c->loader = l;
 	if (l == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the loader");
+	l->buffer_bytes = buffer_bytes_for(c->plan.weights);
 	l->own_pool = pool == NULL;
 	l->pool = pool;
 	if (l->own_pool && (status = m1_pool_create(0, &l->pool, err)) != M1_OK)
@@ -59,7 +71,7 @@ m1b_cuda_loader_create(m1b_cuda *c, m1_pool *pool, m1_error *err)
 	{
 		void *buffer = NULL;
 
-		error = cudaHostAlloc(&buffer, BUFFER_BYTES, cudaHostAllocDefault);
+		error = cudaHostAlloc(&buffer, l->buffer_bytes, cudaHostAllocDefault);
 		l->buffers[i] = buffer;
 		if (error == cudaSuccess)
 			error = m1b_cuda_event_create(&l->sent[i]);
@@ -224,7 +236,7 @@ send_rows(m1b_cuda *c, const void *host, size_t stored_bytes, m1b_dtype type, in
 		.row_bytes = row_bytes_of(type, cols),
 		.cols = (size_t) cols,
 	};
-	const size_t per_buffer = BUFFER_BYTES / job.row_bytes;
+	const size_t per_buffer = c->loader->buffer_bytes / job.row_bytes;
 
 	read_ahead(host, stored_bytes * (size_t) (rows - 1) + m1b_bytes(type, (size_t) cols));
 	job.rows_per_piece = PIECE_BYTES / job.row_bytes > 0 ? PIECE_BYTES / job.row_bytes : 1;
@@ -275,10 +287,11 @@ m1b_cuda_matrix(m1b_backend *b, const m1b_stored_matrix *p, m1b_matrix *out, boo
 	const uint8_t *from = p->host;
 	void *to;
 
-	if (p->cols % block != 0 || cols % block != 0 || cols % 8 != 0 || row_bytes > BUFFER_BYTES ||
+	if (p->cols % block != 0 || cols % block != 0 || cols % 8 != 0 || row_bytes > LARGEST_BUFFER ||
 		(by_rows && p->rows % c->ranks != 0) || (by_cols && p->cols % c->ranks != 0))
 		return refuse(c, p, err);
-	if ((to = m1b_cuda_take(&c->arena, row_bytes * (size_t) rows)) == NULL)
+	/* a row that is longer than a buffer is more than all weights were planned to be */
+	if (row_bytes > c->loader->buffer_bytes || (to = m1b_cuda_take(&c->arena, row_bytes * (size_t) rows)) == NULL)
 	{
 		m1_fail(err, M1_E_NO_MEMORY, "the weights are larger than was planned");
 		m1_error_detail(err, "Planned were %zu bytes; a matrix of %zu bytes is left over.", c->plan.weights,
@@ -312,9 +325,11 @@ m1b_cuda_scratch(m1b_backend *b, size_t n, const float *host)
 		return NULL;
 	if (host == NULL)
 		m1b_cuda_zero(c, to, n * sizeof(float), "clearing memory");
-	for (size_t at = 0; host != NULL && at < n * sizeof(float); at += BUFFER_BYTES)
+	for (size_t at = 0, bytes; host != NULL && at < n * sizeof(float); at += bytes)
 	{
-		size_t bytes = n * sizeof(float) - at < BUFFER_BYTES ? n * sizeof(float) - at : BUFFER_BYTES;
+		bytes = n * sizeof(float) - at;
+		if (bytes > c->loader->buffer_bytes)
+			bytes = c->loader->buffer_bytes;
 
 		memcpy(free_buffer(c), (const char *) host + at, bytes);
 		send_buffer(c, to + at, bytes);
