@@ -261,15 +261,18 @@ launch_few(const m1k_product *p, cudaStream_t stream)
 	M1K_LAUNCH((few_rows<Type, Single, Times>), grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
 }
 
-/* The same for a plain product with a matrix of few rows. */
+/*
+ * The same for a plain product with a matrix of few rows. All of these come one after the other for a tile's places,
+ * which would not stay in the cache where they are many.
+ */
 template <m1k_type Type>
 __global__ void
 __launch_bounds__(FEW_WARPS *M1K_WARP) few_shared_rows(const __grid_constant__ m1k_product p)
 {
-	m1k_where where;
+	const int first = blockIdx.y * M1K_FEW_ROWS;
+	const int n = p.n - first < M1K_FEW_ROWS ? p.n - first : M1K_FEW_ROWS;
+	const m1k_where where = {0, first, n, static_cast<int>(blockIdx.x)};
 
-	if (!find_work(p, M1K_FEW_ROWS, (p.rows + FEW_ROWS - 1) / FEW_ROWS, &where))
-		return;
 	if (where.n == 1)
 		few_tile<Type, 1, FEW_ROWS, false, true>(p, where, where.row_block * FEW_ROWS);
 	else
@@ -280,7 +283,7 @@ template <m1k_type Type>
 static void
 launch_shared(const m1k_product *p, cudaStream_t stream)
 {
-	const int grid = product_grid(p, M1K_FEW_ROWS, m1k_pieces(p->rows, FEW_ROWS));
+	const dim3 grid(m1k_pieces(p->rows, FEW_ROWS), m1k_pieces(p->n, M1K_FEW_ROWS));
 
 	M1K_LAUNCH(few_shared_rows<Type>, grid, FEW_WARPS * M1K_WARP, 0, stream, *p);
 }

@@ -7,6 +7,8 @@
 #include "weights.cuh"
 
 #define ROW_THREADS 256
+#define WIDE_THREADS 1024 /* of a norm's wide row: a few rows have no more blocks than that to wait for memory */
+#define WIDE 2048
 
 /* ---- embedding ---- */
 
@@ -69,6 +71,13 @@ m1k_expand(const m1k_matrix *m, int row0, int rows, uint16_t *out, cudaStream_t 
 
 /* ---- norms ---- */
 
+/* By the width alone: the order of a row's sum does not depend on how many rows there are. */
+static int
+norm_threads(int width)
+{
+	return width < WIDE ? ROW_THREADS : WIDE_THREADS;
+}
+
 /* Writes out = kept * scale * weight (* sigmoid(gate)), and rounds a copy. */
 template <bool Gated>
 __device__ __forceinline__ void
@@ -88,7 +97,7 @@ write_normed(const float *kept, float scale, const float *weight, const float *g
 }
 
 __global__ void
-rms_norm_rows(m1k_norm p)
+__launch_bounds__(WIDE_THREADS) rms_norm_rows(m1k_norm p)
 {
 	M1K_DYNAMIC_SHARED(float, kept);
 	const size_t at = static_cast<size_t>(blockIdx.x) * p.width;
@@ -113,11 +122,11 @@ rms_norm_rows(m1k_norm p)
 void
 m1k_rms_norm(const m1k_norm *p, cudaStream_t stream)
 {
-	M1K_LAUNCH(rms_norm_rows, p->n, ROW_THREADS, p->width * sizeof(float), stream, *p);
+	M1K_LAUNCH(rms_norm_rows, p->n, norm_threads(p->width), p->width * sizeof(float), stream, *p);
 }
 
 __global__ void
-gated_norm_rows(m1k_gate p)
+__launch_bounds__(WIDE_THREADS) gated_norm_rows(m1k_gate p)
 {
 	M1K_DYNAMIC_SHARED(float, kept);
 	const size_t at = static_cast<size_t>(blockIdx.x) * p.width;
@@ -139,7 +148,7 @@ gated_norm_rows(m1k_gate p)
 void
 m1k_gated_norm(const m1k_gate *p, cudaStream_t stream)
 {
-	M1K_LAUNCH(gated_norm_rows, p->n, ROW_THREADS, p->width * sizeof(float), stream, *p);
+	M1K_LAUNCH(gated_norm_rows, p->n, norm_threads(p->width), p->width * sizeof(float), stream, *p);
 }
 
 __global__ void

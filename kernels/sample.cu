@@ -14,7 +14,7 @@
 #include <math.h>
 
 #define THREADS 256
-#define CHUNK 8192 /* tokens of one block: sums of that many 16-bit parts fit in 32 bits */
+#define CHUNK 2048 /* tokens of one block: a row has enough of them for a device; sums of 16-bit parts fit in 32 bits */
 
 #define WEIGHT_BITS 45		 /* and M1K_MAX_VOCAB of them still fit in 64 bits */
 #define ONE_BITS 0x3f800000u /* 1.0f: no weight is larger */

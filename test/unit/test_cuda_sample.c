@@ -366,7 +366,7 @@ check_vocabulary(int gpus, int vocab, int batches)
 static void
 test_tokens_are_the_samplers(void **state)
 {
-	static const int few[] = {1, 2, 37, 63, 64, 65, 1023, 1600, 8192, 8193};
+	static const int few[] = {1, 2, 37, 63, 64, 65, 1023, 1600, 2048, 2049, 8193};
 
 	(void) state;
 	compared = at_boundaries = 0;
