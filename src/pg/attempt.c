@@ -7,15 +7,22 @@
  *
  *	  Attempts nest: a reward may run a query. The limit of the outer one holds for
  *	  both. One process has one timer for all of them.
+ *
+ *	  Code may catch the cancel and go on. So it is cancelled again and again; and a
+ *	  process that serves others ends itself when that goes on for as long as the
+ *	  limit was.
  */
 #include "pg/attempt.h"
 
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -23,13 +30,31 @@
 static bool has_timer = false;
 static TimeoutId timer;
 static TimestampTz deadline = 0;	/* of the innermost attempt; 0 = none */
+static TimestampTz patience_until = 0;	/* of the outermost attempt with a limit; 0 = none */
 static volatile sig_atomic_t rang = false;
+static volatile sig_atomic_t overdue = false;
+
+bool		m1pg_attempt_ends_process = false;
+
+/* What code has to unwind, it does within this, if it wants to. */
+#define RING_AGAIN_MS	100
+
+bool
+m1pg_attempt_was_overdue(void)
+{
+	return overdue;
+}
 
 /* A signal handler: as a cancel, which code for OTHERS does not catch. One that is on its way means all of it. */
 static void
 ring(void)
 {
-	if (QueryCancelPending)
+	if (m1pg_attempt_ends_process && patience_until != 0 && GetCurrentTimestamp() >= patience_until)
+	{
+		overdue = true;
+		ProcDiePending = true;
+	}
+	else if (QueryCancelPending)
 		return;
 	rang = true;
 	QueryCancelPending = true;
@@ -37,7 +62,7 @@ ring(void)
 	SetLatch(MyLatch);
 }
 
-/* Sets the time at which it rings; 0 = never. */
+/* Sets the time from which on it rings; 0 = never. */
 static void
 set_deadline(TimestampTz when)
 {
@@ -47,7 +72,7 @@ set_deadline(TimestampTz when)
 	disable_timeout(timer, false);
 	deadline = when;
 	if (when != 0)
-		enable_timeout_at(timer, when);
+		enable_timeout_every(timer, when, RING_AGAIN_MS);
 }
 
 static TimestampTz
@@ -60,6 +85,71 @@ deadline_of(const M1Attempt *attempt)
 	return deadline != 0 && deadline < own ? deadline : own;
 }
 
+/* ---- what a rollback does not take back ---- */
+
+static bool read_only = false;	/* in an attempt that leaves nothing */
+static object_access_hook_type next_object_access_hook = NULL;
+
+/*
+ * Locks stay, and take room in a table that all sessions share; numbers drawn in the session afterwards would be
+ * others, and processes that were ended are. Of the rest, PostgreSQL refuses what it knows to last, such as LISTEN.
+ */
+static bool
+lasts(Oid function)
+{
+	switch (function)
+	{
+		case F_PG_ADVISORY_LOCK_INT8:
+		case F_PG_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_XACT_LOCK_INT8:
+		case F_PG_ADVISORY_XACT_LOCK_INT4_INT4:
+		case F_PG_ADVISORY_XACT_LOCK_SHARED_INT8:
+		case F_PG_ADVISORY_XACT_LOCK_SHARED_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_TRY_ADVISORY_XACT_LOCK_INT8:
+		case F_PG_TRY_ADVISORY_XACT_LOCK_INT4_INT4:
+		case F_PG_TRY_ADVISORY_XACT_LOCK_SHARED_INT8:
+		case F_PG_TRY_ADVISORY_XACT_LOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_INT8:
+		case F_PG_ADVISORY_UNLOCK_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT8:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_ALL:
+		case F_SETSEED:
+		case F_PG_CANCEL_BACKEND:
+		case F_PG_TERMINATE_BACKEND:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (next_object_access_hook != NULL)
+		next_object_access_hook(access, class, object, sub, arg);
+	if (read_only && access == OAT_FUNCTION_EXECUTE && lasts(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("minimax_m1: %s() is not for what leaves nothing behind", get_func_name(object)),
+				 errdetail("Rewards, queries of examples and tools that only read are undone; that would stay.")));
+}
+
+void
+m1pg_watch_attempts(void)
+{
+	next_object_access_hook = object_access_hook;
+	object_access_hook = on_object_access;
+}
+
+/* ---- an attempt ---- */
+
 static void
 begin_read_only(Oid role)
 {
@@ -70,6 +160,7 @@ begin_read_only(Oid role)
 	SetUserIdAndSecContext(role, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	/* the end of the subtransaction takes it back; until then it cannot be set to false */
 	XactReadOnly = true;
+	read_only = true;
 }
 
 /*
@@ -89,8 +180,12 @@ m1pg_attempt(M1Attempt *attempt)
 	ResourceOwner owner = CurrentResourceOwner;
 	TimestampTz outer = deadline;
 	TimestampTz own = deadline_of(attempt);
+	TimestampTz outer_patience = patience_until;
+	bool		outer_read_only = read_only;
 	ErrorData  *volatile error = NULL;
 
+	if (patience_until == 0 && attempt->limit_ms != 0)
+		patience_until = TimestampTzPlusMilliseconds(own, attempt->limit_ms);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -118,6 +213,8 @@ m1pg_attempt(M1Attempt *attempt)
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	patience_until = outer_patience;
+	read_only = outer_read_only;
 	set_deadline(outer);
 	if (error != NULL && !is_ours(attempt, error))
 		ReThrowError(error);

@@ -23,6 +23,16 @@ typedef struct M1Attempt
  */
 extern ErrorData *m1pg_attempt(M1Attempt *attempt);
 
+/*
+ * Set by a process that others wait for: it is ended when what is run catches the cancel and goes on for as long as its
+ * limit was once more. And whether that is why it ends.
+ */
+extern bool m1pg_attempt_ends_process;
+extern bool m1pg_attempt_was_overdue(void);
+
+/* When the library is loaded: from then on, what attempts do that are read only is watched. */
+extern void m1pg_watch_attempts(void);
+
 /* That the current user may call a function, which others have written; the error calls it by this name. */
 extern void m1pg_check_execute(Oid function, const char *name);
 

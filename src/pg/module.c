@@ -2,6 +2,7 @@
  * module.c
  *	  Library load: puts settings, shared memory and background workers together.
  */
+#include "pg/attempt.h"
 #include "pg/jobs/jobs.h"
 #include "pg/learning/served_adapter.h"
 #include "pg/settings.h"
@@ -68,6 +69,7 @@ _PG_init(void)
 {
 	m1pg_define_settings();
 	m1pg_use_adapters();
+	m1pg_watch_attempts();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 #if PG_VERSION_NUM >= 150000

@@ -5,6 +5,7 @@
  *	  one that notes whose process it is. The job runner starts it
  *	  (jobs/agent_runs.c), and finds out what has become of it by the run's row.
  */
+#include "pg/attempt.h"
 #include "pg/jobs/agent_runs.h"
 
 #include "access/xact.h"
@@ -50,6 +51,7 @@ m1pg_agent_worker_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg), run.owner, 0);
+	m1pg_attempt_ends_process = true;
 	pgstat_report_activity(STATE_RUNNING, "minimax_m1: running an agent");
 	if (run_alone("SELECT minimax_m1._agent_take($1)", run.id))
 		(void) run_alone("SELECT minimax_m1._agent_resume($1) IS NULL", run.id);

@@ -9,6 +9,7 @@
  *	  goes on from the step that ended last.
  */
 #include "pg/learning/training.h"
+#include "pg/attempt.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/process.h"
 #include "pg/jobs/training_starts.h"
@@ -47,6 +48,7 @@ set_up(Oid database)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	m1pg_process_settings();
+	m1pg_attempt_ends_process = true;
 }
 
 /* Whoever looks for trainings looks again, when this process is not to be seen any more. */
@@ -169,22 +171,41 @@ train(M1Training *t)
 	m1pg_training_leave_engine(t);
 }
 
+static void
+fail(const ErrorData *error)
+{
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(m1pg_training_taken->context);
+	set("search_path", "pg_catalog, pg_temp");
+	m1pg_training_fail(m1pg_training_taken, error);
+	m1pg_training_leave_engine(m1pg_training_taken);
+}
+
 /* What it was at is failed; what is open of requests goes with the process. */
 static void
 note_failure(void)
 {
-	MemoryContext context = m1pg_training_taken->context;
 	ErrorData  *error;
 
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(m1pg_training_taken->context);
 	error = CopyErrorData();
 	EmitErrorReport();
 	FlushErrorState();
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(context);
-	set("search_path", "pg_catalog, pg_temp");
-	m1pg_training_fail(m1pg_training_taken, error);
-	m1pg_training_leave_engine(m1pg_training_taken);
+	fail(error);
+}
+
+/* At the end of the process: the reward has not let it go on, and would not let the next one either. */
+static void
+note_overdue(int code, Datum arg)
+{
+	ErrorData	error = {.sqlerrcode = ERRCODE_QUERY_CANCELED, .hint = "It must not catch query_canceled."};
+
+	if (!m1pg_attempt_was_overdue() || m1pg_training_taken == NULL)
+		return;
+	error.message = psprintf("minimax_m1: the reward \"%s\" could not be cancelled", m1pg_training_taken->reward_name);
+	error.detail = psprintf("It went on for twice minimax_m1.reward_timeout, which is %d ms.",
+							m1pg_training_taken->options.reward_timeout);
+	fail(&error);
 }
 
 void
@@ -195,6 +216,7 @@ m1pg_training_runner_main(Datum main_arg)
 
 	set_up(DatumGetObjectId(main_arg));
 	before_shmem_exit(tell_launcher, 0);
+	before_shmem_exit(note_overdue, 0);
 	if (sigsetjmp(stack, 1) != 0)
 	{
 		error_context_stack = NULL;
