@@ -47,6 +47,16 @@ SELECT prompt FROM minimax_m1.corrections('answers');
 -- they are examples of what is right
 UPDATE question SET answer = 'four' WHERE id = 1;
 SELECT item, reward FROM minimax_m1.evaluate('SELECT prompt, "right" AS answer FROM minimax_m1.corrections(''answers'')', 'reward_exact');
+-- a row that is loaded again as it was has its correction; one that the model has answered anew, wherever it came from, has none
+CREATE TABLE kept AS SELECT * FROM question;
+TRUNCATE question;
+INSERT INTO question SELECT * FROM kept;
+SELECT prompt FROM minimax_m1.corrections('answers');
+TRUNCATE question;
+INSERT INTO question (id, body) SELECT id, body FROM kept;
+CALL wait_until_answered();
+SELECT count(*) FROM minimax_m1.correction WHERE key = '{1}';
+DROP TABLE kept;
 -- however the session writes dates
 CREATE TABLE visit (day date PRIMARY KEY, asked timestamptz, answer text);
 SELECT minimax_m1.create_annotator('visits', 'visit', 'answer', 'When was {asked}?', system_prompt => 'You are brief.');
@@ -82,6 +92,9 @@ SELECT prompt, wrong, "right" FROM minimax_m1.corrections('parted');
 SELECT minimax_m1.create_annotator('now', 'question', 'answer', '{body}', mode => 'sync');
 UPDATE question SET answer = 'two and two' WHERE id = 1;
 SELECT prompt, wrong, "right" FROM minimax_m1.corrections('now');
+DELETE FROM question WHERE id = 1;
+INSERT INTO question (id, body) VALUES (1, 'What is 2 plus 2?');
+SELECT count(*) FROM minimax_m1.correction c JOIN minimax_m1.annotator a ON a.id = c.annotator_id WHERE a.name = 'now';
 DROP TABLE question, parted;
 SELECT count(*) FROM minimax_m1.correction;
 DROP PROCEDURE wait_until_answered;

@@ -189,6 +189,16 @@ has_key(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	return true;
 }
 
+/* With keys as the job runner has them, whatever the session has set. */
+static void
+forget_correction(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+
+	m1pg_forget_correction(s->annotator->id, row_key(s, row, tupdesc));
+	m1pg_unbecome(&guard);
+}
+
 /* An update of the target, where the same is asked as before, corrects what was there. */
 static void
 follow_change(const TriggerState *s, TriggerData *data)
@@ -337,6 +347,9 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 		follow_change(s, data);
 	if (needed && !s->annotator->sync && s->partition && update)
 		enqueue(s, row, tupdesc);
+	/* an INSERT that then finds the row there loses a correction: better than a wrong one */
+	if (needed && s->annotator->sync && s->annotator->enabled && has_key(s, row, tupdesc))
+		forget_correction(s, row, tupdesc);
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
 	if (!needed)

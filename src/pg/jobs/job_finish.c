@@ -11,6 +11,7 @@
 #include "pg/jobs/job_finish.h"
 #include "pg/client/texts.h"
 #include "pg/jobs/annotator_rows.h"
+#include "pg/jobs/corrections.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job.h"
 #include "pg/jobs/job_aside.h"
@@ -133,6 +134,8 @@ end_row_job(const M1Job *job, bool annotated)
 					  3, types, values, NULL, false);
 	if (!annotated)
 		return;
+	/* what somebody had corrected there was another answer */
+	m1pg_forget_correction(job->annotator_id, DatumGetArrayTypeP(values[2]));
 	/* the rate decays with a time constant of a minute */
 	(void) m1pg_query("INSERT INTO minimax_m1.annotator_progress AS p (annotator_id, done, rate) "
 					  "VALUES ($2, 1, 1 / 60.0) "
