@@ -17,7 +17,7 @@ FROM (VALUES ('It is \boxed{12}.', '12'), ('\boxed{1} or \boxed{12.0}', '12'), (
              ('none', '0'), ('', '0'), ('\boxed{12', '12'), ('\boxed{twelve} 12', '12'), ('\boxed{{12}}', '12'),
              ('1e999999999', '1'), ('1e9999', '1'), (repeat('9', 2000), '9'), ('50%', '50'), ('x3', '3'),
              ('1' || repeat('0', 1000), '0'), ('1e99999', '99999'), (repeat('9', 500000), '9'), (repeat('7 ', 500000) || '8', '8'),
-             ('NaN', '0')) v(answer, wanted);
+             ('NaN', '0'), ('It is −3', '-3'), ('4−3', '3'), ('\boxed{−3}', '-3'), ('1 234 567', '1234567'), ('1 234', '1234'), ('12 34', '34')) v(answer, wanted);
 SELECT reward_number('12', '{"answer": 12.00}') AS json_number, reward_number('12', '{"answer": null}') AS none;
 SELECT reward_number('12', '{"answer": "twelve"}');
 
@@ -40,6 +40,7 @@ SELECT reward_format('AB-12', '{"format": "^[A-Z]{2}-\\d+$"}') AS matches, rewar
 SELECT reward_format('x', '{"format": "("}');
 SELECT reward_length(repeat('ä', n), '{"max_length": 10}') FROM unnest(ARRAY[0, 10, 15, 20, 30]) n;
 SELECT reward_length('x', '{"max_length": 0}');
+SELECT reward_length('x', '{"max_length": "ten"}');
 
 -- sql: rows in any order, by their values; as a role that may do little, and nothing of it lasts
 CREATE ROLE reader;
@@ -50,6 +51,7 @@ GRANT SELECT ON stock TO reader;
 GRANT USAGE ON SCHEMA public TO reader;
 CREATE FUNCTION steal() RETURNS int LANGUAGE plpgsql AS 'BEGIN DELETE FROM stock; RETURN 1; END';
 CREATE FUNCTION leave() RETURNS text LANGUAGE sql AS $$SELECT set_config('role', 'none', false)$$;
+CREATE FUNCTION lock_by_function() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN pg_try_advisory_lock(42); END';
 CREATE TABLE secret (n int);
 SELECT v.answer, reward_sql(v.answer, jsonb_build_object('answer', v.wanted, 'role', 'reader')) AS reward
 FROM (VALUES ('SELECT item FROM stock WHERE n = 5', 'SELECT item FROM stock WHERE n > 4 ORDER BY item'),
@@ -60,8 +62,11 @@ FROM (VALUES ('SELECT item FROM stock WHERE n = 5', 'SELECT item FROM stock WHER
              ('SELECT leave()', 'SELECT ''none'''), ('SELECT n FROM secret', 'SELECT 1 WHERE false'),
              ('SELECT n FROM nothing', 'SELECT 1'), ('', 'SELECT 1'), ('SELECT generate_series(1, 20000)', 'SELECT 1'),
              ('SELECT count(*) FROM generate_series(1, 1000000000)', 'SELECT 1'), ('BEGIN', 'SELECT 1'),
-             ('SET minimax_m1.temperature = 1', 'SELECT 1'), ('COPY stock TO PROGRAM ''cat''', 'SELECT 1')) v(answer, wanted);
+             ('SET minimax_m1.temperature = 1', 'SELECT 1'), ('COPY stock TO PROGRAM ''cat''', 'SELECT 1'),
+             ('SELECT pg_advisory_lock(42)', 'SELECT '''''), ('SELECT lock_by_function()', 'SELECT true'),
+             ('SELECT setseed(0.5)', 'SELECT '''''), ('SELECT pg_notify(''a'', ''b'')', 'SELECT ''''')) v(answer, wanted);
 SELECT count(*), current_user = session_user AS same_role FROM stock;
+SELECT count(*) AS locks FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT nothing", "role": "reader"}');
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT 1", "role": "nobody_here"}');
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT 1"}');
@@ -109,6 +114,7 @@ SELECT * FROM evaluate('WITH d AS (DELETE FROM sum RETURNING question) SELECT qu
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum; DROP TABLE sum', 'reward_exact');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum FOR UPDATE', 'reward_exact');
 SELECT * FROM evaluate('SELECT steal()::text AS prompt', 'reward_exact');
+SELECT * FROM evaluate('SELECT pg_advisory_lock(42)::text AS prompt', 'reward_exact');
 SELECT * FROM evaluate('nonsense', 'reward_exact');
 SELECT * FROM evaluate(NULL, 'reward_exact');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'reward_exact', samples => 0);
@@ -121,6 +127,14 @@ CREATE FUNCTION fails(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS
 CREATE FUNCTION writes(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN DELETE FROM public.sum; RETURN 1; END';
 CREATE FUNCTION drops(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN DROP TABLE public.sum; RETURN 1; END';
 CREATE FUNCTION loops(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END';
+-- what catches the cancel is cancelled again
+CREATE FUNCTION catches(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql
+AS 'BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN LOOP NULL; END LOOP; END';
+CREATE FUNCTION locks(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(42); SELECT 1.0::float8';
+CREATE FUNCTION seeds(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT setseed(0.5); SELECT 1.0::float8';
+CREATE FUNCTION ends(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT pg_terminate_backend(pg_backend_pid())::int::float8';
+CREATE FUNCTION of_id(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT (example->>''id'')::float8';
+CREATE FUNCTION of_some(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT CASE WHEN example->>''id'' = ''1'' THEN random() END';
 CREATE FUNCTION switches(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN SET ROLE reader; RETURN 1; END';
 CREATE FUNCTION commits(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN SET transaction_read_only = off; RETURN 1; END';
 CREATE FUNCTION nan(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT ''NaN''::float8';
@@ -131,7 +145,7 @@ SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'no_float');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'many');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', '');
 SET minimax_m1.reward_timeout = '300ms';
-SELECT f, e.reward, e.error FROM unnest(ARRAY['fails', 'writes', 'drops', 'loops', 'switches', 'commits', 'nan', 'endless', 'silent']) f,
+SELECT f, e.reward, e.error FROM unnest(ARRAY['fails', 'writes', 'drops', 'loops', 'catches', 'locks', 'seeds', 'ends', 'switches', 'commits', 'nan', 'endless', 'silent']) f,
     evaluate('SELECT question AS prompt FROM public.sum WHERE id = 1', f) e;
 -- a limit within a limit: the outer one holds for both, and the inner one ends what it is for
 CREATE FUNCTION nests(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS
@@ -148,6 +162,8 @@ SELECT count(*), current_setting('transaction_read_only') AS read_only, current_
 REVOKE EXECUTE ON FUNCTION fails FROM PUBLIC;
 GRANT SELECT ON sum TO outsider;
 SET ROLE outsider;
+SELECT useful FROM training_check('SELECT ''x'' AS prompt, 9 AS max_length', 'reward_length', group_size => 2, choices => '{a}');
+SELECT n, mean FROM compare('SELECT ''x'' AS prompt, 9 AS max_length', 'reward_length', '{base}', choices => '{a}');
 SELECT * FROM minimax_m1.evaluate('SELECT question AS prompt FROM public.sum', 'public.fails');
 SELECT * FROM minimax_m1.evaluate('SELECT n::text AS prompt FROM public.secret', 'reward_exact');
 RESET ROLE;
@@ -166,6 +182,12 @@ SELECT adapter, n, round(mean::numeric, 3) AS mean, round(low::numeric, 3) AS lo
 FROM compare('SELECT question AS prompt, answer FROM sum', 'reward_number', ARRAY['base']);
 SELECT adapter, n, mean, errors FROM compare('SELECT question AS prompt FROM sum', 'fails', ARRAY['base']);
 SELECT * FROM compare('SELECT question AS prompt FROM sum', 'reward_exact', '{}');
+-- an interval of rewards that are no shares is Student's, and one reward has none; adapters count by their places, and NULL is the model
+SELECT n, mean, round(low::numeric, 3) AS low, round(high::numeric, 3) AS high
+FROM unnest(ARRAY[1, 2, 3]) k, compare(format('SELECT 2 * id AS id, ''x'' AS prompt FROM sum ORDER BY id LIMIT %s', k), 'of_id', '[0:0]={NULL}'::text[], choices => '{a}');
+SELECT n, round(low::numeric, 4) AS low, round(high::numeric, 4) AS high
+FROM unnest(ARRAY[2, 11, 12, 31, 1001]) n, _evaluation_interval(n, 0, 1, false);
+SELECT low BETWEEN 0.2 AND 0.21 AS low, high FROM _evaluation_interval(1, 1, NULL, true);
 -- one that is not there
 SELECT * FROM evaluate('SELECT question AS prompt, answer FROM sum WHERE id = 1', 'reward_number', ARRAY['base', 'nothing']);
 SET minimax_m1.adapter = 'nothing';
@@ -175,14 +197,15 @@ RESET minimax_m1.adapter;
 SELECT answers, pass_rate, solved, hopeless, useful, errors, advice
 FROM training_check('SELECT question AS prompt, ''x'' AS answer FROM sum', 'reward_exact', group_size => 2);
 SELECT pass_rate, solved, hopeless, useful, advice FROM training_check('SELECT question AS prompt FROM sum', 'silent', group_size => 2);
+SELECT round(useful::numeric, 2) AS useful, advice FROM training_check('SELECT id, ''x'' AS prompt FROM sum', 'of_some', group_size => 100, choices => '{a,b}');
 SELECT errors, advice FROM training_check('SELECT question AS prompt FROM sum', 'fails', group_size => 2);
 SELECT useful, advice FROM training_check('SELECT question AS prompt, 100000 AS max_length FROM sum', 'reward_length', group_size => 2);
 SELECT truncated, advice FROM training_check('SELECT question AS prompt FROM sum', 'reward_length', group_size => 1);
 SELECT truncated, advice FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 2, max_tokens => 2);
 
 -- how long a training would take: a step asks up to three times as many rows, and learns from the useful ones
-SELECT _training_time(1, 0.5, 8, 20, 48, 0) AS usual, _training_time(1, 0.2, 8, 20, 48, 0) AS few, _training_time(1, 0.01, 8, 20, 48, 0) AS fewer,
-       _training_time(0.5, 0.5, 8, 20, 48, 10) AS held_out, _training_time(1, 0.5, 8, 40, 48, 10) AS longer, _training_time(1, 0, 8, 20, 48, 0) AS never;
+SELECT _evaluation_time(1, 0.5, 8, 20, 48, 0) AS usual, _evaluation_time(1, 0.2, 8, 20, 48, 0) AS few, _evaluation_time(1, 0.01, 8, 20, 48, 0) AS fewer,
+       _evaluation_time(0.5, 0.5, 8, 20, 48, 10) AS held_out, _evaluation_time(1, 0.5, 8, 40, 48, 10) AS longer, _evaluation_time(1, 0, 8, 20, 48, 0) AS never;
 SELECT useful > 0 AS useful, expected_time > '0' AS known
 FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 8, regex => '[a-z]{1,40}', thinking_budget => 0, seed => 1);
 SELECT useful, expected_time, advice FROM training_check('SELECT question AS prompt FROM sum', 'silent', group_size => 2);
@@ -197,7 +220,7 @@ SELECT * FROM evaluate('SELECT question AS prompt, 1 AS answer FROM sum', 'rewar
 SELECT mean, errors > 0 AS errors FROM compare('SELECT question AS prompt FROM sum', 'reward_length', ARRAY['base'], system_prompt => 'x', regex => '(');
 
 DROP TABLE stock, secret, sum;
-DROP FUNCTION steal, leave, thought, no_float, many, fails, writes, drops, loops, switches, commits, nan, endless, silent, nests;
+DROP FUNCTION steal, leave, lock_by_function, of_id, of_some, catches, locks, seeds, ends, thought, no_float, many, fails, writes, drops, loops, switches, commits, nan, endless, silent, nests;
 DROP TYPE order_form;
 REVOKE ALL ON SCHEMA public FROM reader;
 DROP OWNED BY reader, outsider;

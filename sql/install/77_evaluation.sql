@@ -125,6 +125,23 @@ $$;
 
 COMMENT ON FUNCTION mcnemar_p IS 'exact two-sided p of McNemar''s test for pairs that one side wins or loses';
 
+-- What has the mean of so many rewards in it with 95 % certainty. Of shares, from 0 to 1, it is Wilson's, which is no point where all
+-- are right; else Student's, by the standard error, and NULL for one reward, which tells of no spread.
+CREATE FUNCTION _evaluation_interval(n bigint, mean float8, error float8, shares boolean, OUT low float8, OUT high float8)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT middle - half, middle + half
+    FROM (SELECT 1.959964::float8 AS z, nullif(n, 0)::float8 AS d, nullif(n - 1, 0)::float8 AS f) c,
+         LATERAL (SELECT CASE WHEN n < 12 THEN ('{12.7062,4.3027,3.1824,2.7764,2.5706,2.4469,2.3646,2.3060,2.2622,2.2281}'::float8[])[n - 1]
+                              -- Fisher's expansion, with four right digits from here on
+                              ELSE z + (z ^ 3 + z) / 4 / f + (5 * z ^ 5 + 16 * z ^ 3 + 3 * z) / 96 / f ^ 2
+                                   + (3 * z ^ 7 + 19 * z ^ 5 + 17 * z ^ 3 - 15 * z) / 384 / f ^ 3 END AS t) s,
+         LATERAL (SELECT CASE WHEN shares THEN (mean + z ^ 2 / 2 / d) / (1 + z ^ 2 / d) ELSE mean END AS middle,
+                         CASE WHEN shares THEN z * sqrt(greatest(mean * (1 - mean), 0) / d + z ^ 2 / 4 / d ^ 2) / (1 + z ^ 2 / d)
+                              ELSE t * error END AS half) i
+$$;
+
 -- A pair is a row of the query: an adapter's mean reward over its samples beside that of the first adapter.
 CREATE FUNCTION compare(
     query text,
@@ -155,33 +172,36 @@ CREATE FUNCTION compare(
 RETURNS SETOF record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 2
 AS $$
-    WITH answer AS MATERIALIZED (
+    WITH asked AS (
+        -- as evaluate() reads them: by their places, and NULL is none
+        SELECT array_agg(coalesce(u.adapter, 'base') ORDER BY u.place) AS names FROM unnest(adapters) WITH ORDINALITY u(adapter, place)),
+    answer AS MATERIALIZED (
         SELECT e.* FROM @extschema@.evaluate(query, reward, adapters, samples, items, system_prompt, max_tokens, thinking_budget,
                                              temperature, top_p, seed, choices, json_schema, regex) e),
     item AS (
-        SELECT a.adapter, a.item, avg(a.reward) AS reward, sum(a.completion_tokens) AS tokens,
+        -- equal rewards have equal means, in whatever order the answers came
+        SELECT a.adapter, a.item, avg(a.reward ORDER BY a.reward) AS reward, sum(a.completion_tokens) AS tokens,
                count(a.completion_tokens) AS answers, count(a.error) AS errors
         FROM answer a GROUP BY a.adapter, a.item),
     pair AS (
         SELECT i.*, sign(i.reward - f.reward) AS won
-        FROM item i LEFT JOIN item f ON f.item = i.item AND f.adapter = adapters[1] AND f.adapter <> i.adapter),
+        FROM item i CROSS JOIN asked k
+        LEFT JOIN item f ON f.item = i.item AND f.adapter = k.names[1] AND f.adapter <> i.adapter),
     total AS (
-        SELECT t.adapter, count(t.reward)::int AS n, nullif(count(t.reward), 0) AS d, avg(t.reward) AS mean, coalesce(stddev_samp(t.reward), 0) AS spread,
-               min(t.reward) >= 0 AND max(t.reward) <= 1 AS is_share, sum(t.tokens) / nullif(sum(t.answers), 0) AS tokens,
+        SELECT t.adapter, count(t.reward) AS n, avg(t.reward) AS mean, stddev_samp(t.reward) / sqrt(count(t.reward)) AS error,
+               sum(t.tokens) / nullif(sum(t.answers), 0) AS tokens,
                sum(t.errors)::int AS errors, count(*) FILTER (WHERE t.won > 0)::int AS wins,
                count(*) FILTER (WHERE t.won = 0)::int AS ties, count(*) FILTER (WHERE t.won < 0)::int AS losses,
                count(t.won) > 0 AS paired
         FROM pair t GROUP BY t.adapter)
-    SELECT t.adapter, t.n, t.mean,
-           -- of shares the interval of Wilson, which is no point where all are right
-           CASE WHEN is_share THEN (t.mean + z2 / 2 / t.d - half) / (1 + z2 / t.d) ELSE t.mean - z * t.spread / sqrt(t.d) END,
-           CASE WHEN is_share THEN (t.mean + z2 / 2 / t.d + half) / (1 + z2 / t.d) ELSE t.mean + z * t.spread / sqrt(t.d) END,
+    SELECT t.adapter, t.n::int, t.mean, i.low, i.high,
            t.tokens::float8, t.errors, CASE WHEN t.paired THEN t.wins END, CASE WHEN t.paired THEN t.ties END,
            CASE WHEN t.paired THEN t.losses END, CASE WHEN t.paired THEN @extschema@.mcnemar_p(t.wins, t.losses) END
-    FROM total t, LATERAL (SELECT 1.959964::float8 AS z, 1.959964::float8 ^ 2 AS z2) c,
-         LATERAL (SELECT z * sqrt(greatest(t.mean * (1 - t.mean), 0) / t.d + z2 / 4 / t.d ^ 2) AS half
-                  WHERE is_share UNION ALL SELECT NULL WHERE is_share IS NOT TRUE) h
-    ORDER BY array_position(adapters, t.adapter)
+    FROM total t CROSS JOIN asked k
+    -- of all adapters the same one
+    CROSS JOIN (SELECT min(reward) >= 0 AND max(reward) <= 1 AS shares FROM item) r
+    CROSS JOIN LATERAL @extschema@._evaluation_interval(t.n, t.mean, t.error, r.shares) i
+    ORDER BY array_position(k.names, t.adapter)
 $$;
 
 COMMENT ON FUNCTION compare IS 'what adapters get for the rows of a query, with 95 % intervals, and each beside the first';
@@ -189,7 +209,7 @@ COMMENT ON FUNCTION compare IS 'what adapters get for the rows of a query, with 
 -- How long a training would take in which an answer takes so many seconds. A step asks rows until half of as many as it is to
 -- have are useful, three times at most, and learns from the useful ones; held-out rows are asked before the first step and
 -- at most twenty times after that.
-CREATE FUNCTION _training_time(
+CREATE FUNCTION _evaluation_time(
     answer float8, useful float8, group_size int, steps int, prompts_per_step int, holdout_rows int) RETURNS interval
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -237,7 +257,7 @@ DECLARE
     began timestamptz := clock_timestamp();
     first_error text;
     seen int;
-    graded int;
+    rated float8;                       -- share of rows of which there is a reward
 BEGIN
     IF group_size < 2 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -250,28 +270,30 @@ BEGIN
     one AS (
         SELECT min(a.reward) AS least, max(a.reward) AS most FROM answer a GROUP BY a.item)
     SELECT a.answers, a.pass_rate, a.mean, g.solved, g.hopeless, g.useful, a.tokens, a.truncated, a.errors, a.first_error,
-           g.n, a.graded
-    INTO answers, pass_rate, mean, solved, hopeless, useful, tokens, truncated, errors, first_error, seen, graded
+           g.n, g.rated
+    INTO answers, pass_rate, mean, solved, hopeless, useful, tokens, truncated, errors, first_error, seen, rated
     FROM (SELECT count(*)::int AS answers, avg((a.reward >= 1)::int)::float8 AS pass_rate, avg(a.reward) AS mean,
                  avg(a.completion_tokens)::float8 AS tokens, avg((a.finish_reason = 'length')::int)::float8 AS truncated,
-                 count(a.error)::int AS errors, count(a.reward)::int AS graded,
+                 count(a.error)::int AS errors,
                  (array_agg(a.error) FILTER (WHERE a.error IS NOT NULL))[1] AS first_error
           FROM answer a) a,
-         (SELECT count(*) AS n, avg((o.least >= 1)::int)::float8 AS solved, avg((o.most <= 0)::int)::float8 AS hopeless,
-                 avg((o.most > o.least)::int)::float8 AS useful
+         (SELECT count(*) AS n, count(o.least)::float8 / count(*) AS rated,
+                 count(*) FILTER (WHERE o.least >= 1)::float8 / count(*) AS solved,
+                 count(*) FILTER (WHERE o.most <= 0)::float8 / count(*) AS hopeless,
+                 count(*) FILTER (WHERE o.most > o.least)::float8 / count(*) AS useful
           FROM one o) g;
     seconds := extract(epoch FROM clock_timestamp() - began);
-    expected_time := @extschema@._training_time(seconds / answers, useful, group_size, steps,
+    expected_time := @extschema@._evaluation_time(seconds / answers, useful, group_size, steps,
         CASE WHEN seen < groups THEN least(seen, prompts_per_step) ELSE prompts_per_step END, holdout_rows);
     advice := CASE
         WHEN errors = answers THEN 'every answer failed: ' || first_error
-        WHEN graded = 0 THEN 'the reward has no opinion of any answer: it is always NULL'
+        WHEN rated = 0 THEN 'the reward has no opinion of any answer: it is always NULL'
         WHEN errors > 0 THEN format('%s of %s answers failed, the first with: %s', errors, answers, first_error)
         WHEN truncated > 0.2 THEN format('%s %% of the answers are cut off: raise max_tokens, or set a thinking_budget',
                                          round(100 * truncated))
-        WHEN useful = 0 AND hopeless = 1 THEN
+        WHEN useful = 0 AND hopeless = rated THEN
             'nothing to learn from: no answer is right. Show right answers first, ask for less, or give partial rewards'
-        WHEN useful = 0 AND solved = 1 THEN 'nothing to learn: all answers are right already'
+        WHEN useful = 0 AND solved = rated THEN 'nothing to learn: all answers are right already'
         WHEN useful = 0 THEN 'nothing to learn from: within each row, all answers get the same reward'
         WHEN useful < 0.1 THEN format('little to learn from: answers differ in %s of %s rows. Leave out rows that are always '
                                       'right or always wrong, or raise group_size', round(useful * seen), seen)

@@ -736,8 +736,8 @@ BEGIN
         WHERE p.pronamespace = '@extschema@'::regnamespace
           AND p.proname NOT IN ('grant_usage', 'stats_reset', 'set_quota', 'set_price', 'usage_reset', 'grant_training',
                                 'revoke_training')
-          -- what makes a json_text of jsonb, an agent, a plot or a task is called in the caller's name
-          AND p.proname !~ '^_(?!(json_text|agent|plot|task)_)'
+          -- what makes a json_text of jsonb, an agent, an evaluation, a plot or a task is called in the caller's name
+          AND p.proname !~ '^_(?!(json_text|agent|evaluation|plot|task)_)'
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
     END LOOP;

@@ -134,11 +134,42 @@ is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-/* Groups of three behind commas, as in 12,345,678. */
-static bool
-is_grouped(const char *s)
+/* Bytes of the one of these that `s` begins with; 0 = it does with none. */
+static int
+begins_with_one_of(const char *s, const char *const *strings)
 {
-	return s[0] == ',' && is_digit(s[1]) && is_digit(s[2]) && is_digit(s[3]) && !is_digit(s[4]);
+	for (; *strings != NULL; strings++)
+		if (strncmp(s, *strings, strlen(*strings)) == 0)
+			return (int) strlen(*strings);
+	return 0;
+}
+
+/* The last one is the minus of typesetting, U+2212; in an encoding that does not have it, so are its bytes unlikely. */
+static int
+sign_bytes(const char *s)
+{
+	static const char *const signs[] = {"-", "+", "\xE2\x88\x92", NULL};
+
+	return begins_with_one_of(s, signs);
+}
+
+/* Behind a comma, or a space that does not break (U+00A0, U+202F) or is thin (U+2009). */
+static int
+separator_bytes(const char *s)
+{
+	static const char *const separators[] = {",", "\xC2\xA0", "\xE2\x80\xAF", "\xE2\x80\x89", NULL};
+
+	return begins_with_one_of(s, separators);
+}
+
+/* Groups of three, as in 12,345,678: bytes of what is between them; 0 = no group begins here. */
+static int
+group_separator(const char *s)
+{
+	int			n = separator_bytes(s);
+
+	s += n;
+	return n > 0 && is_digit(s[0]) && is_digit(s[1]) && is_digit(s[2]) && !is_digit(s[3]) ? n : 0;
 }
 
 /* Reads digits, the first ones perhaps in groups; returns what follows them. */
@@ -149,8 +180,8 @@ read_digits(const char *s, bool grouped, Spelling *out)
 
 	for (;;)
 	{
-		if (grouped && s > start && s - start <= 3 && is_grouped(s))
-			start = ++s;
+		if (grouped && s > start && s - start <= 3)
+			start = s += group_separator(s);
 		if (!is_digit(*s))
 			return s;
 		spell(out, *s++);
@@ -184,9 +215,10 @@ read_number(const char *s, const char **end)
 	bool		fits;
 
 	out.n = 0;
-	if (*s == '-' || *s == '+')
-		spell(&out, *s++);
-	sign = out.n;
+	sign = sign_bytes(s) > 0;
+	if (sign)
+		spell(&out, *s == '+' ? '+' : '-');
+	s += sign_bytes(s);
 	s = read_digits(s, true, &out);
 	if (*s == '.' && is_digit(s[1]))
 	{
@@ -244,10 +276,12 @@ last_boxed(const char *s)
 static bool
 begins_number(const char *s, const char *begin)
 {
-	if (is_digit(*s) || (*s == '.' && is_digit(s[1])))
-		return true;
-	return (*s == '-' || *s == '+') && (is_digit(s[1]) || (s[1] == '.' && is_digit(s[2]))) &&
-		(s == begin || (!is_digit(s[-1]) && s[-1] != ')'));
+	int			sign = sign_bytes(s);
+
+	if (sign > 0 && s > begin && (is_digit(s[-1]) || s[-1] == ')'))
+		return false;
+	s += sign;
+	return is_digit(*s) || (*s == '.' && is_digit(s[1]));
 }
 
 static Numeric
@@ -418,6 +452,21 @@ root_value(Jsonb *json, JsonbValue *v)
 	}
 }
 
+/* The reference may be JSON, or a text that is some. */
+static Jsonb *
+wanted_json(const JsonbValue *text)
+{
+	char	   *wanted = pnstrdup(text->val.string.val, text->val.string.len);
+	Jsonb	   *json = parse_json(wanted);
+
+	if (json == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("minimax_m1: the example's answer is not JSON: \"%.100s\"", wanted),
+				 errhint("reward_json compares JSON; reward_exact compares texts.")));
+	return json;
+}
+
 /* reward_json(answer, example) */
 Datum
 m1pg_reward_json(PG_FUNCTION_ARGS)
@@ -431,9 +480,7 @@ m1pg_reward_json(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (wanted->type == jbvString)
 	{
-		root_value(DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-													  CStringGetDatum(pnstrdup(wanted->val.string.val,
-																			   wanted->val.string.len)))), &value);
+		root_value(wanted_json(wanted), &value);
 		wanted = &value;
 	}
 	parsed = parse_json(text_to_cstring(PG_GETARG_TEXT_PP(0)));
@@ -445,6 +492,39 @@ m1pg_reward_json(PG_FUNCTION_ARGS)
 
 /* ---- form and length ---- */
 
+static bool
+matches(Datum answer, const char *pattern)
+{
+	return DatumGetBool(DirectFunctionCall2Coll(textregexeq, DEFAULT_COLLATION_OID, answer,
+												CStringGetTextDatum(pattern)));
+}
+
+/* What is wrong with the example's pattern is told as that. */
+static bool
+matches_format(Datum answer, const char *pattern)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool matched = false;
+
+	PG_TRY();
+	{
+		matched = matches(answer, pattern);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode == ERRCODE_INVALID_REGULAR_EXPRESSION)
+			error->message = psprintf("minimax_m1: the example's format is not a pattern: %s", error->message);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	return matched;
+}
+
 /* reward_format(answer, example) */
 Datum
 m1pg_reward_format(PG_FUNCTION_ARGS)
@@ -453,8 +533,7 @@ m1pg_reward_format(PG_FUNCTION_ARGS)
 
 	if (pattern == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_FLOAT8(DatumGetBool(DirectFunctionCall2Coll(textregexeq, DEFAULT_COLLATION_OID,
-														  PG_GETARG_DATUM(0), CStringGetTextDatum(pattern))) ? 1 : 0);
+	PG_RETURN_FLOAT8(matches_format(PG_GETARG_DATUM(0), pattern) ? 1 : 0);
 }
 
 /* reward_length(answer, example): 1 up to max_length characters, from there down to 0 at twice as many. */
@@ -463,14 +542,16 @@ m1pg_reward_length(PG_FUNCTION_ARGS)
 {
 	char	   *limit = m1pg_example_text(PG_GETARG_JSONB_P(1), "max_length");
 	text	   *answer = PG_GETARG_TEXT_PP(0);
+	char	   *end;
 	double		most;
 	double		length;
 
 	if (limit == NULL)
 		PG_RETURN_NULL();
-	most = DatumGetFloat8(DirectFunctionCall1(float8in, CStringGetDatum(limit)));
-	if (!(most >= 1))
-		m1pg_bad_argument("max_length is out of range", psprintf("It is %s; it must be at least 1.", limit));
+	most = strtod(limit, &end);
+	if (end == limit || *end != '\0' || !(most >= 1))
+		m1pg_bad_argument("max_length is out of range",
+						  psprintf("It is %s; it must be a number, and at least 1.", limit));
 	length = pg_mbstrlen_with_len(VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
 	PG_RETURN_FLOAT8(Max(0, Min(1, 2 - length / most)));
 }
