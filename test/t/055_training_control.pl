@@ -83,11 +83,23 @@ $node->safe_psql('postgres', q{
 	SELECT id, s, 0.5 FROM minimax_m1.training_run, generate_series(0, step) s;
 	INSERT INTO minimax_m1.training_example SELECT id, 'train', 1, '{"prompt": "x"}' FROM minimax_m1.training_run;
 	INSERT INTO minimax_m1.training_answer (training, step, part, item, sample) SELECT id, 1, 'train', 1, 1 FROM minimax_m1.training_run});
+$node->safe_psql('postgres', q{
+	CREATE ROLE gone;
+	INSERT INTO minimax_m1.training_run (name, owner, method, examples, options, path, steps, state) VALUES ('of nobody', 'gone', 'cispo', '', '{}', '', 1, 'done');
+	INSERT INTO minimax_m1.training_example SELECT id, 'train', 1, '{}' FROM minimax_m1.training_run WHERE name = 'of nobody';
+	INSERT INTO minimax_m1.adapter_version (id, name, version, owner, digest, rank, bytes, config) VALUES (77, 'of nobody', 1, 'gone', '', 1, 0, '{}');
+	INSERT INTO minimax_m1.adapter_piece VALUES (77, 0, '');
+	INSERT INTO minimax_m1.adapter_grant VALUES ('anything', 'gone');
+	INSERT INTO minimax_m1.training_grant VALUES ('gone');
+	DROP ROLE gone});
 my $dump = $node->basedir . '/dump.sql';
 $node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dump ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', $dump ], 'and back');
 is($node->safe_psql('restored', 'SELECT name, state, step FROM minimax_m1.training ORDER BY name DESC'), "ended|done|14\nbroken|failed|3",
 	'a dump has trainings that have ended');
+is($node->safe_psql('restored', q{SELECT (SELECT count(*) FROM minimax_m1.adapter_version) + (SELECT count(*) FROM minimax_m1.adapter_piece)
+	+ (SELECT count(*) FROM minimax_m1.adapter_grant) + (SELECT count(*) FROM minimax_m1.training_grant WHERE role::oid NOT IN (SELECT oid FROM pg_roles))
+	+ (SELECT count(*) FROM minimax_m1.training_example WHERE example = '{}')}), '0', 'and nothing of a role that was dropped');
 is($node->safe_psql('restored', q{SELECT count(*) FROM minimax_m1.training_step WHERE training = 'ended'}), '15', 'with their steps');
 is($node->safe_psql('restored', q{SELECT training, example FROM minimax_m1.rollout WHERE training = 'ended'}), 'ended|{"prompt": "x"}', 'and answers');
 my ($lost, $what) = sqlstate($node, q{SELECT minimax_m1.resume_training('broken')}, connstr => $node->connstr('restored'));
