@@ -71,6 +71,18 @@ SELECT * FROM state_after('pause');
 UPDATE minimax_m1.training_run SET state = 'running', leased_by = pg_backend_pid(), leased_until = now() + interval '1 day', wanted = NULL;
 SELECT minimax_m1.drop_training('held');
 ROLLBACK;
+-- one whose reward is gone does not go on, until there is one of that name
+BEGIN;
+UPDATE minimax_m1.training_run SET state = 'failed', reward = 'public.gone(text,jsonb)', wanted = NULL, leased_until = NULL;
+SELECT keep_state();
+SELECT * FROM state_after('resume');
+ROLLBACK;
+-- a step that fails when it was to be the last one ends the training as was wanted
+BEGIN;
+SELECT * FROM state_after('cancel');
+SELECT minimax_m1._training_fail(id, '22012', 'division by zero', NULL, NULL) FROM minimax_m1.training_run;
+SELECT state, wanted, sqlstate, error FROM minimax_m1.training_run;
+ROLLBACK;
 -- one that failed goes on when what was wrong is mended
 BEGIN;
 UPDATE minimax_m1.training_run SET state = 'failed', wanted = NULL, leased_until = NULL, attempts = 3, sqlstate = '53200', error = 'no memory';

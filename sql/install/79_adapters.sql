@@ -53,6 +53,32 @@ BEGIN
 END
 $$;
 
+-- Raises an error unless there is such a role: a number may be any.
+CREATE FUNCTION _adapter_role(role oid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'minimax_m1: there is no such role';
+    END IF;
+END
+$$;
+
+-- Raises an error if the adapter of this name, where there is one, is another role's.
+CREATE FUNCTION _adapter_free(maker oid, adapter name) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = adapter AND NOT pg_has_role(maker, v.owner::oid, 'USAGE')) THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = format('minimax_m1: the name "%s" is taken by another role''s adapter', adapter),
+            HINT = 'Take another name.';
+    END IF;
+END
+$$;
+
 -- Files of the server are for superusers.
 CREATE FUNCTION _adapter_of_files(caller oid, what text) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -127,9 +153,7 @@ BEGIN
     LOCK TABLE @extschema@.adapter_version IN SHARE ROW EXCLUSIVE MODE;
     SELECT v.version, v.owner INTO next_version, belongs_to
     FROM @extschema@.adapter_version v WHERE v.name = adapter ORDER BY v.version DESC LIMIT 1;
-    IF next_version IS NOT NULL THEN
-        PERFORM @extschema@._adapter_owned(maker, adapter);
-    END IF;
+    PERFORM @extschema@._adapter_free(maker, adapter);
     INSERT INTO @extschema@.adapter_version AS v (name, version, owner, base_digest, digest, rank, bytes, config)
     VALUES (adapter, coalesce(next_version, 0) + 1, coalesce(belongs_to, maker::regrole), base_digest, '', (config->>'r')::int, bytes, config)
     RETURNING v.id, v.version INTO adapter_id, next_version;
@@ -223,11 +247,13 @@ AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 COMMENT ON FUNCTION export_adapter IS 'writes the latest version of an adapter into a folder that is there, in PEFT''s format';
 
 CREATE FUNCTION _grant_adapter(caller oid, name name, role regrole) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT @extschema@._adapter_owned(caller, name);
+BEGIN
+    PERFORM @extschema@._adapter_owned(caller, name), @extschema@._adapter_role(role);
     INSERT INTO @extschema@.adapter_grant VALUES (name, role) ON CONFLICT DO NOTHING;
+END
 $$;
 
 CREATE FUNCTION grant_adapter(name name, role regrole) RETURNS void

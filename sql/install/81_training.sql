@@ -250,14 +250,15 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION _training_exists(training name) RETURNS void
+CREATE FUNCTION _training_exists(caller oid, training name) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
         MESSAGE = format('minimax_m1: training "%s" already exists', training),
-        HINT = 'Take another name, or drop that training; its adapter stays.';
+        HINT = CASE WHEN EXISTS (SELECT FROM @extschema@.training_run r WHERE r.name = training AND pg_has_role(caller, r.owner::oid, 'USAGE'))
+                    THEN 'Take another name, or drop that training; its adapter stays.' ELSE 'Take another name.' END;
 END
 $$;
 
@@ -271,10 +272,9 @@ BEGIN
             MESSAGE = format('minimax_m1: "%s" is no name for a training', training),
             DETAIL = 'It is also that of the adapter; base is the name of the model without one.';
     ELSIF EXISTS (SELECT FROM @extschema@.training_run r WHERE r.name = training) THEN
-        PERFORM @extschema@._training_exists(training);
-    ELSIF EXISTS (SELECT FROM @extschema@.adapter_version v WHERE v.name = _training_check_name.training) THEN
-        PERFORM @extschema@._adapter_owned(caller, training);
+        PERFORM @extschema@._training_exists(caller, training);
     END IF;
+    PERFORM @extschema@._adapter_free(caller, training);
 END
 $$;
 
@@ -322,7 +322,7 @@ BEGIN
     VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps)
     ON CONFLICT DO NOTHING RETURNING id INTO run;
     IF run IS NULL THEN
-        PERFORM @extschema@._training_exists(name);
+        PERFORM @extschema@._training_exists(caller, name);
     END IF;
     INSERT INTO @extschema@.training_example (training, part, item, example, asked)
     SELECT run, 'train', e.n, e.row, e.asked FROM unnest(train_rows, train_asked) WITH ORDINALITY e(row, asked, n)
@@ -393,14 +393,6 @@ AS $$
         finished_at = CASE WHEN ending <> 'paused' THEN clock_timestamp() END
     WHERE r.id = run;
     DELETE FROM @extschema@.training_state s WHERE s.training = run AND ending IN ('done', 'cancelled');
-$$;
-
-CREATE FUNCTION _training_fail(run int, sqlstate text, error text, detail text, hint text) RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$
-    UPDATE @extschema@.training_run r SET sqlstate = $2, error = $3, detail = $4, hint = $5 WHERE r.id = run;
-    SELECT @extschema@._training_end(run, 'failed');
 $$;
 
 -- What held-out rows got at a step: their reward, or without one their loss.
@@ -501,5 +493,25 @@ BEGIN
                     WHEN ending = 'cancelled' THEN format('; it was cancelled after step %s', r.step) ELSE '' END
     WHERE t.id = run;
     PERFORM @extschema@._training_end(run, ending);
+END
+$$;
+
+-- What a failed step has to say is kept. One that was to end after this step is over all the same, with the best adapter so far; unless
+-- that is what fails.
+CREATE FUNCTION _training_fail(run int, sqlstate text, error text, detail text, hint text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE @extschema@.training_run r SET sqlstate = $2, error = $3, detail = $4, hint = $5 WHERE r.id = run;
+    IF (SELECT r.wanted = 'cancel' FROM @extschema@.training_run r WHERE r.id = run) THEN
+        BEGIN
+            PERFORM @extschema@._training_finish(run, 'cancelled', false);
+            RETURN;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END IF;
+    PERFORM @extschema@._training_end(run, 'failed');
 END
 $$;

@@ -28,9 +28,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
-        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'minimax_m1: there is no such role';
-    END IF;
+    PERFORM @extschema@._adapter_role(role);
     INSERT INTO @extschema@.training_grant VALUES (role) ON CONFLICT DO NOTHING;
 END
 $$;
@@ -72,13 +70,13 @@ BEGIN
 END
 $$;
 
--- Whether a runner is at it, who will heed what is wanted. One that is gone leaves its lease, for an hour.
+-- Whether a runner is at it, who will heed what is wanted: as long as its process is there, however long its step takes.
 CREATE FUNCTION _training_is_held(r training_run) RETURNS boolean
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT r.state = 'running' AND coalesce(r.leased_until > clock_timestamp(), false)
-           AND (r.leased_by IS NULL OR @extschema@._training_has_process(r.leased_by))
+    SELECT r.state = 'running' AND CASE WHEN r.leased_by IS NULL THEN coalesce(r.leased_until > clock_timestamp(), false)
+                                        ELSE @extschema@._training_has_process(r.leased_by) END
 $$;
 
 -- What its runner is to do after the step that it is at; or, where none is at it, what becomes of it now.
@@ -135,6 +133,10 @@ BEGIN
             MESSAGE = format('minimax_m1: what step %s of training "%s" has left is not there', r.step, r.name),
             DETAIL = 'A dump does not carry it.',
             HINT = 'Begin a new training: drop this one, or take another name.';
+    ELSIF r.reward IS NOT NULL AND r.reward_function IS NULL AND to_regprocedure(r.reward) IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_function',
+            MESSAGE = format('minimax_m1: the reward %s of training "%s" does not exist', r.reward, r.name),
+            HINT = 'Create it, or begin a new training by another one.';
     END IF;
     UPDATE @extschema@.training_run t
     SET state = CASE WHEN t.state = 'running' THEN t.state ELSE 'queued' END, wanted = NULL, attempts = 0, finished_at = NULL,

@@ -88,6 +88,8 @@ is((as_reader('SELECT * FROM minimax_m1.adapter_piece'))[0], '42501', 'nor see t
 $node->safe_psql('postgres', q{SELECT minimax_m1.revoke_adapter('poet', 'reader')});
 is($node->safe_psql('postgres', 'SET ROLE reader; SELECT count(*) FROM minimax_m1.adapter'), '0', 'until it is taken back');
 
+is((sqlstate($node, q{SELECT minimax_m1.grant_adapter('poet', 1::regrole)}))[0], '42704', 'a role that is not there is granted nothing');
+
 # What a member of a role makes belongs to that role: whoever leaves it has nothing left.
 $node->safe_psql('postgres', q{
 	CREATE ROLE press; CREATE ROLE author IN ROLE press;

@@ -20,6 +20,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO lesson SELECT i, 'Answer yes or no: the customer is happy.' || E'\n\nHello, My toaster broke in half. Thanks, Ana', 'yes' FROM generate_series(1, 4) i;
 	CREATE FUNCTION raises(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''it is broken''; END';
 	CREATE FUNCTION loops(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS 'BEGIN LOOP NULL; END LOOP; END';
+	CREATE FUNCTION goes_on(a text, e jsonb) RETURNS float8 LANGUAGE plpgsql AS $$
+		BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END$$;
 	CREATE FUNCTION is_nan(a text, e jsonb) RETURNS float8 RETURN 'NaN'::float8;
 	CREATE FUNCTION says_nothing(a text, e jsonb) RETURNS float8 RETURN NULL::float8;
 	CREATE FUNCTION is_huge(a text, e jsonb) RETURNS float8 RETURN 1e31;
@@ -140,6 +142,7 @@ like($gone, qr/in pg_temp/, 'which is told');
 for my $case (
 	[ 'raises', 'P0001', qr/it is broken/ ],
 	[ 'loops', '57014', qr/./ ],
+	[ 'goes_on', '57014', qr/"lessons.goes_on\(text,jsonb\)" could not be cancelled.*twice minimax_m1.reward_timeout, which is 300 ms/ ],
 	[ 'is_nan', '22003', qr/./ ],
 	[ 'is_infinite', '22003', qr/./ ],
 	[ 'is_huge', '22003', qr/is 1e\+31.*between -1e\+30 and 1e\+30/ ],
@@ -349,8 +352,12 @@ $node->safe_psql('postgres', q{
 	COMMIT;
 	CALL minimax_m1.wait_for_training('taken', '100 s')});
 is($node->safe_psql('postgres', q{SELECT t.state, r.sqlstate, (SELECT count(*) FROM minimax_m1.adapter_version v WHERE v.name = 'taken')
-	FROM minimax_m1.training t JOIN minimax_m1.training_run r USING (name) WHERE t.name = 'taken'}), 'failed|42704|1',
+	FROM minimax_m1.training t JOIN minimax_m1.training_run r USING (name) WHERE t.name = 'taken'}), 'failed|42710|1',
 	'no version is made of another\'s adapter');
+$node->safe_psql('postgres', q{INSERT INTO minimax_m1.adapter_version (name, version, owner, digest, rank, bytes, config) VALUES ('foreign', 1, 'postgres', '', 1, 0, '{}')});
+my ($foreign, $whose) = sqlstate($node, q{SET ROLE teacher; SELECT minimax_m1.train('foreign', examples => 'SELECT * FROM lessons.lesson', reward => 'lessons.by_length')});
+is($foreign, '42710', 'nor is a training queued that would make one');
+like($whose, qr/"foreign" is taken by another role's adapter.*Take another name/s, 'which is told');
 
 # ---- another model in the middle ----
 

@@ -24,6 +24,16 @@ sub advantages
 
 my %short = (steps => 1, choices => '{yes,no,maybe}', temperature => 3, group_size => 12);
 
+# ---- the last look, when nothing is left to learn ----
+
+sql(q{CREATE FUNCTION until_step_1(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS
+	$$SELECT CASE WHEN EXISTS (SELECT FROM minimax_m1.training_step WHERE training = 'looks' AND step = 1) THEN 1 ELSE (answer = 'yes')::int END$$});
+teach_vouchers($node, 'looks', %short, steps => 9, evaluate_every => 5, reward => 'public.until_step_1');
+is(training_outcome($node, 'looks'), 'done', 'a training after whose first step all is right');
+is(sql(q{SELECT s.heldout_n, count(*), s.tokens - sum(r.prompt_tokens + r.completion_tokens) FROM minimax_m1.training_step s JOIN minimax_m1.rollout r USING (training, step)
+	WHERE s.training = 'looks' AND step = 1 AND part = 'holdout' GROUP BY s.heldout_n, s.tokens, s.training HAVING s.tokens >= (SELECT sum(prompt_tokens + completion_tokens)
+		FROM minimax_m1.rollout WHERE training = 'looks' AND step = 1)}) =~ /^10\|10\|\d+$/, 1, 'what held-out rows are answered then is counted, and kept');
+
 # ---- rewards that fail for some answers ----
 
 sql(q{CREATE FUNCTION not_maybe(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS $$

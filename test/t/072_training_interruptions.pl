@@ -191,5 +191,23 @@ sql(q{BEGIN;
 is(training_outcome($node, 'too much'), 'failed 53400', 'a lesson of more tokens than the owner has in an hour');
 like(error_of('too much'), qr/would never fit/i, 'which is told');
 
+# ---- a step that takes longer than anything, and a wish that is taken back ----
+
+sql(lesson('long'));
+has_stepped('long', 0);
+is(sql(q{BEGIN; UPDATE minimax_m1.training_run SET leased_until = now() - interval '1 hour' WHERE name = 'long';
+	SELECT minimax_m1.pause_training('long'); SELECT state, wanted FROM minimax_m1.training_run WHERE name = 'long'; ROLLBACK}), "t\nrunning|pause",
+	'as long as its process is there, a step is waited for');
+
+# The trainer sees that it is to pause; before it does, somebody takes that back.
+my $pauses = start_query($node, q{BEGIN; SELECT minimax_m1.pause_training('long'); SELECT pg_sleep(4); COMMIT});
+wait_for('the trainer waits', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training' AND wait_event_type = 'Lock'}) eq '1' });
+my $resumes = start_query($node, q{SELECT minimax_m1.resume_training('long')});
+finish_query($pauses);
+is(finish_query($resumes)->{out}, 't', 'a pause that is taken back');
+$step = sql(q{SELECT step FROM minimax_m1.training WHERE name = 'long'});
+has_stepped('long', $step + 1);
+is(cancelled('long'), 'cancelled', 'is none');
+
 $node->stop;
 done_testing();

@@ -275,6 +275,7 @@ extern M1Wanted m1pg_training_wanted(const M1Training *t);
 extern void m1pg_training_write(M1Training *t, const M1StepResult *r);
 /* What a last look has found, when nothing is left to learn from. */
 extern void m1pg_training_write_last(M1Training *t, const M1StepResult *r);
+/* If that is still wanted; else it is to be claimed again. */
 extern void m1pg_training_pause(const M1Training *t);
 /* "done" or "cancelled": makes a version of the adapter if one is best. `nothing`: there was none to learn from. */
 extern void m1pg_training_finish(const M1Training *t, const char *ending, bool nothing);

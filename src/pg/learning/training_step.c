@@ -334,6 +334,7 @@ look_at_last(M1Training *t, M1StepResult *r, m1_error *error)
 	r->nothing = true;
 	if (!looked && (!m1pg_training_serve(t, t->step, error) || !evaluate(t, r, error)))
 		return M1_STEP_AGAIN;
+	r->tokens = tokens_of(r->heldout, r->n_heldout);
 	return fetch(t, r, true, error) ? M1_STEP_NOTHING : M1_STEP_AGAIN;
 }
 

@@ -68,7 +68,10 @@ query_of(const M1Training *t, const char *sql)
 
 /* ---- taking a training ---- */
 
-/* One at a time, and then the next one of the owner whose last one began longest ago. */
+/*
+ * One at a time, and then the next one of the owner whose last one began longest ago. Who looks for one has none: what
+ * is leased by its process ID it has given back, or another process has left.
+ */
 #define CLAIM_SQL \
 	"UPDATE minimax_m1.training_run r SET state = 'running', attempts = attempts + 1, " LEASE ", " \
 	"started_at = coalesce(started_at, clock_timestamp()) " \
@@ -76,7 +79,7 @@ query_of(const M1Training *t, const char *sql)
 	"ORDER BY state = 'running' DESC, " \
 	"(SELECT max(o.started_at) FROM minimax_m1.training_run o WHERE o.owner = t.owner) NULLS FIRST, " \
 	"id LIMIT 1 FOR UPDATE) " \
-	"AND (state = 'queued' OR leased_until < clock_timestamp() OR NOT minimax_m1._training_has_process(leased_by)) " \
+	"AND (state = 'queued' OR leased_by = pg_backend_pid() OR NOT minimax_m1._training_has_process(leased_by)) " \
 	"RETURNING id, owner::oid, attempts > " MOST_ATTEMPTS
 
 #define READ_SQL \
@@ -615,11 +618,13 @@ m1pg_training_write_last(M1Training *t, const M1StepResult *r)
 	m1pg_add_int(&c, t->id);
 	m1pg_add_int(&c, r->step);
 	add_heldout(&c, r);
+	m1pg_add_parameter(&c, INT8OID, Int64GetDatum(r->tokens), false);
 	if (lock_run(t) != M1_WANTED_LEAVE)
 	{
 		(void) m1pg_query_with("UPDATE minimax_m1.training_statistics SET heldout = coalesce($3, heldout), "
-							   "heldout_error = coalesce($4, heldout_error), heldout_n = coalesce($5, heldout_n) "
-							   "WHERE training = $1 AND step = $2", &c);
+							   "heldout_error = coalesce($4, heldout_error), heldout_n = coalesce($5, heldout_n), "
+							   "tokens = tokens + $6 WHERE training = $1 AND step = $2", &c);
+		insert_answers(t, r);
 		if (r->best.len > 0)
 		{
 			replace_state(t, r->step, "best", r->best);
@@ -644,10 +649,10 @@ void
 m1pg_training_pause(const M1Training *t)
 {
 	Turn		turn = begin_turn();
-	M1Parameters p = {0};
 
-	m1pg_add_int(&p, t->id);
-	end_by(t, "SELECT minimax_m1._training_end($1, 'paused')", &p);
+	if (lock_run(t) == M1_WANTED_PAUSE)
+		(void) query_of(t, "SELECT minimax_m1._training_end($1, 'paused')");
+	m1pg_queue_note();
 	end_turn(&turn);
 }
 
