@@ -3,7 +3,8 @@
 
 cuda.py ENGINE [N [GPUS]]: the first N ids only, and of the greedy cases those of at most 2 N tokens, for an engine whose
 GPU is emulated (0: all ids, and a case of each task); on so many GPUs. Prints lines as golden.py does. F32 checkpoints
-are held to the CPU's tolerance; where weights have 16 bits, activations are rounded to bf16. What so many GPUs cannot
+are held to the CPU's tolerance; where weights have 16 bits, activations are rounded to bf16, and a reply may differ where
+that decides. What so many GPUs cannot
 divide must be refused by the name of the field.
 """
 import array
@@ -17,6 +18,7 @@ import tempfile
 from golden import MODELS, at_once, check_case, load, report, tell
 
 ROUNDED = ["models/m1-nano", "test/checkpoints/tiny-bf16-sharded"]
+TOLERANCE = 0.03  # of the logits' size, where activations are rounded
 VARIANTS = [[], ["--decode"], ["--prefill-chunk", "37"]]
 ALL = 1 << 30  # ids
 LIMIT = 300  # seconds of one engine
@@ -66,7 +68,7 @@ def check(engine, model, n, gpus, variant, folder):
     off = math.sqrt(difference / size)
     tell(f"# {name}: off by {off:.3g} of the logits' size, {worst:.3g} times the tolerance")
     if model in ROUNDED:
-        report(compared > 0 and off <= 0.03, name, f"{off:.3g} of the logits' size")
+        report(compared > 0 and off <= TOLERANCE, name, f"{off:.3g} of the logits' size")
     else:
         report(compared > 0 and worst <= 1, name, f"{worst:.3g} times the tolerance")
 
@@ -94,7 +96,7 @@ def tasks(engine, n, gpus, folder):
         for number, case in chosen_cases(n):
             own = tempfile.mkdtemp(dir=folder)
             yield (f"greedy case {number}", check_case, engine, "models/m1-nano", number, case, own,
-                   ["--device", "cuda"])
+                   ["--device", "cuda"], TOLERANCE)
 
 
 def main():

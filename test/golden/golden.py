@@ -120,7 +120,32 @@ def expected(case):
     return {**case, "content": content, "tool_calls": calls}
 
 
-def check_case(engine, model, number, case, folder, options=()):
+def first_difference(engine, model, case, folder, options):
+    """Of the expected reply, fed token by token: which one is not the likeliest, and how much likelier another is, as a
+    share of the logits' size. None where all are."""
+    ids, prompt = reply_ids(engine, model, case)
+    got = logits(engine, model, ids, folder, ["--decode", *options])
+    vocab = len(got) // len(ids)
+    for i in range(prompt - 1, len(ids) - 1):
+        row = got[i * vocab:(i + 1) * vocab]
+        gap = max(row) - row[ids[i + 1]]
+        if not gap <= 0:
+            return i + 1 - prompt, gap / math.sqrt(sum(x * x for x in row) / vocab)
+    return None
+
+
+def judge_difference(engine, model, name, case, folder, options, tolerance, wrong):
+    """Another reply is right where rounding decides: where the two tokens' logits are nearer than both may be off."""
+    differs = None if case["tools"] else first_difference(engine, model, case, folder, options)
+    if differs is None:
+        return report(False, name, wrong)
+    token, gap = differs
+    tell(f"# {name}: token {token} of the reply differs, by {gap:.3g} of the logits' size")
+    report(gap <= 2 * tolerance, name, wrong)
+
+
+def check_case(engine, model, number, case, folder, options=(), tolerance=0.0):
+    """tolerance: how far logits may be off, as a share of their size; 0: not at all."""
     command = [engine, "generate", "--model", model, "--prompt", case["user"], "--system", case["system"],
                "--temperature", "0", "--json", *ONE_THREAD, *options]
     if case["tools"]:
@@ -137,6 +162,8 @@ def check_case(engine, model, number, case, folder, options=()):
     wrong = [f"{key} is {got[key]!r}, not {want[key]!r}"
              for key in ("content", "reasoning", "tool_calls", "prompt_tokens", "completion_tokens")
              if (got[key] or "") != (want[key] or "")]
+    if wrong and tolerance > 0:
+        return judge_difference(engine, model, name, case, folder, options, tolerance, "; ".join(wrong))
     report(not wrong, name, "; ".join(wrong))
 
 
@@ -152,18 +179,22 @@ def convert(engine, model, form, folder):
     return out if run.returncode == 0 else None
 
 
+def reply_ids(engine, model, case):
+    """(ids, length of the prompt) of a greedy case without tools, as the engine renders and continues it."""
+    prompt = (f"<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{case['system']}"
+              f"<end_of_sentence>\n<beginning_of_sentence>user name=user\n{case['user']}<end_of_sentence>\n"
+              "<beginning_of_sentence>ai name=assistant\n")
+    whole = f"{prompt}<think>\n{case['reasoning']}\n</think>\n\n{case['content']}<end_of_sentence>"
+    run = run_engine([engine, "tokenize", "--model", model, "--special"], whole)
+    return [int(x) for x in run.stdout.split()], case["prompt_tokens"]
+
+
 def replies(engine, model):
-    """(ids, length of the prompt) of every greedy case without tools, as the engine renders and continues it."""
+    """The same of all of them."""
     with open(os.path.join(model, "greedy_cases.json")) as f:
         for case in json.load(f):
-            if case["tools"]:
-                continue
-            prompt = (f"<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{case['system']}"
-                      f"<end_of_sentence>\n<beginning_of_sentence>user name=user\n{case['user']}<end_of_sentence>\n"
-                      "<beginning_of_sentence>ai name=assistant\n")
-            whole = f"{prompt}<think>\n{case['reasoning']}\n</think>\n\n{case['content']}<end_of_sentence>"
-            run = run_engine([engine, "tokenize", "--model", model, "--special"], whole)
-            yield [int(x) for x in run.stdout.split()], case["prompt_tokens"]
+            if not case["tools"]:
+                yield reply_ids(engine, model, case)
 
 
 def logits(engine, model, ids, folder, options=()):

@@ -8,6 +8,8 @@
 # emulated: the same of programs whose GPU is emulated, for the tests: nothing is fetched, and there is no PostgreSQL.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+GPU_BUILT=yes . test/gpu/parts.sh
+COMMIT=$(built_of)
 
 PARTS=$1
 FOLDER=$2
@@ -84,6 +86,7 @@ else
     attention_of_others
     cp build/gpu/packages.tar.xz "$PARTS/"
 fi
+echo "$COMMIT" > "$PARTS/commit"
 # in one archive, with a window to match: most of each program is the same kernels
 tar -c -C "$NEW" . | xz --lzma2="preset=$EFFORT,dict=64MiB" > "$PARTS/programs.tar.xz"
 

@@ -15,6 +15,11 @@ else
     PARTS=
 fi
 
+# built_of: the commit of the programs: figures are of that, whatever lies beside them.
+built_of() {
+    cat "${PARTS:-build}/commit" 2> /dev/null || git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || echo unknown
+}
+
 # decompressed ARCHIVE: not every machine has xz.
 decompressed() {
     if command -v xz > /dev/null; then

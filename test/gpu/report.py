@@ -42,7 +42,8 @@ def weights(w):
         print(f"  decode of {d['batch']}: {time(d['ms'], d['share_of_copy_bandwidth'], reach)} of the bandwidth, "
               f"launched after {d['launching_ms']:.3f} ms")
     print("  80 layers, projected: " + "; ".join(
-        f"{p['batch']} at once {p['ms_one_gpu']:.2f} ms on one GPU, {p['ms_eight_gpus']:.2f} on eight"
+        f"{p['batch']} at once {p['ms_one_gpu']:.2f} ms on one GPU, {p['ms_eight_gpus']:.2f} on eight, of which "
+        f"{p['outside_layers_ms']:.2f} outside the layers"
         for p in w["projected_80_layers"]))
 
 
@@ -53,6 +54,8 @@ def attention(r):
         if "softmax_ms" in a:
             print(f"  softmax {a['softmax_ms']:.3f} ms, {100 * a['softmax_share_of_product_rate']:.1f} % of the product "
                   "rate")
+        else:
+            print("  softmax is not prefilled to so many: it would take a minute")
     per_token = [a["lightning_ms"] / a["tokens"] for a in r["attention"]]
     print(f"lightning a token, slowest over fastest: {max(per_token) / min(per_token):.2f} (predicted below 1.1)")
 

@@ -52,13 +52,15 @@ kept() {
 test/gpu/bundle.sh "$PARTS" "$BUNDLE" emulated > "$FOLDER/output"
 says "^$PARTS, [0-9]+ MB: .*together [0-9]+ MB"
 report "it says how large the forms are"
+COMMIT=$(git describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || echo unknown)
 ! CHECKOUT_MB=10 test/gpu/bundle.sh "$FOLDER/large" "$FOLDER/large-bundle" emulated > "$FOLDER/output" 2>&1 &&
     says 'more than 10'
 report "what would not be sent is told here"
 rm -rf "$FOLDER/large" "$FOLDER/large-bundle"
 
 FROM=$FOLDER RUN=bundle/gpu/run.sh run 7
-[ $STATUS = 0 ] && says '^ok graphs' && says '^1 passed, 0 failed$' && says 'step of 8: launched in .* as a graph'
+[ $STATUS = 0 ] && says '^ok graphs' && says '^1 passed, 0 failed$' && says 'step of 8: launched in .* as a graph' &&
+    says "^built of commit $COMMIT$"
 report "it runs from an empty folder, by a path that is not a whole one: launches"
 
 mkdir "$FOLDER/checkout"
@@ -133,6 +135,18 @@ report "attention alone, whatever others' says"
 kept golden.log && kept kernels.log && kept bf16.json && kept attention.json && kept attention-peers.json &&
     cmp -s "$FOLDER/output" "$FOLDER/out/summary"
 report "logs, figures and the summary are kept"
+tar -xzOf "$FOLDER/out/results.tar.gz" ./bf16.json > "$FOLDER/bf16.json"
+python3 - "$FOLDER/bf16.json" > "$FOLDER/output" 2>&1 <<'END'
+import json, sys
+with open(sys.argv[1]) as f:
+    w = json.load(f)["weights"][0]
+assert len(w["decode"]) == len(w["projected_80_layers"]) == 3, w
+for d, p in zip(w["decode"], w["projected_80_layers"]):
+    outside = p["outside_layers_ms"]
+    want = (d["ms"] - outside) * 80 / w["layers"] + outside
+    assert 0 < outside < d["ms"] and abs(p["ms_one_gpu"] / want - 1) < 1e-3, (d, p, want)
+END
+report "80 layers take 40 times what two take, and once what is outside them"
 
 stand_in test_cuda 'echo "[       OK ] before it hangs"; exec sleep 60'
 LIMIT=30 run kernels
@@ -177,24 +191,38 @@ class Event:
     def __init__(self, enable_timing): pass
     record = synchronize = lambda self: None
     elapsed_time = lambda self, end: 1.0
-cuda = types.SimpleNamespace(is_available=lambda: True, Event=Event)
+cuda = types.SimpleNamespace(is_available=lambda: True, Event=Event, empty_cache=lambda: None)
 nn = types.SimpleNamespace(functional=types.SimpleNamespace(scaled_dot_product_attention=lambda *a, **b: None))
 END
-touch "$FOLDER/modules/triton.py"
-echo 'import time; chunk_lightning_attn = lambda *a, **b: time.sleep(60)' > "$FOLDER/modules/fla/ops/lightning_attn.py"
+for name in fla fla/ops; do
+    echo 'raise ImportError("no models")' > "$FOLDER/modules/$name/__init__.py"
+done
+cat > "$FOLDER/modules/fla/ops/lightning_attn.py" <<'END'
+import time
+calls = []
+def chunk_lightning_attn(*arguments, **options):
+    calls.append(1)
+    if len(calls) > 7:  # of the second length
+        time.sleep(60)
+END
 echo 'raise RuntimeError("no driver")' > "$FOLDER/broken/torch.py"
 stand_in bench "cp '$FOLDER/figures.json' \"\$1\"" 'echo attention' 'echo contexts'
 SETTINGS="PYTHONPATH=$FOLDER/modules PEERS_SECONDS=10" run attention
-says '^ok attention' && says 'prefill of 32, softmax: 4.000 ms, peer 1.000 ms, ratio 0.25' &&
-    says 'one token after 64, softmax: 0.5000 ms, peer 1.000 ms' && says 'lightning: 2.000 ms, peer: was not come to' &&
-    says 'prefill of 32, one layer: lightning 2.000 ms'
-report "a foreign kernel that hangs hides neither our figures nor those before it"
+says '^ok attention' && says 'prefill of 32, lightning: 2.000 ms, peer 1.000 ms, ratio 0.50' &&
+    says 'softmax: 4.000 ms, peer: was not come to' && says 'prefill of 32, one layer: lightning 2.000 ms'
+report "a foreign kernel that hangs hides neither our figures nor those before it, whatever its package needs"
+echo 'chunk_lightning_attn = None' > "$FOLDER/modules/fla/ops/lightning_attn.py"
+SETTINGS=PYTHONPATH=$FOLDER/modules run attention
+says '^ok attention' && says "lightning: 2.000 ms, peer: chunk_lightning_attn failed: TypeError: 'NoneType'" &&
+    says 'prefill of 32, softmax: 4.000 ms, peer 1.000 ms, ratio 0.25' &&
+    says 'one token after 64, softmax: 0.5000 ms, peer 1.000 ms'
+report "one that fails says why, and the others are timed"
 SETTINGS=PYTHONPATH=$FOLDER/broken run attention
-says '^ok attention' && says 'lightning: 2.000 ms, peer: torch is not installed'
+says '^ok attention' && says 'lightning: 2.000 ms, peer: importing torch failed: RuntimeError: no driver'
 report "nor does a module that cannot be imported"
 echo 'import time; time.sleep(60)' > "$FOLDER/broken/torch.py"
 SETTINGS="PYTHONPATH=$FOLDER/broken PEERS_SECONDS=1" run attention
-says '^ok attention' && says 'peers have told nothing' && ! says 'not installed'
+says '^ok attention' && says 'peers have told nothing' && ! says 'no driver'
 report "what they told another time is not told again"
 echo '{"soft' > "$FOLDER/half.json"
 python3 test/gpu/report.py "$FOLDER/figures.json" peers "$FOLDER/half.json" > "$FOLDER/output" 2>&1 &&
@@ -207,10 +235,22 @@ sys.path.insert(0, "test/golden")
 import cuda, golden
 names = [case["task"] for _, case in cuda.chosen_cases(cuda.ALL)]
 assert len(names) == len(set(names)) > 8, names
+
+golden.reply_ids = lambda *arguments: ([7, 7, 1, 0], 2)
+case = {"tools": None}
+def judged(name, *rows):
+    golden.logits = lambda *arguments: [x for row in rows for x in row]
+    golden.judge_difference("engine", "model", name, case, "folder", [], 0.03, "another reply")
+judged("close", [0, 0, 0], [0, 10, 0], [9.9, 10, 0], [0, 0, 0])
+judged("far", [0, 0, 0], [0, 10, 0], [9, 10, 0], [0, 0, 0])
+judged("without cause", [0, 0, 0], [0, 10, 0], [10, 9, 0], [0, 0, 0])
 golden.at_once([("raises", int, "x"), ("goes on", golden.report, True, "goes on")])
 END
 says '^not ok raises: ValueError' && says '^ok goes on'
 report "a device is asked one case of each task; what one raises stops no other"
+says '^# close: token 1 of the reply differs, by 0.012' && says '^ok close' && says '^not ok far: another reply' &&
+    says '^not ok without cause: another reply'
+report "another reply is right only where rounding decides"
 
 # ---- tools ----
 
@@ -219,7 +259,15 @@ run memcheck profile
 [ $STATUS = 1 ] && says '^skip memcheck: compute-sanitizer is not installed' && says '^skip profile: ncu is not' &&
     says '^0 passed, 0 failed$'
 report "steps whose tools are missing are skipped"
-script "$FOLDER/tools/sanitizer/compute-sanitizer" 'shift 4' 'echo "========= ERROR SUMMARY: 0 errors"' 'exec "$@"'
+stand_in bench '[ "$2 $3" = "small profile" ] || [ "$2 $3" = "small launch" ]'
+script "$FOLDER/tools/sanitizer/compute-sanitizer" 'echo "Error: no device"' 'exit 1'
+script "$FOLDER/tools/2025.3/ncu" 'echo "==ERROR== no permission"'
+run memcheck profile
+[ $STATUS = 1 ] && says '^skip memcheck: compute-sanitizer cannot work here: Error: no device$' &&
+    says '^skip profile: ncu cannot work here: ==ERROR== no permission$' && says '^0 passed, 0 failed$'
+report "and those whose tools cannot work"
+SANITIZER="while [ \"\${1#*/gpu/}\" = \"\$1\" ]; do shift; done; echo \"\${1##*/}\" >> '$FOLDER/checked'"
+script "$FOLDER/tools/sanitizer/compute-sanitizer" "$SANITIZER" 'echo "========= ERROR SUMMARY: 0 errors"' 'exec "$@"'
 script "$FOLDER/tools/2025.3/ncu" "[ \"\$1\" != --import ] || exec cat '$FOLDER/profile.csv'" \
     'while [ "${1%/bench}" = "$1" ]; do [ "$1" != --export ] || echo report > "$2.ncu-rep"; shift; done' 'exec "$@"'
 cat > "$FOLDER/profile.csv" <<'END'
@@ -232,12 +280,14 @@ cat > "$FOLDER/profile.csv" <<'END'
 END
 stand_in test_cuda 'echo "[       OK ] a case"'
 stand_in test_cuda_sample 'echo "[       OK ] a case"'
-stand_in bench '[ "$2 $3" = "small profile" ]'
 run memcheck profile
 [ $STATUS = 0 ] && says 'test_cuda_sample: 1 cases passed, status 0' && says '^ok memcheck' &&
     says '80.0 % of the time: multiply_few, 2 launches, memory 70 %, processors 10 %' &&
-    says '20.0 % of the time: normalize, 1 launches, memory 0 %' && [ -s "$FOLDER/out/profile.ncu-rep" ]
+    says '20.0 % of the time: normalize, 1 launches, memory 0 %' &&
+    [ "$(gzip -dc "$FOLDER/out/profile.ncu-rep.gz")" = report ]
 report "tools are found where CUDA's installer leaves them, and what they say is told"
+[ "$(sort -u <(sed -n 2,3p "$FOLDER/checked") | paste -sd ' ')" = "test_cuda test_cuda_learning" ]
+report "what has most kernels is checked first"
 
 # ---- packages: libraries that a machine lacks, and a PostgreSQL ----
 
