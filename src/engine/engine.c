@@ -517,11 +517,7 @@ use_result(m1_engine *e, const m1_result *result, m1_error *err)
 	m1_request *r = result->request;
 
 	if (result->broken)
-	{
-		m1_fail(err, M1_E_CORRUPT, "the model computes values that are not finite numbers");
-		m1_error_hint(err, "Its weights hold some, or are damaged: check the files, and how they were converted.");
-		return M1_E_CORRUPT;
-	}
+		return m1_model_not_finite(err);
 	if (r->kind == M1_REQUEST_LOGITS)
 	{
 		m1_event_vector(&e->events, r, result->logits, e->model->config.vocab_size);

@@ -1,6 +1,7 @@
 /* learning.c - see learning.h. */
 #include "engine/learning.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -497,6 +498,27 @@ tell_lesson(m1_learning *l, const m1_learn_request *r, const m1_batch_result *b,
 	l->events->learned(l->events->context, r->id, &learned);
 }
 
+static bool
+are_sound(const float *logprobs, size_t n)
+{
+	for (size_t i = 0; logprobs != NULL && i < n; i++)
+		if (!(fabsf(logprobs[i]) <= (float) M1_MOST_MEASURED)) /* NaN is not, either */
+			return false;
+	return true;
+}
+
+/*
+ * An update that is not sound is dropped, which is told as such. Who asks for nothing but numbers gets them, or hears
+ * that there are none.
+ */
+static m1_status
+check_lesson(const m1_learn_request *r, const m1_batch_result *b, m1_error *err)
+{
+	const bool sound = r->message.lesson.update || m1_batch_is_sound(b);
+
+	return sound && are_sound(r->logprobs, r->tokens) ? M1_OK : m1_model_not_finite(err);
+}
+
 /* A piece of a lesson; *done: it has ended, and was told. */
 static m1_status
 learn(m1_learning *l, m1_learn_request *r, bool *done, m1_error *err)
@@ -523,6 +545,8 @@ learn(m1_learning *l, m1_learn_request *r, bool *done, m1_error *err)
 		return M1_OK;
 	}
 	status = m1_trainer_piece(l->at_work->trainer, done, &result, err);
+	if (status == M1_OK && *done)
+		status = check_lesson(r, &result, err);
 	if (status == M1_OK && *done && m->update)
 		status = m1_trainer_update(l->at_work->trainer, &r->adamw, &result, &update, err);
 	l->ms += m1_now_ms() - began;

@@ -8,6 +8,15 @@
 #include "model/adapter_files.h"
 #include "model/forward.h"
 
+m1_status
+m1_model_not_finite(m1_error *err)
+{
+	m1_fail(err, M1_E_CORRUPT, "the model computes values that are not finite numbers");
+	m1_error_hint(err, "Its weights, or those of the adapter, hold some, or are damaged: check the files, and how they "
+					   "were converted.");
+	return M1_E_CORRUPT;
+}
+
 /* auto is the GPU where there is one. */
 static bool
 is_gpu(const char *device)

@@ -77,6 +77,9 @@ const m1_adapter *m1_model_adapter(const m1_model *model, int number);
  */
 m1_status m1_model_add_adapter(m1_model *model, m1_slice name, m1_adapter *adapter, m1_error *err);
 
+/* The failure of a request for which the model computes no numbers: of this one only. */
+m1_status m1_model_not_finite(m1_error *err);
+
 /* "cpu (AVX-512, 2 threads)" */
 const char *m1_model_device(const m1_model *model);
 

@@ -76,7 +76,7 @@ m1_trainer_update(m1_trainer *t, const m1_adamw_options *o, const m1_batch_resul
 	if (status != M1_OK)
 		return status;
 	update->norm = gradient_norm(t);
-	update->dropped = !isfinite(update->norm) || !isfinite(batch->loss);
+	update->dropped = !(update->norm <= M1_MOST_MEASURED) || !m1_batch_is_sound(batch);
 	if (update->dropped)
 	{
 		t->dropped++;

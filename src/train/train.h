@@ -67,7 +67,7 @@ m1_status m1_trainer_moments(m1_trainer *t, m1_error *err);
 /* How often the optimizer has changed them; set when a training goes on from a checkpoint. */
 int64_t m1_trainer_updates(const m1_trainer *t);
 void m1_trainer_set_updates(m1_trainer *t, int64_t updates);
-/* Updates that were dropped because a loss or a gradient was no number; in a row, and of all. */
+/* Updates that were dropped because a loss or a gradient was not sound; in a row, and of all. */
 int m1_trainer_dropped_in_a_row(const m1_trainer *t);
 int64_t m1_trainer_dropped(const m1_trainer *t);
 
@@ -87,6 +87,12 @@ typedef struct m1_batch_result
 	double old_difference; /* largest |logprob - old_logprob| among them, where there are old ones */
 	double old_mean;	   /* mean of it */
 } m1_batch_result;
+
+/* Beyond this, a loss or a norm says nothing but that the weights are damaged. */
+#define M1_MOST_MEASURED 1e30
+
+/* Whether all that was measured is a number, and none beyond the most. */
+bool m1_batch_is_sound(const m1_batch_result *result);
 
 /*
  * The loss and its gradient by every parameter, in m1_parameter.gradient. Whole in one call, or in pieces: begin, and
@@ -133,7 +139,7 @@ m1_adamw_options m1_adamw_defaults(float rate);
 typedef struct m1_update
 {
 	double norm;  /* of the gradient, before it was clipped */
-	bool dropped; /* loss or gradient is no number: nothing was changed */
+	bool dropped; /* what was measured or the gradient is not sound: nothing was changed */
 } m1_update;
 
 /* Changes the parameters by the gradients of the last batch, whose result it is given. */

@@ -4,6 +4,7 @@
  */
 #include "train/trainer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -312,6 +313,17 @@ finish_load(m1_trainer *t, m1_batch_result *r)
 			r->most_load = load > r->most_load ? load : r->most_load;
 		}
 	r->loss += (double) t->progress.objective.balance * r->balance;
+}
+
+bool
+m1_batch_is_sound(const m1_batch_result *r)
+{
+	const double measured[] = {r->loss, r->balance, r->most_load, r->entropy, r->old_difference, r->old_mean};
+
+	for (size_t i = 0; i < sizeof measured / sizeof *measured; i++)
+		if (!(fabs(measured[i]) <= M1_MOST_MEASURED)) /* NaN is not, either */
+			return false;
+	return true;
 }
 
 /* And tells of a device that has failed. */

@@ -824,6 +824,34 @@ test_refused_bytes(void **state)
 	m1_engine_close(e);
 }
 
+/* Weights that are no numbers: who only looks hears it, an update is dropped, and nobody is given what is no number. */
+static void
+test_not_finite(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	float *norm = (float *) (uintptr_t) m1_engine_model(e)->weights.final_norm;
+	const float sound = norm[0];
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	lesson l;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CE);
+	norm[0] = NAN;
+	assert_int_equal(learn(e, &l, true)->learned.dropped, 1);
+	l.m.update = 0;
+	for (int want = 0; want < 2; want++)
+	{
+		l.m.want_logprobs = (uint8_t) want;
+		LEARN(e, ++last_id, M1W_LESSON, lesson, &l.m);
+		refused_later(e, M1_E_CORRUPT, "not finite numbers");
+	}
+	norm[0] = sound;
+	assert_true(learn(e, &l, false)->learned.loss > 0);
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
 int
 main(void)
 {
@@ -841,6 +869,7 @@ main(void)
 		cmocka_unit_test(test_refused_lessons),
 		cmocka_unit_test(test_most_masks),
 		cmocka_unit_test(test_refused_bytes),
+		cmocka_unit_test(test_not_finite),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

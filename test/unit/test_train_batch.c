@@ -633,14 +633,18 @@ test_no_number_changes_nothing(void **state)
 		assert_ok(m1_trainer_update(b.trainer, &adamw, &result, &update, &err));
 		assert_true(update.dropped);
 	}
-	assert_int_equal(m1_trainer_dropped_in_a_row(b.trainer), 2);
+	b.weight[200] = 1e32f; /* a number, and yet nothing to learn from */
+	assert_ok(m1_trainer_gradients(b.trainer, b.sequences, b.n, &o, &result, &err));
+	assert_ok(m1_trainer_update(b.trainer, &adamw, &result, &update, &err));
+	assert_true(isfinite(update.norm) && update.dropped);
+	assert_int_equal(m1_trainer_dropped_in_a_row(b.trainer), 3);
 	assert_memory_equal(before, head->value, head->n * sizeof *before);
 	b.sequences[0].weight = NULL;
 	assert_ok(m1_trainer_gradients(b.trainer, b.sequences, b.n, &o, &result, &err));
 	assert_ok(m1_trainer_update(b.trainer, &adamw, &result, &update, &err));
 	assert_false(update.dropped);
 	assert_int_equal(m1_trainer_dropped_in_a_row(b.trainer), 0);
-	assert_int_equal(m1_trainer_dropped(b.trainer), 2);
+	assert_int_equal(m1_trainer_dropped(b.trainer), 3);
 	assert_int_equal(m1_trainer_updates(b.trainer), 1);
 	free(before);
 	close_bench(&b);
