@@ -68,19 +68,34 @@ set_item(parser *p, size_t first)
 
 static int parse_alternatives(parser *p);
 
+/* Why "(?" and what stands behind it are refused. */
+static const char *
+why_refused(char kind)
+{
+	static const char *const kinds[][2] = {
+		{"=!<", "look-around and named groups are not supported"},
+		{"P'", "named groups are not supported"},
+		{">", "atomic groups are not supported"},
+		{"|", "groups that count anew are not supported"},
+		{"(", "conditions are not supported"},
+		{"#", "comments are not supported"},
+		{"R&+0123456789", "recursion is not supported"},
+		{"C", "callouts are not supported"},
+	};
+
+	for (size_t i = 0; kind != '\0' && i < sizeof kinds / sizeof *kinds; i++)
+		if (strchr(kinds[i][0], kind) != NULL)
+			return kinds[i][1];
+	return "flags are not supported";
+}
+
 static int
 parse_group(parser *p)
 {
 	int inside;
 
-	if (m1_regex_take(p, "?"))
-	{
-		if (!m1_regex_take(p, ":"))
-			return m1_regex_fail(p, M1_E_UNSUPPORTED,
-								 m1_regex_peek(p) == '=' || m1_regex_peek(p) == '!' || m1_regex_peek(p) == '<'
-									 ? "look-around and named groups are not supported"
-									 : "flags are not supported");
-	}
+	if (m1_regex_take(p, "?") && !m1_regex_take(p, ":"))
+		return m1_regex_fail(p, M1_E_UNSUPPORTED, why_refused(m1_regex_peek(p)));
 	if (++p->groups > MAX_GROUPS)
 		return m1_regex_fail(p, M1_E_UNSUPPORTED, "groups inside groups are too deep");
 	inside = parse_alternatives(p);

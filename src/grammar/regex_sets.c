@@ -264,7 +264,7 @@ take_code(parser *p, int n, bool in_set)
 uint32_t
 m1_regex_take_escaped(parser *p, bool in_set)
 {
-	static const char letters[] = "n\nr\rt\tf\fv\va\ae\x1b";
+	static const char letters[] = "n\nr\rt\tf\fv\v";
 	char c;
 
 	if (!m1_regex_more(p))

@@ -180,12 +180,16 @@ lose(reader *r, size_t from, size_t to, const char *why)
 static const char *
 fault_of(const m1_json *value)
 {
+	m1_error unused;
+
 	if (!m1_json_is(value, M1_JSON_OBJECT))
 		return "it is not an object";
 	if (m1_call_name(value).len == 0 || m1_json_get(value, "function") != NULL)
 		return "it has no name";
 	if (!m1_json_is(m1_json_get(value, "arguments"), M1_JSON_OBJECT))
 		return "its arguments are not an object";
+	if (check_keys(value, "it", &unused) != M1_OK)
+		return "it has keys that a call has not"; /* nor would it be taken back in a history */
 	return NULL;
 }
 

@@ -20,6 +20,7 @@ typedef struct parser
 	size_t n_index;
 	int depth;
 	bool too_deep;
+	bool valid; /* the first failure is of JSON that is valid */
 	m1_work *work;
 	const char *why; /* the first failure, at `at` */
 } parser;
@@ -31,6 +32,14 @@ fail(parser *p, const char *why)
 {
 	if (p->why == NULL)
 		p->why = why;
+}
+
+/* For what JSON allows, and nobody can tell what it would mean. */
+static void
+fail_valid(parser *p, const char *why)
+{
+	p->valid = p->valid || p->why == NULL;
+	fail(p, why);
 }
 
 static m1_json *
@@ -97,13 +106,13 @@ put_code(parser *p, char *out)
 	if (c < 0)
 		fail(p, "\\u without four hexadecimal digits");
 	else if (c == 0)
-		fail(p, "\\u0000, which a text cannot hold");
+		fail_valid(p, "\\u0000, which a text cannot hold");
 	else if (c >= 0xd800 && c <= 0xdfff)
 	{
 		const int32_t low = c < 0xdc00 && p->at[5] == '\\' && p->at[6] == 'u' ? code_unit(p->at + 7) : -1;
 
 		if (low < 0xdc00 || low > 0xdfff)
-			fail(p, "half of a surrogate pair");
+			fail_valid(p, "half of a surrogate pair");
 		else
 		{
 			c = 0x10000 + (c - 0xd800) * 0x400 + (low - 0xdc00);
@@ -270,7 +279,7 @@ index_items(parser *p, m1_json *list)
 	qsort_r(index, n, sizeof *index, by_key, list);
 	for (uint32_t i = 1; i < n; i++)
 		if (by_key(&index[i - 1], &index[i], list) == 0)
-			fail(p, "the end of an object that has a key twice");
+			fail_valid(p, "the end of an object that has a key twice");
 }
 
 static void read_value(parser *p);
@@ -402,7 +411,7 @@ refuse(const parser *p, m1_slice text, const char *what, m1_error *err)
 		m1_fail(err, M1_E_UNSUPPORTED, "%s is nested too deep: more than %d arrays and objects in each other", what,
 				M1_JSON_MAX_DEPTH);
 	else
-		m1_fail(err, M1_E_INVALID_ARGUMENT, "%s is not valid JSON", what);
+		m1_fail(err, M1_E_INVALID_ARGUMENT, "%s is %s", what, p->valid ? "JSON that cannot be used" : "not valid JSON");
 	m1_error_detail(err, "Line %zu, column %zu: %s.", line, column, p->why);
 	return err->code;
 }

@@ -176,7 +176,7 @@ test_refused(void **state)
 	} bad[] = {
 		{"{\"text\": \"a\"", "it is not valid JSON"},
 		{"{\"text\": \"a\"} {}", "it is not valid JSON"},
-		{"{\"text\": \"a\", \"text\": \"b\"}", "it is not valid JSON"},
+		{"{\"text\": \"a\", \"text\": \"b\"}", "it is JSON that cannot be used"},
 		{"{\"text\": \"\xff\"}", "it is not valid JSON"},
 		{"[1, 2]", "it is no object with"},
 		{"\"text\"", "it is no object with"},

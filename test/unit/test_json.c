@@ -61,6 +61,7 @@ test_what_is_refused(void **state)
 	static const struct
 	{
 		const char *text, *detail;
+		bool valid; /* and cannot be used */
 	} cases[] = {
 		{"", "Line 1, column 1: no value"},
 		{"  ", "Line 1, column 3: no value"},
@@ -74,8 +75,8 @@ test_what_is_refused(void **state)
 		{"{a:1}", "no key"},
 		{"{\"a\" 1}", "no colon"},
 		{"{\"a\":}", "no value"},
-		{"{\"a\":1,\n \"b\":2,\n \"a\":3}", "Line 3, column 7: the end of an object that has a key twice"},
-		{"{\"a\":1,\"\\u0061\":2}", "a key twice"},
+		{"{\"a\":1,\n \"b\":2,\n \"a\":3}", "Line 3, column 7: the end of an object that has a key twice", true},
+		{"{\"a\":1,\"\\u0061\":2}", "a key twice", true},
 		{"01", "not written as JSON's"},
 		{"-", "not written as JSON's"},
 		{"1.", "not written as JSON's"},
@@ -89,10 +90,10 @@ test_what_is_refused(void **state)
 		{"\"\\x\"", "a backslash"},
 		{"\"\\", "a backslash"},
 		{"\"\\u12", "hexadecimal"},
-		{"\"\\u0000\"", "\\u0000"},
-		{"\"\\ud800\"", "half of a surrogate"},
-		{"\"\\ud800\\u0041\"", "half of a surrogate"},
-		{"\"\\udc00\\ud800\"", "half of a surrogate"},
+		{"\"\\u0000\"", "\\u0000", true},
+		{"\"\\ud800\"", "half of a surrogate", true},
+		{"\"\\ud800\\u0041\"", "half of a surrogate", true},
+		{"\"\\udc00\\ud800\"", "half of a surrogate", true},
 		{"\"\xff\"", "not UTF-8"},
 		{"\"\xed\xa0\x80\"", "not UTF-8"},
 		{"[\"\xc3\xa9\xc3\xa9\" x]", "Line 1, column 7: "},
@@ -106,7 +107,8 @@ test_what_is_refused(void **state)
 		m1_error err;
 
 		if (m1_json_parse(m1_slice_of(cases[i].text), "x", NULL, &doc, &err) != M1_E_INVALID_ARGUMENT ||
-			strcmp(err.message, "x is not valid JSON") != 0 || strstr(err.detail, cases[i].detail) == NULL)
+			strcmp(err.message, cases[i].valid ? "x is JSON that cannot be used" : "x is not valid JSON") != 0 ||
+			strstr(err.detail, cases[i].detail) == NULL)
 			fail_msg("%s: %s %s", cases[i].text, err.message, err.detail);
 		assert_null(doc.root);
 		assert_null(doc.values);

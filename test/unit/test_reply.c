@@ -433,13 +433,18 @@ test_what_is_no_call(void **state)
 	check_calls("<tool_calls>\n" F "\n{\"name\": \"f\", \"arguments\": [1]}", "",
 				"[" F
 				", " LOST("its arguments are not an object", "{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": [1]}") "]");
+	/* what a history would not take back */
+	check_calls("<tool_calls>\n{\"name\": \"f\", \"arguments\": {}, \"why\": 1}\n" F, "",
+				"[" LOST("it has keys that a call has not",
+						 "{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {}, \\\"why\\\": 1}") ", " F "]");
 	check_calls("<tool_calls>\n" F "\n{\"name\": \"g\", \"argu", "",
 				"[" F ", " LOST("it does not end", "{\\\"name\\\": \\\"g\\\", \\\"argu") "]");
 	check_calls("<tool_calls>\n{\"name\": \"g\", \"argu\n" F "\n</tool_calls>x", "x",
 				"[" LOST("it does not end", "{\\\"name\\\": \\\"g\\\", \\\"argu") ", " F "]");
-	check_calls("<tool_calls>\n{\"name\": \"g\", \"name\": \"h\", \"arguments\": {}}", "",
-				"[" LOST("it is not valid JSON: Line 1, column 43: the end of an object that has a key twice.",
-						 "{\\\"name\\\": \\\"g\\\", \\\"name\\\": \\\"h\\\", \\\"arguments\\\": {}}") "]");
+	check_calls(
+		"<tool_calls>\n{\"name\": \"g\", \"name\": \"h\", \"arguments\": {}}", "",
+		"[" LOST("it is JSON that cannot be used: Line 1, column 43: the end of an object that has a key twice.",
+				 "{\\\"name\\\": \\\"g\\\", \\\"name\\\": \\\"h\\\", \\\"arguments\\\": {}}") "]");
 	check_calls("<tool_calls>\n[" F ", 7]", "", "[" F ", " LOST("it is not an object", "7") "]");
 	check_calls("<tool_calls>\n[]", "", "[" LOST("it is not an object", "[]") "]");
 	check_calls("<tool_calls>\n[[" F "]]", "",
