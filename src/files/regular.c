@@ -29,14 +29,16 @@ m1_regular_open(const char *dir, const char *name, int *fd, m1_error *err)
 	char path[PATH_MAX];
 	m1_status status;
 
-	if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int) sizeof path)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of the checkpoint is too long");
+	if (snprintf(path, sizeof path, "%s%s%s", dir != NULL ? dir : "", dir != NULL ? "/" : "", name) >=
+		(int) sizeof path)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the path of a file is too long");
 	/* not blocking, because opening a pipe waits, too */
 	if ((*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0)
 	{
 		status = errno == ENOENT || errno == ENOTDIR ? M1_E_NOT_FOUND : M1_E_IO;
 		m1_fail(err, status, "could not open \"%s\": %s", name, strerror(errno));
-		m1_error_detail(err, "The folder is \"%s\".", dir);
+		if (dir != NULL)
+			m1_error_detail(err, "The folder is \"%s\".", dir);
 		return status;
 	}
 	if ((status = check(*fd, name, err)) != M1_OK)

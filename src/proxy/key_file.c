@@ -2,7 +2,6 @@
 #define _DEFAULT_SOURCE /* explicit_bzero */
 #include "proxy/key_file.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +11,11 @@
 static m1_status
 read_file(const char *path, m1_buf *out, m1_error *err)
 {
-	FILE *file = fopen(path, "rb");
-	m1_status status;
+	FILE *file;
+	m1_status status = m1_regular_fopen(NULL, path, &file, err);
 
-	if (file == NULL)
-		return m1_fail(err, M1_E_IO, "could not open \"%.150s\": %s", path, strerror(errno));
+	if (status != M1_OK)
+		return status;
 	status = m1_read_rest(file, path, out, err);
 	fclose(file);
 	if (status == M1_OK && m1_buf_cstr(out) == NULL)

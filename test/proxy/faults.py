@@ -363,6 +363,9 @@ def check_start(folder):
     server = mock("vllm", "yes", key="secret")
     refused_at_start("no key", "unavailable", "{engine_api_key_file}", server)
     key = os.path.join(folder, "key")
+    os.mkfifo(key)
+    refused_at_start("a key that is a pipe", "invalid_argument", "is not a file", server, options=["--api-key-file", key])
+    os.unlink(key)
     for text, fits in (("wrong", False), ("  secret\n", True)):
         with open(key, "w", encoding="utf-8") as f:
             f.write(text)
