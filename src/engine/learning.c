@@ -335,8 +335,8 @@ check_new(m1_learning *l, m1_slice name, m1_error *err)
 	for (const training *t = l->trainings; t != NULL; t = t->next)
 		n++;
 	if (*find_training(l, name) != NULL)
-		return m1_fail(err, M1_E_EXISTS, "there is a training \"%.*s\" already",
-					   (int) (name.len < 60 ? name.len : 60), name.data);
+		return m1_fail(err, M1_E_EXISTS, "there is a training \"%.*s\" already", (int) (name.len < 60 ? name.len : 60),
+					   name.data);
 	if (n >= MOST_TRAININGS)
 		return m1_fail(err, M1_E_OVERLOADED, "there are %d trainings already", n);
 	return M1_OK;
