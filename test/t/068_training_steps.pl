@@ -148,7 +148,7 @@ is(training_outcome($node, 'of pupil'), 'failed 42704', 'an owner who was droppe
 
 # Functions of superusers may; the next trainer makes the step again, a few times.
 sql(q{CREATE FUNCTION ends_process(answer text, example jsonb) RETURNS float8 LANGUAGE plpgsql AS $$
-	BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN 1; END $$});
+	BEGIN COPY (SELECT 1) TO PROGRAM 'kill -TERM $PPID'; PERFORM pg_sleep(1); RETURN 1; END $$});
 teach_vouchers($node, 'ends', %short, reward => 'ends_process', rows => 'id < 4', group_size => 2);
 is(training_outcome($node, 'ends'), 'failed 58000', 'a step that takes its process with it, again and again, is given up');
 like(sql(q{SELECT error FROM minimax_m1.training WHERE name = 'ends'}), qr/begun 5 times/, 'which is told');
