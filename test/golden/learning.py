@@ -216,11 +216,15 @@ def answers_beside(path):
     # as many lessons as last longer than the requests
     lessons = [engine.send(LESSON, lesson_of_many) for _ in range(400)]
     beside = latencies(engine, 60)
+    # lessons save up for their turns: where requests are quick, sixty of them may be answered before one ends
+    while len(beside) < 3000 and not any(number in engine.answers for number in lessons):
+        beside = sorted(beside + latencies(engine, 60))
     ended = sum(number in engine.answers for number in lessons)
     for number in lessons:
         engine.ours.sendall(frame(CANCEL, b"", 0, number))
+    middle, most = (1000 * beside[len(beside) * share // 100] for share in (50, 99))
     told = (f"alone {1000 * alone[30]:.0f} ms (99th percentile {1000 * alone[59]:.0f}), "
-            f"beside a training {1000 * beside[30]:.0f} ms ({1000 * beside[59]:.0f}), {ended} lessons meanwhile")
+            f"beside a training {middle:.0f} ms ({most:.0f}), {ended} lessons meanwhile")
     report(0 < ended < 400, f"requests beside a training: {told}")
     engine.end()
 

@@ -19,7 +19,8 @@
 #include "base/least.h"
 #include "base/memory.h"
 
-#define KEPT_BYTES ((size_t) 64 << 20) /* of a pool, from its beginning */
+/* Of a pool, from its beginning; but no more than snapshots may take, so that who wants none gets all back. */
+#define KEPT_BYTES ((size_t) 64 << 20)
 
 static char *
 reserve_address_space(size_t bytes)
@@ -71,9 +72,11 @@ page_at(const m1b_cpu *c, int page)
 
 /* Zeroes a piece of a pool, so that the text is gone. It goes back to the system, unless it is one of the first. */
 static void
-wipe(char *pool, size_t offset, size_t bytes)
+wipe(const m1b_cpu *c, char *pool, size_t offset, size_t bytes)
 {
-	if (offset + bytes <= KEPT_BYTES || madvise(pool + offset, bytes, MADV_DONTNEED) != 0)
+	const size_t kept = m1_min_size(KEPT_BYTES, c->g.snapshot_bytes);
+
+	if (offset + bytes <= kept || madvise(pool + offset, bytes, MADV_DONTNEED) != 0)
 		memset(pool + offset, 0, bytes);
 }
 
@@ -82,7 +85,7 @@ wipe_page(void *backend, int page)
 {
 	const m1b_cpu *c = backend;
 
-	wipe(c->page_memory, (size_t) page * c->pages.page_bytes, c->pages.page_bytes);
+	wipe(c, c->page_memory, (size_t) page * c->pages.page_bytes, c->pages.page_bytes);
 }
 
 static void
@@ -237,7 +240,7 @@ m1b_cpu_state_release(m1b_backend *b, m1b_state *s)
 
 	/* the state starts from zero next time, and the text is gone */
 	if (c->pages.state_bytes > 0)
-		wipe(c->state_memory, (size_t) (s - c->states) * c->pages.state_bytes, c->pages.state_bytes);
+		wipe(c, c->state_memory, (size_t) (s - c->states) * c->pages.state_bytes, c->pages.state_bytes);
 	m1b_pages_release(&c->pages, &s->list);
 	s->used = false;
 }
