@@ -14,6 +14,9 @@ my $template = q{E'Classify the following text as one of: hardware, account, bil
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
+# The attacker in a session of its own, where no RESET ROLE leads to anybody else.
+sub attack { return $node->safe_psql('postgres', $_[0], extra_params => [ '-U', 'attacker' ]); }
+
 sub state_of { my ($state, $error) = sqlstate($node, $_[0]); return $state; }
 
 sub annotate
@@ -42,38 +45,40 @@ sub ran
 }
 
 sql(qq{
-	CREATE ROLE attacker; CREATE ROLE boss; CREATE ROLE third;
+	CREATE ROLE attacker LOGIN; CREATE ROLE boss; CREATE ROLE third;
 	SELECT minimax_m1.grant_usage(r) FROM unnest(ARRAY['attacker', 'boss', 'third']::regrole[]) r;
 	CREATE SCHEMA m AUTHORIZATION attacker;
 	GRANT USAGE ON SCHEMA m TO boss, third;
 	SET ROLE attacker;
-	CREATE FUNCTION m.evil(kind text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS \$\$
+	-- volatile, so that a session which has planned a call of it once runs it the next time, too
+	CREATE FUNCTION m.try_all(kind text) RETURNS bool LANGUAGE plpgsql AS \$\$
 	BEGIN
 		RAISE LOG 'evil % as %', kind, current_user;
 		BEGIN EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
 		BEGIN RESET ROLE; RESET SESSION AUTHORIZATION; EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
 		RETURN true;
 	END \$\$;
+	CREATE FUNCTION m.evil(kind text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN m.try_all(kind); END';
 	CREATE FUNCTION m.evil_trigger() RETURNS trigger LANGUAGE plpgsql AS \$\$
 	BEGIN
-		PERFORM m.evil(TG_ARGV[0]);
+		PERFORM m.try_all(TG_ARGV[0]);
 		BEGIN EXECUTE 'ALTER ROLE attacker SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
 		RETURN new;
 	END \$\$;
 	CREATE DOMAIN m.evil_text AS text CHECK (m.evil('domain'));
-	CREATE FUNCTION m.evil_cast(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''index''); RETURN \$1; END';
+	CREATE FUNCTION m.evil_cast(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''index''); RETURN \$1; END';
 	CREATE TYPE m.mood AS ENUM ('calm', 'hardware');
-	CREATE FUNCTION m.mood_default() RETURNS m.mood LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''default''); RETURN enum_first(NULL::m.mood); END';
-	CREATE FUNCTION m.mood_text(m.mood) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''cast''); RETURN CAST(enum_out(\$1) AS text); END';
-	CREATE FUNCTION m.text_mood(text) RETURNS m.mood IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''cast''); RETURN enum_first(NULL::m.mood); END';
+	CREATE FUNCTION m.mood_default() RETURNS m.mood LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''default''); RETURN enum_first(NULL::m.mood); END';
+	CREATE FUNCTION m.mood_text(m.mood) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''cast''); RETURN CAST(enum_out(\$1) AS text); END';
+	CREATE FUNCTION m.text_mood(text) RETURNS m.mood IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''cast''); RETURN enum_first(NULL::m.mood); END';
 	CREATE CAST (m.mood AS text) WITH FUNCTION m.mood_text(m.mood) AS IMPLICIT;
 	CREATE CAST (text AS m.mood) WITH FUNCTION m.text_mood(text) AS IMPLICIT;
-	CREATE FUNCTION m.evil_of(kind text, value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(kind); RETURN value; END';
-	CREATE FUNCTION m.evil_equal(text, text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''operator''); RETURN \$1 = \$2; END';
+	CREATE FUNCTION m.evil_of(kind text, value text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(kind); RETURN value; END';
+	CREATE FUNCTION m.evil_equal(text, text) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''operator''); RETURN \$1 = \$2; END';
 	CREATE OPERATOR m.=== (LEFTARG = text, RIGHTARG = text, FUNCTION = m.evil_equal);
 	CREATE COLLATION m.loose (provider = icu, locale = 'und', deterministic = false);
 	CREATE TYPE m.tone AS ENUM ('calm', 'hardware');
-	CREATE FUNCTION m.tone_text(m.tone) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.evil(''reference''); RETURN CAST(enum_out(\$1) AS text); END';
+	CREATE FUNCTION m.tone_text(m.tone) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''reference''); RETURN CAST(enum_out(\$1) AS text); END';
 	CREATE CAST (m.tone AS text) WITH FUNCTION m.tone_text(m.tone) AS IMPLICIT;
 	CREATE TABLE m.words (word text PRIMARY KEY);
 	INSERT INTO m.words VALUES ('calm'), ('hardware');
@@ -87,8 +92,7 @@ is(state_of("SET ROLE attacker; $_"), '42501', 'what PostgreSQL itself keeps fro
 sub make_table
 {
 	my ($name) = @_;
-	sql(qq{
-		SET ROLE attacker;
+	attack(qq{
 		CREATE TABLE m.$name (id int PRIMARY KEY, body text, topic m.evil_text COLLATE m.loose, status text, mood m.mood,
 			temper m.mood DEFAULT m.mood_default(), echo text, tone m.tone REFERENCES m.words,
 			twin text GENERATED ALWAYS AS (m.evil_cast(topic || '')) STORED, CHECK (m.evil('check') OR topic = ''));
@@ -98,8 +102,7 @@ sub make_table
 sub attach_code
 {
 	my ($name) = @_;
-	sql(qq{
-		SET ROLE attacker;
+	attack(qq{
 		CREATE INDEX ON m.$name (m.evil_cast(topic::text));
 		CREATE INDEX ON m.$name (id) WHERE m.evil('predicate');
 		CREATE INDEX ON m.$name ((topic::text OPERATOR(m.===) 'hardware'));
@@ -124,32 +127,30 @@ for my $role ('postgres', 'boss')
 		minimax_m1.create_annotator('${name}_echo', 'm.$name', 'echo', '{temper} {body}')");
 	attach_code($name);
 	truncate($node->logfile, 0);
-	sql("SET ROLE attacker; INSERT INTO m.$name (id, body) VALUES (1, '$leak')");
+	attack("INSERT INTO m.$name (id, body) VALUES (1, '$leak')");
 	wait_drained();
 	my $ran = ran();
 	is(join(' ', sort map { keys %$_ } values %$ran), join(' ', ('attacker') x keys %$ran), "$role: all code of the table's ran as its owner");
 	is(join(' ', sort keys %$ran), 'after before check condition default deferred domain exclusion index operator predicate reference rule statement when',
 		'of every kind');
 	is(is_super('attacker'), 'f', 'nobody became superuser');
-	is(sql("SELECT topic, status, tone FROM m.$name"), 'hardware|done|hardware', 'and the row is annotated');
+	is(attack("SELECT topic, status, tone FROM m.$name"), 'hardware|done|hardware', 'and the row is annotated');
 }
 
 # The key of a partitioned table is looked at when a row of a part is written.
-sql(q{
-	SET ROLE attacker;
+attack(q{
 	CREATE TABLE m.keyed (id int, body text, topic text) PARTITION BY RANGE (m.evil_of('key', id::text));
 	CREATE TABLE m.leaf PARTITION OF m.keyed (PRIMARY KEY (id)) FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
 	GRANT SELECT, UPDATE, TRIGGER ON m.leaf TO boss});
 sql(annotate('boss', 'leaf', 'm.leaf'));
 truncate($node->logfile, 0);
-sql("SET ROLE attacker; INSERT INTO m.keyed VALUES (1, '$leak')");
+attack("INSERT INTO m.keyed VALUES (1, '$leak')");
 wait_drained();
 is_deeply(ran(), { key => { attacker => 1 } }, 'the expression of a partition key ran as its owner');
 is(sql('SELECT topic FROM m.leaf'), 'hardware', 'and the row is annotated');
 
 # What is no table has no rows of its own: a view's triggers are not run at all.
-sql(q{
-	SET ROLE attacker;
+attack(q{
 	CREATE TABLE m.behind (id int PRIMARY KEY, body text, topic text);
 	CREATE VIEW m.front AS SELECT * FROM m.behind;
 	CREATE TRIGGER a INSTEAD OF UPDATE ON m.front FOR EACH ROW EXECUTE FUNCTION m.evil_trigger('instead');
@@ -162,7 +163,7 @@ sql(annotate('postgres', 'moving', 'm.moving'));
 attach_code('moving');
 sql('ALTER TABLE m.moving OWNER TO boss; GRANT ALL ON m.moving TO attacker; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA m TO PUBLIC');
 truncate($node->logfile, 0);
-sql(qq{SET ROLE postgres; INSERT INTO m.moving (id, body) VALUES (1, '$leak')});
+attack(qq{INSERT INTO m.moving (id, body) VALUES (1, '$leak')});
 wait_drained();
 ok(ran()->{before}{boss} && !ran()->{before}{attacker}, 'the owner is looked up each time');
 
@@ -170,30 +171,30 @@ ok(ran()->{before}{boss} && !ran()->{before}{attacker}, 'the owner is looked up 
 
 make_table('revoked');
 sql(annotate('boss', 'revoked', 'm.revoked', 'max_attempts => 1'));
-sql('SET ROLE attacker; REVOKE UPDATE ON m.revoked FROM boss; ' . "INSERT INTO m.revoked (id, body) VALUES (1, '$leak')");
+attack('REVOKE UPDATE ON m.revoked FROM boss; ' . "INSERT INTO m.revoked (id, body) VALUES (1, '$leak')");
 wait_drained();
 is(last_error(), '42501', 'without the right to update, nothing is written');
-sql("SET ROLE attacker; GRANT UPDATE (topic) ON m.revoked TO boss; REVOKE SELECT ON m.revoked FROM boss; GRANT SELECT (id, topic, body) ON m.revoked TO boss");
+attack("GRANT UPDATE (topic) ON m.revoked TO boss; REVOKE SELECT ON m.revoked FROM boss; GRANT SELECT (id, topic, body) ON m.revoked TO boss");
 sql("SET ROLE boss; SELECT minimax_m1.retry_failed('revoked')");
 wait_drained();
 is(sql('SELECT topic FROM m.revoked'), 'hardware', 'rights on the columns are enough');
-sql(q{SET ROLE attacker; REVOKE SELECT (body) ON m.revoked FROM boss; UPDATE m.revoked SET body = body || ' '});
+attack(q{REVOKE SELECT (body) ON m.revoked FROM boss; UPDATE m.revoked SET body = body || ' '});
 wait_drained();
 is(last_error(), '42501', 'what the owner may not read is not sent to the model');
 
 # ---- row security ----
 
 make_table('secured');
-sql('SET ROLE attacker; ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON m.secured USING (m.evil(\'policy\'))');
+attack('ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON m.secured USING (m.evil(\'policy\'))');
 is(state_of(annotate('boss', 'secured', 'm.secured')), '42501', 'row security that holds for the owner refuses an annotator');
-sql('SET ROLE attacker; ALTER TABLE m.secured DISABLE ROW LEVEL SECURITY');
+attack('ALTER TABLE m.secured DISABLE ROW LEVEL SECURITY');
 sql(annotate('boss', 'secured', 'm.secured', 'max_attempts => 1'));
 truncate($node->logfile, 0);
-sql("SET ROLE attacker; ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; INSERT INTO m.secured (id, body) VALUES (1, '$leak')");
+attack("ALTER TABLE m.secured ENABLE ROW LEVEL SECURITY; INSERT INTO m.secured (id, body) VALUES (1, '$leak')");
 wait_drained();
 is(last_error(), '42501', 'also when it comes later');
 ok(!ran()->{policy}{boss}, 'and no policy was run');
-sql("SET ROLE attacker; ALTER TABLE m.secured FORCE ROW LEVEL SECURITY");
+attack("ALTER TABLE m.secured FORCE ROW LEVEL SECURITY");
 is(state_of(annotate('postgres', 'forced', 'm.secured')), '42501', 'nor one that holds for the table\'s owner');
 
 # One that comes while the model is asked, and hides the row from whoever would write it.
@@ -203,7 +204,7 @@ kill 'STOP', engine_pid($node);
 sql("INSERT INTO hidden VALUES (1, '$leak')");
 wait_for('it is asked', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE function = 'annotate'}) eq '1' });
 my $asked = sql('SELECT requests FROM minimax_m1.stats');
-sql('SET ROLE attacker; ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY p ON hidden USING (false)');
+attack('ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE POLICY p ON hidden USING (false)');
 kill 'CONT', engine_pid($node);
 wait_drained();
 is(sql(q{SELECT sqlstate, state, attempts FROM minimax_m1.job_errors WHERE annotator = 'hidden'}), '42501|failed|1',
@@ -224,15 +225,15 @@ sql(annotate('attacker', 'lent', 'precious', 'max_attempts => 1'));
 for my $trigger (q{EXECUTE FUNCTION m.evil_trigger('lent')}, q{WHEN (m.evil('lent')) EXECUTE FUNCTION suppress_redundant_updates_trigger()})
 {
 	truncate($node->logfile, 0);
-	sql("SET ROLE attacker; CREATE TRIGGER mine BEFORE UPDATE ON precious FOR EACH ROW $trigger");
-	sql("SET ROLE attacker; INSERT INTO precious SELECT coalesce(max(id), 0) + 1, '$leak' FROM precious");
+	attack("CREATE TRIGGER mine BEFORE UPDATE ON precious FOR EACH ROW $trigger");
+	attack("INSERT INTO precious SELECT coalesce(max(id), 0) + 1, '$leak' FROM precious");
 	wait_drained();
 	is(last_error(), '42501', 'also when it comes later');
 	ok(!ran()->{lent}, 'and it was not run');
 	sql('DROP TRIGGER mine ON precious');
 }
 is(is_super('attacker'), 'f', 'nobody became superuser');
-sql(q{SET ROLE attacker; SELECT minimax_m1.retry_failed('lent')});
+attack(q{SELECT minimax_m1.retry_failed('lent')});
 wait_drained();
 is(sql('SELECT DISTINCT topic FROM precious'), 'hardware', 'without it the rows are annotated');
 
