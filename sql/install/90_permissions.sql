@@ -59,6 +59,9 @@ BEGIN
             ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid
         LEFT JOIN pg_catalog.pg_type t
             ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = d.objid
+            -- later releases make members of arrays and of tables' rows, too, whose rights are not their own
+            AND t.typelem = 0
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_class row WHERE row.oid = t.typrelid AND row.relkind <> 'c')
         CROSS JOIN LATERAL
             pg_catalog.aclexplode(coalesce(c.relacl, p.proacl, pg_catalog.acldefault('f', p.proowner), t.typacl,
                                            pg_catalog.acldefault('T', t.typowner))) a
