@@ -42,17 +42,8 @@ too_small(M1Summary *task)
 bool
 m1pg_summary_count(M1Summary *task, m1_slice text, int *tokens)
 {
-	int32	   *ids;
-	int32	   *ends;
-
 	*tokens = 0;
-	if (text.len == 0)
-		return true;
-	if (!m1pg_try_tokenize(text, task->function, &ids, &ends, tokens, &task->error))
-		return false;
-	pfree(ids);
-	pfree(ends);
-	return true;
+	return text.len == 0 || m1pg_try_count_tokens(text, task->function, tokens, &task->error);
 }
 
 int
@@ -211,15 +202,13 @@ bool
 m1pg_summary_round(M1Summary *task, m1_slice document, m1_slice *joined, int *parts)
 {
 	Joined		out = {.parts = 0};
-	int32	   *ids;
 	int32	   *ends;
 	int			n;
 
 	initStringInfo(&out.text);
-	if (!m1pg_try_tokenize(document, task->function, &ids, &ends, &n, &task->error) ||
+	if (!m1pg_try_token_ends(document, task->function, &ends, &n, &task->error) ||
 		!append_parts(task, document, ends, n, &out))
 		return false;
-	pfree(ids);
 	pfree(ends);
 	*joined = (m1_slice) {out.text.data, out.text.len};
 	*parts = out.parts;

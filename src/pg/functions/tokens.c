@@ -42,16 +42,82 @@ ids_of_array(ArrayType *array)
 }
 
 static ArrayType *
-array_of_ids(const int32 *ids, int n)
+array_of_ids(m1w_id_slice ids)
 {
-	Datum	   *values = palloc(Max(n, 1) * sizeof *values);
+	Datum	   *values = palloc(Max(ids.len, 1) * sizeof *values);
 
-	for (int i = 0; i < n; i++)
-		values[i] = Int32GetDatum(ids[i]);
-	return construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+	for (size_t i = 0; i < ids.len; i++)
+		values[i] = Int32GetDatum(m1w_id_at(ids, i));
+	return construct_array(values, (int) ids.len, INT4OID, sizeof(int32), true, TYPALIGN_INT);
 }
 
 /* ---- one question, one answer ---- */
+
+/* The exchange, as long as which the answer lives, and which the caller closes. NULL: *error. */
+static M1Exchange *
+try_ask(const M1Request *question, m1w_type expected, m1_slice *answer, m1_error *error)
+{
+	M1Exchange *exchange = m1pg_exchange_try_open(question, error);
+	m1w_type	type;
+
+	if (exchange == NULL)
+		return NULL;
+	type = m1pg_exchange_try_receive(exchange, &answer->data, &answer->len, error);
+	if (type == expected)
+		return exchange;
+	if (type != M1W_ERROR)
+		elog(ERROR, "minimax_m1: unexpected event %d", type);
+	m1pg_exchange_close(exchange);
+	return NULL;
+}
+
+/* A question that is made of ids; an error is raised. */
+static M1Exchange *
+ask(m1w_type type, ArrayType *array, m1w_type expected, const char *function, m1_slice *answer)
+{
+	m1w_tokens	tokens = {.ids = ids_of_array(array)};
+	M1Request	question = {.type = type, .message.tokens = &tokens, .function = function, .excerpt = ""};
+	m1_error	error;
+	M1Exchange *exchange = try_ask(&question, expected, answer, &error);
+
+	if (exchange == NULL)
+		m1pg_report(&error);
+	return exchange;
+}
+
+/* ---- a text's tokens ---- */
+
+/* As try_ask, the answer taken apart. */
+static M1Exchange *
+try_tokenize(m1_slice utf8, const char *function, m1w_tokens *tokens, m1_error *error)
+{
+	m1w_words	words = {utf8};
+	M1Request	question = {.type = M1W_TOKENIZE, .message.words = &words, .function = function, .excerpt = ""};
+	M1Exchange *exchange;
+	m1_slice	answer;
+
+	if (!m1pg_check_utf8(utf8, "text", error) ||
+		(exchange = try_ask(&question, M1W_TOKENS, &answer, error)) == NULL)
+		return NULL;
+	if (m1w_decode_tokens(answer.data, answer.len, tokens, error) != M1_OK)
+		m1pg_report(error);
+	if (tokens->ids.len != tokens->ends.len)
+		elog(ERROR, "minimax_m1: malformed answer from the engine");
+	return exchange;
+}
+
+bool
+m1pg_try_count_tokens(m1_slice utf8, const char *function, int *n, m1_error *error)
+{
+	m1w_tokens	tokens;
+	M1Exchange *exchange = try_tokenize(utf8, function, &tokens, error);
+
+	if (exchange == NULL)
+		return false;
+	*n = (int) tokens.ids.len;
+	m1pg_exchange_close(exchange);
+	return true;
+}
 
 /* Looks up between pieces: where memory is new, hundreds of megabytes take a while. */
 static void
@@ -66,75 +132,19 @@ copy_large(void *to, const void *from, Size len)
 	}
 }
 
-/* The payload of the answer, palloc'd; NULL: *error. */
-static char *
-try_ask(const M1Request *question, m1w_type expected, Size *len, m1_error *error)
+bool
+m1pg_try_token_ends(m1_slice utf8, const char *function, int32 **ends, int *n, m1_error *error)
 {
-	M1Exchange *exchange = m1pg_exchange_try_open(question, error);
-	const char *answer;
-	char	   *copy = NULL;
-	m1w_type	type;
+	m1w_tokens	tokens;
+	M1Exchange *exchange = try_tokenize(utf8, function, &tokens, error);
 
 	if (exchange == NULL)
-		return NULL;
-	if ((type = m1pg_exchange_try_receive(exchange, &answer, len, error)) != M1W_ERROR)
-	{
-		if (type != expected)
-			elog(ERROR, "minimax_m1: unexpected event %d", type);
-		copy = MemoryContextAllocHuge(CurrentMemoryContext, Max(*len, 1));
-		copy_large(copy, answer, *len);
-	}
-	m1pg_exchange_close(exchange);
-	return copy;
-}
-
-/* A question that is made of ids; an error is raised. */
-static char *
-ask(m1w_type type, ArrayType *array, m1w_type expected, const char *function, Size *len)
-{
-	m1w_tokens	tokens = {.ids = ids_of_array(array)};
-	M1Request	question = {.type = type, .message.tokens = &tokens, .function = function, .excerpt = ""};
-	m1_error	error;
-	char	   *answer = try_ask(&question, expected, len, &error);
-
-	if (answer == NULL)
-		m1pg_report(&error);
-	return answer;
-}
-
-bool
-m1pg_try_tokenize(m1_slice utf8, const char *function, int32 **ids, int32 **ends, int *n, m1_error *error)
-{
-	m1w_words	words = {utf8};
-	M1Request	question = {.type = M1W_TOKENIZE, .message.words = &words, .function = function, .excerpt = ""};
-	Size		len;
-	char	   *answer;
-	m1w_tokens	tokens;
-
-	if (!m1pg_check_utf8(utf8, "text", error))
 		return false;
-	answer = try_ask(&question, M1W_TOKENS, &len, error);
-	if (answer == NULL || m1w_decode_tokens(answer, len, &tokens, error) != M1_OK)
-		return false;
-	if (tokens.ids.len != tokens.ends.len)
-		elog(ERROR, "minimax_m1: malformed answer from the engine");
-	*n = (int) tokens.ids.len;
-	*ids = palloc(Max(*n, 1) * sizeof(int32));
+	*n = (int) tokens.ends.len;
 	*ends = palloc(Max(*n, 1) * sizeof(int32));
-	copy_large(*ids, tokens.ids.data, *n * sizeof(int32));
 	copy_large(*ends, tokens.ends.data, *n * sizeof(int32));
-	pfree(answer);
+	m1pg_exchange_close(exchange);
 	return true;
-}
-
-static void
-tokenize(const text *t, const char *function, int32 **ids, int *n)
-{
-	m1_error	error;
-	int32	   *ends;
-
-	if (!m1pg_try_tokenize(m1pg_utf8_of_text(t), function, ids, &ends, n, &error))
-		m1pg_report(&error);
 }
 
 /* ---- SQL functions, all STRICT ---- */
@@ -142,34 +152,43 @@ tokenize(const text *t, const char *function, int32 **ids, int *n)
 Datum
 m1pg_count_tokens(PG_FUNCTION_ARGS)
 {
-	int32	   *ids;
+	m1_error	error;
 	int			n;
 
-	tokenize(PG_GETARG_TEXT_PP(0), "count_tokens", &ids, &n);
+	if (!m1pg_try_count_tokens(m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), "count_tokens", &n, &error))
+		m1pg_report(&error);
 	PG_RETURN_INT32(n);
 }
 
 Datum
 m1pg_tokenize_text(PG_FUNCTION_ARGS)
 {
-	int32	   *ids;
-	int			n;
+	m1_error	error;
+	m1w_tokens	tokens;
+	M1Exchange *exchange = try_tokenize(m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), "tokenize", &tokens, &error);
+	ArrayType  *result;
 
-	tokenize(PG_GETARG_TEXT_PP(0), "tokenize", &ids, &n);
-	PG_RETURN_ARRAYTYPE_P(array_of_ids(ids, n));
+	if (exchange == NULL)
+		m1pg_report(&error);
+	result = array_of_ids(tokens.ids);
+	m1pg_exchange_close(exchange);
+	PG_RETURN_ARRAYTYPE_P(result);
 }
 
 Datum
 m1pg_detokenize(PG_FUNCTION_ARGS)
 {
-	Size		len;
-	char	   *answer = ask(M1W_DETOKENIZE, PG_GETARG_ARRAYTYPE_P(0), M1W_TEXT, "detokenize", &len);
+	m1_slice	answer;
+	M1Exchange *exchange = ask(M1W_DETOKENIZE, PG_GETARG_ARRAYTYPE_P(0), M1W_TEXT, "detokenize", &answer);
 	m1w_text	words;
 	m1_error	error;
+	text	   *result;
 
-	if (m1w_decode_text(answer, len, &words, &error) != M1_OK)
+	if (m1w_decode_text(answer.data, answer.len, &words, &error) != M1_OK)
 		m1pg_report(&error);
-	PG_RETURN_TEXT_P(m1pg_text_from_utf8(words.text));
+	result = m1pg_text_from_utf8(words.text);
+	m1pg_exchange_close(exchange);
+	PG_RETURN_TEXT_P(result);
 }
 
 Datum
@@ -186,20 +205,20 @@ m1pg_generate_ids(PG_FUNCTION_ARGS)
 	g.max_tokens = max_tokens;
 	g.temperature = 0;
 	m1pg_run(&g, "generate_ids", &result);
-	PG_RETURN_ARRAYTYPE_P(array_of_ids(result.done.ids.data, (int) result.done.ids.len));
+	PG_RETURN_ARRAYTYPE_P(array_of_ids(result.done.ids));
 }
 
 Datum
 m1pg_logits(PG_FUNCTION_ARGS)
 {
-	Size		len;
-	char	   *answer = ask(M1W_LOGITS, PG_GETARG_ARRAYTYPE_P(0), M1W_VECTOR, "logits", &len);
+	m1_slice	answer;
+	M1Exchange *exchange = ask(M1W_LOGITS, PG_GETARG_ARRAYTYPE_P(0), M1W_VECTOR, "logits", &answer);
 	m1w_vector	vector;
 	m1_error	error;
 	Datum	   *values;
 	int			n;
 
-	if (m1w_decode_vector(answer, len, &vector, &error) != M1_OK)
+	if (m1w_decode_vector(answer.data, answer.len, &vector, &error) != M1_OK)
 		m1pg_report(&error);
 	n = (int) (vector.values.len / sizeof(float));
 	values = palloc(Max(n, 1) * sizeof *values);
@@ -210,5 +229,6 @@ m1pg_logits(PG_FUNCTION_ARGS)
 		memcpy(&x, vector.values.data + i * sizeof x, sizeof x);
 		values[i] = Float4GetDatum(x);
 	}
+	m1pg_exchange_close(exchange);
 	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT));
 }
