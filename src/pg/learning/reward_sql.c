@@ -223,10 +223,7 @@ m1pg_reward_sql(PG_FUNCTION_ARGS)
 	role = role_of(example);
 	error = try_query(&wanted, reference, role);
 	if (error != NULL)
-	{
-		error->message = psprintf("minimax_m1: the example's query failed: %s", error->message);
-		ReThrowError(error);
-	}
+		m1pg_raise_of_example(error, "query failed");
 	if (try_query(&got, text_to_cstring(PG_GETARG_TEXT_PP(0)), role) != NULL)
 		PG_RETURN_FLOAT8(0);
 	PG_RETURN_FLOAT8(same_rows(&wanted, &got) ? 1 : 0);

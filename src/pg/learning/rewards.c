@@ -73,6 +73,13 @@ m1pg_example_optional_text(Jsonb *example, const char *column)
 	return text_of_value(find_column(example, column));
 }
 
+void
+m1pg_raise_of_example(ErrorData *error, const char *what)
+{
+	error->message = psprintf("minimax_m1: the example's %s: %s", what, error->message);
+	ReThrowError(error);
+}
+
 /* ---- texts ---- */
 
 static bool
@@ -492,37 +499,32 @@ m1pg_reward_json(PG_FUNCTION_ARGS)
 
 /* ---- form and length ---- */
 
-static bool
-matches(Datum answer, const char *pattern)
+typedef struct Matching
 {
-	return DatumGetBool(DirectFunctionCall2Coll(textregexeq, DEFAULT_COLLATION_OID, answer,
-												CStringGetTextDatum(pattern)));
+	Datum		answer;
+	const char *pattern;
+	bool		matched;
+} Matching;
+
+static void
+match(void *arg)
+{
+	Matching   *m = arg;
+
+	m->matched = DatumGetBool(DirectFunctionCall2Coll(textregexeq, DEFAULT_COLLATION_OID, m->answer,
+													  CStringGetTextDatum(m->pattern)));
 }
 
-/* What is wrong with the example's pattern is told as that. */
 static bool
 matches_format(Datum answer, const char *pattern)
 {
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool matched = false;
+	Matching	m = {.answer = answer, .pattern = pattern};
+	M1Attempt	attempt = {.run = match, .arg = &m};
+	ErrorData  *error = m1pg_attempt(&attempt);
 
-	PG_TRY();
-	{
-		matched = matches(answer, pattern);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (error->sqlerrcode == ERRCODE_INVALID_REGULAR_EXPRESSION)
-			error->message = psprintf("minimax_m1: the example's format is not a pattern: %s", error->message);
-		ReThrowError(error);
-	}
-	PG_END_TRY();
-	return matched;
+	if (error != NULL)
+		m1pg_raise_of_example(error, "format failed");
+	return m.matched;
 }
 
 /* reward_format(answer, example) */

@@ -14,5 +14,7 @@ extern JsonbValue *m1pg_example_column(Jsonb *example, const char *column);
 extern char *m1pg_example_text(Jsonb *example, const char *column);
 /* The same, NULL also where there is no such column. */
 extern char *m1pg_example_optional_text(Jsonb *example, const char *column);
+/* Raises what an attempt has failed with as what is wrong with the example: "query failed". */
+pg_noreturn extern void m1pg_raise_of_example(ErrorData *error, const char *what);
 
 #endif							/* M1PG_REWARDS_H */
