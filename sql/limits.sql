@@ -170,6 +170,7 @@ SELECT minimax_m1.set_quota('m1_alice', 1, -1);
 SELECT minimax_m1.set_quota(NULL, 1);
 SELECT minimax_m1.set_quota('-', 1);
 SELECT minimax_m1.set_quota('m1_nobody', 1);
+SELECT minimax_m1.grant_usage(NULL);
 ALTER ROLE m1_alice SET minimax_m1.quota_tokens_per_hour = 'many';
 ALTER ROLE m1_alice SET minimax_m1.quota_max_concurrent = -2;
 SELECT minimax_m1.set_quota('m1_alice', 999999999999999999, 2147483647);

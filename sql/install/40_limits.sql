@@ -5,6 +5,18 @@
 -- Quotas are settings of roles, and usage is counted by the worker for the whole server. Prices are a table of this
 -- database.
 
+-- Raises an error unless there is such a role: a regrole may be any number.
+CREATE FUNCTION _check_role(role oid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'minimax_m1: there is no such role';
+    END IF;
+END
+$$;
+
 -- ---- quotas ----
 
 -- A quota is a setting of the role; the owner of the function is a superuser, who may set it.
@@ -14,10 +26,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
-        RAISE EXCEPTION 'minimax_m1: there is no such role'
-            USING ERRCODE = 'undefined_object';
-    END IF;
+    PERFORM @extschema@._check_role(role);
     IF tokens_per_hour NOT BETWEEN 0 AND 999999999999999999 THEN
         RAISE EXCEPTION 'minimax_m1: tokens_per_hour is out of range'
             USING ERRCODE = 'invalid_parameter_value',

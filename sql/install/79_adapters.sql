@@ -53,18 +53,6 @@ BEGIN
 END
 $$;
 
--- Raises an error unless there is such a role: a number may be any.
-CREATE FUNCTION _adapter_role(role oid) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
-        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'minimax_m1: there is no such role';
-    END IF;
-END
-$$;
-
 -- Raises an error if the adapter of this name, where there is one, is another role's.
 CREATE FUNCTION _adapter_free(maker oid, adapter name) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -251,7 +239,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM @extschema@._adapter_owned(caller, name), @extschema@._adapter_role(role);
+    PERFORM @extschema@._adapter_owned(caller, name), @extschema@._check_role(role);
     INSERT INTO @extschema@.adapter_grant VALUES (name, role) ON CONFLICT DO NOTHING;
 END
 $$;

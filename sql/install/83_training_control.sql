@@ -28,7 +28,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM @extschema@._adapter_role(role);
+    PERFORM @extschema@._check_role(role);
     INSERT INTO @extschema@.training_grant VALUES (role) ON CONFLICT DO NOTHING;
 END
 $$;

@@ -14,6 +14,7 @@ DECLARE
     fn regprocedure;
     vw regclass;
 BEGIN
+    PERFORM @extschema@._check_role(role);
     EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
     FOR fn IN
         SELECT p.oid

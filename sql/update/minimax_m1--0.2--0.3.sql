@@ -718,6 +718,33 @@ COMMENT ON FUNCTION alter_annotator IS 'changes what is not NULL; enabled => fal
 CREATE FUNCTION _check_json_schema(caller oid, json_schema json_text) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
 
+-- A quota is a setting of the role; the owner of the function is a superuser, who may set it.
+CREATE OR REPLACE FUNCTION set_quota(role regrole, tokens_per_hour bigint DEFAULT NULL, max_concurrent int DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM @extschema@._check_role(role);
+    IF tokens_per_hour NOT BETWEEN 0 AND 999999999999999999 THEN
+        RAISE EXCEPTION 'minimax_m1: tokens_per_hour is out of range'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('It is %s; it must be at least 0, or NULL for no limit.', tokens_per_hour);
+    END IF;
+    IF max_concurrent < 0 THEN
+        RAISE EXCEPTION 'minimax_m1: max_concurrent is out of range'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('It is %s; it must be at least 0, or NULL for no limit.', max_concurrent);
+    END IF;
+    EXECUTE CASE WHEN tokens_per_hour IS NULL
+        THEN format('ALTER ROLE %s RESET minimax_m1.quota_tokens_per_hour', role)
+        ELSE format('ALTER ROLE %s SET minimax_m1.quota_tokens_per_hour = %L', role, tokens_per_hour) END;
+    EXECUTE CASE WHEN max_concurrent IS NULL
+        THEN format('ALTER ROLE %s RESET minimax_m1.quota_max_concurrent', role)
+        ELSE format('ALTER ROLE %s SET minimax_m1.quota_max_concurrent = %L', role, max_concurrent) END;
+END
+$$;
+
 SELECT pg_catalog.set_config('minimax_m1_update.annotators', c.relacl::text, true)
 FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.annotators'::pg_catalog.regclass;
 CREATE OR REPLACE FUNCTION grant_usage(role regrole)
@@ -729,6 +756,7 @@ DECLARE
     fn regprocedure;
     vw regclass;
 BEGIN
+    PERFORM @extschema@._check_role(role);
     EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
     FOR fn IN
         SELECT p.oid
@@ -895,6 +923,18 @@ AS $$
            a.json_schema::text, a.adapter
     FROM @extschema@.annotator a
     WHERE a.name = annotator OR a.id = annotator_id
+$$;
+
+-- Raises an error unless there is such a role: a regrole may be any number.
+CREATE FUNCTION _check_role(role oid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE oid = role) THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'minimax_m1: there is no such role';
+    END IF;
+END
 $$;
 
 -- Annotations that somebody has changed by hand: what was wrong. What is right is in the annotated row.
