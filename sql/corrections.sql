@@ -95,6 +95,31 @@ SELECT prompt, wrong, "right" FROM minimax_m1.corrections('now');
 DELETE FROM question WHERE id = 1;
 INSERT INTO question (id, body) VALUES (1, 'What is 2 plus 2?');
 SELECT count(*) FROM minimax_m1.correction c JOIN minimax_m1.annotator a ON a.id = c.annotator_id WHERE a.name = 'now';
+-- what the model was asked for by an INSERT that becomes an UPDATE is the model's, also where a trigger has changed it since, and
+-- whatever the conflict is about; what MERGE writes itself is not
+UPDATE question SET answer = 'two and two' WHERE id = 1;
+INSERT INTO question (id, body) VALUES (1, 'What is 2 plus 2?')
+ON CONFLICT (id) DO UPDATE SET body = excluded.body, answer = excluded.answer;
+SELECT answer <> 'two and two' AS "the model's", (SELECT count(*) FROM minimax_m1.corrections('now')) AS corrections FROM question WHERE id = 1;
+CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.answer := upper(NEW.answer) || '!'; RETURN NEW; END $$;
+CREATE TRIGGER zz_shout BEFORE INSERT ON question FOR EACH ROW EXECUTE FUNCTION shout();
+INSERT INTO question (id, body) VALUES (1, 'What is 2 plus 2?') ON CONFLICT (id) DO UPDATE SET answer = excluded.answer;
+SELECT answer LIKE '%!' AS changed, (SELECT count(*) FROM minimax_m1.corrections('now')) AS corrections FROM question WHERE id = 1;
+DROP TRIGGER zz_shout ON question;
+DROP FUNCTION shout;
+CREATE UNIQUE INDEX question_body ON question (body);
+INSERT INTO question VALUES (4, 'What is 2 plus 4?', 'two and four');
+INSERT INTO question (id, body) VALUES (5, 'What is 2 plus 4?') ON CONFLICT (body) DO UPDATE SET answer = excluded.answer;
+SELECT answer <> 'two and four' AS "the model's", (SELECT count(*) FROM minimax_m1.corrections('now')) AS corrections FROM question WHERE id = 4;
+MERGE INTO question q USING (VALUES (1, 'What is 2 plus 2?', 'four'), (6, 'What is 2 plus 6?', NULL)) v(id, body, answer) ON q.id = v.id
+WHEN MATCHED THEN UPDATE SET answer = v.answer WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.body, v.answer);
+SELECT prompt, "right" FROM minimax_m1.corrections('now');
+-- what another server wrote is no correction, and takes the place of one
+SELECT minimax_m1.alter_annotator('now', fire => 'always');
+SET session_replication_role = replica;
+UPDATE question SET answer = 'vier' WHERE id = 1;
+RESET session_replication_role;
+SELECT count(*) FROM minimax_m1.corrections('now');
 DROP TABLE question, parted;
 SELECT count(*) FROM minimax_m1.correction;
 DROP PROCEDURE wait_until_answered;

@@ -37,6 +37,7 @@ typedef struct TriggerState
 	int			status;
 	int			keys[INDEX_MAX_KEYS];
 	bool		partition;		/* the relation is a partition of the annotated table */
+	HeapTuple	proposed;		/* filled last for an INSERT, which may become an UPDATE; NULL = none */
 } TriggerState;
 
 /* ---- set-up ---- */
@@ -199,7 +200,42 @@ forget_correction(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	m1pg_unbecome(&guard);
 }
 
-/* An update of the target, where the same is asked as before, corrects what was there. */
+/*
+ * INSERT ... ON CONFLICT DO UPDATE shows this trigger a row twice: as it was to be inserted, for which the model was
+ * asked, and as it is to be updated, which may take over what the model answered.
+ */
+static void
+keep_proposed(TriggerState *s, HeapTuple row, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (s->proposed != NULL)
+		heap_freetuple(s->proposed);
+	s->proposed = heap_copytuple(row);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Whether this is that update. No other statement inserts and updates one key; and where the conflict is about other
+ * columns, the row has what the model answered to the same. Of one key, triggers may have changed it since.
+ */
+static bool
+is_proposed(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	return s->proposed != NULL &&
+		(same_key(s, s->proposed, row, tupdesc) ||
+		 (m1pg_same_value(s->proposed, row, tupdesc, s->target) &&
+		  m1pg_template_same_inputs(&s->template, s->proposed, row, tupdesc)));
+}
+
+/* What is applied from another server was written there, by whom nobody knows here. */
+static bool
+is_from_elsewhere(void)
+{
+	return SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA;
+}
+
+/* An update of the target by somebody, where the same is asked as before, corrects what was there. */
 static void
 follow_change(const TriggerState *s, TriggerData *data)
 {
@@ -215,7 +251,7 @@ follow_change(const TriggerState *s, TriggerData *data)
 		return;
 	/* texts as the job runner has them, whatever the session has set */
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	if (!same || is_null(new, tupdesc, s->target))
+	if (!same || is_null(new, tupdesc, s->target) || is_proposed(s, new, tupdesc) || is_from_elsewhere())
 		m1pg_forget_correction(s->annotator->id, row_key(s, old, tupdesc));
 	else if ((prompt = m1pg_template_render_row(&s->template, new, tupdesc)) != NULL)
 		m1pg_note_correction(s->annotator->id, row_key(s, new, tupdesc), prompt,
@@ -360,6 +396,10 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 			row = m1pg_set_column(row, tupdesc, s->status, "pending");
 	}
 	else if (s->annotator->enabled)
+	{
 		row = annotate_now(s, row, tupdesc);
+		if (!update)
+			keep_proposed(s, row, fcinfo->flinfo->fn_mcxt);
+	}
 	return PointerGetDatum(row);
 }
