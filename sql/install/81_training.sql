@@ -30,7 +30,8 @@ CREATE TABLE training_run (
     base_digest text,                   -- of the model at the first step; another one later fails it
     examples_digest text,
     best_step int,                      -- with the best held-out reward; its adapter is adapter_id
-    adapter_id int,                     -- adapter_version.id; NULL: none was better than the beginning
+    from_adapter int,                   -- adapter_version.id that it begins from, as the next; NULL: it begins with a new one
+    adapter_id int,                     -- that it has made; NULL: none was better than the beginning
     verdict text,                       -- in words, at the end
     sqlstate text,                      -- of what it failed with, as the rest
     error text,
@@ -318,8 +319,9 @@ BEGIN
         PERFORM @extschema@._training_check_shown(r, (options->>'thinking_budget')::int) FROM unnest(train_rows || holdout_rows) r;
     END IF;
     -- whoever is queueing one of that name is waited for
-    INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, reward_function, options, path, steps)
-    VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps)
+    INSERT INTO @extschema@.training_run (name, owner, method, examples, holdout, reward, reward_function, options, path, steps, from_adapter)
+    VALUES (name, caller, method, examples, holdout, reward, reward_function, options, path, steps,
+            (SELECT v.id FROM @extschema@.adapter_version v WHERE v.name = options->>'adapter' ORDER BY v.version DESC LIMIT 1))
     ON CONFLICT DO NOTHING RETURNING id INTO run;
     IF run IS NULL THEN
         PERFORM @extschema@._training_exists(caller, name);

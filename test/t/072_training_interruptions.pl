@@ -64,11 +64,11 @@ is(training_outcome($node, 'by the old one'), 'done', 'another training begins f
 my $pieces = q{SELECT a.id, p.piece, p.data FROM minimax_m1.adapter_version a, minimax_m1.adapter_piece p
 	JOIN minimax_m1.adapter_version s ON s.id = p.adapter_id WHERE (a.name, a.version, s.name) = ('first 1', 2, 'first 2')};
 sql('BEGIN; ' . lesson('by the same', %from) . qq{;
-	INSERT INTO minimax_m1.adapter_version (name, version, owner, base_digest, digest, rank, bytes, config)
-	SELECT 'first 1', 2, owner, base_digest, digest, rank, bytes, config FROM minimax_m1.adapter_version WHERE name = 'first 2';
+	INSERT INTO minimax_m1.adapter_version (name, version, owner, base_digest, digest, rank, bytes, config, created_at)
+	SELECT 'first 1', 2, owner, base_digest, digest, rank, bytes, config, '-infinity' FROM minimax_m1.adapter_version WHERE name = 'first 2';
 	INSERT INTO minimax_m1.adapter_piece $pieces;
 	COMMIT});
-is(training_outcome($node, 'by the same'), 'done', 'one that has a newer version by the time that a training begins');
+is(training_outcome($node, 'by the same'), 'done', 'one that has a newer version by the time that a training begins, whatever the clock said then');
 is(training_bits($node, 'by the same'), training_bits($node, 'by the old one'), 'is what it was when that was queued');
 sql(lesson('by the new one', %from));
 is(training_outcome($node, 'by the new one'), 'done', 'one that is queued afterwards');

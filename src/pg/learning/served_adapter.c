@@ -23,7 +23,6 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define DIGEST_SIZE 65			/* with its end */
 
@@ -99,7 +98,7 @@ serve(const char *digest)
 
 #define FIND_SQL \
 	"SELECT v.id, v.version, v.digest FROM minimax_m1.adapter_version v " \
-	"WHERE v.name = $1 AND v.created_at <= $3 AND " \
+	"WHERE v.name = $1 AND $3 IN (0, v.id) AND " \
 	"(pg_has_role($2, v.owner::oid, 'USAGE') OR EXISTS (SELECT FROM minimax_m1.adapter_grant g " \
 	"WHERE g.name = v.name AND pg_has_role($2, g.role::oid, 'USAGE'))) ORDER BY v.version DESC LIMIT 1"
 
@@ -112,13 +111,15 @@ raise_missing(const char *name)
 			 errhint("The view minimax_m1.adapter shows those that you may use.")));
 }
 
+#define LATEST 0
+
 /* With SPI connected. */
 static Version
-find_version(const char *name, TimestampTz at)
+find_version(const char *name, int id)
 {
-	Oid			types[3] = {NAMEOID, OIDOID, TIMESTAMPTZOID};
+	Oid			types[3] = {NAMEOID, OIDOID, INT4OID};
 	Datum		values[3] = {
-		DirectFunctionCall1(namein, CStringGetDatum(name)), ObjectIdGetDatum(GetUserId()), TimestampTzGetDatum(at)
+		DirectFunctionCall1(namein, CStringGetDatum(name)), ObjectIdGetDatum(GetUserId()), Int32GetDatum(id)
 	};
 	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
 	Version		v = {0};
@@ -245,7 +246,7 @@ is_elsewhere(void)
 
 /* *version: 0 = of a server elsewhere. `now`: it is there when this returns. */
 static m1_slice
-find(const char *name, TimestampTz at, bool now, int *version)
+find(const char *name, int id, bool now, int *version)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Version		v;
@@ -255,7 +256,7 @@ find(const char *name, TimestampTz at, bool now, int *version)
 	if (is_elsewhere())
 		return m1pg_to_utf8(pstrdup(name), strlen(name));
 	SPI_connect();
-	v = find_version(name, at);
+	v = find_version(name, id);
 	note_found(&v);
 	if (now)
 		give(&v);
@@ -265,11 +266,11 @@ find(const char *name, TimestampTz at, bool now, int *version)
 }
 
 m1_slice
-m1pg_served_adapter_of(const char *name, TimestampTz at)
+m1pg_served_adapter_of(const char *name, int id)
 {
 	int			unused;
 
-	return find(name, at, true, &unused);
+	return find(name, id, true, &unused);
 }
 
 /* ---- for requests ---- */
@@ -277,7 +278,7 @@ m1pg_served_adapter_of(const char *name, TimestampTz at)
 static m1_slice
 find_latest(const char *name, int *version)
 {
-	return find(name, DT_NOEND, false, version);
+	return find(name, LATEST, false, version);
 }
 
 static void
@@ -286,7 +287,7 @@ check(const char *name)
 	if (is_elsewhere())
 		return;
 	SPI_connect();
-	(void) find_version(name, DT_NOEND);
+	(void) find_version(name, LATEST);
 	SPI_finish();
 }
 

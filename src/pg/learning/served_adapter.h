@@ -8,14 +8,12 @@
 
 #include "base/buf.h"
 
-#include "datatype/timestamp.h"
-
 /*
- * What the engine calls the version of an adapter that was the latest at that time, once it has it. Raises 42704 when
- * there is none that the current user may use, and the engine's error when it cannot use it. With servers elsewhere, it
- * is the name itself, which rows mean nothing for. Palloc'd.
+ * What the engine calls a version of an adapter, once it has it: that of the id (adapter_version.id), or the latest
+ * where it is 0. Raises 42704 when there is none that the current user may use, and the engine's error when it cannot
+ * use it. With servers elsewhere, it is the name itself, which rows mean nothing for. Palloc'd.
  */
-extern m1_slice m1pg_served_adapter_of(const char *name, TimestampTz at);
+extern m1_slice m1pg_served_adapter_of(const char *name, int id);
 /* From here on, requests use adapters (m1pg_adapters). */
 extern void m1pg_use_adapters(void);
 

@@ -331,7 +331,7 @@ m1pg_train(PG_FUNCTION_ARGS)
 	SPI_connect();
 	m1pg_training_read_options(queue(fcinfo, method, reward, &train, &holdout), &options);
 	if (options.adapter != NULL)
-		(void) m1pg_served_adapter_of(options.adapter, DT_NOEND);
+		(void) m1pg_served_adapter_of(options.adapter, 0);
 	check_quota(Max(most_tokens(&options, &train, strcmp(method, "sft") != 0),
 					most_tokens(&options, &holdout, reward != NULL)));
 	check_form(&options, &train.rows[0]);

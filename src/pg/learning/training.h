@@ -13,8 +13,6 @@
 #include "pg/learning/learn_calls.h"
 #include "pg/learning/reward.h"
 
-#include "datatype/timestamp.h"
-
 typedef enum M1Method
 {
 	M1_METHOD_SFT,
@@ -70,7 +68,7 @@ typedef struct M1Training
 	Oid			reward_function;
 	M1Reward	reward;			/* as it was found in this transaction */
 	char	   *path;
-	TimestampTz created_at;
+	int			from_adapter;	/* the version that it begins from; 0 = a new adapter */
 	int			steps;
 	int			step;			/* done; -1 = not even the look at the held-out rows before the first */
 	M1TrainingOptions options;

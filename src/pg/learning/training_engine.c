@@ -67,7 +67,7 @@ put_state(M1Training *t, m1_slice under, bool *found, m1_error *error)
 	return true;
 }
 
-/* The adapter that the options name, as it was then; the name by which the engine knows it. */
+/* The adapter that the options name, as it was when train() was called; the name by which the engine knows it. */
 static m1_slice
 first_adapter(const M1Training *t)
 {
@@ -82,7 +82,7 @@ first_adapter(const M1Training *t)
 	GetUserIdAndSecContext(&userid, &security);
 	SetUserIdAndSecContext(t->owner, security | SECURITY_LOCAL_USERID_CHANGE);
 	MemoryContextSwitchTo(context);
-	name = m1pg_served_adapter_of(t->options.adapter, t->created_at);
+	name = m1pg_served_adapter_of(t->options.adapter, t->from_adapter);
 	SetUserIdAndSecContext(userid, security);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -83,7 +83,7 @@ query_of(const M1Training *t, const char *sql)
 	"RETURNING id, owner::oid, attempts > " MOST_ATTEMPTS
 
 #define READ_SQL \
-	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, created_at, " \
+	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, from_adapter, " \
 	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id) " \
 	"FROM minimax_m1.training_run r WHERE id = $1"
 
@@ -153,7 +153,7 @@ read_run(M1Training *t)
 	t->steps = number(6);
 	t->step = flag(11) ? -1 : number(7);
 	t->best_step = number(9);
-	t->created_at = DatumGetTimestampTz(m1pg_result(0, 10, &isnull));
+	t->from_adapter = number(10);
 	old = MemoryContextSwitchTo(t->context);
 	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 8, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
