@@ -344,6 +344,77 @@ test_learns_and_serves(void **state)
 	m1_engine_close(e);
 }
 
+/* ---- what a loss is a mean over ---- */
+
+#define BEGINNING 7 /* tokens of the second sequence */
+
+/* By the log-probabilities that came back: of all tokens behind a prompt, but never the first of a sequence. */
+static double
+mean_by_weights(const m1w_lesson *m, m1_slice logprobs)
+{
+	double sum = 0.0;
+	double weights = 0.0;
+	size_t at = 0;
+
+	for (size_t i = 0; i < m->lengths.len; i++)
+		for (int32_t t = 0; t < m->lengths.data[i]; t++, at++)
+			if (t >= m->prompts.data[i] && t > 0)
+			{
+				float logprob;
+				float weight = 1.0f;
+
+				memcpy(&logprob, logprobs.data + at * sizeof logprob, sizeof logprob);
+				if (m->weights.len > 0)
+					memcpy(&weight, m->weights.data + at * sizeof weight, sizeof weight);
+				sum -= (double) weight * (double) logprob;
+				weights += weight;
+			}
+	return sum / weights;
+}
+
+static double
+check_mean(m1_engine *e, const m1w_lesson *m)
+{
+	const outcome *o;
+
+	LEARN(e, ++last_id, M1W_LESSON, lesson, m);
+	o = finished(e, last_id);
+	assert_true(fabs(o->learned.loss - mean_by_weights(m, (m1_slice){o->content.data, o->content.len})) < 1e-5);
+	return o->learned.loss;
+}
+
+/* Of a reply behind its prompt, and of a beginning that is all learnt, with weights and without. */
+static void
+test_mean_by_weights(void **state)
+{
+	m1_engine *e = start((m1_engine_options){0});
+	m1w_generate g = sampled("Tell me of the sea.", "");
+	int32_t beginning[BEGINNING];
+	m1_buf weights = {0};
+	double plain;
+	lesson l;
+
+	(void) state;
+	begin(e, "t", "");
+	fill_lesson(&l, "t", sample(e, &g), M1W_LOSS_CE);
+	memcpy(beginning, l.ids.data, sizeof beginning);
+	m1_buf_append(&l.ids, beginning, sizeof beginning);
+	for (size_t i = 0; i < l.ids.len / sizeof(int32_t); i++)
+		m1_buf_append(&weights, &(float){(float) (i % 5)}, sizeof(float));
+	l.m.lengths = (m1w_id_slice){(const int32_t[]){l.length, BEGINNING}, 2};
+	l.m.prompts = (m1w_id_slice){(const int32_t[]){l.prompt, 0}, 2};
+	l.m.ids = (m1w_id_slice){(const int32_t *) (const void *) l.ids.data, l.ids.len / sizeof(int32_t)};
+	l.m.old_logprobs = l.m.experts = l.m.masks = (m1_slice){0};
+	l.m.masked = l.m.mask_of = (m1w_id_slice){0};
+	l.m.want_logprobs = 1;
+	plain = check_mean(e, &l.m);
+	l.m.weights = (m1_slice){weights.data, weights.len};
+	assert_true(fabs(check_mean(e, &l.m) - plain) > 1e-2);
+	m1_buf_free(&weights);
+	free_lesson(&l);
+	m1_engine_close(e);
+}
+
 /* ---- the same bits ---- */
 
 /* Fetched, put into another engine and gone on with, a training gives what it would have given. */
@@ -859,6 +930,7 @@ main(void)
 		cmocka_unit_test(test_sampling_agrees),
 		cmocka_unit_test(test_quantized_base_agrees),
 		cmocka_unit_test(test_learns_and_serves),
+		cmocka_unit_test(test_mean_by_weights),
 		cmocka_unit_test(test_goes_on_to_the_same_bits),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_share),
