@@ -96,7 +96,7 @@ endif
 .PHONY: setup demo test nano eval bench bench-beside bench-claims bench-cispo bench-gateway bench-million bench-peer \
         bench-spam bench-train lint format help stage unit unit-san schemas check-rooms \
         check-unit check-unit-san check-fuzz fuzz check-golden check-bundle check-schemas check-proxy check-regress \
-        check-readme check-setup check-isolation check-tap check-hostile check-clients check-trainings check-drain \
+        check-readme check-demo check-setup check-isolation check-tap check-hostile check-clients check-trainings check-drain \
         test-platforms test-remote bench-remote cuda cuda-resources gpu-check gpu-bundle
 
 setup:
@@ -127,9 +127,9 @@ SAN_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize=null,object-size -fn
 unit-san:
 	@$(MAKE) --no-print-directory BUILD=build/san SANITIZE='$(SAN_FLAGS)' unit fuzz-targets
 
-## check-PART: one part: rooms, unit, unit-san, fuzz, golden, bundle, schemas, proxy, regress, readme, setup, isolation, tap
+## check-PART: one part: rooms, unit, unit-san, fuzz, golden, bundle, schemas, proxy, regress, readme, demo, setup, isolation, tap
 check-rooms check-unit check-unit-san check-fuzz check-golden check-bundle check-schemas check-proxy check-regress \
-check-readme check-setup check-isolation check-tap: setup
+check-readme check-demo check-setup check-isolation check-tap: setup
 	@test/run.sh $(@:check-%=%)
 
 # With libFuzzer and other sanitizers than the replay of check-fuzz has: those of clang.

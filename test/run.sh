@@ -12,6 +12,7 @@
 #   schemas     1,000 random JSON schemas: the bundled model's answers before another one's validator
 #   regress     pg_regress: the SQL interface
 #   readme      the examples of the README and of docs/, all links, and what docs/ says of the code
+#   demo        the demo comes to its end, and its training learns the rule
 #   setup       which packages set-up asks for, and a clone that only root can enter
 #   isolation   several sessions at once
 #   tap         servers that are stopped, killed, overloaded and misconfigured; TAP=test/t/005_overload.pl runs only
@@ -69,7 +70,7 @@ leave() {
         # a server that was just being started gets as far as its pid file
         sleep 1
     fi
-    stop_servers_below "$BUILD/regress" "$BUILD/readme" "$BUILD/setup" "$BUILD/isolation" "$BUILD/tap"
+    stop_servers_below "$BUILD/regress" "$BUILD/readme" "$BUILD/demo" "$BUILD/setup" "$BUILD/isolation" "$BUILD/tap"
     remove_temporary
 }
 trap leave EXIT
@@ -97,6 +98,7 @@ declare -A NEEDS=(
     [proxy]="all"
     [regress]="stage"
     [readme]="stage"
+    [demo]="stage"
     [setup]="stage"
     [isolation]="stage"
     [tap]="stage"
@@ -153,7 +155,7 @@ declare -A EXPECTED=(
     [san/unit/test_cuda_engine]=150 [san/unit/test_cuda]=80 [san/unit/test_prefix]=60 [san/unit/test_cuda_sample]=60
     [san/unit/test_cuda_group]=50 [san/unit/test_constraint]=30 [san/unit/test_answers]=30 [san/unit/test_engine]=20
     [unit/test_cuda_engine]=60 [unit/test_cuda]=30 [unit/test_cuda_sample]=28
-    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [fuzz]=20 [proxy]=90 [proxy-faults]=200 [readme]=20
+    [unit/test_cuda_group]=14 [golden]=60 [golden-cuda]=60 [golden-cuda-2]=30 [schemas]=20 [fuzz]=20 [proxy]=90 [proxy-faults]=200 [readme]=20 [demo]=70
     [bundle]=90
     [tap/009_slow_client]=60 [tap/014_reload]=40 [tap/030_jobs]=30 [tap/020_batch]=25 [tap/033_clients]=25
     [tap/041_clients]=25 [tap/005_overload]=20 [tap/017_shutdown_moments]=20 [tap/031_drain]=20 [tap/035_update]=20
@@ -258,6 +260,10 @@ jobs_of_isolation() {
 
 jobs_of_readme() {
     job 600 lines readme test/readme/run.sh
+}
+
+jobs_of_demo() {
+    job 900 lines demo test/demo/run.sh
 }
 
 jobs_of_setup() {
@@ -445,7 +451,7 @@ order() {
     done | sort -k1,1nr -k2,2n | cut -d ' ' -f 2
 }
 
-[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden bundle schemas proxy regress readme setup isolation tap
+[ $# -gt 0 ] || set -- rooms unit unit-san fuzz golden bundle schemas proxy regress readme demo setup isolation tap
 for PART in "$@"; do
     if [ ! -v "NEEDS[$PART]" ]; then
         echo "There is no part \"$PART\"." >&2
