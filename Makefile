@@ -257,7 +257,7 @@ gpu-check: $(GPU_PROGRAMS) $(if $(PGXS),stage)
 gpu-bundle: $(HOPPER_PROGRAMS) $(BUILD)/gpu/packages.tar.xz stage
 	@test/gpu/bundle.sh $(BUILD)/gpu-parts $(BUILD)/gpu-bundle
 
-$(BUILD)/gpu/packages.tar.xz: test/gpu/packages.sh
+$(BUILD)/gpu/packages.tar.xz: test/gpu/packages.sh test/gpu/slim.py
 	@test/gpu/packages.sh
 
 C_FILES := $(wildcard $(ENGINE_ROOMS:%=src/%/*.[ch]) src/gateway/*.[ch] test/unit/*.[ch] test/schemas/*.c test/million/*.c test/judges/*.[ch] \

@@ -289,7 +289,48 @@ report "tools are found where CUDA's installer leaves them, and what they say is
 [ "$(sort -u <(sed -n 2,3p "$FOLDER/checked") | paste -sd ' ')" = "test_cuda test_cuda_learning" ]
 report "what has most kernels is checked first"
 
-# ---- packages: libraries that a machine lacks, and a PostgreSQL ----
+# ---- packages: what is left of Debian's, libraries that a machine lacks, and a PostgreSQL ----
+
+# As packages have it: this machine's server, all libraries, and a module and a program that no step uses.
+SLIM=$FOLDER/slim
+VERSION=$("${PG_CONFIG:-pg_config}" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+SERVER=$SLIM/usr/lib/postgresql/$VERSION
+mkdir -p "$SERVER/bin" "$SERVER/lib" "$SLIM/usr/lib/machine" "$SLIM/usr/share/postgresql"
+cp "$("${PG_CONFIG:-pg_config}" --bindir)"/{postgres,initdb,pg_ctl,psql,pg_dump} "$SERVER/bin/"
+cp "$("${PG_CONFIG:-pg_config}" --pkglibdir)"/{plpgsql,dict_snowball,pgoutput}.so "$SERVER/lib/"
+cp -r "$("${PG_CONFIG:-pg_config}" --sharedir)" "$SLIM/usr/share/postgresql/$VERSION"
+mapfile -t libraries < <(
+    ldd "$SERVER"/bin/* build/unit/test_engine build/minimax_m1_engine_emulated | sed -nE 's/.* => (\S+) .*/\1/p' |
+        grep -vE '/lib(c|m|resolv|gcc_s|stdc\+\+|crypt)\.so' | sort -u
+)
+for file in "${libraries[@]}"; do
+    cp "$(readlink -f "$file")" "$SLIM/usr/lib/machine/"
+    ln -s "$(basename "$(readlink -f "$file")")" "$SLIM/usr/lib/machine/${file##*/}" 2> /dev/null
+done
+touch "$SLIM/usr/lib/machine/libm1_unused.so.1"
+chmod -R go+rX "$SLIM"
+
+# cluster: made by what is left.
+cluster() {
+    (M1_TEST_USER=nobody PG_BIN=/ PG_LIB=/ PG_SHARE=/ && . scripts/lib.sh && own_folder "$FOLDER/cluster" &&
+        as_user env "LD_LIBRARY_PATH=$SLIM/usr/lib/machine" "$SERVER/bin/initdb" -D "$FOLDER/cluster/data" \
+            --locale=C.UTF-8 -N) > "$FOLDER/output" 2>&1
+}
+# packed: how many bytes ICU's data take in an archive.
+packed() {
+    xz -0 -c "$SLIM"/usr/lib/machine/libicudata.so.*.* | wc -c
+}
+WHOLE=$(packed)
+test/gpu/slim.py "$SLIM" "$VERSION" > "$FOLDER/output" 2>&1 && [ -e "$SERVER/bin/psql" ] &&
+    [ -e "$SLIM/usr/lib/machine/libjansson.so.4" ] && [ ! -e "$SERVER/bin/pg_dump" ] &&
+    [ ! -e "$SERVER/lib/pgoutput.so" ] && [ ! -e "$SLIM/usr/lib/machine/libm1_unused.so.1" ]
+report "of a server's packages, what steps use is left"
+[ "$(packed)" -lt $((WHOLE / 4)) ] && cluster
+report "a cluster can be made of it, and ICU's data take a quarter at most"
+rm -f "$SLIM"/usr/lib/machine/libpq.so.*
+! test/gpu/slim.py "$SLIM" "$VERSION" > "$FOLDER/output" 2>&1 && says 'the packages lack libpq.so.5$'
+report "a library that no package brings is told"
+rm -rf "$SLIM" "$FOLDER/cluster"
 
 PACKAGE=$FOLDER/package
 LIBRARIES=$PACKAGE/usr/lib/x86_64-linux-gnu
