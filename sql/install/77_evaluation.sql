@@ -216,7 +216,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     -- to learn from an answer takes about half as long as to draw it: 0.46 to 0.57 with m1-nano and answers of 21 tokens
     SELECT make_interval(secs => round((answer * (
-        steps::float8 * prompts_per_step * group_size * least(3, ceil(0.5 / useful)) * (1 + 0.5 * useful)
+        steps::float8 * prompts_per_step * group_size * least(3, ceil(0.5 / nullif(useful, 0))) * (1 + 0.5 * useful)
         + holdout_rows * (1 + ceil(steps / ceil(steps / 20.0::float8)))))::numeric, 1)::float8)
     WHERE useful > 0
 $$;
