@@ -874,6 +874,11 @@ BEGIN
         WHERE noted IS NULL AND i.classoid = o.class AND i.objoid = o.id AND i.objsubid = 0;
         UPDATE pg_catalog.pg_init_privs i SET initprivs = noted
         WHERE noted IS NOT NULL AND i.classoid = o.class AND i.objoid = o.id AND i.objsubid = 0;
+        -- since PostgreSQL 17, who was noted is there, too
+        DELETE FROM pg_catalog.pg_shdepend s
+        WHERE s.classid = o.class AND s.objid = o.id AND s.objsubid = 0 AND s.deptype = 'i'
+          AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+          AND s.refobjid NOT IN (SELECT a.grantee FROM pg_catalog.aclexplode(noted) a);
         IF o.forget IS NOT NULL THEN
             EXECUTE o.forget;
         END IF;
