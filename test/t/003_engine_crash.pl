@@ -47,21 +47,13 @@ unlike(slurp_file($node->logfile), qr/terminating any other active server proces
 ok(is_idle($node), 'nothing is left');
 
 # A few ends in a row, each soon after the last: none of them refuses anybody, requests wait for the next engine.
-sub kill_engine
-{
-	my $pid = engine_pid($node);
-
-	kill 'KILL', $pid;
-	wait_for('the worker knows', sub { engine_pid($node) ne $pid });
-}
-
 sub state { return $node->safe_psql('postgres', 'SELECT state FROM minimax_m1.model'); }
 
 $node->restart;
 wait_ready($node);
 for my $round (1 .. 3)
 {
-	kill_engine();
+	kill_engine($node);
 	is($node->safe_psql('postgres', 'SELECT array_length(minimax_m1.generate_ids(ARRAY[1], 3), 1)'), '3',
 		"end $round in a row: the engine is replaced at once");
 }
@@ -69,7 +61,7 @@ for my $round (1 .. 3)
 for (1 .. 20)
 {
 	last if wait_for('the engine is ready or given up', sub { state() =~ /ready|failed/ }) && state() eq 'failed';
-	kill_engine();
+	kill_engine($node);
 }
 is((sqlstate($node, 'SELECT minimax_m1.generate_ids(ARRAY[1], 3)'))[0], '57P03', 'after more of them, requests are told');
 is($node->safe_psql('postgres', q{SELECT next_try IS NULL OR next_try - clock_timestamp() < '2 s' FROM minimax_m1.model}), 't',

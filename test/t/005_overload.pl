@@ -97,12 +97,9 @@ for (1 .. 3)
 {
 	wait_for('clients are busy', sub {
 			$node->safe_psql('postgres', "SELECT count(*) > 20 FROM minimax_m1.activity") eq 't' });
-	my $pid = wait_for('there is an engine', sub {
-			$node->safe_psql('postgres', "SELECT engine_pid FROM minimax_m1.model WHERE state = 'ready'") });
-	kill 'KILL', $pid;
-	wait_for('another engine', sub {
-			my $now = $node->safe_psql('postgres', "SELECT engine_pid FROM minimax_m1.model WHERE state = 'ready'");
-			return $now && $now ne $pid });
+	wait_ready($node);
+	kill_engine($node);
+	wait_ready($node);
 }
 $node->safe_psql('postgres', 'INSERT INTO enough DEFAULT VALUES');
 cmp_ok(finish_clients('64 clients of an engine that is killed', @clients), '>', 0, 'some had to try again');

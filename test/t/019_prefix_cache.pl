@@ -103,7 +103,7 @@ like($message, qr/the context holds $context, .*HINT: .*minimax_m1\.kv_cache_siz
 ok(is_idle($node), 'nothing is left');
 
 # An engine that dies takes its snapshots with it.
-kill 'KILL', engine_pid($node);
+kill_engine($node);
 is(ask(), '0', 'a new engine begins with none');
 cmp_ok(ask(), '>', 20, 'and keeps its own');
 $node->stop;

@@ -78,10 +78,10 @@ sql(qq{
 	CREATE OPERATOR m.=== (LEFTARG = text, RIGHTARG = text, FUNCTION = m.evil_equal);
 	CREATE COLLATION m.loose (provider = icu, locale = 'und', deterministic = false);
 	CREATE TYPE m.tone AS ENUM ('calm', 'hardware');
-	CREATE FUNCTION m.tone_text(m.tone) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''reference''); RETURN CAST(enum_out(\$1) AS text); END';
-	CREATE CAST (m.tone AS text) WITH FUNCTION m.tone_text(m.tone) AS IMPLICIT;
-	CREATE TABLE m.words (word text PRIMARY KEY);
-	INSERT INTO m.words VALUES ('calm'), ('hardware');
+	CREATE FUNCTION m.tone_place(m.tone) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM m.try_all(''reference''); RETURN array_position(enum_range(\$1), \$1); END';
+	CREATE CAST (m.tone AS int) WITH FUNCTION m.tone_place(m.tone) AS IMPLICIT;
+	CREATE TABLE m.tones (place int PRIMARY KEY);
+	INSERT INTO m.tones VALUES (1), (2);
 });
 is(state_of("SET ROLE attacker; $_"), '42501', 'what PostgreSQL itself keeps from them')
   for 'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION m.evil_trigger()',
@@ -94,7 +94,7 @@ sub make_table
 	my ($name) = @_;
 	attack(qq{
 		CREATE TABLE m.$name (id int PRIMARY KEY, body text, topic m.evil_text COLLATE m.loose, status text, mood m.mood,
-			temper m.mood DEFAULT m.mood_default(), echo text, tone m.tone REFERENCES m.words,
+			temper m.mood DEFAULT m.mood_default(), echo text, tone m.tone REFERENCES m.tones,
 			twin text GENERATED ALWAYS AS (m.evil_cast(topic || '')) STORED, CHECK (m.evil('check') OR topic = ''));
 		GRANT SELECT, UPDATE, TRIGGER, REFERENCES ON m.$name TO boss});
 }

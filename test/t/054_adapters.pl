@@ -281,9 +281,7 @@ $node->safe_psql('postgres', q{SELECT minimax_m1.grant_adapter('greeting', 'read
 wait_for('the row is annotated', sub { $node->safe_psql('postgres', q{SELECT answer FROM readers WHERE id = 2}) eq $told });
 ok(1, 'but when they are told to');
 
-my $engine = engine_pid($node);
-kill 'KILL', $engine;
-wait_for('another engine serves', sub { my $now = engine_pid($node); $now ne '' && $now != $engine });
+kill_engine($node);
 wait_ready($node);
 is(answer_with('greeting'), $told, 'an engine that is new is given it again');
 

@@ -211,13 +211,11 @@ is($node->safe_psql('postgres', "SELECT state, step FROM minimax_m1.training WHE
 sub restart_engine
 {
 	my ($path) = @_;
-	my $before = engine_pid($node);
 
 	$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.engine_path = '$path'");
 	$node->reload;
-	kill 'KILL', $before;
-	wait_for('another engine serves', sub {
-			$node->safe_psql('postgres', "SELECT state = 'ready' AND engine_pid <> $before FROM minimax_m1.model") eq 't' });
+	kill_engine($node);
+	wait_ready($node);
 }
 
 # With room for requests, but not for the numbers of a large adapter and their moments.

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid worker_pid job_pid process_exists sqlstate start_query
+our @EXPORT = qw(make_texts new_server wait_ready wait_for engine_pid kill_engine worker_pid job_pid process_exists sqlstate start_query
   finish_query greedy_cases root is_idle tiny quote long_query endless_model fake_engine set_fake_engine memory_kib memory_at_rest
   run_watched is_steady figure tell_memory fetch_from_npm keep_running teach_vouchers training_ended training_outcome training_bits);
 
@@ -79,6 +79,16 @@ sub engine_pid
 	my ($node) = @_;
 
 	return $node->safe_psql('postgres', 'SELECT engine_pid FROM minimax_m1.model');
+}
+
+# Returns when the worker knows that it is gone: what is asked from then on waits for the next one, if there will be one.
+sub kill_engine
+{
+	my ($node) = @_;
+	my $pid = engine_pid($node);
+
+	kill 'KILL', $pid;
+	wait_for('the worker knows', sub { engine_pid($node) ne $pid });
 }
 
 # The worker is the engine's parent; it has no database, so pg_stat_activity does not know it.
