@@ -8,6 +8,7 @@ import array
 import concurrent.futures
 import json
 import math
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -68,8 +69,9 @@ def attempt(task):
 
 
 def at_once(tasks):
-    """Side by side: a device takes longer to be opened than to answer."""
-    with concurrent.futures.ProcessPoolExecutor(max(1, min(AT_ONCE, (os.cpu_count() or 1) // 2))) as pool:
+    """Side by side: a device takes longer to be opened than to answer. Forked, as what is run may be no file."""
+    workers = max(1, min(AT_ONCE, (os.cpu_count() or 1) // 2))
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         list(pool.map(attempt, tasks))
 
 
