@@ -60,11 +60,15 @@ CREATE TABLE job (
     CHECK ((state = 'running') = (lease_until IS NOT NULL)))
 WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
 
--- Owners take turns; each one's jobs go by priority.
-CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending';
+-- Owners take turns; each one's jobs go by priority. What waits for its time, for having failed or for the end of
+-- something else, is passed by.
+CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending' AND losses < 3;
 CREATE INDEX job_suspect ON job (run_at) WHERE state = 'pending' AND losses >= 3;
+CREATE INDEX job_next ON job (run_at) WHERE state = 'pending';
 CREATE INDEX job_running ON job (lease_until) WHERE state = 'running';
-CREATE INDEX job_finished ON job (finished_at) WHERE state IN ('done', 'failed', 'cancelled');
+-- What is forgotten after a while: not the failed rows of an annotator.
+CREATE INDEX job_finished ON job (finished_at)
+    WHERE state IN ('done', 'failed', 'cancelled') AND (annotator_id IS NULL OR state = 'cancelled');
 CREATE INDEX job_row ON job (annotator_id, key) WHERE annotator_id IS NOT NULL;
 CREATE UNIQUE INDEX job_dedupe ON job (owner, dedupe_key)
     WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled');

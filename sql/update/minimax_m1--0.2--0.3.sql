@@ -43,7 +43,11 @@ $$;
 
 -- Owners take turns; each one's jobs go by priority, which used to go before all others'.
 DROP INDEX job_due;
-CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending';
+CREATE INDEX job_due ON job (owner, priority DESC, run_at, id) WHERE state = 'pending' AND losses < 3;
+CREATE INDEX job_next ON job (run_at) WHERE state = 'pending';
+DROP INDEX job_finished;
+CREATE INDEX job_finished ON job (finished_at)
+    WHERE state IN ('done', 'failed', 'cancelled') AND (annotator_id IS NULL OR state = 'cancelled');
 
 -- The partition of a row is told with its inputs, and what is in all columns that are filled.
 CREATE OR REPLACE FUNCTION _annotator_sql(

@@ -42,25 +42,40 @@ enum
 	JSON_SCHEMA, CONTENT, REASONING, ANSWERED, ADAPTER
 };
 
-/* Due: what waits, and what a runner has let slip. A row is worked on once at a time. */
-#define CLAIM_SQL \
-	"WITH due AS MATERIALIZED (" \
-	" SELECT j.id FROM minimax_m1.job j" \
-	" WHERE j.state = 'pending' AND j.run_at <= clock_timestamp() AND %s" \
-	"  AND (j.annotator_id <> ALL ($5)) IS NOT FALSE" \
-	"  AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
-	"   WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))" \
-	" ORDER BY %s LIMIT $1 FOR UPDATE SKIP LOCKED) " \
+/* What may be taken: annotators may be aside, and a row is worked on once at a time. */
+#define DUE \
+	"j.state = 'pending' AND j.run_at <= $6 AND (j.annotator_id <> ALL ($5)) IS NOT FALSE" \
+	" AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
+	" WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))"
+
+#define TAKE_DUE \
 	"UPDATE minimax_m1.job j SET state = 'running', leased_by = $2, leased_at = clock_timestamp()," \
 	" lease_until = clock_timestamp() + make_interval(secs => $3)," \
 	" started_at = coalesce(j.started_at, clock_timestamp()) " \
 	"FROM due WHERE j.id = due.id RETURNING " CLAIM_COLUMNS
 
+/* The jobs of one owner by priority: a look at the index for each that there is, however many wait for their time. */
+#define WAITING "state = 'pending' AND losses < " M1PG_SUSPECT_LOSSES
+#define OWN WAITING " AND owner = $4"
+#define CLAIM_OWN_SQL \
+	"WITH RECURSIVE level AS (" \
+	"(SELECT priority FROM minimax_m1.job WHERE " OWN " ORDER BY priority DESC LIMIT 1) UNION ALL " \
+	"SELECT (SELECT priority FROM minimax_m1.job WHERE " OWN " AND priority < l.priority " \
+	"ORDER BY priority DESC LIMIT 1) FROM level l WHERE l.priority IS NOT NULL), " \
+	"due AS MATERIALIZED (SELECT d.id FROM level l CROSS JOIN LATERAL (" \
+	"SELECT j.id FROM minimax_m1.job j WHERE " OWN " AND j.priority = l.priority AND " DUE \
+	" ORDER BY j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) d LIMIT $1) " TAKE_DUE
+
+/* Suspects go by the time that they are due. */
+#define CLAIM_SUSPECT_SQL \
+	"WITH due AS MATERIALIZED (SELECT j.id FROM minimax_m1.job j WHERE j.losses >= " M1PG_SUSPECT_LOSSES \
+	" AND " DUE " ORDER BY j.run_at LIMIT $1 FOR UPDATE SKIP LOCKED) " TAKE_DUE
+
 /* Whose jobs wait: one look at the index for each, however long the queues are. */
 #define OWNERS_SQL \
 	"WITH RECURSIVE o AS (" \
-	"(SELECT owner FROM minimax_m1.job WHERE state = 'pending' ORDER BY owner LIMIT 1) UNION ALL " \
-	"SELECT (SELECT j.owner FROM minimax_m1.job j WHERE j.state = 'pending' AND j.owner > o.owner " \
+	"(SELECT owner FROM minimax_m1.job WHERE " WAITING " ORDER BY owner LIMIT 1) UNION ALL " \
+	"SELECT (SELECT j.owner FROM minimax_m1.job j WHERE " WAITING " AND j.owner > o.owner " \
 	"ORDER BY j.owner LIMIT 1) FROM o WHERE o.owner IS NOT NULL) " \
 	"SELECT owner::oid FROM o WHERE owner IS NOT NULL AND owner::oid <> ALL ($1)"
 
@@ -327,8 +342,8 @@ annotators_aside(bool slow_ones)
 static int
 claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 {
-	Oid			types[5] = {INT8OID, INT4OID, FLOAT8OID, OIDOID, INT4ARRAYOID};
-	Datum		values[5];
+	Oid			types[6] = {INT8OID, INT4OID, FLOAT8OID, OIDOID, INT4ARRAYOID, TIMESTAMPTZOID};
+	Datum		values[6];
 	M1Job	  **claimed;
 	int			taken;
 
@@ -337,7 +352,8 @@ claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 	values[2] = Float8GetDatum(m1pg_job_lease);
 	values[3] = ObjectIdGetDatum(owner);
 	values[4] = aside;
-	taken = query_by_index(sql, 5, types, values);
+	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	taken = query_by_index(sql, 6, types, values);
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
 		claimed[i] = make_job(i);
@@ -365,16 +381,10 @@ last_in_line(void)
 static int
 claim_of(Oid owner, int n, const LastInLine *last, dlist_head *jobs)
 {
-	static char *sql = NULL;
-	int			taken;
+	int			taken = claim(CLAIM_OWN_SQL, n, owner, last->slow_or_aside, jobs);
 
-	if (sql == NULL)
-		sql = MemoryContextStrdup(TopMemoryContext,
-								  psprintf(CLAIM_SQL, "j.losses < " M1PG_SUSPECT_LOSSES " AND j.owner = $4",
-										   "j.priority DESC, j.run_at, j.id"));
-	taken = claim(sql, n, owner, last->slow_or_aside, jobs);
 	if (last->slow && taken < n)
-		taken += claim(sql, n - taken, owner, last->aside, jobs);
+		taken += claim(CLAIM_OWN_SQL, n - taken, owner, last->aside, jobs);
 	return taken;
 }
 
@@ -445,16 +455,17 @@ m1pg_claim(int n, dlist_head *jobs)
 int
 m1pg_claim_suspect(dlist_head *jobs)
 {
-	return claim(psprintf(CLAIM_SQL, "j.losses >= " M1PG_SUSPECT_LOSSES, "j.run_at"), 1, InvalidOid,
-				 annotators_aside(false), jobs);
+	return claim(CLAIM_SUSPECT_SQL, 1, InvalidOid, annotators_aside(false), jobs);
 }
 
 bool
 m1pg_suspect_is_due(void)
 {
-	return m1pg_query("SELECT 1 FROM minimax_m1.job WHERE state = 'pending' AND losses >= "
-					  M1PG_SUSPECT_LOSSES " AND run_at <= clock_timestamp() LIMIT 1",
-					  0, NULL, NULL, NULL, false) > 0;
+	Oid			types[1] = {TIMESTAMPTZOID};
+	Datum		values[1] = {TimestampTzGetDatum(GetCurrentTimestamp())};
+
+	return query_by_index("SELECT 1 FROM minimax_m1.job WHERE state = 'pending' AND losses >= "
+						  M1PG_SUSPECT_LOSSES " AND run_at <= $1 LIMIT 1", 1, types, values) > 0;
 }
 
 /* ---- what comes next ---- */
@@ -465,7 +476,7 @@ timestamp_of_query(const char *sql, int n, Oid *types, Datum *values)
 	bool		isnull;
 	Datum		value;
 
-	(void) m1pg_query(sql, n, types, values, NULL, false);
+	(void) query_by_index(sql, n, types, values);
 	value = m1pg_result(0, 1, &isnull);
 	return isnull ? 0 : DatumGetTimestampTz(value);
 }
@@ -499,7 +510,7 @@ m1pg_forget_old(void)
 
 	if (m1pg_job_retention < 0)
 		return;
-	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job WHERE " FORGETTABLE
-					  " AND finished_at < clock_timestamp() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)",
-					  1, types, values, NULL, false);
+	(void) query_by_index("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job WHERE " FORGETTABLE
+						  " AND finished_at < now() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)",
+						  1, types, values);
 }
