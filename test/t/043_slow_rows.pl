@@ -2,12 +2,13 @@
 use strict;
 use warnings;
 use M1Test;
+use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
 my $limit = 1000;
 my $node = new_server('slow_rows', 'minimax_m1.job_retry_delay = 200', 'minimax_m1.max_requests = 2',
-	"minimax_m1.job_write_timeout = $limit");
+	"minimax_m1.job_write_timeout = $limit", 'restart_after_crash = on');
 wait_ready($node);
 
 my $leak = 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar';
@@ -144,6 +145,111 @@ wait_attempts('deaf', 1);
 is(sql(q{SELECT state || ' ' || sqlstate FROM minimax_m1.job_errors WHERE annotator = 'deaf'}), 'failed 57014', 'is ended, and has failed');
 cmp_ok(victim(), '<', 6 * $limit / 1000, 'others go on');
 is(sql('SELECT max(losses) FROM minimax_m1.job'), '0', 'and nobody else is to blame');
+
+# ---- code that ends the process ----
+
+sub set_limit
+{
+	$node->safe_psql('postgres', "ALTER SYSTEM SET minimax_m1.job_write_timeout = $_[0]");
+	$node->reload;
+}
+
+sub ends { my @ends = slurp_file($node->logfile) =~ /FATAL: .*terminating background worker "minimax_m1 job runner"/g; return scalar @ends; }
+
+sub error_of { return sql("SELECT concat_ws(' ', state, sqlstate, attempts, detail) FROM minimax_m1.job_errors WHERE annotator = '$_[0]' ORDER BY id LIMIT 1"); }
+
+sub ending_table
+{
+	my ($name, $when, $code, @options) = @_;
+	annotated_table($name, @options);
+	sql(qq{
+		CREATE FUNCTION $name() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS \$\$
+		BEGIN IF $when THEN $code; PERFORM pg_sleep(10); END IF; RETURN new; END \$\$;
+		CREATE TRIGGER ending BEFORE UPDATE ON $name FOR EACH ROW EXECUTE FUNCTION $name()});
+}
+
+set_limit(100);
+my $end = 'PERFORM pg_terminate_backend(pg_backend_pid())';
+my $can_time_out = sql(q{SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'});
+ending_table('written', 'true', $end);
+insert('written', 1);
+wait_for('a row that ends the runner has failed', sub { error_of('written') =~ /^failed/ });
+is(error_of('written'), 'failed 57P01 3 The last that it said: terminating background worker "minimax_m1 job runner" due to administrator command',
+	'after three attempts, with what ended it');
+sql(q{SELECT minimax_m1.drop_annotator('written')});
+SKIP:
+{
+	skip 'this PostgreSQL has no transaction_timeout', 1 if !$can_time_out;
+	ending_table('timed', 'true', q{PERFORM set_config('transaction_timeout', '10ms', true)});
+	insert('timed', 1);
+	wait_for('a row that times out the runner has failed', sub { error_of('timed') =~ /^failed/ });
+	like(error_of('timed'), qr/^failed 25P04 3 The last that it said: terminating connection due to transaction timeout/, 'so has one that sets a timeout');
+	sql(q{SELECT minimax_m1.drop_annotator('timed')});
+}
+# where there is nothing to ask, and where it is only told that there will be no annotation
+ending_table('emptied', 'new.topic IS NULL', $end);
+insert('emptied', 1);
+wait_for('the row is written', sub { sql(q{SELECT topic FROM emptied}) eq 'hardware' });
+sql('UPDATE emptied SET body = NULL');
+wait_for('a row that ends the runner when it is emptied has failed', sub { error_of('emptied') =~ /^failed/ });
+like(error_of('emptied'), qr/^failed 57P01 3 /, 'so has one whose annotation is taken away');
+sql('CREATE TABLE told (id int PRIMARY KEY, body text, topic text CHECK (topic IS NULL), status text)');
+sql(qq{SELECT minimax_m1.create_annotator('told', 'told', 'topic', $template, status_column => 'status', max_attempts => 1);
+	CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN IF new.status = ''failed'' THEN $end; PERFORM pg_sleep(10); END IF; RETURN new; END';
+	CREATE TRIGGER ending BEFORE UPDATE ON told FOR EACH ROW EXECUTE FUNCTION told();
+	INSERT INTO told VALUES (1, '$leak')});
+wait_for('a row that ends the runner when it is told of a failure has failed', sub { error_of('told') =~ /^failed/ });
+like(error_of('told'), qr/^failed 57P01 1 /, 'so has one that fails');
+sql("SELECT minimax_m1.drop_annotator('$_')") for 'emptied', 'told';
+
+# As many rows as one likes end it a few times, each time later.
+ending_table('throng', 'true', $end, 'max_attempts => 100');
+my $ends = ends();
+insert('throng', 50);
+wait_for('one of them ends the runner', sub { ends() > $ends });
+@took = map { victim() } 1 .. 20;
+figure("jobs beside them took @took s");
+insert('quick', 5) if sql('TRUNCATE quick') eq '';
+wait_for('quick rows of the same owner are written', sub { sql('SELECT count(*) FROM quick WHERE topic IS NOT NULL') eq '5' });
+sleep 8;
+$ends = ends() - $ends;
+figure("50 rows ended the runner $ends times in 8 s");
+cmp_ok($ends, '<=', 4, 'many rows that would end the runner end it few times');
+cmp_ok((sort { $a <=> $b } @took)[-1], '<', 6, 'and others go on');
+is(sql('SELECT max(losses) FROM minimax_m1.job'), '0', 'who are not to blame');
+sql(q{SELECT minimax_m1.drop_annotator('throng')});
+
+# ---- code that takes the server with it ----
+
+set_limit(60000);
+annotated_table('crashing');
+sql(q{
+	CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN new; END';
+	CREATE TRIGGER slow BEFORE UPDATE ON crashing FOR EACH ROW EXECUTE FUNCTION crash()});
+insert('crashing', 1);
+for my $i (1 .. 5)
+{
+	my $pid;
+	wait_for('the row is being written', sub {
+			$pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner' AND wait_event = 'PgSleep'}) });
+	kill 'KILL', $pid;
+	wait_for('the server is back', sub { !kill(0, $pid) && $node->psql('postgres', 'SELECT 1') == 0 });
+}
+wait_for('the row has failed', sub { error_of('crashing') =~ /^failed/ });
+is(sql(q{SELECT concat_ws(' ', sqlstate, attempts, losses) FROM minimax_m1.job WHERE state = 'failed' AND annotator_id IN
+	(SELECT id FROM minimax_m1.annotator WHERE name = 'crashing')}), '57P03 2 5', 'a row under which the server crashes is given up after five times');
+is(sql(q{SELECT max(losses) FROM minimax_m1.job WHERE state <> 'failed'}) || 0, '0', 'and nobody else is suspected');
+sql(q{SELECT minimax_m1.drop_annotator('crashing')});
+set_limit($limit);
+
+# What errors say is cut.
+ending_table('wordy', 'true', q{RAISE EXCEPTION '%', repeat('word ', 20000) USING DETAIL = repeat('ü', 20000), HINT = repeat('hint ', 20000)});
+insert('wordy', 1);
+wait_attempts('wordy', 1);
+is(sql(q{SELECT octet_length(error) || ' ' || octet_length(detail) || ' ' || octet_length(hint) FROM minimax_m1.job WHERE error ~ '^word'}), '8000 8000 8000',
+	'an error of any length is told in brief');
+sql(q{SELECT minimax_m1.drop_annotator('wordy')});
 
 # ---- rows that are locked ----
 

@@ -101,6 +101,18 @@ is(sql("SELECT string_agg(format('%s %s', owner, n), ' ' ORDER BY owner::text) F
 is(sql(q{SELECT string_agg(priority::text, ' ' ORDER BY started_at) FROM minimax_m1.job WHERE owner = 'other'::regrole}),
 	'8 7 6 5 4 3 2 1', 'and they go by priority');
 
+# Those under which the engine was lost run alone, one after the other, but let others have their turns in between.
+$engine = stop_engine();
+sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_for('it runs', sub { !is_idle($node) });
+sql(q{SET ROLE flood; SELECT minimax_m1.submit('Hello.') FROM generate_series(1, 6)});
+sql(q{UPDATE minimax_m1.job SET losses = 3 WHERE owner = 'flood'::regrole AND state = 'pending'});
+sql(q{SET ROLE victim; SELECT minimax_m1.submit('Hello.') FROM generate_series(1, 2)});
+kill 'CONT', $engine;
+wait_for_jobs();
+cmp_ok(sql(q{SELECT count(*) FROM minimax_m1.job WHERE losses = 3 AND started_at <
+	(SELECT max(started_at) FROM minimax_m1.job WHERE owner = 'victim'::regrole)}), '<=', 2, 'suspects of one role do not hold up another');
+
 # Priorities have bounds for ordinary roles.
 my ($state) = sqlstate($node, q{SET ROLE flood; SELECT minimax_m1.submit('Hello.', priority => 1001)});
 is($state, '22023', 'a priority beyond them is refused');

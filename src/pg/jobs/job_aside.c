@@ -2,9 +2,11 @@
  * job_aside.c
  *	  Whose jobs a runner does not take for a while, so that others go on: owners of
  *	  jobs, annotators, and owners of annotated tables. It is known to this process
- *	  alone: the next one learns it anew.
+ *	  alone: the next one learns it anew. Only who has ended a runner is remembered
+ *	  for all of them.
  */
 #include "pg/jobs/job_aside.h"
+#include "pg/jobs/job_shared.h"
 #include "pg/settings.h"
 
 #include "catalog/pg_type.h"
@@ -19,6 +21,8 @@
 /* How many times as long it then comes behind all that are not slow. */
 #define SLOW_FACTOR			100
 #define OWNER_FACTOR		1
+/* However often an annotator's rows have ended the runner, it waits no longer. */
+#define MOST_ASIDE_MS		3600000
 
 typedef struct Aside
 {
@@ -45,15 +49,30 @@ admit(AsideList *list, uint32 id)
 			list->members[i--] = list->members[--list->n];
 }
 
-static void
-put_aside(AsideList *list, uint32 id, int64 ms)
+/* 0 = not at all. */
+static TimestampTz
+aside_until(const AsideList *list, uint32 id)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < list->n; i++)
+		if (list->members[i].id == id && now < list->members[i].until)
+			return list->members[i].until;
+	return 0;
+}
+
+/* For so long, or as long as it is already. */
+static void
+put_aside(AsideList *list, uint32 id, TimestampTz from, int64 ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(from, ms);
 	Size		size = (list->n + 1) * sizeof *list->members;
 
+	until = Max(until, aside_until(list, id));
 	admit(list, id);
 	list->members = list->members == NULL ? MemoryContextAlloc(TopMemoryContext, size) : repalloc(list->members, size);
 	list->members[list->n].id = id;
-	list->members[list->n++].until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	list->members[list->n++].until = until;
 }
 
 /* Forgets those whose time is over. */
@@ -77,7 +96,7 @@ ids_of(AsideList *list, Oid type)
 void
 m1pg_refuse_owner(Oid owner)
 {
-	put_aside(&owners, owner, m1pg_job_retry_delay);
+	put_aside(&owners, owner, GetCurrentTimestamp(), m1pg_job_retry_delay);
 }
 
 void
@@ -92,27 +111,60 @@ m1pg_refused_owners(void)
 	return ids_of(&owners, OIDOID);
 }
 
+static void
+charge_at(TimestampTz when, int annotator, Oid table_owner, int64 ms, int64 owner_ms)
+{
+	put_aside(&annotators, (uint32) annotator, when, ANNOTATOR_FACTOR * ms);
+	put_aside(&slow, (uint32) annotator, when, SLOW_FACTOR * ms);
+	if (OidIsValid(table_owner))
+		put_aside(&table_owners, table_owner, when, OWNER_FACTOR * owner_ms);
+}
+
 void
 m1pg_charge_time(int annotator, Oid table_owner, int64 ms)
 {
-	if (ms <= SLOW_MS)
-		return;
-	put_aside(&annotators, (uint32) annotator, ANNOTATOR_FACTOR * ms);
-	put_aside(&slow, (uint32) annotator, SLOW_FACTOR * ms);
-	if (OidIsValid(table_owner))
-		put_aside(&table_owners, table_owner, OWNER_FACTOR * ms);
+	if (ms > SLOW_MS)
+		charge_at(GetCurrentTimestamp(), annotator, table_owner, ms, ms);
 }
 
-/* 0 = not at all. */
-static TimestampTz
-aside_until(const AsideList *list, uint32 id)
+/* As how much time an end counts. */
+static int64
+time_of_end(int times)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		ms = 2 * m1pg_job_write_timeout;
 
-	for (int i = 0; i < list->n; i++)
-		if (list->members[i].id == id && now < list->members[i].until)
-			return list->members[i].until;
-	return 0;
+	for (int i = 1; i < times && ms < MOST_ASIDE_MS / ANNOTATOR_FACTOR; i++)
+		ms *= 2;
+	return Min(ms, MOST_ASIDE_MS / ANNOTATOR_FACTOR);
+}
+
+void
+m1pg_charge_end(int annotator, Oid table_owner)
+{
+	M1Ender		known[M1PG_ENDERS];
+	const int	n = m1pg_runner_enders(known);
+	M1Ender		ender = {.annotator = annotator, .table_owner = table_owner, .last = GetCurrentTimestamp()};
+
+	/* who has behaved for as long as it had to wait begins anew */
+	for (int i = 0; i < n; i++)
+		if (known[i].annotator == annotator &&
+			!TimestampDifferenceExceeds(known[i].last, ender.last,
+										2 * ANNOTATOR_FACTOR * (int) time_of_end(known[i].times)))
+			ender.times = known[i].times;
+	ender.times++;
+	m1pg_runner_remember_ender(&ender);
+	m1pg_recall_ends();
+}
+
+void
+m1pg_recall_ends(void)
+{
+	M1Ender		enders[M1PG_ENDERS];
+	const int	n = m1pg_runner_enders(enders);
+
+	for (int i = 0; i < n; i++)
+		charge_at(enders[i].last, enders[i].annotator, enders[i].table_owner, time_of_end(enders[i].times),
+				  time_of_end(1));
 }
 
 TimestampTz

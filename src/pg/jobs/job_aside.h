@@ -23,6 +23,13 @@ extern Datum m1pg_refused_owners(void);
  * several take turns, one of them would else always be first again.
  */
 extern void m1pg_charge_time(int annotator, Oid table_owner, int64 ms);
+/*
+ * A row of an annotator has ended the runner. That counts as much as if it had taken it for twice the time limit, and
+ * twice as much each time, until it has not happened for a while. Runners after this one know of it, too.
+ */
+extern void m1pg_charge_end(int annotator, Oid table_owner);
+/* Once in a runner: what earlier ones knew of such ends. */
+extern void m1pg_recall_ends(void);
 /* 0 = it is not put aside. */
 extern TimestampTz m1pg_aside_until(int annotator, Oid table_owner);
 /* As int4[] and oid[]. */

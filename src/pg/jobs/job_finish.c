@@ -23,6 +23,7 @@
 #include "pg/shared.h"
 
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -48,6 +49,15 @@ text_or_null(const char *s, char *null)
 {
 	*null = s == NULL || s[0] == '\0' ? 'n' : ' ';
 	return *null == 'n' ? (Datum) 0 : CStringGetTextDatum(s);
+}
+
+/* Of what an error says, which may be as long as its code likes. */
+#define MOST_OF_ERROR	8000
+
+static Datum
+error_text(const char *s, char *null)
+{
+	return text_or_null(s == NULL ? NULL : pnstrdup(s, pg_mbcliplen(s, strlen(s), MOST_OF_ERROR)), null);
 }
 
 /* A step: the row's status column says that there will be no annotation. */
@@ -79,9 +89,9 @@ m1pg_fail_job(M1Job *job, const ErrorData *error, M1Failure failure)
 	values[3] = Int32GetDatum(dead ? 1 : 0);
 	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[5] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[5]);
-	values[6] = text_or_null(error->message, &nulls[6]);
-	values[7] = text_or_null(error->detail, &nulls[7]);
-	values[8] = text_or_null(error->hint, &nulls[8]);
+	values[6] = error_text(error->message, &nulls[6]);
+	values[7] = error_text(error->detail, &nulls[7]);
+	values[8] = error_text(error->hint, &nulls[8]);
 	(void) m1pg_query("UPDATE minimax_m1.job SET attempts = $2, run_at = $3, "
 					  "state = CASE $4 WHEN 1 THEN 'failed' ELSE 'pending' END, "
 					  "finished_at = CASE $4 WHEN 1 THEN $5 END, failed_at = $5, sqlstate = $6, error = $7, "
@@ -321,9 +331,9 @@ note_refusal(const M1Job *job, const ErrorData *error)
 
 	values[0] = Int64GetDatum(job->id);
 	values[1] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[1]);
-	values[2] = text_or_null(error->message, &nulls[2]);
-	values[3] = text_or_null(error->detail, &nulls[3]);
-	values[4] = text_or_null(error->hint, &nulls[4]);
+	values[2] = error_text(error->message, &nulls[2]);
+	values[3] = error_text(error->detail, &nulls[3]);
+	values[4] = error_text(error->hint, &nulls[4]);
 	(void) m1pg_query("UPDATE minimax_m1.job SET sqlstate = $2, error = $3, detail = $4, hint = $5, "
 					  "failed_at = clock_timestamp() WHERE id IN (SELECT id FROM minimax_m1.job "
 					  "WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED)", 5, types, values, nulls, false);

@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 /* ---- held ---- */
@@ -83,76 +84,116 @@ m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
 
 /* ---- given back ---- */
 
+/* The pause after so many attempts before this one: it doubles, up to an hour. */
+#define BACKOFF(delay, attempts) \
+	"clock_timestamp() + least(3600000, " delay " * power(2, least(" attempts ", 30))) * interval '1 ms'"
+
 /*
  * A job is due again after its runner was lost. When that happens to a job that
- * had the engine to itself, it is to blame: it is charged an attempt.
+ * had the engine to itself, it is to blame: it is charged an attempt, waits, and
+ * after two of them has failed. 1 is whether it was lost, 2 when it is due else.
  */
+#define TO_BLAME	"(%1$s AND losses >= " M1PG_SUSPECT_LOSSES ")"
+#define IS_OVER		"(" TO_BLAME " AND (attempts + 1 >= max_attempts OR losses > " M1PG_SUSPECT_LOSSES "))"
 #define GIVE_BACK \
-	" attempts = attempts + CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES " THEN 1 ELSE 0 END," \
-	" losses = losses + CASE WHEN %s THEN 1 ELSE 0 END," \
+	"UPDATE minimax_m1.job SET attempts = attempts + CASE WHEN " TO_BLAME " THEN 1 ELSE 0 END," \
+	" losses = losses + CASE WHEN %1$s THEN 1 ELSE 0 END," \
 	" " M1PG_NO_LEASE "," \
-	" state = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
-	" AND attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END," \
-	" finished_at = CASE WHEN %s AND losses >= " M1PG_SUSPECT_LOSSES \
-	" AND attempts + 1 >= max_attempts THEN clock_timestamp() END," \
-	" sqlstate = CASE WHEN %s THEN '57P03' ELSE sqlstate END," \
-	" error = CASE WHEN %s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
-	" failed_at = CASE WHEN %s THEN clock_timestamp() ELSE failed_at END "
+	" state = CASE WHEN " IS_OVER " THEN 'failed' ELSE 'pending' END," \
+	" finished_at = CASE WHEN " IS_OVER " THEN clock_timestamp() END," \
+	" run_at = CASE WHEN " TO_BLAME " THEN " BACKOFF("%3$d", "attempts") " ELSE %2$s END," \
+	" sqlstate = CASE WHEN %1$s THEN '57P03' ELSE sqlstate END," \
+	" error = CASE WHEN %1$s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
+	" failed_at = CASE WHEN %1$s THEN clock_timestamp() ELSE failed_at END "
 
 static char *
-give_back(const char *lost)
+give_back(bool lost, const char *run_at)
 {
-	return psprintf("UPDATE minimax_m1.job SET" GIVE_BACK, lost, lost, lost, lost, lost, lost, lost);
+	return psprintf(GIVE_BACK, lost ? "true" : "false", run_at, m1pg_job_retry_delay);
 }
 
 void
 m1pg_release(const M1Job *job, bool lost, int delay_ms)
 {
-	if (!m1pg_lock_lease(job))
-		return;
-	(void) query_lease(job, psprintf("%s, run_at = CASE %d WHEN 0 THEN run_at "
-									 "ELSE clock_timestamp() + %d * interval '1 ms' END WHERE " LEASE_IS_MINE,
-									 give_back(lost ? "true" : "false"), delay_ms, delay_ms));
+	const char *run_at = delay_ms == 0 ? "run_at" : psprintf("clock_timestamp() + %d * interval '1 ms'", delay_ms);
+
+	if (m1pg_lock_lease(job))
+		(void) query_lease(job, psprintf("%s WHERE " LEASE_IS_MINE, give_back(lost, run_at)));
 }
 
-/* The job did not let its runner go on, for twice the time limit: that is a failed attempt, and others go first. */
-static void
-charge(int64 job)
+/* ---- a step that ended its runner ---- */
+
+/* What a job's row is to tell of it. */
+static ErrorData
+error_of(const M1Blame *blame)
 {
-	Oid			types[2] = {INT8OID, INT4OID};
-	Datum		values[2] = {Int64GetDatum(job), Int32GetDatum(m1pg_job_retry_delay)};
+	ErrorData	deaf = {
+		.sqlerrcode = ERRCODE_QUERY_CANCELED,
+		.message = "minimax_m1: the row could not be written, nor writing it be cancelled",
+		.detail = "Triggers or other code of its table went on, and the job runner was restarted.",
+		.hint = "They must not catch query_canceled."
+	};
+	ErrorData	ended = {
+		.sqlerrcode = blame->sqlstate != 0 ? blame->sqlstate : ERRCODE_ADMIN_SHUTDOWN,
+		.message = "minimax_m1: the job runner was ended while it was at this row",
+		.detail = psprintf("The last that it said: %s", blame->message),
+		.hint = "Triggers and other code of its table must not end the process, nor set timeouts that do."
+	};
+
+	return blame->deaf ? deaf : ended;
+}
+
+/*
+ * The job did not let its runner go on: that is a failed attempt, of which there
+ * are three at most, and others go first. If it was just being taken, that was
+ * undone.
+ */
+#define CHARGE_SQL \
+	"UPDATE minimax_m1.job SET attempts = attempts + 1," \
+	" state = CASE WHEN " LAST_TRY " THEN 'failed' ELSE 'pending' END," \
+	" finished_at = CASE WHEN " LAST_TRY " THEN clock_timestamp() END," \
+	" run_at = " BACKOFF("$2", "attempts") ", failed_at = clock_timestamp()," \
+	" sqlstate = $3, error = $4, detail = $5, hint = $6, " M1PG_NO_LEASE \
+	" WHERE id IN (SELECT id FROM minimax_m1.job WHERE id = $1 AND state IN ('pending', 'running')" \
+	" FOR UPDATE SKIP LOCKED)" \
+	" RETURNING annotator_id, (SELECT c.relowner FROM minimax_m1.annotator a, pg_class c" \
+	" WHERE a.id = annotator_id AND c.oid = a.source)"
+#define LAST_TRY "attempts + 1 >= least(max_attempts, 3)"
+
+static void
+charge_job(const M1Blame *blame)
+{
+	const ErrorData error = error_of(blame);
+	Oid			types[6] = {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[6];
 	bool		isnull;
 	Datum		annotator;
 	Datum		table_owner;
 
-	if (m1pg_query("UPDATE minimax_m1.job SET attempts = attempts + 1,"
-				   " state = CASE WHEN attempts + 1 >= max_attempts THEN 'failed' ELSE 'pending' END,"
-				   " finished_at = CASE WHEN attempts + 1 >= max_attempts THEN clock_timestamp() END,"
-				   " run_at = clock_timestamp() + least(3600000, $2 * power(2, least(attempts, 30))) * interval '1 ms',"
-				   " failed_at = clock_timestamp(), sqlstate = '57014',"
-				   " error = 'minimax_m1: the row could not be written, nor writing it be cancelled',"
-				   " detail = 'Triggers or other code of its table went on, and the job runner was restarted.',"
-				   " hint = 'They must not catch query_canceled.', " M1PG_NO_LEASE
-				   " WHERE id = $1 AND state = 'running' RETURNING annotator_id,"
-				   " (SELECT c.relowner FROM minimax_m1.annotator a, pg_class c"
-				   " WHERE a.id = annotator_id AND c.oid = a.source)", 2, types, values, NULL, false) == 0)
+	values[0] = Int64GetDatum(blame->job);
+	values[1] = Int32GetDatum(m1pg_job_retry_delay);
+	values[2] = CStringGetTextDatum(unpack_sql_state(error.sqlerrcode));
+	values[3] = CStringGetTextDatum(error.message);
+	values[4] = CStringGetTextDatum(error.detail);
+	values[5] = CStringGetTextDatum(error.hint);
+	if (m1pg_query(CHARGE_SQL, 6, types, values, NULL, false) == 0)
 		return;
 	table_owner = m1pg_result(0, 2, &isnull);
 	if (isnull)
 		table_owner = ObjectIdGetDatum(InvalidOid);
 	annotator = m1pg_result(0, 1, &isnull);
 	if (!isnull)
-		m1pg_charge_time(DatumGetInt32(annotator), DatumGetObjectId(table_owner), 2 * m1pg_job_write_timeout);
+		m1pg_charge_end(DatumGetInt32(annotator), DatumGetObjectId(table_owner));
 }
 
 void
-m1pg_release_orphans(int64 blamed)
+m1pg_release_orphans(const M1Blame *blame)
 {
-	if (blamed != 0)
-		charge(blamed);
+	if (blame->job != 0)
+		charge_job(blame);
 	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job WHERE state = 'running' AND "
 							   "(lease_until < clock_timestamp() OR NOT EXISTS (SELECT FROM pg_stat_activity a "
 							   "WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
-							   "FOR UPDATE SKIP LOCKED)", give_back(blamed != 0 ? "false" : "true")),
+							   "FOR UPDATE SKIP LOCKED)", give_back(blame->job == 0, "run_at")),
 					  0, NULL, NULL, NULL, false);
 }

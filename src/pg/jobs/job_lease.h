@@ -6,6 +6,7 @@
 #define M1PG_JOB_LEASE_H
 
 #include "pg/jobs/job.h"
+#include "pg/jobs/job_shared.h"
 
 /* In an UPDATE of a job that nobody works on any more. */
 #define M1PG_NO_LEASE "leased_by = NULL, leased_at = NULL, lease_until = NULL"
@@ -16,7 +17,7 @@ extern bool m1pg_lock_lease(const M1Job *job);
 extern void m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n);
 /* Gives the job back, due in so many milliseconds; `lost` when the engine went away under it. */
 extern void m1pg_release(const M1Job *job, bool lost, int delay_ms);
-/* Jobs whose runner is gone are due again. It may have ended because of one of them; 0 = not that we know. */
-extern void m1pg_release_orphans(int64 blamed);
+/* Jobs whose runner is gone are due again, and what the last one was at when it ended has failed once more. */
+extern void m1pg_release_orphans(const M1Blame *blame);
 
 #endif							/* M1PG_JOB_LEASE_H */

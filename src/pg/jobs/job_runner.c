@@ -417,13 +417,15 @@ places_free(void)
 static void
 take_jobs(bool making_room)
 {
+	static bool suspect_was_last = false;
 	int			n = places_free();
 
 	if (n_jobs == 0)
 		alone = false;
 	if (!more_may_be_due || making_room || alone || n <= 0 || is_paused())
 		return;
-	if (m1pg_suspect_is_due())
+	/* between two suspects the others have their turn */
+	if (!suspect_was_last && m1pg_suspect_is_due())
 	{
 		/* first what is in flight ends */
 		if (n_jobs > 0)
@@ -435,7 +437,8 @@ take_jobs(bool making_room)
 	}
 	/* one that somebody has locked holds up no other */
 	if (!alone)
-		more_may_be_due = m1pg_claim(n, &jobs) == n;
+		more_may_be_due = m1pg_claim(n, &jobs) == n || (suspect_was_last && m1pg_suspect_is_due());
+	suspect_was_last = alone;
 	n_jobs = count_jobs();
 	if (n_jobs == 0)
 		alone = false;
@@ -458,7 +461,9 @@ turn_is_due(void)
 static void
 tidy_up(void)
 {
-	m1pg_release_orphans(m1pg_runner_take_blamed());
+	const M1Blame blame = m1pg_runner_take_blame();
+
+	m1pg_release_orphans(&blame);
 	m1pg_forget_old();
 	tidied_at = GetCurrentTimestamp();
 }
@@ -638,6 +643,7 @@ m1pg_job_runner_main(Datum main_arg)
 	set_up(DatumGetObjectId(main_arg));
 	if (!m1pg_runner_join())
 		proc_exit(0);
+	m1pg_recall_ends();
 	renewed_at = GetCurrentTimestamp();
 	/* before the look: whatever comes later wakes again, even when this one has left */
 	(void) m1pg_runner_woken();

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
@@ -40,7 +41,8 @@ typedef struct Place
 	TimestampTz starting_until; /* 0 = not being started */
 	TimestampTz running_since;
 	PGPROC	   *runner;			/* NULL = none */
-	int64		blamed;			/* the job because of which the last runner ended; 0 = none */
+	M1Blame		blame;			/* of the runner, or of the last one */
+	M1Ender		enders[M1PG_ENDERS];
 } Place;
 
 typedef struct Shared
@@ -86,22 +88,31 @@ find_place(Oid database)
 	return NULL;
 }
 
-/* A place of its own, or NULL. Places without work are given away. */
+static bool
+is_at_rest(const Place *p)
+{
+	return !p->woken && p->wake_at == 0 && p->starting_until == 0 && p->runner == NULL;
+}
+
+/* A place of its own, or NULL. Where none is free, that is given away which has been at rest for the longest. */
 static Place *
 take_place(Oid database)
 {
 	Place	   *p = find_place(database);
 
-	for (int i = 0; p == NULL && i < MAX_PLACES; i++)
+	if (p != NULL)
+		return p;
+	for (int i = 0; i < MAX_PLACES; i++)
 	{
 		Place	   *other = &shared->places[i];
 
-		if (!other->woken && other->wake_at == 0 && other->starting_until == 0 && other->runner == NULL)
-		{
-			memset(other, 0, sizeof *other);
-			other->database = database;
+		if (is_at_rest(other) && (p == NULL || other->running_since < p->running_since))
 			p = other;
-		}
+	}
+	if (p != NULL)
+	{
+		memset(p, 0, sizeof *p);
+		p->database = database;
 	}
 	return p;
 }
@@ -282,7 +293,7 @@ static void
 leave_at_exit(int code, Datum arg)
 {
 	if (joined)
-		leave(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), joined_place->blamed != 0 ? 0 : RESTART_MS));
+		leave(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), joined_place->blame.job != 0 ? 0 : RESTART_MS));
 }
 
 bool
@@ -320,19 +331,64 @@ m1pg_is_runner(void)
 	return joined_place != NULL;
 }
 
+/* ---- what ended a runner; it alone writes that, and the next one, which is not there yet, reads it ---- */
+
 void
-m1pg_runner_blame(int64 job)
+m1pg_runner_at_step(int64 job)
 {
-	joined_place->blamed = job;
+	if (!joined_place->blame.deaf)
+		joined_place->blame.job = job;
 }
 
-int64
-m1pg_runner_take_blamed(void)
+void
+m1pg_runner_step_is_deaf(void)
 {
-	int64		job = joined_place->blamed;
+	joined_place->blame.deaf = true;
+}
 
-	joined_place->blamed = 0;
-	return job;
+void
+m1pg_runner_note_end(int sqlstate, const char *message)
+{
+	if (joined_place == NULL || joined_place->blame.job == 0)
+		return;
+	joined_place->blame.sqlstate = sqlstate;
+	memset(joined_place->blame.message, 0, sizeof joined_place->blame.message);
+	memcpy(joined_place->blame.message, message,
+		   pg_mbcliplen(message, strlen(message), sizeof joined_place->blame.message - 1));
+}
+
+M1Blame
+m1pg_runner_take_blame(void)
+{
+	M1Blame		blame = joined_place->blame;
+
+	memset(&joined_place->blame, 0, sizeof joined_place->blame);
+	return blame;
+}
+
+int
+m1pg_runner_enders(M1Ender *enders)
+{
+	int			n = 0;
+
+	for (int i = 0; i < M1PG_ENDERS; i++)
+		if (joined_place->enders[i].annotator != 0)
+			enders[n++] = joined_place->enders[i];
+	return n;
+}
+
+void
+m1pg_runner_remember_ender(const M1Ender *ender)
+{
+	M1Ender    *enders = joined_place->enders;
+	M1Ender    *place = enders;
+
+	for (int i = 0; i < M1PG_ENDERS; i++)
+		if (enders[i].annotator == ender->annotator)
+			place = &enders[i];
+		else if (place->annotator != ender->annotator && enders[i].last < place->last)
+			place = &enders[i];
+	*place = *ender;
 }
 
 bool

@@ -30,10 +30,40 @@ extern void m1pg_jobs_ended(void);
 extern bool m1pg_runner_join(void);
 /* Whether this process is a runner. */
 extern bool m1pg_is_runner(void);
-/* This runner ends because of a job: the next one is to know. May be called by a signal handler. */
-extern void m1pg_runner_blame(int64 job);
-/* The job because of which the last runner ended; 0 = none, or it has been asked for. */
-extern int64 m1pg_runner_take_blamed(void);
+
+/* Why a runner ended while it was at a step of a job. */
+typedef struct M1Blame
+{
+	int64		job;			/* 0 = it was at none */
+	bool		deaf;			/* the step could not be cancelled */
+	int			sqlstate;
+	char		message[256];
+} M1Blame;
+
+/* The runner is at a step of this job; 0 = at none. Should the process end at one, the next runner is told. */
+extern void m1pg_runner_at_step(int64 job);
+/* The runner ends because the step does not. May be called by a signal handler. */
+extern void m1pg_runner_step_is_deaf(void);
+/* What the step was ended by. */
+extern void m1pg_runner_note_end(int sqlstate, const char *message);
+/* How the last runner ended; no job = not at a step, or it has been asked for. */
+extern M1Blame m1pg_runner_take_blame(void);
+
+/* An annotator whose rows have ended runners. */
+typedef struct M1Ender
+{
+	int			annotator;		/* 0 = none */
+	Oid			table_owner;
+	int			times;			/* one after the other */
+	TimestampTz last;
+} M1Ender;
+
+#define M1PG_ENDERS 16
+/* Those of this database that are remembered: copies them. Returns their number. */
+extern int	m1pg_runner_enders(M1Ender *enders);
+/* Remembers one, in place of the one that was the longest ago. */
+extern void m1pg_runner_remember_ender(const M1Ender *ender);
+
 /* When to start the next; 0 = when woken. */
 extern void m1pg_runner_leave(TimestampTz wake_at);
 /* Whether this runner was woken since the last call. */

@@ -6,8 +6,12 @@
  *
  *	  So a step has a time limit, minimax_m1.job_write_timeout, after which it is
  *	  cancelled, as by statement_timeout. Code that catches the cancel has as long
- *	  again; then the runner ends itself, and leaves word for the next one which job
- *	  is to blame. And whose rows take much time waits (job_aside.c).
+ *	  again; then the runner ends itself. And whose rows take much time waits
+ *	  (job_aside.c).
+ *
+ *	  Such code may also end the process, by a timeout that it sets, or because it
+ *	  may. The next runner is told which job this one was at, and what was the last
+ *	  that it said (job_shared.c).
  */
 #include "pg/jobs/job_step.h"
 #include "pg/jobs/job_aside.h"
@@ -23,13 +27,23 @@
 #include "utils/timestamp.h"
 
 static TimeoutId last_limit;
-static volatile int64 current_job = 0;
+static emit_log_hook_type next_emit_log_hook = NULL;
+
+/* An error that is not caught ends the process. */
+static void
+on_emit_log(ErrorData *error)
+{
+	if (error->elevel >= ERROR)
+		m1pg_runner_note_end(error->sqlerrcode, error->message != NULL ? error->message : "");
+	if (next_emit_log_hook != NULL)
+		next_emit_log_hook(error);
+}
 
 /* A signal handler. */
 static void
 end_runner(void)
 {
-	m1pg_runner_blame(current_job);
+	m1pg_runner_step_is_deaf();
 	ProcDiePending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
@@ -39,12 +53,13 @@ void
 m1pg_steps_init(void)
 {
 	last_limit = RegisterTimeout(USER_TIMEOUT, end_runner);
+	next_emit_log_hook = emit_log_hook;
+	emit_log_hook = on_emit_log;
 }
 
 static void
-start_limits(const M1Job *job)
+start_limits(void)
 {
-	current_job = job->id;
 	enable_timeout_after(STATEMENT_TIMEOUT, m1pg_job_write_timeout);
 	enable_timeout_after(last_limit, 2 * m1pg_job_write_timeout);
 }
@@ -80,11 +95,12 @@ m1pg_try(M1Job *job, M1Step step, void *arg)
 	long		elapsed;
 
 	job->out_of_time = false;
+	m1pg_runner_at_step(job->id);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		start_limits(job);
+		start_limits();
 		step(job, arg);
 		stop_limits();
 		ReleaseCurrentSubTransaction();
@@ -108,5 +124,6 @@ m1pg_try(M1Job *job, M1Step step, void *arg)
 		m1pg_charge_time(job->annotator_id, job->table_owner, elapsed);
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	m1pg_runner_at_step(0);
 	return error;
 }
