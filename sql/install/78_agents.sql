@@ -620,22 +620,41 @@ COMMENT ON FUNCTION run_agent IS 'answers a question as one''s agent of that nam
 
 -- ---- runs that are made after this transaction ----
 
-CREATE FUNCTION __agent_submit(
-    caller oid, question text, tools text[], definition jsonb, path text, lease interval) RETURNS bigint
+-- Raises an error when a run would hold one of the places of all roles for too long.
+CREATE FUNCTION _agent_check_timeout(caller oid, timeout interval) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most interval := current_setting('minimax_m1.agent_run_timeout')::interval;
+BEGIN
+    IF most > '0' AND timeout > most AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = caller) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: a submitted run may take no longer than %s', most),
+            DETAIL = format('The timeout of the agent is %s. Runs of all roles share a few processes.', timeout),
+            HINT = 'Give the agent a shorter timeout. A superuser can raise minimax_m1.agent_run_timeout, for one role by ALTER ROLE.';
+    END IF;
+END
+$$;
+
+-- Its process has until the end of the lease: a call that is deaf to its limit is ended after as long again.
+CREATE FUNCTION __agent_submit(caller oid, question text, tools text[], definition jsonb, path text) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    timeout interval := (SELECT l.timeout FROM @extschema@._agent_limits(definition->'limits') l);
     run bigint;
 BEGIN
+    PERFORM @extschema@._agent_check_timeout(caller, timeout);
     INSERT INTO @extschema@.agent_run (owner, question, tools, state, started_at, definition, path, lease)
-    VALUES (caller, question, tools, 'queued', NULL, definition, path, lease) RETURNING id INTO run;
+    VALUES (caller, question, tools, 'queued', NULL, definition, path, 2 * timeout + '10 seconds') RETURNING id INTO run;
     PERFORM @extschema@._queue_changed();
     RETURN run;
 END
 $$;
 
-CREATE FUNCTION _agent_submit(question text, tools text[], definition jsonb, path text, lease interval) RETURNS bigint
+CREATE FUNCTION _agent_submit(question text, tools text[], definition jsonb, path text) RETURNS bigint
 AS 'MODULE_PATHNAME', 'm1pg_gate' LANGUAGE C;
 
 CREATE FUNCTION submit_agent(name name, question text) RETURNS bigint
@@ -667,8 +686,7 @@ BEGIN
         pg_catalog.jsonb_build_object('tools', a.tools::pg_catalog.oid[], 'confirm', a.confirm::pg_catalog.oid[],
                                       'instructions', a.instructions, 'limits', a.limits,
                                       'adapter', pg_catalog.current_setting('minimax_m1.adapter')),
-        pg_catalog.current_setting('search_path'),
-        l.timeout OPERATOR(pg_catalog.+) l.call_timeout OPERATOR(pg_catalog.+) '1 minute'::pg_catalog.interval);
+        pg_catalog.current_setting('search_path'));
 END
 $$;
 

@@ -473,6 +473,12 @@ static const Setting settings[] = {
 		INT(&m1pg_job_write_timeout, 5000, 10, 600000)
 	},
 	{
+		"minimax_m1.agent_run_timeout", PGC_SUSET, GUC_UNIT_S,
+		"Sets how long a submitted run of an agent may take at most; 0 means no limit.",
+		"It does not hold for superusers. An agent whose timeout is longer cannot be submitted.",
+		INT(UNNAMED(int), 600, 0, INT_MAX)
+	},
+	{
 		"minimax_m1.job_retention", PGC_SIGHUP, GUC_UNIT_MIN,
 		"Sets for how long submitted jobs are kept after their end; -1 means for ever.", NULL,
 		INT(&m1pg_job_retention, 7 * 24 * 60, -1, INT_MAX)

@@ -88,7 +88,7 @@ sql(q{
 	SET SESSION AUTHORIZATION clerk;
 	SET search_path = desk;
 	SELECT minimax_m1.create_agent('slow', '{slow_order(text)}',
-		limits => '{"max_calls": 1, "read_only": false, "call_timeout": "20 minutes", "timeout": "20 minutes"}')});
+		limits => '{"max_calls": 1, "read_only": false, "call_timeout": "5 minutes", "timeout": "5 minutes"}')});
 for my $who ('the process of the run', 'the runner of jobs')
 {
 	my $now;
@@ -114,7 +114,7 @@ sql(q{
 	SELECT minimax_m1.grant_usage(r) FROM unnest('{greedy,other}'::regrole[]) r;
 	GRANT USAGE ON SCHEMA desk TO greedy, other;
 	SET SESSION AUTHORIZATION greedy;
-	SELECT minimax_m1.create_agent('waiter', '{desk.wait_order(text)}', limits => '{"max_calls": 1, "call_timeout": "1 year", "timeout": "1 year"}');
+	SELECT minimax_m1.create_agent('waiter', '{desk.wait_order(text)}', limits => '{"max_calls": 1, "call_timeout": "1 year", "timeout": "10 minutes"}');
 	RESET SESSION AUTHORIZATION; SET SESSION AUTHORIZATION other;
 	SELECT minimax_m1.create_agent('nobody', '{}')});
 sql(q{SET SESSION AUTHORIZATION greedy; SELECT minimax_m1.submit_agent('waiter', 'Where is order B-12345?') FROM generate_series(1, 50)});
@@ -145,6 +145,43 @@ is(sql(q{SELECT string_agg(state || n, ' ' ORDER BY state) FROM (SELECT state, c
 is(sql("SELECT started_at < (SELECT started_at FROM minimax_m1.agent_run WHERE id = $run) FROM minimax_m1.agent_run WHERE id = $others"), 't',
 	'who comes later than another role, with fewer runs, need not wait for all of its');
 sql(q{SET SESSION AUTHORIZATION greedy; SELECT count(minimax_m1.cancel_agent_run(id)) FROM minimax_m1.agent_runs WHERE state IN ('queued', 'running')});
+
+# How long a run may take is a superuser's to say, whatever it is asked with; nothing of it goes on after that.
+sql(q{
+	ALTER ROLE greedy RESET ALL;
+	SET SESSION AUTHORIZATION greedy;
+	SELECT minimax_m1.create_agent('lasting', '{desk.wait_order(text)}', limits => '{"call_timeout": "1000 years", "timeout": "1000 years"}')});
+my ($refused, $why) = sqlstate($node, q{SET SESSION AUTHORIZATION greedy; SELECT minimax_m1.submit_agent('lasting', 'x')});
+is($refused, '22023', 'a run that may take longer than others should wait is refused');
+like($why, qr/a submitted run may take no longer than 00:10:00.*The timeout of the agent is 1000 years.*agent_run_timeout/s, 'with why, and who can change it');
+is((sqlstate($node, q{SET SESSION AUTHORIZATION greedy; SELECT minimax_m1._agent_submit('x', '{}', '{"limits": {"timeout": "11 minutes"}}', '')}))[0], '22023',
+	'also past submit_agent');
+is((sqlstate($node, q{SET SESSION AUTHORIZATION greedy; SET minimax_m1.agent_run_timeout = 0}))[0], '42501', 'the role cannot change it');
+sql('ALTER ROLE greedy SET minimax_m1.agent_run_timeout = 0');
+is($node->psql('postgres', q{SELECT minimax_m1.cancel_agent_run(minimax_m1.submit_agent('lasting', 'x'))}, connstr => $node->connstr('postgres') . ' user=greedy'), 0,
+	'a superuser can, for one role');
+sql('ALTER ROLE greedy RESET ALL');
+sql(q{
+	CREATE TABLE desk.late (session name);
+	CREATE FUNCTION desk.late() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		LOOP BEGIN PERFORM pg_sleep(1000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;
+	END $$;
+	CREATE CONSTRAINT TRIGGER late AFTER INSERT ON desk.late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION desk.late();
+	CREATE FUNCTION desk.late_order(order_id text) RETURNS text LANGUAGE sql AS $$ INSERT INTO desk.late VALUES (session_user) RETURNING 'noted' $$;
+	GRANT INSERT, SELECT ON desk.late TO PUBLIC});
+for my $who ('clerk', 'greedy')
+{
+	sql(qq{SET SESSION AUTHORIZATION $who;
+		SELECT minimax_m1.create_agent('late', '{desk.late_order(text)}', limits => '{"max_calls": 1, "read_only": false, "timeout": "2 seconds"}')});
+	sql(qq{SET SESSION AUTHORIZATION $who; SELECT minimax_m1.submit_agent('late', 'Where is order B-12345?') FROM generate_series(1, 5)});
+}
+wait_for('both places are taken', sub { sql("SELECT count(*) FROM ($pid) p") eq '2' });
+$run = sql(q{SET SESSION AUTHORIZATION other; SELECT minimax_m1.submit_agent('nobody', 'Hello.')});
+wait_for('the run of another role ends beside two that never would', ended($run), 40);
+is(sql("SELECT state FROM minimax_m1.agent_runs WHERE id = $run"), 'done', 'what waits at its commit is ended, too');
+is(sql(q{SELECT count(*) FROM desk.late}), '0', 'and leaves nothing');
+sql(qq{SET SESSION AUTHORIZATION $_; SELECT count(minimax_m1.cancel_agent_run(id)) FROM minimax_m1.agent_runs WHERE state IN ('queued', 'running')}) for 'clerk', 'greedy';
 
 # What it may do is looked at when it begins.
 sql('REVOKE EXECUTE ON FUNCTION desk.lookup_order(text) FROM PUBLIC, clerk; ALTER FUNCTION desk.lookup_order(text) OWNER TO postgres');

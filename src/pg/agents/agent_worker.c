@@ -4,6 +4,9 @@
  *	  the run's owner, and nobody else's; the run is one transaction, behind a short
  *	  one that notes whose process it is. The job runner starts it
  *	  (jobs/agent_runs.c), and finds out what has become of it by the run's row.
+ *
+ *	  A run keeps to its own limits. What does not, such as a trigger that waits at
+ *	  the commit, is ended with the process when the run's lease is.
  */
 #include "pg/attempt.h"
 #include "pg/jobs/agent_runs.h"
@@ -15,8 +18,19 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+/* A signal handler. */
+static void
+end_process(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
 
 extern PGDLLEXPORT void m1pg_agent_worker_main(Datum main_arg);
 
@@ -52,6 +66,7 @@ m1pg_agent_worker_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg), run.owner, 0);
 	m1pg_attempt_ends_process = true;
+	enable_timeout_at(RegisterTimeout(USER_TIMEOUT, end_process), run.until);
 	pgstat_report_activity(STATE_RUNNING, "minimax_m1: running an agent");
 	if (run_alone("SELECT minimax_m1._agent_take($1)", run.id))
 		(void) run_alone("SELECT minimax_m1._agent_resume($1) IS NULL", run.id);

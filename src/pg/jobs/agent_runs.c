@@ -3,7 +3,9 @@
  *	  The job runner starts runs of agents that were submitted, each in a background
  *	  worker of its own, whose session is the owner's. A tool may take long, and is
  *	  code of others; here it holds up nobody and has nobody else's rights. Owners
- *	  take turns, and have one run at a time, a few of them side by side.
+ *	  take turns, and have one run at a time, a few of them side by side, for so long
+ *	  as the run's lease: who was served longest ago is next, also before what is
+ *	  begun again.
  *
  *	  A run is one transaction of its worker, so one that is lost leaves nothing
  *	  behind and is begun again, up to so many times. What counts is the row, which
@@ -60,9 +62,13 @@ notice_end(AgentWorker *worker)
 					  1, types, values, NULL, false);
 }
 
-/* Once in each process: what was begun before the server, or since before a crash of it, has no worker any more. */
+/*
+ * Once in each process: what was begun before the server, or since before a crash
+ * of it, has no worker any more. Nor has what an earlier runner began, if its
+ * process is gone, or has not come within a minute.
+ */
 static void
-notice_crash(void)
+notice_lost(void)
 {
 	static bool noticed = false;
 	Oid			types[1] = {TIMESTAMPTZOID};
@@ -71,7 +77,11 @@ notice_crash(void)
 	if (noticed)
 		return;
 	(void) m1pg_query("UPDATE minimax_m1.agent_run SET claimed_until = '-infinity' "
-					  "WHERE state = 'running' AND started_at < $1", 1, types, values, NULL, false);
+					  "WHERE state = 'running' AND (started_at < $1 OR CASE WHEN pid IS NULL "
+					  "THEN started_at < clock_timestamp() - interval '1 min' "
+					  "ELSE NOT EXISTS (SELECT FROM pg_stat_activity a "
+					  "WHERE a.pid = agent_run.pid AND a.backend_start = process_started) END)",
+					  1, types, values, NULL, false);
 	noticed = true;
 }
 
@@ -114,7 +124,7 @@ free_worker(void)
 	"started_at = clock_timestamp(), claimed_until = clock_timestamp() + lease " \
 	"WHERE id = (SELECT id FROM minimax_m1.agent_run WHERE id = (SELECT id FROM turn) AND " DUE \
 	" FOR UPDATE SKIP LOCKED) " \
-	"RETURNING id, owner::oid"
+	"RETURNING id, owner::oid, claimed_until"
 
 /* The next run of the owner whose turn it is; false: there is none to be started. */
 static bool
@@ -126,6 +136,7 @@ claim(M1AgentRun *run)
 		return false;
 	run->id = DatumGetInt64(m1pg_result(0, 1, &isnull));
 	run->owner = DatumGetObjectId(m1pg_result(0, 2, &isnull));
+	run->until = DatumGetTimestampTz(m1pg_result(0, 3, &isnull));
 	return true;
 }
 
@@ -185,7 +196,7 @@ m1pg_agent_runs_look(void)
 		return 0;
 	for (int i = 0; i < MOST_WORKERS; i++)
 		notice_end(&workers[i]);
-	notice_crash();
+	notice_lost();
 	give_up();
 	if (!is_claimed)
 		is_claimed = claim(&claimed);

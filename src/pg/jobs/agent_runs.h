@@ -13,6 +13,7 @@ typedef struct M1AgentRun
 {
 	int64		id;
 	Oid			owner;
+	TimestampTz until;			/* its process ends by then, whatever it is at */
 } M1AgentRun;
 
 /*
