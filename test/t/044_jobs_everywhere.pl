@@ -37,6 +37,54 @@ wait_done('first', 'so are those of a copy');
 wait_done('new', 'and of a database that was renamed');
 in_db('postgres', 'ALTER DATABASE closed ALLOW_CONNECTIONS true');
 wait_done('closed', 'a database that was closed to connections is looked at when it is opened');
+unlike(slurp_file($node->logfile), qr/is not currently accepting connections/, 'and was left alone until then');
+
+# A template is a database like others, also after a restart.
+set_runners(0);
+in_db('shop', q{SELECT minimax_m1.submit('Hello.')});
+in_db('postgres', 'ALTER DATABASE shop IS_TEMPLATE true');
+set_runners(2);
+$node->restart;
+wait_ready($node);
+wait_done('shop', 'jobs of a template are run');
+
+# Whoever copies, renames, moves or drops a database need not wait for its jobs.
+sub runner { return in_db('postgres', qq{SELECT pid FROM pg_stat_activity WHERE backend_type = 'minimax_m1 job runner' AND datname = '$_[0]'}); }
+
+sub beside_a_job
+{
+	my ($db, $sql) = @_;
+	my $engine = engine_pid($node);
+	kill 'STOP', $engine;
+	in_db($db, q{SELECT minimax_m1.submit('Hello.')});
+	wait_for('a job runs', sub { in_db($db, q{SELECT count(*) FROM minimax_m1.job WHERE state = 'running'}) eq '1' && runner($db) ne '' });
+	my $runner = runner($db);
+	my ($rc, $out, $err) = $node->psql('postgres', $sql);
+	my $stayed = runner($db) eq $runner;
+	kill 'CONT', $engine;
+	return ($err, $stayed);
+}
+
+in_db('postgres', q{CREATE ROLE nobody; CREATE ROLE maker CREATEDB});
+my ($err, $stayed) = beside_a_job('shop', 'SET ROLE nobody; CREATE DATABASE stolen TEMPLATE shop');
+like($err, qr/permission denied/, 'who may not copy a database');
+ok($stayed, 'does not disturb its jobs');
+for my $role ('maker', 'postgres')
+{
+	($err) = beside_a_job('shop', "SET ROLE $role; CREATE DATABASE of_$role TEMPLATE shop");
+	is($err, '', "$role copies a database with jobs under way");
+	wait_done($_, 'which are done there and here') for 'shop', "of_$role";
+}
+in_db('postgres', "SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''");
+($err) = beside_a_job('of_maker', 'ALTER DATABASE of_maker SET TABLESPACE elsewhere');
+is($err, '', 'one is moved');
+wait_done('of_maker', 'and goes on');
+($err) = beside_a_job('of_maker', 'ALTER DATABASE of_maker RENAME TO moved');
+is($err, '', 'renamed');
+wait_done('moved', 'and goes on');
+($err) = beside_a_job('moved', 'DROP DATABASE moved');
+is($err, '', 'and dropped');
+in_db('postgres', 'ALTER DATABASE shop IS_TEMPLATE false');
 
 # ---- rows that replication brings ----
 

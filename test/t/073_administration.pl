@@ -5,7 +5,6 @@ use warnings;
 use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time);
 
 my $node = new_server('administration', 'minimax_m1.max_requests = 8', 'minimax_m1.job_retry_delay = 100',
 	'dynamic_shared_memory_type = mmap', 'log_statement = none');
@@ -72,13 +71,9 @@ my $engine = engine_pid($node);
 kill 'STOP', $engine;
 sql(q{SELECT minimax_m1.submit('Hello.')}, 'shop');
 wait_for('a job runs', sub { !is_idle($node) });
-my $start = time();
-is((sqlstate($node, 'DROP DATABASE shop'))[0], '55006', 'DROP DATABASE fails where the runner has work');
-cmp_ok(time() - $start, '>', 3, 'after it has waited');
+is((sqlstate($node, 'DROP DATABASE shop'))[0], 'none', 'DROP DATABASE does not fail where the runner has work');
+is(processes(), '0', 'which has made way');
 kill 'CONT', $engine;
-wait_for('the runner has left', sub { processes() eq '0' });
-sql('DROP DATABASE shop');
-pass('it does not when there is none');
 
 # ---- under load ----
 

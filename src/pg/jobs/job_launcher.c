@@ -11,18 +11,19 @@
 #include "pg/jobs/jobs.h"
 #include "pg/jobs/process.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -48,6 +49,13 @@ m1pg_register_job_launcher(void)
 	RegisterBackgroundWorker(&worker);
 }
 
+/* Templates do, too. A DROP DATABASE that was broken off leaves one that does not. */
+static bool
+accepts_connections(Form_pg_database database)
+{
+	return database->datallowconn && database->datconnlimit >= -1;
+}
+
 /* The databases that may have a queue. */
 static List *
 list_databases(void)
@@ -66,7 +74,7 @@ list_databases(void)
 		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!db->datallowconn || db->datistemplate)
+		if (!accepts_connections(db))
 			continue;
 		old = MemoryContextSwitchTo(TopMemoryContext);
 		databases = lappend_oid(databases, db->oid);
@@ -78,15 +86,35 @@ list_databases(void)
 	return databases;
 }
 
+/* By the row of the catalog: what is cached may be as it was before the change that woke this process. */
 static bool
-database_exists(Oid database)
+can_be_connected_to(Oid database)
 {
-	bool		exists;
+	ScanKeyData key;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		can;
 
 	StartTransactionCommand();
-	exists = get_database_name(database) != NULL;
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(database));
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, DatabaseOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	can = HeapTupleIsValid(tuple) && accepts_connections((Form_pg_database) GETSTRUCT(tuple));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	return exists;
+	return can;
+}
+
+/* It is gone, or will be noted again when it can be connected to; which it may have been between the look and this. */
+static void
+forget(Oid database)
+{
+	m1pg_launcher_forget(database);
+	if (can_be_connected_to(database))
+		(void) m1pg_jobs_want(database, 0);
 }
 
 static void
@@ -95,9 +123,9 @@ start_runner(Oid database)
 	static bool complained = false;
 	BackgroundWorker worker = m1pg_process("m1pg_job_runner_main", "minimax_m1 job runner", database);
 
-	if (!database_exists(database))
+	if (!can_be_connected_to(database))
 	{
-		m1pg_launcher_forget(database);
+		forget(database);
 		return;
 	}
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))

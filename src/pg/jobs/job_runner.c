@@ -605,7 +605,7 @@ work(void)
 		bool		making_room;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ShutdownRequestPending)
+		if (ShutdownRequestPending || m1pg_runner_is_in_the_way())
 		{
 			release_all();
 			return GetCurrentTimestamp();

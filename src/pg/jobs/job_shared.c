@@ -13,8 +13,6 @@
 #include "pg/shared.h"
 
 #include "access/xact.h"
-#include "catalog/objectaccess.h"
-#include "catalog/pg_database.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -28,6 +26,8 @@
 #define MAX_PLACES	128
 /* A runner that was started and has not come: it is started again. */
 #define START_PATIENCE_MS	10000
+/* A runner that has made way is followed by the next after this. */
+#define MADE_WAY_MS		1000
 /* A runner that ended by an error is started again after this. */
 #define RESTART_MS	5000
 /* Nobody tells when a prepared transaction is committed: while there is one, it is looked for. */
@@ -41,6 +41,7 @@ typedef struct Place
 	TimestampTz starting_until; /* 0 = not being started */
 	TimestampTz running_since;
 	PGPROC	   *runner;			/* NULL = none */
+	bool		make_way;		/* the runner is to leave */
 	M1Blame		blame;			/* of the runner, or of the last one */
 	M1Ender		enders[M1PG_ENDERS];
 } Place;
@@ -200,26 +201,13 @@ m1pg_queue_note(void)
 		queue_changed = true;
 }
 
-/* ---- databases that come with a queue, or can be connected to again ---- */
-
-static object_access_hook_type next_object_access_hook = NULL;
-
-static void
-on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
-{
-	if (next_object_access_hook != NULL)
-		next_object_access_hook(access, class, object, sub, arg);
-	if (class != DatabaseRelationId || (access != OAT_POST_CREATE && access != OAT_POST_ALTER) || !watch_transaction())
-		return;
-	databases_changed = databases_changed || (OidIsValid(changed_database) && changed_database != object);
-	changed_database = object;
-}
-
 void
-m1pg_watch_databases(void)
+m1pg_database_note(Oid database)
 {
-	next_object_access_hook = object_access_hook;
-	object_access_hook = on_object_access;
+	if (!watch_transaction())
+		return;
+	databases_changed = databases_changed || (OidIsValid(changed_database) && changed_database != database);
+	changed_database = database;
 }
 
 bool
@@ -281,7 +269,8 @@ leave(TimestampTz wake_at)
 	if (p != NULL && p->runner == MyProc)
 	{
 		p->runner = NULL;
-		p->starting_until = 0;
+		p->starting_until = p->make_way ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MADE_WAY_MS) : 0;
+		p->make_way = false;
 		p->wake_at = wake_at;
 	}
 	wake_launcher();
@@ -323,6 +312,26 @@ m1pg_runner_leave(TimestampTz wake_at)
 {
 	leave(wake_at);
 	joined = false;
+}
+
+void
+m1pg_runner_make_way(Oid database)
+{
+	Place	   *p;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	p = find_place(database);
+	if (p != NULL && (p->runner != NULL || p->starting_until != 0))
+		p->make_way = true;
+	if (p != NULL && p->runner != NULL)
+		SetLatch(&p->runner->procLatch);
+	LWLockRelease(shared->lock);
+}
+
+bool
+m1pg_runner_is_in_the_way(void)
+{
+	return joined_place->make_way;
 }
 
 bool

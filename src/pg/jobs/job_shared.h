@@ -12,6 +12,11 @@
 /* When the current transaction has committed, this database's runner is woken, and who waits for jobs looks again. */
 extern void m1pg_queue_note(void);
 
+/* When the current transaction has committed, the database, which was made or changed, is looked at. */
+extern void m1pg_database_note(Oid database);
+/* The runner of a database is to leave it, if there is one. Another one follows soon. */
+extern void m1pg_runner_make_way(Oid database);
+
 /* Whether the server could ever start a runner. */
 extern bool m1pg_jobs_can_run(void);
 
@@ -28,6 +33,7 @@ extern void m1pg_jobs_cancel_wait(void);
 extern void m1pg_jobs_ended(void);
 /* false when the database has one. */
 extern bool m1pg_runner_join(void);
+extern bool m1pg_runner_is_in_the_way(void);
 /* Whether this process is a runner. */
 extern bool m1pg_is_runner(void);
 
