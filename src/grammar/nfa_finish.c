@@ -324,7 +324,8 @@ m1_nfa_finish(m1_nfa *nfa, m1_error *err)
 		nfa->nodes[nfa->rules[nfa->top].start].nesting > M1_NFA_MAX_NESTING)
 	{
 		m1_fail(err, M1_E_INVALID_ARGUMENT, "no answer can satisfy the constraint");
-		m1_error_detail(err, "Its texts, if there are any, are nested more than %d levels deep.", M1_NFA_MAX_NESTING);
+		m1_error_detail(err, "What it says excludes itself, or is nested more than %d levels deep.",
+						M1_NFA_MAX_NESTING);
 		return M1_E_INVALID_ARGUMENT;
 	}
 	classify_bytes(nfa);

@@ -68,13 +68,13 @@ set_item(parser *p, size_t first)
 
 static int parse_alternatives(parser *p);
 
-/* Why "(?" and what stands behind it are refused. */
+/* Why "(?" and what stands behind it, a character and the one that follows that, are refused. */
 static const char *
-why_refused(char kind)
+why_refused(char kind, char next)
 {
 	static const char *const kinds[][2] = {
-		{"=!<", "look-around and named groups are not supported"},
-		{"P'", "named groups are not supported"},
+		{"=!", "look-around is not supported"},
+		{"P'<", "named groups are not supported: write (?:...), or a group without a name"},
 		{">", "atomic groups are not supported"},
 		{"|", "groups that count anew are not supported"},
 		{"(", "conditions are not supported"},
@@ -83,6 +83,8 @@ why_refused(char kind)
 		{"C", "callouts are not supported"},
 	};
 
+	if (kind == '<' && (next == '=' || next == '!'))
+		kind = next;
 	for (size_t i = 0; kind != '\0' && i < sizeof kinds / sizeof *kinds; i++)
 		if (strchr(kinds[i][0], kind) != NULL)
 			return kinds[i][1];
@@ -95,7 +97,7 @@ parse_group(parser *p)
 	int inside;
 
 	if (m1_regex_take(p, "?") && !m1_regex_take(p, ":"))
-		return m1_regex_fail(p, M1_E_UNSUPPORTED, why_refused(m1_regex_peek(p)));
+		return m1_regex_fail(p, M1_E_UNSUPPORTED, why_refused(m1_regex_peek(p), m1_regex_peek_behind(p)));
 	if (++p->groups > MAX_GROUPS)
 		return m1_regex_fail(p, M1_E_UNSUPPORTED, "groups inside groups are too deep");
 	inside = parse_alternatives(p);
@@ -381,6 +383,8 @@ m1_regex_compile(m1_nfa *nfa, m1_slice pattern, m1_regex_match match, m1_write_c
 	*start = M1_NFA_FAIL;
 	if (!m1_utf8_valid(pattern))
 		return m1_fail(err, M1_E_INVALID_ARGUMENT, "regular expression: it is not valid UTF-8");
+	if (pattern.len > 0 && memchr(pattern.data, '\0', pattern.len) != NULL)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "regular expression: it has U+0000, which no text can hold");
 	root = parse_alternatives(&p);
 	if (p.status == M1_OK)
 		*start = write_item(&w, root, next);

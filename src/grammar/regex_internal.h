@@ -34,7 +34,8 @@ int m1_regex_no_memory(m1_regex_parser *p);
 
 bool m1_regex_is_digit(char c);
 bool m1_regex_more(const m1_regex_parser *p);
-char m1_regex_peek(const m1_regex_parser *p); /* the next byte, or 0 */
+char m1_regex_peek(const m1_regex_parser *p);		 /* the next byte, or 0 */
+char m1_regex_peek_behind(const m1_regex_parser *p); /* the one behind that */
 bool m1_regex_take(m1_regex_parser *p, const char *what);
 uint32_t m1_regex_take_character(m1_regex_parser *p);
 /* The character behind a backslash that has been taken; letter classes have been looked for. */

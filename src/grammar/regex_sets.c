@@ -11,6 +11,7 @@
 #include "grammar/regex_internal.h"
 
 #define LAST_CHARACTER M1_REGEX_LAST_CHARACTER
+#define NO_TEXT_HOLDS "a character code that no text can hold"
 
 typedef m1_regex_parser parser;
 
@@ -177,9 +178,8 @@ m1_regex_peek(const parser *p)
 	return m1_regex_more(p) ? p->text.data[p->at] : '\0';
 }
 
-/* The one behind that. */
-static char
-peek_behind(const parser *p)
+char
+m1_regex_peek_behind(const parser *p)
 {
 	return p->at + 1 < p->text.len ? p->text.data[p->at + 1] : '\0';
 }
@@ -256,8 +256,30 @@ take_code(parser *p, int n, bool in_set)
 		p->at = back;
 	}
 	if (code > LAST_CHARACTER || (!in_set && (code == 0 || is_surrogate(code))))
-		m1_regex_fail(p, M1_E_INVALID_ARGUMENT, "a character code that no text can hold");
+		m1_regex_fail(p, M1_E_INVALID_ARGUMENT, NO_TEXT_HOLDS);
 	return code;
+}
+
+/* U+0000, which only a set may name. With more digits it would be a code in octal, elsewhere. */
+static uint32_t
+take_zero(parser *p, bool in_set)
+{
+	if (m1_regex_is_digit(m1_regex_peek_behind(p)))
+		return (uint32_t) m1_regex_fail(p, M1_E_UNSUPPORTED, "codes in octal are not supported: write \\xHH");
+	p->at++;
+	return in_set ? 0 : (uint32_t) m1_regex_fail(p, M1_E_INVALID_ARGUMENT, NO_TEXT_HOLDS);
+}
+
+static uint32_t
+refuse_escape(parser *p, char c)
+{
+	char what[60];
+
+	snprintf(what, sizeof what, "the escape \\%c is not supported%s", c,
+			 c == 'a'	? ": write \\x07"
+			 : c == 'e' ? ": write \\x1B"
+						: "");
+	return (uint32_t) m1_regex_fail(p, M1_E_UNSUPPORTED, what);
 }
 
 /* The character behind a backslash that has been taken; letter classes have been looked for. */
@@ -281,11 +303,13 @@ m1_regex_take_escaped(parser *p, bool in_set)
 		p->at++;
 		return take_code(p, c == 'x' ? 2 : 4, in_set);
 	}
-	if (in_set && (c == 'b' || (c == '0' && !m1_regex_is_digit(peek_behind(p)))))
+	if (in_set && c == 'b')
 	{
 		p->at++;
-		return c == 'b' ? '\b' : 0;
+		return '\b';
 	}
+	if (c == '0')
+		return take_zero(p, in_set);
 	if (m1_regex_is_digit(c) || c == 'k')
 		return (uint32_t) m1_regex_fail(p, M1_E_UNSUPPORTED, "back references are not supported");
 	if (c == 'b' || c == 'B')
@@ -293,7 +317,7 @@ m1_regex_take_escaped(parser *p, bool in_set)
 	if (c == 'p' || c == 'P')
 		return (uint32_t) m1_regex_fail(p, M1_E_UNSUPPORTED, "character properties (\\p) are not supported");
 	if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
-		return (uint32_t) m1_regex_fail(p, M1_E_UNSUPPORTED, "an unknown escape");
+		return refuse_escape(p, c);
 	return m1_regex_take_character(p);
 }
 

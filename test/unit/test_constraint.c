@@ -281,6 +281,11 @@ test_regex_refusals(void **state)
 		{"\\xZ", M1_E_INVALID_ARGUMENT, "not complete", ""},
 		{"\\uD800", M1_E_INVALID_ARGUMENT, "no text can hold", ""},
 		{"\\x00", M1_E_INVALID_ARGUMENT, "no text can hold", ""},
+		{"a\\0", M1_E_INVALID_ARGUMENT, "no text can hold", "character 4"},
+		{"\\u{0}", M1_E_INVALID_ARGUMENT, "no text can hold", ""},
+		{"\\012", M1_E_UNSUPPORTED, "octal", "character 2"},
+		{"[\\012]", M1_E_UNSUPPORTED, "octal", ""},
+		{"[\\0]", M1_E_INVALID_ARGUMENT, "no answer", "excludes itself"},
 		{"[\\u{110000}]", M1_E_INVALID_ARGUMENT, "no text can hold", ""},
 		{"[\\x00\\uD800]", M1_E_INVALID_ARGUMENT, "no answer", ""},
 		{"a\xFF", M1_E_INVALID_ARGUMENT, "UTF-8", ""},
@@ -292,6 +297,9 @@ test_regex_refusals(void **state)
 		{"[a-[:digit:]]", M1_E_INVALID_ARGUMENT, "ends with a class", ""},
 		{"(a)\\1", M1_E_UNSUPPORTED, "back references", ""},
 		{"a(?=b)", M1_E_UNSUPPORTED, "look-around", ""},
+		{"(?<=a)b", M1_E_UNSUPPORTED, "look-around is", ""},
+		{"(?<!a)b", M1_E_UNSUPPORTED, "look-around is", ""},
+		{"(?<n>a)", M1_E_UNSUPPORTED, "named groups", "character 3"},
 		{"(?i)a", M1_E_UNSUPPORTED, "flags", ""},
 		{"(?P<n>a)", M1_E_UNSUPPORTED, "named groups", ""},
 		{"(?'n'a)", M1_E_UNSUPPORTED, "named groups", ""},
@@ -302,8 +310,9 @@ test_regex_refusals(void **state)
 		{"(?1)", M1_E_UNSUPPORTED, "recursion", ""},
 		{"(?(1)a)", M1_E_UNSUPPORTED, "conditions", ""},
 		{"(?", M1_E_UNSUPPORTED, "flags", ""},
-		{"\\a", M1_E_UNSUPPORTED, "escape", ""},
-		{"[\\e]", M1_E_UNSUPPORTED, "escape", ""},
+		{"\\a", M1_E_UNSUPPORTED, "escape \\a is not supported: write \\x07", "character 2"},
+		{"[\\e]", M1_E_UNSUPPORTED, "escape \\e is not supported: write \\x1B", ""},
+		{"\\Qa\\E", M1_E_UNSUPPORTED, "escape \\Q is not supported", ""},
 		{"\\bword", M1_E_UNSUPPORTED, "word boundaries", ""},
 		{"\\p{L}", M1_E_UNSUPPORTED, "character properties", ""},
 		{"a++", M1_E_UNSUPPORTED, "possessive", ""},
@@ -320,6 +329,40 @@ test_regex_refusals(void **state)
 	(void) state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		refuse(M1_CONSTRAINT_REGEX, cases[i].pattern, cases[i].status, cases[i].message, cases[i].detail);
+}
+
+/* SQL has no such texts; other clients of the engine may. */
+static void
+test_zero_bytes(void **state)
+{
+	static const struct
+	{
+		m1_constraint_kind kind;
+		m1_slice text;
+		const char *message;
+	} cases[] = {
+		{M1_CONSTRAINT_REGEX, {"a\0b", 3}, "U+0000"},
+		{M1_CONSTRAINT_REGEX, {"[^\0]", 4}, "U+0000"},
+		{M1_CONSTRAINT_REGEX, {"a\0", 2}, "U+0000"},
+		{M1_CONSTRAINT_JSON_SCHEMA, {"{\"const\": \"\0\"}", 14}, "JSON"},
+		{M1_CONSTRAINT_JSON_SCHEMA, {"{}\0", 3}, "JSON"},
+		{M1_CONSTRAINT_CHOICES, {"[\"a\0\"]", 6}, "JSON"},
+		{M1_CONSTRAINT_CHOICES, {"[\"a\"]\0x", 7}, "JSON"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	{
+		m1_constraint *c;
+		m1_error err;
+
+		assert_int_equal(m1_constraint_compile(&(m1_constraint_spec){.kind = cases[i].kind, .text = cases[i].text},
+											   vocabulary, NULL, &c, &err),
+						 M1_E_INVALID_ARGUMENT);
+		assert_null(c);
+		if (strstr(err.message, cases[i].message) == NULL)
+			fail_msg("case %zu: \"%s\" does not say \"%s\"", i, err.message, cases[i].message);
+	}
 }
 
 /* ---- choices ---- */
@@ -1301,6 +1344,7 @@ main(void)
 		cmocka_unit_test(test_regex_walks),
 		cmocka_unit_test(test_regex_texts),
 		cmocka_unit_test(test_regex_refusals),
+		cmocka_unit_test(test_zero_bytes),
 		cmocka_unit_test(test_choices),
 		cmocka_unit_test(test_json_walks),
 		cmocka_unit_test(test_json_texts),
