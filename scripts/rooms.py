@@ -29,7 +29,7 @@ ROOMS = {
     "pg/usage": "base wire pg",
     "pg/client": "base wire pg pg/usage",
     "pg/worker": "base wire pg pg/usage",
-    "pg/functions": "base wire pg pg/usage pg/client",
+    "pg/functions": "base text wire pg pg/usage pg/client",
     "pg/jobs": "base wire pg pg/usage pg/client",
     "pg/learning": "base text wire pg pg/usage pg/client pg/jobs",
     "pg/agents": "base wire pg pg/usage pg/client pg/functions pg/jobs",

@@ -44,8 +44,9 @@ typedef struct M1Slot
 	dsm_handle	handle;
 	m1w_type	type;			/* of the request frame */
 	Size		text_len;		/* M1W_TOKENIZE: of its text */
+	Size		n_ids;			/* tokens of a prompt of ids; 0 = it is none */
 	bool		stream;			/* M1W_GENERATE: as in the request */
-	bool		ids;
+	int			max_tokens;
 	bool		scored;
 	bool		logprobs;
 	bool		keep;
@@ -54,6 +55,7 @@ typedef struct M1Slot
 	uint32		fetch_most;
 	uint8		fetch_part;
 	Size		lesson_tokens;	/* M1W_LESSON: of all its sequences */
+	bool		update;
 	bool		want_logprobs;
 	bool		cancel;			/* asked for by minimax_m1.cancel() */
 	TimestampTz submitted_at;

@@ -13,7 +13,8 @@ my %calls = (
 	3 => 'minimax_m1.detokenize(ARRAY[1])',
 	4 => 'minimax_m1.logits(ARRAY[1])',
 	scored => "minimax_m1.score('it is so', 'It is so.')",
-	ids => 'minimax_m1.generate_ids(ARRAY[1], 3)');
+	ids => 'minimax_m1.generate_ids(ARRAY[1], 3)',
+	measured => "minimax_m1.complete('Hello.', logprobs => true, top_logprobs => 2)");
 my ($lies) = run_command([ 'python3', fake_engine(), '--list' ]);
 my $started = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 
@@ -55,12 +56,13 @@ $node->safe_psql('postgres', 'SELECT minimax_m1.stats_reset(), minimax_m1.usage_
 
 for (grep { !/^0\|/ } split /\n/, $lies)
 {
-	my ($kind, $lie) = split /\|/;
+	my ($kind, $who, $lie) = split /\|/;
 	my ($state, $message);
+	my $expected = $who eq 'asked' ? qr/^XX001 .*the engine's .*probabilities .*cannot be.*HINT:/s : qr/^57P03 .*the engine went away.*It sent /s;
 
 	believe($lie);
 	($state, $message) = sqlstate($node, "SELECT $calls{$kind}");
-	like("$state $message", qr/^57P03 .*the engine went away.*It sent /s, "not believed: $lie");
+	like("$state $message", $expected, "not believed: $lie");
 }
 is($node->safe_psql('postgres', 'SELECT bool_and(prompt_tokens BETWEEN 0 AND 100000 AND completion_tokens
 	BETWEEN 0 AND 1000 AND decode_ms BETWEEN 0 AND 1000000) FROM minimax_m1.stats_by_function'), 't',
@@ -69,7 +71,7 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.usage WHERE lea
 	reasoning_tokens, completion_tokens) < 0 OR greatest(prompt_tokens, completion_tokens) > 100000'), '0',
 	'nor in usage');
 
-for my $lie (map { /^0\|(.*)/ } split /\n/, $lies)
+for my $lie (map { /^0\|worker\|(.*)/ } split /\n/, $lies)
 {
 	set_fake_engine($node, $lie);
 	wait_for("\"$lie\" is noticed", sub {

@@ -2,13 +2,14 @@
 """An engine that says what it is told to, for tests of those who listen to it. Standard library only.
 
 fake_engine.py LIE serve --fd N ...: greets, and answers requests as the real engine would, in form at least, except for
-the one LIE, a key of LIES below. Four are none of them: "slow" is the truth, with a pause before each piece of a streamed
-reply; "flood" streams FLOOD bytes without a look at what it is told; "calls " with a JSON array of tool calls makes
-one of them in each reply to a conversation, and says yes behind the last one, and with null among them it ends instead when
-it is to count tokens; and "says WORDS" has these as content and tool calls of all replies. The frames and messages are
-those of src/wire.
+the one LIE, a key of LIES below; fake_engine.py --list shows all, each with its question and who notices. Four are none of
+them: "slow" is the truth, with a pause before each piece of a streamed reply; "flood" streams FLOOD bytes without a look at
+what it is told; "calls " with a JSON array of tool calls makes one of them in each reply to a conversation, and says yes
+behind the last one, and with null among them it ends instead when it is to count tokens; and "says WORDS" has these as
+content and tool calls of all replies. The frames and messages are those of src/wire.
 """
 import json
+import math
 import os
 import socket
 import struct
@@ -86,7 +87,7 @@ LIES = {
     "tokens negative": (GENERATE, lambda w: done(prompt=-5)),
     "completion negative": (GENERATE, lambda w: done(completion=-2000000000)),
     "tokens absurd": (GENERATE, lambda w: done(prompt=2000000000)),
-    "completion absurd": (GENERATE, lambda w: done(completion=1001)),
+    "completion absurd": (GENERATE, lambda w: done(completion=1008)),
     "cached beyond": (GENERATE, lambda w: done(cached=11)),
     "reasoning beyond": (GENERATE, lambda w: done(reasoning=3)),
     "no such finish": (GENERATE, lambda w: done(finish=9)),
@@ -117,7 +118,14 @@ LIES = {
     "snapshots absurd": (GENERATE, lambda w: [(CACHE, struct.pack("=IQ", 0xffffffff, 1)), done()]),
     "probability not a number": ("scored", lambda w: done(logprobs=struct.pack("=2d", NAN, NAN))),
     "probability above one": ("scored", lambda w: done(logprobs=struct.pack("=2d", 5, -1))),
-    "ids of a model": ("ids", lambda w: done(ids=[VOCAB])),
+    "ids of a model": ("ids", lambda w: done(ids=[1, VOCAB], prompt=1)),
+    "fewer ids than tokens": ("ids", lambda w: done(ids=[1], prompt=1)),
+    "more ids than were asked for": ("ids", lambda w: done(ids=[1] * 30, prompt=1, completion=30)),
+    "a prompt of more ids": ("ids", lambda w: done(ids=[1, 2], prompt=2)),
+    "progress of more ids": ("ids", lambda w: [progress(), done(ids=[1, 2], prompt=1)]),
+    "logits that are no numbers": (LOGITS, lambda w: (VECTOR, text(struct.pack(f"={VOCAB}f", *[NAN] * VOCAB)))),
+    "logits without end": (LOGITS, lambda w: (VECTOR, text(struct.pack(f"={VOCAB}f", *[float("inf")] * VOCAB)))),
+    "a prompt of none": (GENERATE, lambda w: done(prompt=0)),
     "no context": (0, lambda w: ready(context=0)),
     "context negative": (0, lambda w: ready(context=-1)),
     "no vocabulary": (0, lambda w: ready(vocab=0)),
@@ -125,6 +133,34 @@ LIES = {
     "layers negative": (0, lambda w: ready(layers=-1)),
     "parameters absurd": (0, lambda w: ready(parameters=2**64 - 1)),
 }
+
+
+# What the worker cannot know, and who asked does not believe.
+def token(logprob=-1.5, channel="content", byte=121, top=()):
+    return {"token": "y", "bytes": [byte], "logprob": logprob, "channel": channel, "top_logprobs": list(top)}
+
+
+def measured(*tokens):
+    return lambda w: [progress(), done(written=json.dumps(tokens).encode())]
+
+
+MISTRUSTED = {
+    "probabilities of three": ("scored", lambda w: done(logprobs=struct.pack("=3d", math.log(0.5), math.log(0.3), math.log(0.2)))),
+    "probabilities of one": ("scored", lambda w: done(logprobs=struct.pack("=d", 0))),
+    "probabilities of more than all": ("scored", lambda w: done(logprobs=struct.pack("=2d", math.log(0.9), math.log(0.9)))),
+    "probabilities of nothing": ("scored", lambda w: done(logprobs=struct.pack("=2d", -1e300, -1e300))),
+    "no JSON of tokens": ("measured", lambda w: done(written=b"[1, oops")),
+    "one token instead of a list": ("measured", lambda w: done(written=json.dumps(token()).encode())),
+    "a token of nothing": ("measured", measured(None)),
+    "a token above 1": ("measured", measured(token(2.0))),
+    "a token beyond numbers": ("measured", lambda w: done(written=json.dumps([token()]).replace("-1.5", "-1e999").encode())),
+    "a token without a number": ("measured", measured(token("-1"))),
+    "a byte of more bits": ("measured", measured(token(byte=256))),
+    "a channel that is none": ("measured", measured(token(channel="x"))),
+    "an alternative above 1": ("measured", measured(token(top=[{"token": "n", "bytes": [110], "logprob": 7}]))),
+    "more alternatives than can be": ("measured", measured(token(top=[token()] * 21))),
+}
+LIES |= MISTRUSTED
 
 
 def send(stream, request, frames):
@@ -144,7 +180,7 @@ def flood(stream, request):
 
 
 def read_generate(payload):
-    """Whether it is a request of ids, a stream, and scored; the fields before them are skipped."""
+    """Whether it is a request of ids, a stream, scored, and of log probabilities; the fields before them are skipped."""
     at = 0
 
     def skip(unit=1):
@@ -159,7 +195,8 @@ def read_generate(payload):
     skip(4)
     at += 4 + 4 + 4 + 4 + 4 + 8
     stream = payload[at] == 1
-    return ids, stream, payload[-7] == 1  # before an adapter's name, which is empty, keep and background
+    # before an adapter's name, which is empty, keep and background
+    return ids, stream, payload[-7] == 1, payload[-9] == 1
 
 
 def call_next(payload):
@@ -182,11 +219,13 @@ def truth(kind, payload):
         return kind, (VECTOR, text(struct.pack(f"={VOCAB}f", *[0.5] * VOCAB)))
     if CALLS:
         return kind, call_next(payload)
-    ids, stream, scored = read_generate(payload)
+    ids, stream, scored, is_measured = read_generate(payload)
     if ids:
-        return "ids", [progress(), done(content=b"", ids=[1, 2])]
+        return "ids", [progress(1, 1), done(content=b"", ids=[1, 2], prompt=1)]
     if scored:
-        return "scored", [progress(), done(logprobs=struct.pack("=2d", -0.1, -2.4))]
+        return "scored", [progress(), done(logprobs=struct.pack("=2d", math.log(0.9), math.log(0.1)))]
+    if is_measured:
+        return "measured", measured(token(top=[token(), token(-2)]))(b"")
     if stream:
         return "stream", [delta(b"one "), delta(b"two "), delta(b"three "), delta(b"four "), delta(b"five "), done(content=b"")]
     return kind, [progress(), done()]
@@ -228,7 +267,7 @@ def serve(fd):
 
 if LIE == "--list":
     for name, (kind, _) in LIES.items():
-        print(f"{kind}|{name}")
+        print(f"{kind}|{'asked' if name in MISTRUSTED else 'worker'}|{name}")
 else:
     try:
         serve(int(sys.argv[sys.argv.index("--fd") + 1]))

@@ -139,12 +139,16 @@ note_question(M1Slot *slot, const M1Request *request)
 	if (request->type == M1W_LESSON)
 	{
 		slot->lesson_tokens = request->message.lesson->ids.len;
+		slot->update = request->message.lesson->update;
 		slot->want_logprobs = request->message.lesson->want_logprobs;
 	}
+	if (request->type == M1W_LOGITS)
+		slot->n_ids = request->message.tokens->ids.len;
 	if (request->type != M1W_GENERATE)
 		return;
+	slot->n_ids = g->ids.len;
 	slot->stream = g->stream;
-	slot->ids = g->ids.len > 0;
+	slot->max_tokens = g->max_tokens;
 	slot->scored = g->score_choices;
 	slot->logprobs = g->logprobs;
 	slot->keep = g->keep;

@@ -9,6 +9,7 @@
 #include "pg/client/constrained.h"
 #include "pg/client/request.h"
 #include "pg/client/texts.h"
+#include "pg/functions/logprobs.h"
 #include "pg/functions/stream.h"
 #include "pg/functions/type_schema.h"
 #include "pg/report.h"
@@ -195,7 +196,10 @@ fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *v
 	values[PREFILL_MS] = Float8GetDatum(done->prefill_ms);
 	values[DECODE_MS] = Float8GetDatum(done->decode_ms);
 	if (!(nulls[LOGPROBS] = done->logprobs.len == 0))
+	{
+		m1pg_check_logprobs(done->logprobs);
 		values[LOGPROBS] = json_from_utf8(done->logprobs, JSONOID);
+	}
 }
 
 /* ---- the functions ---- */

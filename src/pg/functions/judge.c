@@ -56,13 +56,23 @@ constrain_to_yes_or_no(m1w_generate *g)
 	g->score_choices = 1;
 }
 
-/* The probability of "yes"; NaN when the reply did not come to an answer. */
-static double
-probability_of_yes(const M1Result *result)
+/* The probability of "yes"; NaN when the reply did not come to an answer. false: what the engine says cannot be. */
+static bool
+read_probability(const M1Result *result, double *yes, m1_error *error)
 {
-	if (result->done.choice_logprobs.len != 2 * sizeof(double))
-		return get_float8_nan();
-	return exp(m1w_double_at(result->done.choice_logprobs, 0));
+	const m1_slice logprobs = result->done.choice_logprobs;
+
+	*yes = get_float8_nan();
+	if (logprobs.len == 0)
+		return true;
+	if (logprobs.len == 2 * sizeof(double))
+		*yes = exp(m1w_double_at(logprobs, 0));
+	if (fabs(*yes + exp(m1w_double_at(logprobs, logprobs.len / sizeof(double) - 1)) - 1) < 1e-3)
+		return true;
+	m1_fail(error, M1_E_CORRUPT, "the engine's probabilities of yes and no cannot be");
+	m1_error_detail(error, "There are %zu of them, which must be two that add up to 1.", logprobs.len / sizeof(double));
+	m1_error_hint(error, "Look into the server's log for why the engine may be broken.");
+	return false;
 }
 
 static bool
@@ -73,8 +83,7 @@ judge(m1w_generate *g, const text *statement, const text *document, const char *
 	constrain_to_yes_or_no(g);
 	if (!m1pg_read_task(g, question(statement), document, error) || !m1pg_try_run(g, function, &result, error))
 		return false;
-	*yes = probability_of_yes(&result);
-	return true;
+	return read_probability(&result, yes, error);
 }
 
 /* is_true(statement, document, certainty, ...): NULL unless one answer is at least that probable. */
@@ -155,11 +164,12 @@ static void
 rank_finish(void *arg, int i, const M1Result *result, const m1_error *error)
 {
 	RankCall   *call = arg;
+	m1_error	absurd;
 
 	if (result == NULL)
 		m1pg_report_or_null(error);
-	else
-		call->documents[i].score = probability_of_yes(result);
+	else if (!read_probability(result, &call->documents[i].score, &absurd))
+		m1pg_report_or_null(&absurd);
 }
 
 /* The most probable first; those without a score last; equals in the order of the array. */

@@ -8,6 +8,18 @@
 #include "pg/client/texts.h"
 #include "pg/report.h"
 
+void
+m1pg_learn_disbelieve(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("minimax_m1: the engine's answers about a training cannot be true"),
+			 errdetail("%s", detail),
+			 errhint("Look into the server's log for why the engine may be broken. resume_training() goes on from the "
+					 "last step.")));
+	pg_unreachable();
+}
+
 static M1Exchange *
 open_request(void *arg, m1_error *error)
 {
@@ -108,7 +120,6 @@ m1pg_learn_forget(const M1LearnCaller *c, m1w_kept kind, m1_slice name, m1_error
 	return tell(c, &request, NULL, error) || error->code == M1_E_NOT_FOUND;
 }
 
-/* A piece of the whole, whose end *total is; 0: it is not known yet. */
 static bool
 fetch_piece(const M1LearnCaller *c, const m1w_bytes *piece, m1w_bytes *got, m1_error *error)
 {
@@ -124,7 +135,7 @@ fetch_piece(const M1LearnCaller *c, const m1w_bytes *piece, m1w_bytes *got, m1_e
 }
 
 bool
-m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, m1_slice *bytes, m1_error *error)
+m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, uint64 most, m1_slice *bytes, m1_error *error)
 {
 	m1w_bytes	piece = {.name = name, .part = part, .most = M1PG_PIECE_BYTES};
 	m1w_bytes	got;
@@ -134,12 +145,16 @@ m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, m1_slice 
 	{
 		if (!fetch_piece(c, &piece, &got, error))
 			return false;
+		if (got.total > most)
+			m1pg_learn_disbelieve(psprintf("There are to be " UINT64_FORMAT " bytes of it, of which " UINT64_FORMAT
+										   " can be.", got.total, most));
 		if (all == NULL)
-			all = palloc_extended(Max(got.total, 1), MCXT_ALLOC_HUGE);
+			all = palloc_extended(got.total + 1, MCXT_ALLOC_HUGE);
 		else if (got.total != bytes->len)
-			elog(ERROR, "minimax_m1: a training of %zu bytes has become one of " UINT64_FORMAT, bytes->len, got.total);
+			m1pg_learn_disbelieve(psprintf("Its %zu bytes have become " UINT64_FORMAT ".", bytes->len, got.total));
 		bytes->len = got.total;
-		memcpy(all + piece.offset, got.bytes.data, got.bytes.len);
+		if (got.bytes.len > 0)
+			memcpy(all + piece.offset, got.bytes.data, got.bytes.len);
 		piece.offset += got.bytes.len;
 	} while (piece.offset < got.total);
 	bytes->data = all;

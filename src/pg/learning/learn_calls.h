@@ -26,12 +26,19 @@ extern bool m1pg_learn_lesson(const M1LearnCaller *c, const m1w_lesson *l, m1w_l
 extern bool m1pg_learn_serve(const M1LearnCaller *c, m1_slice name, m1_slice from, m1_error *error);
 /* What is not there is forgotten already. */
 extern bool m1pg_learn_forget(const M1LearnCaller *c, m1w_kept kind, m1_slice name, m1_error *error);
-/* All of a part of a training, palloc'd. */
-extern bool m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, m1_slice *bytes, m1_error *error);
+/* All of a part of a training, palloc'd: what is `most` bytes long, or shorter, is believed. */
+extern bool m1pg_learn_fetch(const M1LearnCaller *c, m1_slice name, m1w_part part, uint64 most, m1_slice *bytes,
+							 m1_error *error);
 
 /* What is kept of one answer; and the tokens of what the model is to write. Both palloc'd. */
 extern bool m1pg_learn_sample(const M1LearnCaller *c, const m1w_generate *g, m1w_done *done, m1_error *error);
 extern bool m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice reply, m1w_id_slice *ids, m1_error *error);
+
+/*
+ * Raises that answers, each of which may be believed by itself, cannot all be true: this training has lost its engine's
+ * trust. `detail` is a sentence.
+ */
+extern void m1pg_learn_disbelieve(const char *detail) pg_attribute_noreturn();
 
 /* Bytes of an adapter or a training that travel, and are stored, together. */
 #define M1PG_PIECE_BYTES (1 << 20)

@@ -78,12 +78,15 @@ typedef struct M1Training
 	double		first_heldout;	/* before the first step; NaN = unknown, as the next */
 	double		best_heldout;
 	int			best_step;
+	int64		updates_of_steps;	/* that have ended */
 	/* in the engine */
 	int			engine;			/* its process, which has the training; 0 = none has */
 	bool		spoilt;			/* what it has is no step's result: lessons of one have failed */
 	bool		learnt;			/* it has learnt all lessons of the step that is under way */
 	int			served;			/* the step whose adapter is served; -1 = none */
 	int32		end_of_turn;	/* the token; -1 = not asked for yet */
+	int64		updates;		/* of the optimizer that the engine has made, as far as it was asked to */
+	uint64		state_bytes;	/* of what it keeps to go on */
 	M1LearnCaller caller;
 	/* of the step that is under way */
 	int			losses;			/* of the engine */
@@ -223,6 +226,8 @@ extern char *m1pg_training_engine_name(const M1Training *t);
 /* Of what it began with, which stays as it was; there with kl_coef only. */
 extern char *m1pg_training_reference_name(const M1Training *t);
 extern char *m1pg_training_adapter_name(const M1Training *t, int step);
+/* The digest of the model that a state was made with. What names none is raised. */
+extern m1_slice m1pg_training_base(m1_slice state);
 /* Nothing of it is left there. */
 extern void m1pg_training_leave_engine(M1Training *t);
 

@@ -92,7 +92,7 @@ first_adapter(const M1Training *t)
 
 /* `found`: a state was put under its name. */
 static bool
-begin_as(M1Training *t, m1_slice name, bool found, m1_error *error)
+begin_as(M1Training *t, m1_slice name, bool found, m1w_learned *learned, m1_error *error)
 {
 	m1w_training m = {
 		.name = name, .rank = t->options.rank, .expert_rank = EXPERT_RANK, .targets = m1_slice_of(TARGETS),
@@ -103,7 +103,18 @@ begin_as(M1Training *t, m1_slice name, bool found, m1_error *error)
 		m.from = name;
 	else if (t->options.adapter != NULL)
 		m.from = first_adapter(t);
-	return m1pg_learn_begin(&t->caller, &m, NULL, error);
+	return m1pg_learn_begin(&t->caller, &m, learned, error);
+}
+
+/* As it was after the last step. */
+static void
+note_begun(M1Training *t, const m1w_learned *learned)
+{
+	if (learned->updates != t->updates_of_steps)
+		m1pg_learn_disbelieve(psprintf("It has begun behind " INT64_FORMAT " updates, and " INT64_FORMAT " were made.",
+									   (int64) learned->updates, t->updates_of_steps));
+	t->updates = learned->updates;
+	t->state_bytes = learned->bytes;
 }
 
 /* A runner that was killed may have left it. */
@@ -135,7 +146,7 @@ begin_reference(M1Training *t, m1_error *error)
 {
 	m1_slice	name = m1_slice_of(m1pg_training_reference_name(t));
 
-	return t->options.kl_coef == 0 || (forget(t, name, error) && begin_as(t, name, false, error));
+	return t->options.kl_coef == 0 || (forget(t, name, error) && begin_as(t, name, false, NULL, error));
 }
 
 static bool
@@ -143,9 +154,13 @@ begin(M1Training *t, m1_error *error)
 {
 	m1_slice	name = m1_slice_of(m1pg_training_engine_name(t));
 	bool		found;
+	m1w_learned learned;
 
-	return forget(t, name, error) && forget_all_served(t, error) && put_state(t, name, &found, error) &&
-		begin_as(t, name, found, error) && begin_reference(t, error);
+	if (!forget(t, name, error) || !forget_all_served(t, error) || !put_state(t, name, &found, error) ||
+		!begin_as(t, name, found, &learned, error))
+		return false;
+	note_begun(t, &learned);
+	return begin_reference(t, error);
 }
 
 bool
@@ -169,6 +184,17 @@ m1pg_training_ensure(M1Training *t, m1_error *error)
 	/* which another engine will answer otherwise */
 	t->engine = 0;
 	return false;
+}
+
+/* Behind the eight letters that say what the bytes are, they name the model; but the engine may say anything. */
+m1_slice
+m1pg_training_base(m1_slice state)
+{
+	m1_slice	digest = {state.data + 8, 16};
+
+	if (state.len < 24 || !m1w_is_digest(digest))
+		m1pg_learn_disbelieve("The state that it gave names no model.");
+	return digest;
 }
 
 /* ---- the adapter that samples ---- */

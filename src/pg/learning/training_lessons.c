@@ -9,6 +9,8 @@
 
 #include <math.h>
 
+#include "utils/float.h"
+
 /* As MiniMax-M1 was trained. */
 #define BETA1	0.9f
 #define BETA2	0.95f
@@ -90,11 +92,28 @@ explain(m1_error *error, const char *smaller)
 		m1_error_hint(error, "The longest rows, with all that is learnt of them, have to fit: leave them out.");
 }
 
+/* Every update that was asked for, and no other. The reference stays as it was. */
+static void
+check_updates(M1Training *t, const m1w_lesson *l, const m1w_learned *learned)
+{
+	const char *name = m1pg_training_engine_name(t);
+	const bool	own = l->training.len == strlen(name) && memcmp(l->training.data, name, l->training.len) == 0;
+
+	if (own && l->update && !learned->dropped)
+		t->updates++;
+	if (learned->updates != (own ? t->updates : 0))
+		m1pg_learn_disbelieve(psprintf("Behind a lesson it counts " INT64_FORMAT " updates, and " INT64_FORMAT
+									   " were asked for.", (int64) learned->updates, own ? t->updates : 0));
+}
+
 bool
 m1pg_training_lesson(M1Training *t, const m1w_lesson *l, const char *smaller, m1w_learned *learned, m1_error *error)
 {
 	if (m1pg_learn_lesson(&t->caller, l, learned, error))
+	{
+		check_updates(t, l, learned);
 		return true;
+	}
 	explain(error, smaller);
 	return false;
 }
@@ -118,8 +137,8 @@ note(M1StepResult *r, const m1w_learned *learned, int64 *clipped, int64 *predict
 		r->loss += learned->loss;
 		r->entropy += learned->entropy;
 		r->gradient_norm += learned->gradient_norm;
+		r->router_load = Max(r->router_load, learned->most_load);
 	}
-	r->router_load = Max(r->router_load, learned->most_load);
 	r->rerouted += learned->rerouted;
 	*clipped += learned->clipped;
 	*predicted += learned->predicted;
@@ -128,8 +147,9 @@ note(M1StepResult *r, const m1w_learned *learned, int64 *clipped, int64 *predict
 static void
 make_means(M1StepResult *r, int64 clipped, int64 predicted)
 {
-	int			n = Max(r->updates - r->dropped, 1);
+	int			n = r->updates - r->dropped;
 
+	/* of none, they are no numbers */
 	r->loss /= n;
 	r->entropy /= n;
 	r->gradient_norm /= n;
@@ -186,6 +206,7 @@ ask_reference(M1Training *t, M1LessonBatch *batches, int n, m1_error *error)
 	return true;
 }
 
+/* NaN where answers are so improbable to one of both that it is no number. */
 static double
 divergence(const M1LessonBatch *batches, int n)
 {
@@ -194,7 +215,7 @@ divergence(const M1LessonBatch *batches, int n)
 
 	for (int i = 0; i < n; i++)
 		m1pg_lesson_add_divergence(&batches[i], &sum, &tokens);
-	return sum / Max(tokens, 1);
+	return isfinite(sum) ? sum / Max(tokens, 1) : get_float8_nan();
 }
 
 /* What losses compare with, before anything of the batches is learnt. */

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "base/random.h"
 #include "miscadmin.h"
+#include "text/jsonparse.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/guc.h"
@@ -159,20 +160,38 @@ m1pg_training_sample(M1Training *t, const M1StepResult *r, const M1Examples *exa
 
 /* ---- rewards ---- */
 
+/* NULL where there is none. *known: all can be shown. */
 static text *
-text_of(m1_slice s)
+text_of(m1_slice s, bool *known)
 {
-	return s.len > 0 ? m1pg_try_text_from_utf8(s) : NULL;
+	text	   *t = s.len > 0 ? m1pg_try_text_from_utf8(s) : NULL;
+
+	*known = *known && (t != NULL || s.len == 0);
+	return t;
+}
+
+static bool
+is_json(m1_slice s)
+{
+	m1_json_doc doc = {0};
+	m1_error	unused;
+	bool		parsed = m1_json_parse(s, "calls", NULL, &doc, &unused) == M1_OK;
+
+	m1_json_free(&doc);
+	return parsed;
 }
 
 static void
 read_texts(M1Answer *a)
 {
-	a->content = m1pg_try_text_from_utf8(a->done.content);
-	a->reasoning = text_of(a->done.reasoning);
-	a->tool_calls = text_of(a->done.tool_calls);
-	if (a->content == NULL)
+	bool		known = (a->content = m1pg_try_text_from_utf8(a->done.content)) != NULL;
+
+	a->reasoning = text_of(a->done.reasoning, &known);
+	a->tool_calls = text_of(a->done.tool_calls, &known);
+	if (!known)
 		a->error = cstring_to_text("the reply has characters that the database's encoding does not have");
+	if (a->tool_calls != NULL && !is_json(a->done.tool_calls))
+		m1pg_learn_disbelieve(psprintf("The calls in its answer to row %d are no JSON.", a->row + 1));
 }
 
 static void

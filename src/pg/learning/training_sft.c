@@ -146,7 +146,7 @@ find_end(M1Training *t, m1_error *error)
 	while (same < one.len && same < more.len && m1w_id_at(one, same) == m1w_id_at(more, same))
 		same++;
 	if (same + 1 >= more.len || !has_id(one, m1w_id_at(more, same + 1)))
-		elog(ERROR, "minimax_m1: the end of a turn was not found among %zu tokens", more.len);
+		m1pg_learn_disbelieve(psprintf("The end of a turn is not where it must be among %zu tokens.", more.len));
 	t->end_of_turn = m1w_id_at(more, same + 1);
 	return true;
 }

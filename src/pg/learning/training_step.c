@@ -5,6 +5,7 @@
  *	  when it is time. Nothing of it is written here.
  */
 #include "pg/learning/training.h"
+#include "pg/learning/adapter_files.h"
 #include "pg/report.h"
 
 #include <math.h>
@@ -291,6 +292,19 @@ learn(M1Training *t, M1StepResult *r, m1_error *error)
 	return learnt;
 }
 
+/* The adapter for others to use. It is smaller than what the optimizer keeps beside it, but for its config. */
+static bool
+fetch_best(M1Training *t, m1_slice name, M1StepResult *r, m1_error *error)
+{
+	const char *wrong;
+
+	if (!m1pg_learn_fetch(&t->caller, name, M1W_PART_PEFT, t->state_bytes + M1PG_PIECE_BYTES, &r->best, error))
+		return false;
+	if ((wrong = m1pg_wrong_with_adapter(r->best, m1pg_training_base(r->state))) != NULL)
+		m1pg_learn_disbelieve(psprintf("The files that it gave cannot become an adapter. %s", wrong));
+	return true;
+}
+
 /* What of the training has to be kept: to go on, and the adapter if it is the best so far. `last`: no step follows. */
 static bool
 fetch(M1Training *t, M1StepResult *r, bool last, m1_error *error)
@@ -300,9 +314,12 @@ fetch(M1Training *t, M1StepResult *r, bool last, m1_error *error)
 	bool		best = r->step > 0 && (t->holdout.n == 0 ? last :
 									   !isnan(heldout) && heldout > Max(t->first_heldout, t->best_heldout));
 
-	if (!m1pg_learn_fetch(&t->caller, name, M1W_PART_TRAINING, &r->state, error))
+	if (!m1pg_learn_fetch(&t->caller, name, M1W_PART_TRAINING, t->state_bytes, &r->state, error))
 		return false;
-	return !best || m1pg_learn_fetch(&t->caller, name, M1W_PART_PEFT, &r->best, error);
+	if (r->state.len != t->state_bytes)
+		m1pg_learn_disbelieve(psprintf("Its state of " UINT64_FORMAT " bytes has become one of %zu.", t->state_bytes,
+									   r->state.len));
+	return !best || fetch_best(t, name, r, error);
 }
 
 /* ---- tries ---- */

@@ -84,7 +84,9 @@ query_of(const M1Training *t, const char *sql)
 
 #define READ_SQL \
 	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, from_adapter, " \
-	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id) " \
+	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id), " \
+	"(SELECT coalesce(sum(s.updates - s.dropped), 0)::bigint FROM minimax_m1.training_statistics s " \
+	"WHERE s.training = r.id) " \
 	"FROM minimax_m1.training_run r WHERE id = $1"
 
 static int
@@ -154,6 +156,7 @@ read_run(M1Training *t)
 	t->step = flag(11) ? -1 : number(7);
 	t->best_step = number(9);
 	t->from_adapter = number(10);
+	t->updates_of_steps = DatumGetInt64(m1pg_result(0, 12, &isnull));
 	old = MemoryContextSwitchTo(t->context);
 	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 8, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
@@ -458,7 +461,7 @@ insert_statistics(const M1Training *t, const M1StepResult *r)
 	m1pg_add_float(&c, r->kl);
 	m1pg_add_float(&c, r->clipped);
 	m1pg_add_float(&c, r->gradient_norm);
-	m1pg_add_float(&c, r->updates > 0 ? r->router_load : get_float8_nan());
+	m1pg_add_float(&c, r->updates > r->dropped ? r->router_load : get_float8_nan());
 	m1pg_add_float(&c, r->mismatch);
 	m1pg_add_parameter(&c, INT8OID, Int64GetDatum(r->rerouted), false);
 	m1pg_add_int(&c, r->updates);
@@ -531,22 +534,17 @@ replace_state(const M1Training *t, int step, const char *part, m1_slice bytes)
 	}
 }
 
-/* Behind the eight letters that say what the bytes are, they name the model; but the engine may say anything. */
 static void
 note_base(const M1Training *t, m1_slice state)
 {
-	m1_slice	digest = {state.data + 8, 16};
+	m1_slice	digest = m1pg_training_base(state);
 	Oid			types[2] = {INT4OID, TEXTOID};
 	Datum		values[2] = {Int32GetDatum(t->id), 0};
 
-	if (state.len < 24 || !m1w_is_digest(digest))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("minimax_m1: the engine gave a training's state that names no model"),
-				 errhint("Look into the server's log for why the engine may be broken.")));
 	values[1] = PointerGetDatum(cstring_to_text_with_len(digest.data, (int) digest.len));
-	(void) m1pg_query("UPDATE minimax_m1.training_run SET base_digest = coalesce(base_digest, $2) WHERE id = $1",
-					  2, types, values, NULL, false);
+	if (m1pg_query("UPDATE minimax_m1.training_run SET base_digest = $2 "
+				   "WHERE id = $1 AND coalesce(base_digest, $2) = $2 RETURNING id", 2, types, values, NULL, false) == 0)
+		m1pg_learn_disbelieve("Its state names another model than it began with.");
 }
 
 /* How often in a row all answers to a row were right. */
@@ -600,6 +598,7 @@ m1pg_training_write(M1Training *t, const M1StepResult *r)
 	}
 	end_turn(&turn);
 	t->step = r->step;
+	t->updates_of_steps += r->updates - r->dropped;
 	if (r->step == 0)
 		t->first_heldout = m1pg_training_heldout(t, r);
 	if (r->best.len > 0)

@@ -36,7 +36,6 @@
 /* At most, so that a quota is never exceeded: */
 #define MOST_MARKUP		64		/* tokens of the chat markup around system prompt and user text */
 #define MOST_TOOLS		512		/* of the words that introduce tools */
-#define MOST_CLOSING	16		/* of the tag that closes a reasoning which max_tokens has cut */
 
 /* ---- what a role may ---- */
 
@@ -126,7 +125,7 @@ within_context(int64 tokens)
 M1MostTokens
 m1pg_most_tokens(const m1w_generate *g)
 {
-	int			closing = g->ids.len > 0 ? 0 : MOST_CLOSING;
+	int			closing = g->ids.len > 0 ? 0 : M1PG_MOST_CLOSING;
 
 	return (M1MostTokens) {
 		.all = within_context(most_prompt(g) + g->max_tokens) + closing,

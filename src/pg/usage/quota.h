@@ -8,6 +8,9 @@
 
 #include "wire/message.h"
 
+/* Tokens of the tag that closes a reasoning which max_tokens has cut, at most: they come on top of it. */
+#define M1PG_MOST_CLOSING 16
+
 /* What a role may, by its settings. */
 typedef struct M1Quota
 {

@@ -8,10 +8,12 @@
  */
 #include "pg/worker/answer.h"
 #include "pg/shared.h"
+#include "pg/usage/quota.h"
 #include "pg/usage/usage.h"
 
 #include <math.h>
 
+#include "base/memory.h"
 #include "mb/pg_wchar.h"
 
 #define NOT_UTF8 "It sent text that is not UTF-8."
@@ -19,6 +21,8 @@
 
 /* Milliseconds: a request's age is less than ten years. */
 #define LONGEST_MS (10 * 365.0 * 86400 * 1000)
+/* Losses, norms and logarithms are closer to 0, or the engine says that the model's numbers are not finite. */
+#define MOST_MEASURED 1e30
 
 void
 m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
@@ -26,8 +30,9 @@ m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 	memset(asked, 0, sizeof *asked);
 	asked->type = slot->type;
 	asked->text_len = slot->text_len;
+	asked->n_ids = slot->n_ids;
 	asked->stream = slot->stream;
-	asked->ids = slot->ids;
+	asked->max_tokens = slot->max_tokens;
 	asked->scored = slot->scored;
 	asked->logprobs = slot->logprobs;
 	asked->keep = slot->keep;
@@ -35,6 +40,7 @@ m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 	asked->fetch_most = slot->fetch_most;
 	asked->fetch_part = slot->fetch_part;
 	asked->lesson_tokens = slot->lesson_tokens;
+	asked->update = slot->update;
 	asked->want_logprobs = slot->want_logprobs;
 }
 
@@ -68,11 +74,26 @@ are_ids(m1w_id_slice ids)
 	return true;
 }
 
-/* A number of tokens of which `part` is a part; no request has more than the context. */
+/* A number of tokens of which `part` is a part. */
 static bool
-is_count(int32 part, int32 whole)
+is_part(int64 part, int64 whole)
 {
-	return part >= 0 && part <= whole && whole <= model()->context;
+	return part >= 0 && part <= whole;
+}
+
+/* Of a prompt, which is never empty; of ids, it is these. */
+static bool
+is_prompt(const M1Asked *asked, int32 tokens)
+{
+	return tokens >= 1 && tokens <= model()->context && (asked->n_ids == 0 || (Size) tokens == asked->n_ids);
+}
+
+/* Of a reply: no more than were asked for, nor than the context leaves behind the prompt. */
+static bool
+is_reply(const M1Asked *asked, int32 prompt, int32 tokens)
+{
+	return tokens >= 0 && tokens <= (int64) asked->max_tokens + M1PG_MOST_CLOSING &&
+		(int64) prompt + tokens <= (int64) model()->context + M1PG_MOST_CLOSING;
 }
 
 static bool
@@ -106,7 +127,8 @@ goes_on(const M1Asked *asked, const m1w_progress *p)
 static const char *
 judge_progress(M1Asked *asked, const m1w_progress *p)
 {
-	if (!is_count(p->prefilled, p->prompt_tokens) || !is_count(p->generated, model()->context))
+	if (!is_prompt(asked, p->prompt_tokens) || !is_part(p->prefilled, p->prompt_tokens) ||
+		!is_reply(asked, p->prompt_tokens, p->generated))
 		return "It sent progress with counts of tokens that cannot be.";
 	if (!goes_on(asked, p))
 		return "It sent progress that goes back.";
@@ -131,7 +153,7 @@ are_token_logprobs(m1_slice values)
 		float		value;
 
 		memcpy(&value, values.data + i * sizeof value, sizeof value);
-		if (!(value <= 1e-3f && value >= -1e30f))
+		if (!(value <= 1e-3f && value >= (float) -MOST_MEASURED))
 			return false;
 	}
 	return true;
@@ -188,12 +210,12 @@ judge_kept(const m1w_done *done)
 	const Size	n = done->prompt_ids.len + done->ids.len;
 	const Size	of_layer = n * model()->layers * sizeof(uint16);
 
-	if (n == 0 || !are_ids(done->prompt_ids) || done->prompt_ids.len != (Size) done->prompt_tokens ||
-		done->ids.len > (Size) model()->context - done->prompt_ids.len)
+	if (!are_ids(done->prompt_ids) || done->prompt_ids.len != (Size) done->prompt_tokens)
 		return "It kept token ids that the model does not have, or another number of them.";
 	if (done->sampled_logprobs.len != done->ids.len * sizeof(float) || !are_token_logprobs(done->sampled_logprobs))
 		return "It kept probabilities that cannot be.";
-	if (done->experts.len % of_layer != 0 || !are_experts(done->experts))
+	if (done->experts.len % of_layer != 0 || done->experts.len / of_layer > (Size) model()->experts ||
+		!are_experts(done->experts))
 		return "It kept experts that the model does not have.";
 	return are_masked(done) ? NULL : "It kept masks that cannot be.";
 }
@@ -203,16 +225,19 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 {
 	if (!is_text(done->content) || !is_text(done->reasoning) || !is_text(done->tool_calls) || !is_text(done->logprobs))
 		return NOT_UTF8;
-	if (!is_count(done->cached_tokens, done->prompt_tokens) ||
-		!is_count(done->reasoning_tokens, done->completion_tokens))
+	if (!is_prompt(asked, done->prompt_tokens) || !is_part(done->cached_tokens, done->prompt_tokens) ||
+		!is_reply(asked, done->prompt_tokens, done->completion_tokens) ||
+		!is_part(done->reasoning_tokens, done->completion_tokens))
 		return "It sent a reply with counts of tokens that cannot be.";
 	if (asked->has_progress && (done->prompt_tokens != asked->progress.prompt_tokens ||
 								done->completion_tokens < asked->progress.generated))
 		return "It sent a reply with other counts of tokens than its progress.";
 	if (!is_time(done->queue_ms) || !is_time(done->prefill_ms) || !is_time(done->decode_ms))
 		return "It sent a reply with times that cannot be.";
-	if (!are_ids(done->ids) || (done->ids.len > 0 && !asked->ids && !asked->keep))
+	if (!are_ids(done->ids))
 		return "It sent token ids that the model does not have.";
+	if (done->ids.len != (asked->n_ids > 0 || asked->keep ? (Size) done->completion_tokens : 0))
+		return "It sent another number of token ids than of tokens.";
 	if (!are_logprobs(done->choice_logprobs) || (done->choice_logprobs.len > 0 && !asked->scored) ||
 		(done->logprobs.len > 0 && !asked->logprobs))
 		return "It sent probabilities that cannot be.";
@@ -224,40 +249,58 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 	return NULL;
 }
 
-/* No more bytes than an adapter of the largest model takes with its moments. */
-#define MOST_FETCHED	((uint64) 1 << 40)
+/* The engine gives adapters a sixteenth of the machine's memory; moments take twice as much more. */
+static bool
+may_be_fetched(uint64 bytes)
+{
+	return bytes <= m1_machine_memory() / 4;
+}
 
+/* Each piece is as long as was asked for, but for the last: so there is an end to them. */
 static const char *
 judge_bytes(const M1Asked *asked, const m1w_bytes *b)
 {
-	if (b->part != asked->fetch_part || b->offset != asked->fetch_offset || b->bytes.len > asked->fetch_most)
+	if (b->part != asked->fetch_part || b->offset != asked->fetch_offset)
 		return "It sent another piece than was asked for.";
-	if (b->total > MOST_FETCHED || b->offset > b->total || b->bytes.len > b->total - b->offset ||
-		(b->bytes.len == 0 && b->offset < b->total))
+	if (!may_be_fetched(b->total) || b->offset > b->total ||
+		b->bytes.len != Min(asked->fetch_most, b->total - b->offset))
 		return "It sent a piece that does not fit into the whole.";
 	return NULL;
 }
 
-/* What says something is a number; a batch that was dropped may have none. */
+/* NaN is not, either. A little below 0 is what rounding makes of it. */
 static bool
-are_numbers(const m1w_learned *l)
+is_measure(double x, double most)
 {
-	const double numbers[] = {l->balance, l->most_load, l->entropy, l->gradient_norm, l->old_difference, l->old_mean};
+	return x >= -1e-3 && x <= most;
+}
 
-	for (Size i = 0; i < lengthof(numbers) && l->dropped == 0; i++)
-		if (!(numbers[i] >= -1e-3 && numbers[i] <= 1e30))
-			return false;
-	return l->dropped <= 1 && (l->dropped == 1 || isfinite(l->loss)) && is_time(l->seconds * 1000);
+/* Only what changes something can be dropped, and nobody reads the numbers of that. */
+static bool
+are_numbers(const M1Asked *asked, const m1w_learned *l)
+{
+	if (!is_time(l->seconds * 1000) || (l->dropped && !asked->update))
+		return false;
+	return l->dropped ||
+		(fabs(l->loss) <= MOST_MEASURED && is_measure(l->balance, MOST_MEASURED) &&
+		 is_measure(l->most_load, model()->experts + 1e-3) && is_measure(l->entropy, log(model()->vocab) + 1e-3) &&
+		 is_measure(l->gradient_norm, MOST_MEASURED) && is_measure(l->old_difference, MOST_MEASURED) &&
+		 is_measure(l->old_mean, MOST_MEASURED));
 }
 
 static bool
 are_lesson_counts(const M1Asked *asked, const m1w_learned *l)
 {
-	const int64 most = (int64) asked->lesson_tokens;
+	return l->tokens == (int64) asked->lesson_tokens && is_part(l->rows, l->tokens) && is_part(l->learned, l->tokens) &&
+		is_part(l->predicted, l->learned) && is_part(l->clipped, l->predicted) &&
+		is_part(l->rerouted, l->rows * model()->layers) && l->updates >= 0 && may_be_fetched(l->bytes);
+}
 
-	return l->tokens >= 0 && l->tokens <= most && l->rows >= 0 && l->rows <= most && l->learned >= 0 &&
-		l->learned <= most && l->predicted >= 0 && l->predicted <= most && l->clipped >= 0 && l->clipped <= most &&
-		l->rerouted >= 0 && l->rerouted <= most * model()->layers && l->updates >= 0 && l->bytes <= MOST_FETCHED;
+/* What has an adapter that may differ from all others is told by its digest. */
+static bool
+is_digest_of(m1w_type question, m1_slice digest)
+{
+	return question == M1W_TRAINING || question == M1W_SERVE ? m1w_is_digest(digest) : digest.len == 0;
 }
 
 static const char *
@@ -266,16 +309,27 @@ judge_learned(const M1Asked *asked, const m1w_learned *l)
 	if (l->logprobs.len != (asked->want_logprobs ? asked->lesson_tokens * sizeof(float) : 0) ||
 		!are_token_logprobs(l->logprobs))
 		return "It answered with probabilities that cannot be, or that nobody wanted.";
-	if (!are_numbers(l) || !are_lesson_counts(asked, l) || (l->digest.len > 0 && !m1w_is_digest(l->digest)))
+	if (!are_numbers(asked, l) || !are_lesson_counts(asked, l) || !is_digest_of(asked->type, l->digest))
 		return "It answered a lesson with numbers that cannot be.";
 	return NULL;
 }
 
+/* An engine whose model's numbers are not finite says so. */
 static const char *
 judge_vector(const m1w_vector *vector)
 {
-	if (vector->values.len / sizeof(float) != (Size) model()->vocab)
+	const Size	n = vector->values.len / sizeof(float);
+
+	if (n != (Size) model()->vocab)
 		return "It sent logits that are not as many as the model has tokens.";
+	for (Size i = 0; i < n; i++)
+	{
+		float		value;
+
+		memcpy(&value, vector->values.data + i * sizeof value, sizeof value);
+		if (!isfinite(value))
+			return "It sent logits that are no numbers.";
+	}
 	return NULL;
 }
 

@@ -11,8 +11,9 @@ typedef struct M1Asked
 {
 	m1w_type	type;
 	Size		text_len;		/* M1W_TOKENIZE: of its text */
+	Size		n_ids;			/* tokens of a prompt of ids; 0 = it is none */
 	bool		stream;			/* M1W_GENERATE: as they are in the request */
-	bool		ids;
+	int			max_tokens;
 	bool		scored;
 	bool		logprobs;		/* of the written tokens */
 	bool		keep;
@@ -20,6 +21,7 @@ typedef struct M1Asked
 	uint32		fetch_most;
 	uint8		fetch_part;
 	Size		lesson_tokens;	/* M1W_LESSON */
+	bool		update;
 	bool		want_logprobs;
 	bool		has_progress;
 	m1w_progress progress;		/* the last that was told */
