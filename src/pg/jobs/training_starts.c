@@ -11,6 +11,7 @@
 #include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /* No process is free. */
@@ -34,12 +35,30 @@ answer(const char *sql)
 	return DatumGetBool(m1pg_result(0, 1, &isnull));
 }
 
+static BackgroundWorkerHandle *last = NULL;	/* that was started */
+
 static bool
 start(void)
 {
 	BackgroundWorker w = m1pg_process("m1pg_training_runner_main", M1PG_TRAINING_PROCESS, MyDatabaseId);
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	bool		started;
 
-	return RegisterDynamicBackgroundWorker(&w, NULL);
+	if (last != NULL)
+		pfree(last);
+	last = NULL;
+	started = RegisterDynamicBackgroundWorker(&w, &last);
+	MemoryContextSwitchTo(old);
+	return started;
+}
+
+/* One that fails a training at once may never have been seen at work; the next training need not wait for it. */
+static bool
+has_ended(void)
+{
+	pid_t		pid;
+
+	return last != NULL && GetBackgroundWorkerPid(last, &pid) == BGWH_STOPPED;
 }
 
 TimestampTz
@@ -47,7 +66,7 @@ m1pg_trainings_look(void)
 {
 	static TimestampTz started = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	bool		starting = started != 0 && !TimestampDifferenceExceeds(started, now, START_AGAIN_MS);
+	bool		starting = started != 0 && !has_ended() && !TimestampDifferenceExceeds(started, now, START_AGAIN_MS);
 
 	if (!have_trainings() ||
 		!answer("SELECT EXISTS (SELECT FROM minimax_m1.training_run WHERE state IN ('queued', 'running'))"))
