@@ -45,25 +45,84 @@ wait_for('the truncated file is noticed', sub {
 is($state, 'XX001', 'a truncated checkpoint');
 like($message, qr/model\.safetensors: tensor ".*" lies beyond the end of the file/, 'names file and tensor');
 
-# One weight of the last norm is not a number: the model loads, and every way to ask says what is wrong.
-my $norm = 'model.norm.weight';
-my $nan = PostgreSQL::Test::Utils::tempdir();
-system_or_bail('cp', '-r', glob(root() . '/models/m1-nano/*'), $nan);
+# Has the server use a copy of m1-nano with these bits, of 16, instead of the first weights in a row of a matrix.
+sub set_weights
 {
-	open(my $f, '+<:raw', "$nan/model.safetensors") or die $!;
+	my ($tensor, $row, @bits) = @_;
+	my $folder = PostgreSQL::Test::Utils::tempdir();
+
+	system_or_bail('cp', '-r', glob(root() . '/models/m1-nano/*'), $folder);
+	open(my $f, '+<:raw', "$folder/model.safetensors") or die $!;
 	read $f, my $length, 8;
 	read $f, my $header, unpack('Q<', $length);
-	seek $f, 8 + length($header) + decode_json($header)->{$norm}{data_offsets}[0], 0;
-	print $f pack('S<', 0x7fc0);
+	my $t = decode_json($header)->{$tensor};
+	seek $f, 8 + length($header) + $t->{data_offsets}[0] + 2 * $row * $t->{shape}[-1], 0;
+	print $f pack('S<*', @bits);
 	close $f;
+	return set_model('model', $folder);
 }
-set_model('model', $nan);
+
+# One weight of the last norm is not a number: the model loads, and every way to ask says what is wrong.
+set_weights('model.norm.weight', 0, 0x7fc0);
 for my $call ("generate('Hello.')", 'generate_ids(ARRAY[1, 2], 5)', 'logits(ARRAY[1, 2])', "score('it is so', 'It is.')",
 	"generate('Hello.', temperature => 1)")
 {
 	wait_for('the model is there', sub { (sqlstate($node, 'SELECT minimax_m1.tokenize($$a$$)'))[0] eq 'none' });
 	($state, $message) = sqlstate($node, "SELECT minimax_m1.$call");
 	like("$state $message", qr/^XX001 .*not finite numbers/s, "weights that are no numbers: $call");
+}
+
+# Trainings: what they are asked for is refused, or the training fails by its name; the engine goes on.
+my $not_finite = qr/XX001 .*not finite numbers/s;
+
+sub train_call
+{
+	my ($name, %options) = @_;
+	my %all = (examples => q{SELECT 'Say it.' AS prompt, 'yes' AS answer, i > 2 AS held_out FROM generate_series(1, 4) i}, steps => 2,
+		prompts_per_step => 2, seed => 1, %options);
+
+	return "SELECT minimax_m1.train('$name', " . join(', ', map { "$_ => " . quote($all{$_}) } sort keys %all) . ')';
+}
+
+sub trained
+{
+	my ($name, %options) = @_;
+
+	$node->safe_psql('postgres', train_call($name, %options));
+	training_ended($node, $name);
+	return $node->safe_psql('postgres', "SELECT concat_ws(' ', state, sqlstate, error, detail, hint) FROM minimax_m1.training WHERE name = '$name'");
+}
+
+my %by_reward = (method => 'cispo', reward => 'minimax_m1.reward_exact', group_size => 4, max_tokens => 8);
+for my $method ({ method => 'sft' }, \%by_reward)
+{
+	($state, $message) = sqlstate($node, train_call('x', %$method));
+	like("$state $message", $not_finite, "a training by $method->{method} is not begun");
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.training'), '0', 'nothing is queued');
+
+# The word that is to be learnt has such a weight: what does not read it is answered.
+my $yes = '';
+set_model('model', 'm1-nano');
+wait_for('the model is there', sub {
+		$yes = (sqlstate($node, q{SELECT (minimax_m1.tokenize('yes'))[1]}))[2] =~ /(\d+)/ ? $1 : '' });
+for my $bits (0x7fc0, 0x7f80)
+{
+	my $what = $bits == 0x7fc0 ? 'no number' : 'infinite';
+
+	set_weights('model.embed_tokens.weight', $yes, ($bits) x 8);
+	wait_for('the model answers', sub { (sqlstate($node, "SELECT minimax_m1.generate('Hello.')"))[0] eq 'none' });
+	my $engine = engine_pid($node);
+	like(trained("held out $what", method => 'sft'), qr/^failed $not_finite/, "the loss of held-out rows is $what");
+	like(trained("shown $what", method => 'sft', examples => q{SELECT 'Say it.' AS prompt, 'yes' AS answer}),
+		qr/^failed 22003 .*nothing was learnt in 2 steps in a row.*no numbers.*lower learning_rate/, "all that is learnt is $what");
+	like(trained("shown for long $what", method => 'sft', steps => 10, examples => q{SELECT 'Say it.' AS prompt, 'yes' AS answer}),
+		qr/^failed 22003 .*in 3 steps in a row/, 'which is not tried again and again');
+	($state, $message) = sqlstate($node, train_call('x', %by_reward, examples => q{SELECT 'yes' AS prompt, 'yes' AS answer}));
+	like("$state $message", $not_finite, "what is asked is $what");
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM minimax_m1.adapter'), '0', 'no version is made');
+	is(engine_pid($node), $engine, 'the engine goes on');
+	is((sqlstate($node, "SELECT minimax_m1.generate('Hello.')"))[0], 'none', 'and answers others');
 }
 
 # What is no file is not waited for.

@@ -79,6 +79,7 @@ typedef struct M1Training
 	double		best_heldout;
 	int			best_step;
 	int64		updates_of_steps;	/* that have ended */
+	int			barren;			/* steps up to the last one of which every update was dropped, in a row */
 	/* in the engine */
 	int			engine;			/* its process, which has the training; 0 = none has */
 	bool		spoilt;			/* what it has is no step's result: lessons of one have failed */

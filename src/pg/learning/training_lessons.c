@@ -233,6 +233,25 @@ measure(M1Training *t, m1_slice name, M1LessonBatch *batches, int n, M1StepResul
 	return true;
 }
 
+/* As many as end a training of `minimax_m1_engine train`. */
+#define MOST_BARREN	3
+
+/* Of a training that has learnt nothing at all by its last step, there is nothing to keep either. */
+static void
+check_learnt(const M1Training *t, const M1StepResult *r)
+{
+	bool		none_at_all = t->updates == 0 && r->step == t->steps;
+
+	if (r->updates > r->dropped || (t->barren + 1 < MOST_BARREN && !none_at_all))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("minimax_m1: nothing was learnt in %d steps in a row", t->barren + 1),
+			 errdetail("Their losses or gradients are no numbers."),
+			 errhint("Use a lower learning_rate, leave out rows that differ from the others, and check the weights of "
+					 "the model and of the adapter that it began from: they may hold values that are not finite.")));
+}
+
 bool
 m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *r, m1_error *error)
 {
@@ -255,6 +274,7 @@ m1pg_training_teach(M1Training *t, M1LessonBatch *batches, int n, M1StepResult *
 			return false;
 		note(r, &learned, &clipped, &predicted);
 	}
+	check_learnt(t, r);
 	make_means(r, clipped, predicted);
 	return true;
 }

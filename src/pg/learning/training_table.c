@@ -86,7 +86,10 @@ query_of(const M1Training *t, const char *sql)
 	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, from_adapter, " \
 	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id), " \
 	"(SELECT coalesce(sum(s.updates - s.dropped), 0)::bigint FROM minimax_m1.training_statistics s " \
-	"WHERE s.training = r.id) " \
+	"WHERE s.training = r.id), " \
+	"(SELECT count(*)::int FROM minimax_m1.training_statistics s WHERE s.training = r.id AND s.updates > 0 " \
+	"AND s.step > ALL (SELECT l.step FROM minimax_m1.training_statistics l " \
+	"WHERE l.training = r.id AND l.updates > l.dropped)) " \
 	"FROM minimax_m1.training_run r WHERE id = $1"
 
 static int
@@ -157,6 +160,7 @@ read_run(M1Training *t)
 	t->best_step = number(9);
 	t->from_adapter = number(10);
 	t->updates_of_steps = DatumGetInt64(m1pg_result(0, 12, &isnull));
+	t->barren = number(13);
 	old = MemoryContextSwitchTo(t->context);
 	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 8, &isnull)), &t->options);
 	MemoryContextSwitchTo(old);
@@ -599,6 +603,7 @@ m1pg_training_write(M1Training *t, const M1StepResult *r)
 	end_turn(&turn);
 	t->step = r->step;
 	t->updates_of_steps += r->updates - r->dropped;
+	t->barren = r->updates > 0 && r->updates == r->dropped ? t->barren + 1 : 0;
 	if (r->step == 0)
 		t->first_heldout = m1pg_training_heldout(t, r);
 	if (r->best.len > 0)
