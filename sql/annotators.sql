@@ -312,6 +312,11 @@ DROP TRIGGER mine ON typed;
 SELECT name FROM minimax_m1.annotators WHERE name IN ('typed', 'plain');
 DROP TABLE plain;
 DROP TYPE letter_form CASCADE;
+-- a name of 64 letters is no column's, though there is one of the first 63
+CREATE TABLE long_name (id int PRIMARY KEY, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx text, topic text);
+SELECT minimax_m1.create_annotator('long_name', 'long_name', 'topic', '{' || repeat('x', 64) || '}');
+SELECT minimax_m1.create_annotator('long_name', 'long_name', 'topic', '{' || repeat('x', 63) || '}');
+DROP TABLE long_name;
 SELECT minimax_m1.drop_annotator('summary'), minimax_m1.drop_annotator('topic');
 SELECT tgname FROM pg_trigger WHERE tgrelid = 'letter'::regclass;
 SELECT count(*) FROM minimax_m1.job WHERE annotator_id IS NOT NULL;

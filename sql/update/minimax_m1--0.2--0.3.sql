@@ -351,8 +351,10 @@ BEGIN
     END IF;
     FOR c IN
         SELECT u.name, u.filled, att.attnum, att.attgenerated, att.attidentity
-        FROM (SELECT i, false FROM unnest(inputs) i UNION ALL SELECT t, true FROM unnest(targets) t) u(name, filled)
-        LEFT JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = u.name
+        -- a name that is longer than any column's would be cut to one that there is
+        FROM (SELECT i, false FROM unnest(@extschema@._template_columns(a.template)) i
+              UNION ALL SELECT t::text, true FROM unnest(targets) t) u(name, filled)
+        LEFT JOIN pg_attribute att ON att.attrelid = a.source AND att.attname::text = u.name
                                       AND att.attnum > 0 AND NOT att.attisdropped
     LOOP
         IF c.attnum IS NULL THEN
@@ -360,7 +362,7 @@ BEGIN
                 MESSAGE = format('minimax_m1: column "%s" of relation "%s" does not exist', c.name, a.source),
                 HINT = 'Write {{ and }} for braces that are not placeholders.';
         END IF;
-        IF c.filled AND (c.name = ANY (a.key_columns || inputs) OR c.attgenerated <> '' OR c.attidentity = 'a') THEN
+        IF c.filled AND (c.name::name = ANY (a.key_columns || inputs) OR c.attgenerated <> '' OR c.attidentity = 'a') THEN
             RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
                 MESSAGE = format('minimax_m1: column "%s" cannot be filled', c.name),
                 DETAIL = 'It is generated, or always an identity, or belongs to the primary key or the template.';
