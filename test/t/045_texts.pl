@@ -113,7 +113,17 @@ sub use_model
 }
 my %modele = (postgres => q{'mod' || chr(232) || 'le'}, latin => q{'mod' || chr(232) || 'le'}, japan => q{E'mod\x8f\xab\xb2le'}, ascii => q{E'mod\xc3\xa8le'});
 in_db('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
+
+# Tokens that are parts of characters, and those that were only likely, are told in any encoding.
 in_db('latin', 'CREATE EXTENSION minimax_m1');
+for my $case ([ 'japan', q{E'\xc6\xfc'}, '\u65e5' ], [ 'latin', q{E'\xe9'}, '\u00e9' ])
+{
+	my ($db, $character, $code) = @$case;
+
+	is(in_db($db, qq{SELECT (c).content = $character AND (c).logprobs::text ~ '^[ -~]*\\\\ufffd[ -~]*\$' AND json_array_length((c).logprobs) > 2
+		FROM (SELECT minimax_m1.complete('Hello.', regex => '$code', logprobs => true, top_logprobs => 20) AS c OFFSET 0) t}), 't',
+		"$db: log probabilities of parts of characters");
+}
 PostgreSQL::Test::Utils::append_to_file("$modele.gguf", "no model at all");
 use_model("$modele.gguf", 'failed');
 for my $db (sort keys %modele)

@@ -198,7 +198,7 @@ fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *v
 	if (!(nulls[LOGPROBS] = done->logprobs.len == 0))
 	{
 		m1pg_check_logprobs(done->logprobs);
-		values[LOGPROBS] = json_from_utf8(done->logprobs, JSONOID);
+		values[LOGPROBS] = json_from_utf8(m1pg_logprobs_for_database(done->logprobs), JSONOID);
 	}
 }
 

@@ -5,6 +5,8 @@
  */
 #include "pg/functions/logprobs.h"
 
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "text/jsonparse.h"
 #include "wire/message.h"
 
@@ -71,6 +73,37 @@ are_tokens(m1_slice json)
 		believed = believed && is_token(token);
 	m1_json_free(&doc);
 	return believed;
+}
+
+/* Those of JSON's strings, of which other than ASCII stand nowhere else. */
+static void
+append_escaped(StringInfo s, pg_wchar c)
+{
+	if (c >= 0x10000)
+		appendStringInfo(s, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + (c & 0x3FF));
+	else
+		appendStringInfo(s, "\\u%04x", c);
+}
+
+m1_slice
+m1pg_logprobs_for_database(m1_slice json)
+{
+	StringInfoData s;
+
+	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
+		return json;
+	initStringInfo(&s);
+	for (size_t at = 0; at < json.len;)
+	{
+		const unsigned char *c = (const unsigned char *) json.data + at;
+
+		if (IS_HIGHBIT_SET(*c))
+			append_escaped(&s, utf8_to_unicode(c));
+		else
+			appendStringInfoChar(&s, *c);
+		at += pg_utf_mblen(c);
+	}
+	return (m1_slice) {s.data, s.len};
 }
 
 void
