@@ -45,6 +45,39 @@ is_string(const json_t *value, const char *text)
 	return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
 }
 
+/* Whatever is not known may change the ids, or the text. */
+static m1_status
+check_keys(const json_t *object, const char *const *known, m1_error *err)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach ((json_t *) object, key, value)
+	{
+		const char *const *k = known;
+
+		while (*k != NULL && strcmp(*k, key) != 0)
+			k++;
+		if (*k == NULL && !absent(value))
+			return unsupported(err, key);
+	}
+	return M1_OK;
+}
+
+/* ---- decoder: of bytes, as the pre-tokenizer spells them; by itself or in a Sequence ---- */
+
+static m1_status
+check_decoder(const json_t *decoder, m1_error *err)
+{
+	const json_t *list = json_object_get(decoder, "decoders");
+
+	if (json_array_size(list) == 1)
+		decoder = json_array_get(list, 0);
+	if (absent(decoder) || is_string(json_object_get(decoder, "type"), "ByteLevel"))
+		return M1_OK;
+	return unsupported(err, "a decoder that is not ByteLevel");
+}
+
 /* ---- pre_tokenizer: one Split by a regex, then ByteLevel without a regex of its own ---- */
 
 static m1_status
@@ -118,6 +151,17 @@ check_model(const json_t *model, m1_error *err)
 	static const char *const null_fields[] = {"dropout", "unk_token", "continuing_subword_prefix",
 											  "end_of_word_suffix"};
 	static const char *const false_fields[] = {"fuse_unk", "byte_fallback", "ignore_merges"};
+	static const char *const known[] = {"type",
+										"vocab",
+										"merges",
+										"dropout",
+										"unk_token",
+										"continuing_subword_prefix",
+										"end_of_word_suffix",
+										"fuse_unk",
+										"byte_fallback",
+										"ignore_merges",
+										NULL};
 
 	if (!is_string(json_object_get(model, "type"), "BPE"))
 		return unsupported(err, "a model that is not BPE");
@@ -135,7 +179,7 @@ check_model(const json_t *model, m1_error *err)
 		if (status != M1_OK)
 			return status;
 	}
-	return M1_OK;
+	return check_keys(model, known, err);
 }
 
 static m1_status
@@ -298,12 +342,17 @@ static m1_status
 load_root(m1_tokenizer *t, const json_t *root, m1_error *err)
 {
 	const json_t *model = json_object_get(root, "model");
+	/* of these, post_processor, truncation and padding are about whole inputs, which the chat's form makes here */
+	static const char *const known[] = {"version",		 "truncation", "padding", "added_tokens",	"normalizer",
+										"pre_tokenizer", "model",	   "decoder", "post_processor", NULL};
 	json_t *vocab = json_object_get(model, "vocab");
 	m1_status status;
 
 	if (!absent(json_object_get(root, "normalizer")))
 		return unsupported(err, "a normalizer");
-	if ((status = check_model(model, err)) != M1_OK || (status = load_pretokenizer(t, root, err)) != M1_OK ||
+	if ((status = check_keys(root, known, err)) != M1_OK ||
+		(status = check_decoder(json_object_get(root, "decoder"), err)) != M1_OK ||
+		(status = check_model(model, err)) != M1_OK || (status = load_pretokenizer(t, root, err)) != M1_OK ||
 		(status = load_vocab(t, vocab, err)) != M1_OK ||
 		(status = load_added(t, vocab, json_object_get(root, "added_tokens"), err)) != M1_OK)
 		return status;

@@ -508,8 +508,13 @@ test_malformed_files(void **state)
 		{"\"ByteLevel\"", "\"Metaspace\"", M1_E_UNSUPPORTED},
 		{"\"Split\"", "\"Digits\"", M1_E_UNSUPPORTED},
 		{"\"Sequence\"", "\"Whitespace\"", M1_E_UNSUPPORTED},
-		{"\"vocab\"", "\"vocabulary\"", M1_E_CORRUPT},
-		{"\"merges\"", "\"mergers\"", M1_E_CORRUPT},
+		{"\"vocab\"", "\"vocabulary\"", M1_E_UNSUPPORTED},
+		{"\"merges\"", "\"mergers\"", M1_E_UNSUPPORTED},
+		{"\"version\"", "\"novel\": 1, \"version\"", M1_E_UNSUPPORTED},
+		{"\"version\"", "\"novel\": null, \"version\"", M1_OK},
+		{"\"fuse_unk\"", "\"novel\": 1, \"fuse_unk\"", M1_E_UNSUPPORTED},
+		{"\"decoder\": {", "\"decoder\": {\"decoders\": [{\"type\": \"ByteLevel\"}], ", M1_OK},
+		{"\"decoder\": {", "\"decoder\": {\"decoders\": [{\"type\": \"Metaspace\"}], ", M1_E_UNSUPPORTED},
 	};
 
 	(void) state;
