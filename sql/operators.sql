@@ -44,7 +44,8 @@ SELECT count(*) FROM goods;
 RESET minimax_m1.max_tokens;
 -- what may be written can be stored: up to the last number, and by bytes
 CREATE TYPE edge AS (a numeric(5,2), b numeric(2,2), c numeric(3), d numeric(20,2), e numeric(30,4), f numeric(18,6),
-    g numeric(5,-2), h numeric(3,5), i numeric(2,-20), j numeric, k name, l "char");
+    g numeric(5,-2), h numeric(3,5), i numeric(2,-20), j numeric, k name, l "char", m bit, n bit(3), o bit(70000), p bit varying(5),
+    q bit varying, r macaddr, s macaddr8);
 SELECT key, value->>'minimum' AS minimum, value->>'maximum' AS maximum, value->>'pattern' AS pattern
 FROM json_each(minimax_m1._task_schema('edge')::json->'properties');
 SELECT json_populate_record(NULL::edge, json_object_agg(key, value->'maximum')) AS greatest,

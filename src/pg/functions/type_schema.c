@@ -63,7 +63,12 @@ static const struct
 	{TIMESTAMPTZOID, "string", ", \"pattern\": \"^" DAY "T" CLOCK ZONE "$\""},
 	{INTERVALOID, "string", ", \"pattern\": \"^(" INTERVAL ")$\""},
 	{UUIDOID, "string", ", \"format\": \"uuid\""},
+	{MACADDROID, "string", ", \"pattern\": \"^([0-9a-f]{2}:){5}[0-9a-f]{2}$\""},
+	{MACADDR8OID, "string", ", \"pattern\": \"^([0-9a-f]{2}:){7}[0-9a-f]{2}$\""},
 };
+
+/* More bits are not counted: the engine's expressions repeat a part no more often. */
+#define MOST_BITS 65535
 
 /* What the engine takes, and a little more: what is longer is given up before it fills the memory. */
 #define MOST_BYTES (4 * 1024 * 1024)
@@ -197,6 +202,17 @@ append_numeric(StringInfo s, int32 typmod, bool nullable)
 				  psprintf(", \"minimum\": -%s, \"maximum\": %s", greatest, greatest));
 }
 
+/* bit(n) has all of them, bit varying(n) no more. */
+static void
+append_bits(StringInfo s, bool varying, int32 n, bool nullable)
+{
+	const char *pattern = "[01]*";
+
+	if (n >= 0 && n <= MOST_BITS)
+		pattern = psprintf(varying ? "[01]{0,%d}" : "[01]{%d}", n);
+	append_schema(s, "string", nullable, psprintf(", \"pattern\": \"^%s$\"", pattern));
+}
+
 static void
 append_base_type(StringInfo s, Oid type, int32 typmod, bool nullable)
 {
@@ -210,6 +226,8 @@ append_base_type(StringInfo s, Oid type, int32 typmod, bool nullable)
 		append_numeric(s, typmod, nullable);
 	else if ((type == VARCHAROID || type == BPCHAROID) && typmod >= (int32) VARHDRSZ)
 		append_schema(s, "string", nullable, psprintf(", \"maxLength\": %d", typmod - (int32) VARHDRSZ));
+	else if (type == BITOID || type == VARBITOID)
+		append_bits(s, type == VARBITOID, typmod, nullable);
 	else if (type == JSONOID || type == JSONBOID)
 		appendStringInfoString(s, "{}");
 	else
