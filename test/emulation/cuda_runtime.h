@@ -1,7 +1,7 @@
 /*
  * cuda_runtime.h - the part of the CUDA runtime that the CUDA backend uses, on the
- * CPU: device memory is the heap, a stream does everything as late as it may (runtime.cpp),
- * and a kernel's threads are fibers (emulated_device.h). Found instead of the real header
+ * CPU: a stream does everything as late as it may (runtime.cpp), and a kernel's threads are
+ * fibers (emulated_device.h). Found instead of the real header
  * when the backend is built for tests without a GPU. C and C++; any number of threads.
  *
  * Graphs: what is launched while recording is kept and run again by each launch of
@@ -9,11 +9,15 @@
  * record is refused, and spoils the recording: copies of memory of the host that is not
  * pinned, and waits for events that were recorded elsewhere.
  *
- * Memory: 4 GiB a device, or as many as EMULATED_GIB in the environment says.
+ * Memory: 4 GiB a device, or as many as EMULATED_GIB in the environment says. It can be
+ * touched while its device works, by what that does: the host that follows a pointer to it
+ * ends the program (memory.cpp), and so does a kernel that is given a pointer to the host's,
+ * unless it is pinned. Copies say truly from where to where they go. What is copied to pinned
+ * memory is garbage there until somebody has waited for it.
  *
  * Several devices: a stream belongs to the device that was the thread's current one when
- * it was made, and takes work only while that is current. While a device works, the
- * memory of the others cannot be touched: a pointer to it ends the program.
+ * it was made, and takes work only while that is current. The memory of the others cannot be
+ * touched then.
  */
 #ifndef EMULATED_CUDA_RUNTIME_H
 #define EMULATED_CUDA_RUNTIME_H
@@ -132,6 +136,8 @@ size_t emulated_pinned(void);
 /* Bytes of dynamic shared memory that a kernel may be launched with on the current device, and whether it may with so many. */
 cudaError_t emulated_allow_shared(const void *kernel, size_t bytes);
 bool emulated_shared_is_allowed(const void *kernel, size_t bytes);
+/* Whether a kernel's argument has an address that no device can reach: the host's, and not pinned. */
+bool emulated_points_to_host(const void *argument, size_t bytes);
 /* Kernels' exponentials are a bit too large from now on, as a device's may be. */
 void emulated_round_exponentials_up(bool up);
 

@@ -87,16 +87,30 @@ extern dim3 blockDim, gridDim;
 void emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 void *emulated_dynamic_shared(void);
 
+/* Arguments are looked at while it is launched, and used when it runs. */
+template <typename... T>
+static inline void
+emulated_check_arguments(const char *why, const std::tuple<T...> &arguments)
+{
+	const bool wrong =
+		std::apply([](const auto &...a) { return (emulated_points_to_host(&a, sizeof a) || ...); }, arguments);
+
+	if (wrong)
+		emulated_give_up(why);
+}
+
 #define M1K_LAUNCH(kernel, grid, block, shared, stream, ...)                                                          \
 	do                                                                                                                \
 	{                                                                                                                 \
 		auto emulated_grid = dim3(grid);                                                                              \
 		auto emulated_block = dim3(block);                                                                            \
 		size_t emulated_shared = shared;                                                                              \
+		auto emulated_arguments = std::make_tuple(__VA_ARGS__);                                                       \
 		if (!emulated_shared_is_allowed((const void *) (kernel), emulated_shared))                                    \
 			emulated_give_up(#kernel " is launched with more shared memory than was asked for");                      \
+		emulated_check_arguments(#kernel " is given a pointer into the host's memory", emulated_arguments);           \
 		emulated_enqueue(stream,                                                                                      \
-						 [=, emulated_arguments = std::make_tuple(__VA_ARGS__)]                                       \
+						 [=]                                                                                          \
 						 {                                                                                            \
 							 emulated_launch(emulated_grid, emulated_block, emulated_shared,                          \
 											 [&]                                                                      \

@@ -12,10 +12,9 @@
 /*
  * Puts a meeting on the stream, or into the graph that it records. Once everything before it is done, `meet` is asked
  * again and again until it returns true; the stream goes no further meanwhile. It is called under the runtime's lock
- * and may use the memory of all devices after emulated_use_all_devices.
+ * and may use the memory of all devices after emulated_open_memory(EMULATED_EVERY_DEVICE).
  */
 cudaError_t emulated_enqueue_meeting(cudaStream_t stream, std::function<bool()> meet);
-void emulated_use_all_devices(void);
 /* Runs f under the runtime's lock, and then whatever can go on because of it. */
 void emulated_locked(const std::function<void()> &f);
 int emulated_device_of(cudaStream_t stream);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <vector>
 
+#include "emulated_memory.h"
 #include "emulated_streams.h"
 
 namespace
@@ -97,7 +98,7 @@ meet(clique *c, size_t rank, const call &wants)
 			fprintf(stderr, "emulated NCCL: ranks disagree about what they do\n");
 			abort();
 		}
-	emulated_use_all_devices();
+	emulated_open_memory(EMULATED_EVERY_DEVICE);
 	if (wants.kind == REDUCE)
 		reduce(c->members);
 	else

@@ -1,18 +1,18 @@
 /*
- * runtime.cpp - the runtime calls of cuda_runtime.h: devices, memory, streams, events and
- * graphs.
+ * runtime.cpp - the runtime calls of cuda_runtime.h: devices, copies, streams, events and
+ * graphs. Whose memory is whose is memory.cpp's.
  *
  * One lock guards everything. A stream is a queue that is worked off as late as a device
  * may: when somebody waits for it, or asks how far it is. What is read from pinned memory
  * is what is there then, and two streams that no event puts in order run in the wrong one.
  * A wait that lasts longer than a test may take is a deadlock, and ends the program.
  */
+#include "emulated_memory.h"
 #include "emulated_streams.h"
 
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,8 +23,6 @@
 #include <thread>
 #include <vector>
 
-#define PAGE ((size_t) 4096)
-#define LARGEST_TOUCHED ((size_t) 256 << 20) /* what is larger is only planned with, and never touched as a whole */
 #define PATIENCE std::chrono::seconds(120)
 
 namespace
@@ -43,6 +41,8 @@ struct item
 	std::function<bool()> step; /* done? */
 	bool meeting;
 	std::shared_ptr<mark> event; /* that is waited for, or none */
+	void *to;					 /* pinned memory that it will write, or none */
+	size_t bytes;
 };
 
 size_t
@@ -60,24 +60,12 @@ struct device
 	bool lost = false;
 };
 
-/* Pages of their own, so that they can be closed, between two that are never open. */
-struct block
-{
-	int device;
-	size_t bytes;
-	char *pages;
-	size_t page_bytes;
-};
-
 std::mutex lock;
 std::condition_variable changed;
 device devices[EMULATED_DEVICES];
 int device_count = 4;
 std::vector<cudaStream_t> streams;
-std::map<void *, block> blocks;
-std::map<const char *, size_t> pinned;
-int waiting;		  /* threads that wait */
-int open_device = -1; /* whose memory can be touched; -1 = all devices' */
+int waiting; /* threads that wait */
 cudaError_t next_error;
 size_t calls;
 thread_local int current_device;
@@ -108,36 +96,6 @@ struct emulated_event
 	std::shared_ptr<mark> state;
 };
 
-/* ---- memory that only its device can touch ---- */
-
-static void
-set_access(const block &b, bool allowed)
-{
-	mprotect(b.pages, b.page_bytes, allowed ? PROT_READ | PROT_WRITE : PROT_NONE);
-}
-
-static void
-use_device(int device)
-{
-	if (open_device == device)
-		return;
-	for (auto &entry : blocks)
-	{
-		const bool was_open = open_device < 0 || entry.second.device == open_device;
-		const bool is_open = device < 0 || entry.second.device == device;
-
-		if (was_open != is_open)
-			set_access(entry.second, is_open);
-	}
-	open_device = device;
-}
-
-void
-emulated_use_all_devices(void)
-{
-	use_device(-1);
-}
-
 /* ---- streams ---- */
 
 static void
@@ -159,7 +117,7 @@ advance(cudaStream_t s)
 		const item &next = s->queue.front();
 
 		if (!next.meeting)
-			use_device(s->device);
+			emulated_open_memory(s->device);
 		if (!next.step())
 		{
 			if (next.meeting)
@@ -195,7 +153,17 @@ pump(void)
 		}
 		progress = progress || wanted > before;
 	}
+	emulated_close_memory();
 	changed.notify_all();
+}
+
+/* Until it is done, nobody may use what is in the memory that it writes. */
+static void
+put(cudaStream_t s, const item &work)
+{
+	if (work.to != nullptr)
+		memset(work.to, 0xff, work.bytes);
+	s->queue.push_back(work);
 }
 
 /* Something has been put on the stream: those who wait may need it. */
@@ -208,7 +176,7 @@ proceed(cudaStream_t s)
 }
 
 static cudaError_t
-submit(cudaStream_t s, item work)
+submit(cudaStream_t s, const item &work)
 {
 	std::unique_lock<std::mutex> guard(lock);
 
@@ -217,11 +185,11 @@ submit(cudaStream_t s, item work)
 	if (devices[s->device].lost)
 		return cudaErrorIllegalAddress;
 	if (s->recording != nullptr)
-		s->recording->work.push_back(std::move(work));
+		s->recording->work.push_back(work);
 	else
 	{
 		calls++;
-		s->queue.push_back(std::move(work));
+		put(s, work);
 		proceed(s);
 	}
 	return cudaSuccess;
@@ -239,21 +207,22 @@ spoils_recording(cudaStream_t s)
 	return true;
 }
 
+/* to: pinned memory that it writes, or nullptr. */
 static cudaError_t
-submit_work(cudaStream_t s, const std::function<void()> &work)
+submit_work(cudaStream_t s, const std::function<void()> &work, void *to = nullptr, size_t bytes = 0)
 {
 	return submit(s, {[work]
 					  {
 						  work();
 						  return true;
 					  },
-					  false, nullptr});
+					  false, nullptr, to, bytes});
 }
 
 cudaError_t
 emulated_enqueue_meeting(cudaStream_t stream, std::function<bool()> meet)
 {
-	return submit(stream, {std::move(meet), true, nullptr});
+	return submit(stream, {std::move(meet), true, nullptr, nullptr, 0});
 }
 
 void
@@ -355,6 +324,14 @@ emulated_shared_is_allowed(const void *kernel, size_t bytes)
 	return bytes <= SHARED_UNASKED - SHARED_STATIC || (entry != allowed_shared.end() && bytes <= entry->second);
 }
 
+bool
+emulated_points_to_host(const void *argument, size_t bytes)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	return emulated_has_host_pointer(argument, bytes);
+}
+
 /* ---- devices ---- */
 
 void
@@ -395,11 +372,8 @@ size_t
 emulated_pinned(void)
 {
 	std::unique_lock<std::mutex> guard(lock);
-	size_t bytes = 0;
 
-	for (const auto &entry : pinned)
-		bytes += entry.second;
-	return bytes;
+	return emulated_pinned_bytes();
 }
 
 cudaError_t
@@ -454,6 +428,8 @@ cudaGetErrorName(cudaError_t error)
 	{
 		case cudaSuccess:
 			return "cudaSuccess";
+		case cudaErrorInvalidValue:
+			return "cudaErrorInvalidValue";
 		case cudaErrorMemoryAllocation:
 			return "cudaErrorMemoryAllocation";
 		case cudaErrorNoDevice:
@@ -489,26 +465,11 @@ cudaMalloc(void **p, size_t bytes)
 {
 	std::unique_lock<std::mutex> guard(lock);
 	device *d = &devices[current_device];
-	const size_t rounded = (bytes + 255) / 256 * 256;
-	const size_t inside = (rounded + PAGE - 1) / PAGE * PAGE;
-	char *mapped;
-	char *data;
 
-	if (bytes > d->memory - d->used || d->lost)
+	*p = bytes > d->memory - d->used || d->lost ? nullptr : emulated_map_block(current_device, bytes);
+	if (*p == nullptr)
 		return cudaErrorMemoryAllocation;
-	mapped = (char *) mmap(nullptr, inside + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mapped == MAP_FAILED)
-		return cudaErrorMemoryAllocation;
-	madvise(mapped, inside + 2 * PAGE, MADV_HUGEPAGE); /* fewer pages to open and close */
-	use_device(current_device);
-	/* up against the closed page, which shows what goes beyond the end */
-	data = mapped + PAGE + inside - rounded;
-	blocks[data] = {current_device, bytes, mapped + PAGE, inside};
-	set_access(blocks[data], true);
-	if (bytes <= LARGEST_TOUCHED)
-		memset(data, 0xff, bytes); /* NaN until it is written */
 	d->used += bytes;
-	*p = data;
 	return cudaSuccess;
 }
 
@@ -516,17 +477,16 @@ cudaError_t
 cudaFree(void *p)
 {
 	std::unique_lock<std::mutex> guard(lock);
-	auto entry = blocks.find(p);
+	int device;
+	size_t bytes;
 
 	if (p == nullptr)
 		return cudaSuccess;
-	if (entry == blocks.end())
-		return cudaErrorInvalidValue;
 	want(nullptr); /* the device finishes what it has */
 	pump();
-	devices[entry->second.device].used -= entry->second.bytes;
-	munmap(entry->second.pages - PAGE, entry->second.page_bytes + 2 * PAGE);
-	blocks.erase(entry);
+	if (!emulated_unmap_block(p, &device, &bytes))
+		return cudaErrorInvalidValue;
+	devices[device].used -= bytes;
 	return cudaSuccess;
 }
 
@@ -538,7 +498,7 @@ cudaHostAlloc(void **p, size_t bytes, unsigned)
 	*p = aligned_alloc(256, (bytes + 255) / 256 * 256);
 	if (*p == nullptr)
 		return cudaErrorMemoryAllocation;
-	pinned[static_cast<const char *>(*p)] = bytes;
+	emulated_pin(*p, bytes);
 	return cudaSuccess;
 }
 
@@ -549,19 +509,26 @@ cudaFreeHost(void *p)
 
 	want(nullptr);
 	pump();
-	pinned.erase(static_cast<const char *>(p));
+	emulated_unpin(p);
 	free(p);
 	return cudaSuccess;
 }
 
 static bool
-is_pinned(const void *p)
+is_pinned(const void *p, size_t bytes)
 {
 	std::unique_lock<std::mutex> guard(lock);
-	const char *at = static_cast<const char *>(p);
-	auto next = pinned.upper_bound(at);
 
-	return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
+	return emulated_is_pinned(p, bytes);
+}
+
+/* Whether memory is where a copy is said to begin or end. */
+static bool
+is_there(const void *p, size_t bytes, bool on_device)
+{
+	std::unique_lock<std::mutex> guard(lock);
+
+	return on_device ? emulated_is_device(p, bytes) : !emulated_has_device(p, bytes);
 }
 
 /* Other memory of the host than pinned is read before the call returns, and is written by then. */
@@ -569,29 +536,34 @@ cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
 	const void *host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : nullptr;
+	const bool pageable = host != nullptr && !is_pinned(host, bytes);
 
-	if (host != nullptr && !is_pinned(host) && spoils_recording(stream))
+	if (bytes == 0)
+		return cudaSuccess;
+	if (!is_there(to, bytes, kind != cudaMemcpyDeviceToHost) || !is_there(from, bytes, kind != cudaMemcpyHostToDevice))
+		return cudaErrorInvalidValue;
+	if (pageable && spoils_recording(stream))
 		return cudaErrorStreamCaptureUnsupported;
-	if (kind == cudaMemcpyHostToDevice && !is_pinned(from))
+	if (pageable && kind == cudaMemcpyHostToDevice)
 	{
 		const char *first = static_cast<const char *>(from);
 		const std::vector<char> kept(first, first + bytes);
 
 		return submit_work(stream, [=] { memcpy(to, kept.data(), bytes); });
 	}
-	const cudaError_t error = submit_work(stream, [=] { memcpy(to, from, bytes); });
+	const cudaError_t error = submit_work(
+		stream, [=] { memcpy(to, from, bytes); }, kind == cudaMemcpyDeviceToHost ? to : nullptr, bytes);
 
-	if (error == cudaSuccess && kind == cudaMemcpyDeviceToHost && !is_pinned(to))
-		return cudaStreamSynchronize(stream);
-	return error;
+	return error == cudaSuccess && pageable ? cudaStreamSynchronize(stream) : error;
 }
 
 /* Pages that are given back are zeros when they are touched. */
 static void
 set(char *to, int value, size_t bytes)
 {
-	const size_t before = (PAGE - reinterpret_cast<uintptr_t>(to) % PAGE) % PAGE;
-	const size_t pages = bytes > LARGEST_TOUCHED && value == 0 ? (bytes - before) / PAGE * PAGE : 0;
+	const size_t before = (EMULATED_PAGE - reinterpret_cast<uintptr_t>(to) % EMULATED_PAGE) % EMULATED_PAGE;
+	const size_t pages =
+		bytes > EMULATED_LARGEST_TOUCHED && value == 0 ? (bytes - before) / EMULATED_PAGE * EMULATED_PAGE : 0;
 
 	if (pages == 0)
 	{
@@ -606,6 +578,8 @@ set(char *to, int value, size_t bytes)
 cudaError_t
 cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
+	if (bytes > 0 && !is_there(to, bytes, true))
+		return cudaErrorInvalidValue;
 	return submit_work(stream, [=] { set(static_cast<char *>(to), value, bytes); });
 }
 
@@ -690,7 +664,7 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 
 	if (state->graph != stream->recording)
 		return spoils_recording(stream) ? cudaErrorStreamCaptureIsolation : cudaErrorCapturedEvent;
-	return submit(stream, {[=] { return state->reached >= records; }, false, state});
+	return submit(stream, {[=] { return state->reached >= records; }, false, state, nullptr, 0});
 }
 
 cudaError_t
@@ -720,11 +694,20 @@ is_reached(cudaEvent_t event)
 	return event->state->reached >= event->state->records;
 }
 
+/* Recorded by a graph: it is for what is in the graph. */
+static bool
+is_captured(cudaEvent_t event)
+{
+	return event->state->graph != nullptr;
+}
+
 cudaError_t
 cudaEventSynchronize(cudaEvent_t event)
 {
 	std::unique_lock<std::mutex> guard(lock);
 
+	if (is_captured(event))
+		return cudaErrorCapturedEvent;
 	if (!is_reached(event))
 		want(event->state->stream);
 	wait_until(
@@ -737,6 +720,8 @@ cudaEventQuery(cudaEvent_t event)
 {
 	std::unique_lock<std::mutex> guard(lock);
 
+	if (is_captured(event))
+		return cudaErrorCapturedEvent;
 	if (!is_reached(event))
 		want(event->state->stream);
 	pump();
@@ -802,7 +787,8 @@ cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 	if (devices[s->device].lost)
 		return cudaErrorIllegalAddress;
 	calls++;
-	s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
+	for (const item &work : exec->work)
+		put(s, work);
 	proceed(s);
 	return cudaSuccess;
 }
