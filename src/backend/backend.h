@@ -393,7 +393,11 @@ typedef struct m1b_ops
 	void (*gate)(m1b_backend *b, const m1b_gate *p);
 	void (*attention)(m1b_backend *b, const m1b_attention *p);
 	void (*moe)(m1b_backend *b, const m1b_moe *p);
-	void (*end)(m1b_backend *b); /* after the last layer; norm, linear and read may follow */
+	/*
+	 * After the last layer; norm, linear and read may follow. false: nothing of the layers is done, because the device
+	 * has refused to record them: all operations since begin() are to be called again, and end(), which is true then.
+	 */
+	bool (*end)(m1b_backend *b);
 
 	/* Waits for the step and copies n floats to the host; out may alias device memory on the CPU. */
 	m1_status (*read)(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);

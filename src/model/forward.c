@@ -357,11 +357,11 @@ all_layers(m1_model *m, const m1b_batch *batch)
 {
 	find_runs(m, batch);
 	/* Two norms a layer swap the two arrays an even number of times: recorded layers use the same ones every time. */
-	if (!m->backend->ops->begin(m->backend, batch))
-	{
+	if (m->backend->ops->begin(m->backend, batch))
+		return;
+	do
 		layers(m, batch);
-		m->backend->ops->end(m->backend);
-	}
+	while (!m->backend->ops->end(m->backend));
 }
 
 bool

@@ -127,6 +127,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 void emulated_set_devices(int count);
 void emulated_set_memory(int device, size_t bytes);
 void emulated_fail_next_launch(cudaError_t error);
+/* So many recordings are spoilt, as by what cannot be recorded; returns how many had still been to come. */
+int emulated_spoil_recordings(int count);
 /* From now on, whatever the device is asked for fails. */
 void emulated_lose_device(int device);
 /* What has been put on streams so far, which takes a host its time: kernels, copies, and graphs, each as one. */

@@ -67,6 +67,7 @@ int device_count = 4;
 std::vector<cudaStream_t> streams;
 int waiting; /* threads that wait */
 cudaError_t next_error;
+int to_spoil; /* recordings */
 size_t calls;
 thread_local int current_device;
 thread_local cudaError_t last_error;
@@ -352,6 +353,16 @@ void
 emulated_fail_next_launch(cudaError_t error)
 {
 	next_error = error;
+}
+
+int
+emulated_spoil_recordings(int count)
+{
+	std::unique_lock<std::mutex> guard(lock);
+	const int before = to_spoil;
+
+	to_spoil = count;
+	return before;
 }
 
 void
@@ -746,6 +757,8 @@ cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode)
 		return cudaErrorInvalidValue;
 	s->recording = new emulated_graph();
 	s->recording->owners = 1;
+	s->recording->spoilt = to_spoil > 0;
+	to_spoil -= s->recording->spoilt;
 	s->mode = mode;
 	s->recorder = std::this_thread::get_id();
 	return cudaSuccess;

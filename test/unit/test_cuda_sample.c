@@ -669,6 +669,28 @@ test_few_calls(void **state)
 	b->ops->close(b);
 }
 
+/* What the device refuses to record is launched as before, and not tried again. */
+static void
+test_recording_is_refused(void **state)
+{
+	m1b_backend *b = open_device(1, 100, 1);
+	m1b_draw draw = {.top_p = 1};
+	m1b_pick pick;
+	m1b_sample p = {.draws = &draw, .n = 1, .picks = &pick};
+
+	(void) state;
+	assert_non_null(p.logits = b->ops->scratch(b, 100, NULL));
+	emulated_spoil_recordings(9);
+	for (int i = 0; i < 4; i++)
+	{
+		pick.id = -1;
+		assert_int_equal(calls_of(b, &p), 4);
+		assert_int_equal(pick.id, 0);
+	}
+	assert_int_equal(emulated_spoil_recordings(0), 8);
+	b->ops->close(b);
+}
+
 /* `break_device` makes the second one fail. */
 static void
 check_failure(int gpus, void (*break_device)(void), const char *says)
@@ -723,6 +745,7 @@ main(void)
 		cmocka_unit_test(test_nothing_is_left),
 #ifdef M1K_EMULATED
 		cmocka_unit_test(test_few_calls),
+		cmocka_unit_test(test_recording_is_refused),
 		cmocka_unit_test(test_device_failure),
 #endif
 	};

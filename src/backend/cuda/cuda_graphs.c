@@ -3,8 +3,13 @@
  * tokens, and the choice of n tokens. The second time that they come they are recorded,
  * and from then on one graph launch runs them all. Called by whoever records: cuda_step.c,
  * cuda_sample.c.
+ *
+ * What a device will not record, because a library does in it what cannot be, is launched
+ * one by one as before: slower, and no reason to lose the engine.
  */
 #include "backend/cuda/cuda_internal.h"
+
+#include <stdio.h>
 
 static void
 launch(m1b_cuda *c, const m1b_cuda_recording *r)
@@ -12,9 +17,29 @@ launch(m1b_cuda *c, const m1b_cuda_recording *r)
 	m1b_cuda_note(c, cudaGraphLaunch(r->graph, c->stream), "running a recorded step");
 }
 
+/* What was noted meanwhile is of the recording: what goes wrong without one goes wrong again. */
+static void
+refuse(m1b_cuda *c, m1b_cuda_recording *r, cudaError_t error)
+{
+	char line[256];
+
+	r->refused = true;
+	c->graphs.open = NULL;
+	c->failure = (m1b_cuda_failure){.error = cudaSuccess};
+	cudaGetLastError();
+	if (c->log == NULL || c->graphs.told)
+		return;
+	c->graphs.told = true;
+	snprintf(line, sizeof line, "launches cannot be recorded (%s: %s): they are made one by one, which takes longer",
+			 cudaGetErrorName(error), cudaGetErrorString(error));
+	c->log(c->log_context, line);
+}
+
 bool
 m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r)
 {
+	cudaError_t error;
+
 	if (r != NULL && r->graph != NULL)
 	{
 		launch(c, r);
@@ -24,26 +49,32 @@ m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r)
 	 * The first run lets libraries load what they need, which cannot be recorded. Relaxed: among several GPUs it may be
 	 * another thread that ends what this one begins.
 	 */
-	if (r != NULL && r->seen++ > 0 && !m1b_cuda_failed(c))
+	if (r != NULL && !r->refused && r->seen++ > 0 && !m1b_cuda_failed(c))
 	{
-		m1b_cuda_note(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording a step");
-		c->graphs.open = !m1b_cuda_failed(c) ? r : NULL;
+		c->graphs.open = r;
+		if ((error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed)) != cudaSuccess)
+			refuse(c, r, error);
 	}
 	return false;
 }
 
-void
+bool
 m1b_cuda_end_recording(m1b_cuda *c)
 {
+	m1b_cuda_recording *r = c->graphs.open;
 	cudaGraph_t graph = NULL;
+	cudaError_t error;
 
-	if (c->graphs.open == NULL)
-		return;
-	m1b_cuda_note(c, cudaStreamEndCapture(c->stream, &graph), "recording a step");
-	if (!m1b_cuda_failed(c))
-		m1b_cuda_note(c, cudaGraphInstantiate(&c->graphs.open->graph, graph, 0), "recording a step");
+	if (r == NULL)
+		return true;
+	error = cudaStreamEndCapture(c->stream, &graph);
+	if (error == cudaSuccess && !m1b_cuda_failed(c))
+		error = cudaGraphInstantiate(&r->graph, graph, 0);
 	if (graph != NULL)
 		cudaGraphDestroy(graph);
+	if (error != cudaSuccess)
+		refuse(c, r, error);
+	return error == cudaSuccess;
 }
 
 void
@@ -51,6 +82,19 @@ m1b_cuda_launch_recorded(m1b_cuda *c)
 {
 	if (c->graphs.open != NULL && !m1b_cuda_failed(c))
 		launch(c, c->graphs.open);
+	c->graphs.open = NULL;
+}
+
+void
+m1b_cuda_drop_recording(m1b_cuda *c)
+{
+	m1b_cuda_recording *r = c->graphs.open;
+
+	if (r == NULL)
+		return;
+	if (r->graph != NULL)
+		cudaGraphExecDestroy(r->graph);
+	*r = (m1b_cuda_recording){.refused = true};
 	c->graphs.open = NULL;
 }
 

@@ -17,6 +17,7 @@ typedef struct m1b_cuda m1b_cuda;
 typedef struct m1b_cuda_recording
 {
 	int seen;
+	bool refused;		   /* by the device, which is not asked again */
 	cudaGraphExec_t graph; /* or NULL */
 } m1b_cuda_recording;
 
@@ -26,6 +27,7 @@ typedef struct m1b_cuda_graphs
 	/* of n draws with some of the stages: 5 sets of them come, which have 3 to 33 kernels */
 	m1b_cuda_recording draws[M1B_CUDA_RECORDINGS + 1][1 << M1K_STAGES];
 	m1b_cuda_recording *open; /* what is being recorded, or NULL */
+	bool told;				  /* that the device refuses */
 } m1b_cuda_graphs;
 
 /*
@@ -33,9 +35,14 @@ typedef struct m1b_cuda_graphs
  * been begun. r may be NULL: then it never is.
  */
 bool m1b_cuda_replay(m1b_cuda *c, m1b_cuda_recording *r);
-/* Ends it, in two: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. */
-void m1b_cuda_end_recording(m1b_cuda *c);
+/*
+ * Ends it, in two: what was recorded becomes a graph; the graph is started. Both do nothing if nothing was. false: the
+ * device refuses to record it, and nothing of it runs: launch it anew, which is not recorded.
+ */
+bool m1b_cuda_end_recording(m1b_cuda *c);
 void m1b_cuda_launch_recorded(m1b_cuda *c);
+/* As if the device had refused what is being recorded, which has become a graph already. */
+void m1b_cuda_drop_recording(m1b_cuda *c);
 void m1b_cuda_recordings_free(m1b_cuda *c);
 
 #endif

@@ -51,6 +51,7 @@ struct m1b_cuda_group
 	m1b_batch batches[M1B_CUDA_MAX_GPUS];
 	m1b_segment *segments[M1B_CUDA_MAX_GPUS]; /* [max_states] */
 	bool recorded;
+	bool refused[M1B_CUDA_MAX_GPUS]; /* whether a rank could not record it */
 };
 
 static inline m1b_cuda_group *
@@ -78,7 +79,7 @@ void m1b_cuda_group_gate(m1b_backend *b, const m1b_gate *p);
 void m1b_cuda_group_attention(m1b_backend *b, const m1b_attention *p);
 void m1b_cuda_group_moe(m1b_backend *b, const m1b_moe *p);
 bool m1b_cuda_group_begin(m1b_backend *b, const m1b_batch *batch);
-void m1b_cuda_group_end(m1b_backend *b);
+bool m1b_cuda_group_end(m1b_backend *b);
 m1_status m1b_cuda_group_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
 m1_status m1b_cuda_group_sample(m1b_backend *b, const m1b_sample *p, m1_error *err);
 /* The rank, with everything before issued, and its device as this thread's current one. */

@@ -367,9 +367,18 @@ m1b_cuda_group_begin(m1b_backend *b, const m1b_batch *batch)
 static void
 run_end_recording(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
 {
+	(void) command;
+	g->refused[c->rank] = !m1b_cuda_end_recording(c);
+}
+
+/* What one rank cannot record, no rank does: they would not meet. */
+static void
+run_start_again(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *command)
+{
 	(void) g;
 	(void) command;
-	m1b_cuda_end_recording(c);
+	m1b_cuda_drop_recording(c);
+	m1b_cuda_start_layers(c);
 }
 
 static void
@@ -381,14 +390,20 @@ run_launch_recorded(m1b_cuda_group *g, m1b_cuda *c, const m1b_cuda_command *comm
 }
 
 /* All graphs are made before the first one runs: making one may wait for a device, which may wait for the others. */
-void
+bool
 m1b_cuda_group_end(m1b_backend *b)
 {
 	m1b_cuda_group *g = m1b_cuda_group_of(b);
+	bool refused = false;
 
 	run_now(g, run_end_recording);
-	if (g->ranks[0]->graphs.open != NULL)
+	for (int r = 0; r < g->n; r++)
+		refused = refused || (g->refused[r] && !g->failed);
+	if (refused)
+		run_now(g, run_start_again);
+	else if (g->ranks[0]->graphs.open != NULL)
 		run_now(g, run_launch_recorded);
+	return !refused;
 }
 
 static void

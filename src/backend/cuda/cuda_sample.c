@@ -133,10 +133,12 @@ launch(m1b_cuda *c, int n, unsigned stages)
 
 	if (m1b_cuda_replay(c, recording_of(c, n, stages)))
 		return;
-	m1b_cuda_upload(c, s->draws, s->host_draws, (size_t) n * sizeof *s->draws, "sampling");
-	m1k_sample_tokens(&k, stages, c->stream);
-	m1b_cuda_launched(c, "sampling");
-	m1b_cuda_end_recording(c);
+	do
+	{
+		m1b_cuda_upload(c, s->draws, s->host_draws, (size_t) n * sizeof *s->draws, "sampling");
+		m1k_sample_tokens(&k, stages, c->stream);
+		m1b_cuda_launched(c, "sampling");
+	} while (!m1b_cuda_end_recording(c));
 	m1b_cuda_launch_recorded(c);
 }
 

@@ -94,6 +94,13 @@ recording_of(m1b_cuda *c)
 			   : NULL;
 }
 
+void
+m1b_cuda_start_layers(m1b_cuda *c)
+{
+	c->rounded.of = NULL;
+	m1b_cuda_rotations(c);
+}
+
 bool
 m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch)
 {
@@ -105,15 +112,21 @@ m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch)
 	upload_batch(c, batch);
 	if (m1b_cuda_replay(c, recording_of(c)))
 		return true;
-	m1b_cuda_rotations(c);
+	m1b_cuda_start_layers(c);
 	return false;
 }
 
-void
+bool
 m1b_cuda_end(m1b_backend *b)
 {
-	m1b_cuda_end_recording(m1b_cuda_of(b));
-	m1b_cuda_launch_recorded(m1b_cuda_of(b));
+	m1b_cuda *c = m1b_cuda_of(b);
+	const bool recorded = m1b_cuda_end_recording(c);
+
+	if (recorded)
+		m1b_cuda_launch_recorded(c);
+	else
+		m1b_cuda_start_layers(c);
+	return recorded;
 }
 
 /* ---- the end of a step ---- */

@@ -27,7 +27,9 @@ void m1b_cuda_step_want(m1b_cuda *c, m1b_cuda_buffers *all);
 m1_status m1b_cuda_step_create(m1b_cuda *c, m1_error *err);
 void m1b_cuda_step_free(m1b_cuda *c);
 bool m1b_cuda_begin(m1b_backend *b, const m1b_batch *batch);
-void m1b_cuda_end(m1b_backend *b);
+bool m1b_cuda_end(m1b_backend *b);
+/* Before the layers of a step, and again before those that could not be recorded. */
+void m1b_cuda_start_layers(m1b_cuda *c);
 m1_status m1b_cuda_read(m1b_backend *b, const float *device, size_t n, float *host, m1_error *err);
 
 #endif
