@@ -16,6 +16,12 @@ SELECT minimax_m1._training_allowed('m1_teacher'::regrole);
 SELECT minimax_m1._training_allowed('m1_pupil'::regrole);
 SELECT minimax_m1.revoke_training('m1_school');
 SELECT minimax_m1._training_allowed('m1_teacher'::regrole);
+-- what is wrong with a call is told without the functions that found out, which nobody has called; but with who called
+\set SHOW_CONTEXT errors
+SELECT minimax_m1.grant_adapter('nothing', 'm1_teacher');
+SELECT minimax_m1.train('alone', examples => 'SELECT 1 AS prompt', reward => 'reward_exact', group_size => 1);
+DO $$ BEGIN PERFORM minimax_m1.train('alone', examples => 'SELECT 1 AS prompt', reward => 'reward_exact', group_size => 1); END $$;
+\set SHOW_CONTEXT never
 SELECT minimax_m1.grant_training(1::regrole);
 SELECT minimax_m1.grant_training(NULL);
 SET ROLE m1_teacher;

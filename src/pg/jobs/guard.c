@@ -22,6 +22,8 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#define OWN_MESSAGE	"minimax_m1: "
+
 PG_FUNCTION_INFO_V1(m1pg_gate);
 PG_FUNCTION_INFO_V1(m1pg_run_as);
 PG_FUNCTION_INFO_V1(m1pg_depend);
@@ -81,12 +83,48 @@ m1pg_extension_owner(void)
 	return owner;
 }
 
+/* ---- what the extension's own SQL says ---- */
+
+/* In PG_CATCH. What it says of a caller's mistake needs no tale of functions and statements that nobody has called. */
+static void
+raise_without_context(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (error->message == NULL || strncmp(error->message, OWN_MESSAGE, strlen(OWN_MESSAGE)) != 0)
+		PG_RE_THROW();
+	FlushErrorState();
+	error->context = NULL;
+	/* the contexts around this one are told by it */
+	ThrowErrorData(error);
+}
+
 /* ---- SPI ---- */
+
+static int
+execute(const char *sql, int n, Oid *types, Datum *values, const char *nulls, bool read_only)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int rc = 0;
+
+	PG_TRY();
+	{
+		rc = SPI_execute_with_args(sql, n, types, values, nulls, read_only, 0);
+	}
+	PG_CATCH();
+	{
+		raise_without_context(context);
+	}
+	PG_END_TRY();
+	return rc;
+}
 
 uint64
 m1pg_query(const char *sql, int n, Oid *types, Datum *values, const char *nulls, bool read_only)
 {
-	int			rc = SPI_execute_with_args(sql, n, types, values, nulls, read_only, 0);
+	int			rc = execute(sql, n, types, values, nulls, read_only);
 
 	if (rc < 0)
 		elog(ERROR, "minimax_m1: %s in \"%s\"", SPI_result_code_string(rc), sql);
@@ -165,6 +203,24 @@ internal_function(Oid public)
 	return internal;
 }
 
+static Datum
+call_internal(FunctionCallInfo call)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile Datum result = (Datum) 0;
+
+	PG_TRY();
+	{
+		result = FunctionCallInvoke(call);
+	}
+	PG_CATCH();
+	{
+		raise_without_context(context);
+	}
+	PG_END_TRY();
+	return result;
+}
+
 Datum
 m1pg_gate(PG_FUNCTION_ARGS)
 {
@@ -185,7 +241,7 @@ m1pg_gate(PG_FUNCTION_ARGS)
 	call->args[0].isnull = false;
 	memcpy(&call->args[1], fcinfo->args, fcinfo->nargs * sizeof fcinfo->args[0]);
 	guard = m1pg_become(m1pg_extension_owner(), false);
-	result = FunctionCallInvoke(call);
+	result = call_internal(call);
 	m1pg_unbecome(&guard);
 	fcinfo->isnull = call->isnull;
 	return result;
