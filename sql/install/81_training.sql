@@ -309,9 +309,14 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    options jsonb := @extschema@._training_defaults(method, steps) || jsonb_strip_nulls(given);
+    options jsonb;
     run int;
 BEGIN
+    -- that is the model without one
+    IF given->>'adapter' = 'base' THEN
+        given := given - 'adapter';
+    END IF;
+    options := @extschema@._training_defaults(method, steps) || given;
     PERFORM @extschema@._training_allowed(caller), @extschema@._training_check_name(caller, name),
             @extschema@._training_check_options(method, options), @extschema@._training_check_given(method, reward, given, cardinality(holdout_rows));
     PERFORM @extschema@._training_note_overlap(train_rows, holdout_rows);

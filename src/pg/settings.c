@@ -360,7 +360,7 @@ static const Setting settings[] = {
 	},
 	{
 		"minimax_m1.adapter", PGC_USERSET, 0,
-		"Sets the adapter that requests use; empty means none.", NULL,
+		"Sets the adapter that requests use; empty or base means none.", NULL,
 		TEXT(&m1pg_adapter, "")
 	},
 	{
@@ -554,4 +554,10 @@ m1pg_engine_option(int n, const char **value)
 		}
 	}
 	return NULL;
+}
+
+const char *
+m1pg_session_adapter(void)
+{
+	return m1pg_adapter[0] == '\0' || strcmp(m1pg_adapter, M1PG_BASE) == 0 ? NULL : m1pg_adapter;
 }

@@ -59,6 +59,10 @@ extern double m1pg_temperature;
 extern double m1pg_top_p;
 extern char *m1pg_system_prompt;
 extern char *m1pg_adapter;
+/* What the model is called without an adapter. */
+#define M1PG_BASE "base"
+/* That the session's requests use; NULL = none. */
+extern const char *m1pg_session_adapter(void);
 extern int	m1pg_on_error;
 
 /* ---- limits, and what counts usage ---- */

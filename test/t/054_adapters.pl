@@ -190,6 +190,7 @@ is($node->safe_psql('postgres', 'SELECT answer FROM greeted'), $plain, 'an annot
 # ---- named ----
 
 is($node->safe_psql('postgres', q{SELECT model, content FROM minimax_m1.complete('Hello.')}), "m1-nano|$plain", 'the model is named');
+is($node->safe_psql('postgres', q{SET minimax_m1.adapter = 'base'; SELECT model, content FROM minimax_m1.complete('Hello.')}), "m1-nano|$plain", 'base is none');
 is($node->safe_psql('postgres', q{SET minimax_m1.adapter = 'greeting'; SELECT model, content FROM minimax_m1.complete('Hello.')}),
 	"m1-nano/greeting/1|$told", 'with the version of its adapter');
 

@@ -52,6 +52,11 @@ for my $case ([ 'cispo', '8|48|8|5|0.2|0.2|0|0.001|16|0|1|1|1' ], [ 'dapo', '8|4
 		ROLLBACK}), qr/\Q$expected\E$/, "defaults of $method");
 }
 
+is(sql(qq{BEGIN;
+	SELECT minimax_m1.train('plain', 'sft', \$\$SELECT $prompt, voucher AS answer FROM mail\$\$, adapter => 'base', rank => 4);
+	SELECT options ? 'adapter', options->'rank' FROM minimax_m1.training_run WHERE name = 'plain';
+	ROLLBACK}) =~ s/^\s+//r, 'f|4', 'base is no adapter to begin from');
+
 # ---- what a loss is made of ----
 
 # One update, whose ratios are all 1: a loss is a mean of advantages, with its sign. How the mean is taken is the method's. The

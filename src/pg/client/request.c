@@ -62,13 +62,14 @@ m1pg_plain_request(m1w_generate *g)
 char *
 m1pg_named_request(m1w_generate *g)
 {
+	const char *adapter = m1pg_session_adapter();
 	int			version;
 
 	m1pg_plain_request(g);
-	if (m1pg_adapter[0] == '\0')
+	if (adapter == NULL)
 		return NULL;
-	g->adapter = m1pg_adapters->find(m1pg_adapter, &version);
-	return version > 0 ? psprintf("%s/%d", m1pg_adapter, version) : pstrdup(m1pg_adapter);
+	g->adapter = m1pg_adapters->find(adapter, &version);
+	return version > 0 ? psprintf("%s/%d", adapter, version) : pstrdup(adapter);
 }
 
 void

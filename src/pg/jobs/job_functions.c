@@ -144,8 +144,8 @@ check_submit(FunctionCallInfo fcinfo)
 		check_priority(PG_GETARG_INT32(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA) && !PG_ARGISNULL(ARG_STOP))
 		m1pg_bad_argument("both json_schema and stop are given", "An answer that follows a schema ends by itself.");
-	if (m1pg_adapter[0] != '\0')
-		m1pg_adapters->check(m1pg_adapter);
+	if (m1pg_session_adapter() != NULL)
+		m1pg_adapters->check(m1pg_session_adapter());
 	if (!PG_ARGISNULL(ARG_JSON_SCHEMA))
 		check_json_schema(m1pg_json_argument(fcinfo, ARG_JSON_SCHEMA));
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY)) > 1000)
@@ -179,7 +179,7 @@ read_submission(FunctionCallInfo fcinfo, M1Parameters *p)
 	m1pg_add_int(p, PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY));
 	m1pg_add_parameter(p, TEXTOID, PG_GETARG_DATUM(ARG_DEDUPE_KEY), PG_ARGISNULL(ARG_DEDUPE_KEY));
 	m1pg_add_int(p, PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? 5 : PG_GETARG_INT32(ARG_MAX_ATTEMPTS));
-	m1pg_add_string(p, m1pg_adapter[0] != '\0' ? m1pg_adapter : NULL);
+	m1pg_add_string(p, m1pg_session_adapter());
 }
 
 /* Adds the job, unless there is one with its dedupe_key. */

@@ -29,8 +29,6 @@
 PG_FUNCTION_INFO_V1(m1pg_evaluate);
 
 #define MOST_SAMPLES 1000
-/* What the model is called without an adapter. */
-#define BASE "base"
 
 typedef struct Evaluation
 {
@@ -178,7 +176,7 @@ read_adapters(FunctionCallInfo fcinfo, int arg, Evaluation *e)
 
 	e->n_adapters = 1;
 	e->adapters = palloc(sizeof *e->adapters);
-	e->adapters[0] = m1pg_adapter[0] != '\0' ? m1pg_adapter : BASE;
+	e->adapters[0] = m1pg_session_adapter() != NULL ? m1pg_adapter : M1PG_BASE;
 	if (PG_ARGISNULL(arg))
 		return;
 	if (get_fn_expr_argtype(fcinfo->flinfo, arg) != TEXTARRAYOID)
@@ -188,10 +186,10 @@ read_adapters(FunctionCallInfo fcinfo, int arg, Evaluation *e)
 	}
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &e->n_adapters);
 	if (e->n_adapters == 0)
-		m1pg_bad_argument("there are no adapters", "Name the model itself as \"" BASE "\".");
+		m1pg_bad_argument("there are no adapters", "Name the model itself as \"" M1PG_BASE "\".");
 	e->adapters = palloc(e->n_adapters * sizeof *e->adapters);
 	for (int i = 0; i < e->n_adapters; i++)
-		e->adapters[i] = nulls[i] ? BASE : TextDatumGetCString(names[i]);
+		e->adapters[i] = nulls[i] ? M1PG_BASE : TextDatumGetCString(names[i]);
 }
 
 static void
@@ -199,7 +197,7 @@ serve_adapters(Evaluation *e)
 {
 	e->served = palloc0(e->n_adapters * sizeof *e->served);
 	for (int i = 0; i < e->n_adapters; i++)
-		if (strcmp(e->adapters[i], BASE) != 0)
+		if (strcmp(e->adapters[i], M1PG_BASE) != 0)
 		{
 			int			unused;
 
