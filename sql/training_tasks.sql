@@ -80,6 +80,13 @@ SELECT method, reward FROM queued;
 SELECT part, example FROM training_example ORDER BY part;
 ROLLBACK;
 
+-- as JSON's text, too
+BEGIN;
+SELECT train_extract(m, $$SELECT 'x' AS document, '{"want": "z"}' AS answer$$, NULL::wish, method => m, holdout => $$SELECT 'y' AS document, '{}' AS answer$$)
+FROM unnest('{sft,cispo}'::text[]) m;
+SELECT r.name, e.part, e.example->'answer' AS answer FROM training_example e JOIN training_run r ON r.id = e.training ORDER BY 1, 2;
+ROLLBACK;
+
 -- with what else a query says of a row, and which rows it holds out
 BEGIN;
 SELECT train_extract('a', $$SELECT 'd' || r AS document, '{"want": "z"}'::jsonb AS answer, r, i + 0.5 AS weight, 'Think.' AS reasoning,
@@ -98,6 +105,7 @@ ROLLBACK;
 -- what is wrong
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', ARRAY['calm', 'loud']);
 SELECT train_classify('a', 'SELECT body AS input, NULL::text AS category FROM ticket', ARRAY['calm', 'loud'], holdout => $$SELECT 'x' AS input, 'y' AS category$$);
+SELECT train_classify('a', 'SELECT body AS input, ''calm'' AS category FROM ticket', ARRAY['calm', 'loud'], holdout => $$SELECT 'x' AS input, 'y' AS category$$);
 SELECT train_classify('a', 'SELECT body, urgency AS category FROM ticket', NULL::urgency);
 SELECT train_classify('a', 'SELECT body AS input FROM ticket', NULL::urgency);
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category, id AS prompt FROM ticket', NULL::urgency);
@@ -109,8 +117,19 @@ SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticke
 SELECT train_classify('a', $$SELECT 'the same' AS input, urgency AS category FROM ticket$$, NULL::urgency);
 SELECT train_classify('a', NULL, NULL::urgency);
 SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, method => 'magic');
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, holdout => 'SELECT body AS input FROM ticket');
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency, options => '[]');
+SELECT train_classify('a', 'ticket', NULL::urgency);
+SELECT train_classify('a', 'SELECT body AS input, urgency AS category FROM ticket', NULL::text[]);
+SELECT train_classify(NULL, 'SELECT body AS input, urgency AS category FROM ticket', NULL::urgency);
 SELECT train_extract('a', 'SELECT body AS document FROM ticket', 1);
 SELECT train_extract('a', 'SELECT body AS text FROM ticket', NULL::wish);
+SELECT train_extract('a', 'SELECT body AS document, NULL::wish AS answer FROM ticket', NULL::wish);
+SELECT train_extract('a', $$SELECT body AS document, 'null'::jsonb AS answer FROM ticket$$, NULL::wish, method => 'sft');
+SELECT train_extract('a', $$SELECT body AS document, 'a webcam' AS answer FROM ticket$$, NULL::wish);
+SELECT train_extract('a', $$SELECT body AS document, '[1]'::jsonb AS answer FROM ticket$$, NULL::wish);
+SELECT train_extract('a', $$SELECT body AS document, '{"product": "y", "wants": "z"}'::jsonb AS answer FROM ticket$$, NULL::wish);
+SELECT train_extract('a', $$SELECT body AS document, '{"amount": "two"}'::jsonb AS answer FROM ticket$$, NULL::wish, method => 'sft');
 SELECT count(*) FROM training_run;
 DROP TABLE ticket CASCADE;
 DROP VIEW queued, learnt;

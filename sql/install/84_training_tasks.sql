@@ -35,12 +35,57 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF category <> ALL (categories) THEN
+    IF category IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'minimax_m1: the category of a row is NULL',
+            HINT = 'Leave such rows out with WHERE.';
+    ELSIF category <> ALL (categories) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('minimax_m1: "%s" is none of the categories', category),
             DETAIL = 'The column category of the query has it.';
     END IF;
     RETURN category;
+END
+$$;
+
+-- An answer as an object: of a type, as JSON, or as the text of that.
+CREATE FUNCTION _task_object(answer jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(answer) WHEN 'string' THEN (answer #>> '{}')::jsonb ELSE answer END;
+EXCEPTION WHEN invalid_text_representation THEN
+    RETURN answer;
+END
+$$;
+
+-- The same, once it is one of the type: with fields of no other type, as no answer can have those.
+CREATE FUNCTION _task_answer(answer jsonb, type text, fields text[]) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    object jsonb := @extschema@._task_object(nullif(answer, 'null'));
+    unknown text;
+BEGIN
+    IF object IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'minimax_m1: the answer of a row is NULL',
+            HINT = 'Leave such rows out with WHERE.';
+    ELSIF jsonb_typeof(object) <> 'object' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: the answer of a row is no %s', type),
+            DETAIL = format('It is %s.', left(answer::text, 100)),
+            HINT = 'Give a value of the type, or a JSON object of its fields.';
+    END IF;
+    SELECT k INTO unknown FROM jsonb_object_keys(object) k WHERE k <> ALL (fields) LIMIT 1;
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('minimax_m1: the answer of a row has a field "%s", and %s has none', unknown, type),
+            HINT = format('The fields are %s.', array_to_string(fields, ', '));
+    END IF;
+    RETURN object;
 END
 $$;
 
@@ -60,21 +105,49 @@ LANGUAGE plpgsql STABLE STRICT
 AS $$
 DECLARE
     columns text[];
+    why text;
 BEGIN
     EXECUTE format(E'SELECT pg_catalog.array_agg(k) FROM (SELECT q.* FROM (VALUES (1)) v LEFT JOIN (%s\n) q ON false) task_row, '
                    'LATERAL pg_catalog.json_object_keys(pg_catalog.to_json(task_row)) k', regexp_replace(query, ';\s*$', ''))
     INTO columns;
     RETURN columns;
+EXCEPTION WHEN syntax_error THEN
+    GET STACKED DIAGNOSTICS why = MESSAGE_TEXT;
+    RAISE EXCEPTION USING ERRCODE = 'syntax_error',
+        MESSAGE = pg_catalog.format('minimax_m1: "%s" is not one query', pg_catalog.left(query, 1000)),
+        DETAIL = pg_catalog.format('It must be a single SELECT that changes nothing: %s.', why);
 END
 $$;
 
--- What a query of train_extract() is to show: the answer as extract() would have it, in the place of the query's, and all of
--- its other columns.
-CREATE FUNCTION _task_shown(query text, type regtype) RETURNS text
+-- The same, among which are those of the task.
+CREATE FUNCTION _task_needs(query text, needed name[]) RETURNS text[]
+LANGUAGE plpgsql STABLE STRICT
+AS $$
+DECLARE
+    columns text[] := coalesce(@extschema@._task_columns(query), '{}');
+    missing text;
+BEGIN
+    SELECT n INTO missing FROM pg_catalog.unnest(needed) n WHERE n::text <> ALL (columns) LIMIT 1;
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+            MESSAGE = pg_catalog.format('minimax_m1: the query has no column "%s"', missing),
+            HINT = pg_catalog.format('Name its columns: SELECT ... AS %I, ... AS %I.', needed[1], needed[2]);
+    END IF;
+    RETURN columns;
+END
+$$;
+
+-- The columns of examples of train_extract(): the answer as an object, or where it is `shown`, in the words of extract(), and all
+-- other columns of the query.
+CREATE FUNCTION _task_answers(query text, type regtype, shown boolean) RETURNS text
 LANGUAGE sql STABLE STRICT
 AS $$
-    SELECT format('@extschema@._task_json(pg_catalog.to_json(pg_catalog.jsonb_populate_record(NULL::%s, '
-                  'pg_catalog.to_jsonb(q.answer)))) AS answer', type)
+    SELECT format(CASE WHEN shown THEN '@extschema@._task_json(pg_catalog.to_json(pg_catalog.jsonb_populate_record(NULL::%s, %s))) AS answer'
+                       ELSE '%2$s AS answer' END, type,
+                  format('@extschema@._task_answer(pg_catalog.to_jsonb(q.answer), %L, %L::pg_catalog.text[])', type,
+                         (SELECT array_agg(a.attname::text ORDER BY a.attnum)
+                          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid
+                          WHERE t.oid = type AND a.attnum > 0 AND NOT a.attisdropped)))
            || coalesce((SELECT string_agg(format(', q.%I', c), '') FROM unnest(@extschema@._task_columns(query)) c WHERE c <> 'answer'), '')
 $$;
 
@@ -101,24 +174,31 @@ $$;
 
 -- Calls train() with the task's own arguments, and options of its by their names. The query itself may hold rows out.
 CREATE FUNCTION _task_train(
-    name name, method text, query text, holdout text, task text, document name, columns text, holdout_columns text, reward text,
+    name name, method text, query text, holdout text, task text, needed name[], columns text, holdout_columns text, reward text,
     steps int, task_options jsonb, options jsonb)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    by_hash boolean := holdout IS NULL AND 'held_out' <> ALL (@extschema@._task_columns(query));
-    examples text := @extschema@._task_examples(query, task, document, columns,
-        CASE WHEN by_hash THEN @extschema@._task_fifth(document, (options->>'seed')::bigint) ELSE '' END);
-    held_out text := @extschema@._task_examples(holdout, task, document, holdout_columns, '');
+    by_hash boolean := holdout IS NULL AND 'held_out' <> ALL (@extschema@._task_needs(query, needed));
+    examples text;
+    held_out text := @extschema@._task_examples(holdout, task, needed[1], holdout_columns, '');
     call text := 'SELECT @extschema@.train(name => $1, method => $2, examples => $3, holdout => $4, reward => $5';
     o record;
 BEGIN
-    IF query IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'minimax_m1: the query is NULL';
-    ELSIF by_hash THEN
+    IF name IS NULL OR query IS NULL OR task IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = format('minimax_m1: the %s NULL', CASE WHEN name IS NULL THEN 'name is' WHEN query IS NULL THEN 'query is' ELSE 'categories are' END);
+    ELSIF jsonb_typeof(options) <> 'object' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'minimax_m1: the options are no JSON object',
+            HINT = 'Give those of train() by their names: {"group_size": 16}.';
+    END IF;
+    PERFORM @extschema@._task_needs(holdout, needed);
+    IF by_hash THEN
         RAISE NOTICE 'minimax_m1: a fifth of the texts, chosen by the seed, is held out';
     END IF;
+    examples := @extschema@._task_examples(query, task, needed[1], columns,
+        CASE WHEN by_hash THEN @extschema@._task_fifth(needed[1], (options->>'seed')::bigint) ELSE '' END);
     IF steps IS NOT NULL THEN
         call := call || format(', steps => %L', steps);
     END IF;
@@ -156,7 +236,7 @@ DECLARE
     task text := @extschema@._task_classify(categories);
     columns text := format('@extschema@._task_category(q.category::pg_catalog.text, %L::pg_catalog.text[]) AS answer, q.*', categories);
 BEGIN
-    PERFORM @extschema@._task_train(name, method, query, holdout, task, 'input', columns, columns, '@extschema@.reward_exact', steps,
+    PERFORM @extschema@._task_train(name, method, query, holdout, task, '{input,category}', columns, columns, '@extschema@.reward_exact', steps,
         jsonb_build_object('choices', categories::text), options);
 END
 $$;
@@ -198,9 +278,8 @@ AS $$
 DECLARE
     type regtype := pg_typeof(target);
 BEGIN
-    PERFORM @extschema@._task_train(name, method, query, holdout, @extschema@._task_extract(type), 'document',
-        CASE WHEN method = 'sft' THEN @extschema@._task_shown(query, type) ELSE 'q.*' END,
-        CASE WHEN method = 'sft' THEN @extschema@._task_shown(holdout, type) ELSE 'q.*' END, '@extschema@.reward_json', steps,
+    PERFORM @extschema@._task_train(name, method, query, holdout, @extschema@._task_extract(type), '{document,answer}',
+        @extschema@._task_answers(query, type, method = 'sft'), @extschema@._task_answers(holdout, type, method = 'sft'), '@extschema@.reward_json', steps,
         jsonb_build_object('json_schema', @extschema@._task_schema(type)), options);
 END
 $$;
