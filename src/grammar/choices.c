@@ -61,6 +61,8 @@ m1_choices_parse(m1_slice text, char ***choices, size_t *n, m1_error *err)
 	*n = m1_json_is(doc.root, M1_JSON_ARRAY) ? m1_json_size(doc.root) : 0;
 	if (status != M1_OK && status != M1_E_INVALID_ARGUMENT)
 		status = m1_fail(err, status, "%s", why.message);
+	else if (m1_json_is(doc.root, M1_JSON_ARRAY) && *n == 0)
+		status = m1_fail(err, M1_E_INVALID_ARGUMENT, "there are no choices");
 	else if (*n == 0)
 	{
 		m1_fail(err, M1_E_INVALID_ARGUMENT, "the choices are not a JSON array of strings");

@@ -400,7 +400,7 @@ test_choices(void **state)
 	m1_buf_free(&answer);
 	json_decref(all);
 	m1_constraint_release(c);
-	refuse(M1_CONSTRAINT_CHOICES, "[]", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
+	refuse(M1_CONSTRAINT_CHOICES, "[]", M1_E_INVALID_ARGUMENT, "there are no choices", "");
 	refuse(M1_CONSTRAINT_CHOICES, "{\"a\": 1}", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
 	refuse(M1_CONSTRAINT_CHOICES, "[\"a\"", M1_E_INVALID_ARGUMENT, "not a JSON array", "");
 	refuse(M1_CONSTRAINT_CHOICES, "[\"a\", 2]", M1_E_INVALID_ARGUMENT, "choice 2 is not a string", "");
