@@ -141,6 +141,8 @@ CREATE FUNCTION nan(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS '
 CREATE FUNCTION endless(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT ''-infinity''::float8';
 CREATE FUNCTION silent(answer text, example jsonb) RETURNS float8 LANGUAGE sql AS 'SELECT NULL::float8';
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'nothing_here');
+CREATE FUNCTION of_json(answer text, example json) RETURNS float8 RETURN 1;
+SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'of_json');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'no_float');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', 'many');
 SELECT * FROM evaluate('SELECT question AS prompt FROM sum', '');
@@ -201,6 +203,9 @@ SELECT round(useful::numeric, 2) AS useful, advice FROM training_check('SELECT i
 SELECT errors, advice FROM training_check('SELECT question AS prompt FROM sum', 'fails', group_size => 2);
 SELECT useful, advice FROM training_check('SELECT question AS prompt, 100000 AS max_length FROM sum', 'reward_length', group_size => 2);
 SELECT truncated, advice FROM training_check('SELECT question AS prompt FROM sum', 'reward_length', group_size => 1);
+SELECT advice FROM training_check('SELECT question AS prompt FROM sum', 'reward_length', groups => 0);
+SELECT advice FROM training_check('SELECT question AS prompt FROM sum', 'reward_length', steps => 0);
+SELECT pass_rate FROM training_check('SELECT question AS prompt, 100000 AS max_length FROM sum', 'reward_length', group_size => NULL, max_tokens => 1);
 SELECT truncated, advice FROM training_check('SELECT question AS prompt, 5 AS max_length FROM sum', 'reward_length', group_size => 2, max_tokens => 2);
 
 -- how long a training would take: a step asks up to three times as many rows, and learns from the useful ones

@@ -257,13 +257,21 @@ DECLARE
     began timestamptz := clock_timestamp();
     first_error text;
     seen int;
+    wrong record;
     rated float8;                       -- share of rows of which there is a reward
 BEGIN
-    IF group_size < 2 THEN
+    group_size := coalesce(group_size, 8);
+    FOR wrong IN
+        SELECT v.*
+        FROM (VALUES ('group_size', group_size, 2, 1000), ('groups', groups, 1, 1000000), ('steps', steps, 1, 1000000),
+                     ('prompts_per_step', prompts_per_step, 1, 10000), ('holdout_rows', holdout_rows, 0, 1000000)) v(name, given, lowest, highest)
+        WHERE v.given NOT BETWEEN v.lowest AND v.highest
+    LOOP
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'minimax_m1: group_size is out of range',
-            DETAIL = format('It is %s; it must be at least 2: answers are compared with each other.', group_size);
-    END IF;
+            MESSAGE = format('minimax_m1: %s is out of range', wrong.name),
+            DETAIL = format('It is %s; it must be between %s and %s.', wrong.given, wrong.lowest, wrong.highest),
+            HINT = 'Leave it out to have its default.';
+    END LOOP;
     WITH answer AS MATERIALIZED (
         SELECT e.* FROM @extschema@.evaluate(query, reward, adapter, group_size, groups, system_prompt, max_tokens, thinking_budget,
                                              1, 1, seed, choices, json_schema, regex) e),

@@ -9,10 +9,12 @@
 
 #include <math.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/value.h"
 #include "parser/parse_func.h"
@@ -46,7 +48,8 @@ check_kind(Oid function, const char *name)
 			 errmsg("minimax_m1: \"%s\" is not a reward", name),
 			 errdetail("It returns %s%s; a reward is a function that returns double precision.",
 					   get_func_retset(function) ? "a set of " : "",
-					   format_type_be(get_func_rettype(function)))));
+					   format_type_be(get_func_rettype(function))),
+			 errhint("Let it return float8, which is double precision.")));
 }
 
 static const Oid argument_types[3] = {TEXTOID, JSONBOID, TEXTOID};
@@ -64,12 +67,28 @@ look_up(List *names, M1Reward *reward)
 	return OidIsValid(reward->function);
 }
 
-static void
-no_reward(const char *signature)
+/* The functions of the name, whatever they take; NULL = there is none. */
+static char *
+functions_named(List *names)
 {
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (FuncCandidateList c = FuncnameGetCandidates(names, -1, NIL, false, false, false, true); c != NULL; c = c->next)
+		appendStringInfo(&s, "%s%s", s.len > 0 ? ", " : "", format_procedure(c->oid));
+	return s.len > 0 ? s.data : NULL;
+}
+
+/* `names`: NIL where it was looked for by its arguments. */
+static void
+no_reward(const char *signature, List *names)
+{
+	char	   *others = names != NIL ? functions_named(names) : NULL;
+
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_FUNCTION),
 			 errmsg("minimax_m1: there is no reward %s", signature),
+			 others != NULL ? errdetail("What there is of that name is %s.", others) : 0,
 			 errhint("A reward is a function (answer text, example jsonb [, reasoning text]) that returns float8.")));
 }
 
@@ -91,7 +110,7 @@ look_at_arguments(M1Reward *reward)
 	(void) get_func_signature(reward->function, &types, &n);
 	reward->wants_reasoning = n == 3;
 	if ((n != 2 && n != 3) || memcmp(types, argument_types, n * sizeof *types) != 0)
-		no_reward(reward->name);
+		no_reward(reward->name, NIL);
 }
 
 static void
@@ -108,8 +127,8 @@ find_by_name(const char *name, M1Reward *reward)
 
 	/* the ready ones need no schema before their names */
 	if (!look_up(names, reward) &&
-		!(list_length(names) == 1 && look_up(lcons(makeString("minimax_m1"), names), reward)))
-		no_reward(psprintf("%s(text, jsonb)", name));
+		!(list_length(names) == 1 && look_up(lcons(makeString("minimax_m1"), list_copy(names)), reward)))
+		no_reward(psprintf("%s(text, jsonb)", name), names);
 }
 
 static void
