@@ -55,7 +55,7 @@ sub trained
 	$node->safe_psql('postgres', "CALL minimax_m1.wait_for_training('$name', '100 s')");
 	my %row = (name => $name);
 	@row{qw(state sqlstate error)} = split /\|/, $node->safe_psql('postgres',
-		"SELECT state, sqlstate, error || coalesce(' ' || detail, '') FROM minimax_m1.training WHERE name = '$name'"), 3;
+		"SELECT state, sqlstate, concat_ws(' ', error, detail, hint) FROM minimax_m1.training WHERE name = '$name'"), 3;
 	return \%row;
 }
 
@@ -164,6 +164,7 @@ for my $policy ('zero', 'skip')
 	my $t = trained('raises', reward_errors => "'$policy'");
 
 	is($t->{sqlstate}, 'P0002', "a reward that always fails, with reward_errors $policy: nothing to learn from");
+	like($t->{error}, qr/The reward failed for 16 answers, at first with: it is broken Mend the reward\.$/, 'which says why');
 }
 
 # ---- nothing to be learnt ----
@@ -173,6 +174,7 @@ is("$t->{state} $t->{sqlstate}", 'failed P0002', 'groups without variance');
 like($t->{error}, qr/nothing to learn from.*all answers of 4 are right/s, 'which says so');
 $t = trained('says_nothing');
 is("$t->{state} $t->{sqlstate}", 'failed P0002', 'a reward without an opinion');
+like($t->{error}, qr/none of 4 has a reward.*NULL means that it has no opinion/s, 'which says so');
 
 # ---- rewards that differ by very little ----
 

@@ -131,6 +131,7 @@ typedef struct M1Group
 	bool		useful;			/* rewards differ */
 	bool		solved;			/* all are right */
 	bool		hopeless;		/* none is worth anything */
+	bool		silent;			/* none has a reward */
 } M1Group;
 
 /* (training_advantage.c) How far apart rewards, or shaped ones, are: of those that are numbers. */

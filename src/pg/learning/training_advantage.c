@@ -103,6 +103,7 @@ judge_group(M1Group *g)
 	}
 	g->solved = n > 0 && right == n;
 	g->hopeless = n > 0 && worthless == n;
+	g->silent = n == 0;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "base/random.h"
+#include "lib/stringinfo.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -194,34 +195,75 @@ fill_groups(M1Training *t, M1StepResult *r, m1_error *error)
 	return true;
 }
 
+/* What came of the answers of a step that nothing can be learnt from: groups of them, and rewards that have failed. */
+typedef struct Fruit
+{
+	int			solved;
+	int			hopeless;
+	int			silent;			/* of no answer is there a reward */
+	int			failed;
+	const text *why;			/* the first of these has */
+} Fruit;
+
+static Fruit
+fruit_of(const M1StepResult *r)
+{
+	Fruit		f = {0};
+
+	for (int i = 0; i < r->n_groups; i++)
+	{
+		f.solved += r->groups[i].solved;
+		f.hopeless += r->groups[i].hopeless;
+		f.silent += r->groups[i].silent;
+	}
+	for (int i = 0; i < r->n_answers; i++)
+		if (r->answers[i].reward_failed && f.failed++ == 0)
+			f.why = r->answers[i].error;
+	return f;
+}
+
+static char *
+detail_of(const M1Training *t, const M1StepResult *r, const Fruit *f)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "Each of %d rows was answered %d times, and within none of them do the rewards differ: "
+					 "all answers of %d are right, none of %d is worth anything, and none of %d has a reward.",
+					 r->n_groups, t->options.group_size, f->solved, f->hopeless, f->silent);
+	if (f->failed > 0)
+		appendStringInfo(&s, " The reward failed for %d answers, at first with: %s", f->failed,
+						 text_to_cstring(f->why));
+	return s.data;
+}
+
+static const char *
+hint_of(const M1StepResult *r, const Fruit *f)
+{
+	if (f->failed > 0)
+		return "Mend the reward.";
+	if (f->solved == r->n_groups)
+		return "The model can do this already: ask for more.";
+	if (f->silent == r->n_groups)
+		return "Let the reward return a number: NULL means that it has no opinion.";
+	if (f->hopeless == r->n_groups)
+		return "Show right answers first (method sft), ask for less, or give partial rewards.";
+	return "Raise group_size or temperature, or give partial rewards.";
+}
+
 /* Before anything was learnt it is an error; afterwards, it is the end. */
 static void
 check_useful(const M1Training *t, const M1StepResult *r)
 {
-	int			solved = 0;
-	int			hopeless = 0;
-	bool		all_solved;
-	bool		all_hopeless;
+	Fruit		f = fruit_of(r);
 
-	for (int i = 0; i < r->n_groups; i++)
-	{
-		solved += r->groups[i].solved;
-		hopeless += r->groups[i].hopeless;
-	}
 	if (t->step > 0)
 		return;
-	all_solved = solved == r->n_groups;
-	all_hopeless = hopeless == r->n_groups;
 	ereport(ERROR,
 			(errcode(ERRCODE_NO_DATA_FOUND),
 			 errmsg("minimax_m1: there is nothing to learn from"),
-			 errdetail("Each of %d rows was answered %d times, and within none of them do the rewards differ: "
-					   "all answers of %d are right, and none of %d is worth anything.",
-					   r->n_groups, t->options.group_size, solved,
-					   hopeless),
-			 errhint("%s", all_solved ? "The model can do this already: ask for more." :
-					 all_hopeless ? "Show right answers first (method sft), ask for less, or give partial rewards." :
-					 "Raise group_size or temperature, or give partial rewards.")));
+			 errdetail("%s", detail_of(t, r, &f)),
+			 errhint("%s", hint_of(r, &f))));
 }
 
 /* ---- held-out rows ---- */
