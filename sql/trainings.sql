@@ -109,6 +109,7 @@ SELECT plot_training('voucher', 640, 100, 'svg');
 SELECT plot_training('voucher', format => 'png');
 SELECT plot_training('nothing');
 SELECT count(*) FROM plot_training(NULL);
+SELECT count(*) FROM plot_training('voucher', NULL, NULL, NULL);
 
 -- ---- whose they are ----
 

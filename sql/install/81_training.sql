@@ -68,6 +68,7 @@ CREATE TABLE training_statistics (
     hopeless_groups int,
     answers int,
     reward_errors int,
+    unanswered int,                     -- of the answers, those that the model could not give
     tokens bigint,
     length_mean float8,                 -- of answers, in tokens
     length_p99 float8,
@@ -498,6 +499,8 @@ BEGIN
     SET verdict = @extschema@._training_verdict(r, version)
             || CASE WHEN nothing THEN format('; after step %s there was nothing left to learn from', r.step)
                     WHEN ending = 'cancelled' THEN format('; it was cancelled after step %s', r.step) ELSE '' END
+            || coalesce((SELECT format('; the model could not give %s of %s answers: see rollout.error', sum(s.unanswered), sum(s.answers))
+                         FROM @extschema@.training_statistics s WHERE s.training = run HAVING sum(s.unanswered) > 0), '')
     WHERE t.id = run;
     PERFORM @extschema@._training_end(run, ending);
 END

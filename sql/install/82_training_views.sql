@@ -35,7 +35,7 @@ COMMENT ON VIEW training IS 'one''s trainings: how far they are, and what has be
 
 CREATE VIEW training_step WITH (security_barrier) AS
 SELECT r.name AS training, s.step, s.reward, s.reward_sd, s.heldout, s.heldout_error, s.heldout_n, s.heldout_loss, s.loss,
-       s.groups, s.useful_groups, s.solved_groups, s.hopeless_groups, s.answers, s.reward_errors,
+       s.groups, s.useful_groups, s.solved_groups, s.hopeless_groups, s.answers, s.reward_errors, s.unanswered,
        s.tokens, s.length_mean, s.length_p99, s.truncated,
        s.entropy, s.kl, s.clipped, s.gradient_norm, s.router_load, s.mismatch, s.rerouted, s.updates, s.dropped,
        s.sampling_ms, s.reward_ms, s.training_ms, s.ended_at

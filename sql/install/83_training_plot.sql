@@ -258,7 +258,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object',
             MESSAGE = pg_catalog.format('minimax_m1: training "%s" does not exist', name),
             HINT = 'The view minimax_m1.training shows those that you may see.';
-    ELSIF format = 'text' THEN
+    ELSIF coalesce(format, 'text') = 'text' THEN
         RETURN QUERY SELECT @extschema@._plot_text(name,
             @extschema@._plot_check('width', coalesce(width, 72), 40, 400, 'characters'),
             @extschema@._plot_check('height', coalesce(height, 18), 8, 100, 'lines'));

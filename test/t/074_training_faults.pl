@@ -90,8 +90,9 @@ is(ended('next'), 'done', 'and is not in the way of the next one');
 
 queue('too long', { examples => q{SELECT repeat('word ', CASE id WHEN 2 THEN 40000 ELSE 1 END) AS prompt FROM team.lesson WHERE id < 3}, reward_errors => 'skip' });
 is(ended('too long'), 'done', 'a row that is too long is not answered');
-is(sql(q{SELECT count(*) FILTER (WHERE error IS NOT NULL), (SELECT sum(reward_errors) FROM minimax_m1.training_step WHERE training = 'too long')
-	FROM minimax_m1.rollout WHERE training = 'too long'}), '4|0', 'which is no failure of the reward');
+is(sql(q{SELECT count(*) FILTER (WHERE error IS NOT NULL), (SELECT concat_ws(' ', sum(reward_errors), sum(unanswered)) FROM minimax_m1.training_step WHERE training = 'too long')
+	FROM minimax_m1.rollout WHERE training = 'too long'}), '4|0 4', 'which is no failure of the reward');
+like(sql(q{SELECT verdict FROM minimax_m1.training WHERE name = 'too long'}), qr/; the model could not give 4 of 8 answers: see rollout\.error$/, 'and is told');
 
 # ---- how long a transaction is open while rewards are asked ----
 

@@ -406,6 +406,7 @@ typedef struct Counts
 	int			solved;
 	int			hopeless;
 	int			errors;			/* of rewards; an answer that failed has none */
+	int			unanswered;
 } Counts;
 
 static Counts
@@ -420,7 +421,10 @@ counts_of(const M1StepResult *r)
 		c.hopeless += r->groups[i].hopeless;
 	}
 	for (int i = 0; i < r->n_answers; i++)
+	{
 		c.errors += r->answers[i].reward_failed;
+		c.unanswered += !r->answers[i].there;
+	}
 	return c;
 }
 
@@ -457,6 +461,7 @@ insert_statistics(const M1Training *t, const M1StepResult *r)
 	m1pg_add_int(&c, counts.hopeless);
 	m1pg_add_int(&c, r->n_answers);
 	m1pg_add_int(&c, counts.errors);
+	m1pg_add_int(&c, counts.unanswered);
 	m1pg_add_parameter(&c, INT8OID, Int64GetDatum(r->tokens), false);
 	m1pg_add_float(&c, lengths.mean);
 	m1pg_add_float(&c, lengths.p99);
