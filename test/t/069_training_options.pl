@@ -60,8 +60,10 @@ is(sql(qq{BEGIN;
 # ---- what a loss is made of ----
 
 # One update, whose ratios are all 1: a loss is a mean of advantages, with its sign. How the mean is taken is the method's. The
-# answers are of different lengths, and those of rows that tell nothing are not among them.
-sql(q{CREATE FUNCTION by_length(answer text, example jsonb, reasoning text) RETURNS float8 RETURN length(reasoning) + length(answer) / 100.0});
+# answers are of different lengths; those of rows that tell nothing are not among them, nor those that the reward has no
+# opinion of.
+sql(q{CREATE FUNCTION by_length(answer text, example jsonb, reasoning text) RETURNS float8
+	RETURN CASE WHEN length(reasoning) % 4 > 0 THEN length(reasoning) + length(answer) / 100.0 END});
 
 sub loss_is
 {
@@ -70,13 +72,14 @@ sub loss_is
 	sql(qq{SELECT minimax_m1.train('by $method', '$method', \$\$SELECT $prompt FROM mail WHERE id < 6 ORDER BY id\$\$, reward => 'by_length', steps => 1,
 		prompts_per_step => 6, group_size => 6, updates_per_step => 1, max_tokens => 40, temperature => 2)});
 	is_done("by $method", "answers are learnt from by $method");
-	my ($difference, $weighted) = split /\|/, sql(qq{SELECT abs(s.loss - ($loss)), abs(sum_na / sum_n)
-		FROM (SELECT sum(n) AS sum_n, sum(a) AS sum_a, sum(n * a) AS sum_na, count(*) AS n_answers
-			FROM (SELECT completion_tokens AS n, advantage AS a, bool_or(advantage <> 0) OVER (PARTITION BY item) AS useful
+	my ($difference, $weighted, $silent) = split /\|/, sql(qq{SELECT abs(s.loss - ($loss)), abs(sum_na / sum_n), n_silent
+		FROM (SELECT sum(n) AS sum_n, sum(a) AS sum_a, sum(n * a) AS sum_na, count(n) AS n_answers, count(*) - count(n) AS n_silent
+			FROM (SELECT CASE WHEN reward IS NOT NULL THEN completion_tokens END AS n, advantage AS a, bool_or(advantage <> 0) OVER (PARTITION BY item) AS useful
 				FROM minimax_m1.rollout WHERE training = 'by $method' AND part = 'train') r WHERE useful) r,
 			minimax_m1.training_step s WHERE s.training = 'by $method' AND s.step = 1});
 	cmp_ok($difference, '<', 1e-5, "with the loss of $method");
 	cmp_ok($weighted, '>', 1e-3, 'where it matters how long answers are');
+	cmp_ok($silent, '>', 0, 'and which of them have a reward');
 }
 
 loss_is('dapo', '-sum_na / sum_n');
