@@ -209,5 +209,16 @@ $step = sql(q{SELECT step FROM minimax_m1.training WHERE name = 'long'});
 has_stepped('long', $step + 1);
 is(cancelled('long'), 'cancelled', 'is none');
 
+# ---- the extension, which is dropped in the middle ----
+
+$node->safe_psql('postgres', 'CREATE DATABASE dropped');
+$node->safe_psql('dropped', 'CREATE EXTENSION minimax_m1; ' . slurp_file(root() . '/test/t/mail.sql') . ';' . lesson('dropped'));
+wait_for('a step was made there', sub { $node->safe_psql('dropped', 'SELECT bool_and(step > 0) FROM minimax_m1.training') eq 't' });
+$node->safe_psql('dropped', 'DROP EXTENSION minimax_m1');
+wait_for('nobody trains there any more', sub {
+		sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'minimax_m1 training' AND datname = 'dropped'}) eq '0' });
+unlike(slurp_file($node->logfile), qr/permission denied for schema minimax_m1/,
+	'a training whose extension is dropped ends with it, without a word');
+
 $node->stop;
 done_testing();

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
 #include "utils/memutils.h"
@@ -33,6 +34,15 @@ typedef struct Turn
 	M1Guard		guard;
 } Turn;
 
+/* With the extension went all that this process is for. In the engine, it is given up when others want room. */
+static Oid
+owner_of_tables(void)
+{
+	if (!OidIsValid(m1pg_extension_owner()))
+		proc_exit(0);
+	return m1pg_extension_owner();
+}
+
 static Turn
 begin_turn(void)
 {
@@ -42,7 +52,7 @@ begin_turn(void)
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	turn.guard = m1pg_become(m1pg_extension_owner(), false);
+	turn.guard = m1pg_become(owner_of_tables(), false);
 	return turn;
 }
 
