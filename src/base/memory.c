@@ -2,7 +2,7 @@
  * memory.c - see memory.h. A container or a service with MemoryMax is ended by the kernel at its limit, however much
  * the machine has.
  */
-#define _GNU_SOURCE /* _SC_PHYS_PAGES */
+#define _GNU_SOURCE 1 /* _SC_PHYS_PAGES; as PostgreSQL defines it, in whose library this is, too */
 #include "base/memory.h"
 
 #include <stdbool.h>

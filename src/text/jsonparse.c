@@ -4,7 +4,7 @@
  * The text is copied once, and strings are decoded where they stand: no escape is longer than what it stands for. One
  * pass counts an upper bound of the values, a second one makes them.
  */
-#define _GNU_SOURCE /* qsort_r, explicit_bzero */
+#define _GNU_SOURCE 1 /* qsort_r, explicit_bzero; as PostgreSQL defines it, in whose library this is, too */
 #include "text/jsonparse.h"
 
 #include <stdlib.h>

@@ -254,12 +254,16 @@ extern double m1pg_training_heldout(const M1Training *t, const M1StepResult *r);
  */
 extern bool m1pg_training_wait(M1Training *t, const m1_error *error);
 
+/* (training_runner.c) That this process has claimed; NULL = none. */
+extern M1Training *m1pg_training_taken;
+/*
+ * (training_claim.c) The training that is next, whose runner this is from now on; NULL = there is none. What cannot be
+ * read is raised.
+ */
+extern M1Training *m1pg_training_claim(void);
+
 /* ---- the tables (training_table.c), in transactions of their own ---- */
 
-/* That this process has claimed; NULL = none. */
-extern M1Training *m1pg_training_taken;
-/* The training that is next, whose runner this is from now on; NULL = there is none. What cannot be read is raised. */
-extern M1Training *m1pg_training_claim(void);
 /* Of what the engine needs to go on; 0 = there is none, it begins. */
 extern uint64 m1pg_training_state_bytes(const M1Training *t);
 /* Raises that its owner was dropped, if so. */

@@ -1,298 +1,37 @@
 /*
  * training_table.c
- *	  A training's rows: read when a runner takes it, and written when a step or
- *	  the training has ended. Each function is a transaction of its own, as the
- *	  extension's owner.
+ *	  A training's rows, as they are written when a step or the training has ended,
+ *	  and what the engine needs to go on. Each function is a transaction of its
+ *	  own (training_turn.h).
  *
  *	  Whoever writes has locked the row, and found that it is still the runner.
  */
 #include "pg/learning/training.h"
-#include "pg/jobs/guard.h"
+#include "pg/learning/training_turn.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/parameters.h"
 
 #include <math.h>
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
-#include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-#define MOST_ATTEMPTS	"5"		/* in SQL: of a step that takes its runner or the server with it */
-#define LEASE	"leased_by = pg_backend_pid(), leased_until = clock_timestamp() + '1 hour'"
-
-/* ---- transactions ---- */
-
-typedef struct Turn
-{
-	MemoryContext context;
-	M1Guard		guard;
-} Turn;
-
-/* With the extension went all that this process is for. In the engine, it is given up when others want room. */
-static Oid
-owner_of_tables(void)
-{
-	if (!OidIsValid(m1pg_extension_owner()))
-		proc_exit(0);
-	return m1pg_extension_owner();
-}
-
-static Turn
-begin_turn(void)
-{
-	Turn		turn = {.context = CurrentMemoryContext};
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	turn.guard = m1pg_become(owner_of_tables(), false);
-	return turn;
-}
-
-static void
-end_turn(const Turn *turn)
-{
-	m1pg_unbecome(&turn->guard);
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(turn->context);
-}
-
-/* A statement about one training, whose id is its $1. */
-static uint64
-query_of(const M1Training *t, const char *sql)
-{
-	Oid			types[1] = {INT4OID};
-	Datum		values[1] = {Int32GetDatum(t->id)};
-
-	return m1pg_query(sql, 1, types, values, NULL, false);
-}
-
-/* ---- taking a training ---- */
-
-/*
- * One at a time, and then the next one of the owner whose last one began longest ago. Who looks for one has none: what
- * is leased by its process ID it has given back, or another process has left.
- */
-#define CLAIM_SQL \
-	"UPDATE minimax_m1.training_run r SET state = 'running', attempts = attempts + 1, " LEASE ", " \
-	"started_at = coalesce(started_at, clock_timestamp()) " \
-	"WHERE id = (SELECT id FROM minimax_m1.training_run t WHERE state IN ('queued', 'running') " \
-	"ORDER BY state = 'running' DESC, " \
-	"(SELECT max(o.started_at) FROM minimax_m1.training_run o WHERE o.owner = t.owner) NULLS FIRST, " \
-	"id LIMIT 1 FOR UPDATE) " \
-	"AND (state = 'queued' OR leased_by = pg_backend_pid() OR NOT minimax_m1._training_has_process(leased_by)) " \
-	"RETURNING id, owner::oid, attempts > " MOST_ATTEMPTS
-
-#define READ_SQL \
-	"SELECT name::text, method, reward, reward_function, path, steps, step, options, best_step, from_adapter, " \
-	"NOT EXISTS (SELECT FROM minimax_m1.training_statistics s WHERE s.training = r.id), " \
-	"(SELECT coalesce(sum(s.updates - s.dropped), 0)::bigint FROM minimax_m1.training_statistics s " \
-	"WHERE s.training = r.id), " \
-	"(SELECT count(*)::int FROM minimax_m1.training_statistics s WHERE s.training = r.id AND s.updates > 0 " \
-	"AND s.step > ALL (SELECT l.step FROM minimax_m1.training_statistics l " \
-	"WHERE l.training = r.id AND l.updates > l.dropped)) " \
-	"FROM minimax_m1.training_run r WHERE id = $1"
-
-static int
-number(int column)
-{
-	bool		isnull;
-	Datum		value = m1pg_result(0, column, &isnull);
-
-	return isnull ? 0 : DatumGetInt32(value);
-}
-
-static Oid
-object_id(int column)
-{
-	bool		isnull;
-	Datum		value = m1pg_result(0, column, &isnull);
-
-	return isnull ? InvalidOid : DatumGetObjectId(value);
-}
-
-static bool
-flag(int column)
-{
-	bool		isnull;
-
-	return DatumGetBool(m1pg_result(0, column, &isnull));
-}
-
-static bool
-wait_for_room(void *arg, const m1_error *error)
-{
-	return m1pg_training_wait(arg, error);
-}
-
-/* No more than it takes to fail it: what is read of it afterwards may be too much. */
-static bool
-claim(M1Training *t, bool *too_many)
-{
-	Turn		turn = begin_turn();
-	bool		claimed = m1pg_query(CLAIM_SQL, 0, NULL, NULL, NULL, false) > 0;
-
-	if (claimed)
-	{
-		t->id = number(1);
-		t->owner = object_id(2);
-		t->caller = (M1LearnCaller) {.role = t->owner, .function = "train", .refused = wait_for_room, .arg = t};
-		*too_many = flag(3);
-	}
-	end_turn(&turn);
-	return claimed;
-}
-
-static void
-read_run(M1Training *t)
-{
-	bool		isnull;
-	MemoryContext old;
-
-	(void) query_of(t, READ_SQL);
-	t->name = m1pg_result_text(t->context, 0, 1);
-	if (!m1pg_training_find_method(m1pg_result_text(t->context, 0, 2), &t->method))
-		elog(ERROR, "minimax_m1: training %d has no method", t->id);
-	t->reward_name = m1pg_result_text(t->context, 0, 3);
-	t->reward_function = object_id(4);
-	t->path = m1pg_result_text(t->context, 0, 5);
-	t->steps = number(6);
-	t->step = flag(11) ? -1 : number(7);
-	t->best_step = number(9);
-	t->from_adapter = number(10);
-	t->updates_of_steps = DatumGetInt64(m1pg_result(0, 12, &isnull));
-	t->barren = number(13);
-	old = MemoryContextSwitchTo(t->context);
-	m1pg_training_read_options(DatumGetJsonbP(m1pg_result(0, 8, &isnull)), &t->options);
-	MemoryContextSwitchTo(old);
-	t->served = -1;
-	t->end_of_turn = -1;
-}
-
-/* What it was asked before: -1 when not even that was. */
-static void
-read_heldout(M1Training *t)
-{
-	bool		isnull;
-	Datum		value;
-
-	(void) query_of(t, "SELECT max(heldout) FILTER (WHERE step = 0), max(heldout) FILTER (WHERE step = best_step) "
-					"FROM (SELECT s.step, r.best_step, "
-					"CASE WHEN r.reward IS NULL THEN - s.heldout_loss ELSE s.heldout END AS heldout "
-					"FROM minimax_m1.training_run r JOIN minimax_m1.training_statistics s ON s.training = r.id "
-					"WHERE r.id = $1) h");
-	value = m1pg_result(0, 1, &isnull);
-	t->first_heldout = isnull ? get_float8_nan() : DatumGetFloat8(value);
-	value = m1pg_result(0, 2, &isnull);
-	t->best_heldout = isnull ? -get_float8_infinity() : DatumGetFloat8(value);
-}
-
-static void
-read_examples(M1Training *t, const char *part, M1Examples *examples, int **solved)
-{
-	Oid			types[2] = {INT4OID, TEXTOID};
-	Datum		values[2] = {Int32GetDatum(t->id), CStringGetTextDatum(part)};
-	uint64		n = m1pg_query("SELECT example, coalesce(asked->>'prompt', example->>'prompt'), "
-							   "coalesce(asked->>'system_prompt', example->>'system_prompt'), "
-							   "coalesce(asked->>'messages', example->>'messages'), "
-							   "coalesce(asked->>'tools', example->>'tools'), solved "
-							   "FROM minimax_m1.training_example WHERE training = $1 AND part = $2 ORDER BY item",
-							   2, types, values, NULL, true);
-	MemoryContext old = MemoryContextSwitchTo(t->context);
-
-	examples->n = (int) n;
-	examples->rows = palloc_extended(Max(n, 1) * sizeof *examples->rows, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	*solved = palloc0(Max(n, 1) * sizeof **solved);
-	for (uint64 i = 0; i < n; i++)
-	{
-		M1Example  *e = &examples->rows[i];
-		bool		isnull;
-
-		e->row = DatumGetJsonbPCopy(m1pg_result(i, 1, &isnull));
-		e->prompt = m1pg_result_text(t->context, i, 2);
-		e->system_prompt = m1pg_result_text(t->context, i, 3);
-		e->messages = m1pg_result_text(t->context, i, 4);
-		e->tools = m1pg_result_text(t->context, i, 5);
-		(*solved)[i] = DatumGetInt32(m1pg_result(i, 6, &isnull));
-	}
-	MemoryContextSwitchTo(old);
-}
-
-static void
-read_training(M1Training *t)
-{
-	Turn		turn = begin_turn();
-	int		   *unused;
-
-	read_run(t);
-	read_heldout(t);
-	read_examples(t, "train", &t->train, &t->solved);
-	read_examples(t, "holdout", &t->holdout, &unused);
-	end_turn(&turn);
-}
-
-static void
-check_attempts(bool too_many)
-{
-	if (too_many)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("minimax_m1: the training was begun " MOST_ATTEMPTS
-						" times without coming to the end of a step"),
-				 errdetail("Each time its process or the server ended."),
-				 errhint("The server's log tells why.")));
-}
-
-static M1Training *
-new_training(void)
-{
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "minimax_m1 training", ALLOCSET_DEFAULT_SIZES);
-	M1Training *t = MemoryContextAllocZero(context, sizeof *t);
-
-	t->context = context;
-	return t;
-}
-
-M1Training *
-m1pg_training_claim(void)
-{
-	M1Training *t = new_training();
-	bool		too_many;
-
-	if (!claim(t, &too_many))
-	{
-		MemoryContextDelete(t->context);
-		return NULL;
-	}
-	/* from here on, what fails fails it, and a process that ends is counted */
-	m1pg_training_taken = t;
-	check_attempts(too_many);
-	read_training(t);
-	return t;
-}
 
 /* ---- the engine's state ---- */
 
 uint64
 m1pg_training_state_bytes(const M1Training *t)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	uint64		bytes;
 	bool		isnull;
 
-	(void) query_of(t, "SELECT coalesce(sum(length(data)), 0)::bigint FROM minimax_m1.training_state "
-					"WHERE training = $1 AND part = 'state'");
+	(void) m1pg_query_training(t, "SELECT coalesce(sum(length(data)), 0)::bigint FROM minimax_m1.training_state "
+							   "WHERE training = $1 AND part = 'state'");
 	bytes = (uint64) DatumGetInt64(m1pg_result(0, 1, &isnull));
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 	return bytes;
 }
 
@@ -300,7 +39,7 @@ bytea *
 m1pg_training_read_state(const M1Training *t, int piece)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	Oid			types[2] = {INT4OID, INT4OID};
 	Datum		values[2] = {Int32GetDatum(t->id), Int32GetDatum(piece)};
 	bytea	   *data = NULL;
@@ -314,7 +53,7 @@ m1pg_training_read_state(const M1Training *t, int piece)
 		MemoryContextSwitchTo(context);
 		data = DatumGetByteaPCopy(value);
 	}
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 	return data;
 }
 
@@ -326,8 +65,8 @@ lock_run(const M1Training *t)
 {
 	char	   *wanted;
 
-	if (query_of(t, "SELECT wanted FROM minimax_m1.training_run WHERE id = $1 AND state = 'running' "
-				 "AND leased_by = pg_backend_pid() FOR UPDATE") == 0)
+	if (m1pg_query_training(t, "SELECT wanted FROM minimax_m1.training_run WHERE id = $1 AND state = 'running' "
+							"AND leased_by = pg_backend_pid() FOR UPDATE") == 0)
 		return M1_WANTED_LEAVE;
 	wanted = m1pg_result_text(CurrentMemoryContext, 0, 1);
 	if (wanted == NULL)
@@ -348,13 +87,13 @@ m1pg_training_check_owner(const M1Training *t)
 M1Wanted
 m1pg_training_wanted(const M1Training *t)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	M1Wanted	wanted = lock_run(t);
 
 	m1pg_training_check_owner(t);
 	if (wanted == M1_WANTED_NOTHING)
-		(void) query_of(t, "UPDATE minimax_m1.training_run SET " LEASE " WHERE id = $1");
-	end_turn(&turn);
+		(void) m1pg_query_training(t, "UPDATE minimax_m1.training_run SET " M1PG_TRAINING_LEASE " WHERE id = $1");
+	m1pg_end_training_turn(&turn);
 	return wanted;
 }
 
@@ -592,7 +331,7 @@ note_step(const M1Training *t, const M1StepResult *r)
 	Oid			types[3] = {INT4OID, INT4OID, BOOLOID};
 	Datum		values[3] = {Int32GetDatum(t->id), Int32GetDatum(r->step), BoolGetDatum(r->best.len > 0)};
 
-	(void) m1pg_query("UPDATE minimax_m1.training_run SET step = $2, attempts = 0, " LEASE ", "
+	(void) m1pg_query("UPDATE minimax_m1.training_run SET step = $2, attempts = 0, " M1PG_TRAINING_LEASE ", "
 					  "best_step = CASE WHEN $3 THEN $2 ELSE best_step END WHERE id = $1", 3, types, values, NULL,
 					  false);
 	(void) m1pg_query("SELECT minimax_m1._forget_rollouts($1, $2)", 2, types, values, NULL, false);
@@ -602,7 +341,7 @@ note_step(const M1Training *t, const M1StepResult *r)
 void
 m1pg_training_write(M1Training *t, const M1StepResult *r)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 
 	if (lock_run(t) != M1_WANTED_LEAVE)
 	{
@@ -615,7 +354,7 @@ m1pg_training_write(M1Training *t, const M1StepResult *r)
 		note_solved(t, r);
 		note_step(t, r);
 	}
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 	t->step = r->step;
 	t->updates_of_steps += r->updates - r->dropped;
 	t->barren = r->updates > 0 && r->updates == r->dropped ? t->barren + 1 : 0;
@@ -631,7 +370,7 @@ m1pg_training_write(M1Training *t, const M1StepResult *r)
 void
 m1pg_training_write_last(M1Training *t, const M1StepResult *r)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	M1Parameters c = {0};
 
 	m1pg_add_int(&c, t->id);
@@ -647,10 +386,10 @@ m1pg_training_write_last(M1Training *t, const M1StepResult *r)
 		if (r->best.len > 0)
 		{
 			replace_state(t, r->step, "best", r->best);
-			(void) query_of(t, "UPDATE minimax_m1.training_run SET best_step = step WHERE id = $1");
+			(void) m1pg_query_training(t, "UPDATE minimax_m1.training_run SET best_step = step WHERE id = $1");
 		}
 	}
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 }
 
 /* ---- the end ---- */
@@ -667,31 +406,31 @@ end_by(const M1Training *t, const char *sql, M1Parameters *p)
 void
 m1pg_training_pause(const M1Training *t)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 
 	if (lock_run(t) == M1_WANTED_PAUSE)
-		(void) query_of(t, "SELECT minimax_m1._training_end($1, 'paused')");
+		(void) m1pg_query_training(t, "SELECT minimax_m1._training_end($1, 'paused')");
 	m1pg_queue_note();
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 }
 
 void
 m1pg_training_finish(const M1Training *t, const char *ending, bool nothing)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	M1Parameters p = {0};
 
 	m1pg_add_int(&p, t->id);
 	m1pg_add_string(&p, ending);
 	m1pg_add_parameter(&p, BOOLOID, BoolGetDatum(nothing), false);
 	end_by(t, "SELECT minimax_m1._training_finish($1, $2, $3)", &p);
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 }
 
 void
 m1pg_training_fail(const M1Training *t, const ErrorData *error)
 {
-	Turn		turn = begin_turn();
+	M1TrainingTurn turn = m1pg_begin_training_turn();
 	M1Parameters p = {0};
 
 	m1pg_add_int(&p, t->id);
@@ -700,5 +439,5 @@ m1pg_training_fail(const M1Training *t, const ErrorData *error)
 	m1pg_add_string(&p, error->detail);
 	m1pg_add_string(&p, error->hint);
 	end_by(t, "SELECT minimax_m1._training_fail($1, $2, $3, $4, $5)", &p);
-	end_turn(&turn);
+	m1pg_end_training_turn(&turn);
 }
