@@ -148,6 +148,15 @@ $holder->query_safe('DROP TABLE pair; COMMIT');
 $holder->quit;
 like(finish_query($drop)->{err}, qr/42704.*annotator "pair" does not exist|^$/s, 'who comes second finds no annotator');
 
+# ---- a server that has started, and that no session has asked anything ----
+
+set_runners(4);
+$node->stop;
+truncate($node->logfile, 0);
+$node->start;
+wait_for('the launcher is there', sub { job_pid($node, 'launcher') ne '' });
+unlike(slurp_file($node->logfile), qr/job launcher" \(PID \d+\) exited/, 'the launcher starts before any session');
+
 # ---- too few background workers ----
 
 $node->append_conf('postgresql.conf', 'max_worker_processes = 2');

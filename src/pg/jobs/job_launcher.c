@@ -86,7 +86,11 @@ list_databases(void)
 	return databases;
 }
 
-/* By the row of the catalog: what is cached may be as it was before the change that woke this process. */
+/*
+ * By the row of the catalog: what is cached may be as it was before the change
+ * that woke this process. Without an index: none can be opened here until a
+ * session, after the server's start, has left what is known of shared ones.
+ */
 static bool
 can_be_connected_to(Oid database)
 {
@@ -99,7 +103,7 @@ can_be_connected_to(Oid database)
 	StartTransactionCommand();
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(database));
 	rel = table_open(DatabaseRelationId, AccessShareLock);
-	scan = systable_beginscan(rel, DatabaseOidIndexId, true, NULL, 1, &key);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	can = HeapTupleIsValid(tuple) && accepts_connections((Form_pg_database) GETSTRUCT(tuple));
 	systable_endscan(scan);
