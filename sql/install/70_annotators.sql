@@ -289,6 +289,49 @@ AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
 CREATE FUNCTION _check_adapter(role oid, adapter name) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_adapter' LANGUAGE C STRICT;
 
+-- The table, what it is a partition of, and its partitions: they have rows in common.
+CREATE FUNCTION _annotator_family(source regclass) RETURNS SETOF regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT source UNION SELECT relid FROM pg_partition_ancestors(source) UNION SELECT relid FROM pg_partition_tree(source)
+$$;
+
+-- Raises an error when an annotator fills what another one does, or leads to what it is asked by itself.
+CREATE FUNCTION _annotator_check_fills(a annotator) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    inputs name[] := @extschema@._template_columns(a.template);
+    targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    cycle text;
+BEGIN
+    IF EXISTS (SELECT FROM @extschema@.annotator o
+               WHERE o.source IN (SELECT @extschema@._annotator_family(a.source)) AND o.id IS DISTINCT FROM a.id
+                 AND ARRAY[o.target_column, o.reasoning_column, o.status_column] && targets) THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = 'minimax_m1: another annotator fills the same column';
+    END IF;
+    -- an annotation that changes the input of its own would be made for ever; the rows are those of the smallest part
+    WITH RECURSIVE reach(columns, part) AS (
+        SELECT targets, a.source
+        UNION
+        SELECT array_remove(ARRAY[o.target_column, o.reasoning_column, o.status_column], NULL),
+               CASE WHEN o.source IN (SELECT relid FROM pg_partition_tree(r.part)) THEN o.source ELSE r.part END
+        FROM reach r JOIN @extschema@.annotator o
+             ON o.source IN (SELECT @extschema@._annotator_family(r.part)) AND o.id IS DISTINCT FROM a.id
+             AND @extschema@._template_columns(o.template)::name[] && r.columns)
+    SELECT string_agg(DISTINCT i::text, ', ') INTO cycle
+    FROM reach r, unnest(r.columns) i WHERE i = ANY (inputs);
+    IF cycle IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: the annotation would change its own input',
+            DETAIL = format('Filling the target leads, through other annotators, to column %s of the template.', cycle);
+    END IF;
+END
+$$;
+
 -- Raises an error when a definition cannot work for its owner.
 CREATE FUNCTION _annotator_check(a annotator) RETURNS void
 LANGUAGE plpgsql
@@ -298,7 +341,6 @@ DECLARE
     inputs name[] := @extschema@._template_columns(a.template);
     targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
     c record;
-    cycle text;
 BEGIN
     IF a.name::text !~ '^[A-Za-z_][A-Za-z0-9_]*$' OR length(a.name) > 40 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_name',
@@ -354,26 +396,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = 'minimax_m1: one column cannot be filled with two things';
     END IF;
-    IF EXISTS (SELECT FROM @extschema@.annotator o
-               WHERE o.source = a.source AND o.id IS DISTINCT FROM a.id
-                 AND ARRAY[o.target_column, o.reasoning_column, o.status_column] && targets) THEN
-        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
-            MESSAGE = 'minimax_m1: another annotator fills the same column';
-    END IF;
-    -- an annotation that changes the input of its own would be made for ever
-    WITH RECURSIVE reach(columns) AS (
-        SELECT targets
-        UNION
-        SELECT array_remove(ARRAY[o.target_column, o.reasoning_column, o.status_column], NULL)
-        FROM reach r JOIN @extschema@.annotator o ON o.source = a.source AND o.id IS DISTINCT FROM a.id
-             AND @extschema@._template_columns(o.template)::name[] && r.columns)
-    SELECT string_agg(DISTINCT i::text, ', ') INTO cycle
-    FROM reach r, unnest(r.columns) i WHERE i = ANY (inputs);
-    IF cycle IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'minimax_m1: the annotation would change its own input',
-            DETAIL = format('Filling the target leads, through other annotators, to column %s of the template.', cycle);
-    END IF;
+    PERFORM @extschema@._annotator_check_fills(a);
 END
 $$;
 

@@ -79,6 +79,12 @@ BEGIN
         UPDATE @extschema@.annotator_binding SET columns = array_replace(columns, r.old, r.new)
         WHERE annotator_id = r.annotator_id;
     END LOOP;
+    -- a partition may bring annotators of its own
+    IF tg_tag = 'ALTER TABLE' THEN
+        PERFORM @extschema@._annotator_check_fills(t) FROM @extschema@.annotator t
+        WHERE EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c, LATERAL pg_partition_tree(c.objid::regclass) p
+                      WHERE c.classid = 'pg_class'::regclass AND p.relid = t.source);
+    END IF;
     -- a restore makes the triggers after the definitions
     IF tg_tag = 'CREATE TRIGGER' THEN
         FOR a IN

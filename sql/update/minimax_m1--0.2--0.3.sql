@@ -269,6 +269,12 @@ BEGIN
         UPDATE @extschema@.annotator_binding SET columns = array_replace(columns, r.old, r.new)
         WHERE annotator_id = r.annotator_id;
     END LOOP;
+    -- a partition may bring annotators of its own
+    IF tg_tag = 'ALTER TABLE' THEN
+        PERFORM @extschema@._annotator_check_fills(t) FROM @extschema@.annotator t
+        WHERE EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c, LATERAL pg_partition_tree(c.objid::regclass) p
+                      WHERE c.classid = 'pg_class'::regclass AND p.relid = t.source);
+    END IF;
     -- a restore makes the triggers after the definitions
     IF tg_tag = 'CREATE TRIGGER' THEN
         FOR a IN
@@ -315,6 +321,49 @@ $$;
 
 -- Virtual generated columns cannot be in a template, and what is always an identity cannot be filled.
 
+-- The table, what it is a partition of, and its partitions: they have rows in common.
+CREATE FUNCTION _annotator_family(source regclass) RETURNS SETOF regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT source UNION SELECT relid FROM pg_partition_ancestors(source) UNION SELECT relid FROM pg_partition_tree(source)
+$$;
+
+-- Raises an error when an annotator fills what another one does, or leads to what it is asked by itself.
+CREATE FUNCTION _annotator_check_fills(a annotator) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    inputs name[] := @extschema@._template_columns(a.template);
+    targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    cycle text;
+BEGIN
+    IF EXISTS (SELECT FROM @extschema@.annotator o
+               WHERE o.source IN (SELECT @extschema@._annotator_family(a.source)) AND o.id IS DISTINCT FROM a.id
+                 AND ARRAY[o.target_column, o.reasoning_column, o.status_column] && targets) THEN
+        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+            MESSAGE = 'minimax_m1: another annotator fills the same column';
+    END IF;
+    -- an annotation that changes the input of its own would be made for ever; the rows are those of the smallest part
+    WITH RECURSIVE reach(columns, part) AS (
+        SELECT targets, a.source
+        UNION
+        SELECT array_remove(ARRAY[o.target_column, o.reasoning_column, o.status_column], NULL),
+               CASE WHEN o.source IN (SELECT relid FROM pg_partition_tree(r.part)) THEN o.source ELSE r.part END
+        FROM reach r JOIN @extschema@.annotator o
+             ON o.source IN (SELECT @extschema@._annotator_family(r.part)) AND o.id IS DISTINCT FROM a.id
+             AND @extschema@._template_columns(o.template)::name[] && r.columns)
+    SELECT string_agg(DISTINCT i::text, ', ') INTO cycle
+    FROM reach r, unnest(r.columns) i WHERE i = ANY (inputs);
+    IF cycle IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'minimax_m1: the annotation would change its own input',
+            DETAIL = format('Filling the target leads, through other annotators, to column %s of the template.', cycle);
+    END IF;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION _annotator_check(a annotator) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -323,7 +372,6 @@ DECLARE
     inputs name[] := @extschema@._template_columns(a.template);
     targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
     c record;
-    cycle text;
 BEGIN
     IF a.name::text !~ '^[A-Za-z_][A-Za-z0-9_]*$' OR length(a.name) > 40 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_name',
@@ -379,26 +427,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = 'minimax_m1: one column cannot be filled with two things';
     END IF;
-    IF EXISTS (SELECT FROM @extschema@.annotator o
-               WHERE o.source = a.source AND o.id IS DISTINCT FROM a.id
-                 AND ARRAY[o.target_column, o.reasoning_column, o.status_column] && targets) THEN
-        RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
-            MESSAGE = 'minimax_m1: another annotator fills the same column';
-    END IF;
-    -- an annotation that changes the input of its own would be made for ever
-    WITH RECURSIVE reach(columns) AS (
-        SELECT targets
-        UNION
-        SELECT array_remove(ARRAY[o.target_column, o.reasoning_column, o.status_column], NULL)
-        FROM reach r JOIN @extschema@.annotator o ON o.source = a.source AND o.id IS DISTINCT FROM a.id
-             AND @extschema@._template_columns(o.template)::name[] && r.columns)
-    SELECT string_agg(DISTINCT i::text, ', ') INTO cycle
-    FROM reach r, unnest(r.columns) i WHERE i = ANY (inputs);
-    IF cycle IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'minimax_m1: the annotation would change its own input',
-            DETAIL = format('Filling the target leads, through other annotators, to column %s of the template.', cycle);
-    END IF;
+    PERFORM @extschema@._annotator_check_fills(a);
 END
 $$;
 
@@ -823,7 +852,7 @@ BEGIN
         FROM (SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) AS object, p.proowner AS owner,
                      coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
               FROM pg_catalog.pg_proc p
-              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass), @extschema@._annotator_triggers(regclass\,name)}'::pg_catalog.regprocedure[])
+              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass), @extschema@._annotator_triggers(regclass\,name), @extschema@._annotator_family(regclass), @extschema@._annotator_check_fills(@extschema@.annotator)}'::pg_catalog.regprocedure[])
                  OR p.prorettype = '@extschema@.json_text'::pg_catalog.regtype
                  OR '@extschema@.json_text'::pg_catalog.regtype = ANY (p.proargtypes)
               UNION ALL
