@@ -68,6 +68,7 @@ FROM (VALUES ('SELECT item FROM stock WHERE n = 5', 'SELECT item FROM stock WHER
 SELECT count(*), current_user = session_user AS same_role FROM stock;
 SELECT count(*) AS locks FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT nothing", "role": "reader"}');
+SELECT reward_sql('SELECT 1', '{"answer": "DELETE FROM pg_class", "role": "reader"}');
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT 1", "role": "nobody_here"}');
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT 1"}');
 SELECT reward_sql('SELECT 1', '{"answer": "SELECT 1", "role": null}');

@@ -105,6 +105,14 @@ m1pg_displayable(const char *s)
 	return copy;
 }
 
+const char *
+m1pg_own_message(const char *message)
+{
+	static const char name[] = "minimax_m1: ";
+
+	return message != NULL && strncmp(message, name, strlen(name)) == 0 ? message + strlen(name) : NULL;
+}
+
 void
 m1pg_bad_argument(const char *message, const char *detail)
 {

@@ -9,6 +9,8 @@
 /* Raises that an argument of an SQL function is not what it must be. */
 pg_noreturn extern void m1pg_bad_argument(const char *message, const char *detail);
 pg_noreturn extern void m1pg_report(const m1_error *error);
+/* What a message of the extension's own says behind its name; NULL = it is another's. */
+extern const char *m1pg_own_message(const char *message);
 /* Raises it, unless on_error says that the result of a scalar function is NULL then. A cancel is always raised. */
 extern void m1pg_report_or_null(const m1_error *error);
 /* The error that a M1W_ERROR tells: from here on its hint has the settings by their SQL names. */

@@ -7,6 +7,7 @@
  *	  needs no clean-up.
  */
 #include "pg/jobs/guard.h"
+#include "pg/report.h"
 
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
@@ -21,8 +22,6 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-
-#define OWN_MESSAGE	"minimax_m1: "
 
 PG_FUNCTION_INFO_V1(m1pg_gate);
 PG_FUNCTION_INFO_V1(m1pg_run_as);
@@ -93,7 +92,7 @@ raise_without_context(MemoryContext context)
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	if (error->message == NULL || strncmp(error->message, OWN_MESSAGE, strlen(OWN_MESSAGE)) != 0)
+	if (m1pg_own_message(error->message) == NULL)
 		PG_RE_THROW();
 	FlushErrorState();
 	error->context = NULL;

@@ -76,7 +76,9 @@ m1pg_example_optional_text(Jsonb *example, const char *column)
 void
 m1pg_raise_of_example(ErrorData *error, const char *what)
 {
-	error->message = psprintf("minimax_m1: the example's %s: %s", what, error->message);
+	const char *own = m1pg_own_message(error->message);
+
+	error->message = psprintf("minimax_m1: the example's %s: %s", what, own != NULL ? own : error->message);
 	ReThrowError(error);
 }
 
