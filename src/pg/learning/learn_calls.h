@@ -38,7 +38,7 @@ extern bool m1pg_learn_tokenize(const M1LearnCaller *c, m1_slice reply, m1w_id_s
  * Raises that answers, each of which may be believed by itself, cannot all be true: this training has lost its engine's
  * trust. `detail` is a sentence.
  */
-extern void m1pg_learn_disbelieve(const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void m1pg_learn_disbelieve(const char *detail);
 
 /* Bytes of an adapter or a training that travel, and are stored, together. */
 #define M1PG_PIECE_BYTES (1 << 20)
