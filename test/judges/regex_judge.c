@@ -34,7 +34,9 @@ regex_judge(m1_slice pattern, m1_slice text, bool part)
 	m1_buf_puts(&whole, part ? "(?:" : "\\A(?:");
 	m1_buf_append(&whole, pattern.data, pattern.len);
 	m1_buf_puts(&whole, part ? ")" : ")\\z");
-	code = pcre2_compile((PCRE2_SPTR) whole.data, whole.len, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &error, &at, NULL);
+	/* PCRE2 10.42 takes (?:x|.*){0}a for anchored, by a part that is never there */
+	code = pcre2_compile((PCRE2_SPTR) whole.data, whole.len, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NO_DOTSTAR_ANCHOR,
+						 &error, &at, NULL);
 	if (code != NULL)
 		verdict = match(code, text);
 	pcre2_code_free(code);
