@@ -31,12 +31,12 @@ $(SCRIPT): $(SCRIPT_PARTS) sql/install
 	@mkdir -p $(@D)
 	cat $(SCRIPT_PARTS) > $@
 
-# Updates to it have what changed, and name the parts that are new as a whole: "-- all of sql/install/PART.sql".
+# Updates to it have what changed, and name what they take over from the parts: see scripts/update_script.awk.
 UPDATES := $(patsubst sql/update/%,$(BUILD)/%,$(wildcard sql/update/*.sql))
 
-$(UPDATES): $(BUILD)/%.sql: sql/update/%.sql $(SCRIPT_PARTS)
+$(UPDATES): $(BUILD)/%.sql: sql/update/%.sql scripts/update_script.awk $(SCRIPT_PARTS)
 	@mkdir -p $(@D)
-	awk '/^-- all of / { while ((getline line < $$4) > 0) print line; next } { print }' $< > $@
+	awk -f scripts/update_script.awk $< > $@.new && mv $@.new $@
 
 PG_PKGLIBDIR := $(shell $(PG_CONFIG) --pkglibdir)
 PG_SHAREDIR  := $(shell $(PG_CONFIG) --sharedir)
