@@ -10,6 +10,7 @@
  */
 #include "pg/attempt.h"
 #include "pg/jobs/agent_runs.h"
+#include "pg/jobs/process.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -18,19 +19,9 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
-
-/* A signal handler. */
-static void
-end_process(void)
-{
-	ProcDiePending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
-}
 
 extern PGDLLEXPORT void m1pg_agent_worker_main(Datum main_arg);
 
@@ -66,7 +57,7 @@ m1pg_agent_worker_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg), run.owner, 0);
 	m1pg_attempt_ends_process = true;
-	enable_timeout_at(RegisterTimeout(USER_TIMEOUT, end_process), run.until);
+	enable_timeout_at(RegisterTimeout(USER_TIMEOUT, m1pg_process_end), run.until);
 	pgstat_report_activity(STATE_RUNNING, "minimax_m1: running an agent");
 	if (run_alone("SELECT minimax_m1._agent_take($1)", run.id))
 		(void) run_alone("SELECT minimax_m1._agent_resume($1) IS NULL", run.id);

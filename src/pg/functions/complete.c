@@ -196,10 +196,7 @@ fill_facts(const M1Result *result, const char *adapter, Oid calls_type, Datum *v
 	values[PREFILL_MS] = Float8GetDatum(done->prefill_ms);
 	values[DECODE_MS] = Float8GetDatum(done->decode_ms);
 	if (!(nulls[LOGPROBS] = done->logprobs.len == 0))
-	{
-		m1pg_check_logprobs(done->logprobs);
-		values[LOGPROBS] = json_from_utf8(m1pg_logprobs_for_database(done->logprobs), JSONOID);
-	}
+		values[LOGPROBS] = json_from_utf8(m1pg_read_logprobs(done->logprobs), JSONOID);
 }
 
 /* ---- the functions ---- */

@@ -85,8 +85,9 @@ append_escaped(StringInfo s, pg_wchar c)
 		appendStringInfo(s, "\\u%04x", c);
 }
 
-m1_slice
-m1pg_logprobs_for_database(m1_slice json)
+/* In an encoding that may lack parts of characters, and those of tokens that were only likely: \uXXXX. */
+static m1_slice
+for_database(m1_slice json)
 {
 	StringInfoData s;
 
@@ -106,12 +107,13 @@ m1pg_logprobs_for_database(m1_slice json)
 	return (m1_slice) {s.data, s.len};
 }
 
-void
-m1pg_check_logprobs(m1_slice json)
+m1_slice
+m1pg_read_logprobs(m1_slice json)
 {
 	if (!are_tokens(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("minimax_m1: the engine's log probabilities of tokens cannot be"),
 				 errhint("Look into the server's log for why the engine may be broken.")));
+	return for_database(json);
 }

@@ -8,13 +8,10 @@
 
 #include "base/buf.h"
 
-/* Raises that they are not what m1w_done.logprobs is, before anybody reads them. */
-extern void m1pg_check_logprobs(m1_slice json);
-
 /*
  * The same JSON, in a database that is not in UTF-8 with \uXXXX for what its encoding may lack: parts of characters,
- * and characters of tokens that were only likely.
+ * and characters of tokens that were only likely. Raises that it is not what m1w_done.logprobs is.
  */
-extern m1_slice m1pg_logprobs_for_database(m1_slice json);
+extern m1_slice m1pg_read_logprobs(m1_slice json);
 
 #endif							/* M1PG_LOGPROBS_H */

@@ -16,11 +16,11 @@
 #include "pg/jobs/job_step.h"
 #include "pg/jobs/job_aside.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/process.h"
 #include "pg/settings.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
@@ -44,9 +44,7 @@ static void
 end_runner(void)
 {
 	m1pg_runner_step_is_deaf();
-	ProcDiePending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
+	m1pg_process_end();
 }
 
 void

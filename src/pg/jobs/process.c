@@ -4,6 +4,8 @@
  */
 #include "pg/jobs/process.h"
 
+#include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
 
 BackgroundWorker
@@ -41,4 +43,12 @@ m1pg_process_settings(void)
 	override("lock_timeout", "0");
 	override("idle_in_transaction_session_timeout", "0");
 	override("transaction_timeout", "0");
+}
+
+void
+m1pg_process_end(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
 }

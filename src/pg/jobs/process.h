@@ -16,5 +16,7 @@
 extern BackgroundWorker m1pg_process(const char *function, const char *name, Oid database);
 /* In one that is nobody's session: what the database has set for sessions, their limits of time too, is not for it. */
 extern void m1pg_process_settings(void);
+/* The process ends as by pg_terminate_backend, whatever it catches. May be called by a signal handler. */
+extern void m1pg_process_end(void);
 
 #endif							/* M1PG_PROCESS_H */
