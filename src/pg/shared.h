@@ -118,6 +118,7 @@ typedef struct M1ModelInfo
 	bool		has_tokenizer;
 	int			snapshots;		/* in the engine's prefix cache */
 	uint64		snapshot_bytes;
+	uint64		machine_bytes;	/* what the engine, when it started, could count on */
 } M1ModelInfo;
 
 typedef struct M1Shared

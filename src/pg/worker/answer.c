@@ -13,7 +13,6 @@
 
 #include <math.h>
 
-#include "base/memory.h"
 #include "mb/pg_wchar.h"
 
 #define NOT_UTF8 "It sent text that is not UTF-8."
@@ -253,7 +252,7 @@ judge_done(const M1Asked *asked, const m1w_done *done)
 static bool
 may_be_fetched(uint64 bytes)
 {
-	return bytes <= m1_machine_memory() / 4;
+	return bytes <= model()->machine_bytes / 4;
 }
 
 /* Each piece is as long as was asked for, but for the last: so there is an end to them. */

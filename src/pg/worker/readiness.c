@@ -5,6 +5,7 @@
  */
 #include "pg/worker/readiness.h"
 
+#include "base/memory.h"
 #include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
@@ -63,6 +64,7 @@ void
 m1pg_publish_model(const m1w_ready *ready)
 {
 	M1ModelInfo *info = &m1pg_shared->model;
+	const uint64 machine_bytes = m1_machine_memory();
 
 	LWLockAcquire(m1pg_shared->lock, LW_EXCLUSIVE);
 	copy_name(info->name, sizeof info->name, ready->name);
@@ -75,6 +77,7 @@ m1pg_publish_model(const m1w_ready *ready)
 	info->context = ready->context;
 	info->vocab = ready->vocab;
 	info->has_tokenizer = ready->has_tokenizer;
+	info->machine_bytes = machine_bytes;
 	LWLockRelease(m1pg_shared->lock);
 }
 
