@@ -15,7 +15,7 @@ typedef struct merge
 } merge;
 
 #define NO_MERGE (-1)
-#define LOOK_EACH 4096 /* merges, whether they are still wanted */
+#define LOOK_EACH 4096 /* symbols or merges, whether they are still wanted */
 
 struct m1_bpe
 {
@@ -125,13 +125,14 @@ heap_bytes(size_t n)
 	return 3 * n * sizeof(candidate);
 }
 
+/* Of what was written: to wipe the rest of a long word's space would take as long as to fill it. */
 void
 m1_bpe_space_free(m1_bpe_space *space)
 {
 	if (space->cap > 0)
 	{
-		explicit_bzero(space->symbols, space->cap * sizeof(symbol));
-		explicit_bzero(space->heap, heap_bytes(space->cap));
+		explicit_bzero(space->symbols, space->most_symbols * sizeof(symbol));
+		explicit_bzero(space->heap, space->most_candidates * sizeof(candidate));
 	}
 	free(space->symbols);
 	free(space->heap);
@@ -193,57 +194,108 @@ heap_pop(candidate *heap, size_t *n)
 	return top;
 }
 
+/* One pre-token on its way. */
+typedef struct word
+{
+	const m1_bpe *bpe;
+	m1_bpe_space *space;
+	symbol *symbols;
+	candidate *heap;
+	size_t n_heap;
+	m1_work *work;
+	size_t looked; /* symbols and merges so far */
+} word;
+
+/* Before each symbol and each merge. */
+static bool
+goes_on(word *w)
+{
+	return ++w->looked % LOOK_EACH != 0 || m1_work_goes_on(w->work, 0);
+}
+
 /* Pushes the merge of symbol `at` with its right neighbour, if there is one. */
 static void
-consider(const m1_bpe *bpe, const symbol *s, int32_t at, candidate *heap, size_t *n)
+consider(word *w, int32_t at)
 {
+	const symbol *s = w->symbols;
 	int32_t rank;
 
 	if (at < 0 || s[at].next < 0)
 		return;
-	rank = bpe->table[slot_of(bpe, s[at].id, s[s[at].next].id)];
-	if (rank != NO_MERGE)
-		heap_push(heap, n, candidate_of(rank, at));
+	rank = w->bpe->table[slot_of(w->bpe, s[at].id, s[s[at].next].id)];
+	if (rank == NO_MERGE)
+		return;
+	heap_push(w->heap, &w->n_heap, candidate_of(rank, at));
+	if (w->n_heap > w->space->most_candidates)
+		w->space->most_candidates = w->n_heap;
+}
+
+/* The symbols, each with the merge of the one before it and itself. */
+static bool
+begin(word *w, const int32_t *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		if (!goes_on(w))
+			return false;
+		w->symbols[i] = (symbol){ids[i], (int32_t) i - 1, -1};
+		if (i >= w->space->most_symbols)
+			w->space->most_symbols = i + 1;
+		if (i > 0)
+		{
+			w->symbols[i - 1].next = (int32_t) i;
+			consider(w, (int32_t) i - 1);
+		}
+	}
+	return true;
+}
+
+/* Does what the candidate says, if its symbols are still those that it was pushed for. */
+static void
+merge_at(word *w, candidate c)
+{
+	const merge *m = &w->bpe->merges[c >> 32];
+	const int32_t at = (int32_t) (c & UINT32_MAX);
+	symbol *s = w->symbols;
+	symbol *left = &s[at];
+	const int32_t gone = left->next;
+
+	if (gone < 0 || !joins(m, left->id, s[gone].id))
+		return;
+	left->id = m->id;
+	left->next = s[gone].next;
+	s[gone].id = -1;
+	if (left->next >= 0)
+		s[left->next].prev = at;
+	consider(w, left->prev);
+	consider(w, at);
+}
+
+static bool
+merge_all(word *w)
+{
+	while (w->n_heap > 0)
+	{
+		if (!goes_on(w))
+			return false;
+		merge_at(w, heap_pop(w->heap, &w->n_heap));
+	}
+	return true;
 }
 
 bool
 m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_space *space, m1_work *work, m1_ids *out)
 {
-	symbol *s;
-	candidate *heap;
-	size_t n_heap = 0;
-	size_t merged = 0;
+	word w = {.bpe = bpe, .space = space, .work = work};
 
 	if (n > INT32_MAX / 4 || !reserve_space(space, n))
 		return false;
-	s = space->symbols;
-	heap = space->heap;
-	for (size_t i = 0; i < n; i++)
-		s[i] = (symbol){ids[i], (int32_t) i - 1, i + 1 < n ? (int32_t) i + 1 : -1};
-	for (size_t i = 0; i + 1 < n; i++)
-		consider(bpe, s, (int32_t) i, heap, &n_heap);
-	while (n_heap > 0)
-	{
-		const candidate c = heap_pop(heap, &n_heap);
-		const merge *m = &bpe->merges[c >> 32];
-		const int32_t at = (int32_t) (c & UINT32_MAX);
-		symbol *left = &s[at];
-		int32_t gone = left->next;
-
-		if (++merged % LOOK_EACH == 0 && !m1_work_goes_on(work, 0))
-			return false;
-		if (gone < 0 || !joins(m, left->id, s[gone].id))
-			continue;
-		left->id = m->id;
-		left->next = s[gone].next;
-		s[gone].id = -1;
-		if (left->next >= 0)
-			s[left->next].prev = at;
-		consider(bpe, s, left->prev, heap, &n_heap);
-		consider(bpe, s, at, heap, &n_heap);
-	}
-	for (int32_t i = n > 0 ? 0 : -1; i >= 0; i = s[i].next)
-		if (!m1_ids_push(out, s[i].id))
+	w.symbols = space->symbols;
+	w.heap = space->heap;
+	if (!begin(&w, ids, n) || !merge_all(&w))
+		return false;
+	for (int32_t i = n > 0 ? 0 : -1; i >= 0; i = w.symbols[i].next)
+		if (!m1_ids_push(out, w.symbols[i].id))
 			return false;
 	return true;
 }

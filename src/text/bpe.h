@@ -28,7 +28,8 @@ typedef struct m1_bpe_space
 {
 	void *symbols;
 	void *heap;
-	size_t cap;
+	size_t cap;							  /* symbols */
+	size_t most_symbols, most_candidates; /* that were ever written */
 } m1_bpe_space;
 
 void m1_bpe_space_free(m1_bpe_space *space);

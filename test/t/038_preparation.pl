@@ -74,10 +74,12 @@ for my $what (sort keys %hostile)
 	is($state, '57014', "$what ends by statement_timeout");
 	cmp_ok($ms, '<', 400 + 1500, 'soon after it');
 	wait_for('no request runs', sub { is_idle($node) });
-	sleep 1;
+	# of the processor, so that a busy machine makes no difference; what is left is to free its memory
 	my $before = engine_seconds();
-	sleep 1;
-	cmp_ok(engine_seconds() - $before, '<', 0.5, "and the engine does not go on with it");
+	sleep 2;
+	my $after = engine_seconds() - $before;
+	cmp_ok($after, '<', 0.5, "and the engine does not go on with it");
+	note("$what: $after s of the processor after its end");
 }
 
 # A long text that may be counted is, and right: others go on meanwhile.
