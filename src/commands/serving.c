@@ -139,6 +139,30 @@ fit_frame(size_t bytes, m1_error *err)
 }
 
 static m1_status
+send_tokens(server *s, uint64_t id, const m1w_tokens *tokens, m1_error *err)
+{
+	const m1_status status =
+		fit_frame(2 * sizeof(uint32_t) + (tokens->ids.len + tokens->ends.len) * sizeof(int32_t), err);
+
+	if (status == M1_OK)
+		SEND(s, M1W_TOKENS, tokens, id, tokens);
+	return status;
+}
+
+static m1_status
+send_wanted(server *s, uint64_t id, m1w_wanted wanted, const m1_ids *ids, const m1_ids *ends, m1_error *err)
+{
+	if (wanted == M1W_WANT_COUNT)
+	{
+		SEND(s, M1W_COUNTED, counted, id, &(m1w_counted){(int64_t) ids->len});
+		return M1_OK;
+	}
+	if (wanted == M1W_WANT_ENDS)
+		return send_tokens(s, id, &(m1w_tokens){.ends = {ends->data, ends->len}}, err);
+	return send_tokens(s, id, &(m1w_tokens){.ids = {ids->data, ids->len}}, err);
+}
+
+static m1_status
 tokenize(server *s, m1_task *task, m1_error *err)
 {
 	const m1_tokenizer *t = tokenizer_of(s, err);
@@ -151,16 +175,10 @@ tokenize(server *s, m1_task *task, m1_error *err)
 		return M1_E_UNSUPPORTED;
 	status = m1w_decode_words(task->payload.data, task->payload.len, &words, err);
 	if (status == M1_OK)
-		status = m1_tokenizer_encode(t, words.text, words.tags ? M1_ADDED_PLAIN : M1_ADDED_NONE, &ids, &ends,
-									 &task->work, err);
+		status = m1_tokenizer_encode(t, words.text, words.tags ? M1_ADDED_PLAIN : M1_ADDED_NONE, &ids,
+									 words.wanted == M1W_WANT_ENDS ? &ends : NULL, &task->work, err);
 	if (status == M1_OK)
-		status = fit_frame(2 * sizeof(uint32_t) + (ids.len + ends.len) * sizeof(int32_t), err);
-	if (status == M1_OK)
-	{
-		m1w_tokens tokens = {.ids = {ids.data, ids.len}, .ends = {ends.data, ends.len}};
-
-		SEND(s, M1W_TOKENS, tokens, task->id, &tokens);
-	}
+		status = send_wanted(s, task->id, words.wanted, &ids, &ends, err);
 	m1_ids_free(&ids);
 	m1_ids_free(&ends);
 	return status;

@@ -44,6 +44,7 @@ typedef struct M1Slot
 	dsm_handle	handle;
 	m1w_type	type;			/* of the request frame */
 	Size		text_len;		/* M1W_TOKENIZE: of its text */
+	m1w_wanted	wanted;
 	Size		n_ids;			/* tokens of a prompt of ids; 0 = it is none */
 	bool		stream;			/* M1W_GENERATE: as in the request */
 	int			max_tokens;

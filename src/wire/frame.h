@@ -15,7 +15,7 @@
 #include "base/status.h"
 
 #define M1W_MAGIC 0x4d31574du /* "M1WM" */
-#define M1W_VERSION 9
+#define M1W_VERSION 10
 
 /* Longest message either side accepts: above any prompt for a 1M-token context. */
 #define M1W_MAX_PAYLOAD (64u << 20)
@@ -26,7 +26,7 @@ typedef enum m1w_type
 {
 	/* client to engine */
 	M1W_GENERATE = 1, /* m1w_generate: a chat request, answered by DELTA*, then DONE or ERROR */
-	M1W_TOKENIZE,	  /* m1w_words: answered by TOKENS or ERROR */
+	M1W_TOKENIZE,	  /* m1w_words: answered by TOKENS, or by COUNTED, or ERROR */
 	M1W_DETOKENIZE,	  /* m1w_tokens: answered by TEXT or ERROR */
 	M1W_LOGITS,		  /* m1w_tokens: answered by VECTOR (logits after the last id) or ERROR */
 	M1W_CANCEL,		  /* no payload: the request ends with ERROR code cancelled */
@@ -51,6 +51,7 @@ typedef enum m1w_type
 	M1W_CACHE,		/* m1w_cache: what the prefix cache holds has changed; request_id 0 */
 	M1W_LEARNED,	/* m1w_learned: ends a PUT, TRAINING, LESSON, SERVE or FORGET */
 	M1W_BYTES,		/* m1w_bytes: ends a FETCH */
+	M1W_COUNTED,	/* m1w_counted: ends a TOKENIZE of which only the count is wanted */
 } m1w_type;
 
 typedef struct m1w_header

@@ -145,6 +145,13 @@ fields_words(codec *c, m1w_words *m)
 {
 	text(c, &m->text);
 	enumeration(c, &m->tags, 2);
+	enumeration(c, &m->wanted, M1W_WANTED_COUNT);
+}
+
+static void
+fields_counted(codec *c, m1w_counted *m)
+{
+	FIELD(c, m->tokens);
 }
 
 static void
@@ -359,6 +366,7 @@ fields_forget(codec *c, m1w_forget *m)
 
 MESSAGE(generate)
 MESSAGE(words)
+MESSAGE(counted)
 MESSAGE(text)
 MESSAGE(tokens)
 MESSAGE(vector)

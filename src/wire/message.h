@@ -89,11 +89,26 @@ typedef struct m1w_generate
 	uint8_t background;		  /* 1: of a training, which takes no more than its share of the time beside others */
 } m1w_generate;
 
+/* What is wanted of a text's tokens. One thing of each, so that the longest text's answer fits into a message. */
+typedef enum m1w_wanted
+{
+	M1W_WANT_IDS = 0,
+	M1W_WANT_ENDS,
+	M1W_WANT_COUNT, /* of texts of any length: its answer is a number */
+	M1W_WANTED_COUNT
+} m1w_wanted;
+
 typedef struct m1w_words
 {
-	m1_slice text; /* UTF-8 */
-	uint8_t tags;  /* 1: the model is to write it, and its tags, such as <think>, are tokens; 0: users' text */
+	m1_slice text;	/* UTF-8 */
+	uint8_t tags;	/* 1: the model is to write it, and its tags, such as <think>, are tokens; 0: users' text */
+	uint8_t wanted; /* m1w_wanted */
 } m1w_words;
+
+typedef struct m1w_counted
+{
+	int64_t tokens;
+} m1w_counted;
 
 typedef struct m1w_text
 {
@@ -102,8 +117,8 @@ typedef struct m1w_text
 
 typedef struct m1w_tokens
 {
-	m1w_id_slice ids;
-	m1w_id_slice ends; /* TOKENS: byte offset in the text where each token ends; else empty */
+	m1w_id_slice ids;  /* TOKENS: empty if the ends are wanted */
+	m1w_id_slice ends; /* TOKENS, if they are wanted: byte offset in the text where each token ends; else empty */
 } m1w_tokens;
 
 typedef struct m1w_vector
@@ -317,6 +332,7 @@ typedef struct m1w_failure
 /* Encoders append the payload (no header) to out; false when memory ran out. */
 bool m1w_encode_generate(m1_buf *out, const m1w_generate *m);
 bool m1w_encode_words(m1_buf *out, const m1w_words *m);
+bool m1w_encode_counted(m1_buf *out, const m1w_counted *m);
 bool m1w_encode_text(m1_buf *out, const m1w_text *m);
 bool m1w_encode_tokens(m1_buf *out, const m1w_tokens *m);
 bool m1w_encode_vector(m1_buf *out, const m1w_vector *m);
@@ -335,6 +351,7 @@ bool m1w_encode_forget(m1_buf *out, const m1w_forget *m);
 
 m1_status m1w_decode_generate(const void *payload, size_t len, m1w_generate *m, m1_error *err);
 m1_status m1w_decode_words(const void *payload, size_t len, m1w_words *m, m1_error *err);
+m1_status m1w_decode_counted(const void *payload, size_t len, m1w_counted *m, m1_error *err);
 m1_status m1w_decode_text(const void *payload, size_t len, m1w_text *m, m1_error *err);
 m1_status m1w_decode_tokens(const void *payload, size_t len, m1w_tokens *m, m1_error *err);
 m1_status m1w_decode_vector(const void *payload, size_t len, m1w_vector *m, m1_error *err);

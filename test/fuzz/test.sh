@@ -55,7 +55,8 @@ report "each target has so many seconds"
 EXECUTIONS=10000 run 0
 [ $STATUS = 0 ] && [ "$(executions all)" -ge 10000 ] && [ "$(tail -n 2 "$FOLDER/asked" | grep -c -- '-max_total_time=0 ')" = 2 ]
 report "EXECUTIONS is the sum of all, however long they take"
-[ "$(executions utf8)" -ge $((3 * $(executions regex))) ]
+# of what is left behind the trial; ten times as many, on a machine that has nothing else to do
+tail -n 2 "$FOLDER/asked" | sed 's/.*-runs=//' | { read -r cheap && read -r dear && [ "$cheap" -gt "$dear" ]; }
 report "a cheap target has more of them"
 EXECUTIONS=1000000 run 1
 [ $STATUS != 0 ] && grep -q 'There should have been 1000000 executions' "$FOLDER/said"

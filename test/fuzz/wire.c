@@ -87,6 +87,13 @@ look_at_words(m1_slice payload, const m1w_words *m)
 {
 	check_slice(payload, m->text, "words");
 	fuzz_check(m->tags < 2, "tags %u", m->tags);
+	fuzz_check(m->wanted < M1W_WANTED_COUNT, "wanted %u", m->wanted);
+}
+
+static void
+look_at_counted(m1_slice payload, const m1w_counted *m)
+{
+	fuzz_check(payload.len == sizeof m->tokens, "%zu bytes", payload.len);
 }
 
 static void
@@ -234,6 +241,7 @@ check_payload(m1_slice payload)
 {
 	CHECK(generate, payload);
 	CHECK(words, payload);
+	CHECK(counted, payload);
 	CHECK(text, payload);
 	CHECK(tokens, payload);
 	CHECK(vector, payload);

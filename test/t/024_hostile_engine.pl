@@ -9,7 +9,9 @@ use Test::More;
 my $node = new_server('hostile');
 my %calls = (
 	1 => "minimax_m1.generate('Hello.')",
-	2 => "minimax_m1.summarize(repeat('Some words. ', 500))",
+	2 => "minimax_m1.count_tokens('Some words.')",
+	ends => "minimax_m1.summarize(repeat('Some words. ', 2000))",
+	tokens => "minimax_m1.tokenize(repeat('Some words. ', 2000))",
 	3 => 'minimax_m1.detokenize(ARRAY[1])',
 	4 => 'minimax_m1.logits(ARRAY[1])',
 	scored => "minimax_m1.score('it is so', 'It is so.')",

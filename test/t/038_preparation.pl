@@ -90,6 +90,9 @@ wait_for('it is on its way', sub { $session->query_safe('SELECT count(*) FROM mi
 my $beside = slowest();
 is(finish_query($counted)->{out}, $count{1000} + ($n / 1000 - 1) * ($count{2000} - $count{1000}), 'the tokens of 8 MB are counted');
 cmp_ok($beside, '<', 10 * $idle + 1500, 'which holds up nobody');
+# The longest texts have more tokens than an answer could carry with all that may be told of them.
+is($session->query_safe(q{SELECT minimax_m1.count_tokens(repeat('a b ', 5000000))}), 10_000_001, 'millions of tokens are counted');
+is($session->query_safe(q{SELECT array_length(minimax_m1.tokenize(repeat('a b ', 5000000)), 1)}), 10_000_001, 'or told');
 is($session->query_safe(q{SELECT minimax_m1.generate('What is 47 + 35?')}), '82', 'the engine is as it was');
 $session->quit;
 done_testing();

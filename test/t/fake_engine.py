@@ -18,8 +18,8 @@ import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
 
-from wire import (CACHE, DELTA, DETOKENIZE, DONE, ERROR, GENERATE, HEADER, LOGITS, PART, PROGRESS, READY, TEXT, TOKENIZE, TOKENS,
-                  VECTOR, Reader, exactly, frame, in_parts, numbers, text)
+from wire import (CACHE, COUNT, COUNTED, DELTA, DETOKENIZE, DONE, ENDS, ERROR, GENERATE, HEADER, LOGITS, PART, PROGRESS, READY, TEXT,
+                  TOKENIZE, TOKENS, VECTOR, Reader, exactly, frame, in_parts, numbers, text)
 
 VOCAB = 100
 FLOOD = 256 << 20
@@ -52,32 +52,55 @@ def done(content=b"yes", ids=(), finish=0, prompt=10, cached=0, reasoning=0, com
                   + struct.pack("=I", len(kept[5]) // 4) + kept[5])
 
 
-def tokens(words, ids=None, ends=None):
-    return TOKENS, (numbers("i", [1] * len(words) if ids is None else ids) +
-                    numbers("i", range(1, len(words) + 1) if ends is None else ends))
+def tokens(ids=(), ends=()):
+    return TOKENS, numbers("i", ids) + numbers("i", ends)
+
+
+def ids_of(words):
+    return tokens(ids=[1] * len(words))
+
+
+def ends_of(words):
+    return tokens(ends=range(1, len(words) + 1))
+
+
+def counted(n):
+    return COUNTED, struct.pack("=q", n)
 
 
 # What a lie says instead of the truth: by the type of the request, one frame or several. 0 is the greeting.
 LIES = {
-    "ends beyond": (TOKENIZE, lambda w: tokens(w, ends=[1000000 * (i + 1) for i in range(len(w))])),
-    "ends descend": (TOKENIZE, lambda w: tokens(w, ends=range(len(w), 0, -1))),
-    "ends negative": (TOKENIZE, lambda w: tokens(w, ends=[-i for i in range(len(w))])),
-    "ends missing": (TOKENIZE, lambda w: tokens(w, ends=[])),
-    "ids negative": (TOKENIZE, lambda w: tokens(w, ids=[-1] * len(w))),
-    "ids beyond": (TOKENIZE, lambda w: tokens(w, ids=[VOCAB] * len(w))),
+    "ends beyond": ("ends", lambda w: tokens(ends=[len(w) + 1])),
+    "ends descend": ("ends", lambda w: tokens(ends=range(len(w), 0, -1))),
+    "ends negative": ("ends", lambda w: tokens(ends=[-i for i in range(len(w))])),
+    "ends far behind descend": ("ends", lambda w: tokens(ends=[1] * (len(w) - 1) + [0])),
+    "more ends than bytes": ("ends", lambda w: tokens(ends=[1] * (len(w) + 1))),
+    "ids instead of ends": ("ends", ids_of),
+    "ids beside ends": ("ends", lambda w: tokens(ids=[1], ends=[1])),
+    "a count instead of ends": ("ends", lambda w: counted(len(w))),
+    "cut short": ("ends", lambda w: (TOKENS, b"\1")),
+    "cut behind the ids": ("ends", lambda w: (TOKENS, numbers("i", []))),
+    "ids negative": ("tokens", lambda w: tokens(ids=[-1] * len(w))),
+    "ids beyond": ("tokens", lambda w: tokens(ids=[VOCAB] * len(w))),
+    "ids far behind absurd": ("tokens", lambda w: tokens(ids=[1] * (len(w) - 1) + [VOCAB])),
+    "more ids than bytes": ("tokens", lambda w: tokens(ids=[1] * (len(w) + 1))),
+    "ends instead of ids": ("tokens", ends_of),
+    "ends beside ids": ("tokens", lambda w: tokens(ids=[1], ends=[1])),
+    "more tokens than it says": ("tokens", lambda w: (TOKENS, ids_of(w)[1] + b"\0\0\0\0")),
+    "a count above the bytes": (TOKENIZE, lambda w: counted(len(w) + 1)),
+    "a count of nothing": (TOKENIZE, lambda w: counted(0)),
+    "a count below nothing": (TOKENIZE, lambda w: counted(-1)),
+    "a count cut short": (TOKENIZE, lambda w: (COUNTED, b"\1")),
+    "ids instead of a count": (TOKENIZE, ids_of),
     "another answer": (TOKENIZE, lambda w: done()),
     "progress of text": (TOKENIZE, lambda w: progress()),
     "no such type": (TOKENIZE, lambda w: (99, b"")),
-    "cut short": (TOKENIZE, lambda w: (TOKENS, b"\1")),
     "text not UTF-8": (DETOKENIZE, lambda w: (TEXT, text(b"a\xff"))),
     "long text not UTF-8": (DETOKENIZE, lambda w: (TEXT, text(LONG[:-1] + b"\xc3"))),
     "a character cut by a part": (DETOKENIZE, lambda w: (TEXT, text(LONG.replace("é".encode(), b"\xc3.")))),
-    "ends far behind descend": (TOKENIZE, lambda w: tokens(w * 30, ends=[1] * (30 * len(w) - 1) + [0])),
-    "ids far behind absurd": (TOKENIZE, lambda w: tokens(w * 30, ids=[1] * (30 * len(w) - 1) + [VOCAB], ends=[1] * 30 * len(w))),
     "parts of another length": (DETOKENIZE, lambda w: [(TEXT, text(LONG)[:PART], len(text(LONG)) - PART), (TEXT, b"x", 0)]),
     "parts of another answer": (DETOKENIZE, lambda w: [(TEXT, text(LONG)[:PART], len(text(LONG)) - PART), (TOKENS, b"x", 0)]),
     "more text than it says": (DETOKENIZE, lambda w: (TEXT, text(b"abc") + b"d")),
-    "more tokens than it says": (TOKENIZE, lambda w: (TOKENS, tokens(w)[1] + b"\0\0\0\0")),
     "a long reply not UTF-8": (GENERATE, lambda w: done(content=LONG[:-1] + b"\xff")),
     "a long reply in other parts": (GENERATE, lambda w: [(DONE, done(content=LONG)[1][:PART], 1000000), progress(), done()]),
     "text with NUL": (DETOKENIZE, lambda w: (TEXT, text(b"a\0b"))),
@@ -209,10 +232,22 @@ def call_next(payload):
     return [progress(), done(content=b"", calls=json.dumps(CALLS[made:made + 1]).encode()) if CALLS[made:] else done()]
 
 
+def words_of(payload):
+    """Of a TOKENIZE frame."""
+    return payload[4:-2]
+
+
+def truth_of_words(payload):
+    words, wanted = words_of(payload), payload[-1]
+    if wanted == COUNT:
+        return TOKENIZE, counted(len(words))
+    return ("ends", ends_of(words)) if wanted == ENDS else ("tokens", ids_of(words))
+
+
 def truth(kind, payload):
     """The kind of the request, as LIES has it, and its answer."""
     if kind == TOKENIZE:
-        return kind, tokens(payload[4:-1])
+        return truth_of_words(payload)
     if kind == DETOKENIZE:
         return kind, (TEXT, text(LONG))
     if kind == LOGITS:
@@ -254,7 +289,7 @@ def serve(fd):
         if LIE.startswith("says ") and what == "stream":
             answer = [progress(), done(content=b"", calls=words)]
         if what == kind:
-            answer = lie(payload[4:-1] if asked == TOKENIZE else payload[4:])
+            answer = lie(words_of(payload) if asked == TOKENIZE else payload[4:])
         if LIE == "slow" and what == "stream":
             for one in answer:
                 time.sleep(0.3)

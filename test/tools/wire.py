@@ -2,10 +2,11 @@
 import struct
 
 GENERATE, TOKENIZE, DETOKENIZE, LOGITS, CANCEL, PAUSE, RESUME, PUT, FETCH, TRAINING, LESSON, SERVE, FORGET = range(1, 14)
-READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE, LEARNED, BYTES = range(64, 75)
+READY, PROGRESS, DELTA, DONE, TOKENS, TEXT, VECTOR, ERROR, CACHE, LEARNED, BYTES, COUNTED = range(64, 76)
 HEADER = struct.Struct("=IHHIIQ")
-MAGIC, VERSION = 0x4d31574d, 9
+MAGIC, VERSION = 0x4d31574d, 10
 PART = 64 << 10  # bytes that one frame carries at most
+IDS, ENDS, COUNT = range(3)  # what is wanted of a text's tokens
 CONSTRAINTS = {"": 0, "choices": 1, "schema": 2, "regex": 3}
 
 
@@ -14,9 +15,9 @@ def text(value):
     return struct.pack("=I", len(data)) + data
 
 
-def words(value, tags=False):
+def words(value, tags=False, wanted=IDS):
     """The payload of a TOKENIZE frame."""
-    return text(value) + struct.pack("=B", tags)
+    return text(value) + struct.pack("=BB", tags, wanted)
 
 
 def numbers(kind, values):

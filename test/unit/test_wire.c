@@ -135,7 +135,8 @@ test_answers(void **state)
 	float floats[] = {1, 2};
 	m1w_vector vector = {.values = {(const char *) floats, sizeof floats}};
 	m1w_text text = {.text = m1_slice_of("words")};
-	m1w_words words = {.text = m1_slice_of("words"), .tags = 1};
+	m1w_words words = {.text = m1_slice_of("words"), .tags = 1, .wanted = M1W_WANT_COUNT};
+	m1w_counted counted = {.tokens = (int64_t) 1 << 40};
 	m1w_done done_out;
 	m1w_ready ready_out;
 	m1_buf payload = {0};
@@ -167,6 +168,8 @@ test_answers(void **state)
 	ASSERT_ONLY_WHOLE(vector, &payload);
 	assert_true(m1w_encode_words(&payload, &words));
 	ASSERT_ONLY_WHOLE(words, &payload);
+	assert_true(m1w_encode_counted(&payload, &counted));
+	ASSERT_ONLY_WHOLE(counted, &payload);
 	assert_true(m1w_encode_text(&payload, &text));
 	ASSERT_ONLY_WHOLE(text, &payload);
 }

@@ -129,7 +129,10 @@ note_question(M1Slot *slot, const M1Request *request)
 
 	slot->type = request->type;
 	if (request->type == M1W_TOKENIZE)
+	{
 		slot->text_len = request->message.words->text.len;
+		slot->wanted = request->message.words->wanted;
+	}
 	if (request->type == M1W_FETCH)
 	{
 		slot->fetch_offset = request->message.bytes->offset;

@@ -87,34 +87,42 @@ ask(m1w_type type, ArrayType *array, m1w_type expected, const char *function, m1
 
 /* ---- a text's tokens ---- */
 
-/* As try_ask, the answer taken apart. */
+/* As try_ask. */
 static M1Exchange *
-try_tokenize(m1_slice utf8, const char *function, m1w_tokens *tokens, m1_error *error)
+try_tokenize(m1_slice utf8, m1w_wanted wanted, const char *function, m1_slice *answer, m1_error *error)
 {
-	m1w_words	words = {utf8};
+	m1w_words	words = {.text = utf8, .wanted = wanted};
 	M1Request	question = {.type = M1W_TOKENIZE, .message.words = &words, .function = function, .excerpt = ""};
-	M1Exchange *exchange;
-	m1_slice	answer;
 
-	if (!m1pg_check_utf8(utf8, "text", error) ||
-		(exchange = try_ask(&question, M1W_TOKENS, &answer, error)) == NULL)
+	if (!m1pg_check_utf8(utf8, "text", error))
 		return NULL;
-	if (m1w_decode_tokens(answer.data, answer.len, tokens, error) != M1_OK)
+	return try_ask(&question, wanted == M1W_WANT_COUNT ? M1W_COUNTED : M1W_TOKENS, answer, error);
+}
+
+/* The same, and the answer is taken apart. */
+static M1Exchange *
+try_tokens(m1_slice utf8, m1w_wanted wanted, const char *function, m1w_tokens *tokens, m1_error *error)
+{
+	m1_slice	answer;
+	M1Exchange *exchange = try_tokenize(utf8, wanted, function, &answer, error);
+
+	if (exchange != NULL && m1w_decode_tokens(answer.data, answer.len, tokens, error) != M1_OK)
 		m1pg_report(error);
-	if (tokens->ids.len != tokens->ends.len)
-		elog(ERROR, "minimax_m1: malformed answer from the engine");
 	return exchange;
 }
 
 bool
 m1pg_try_count_tokens(m1_slice utf8, const char *function, int *n, m1_error *error)
 {
-	m1w_tokens	tokens;
-	M1Exchange *exchange = try_tokenize(utf8, function, &tokens, error);
+	m1w_counted counted;
+	m1_slice	answer;
+	M1Exchange *exchange = try_tokenize(utf8, M1W_WANT_COUNT, function, &answer, error);
 
 	if (exchange == NULL)
 		return false;
-	*n = (int) tokens.ids.len;
+	if (m1w_decode_counted(answer.data, answer.len, &counted, error) != M1_OK)
+		m1pg_report(error);
+	*n = (int) counted.tokens;
 	m1pg_exchange_close(exchange);
 	return true;
 }
@@ -136,7 +144,7 @@ bool
 m1pg_try_token_ends(m1_slice utf8, const char *function, int32 **ends, int *n, m1_error *error)
 {
 	m1w_tokens	tokens;
-	M1Exchange *exchange = try_tokenize(utf8, function, &tokens, error);
+	M1Exchange *exchange = try_tokens(utf8, M1W_WANT_ENDS, function, &tokens, error);
 
 	if (exchange == NULL)
 		return false;
@@ -165,7 +173,8 @@ m1pg_tokenize_text(PG_FUNCTION_ARGS)
 {
 	m1_error	error;
 	m1w_tokens	tokens;
-	M1Exchange *exchange = try_tokenize(m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), "tokenize", &tokens, &error);
+	M1Exchange *exchange = try_tokens(m1pg_utf8_of_text(PG_GETARG_TEXT_PP(0)), M1W_WANT_IDS, "tokenize", &tokens,
+									  &error);
 	ArrayType  *result;
 
 	if (exchange == NULL)

@@ -29,6 +29,7 @@ m1pg_note_asked(M1Asked *asked, const M1Slot *slot)
 	memset(asked, 0, sizeof *asked);
 	asked->type = slot->type;
 	asked->text_len = slot->text_len;
+	asked->wanted = slot->wanted;
 	asked->n_ids = slot->n_ids;
 	asked->stream = slot->stream;
 	asked->max_tokens = slot->max_tokens;
@@ -313,6 +314,14 @@ judge_learned(const M1Asked *asked, const m1w_learned *l)
 	return NULL;
 }
 
+static const char *
+judge_counted(const M1Asked *asked, const m1w_counted *c)
+{
+	if (c->tokens < (asked->text_len > 0) || (uint64) c->tokens > asked->text_len)
+		return "It sent a count of tokens that cannot be.";
+	return NULL;
+}
+
 /* An engine whose model's numbers are not finite says so. */
 static const char *
 judge_vector(const m1w_vector *vector)
@@ -333,8 +342,10 @@ judge_vector(const m1w_vector *vector)
 }
 
 static bool
-answers(m1w_type type, m1w_type question)
+answers(m1w_type type, const M1Asked *asked)
 {
+	const m1w_type question = asked->type;
+
 	switch (type)
 	{
 		case M1W_ERROR:
@@ -345,7 +356,9 @@ answers(m1w_type type, m1w_type question)
 		case M1W_DONE:
 			return question == M1W_GENERATE;
 		case M1W_TOKENS:
-			return question == M1W_TOKENIZE;
+			return question == M1W_TOKENIZE && asked->wanted != M1W_WANT_COUNT;
+		case M1W_COUNTED:
+			return question == M1W_TOKENIZE && asked->wanted == M1W_WANT_COUNT;
 		case M1W_TEXT:
 			return question == M1W_DETOKENIZE;
 		case M1W_VECTOR:
@@ -369,19 +382,20 @@ m1pg_answers_in_parts(m1w_type type)
 }
 
 /*
- * One number of an m1w_tokens, which has a count and so many ids, and again the
- * count and so many ends. Each token ends where the one before it does or later,
- * and none behind the text.
+ * One number of an m1w_tokens, which has a count and so many ids, and a count
+ * and so many ends; what is not wanted is not there. Each token ends where the
+ * one before it does or later, and none behind the text. How long the answer is
+ * has_length knows.
  */
 static const char *
 judge_number(M1Asked *asked, Size at, int32 number)
 {
-	Size		n = asked->n_tokens;
+	const Size	n = asked->n_tokens;
 
+	if (at == n + 1)
+		return asked->wanted == M1W_WANT_ENDS || number == 0 ? NULL : NO_SENSE;
 	if (at <= n)
 		return is_id(number) ? NULL : "It sent token ids that the model does not have.";
-	if (at == n + 1)
-		return number == asked->n_tokens ? NULL : NO_SENSE;
 	if (number < asked->last_end || (Size) number > asked->text_len)
 		return "It sent tokens that end outside of their text.";
 	asked->last_end = number;
@@ -441,16 +455,20 @@ judge_text(M1Asked *asked, m1_slice s, bool is_last)
 	return is_text((m1_slice){s.data, s.len - begun}) && !(is_last && begun > 0) ? NULL : NOT_UTF8;
 }
 
-/* Whether an answer of this length has as much in it as its first number says. */
+/* Whether an answer of this length has as much in it as its first numbers say; no token is shorter than a byte. */
 static bool
-has_length(m1w_type type, const char *part, Size len, Size total)
+has_length(const M1Asked *asked, m1w_type type, const char *part, Size len, Size total)
 {
-	uint32		n;
+	uint32		n[2];			/* of an m1w_tokens: ids; ends, if there are no ids */
 
-	if (len < sizeof n)
+	if (len < (type == M1W_TEXT ? sizeof n[0] : sizeof n))
 		return false;
-	memcpy(&n, part, sizeof n);
-	return total == (type == M1W_TEXT ? sizeof n + (Size) n : 2 * (sizeof n + n * sizeof(int32)));
+	memcpy(n, part, Min(len, sizeof n));
+	if (type == M1W_TEXT)
+		return total == sizeof n[0] + (Size) n[0];
+	if (asked->wanted == M1W_WANT_IDS)
+		return n[0] <= asked->text_len && total == sizeof n + n[0] * sizeof(int32);
+	return n[0] == 0 && n[1] <= asked->text_len && total == sizeof n + n[1] * sizeof(int32);
 }
 
 const char *
@@ -459,9 +477,9 @@ m1pg_judge_part(M1Asked *asked, m1w_type type, const char *part, Size len, Size 
 	Size		skip = asked->judged == 0 ? sizeof(uint32) : 0;
 	const char *wrong;
 
-	if (!answers(type, asked->type))
+	if (!answers(type, asked))
 		return "It sent an answer to another question.";
-	if (asked->judged == 0 && !has_length(type, part, len, len + more))
+	if (asked->judged == 0 && !has_length(asked, type, part, len, len + more))
 		return NO_SENSE;
 	if (type == M1W_TEXT)
 		wrong = judge_text(asked, (m1_slice){part + skip, len - skip}, more == 0);
@@ -484,11 +502,12 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		m1w_vector	vector;
 		m1w_learned learned;
 		m1w_bytes	bytes;
+		m1w_counted counted;
 		m1w_failure failure;
 	}			m;
 	m1_error	error;
 
-	if (!answers(type, asked->type))
+	if (!answers(type, asked))
 		return "It sent an answer to another question.";
 	switch (type)
 	{
@@ -515,6 +534,10 @@ m1pg_judge_answer(M1Asked *asked, m1w_type type, const char *payload, Size len)
 		case M1W_BYTES:
 			if (m1w_decode_bytes(payload, len, &m.bytes, &error) == M1_OK)
 				return judge_bytes(asked, &m.bytes);
+			break;
+		case M1W_COUNTED:
+			if (m1w_decode_counted(payload, len, &m.counted, &error) == M1_OK)
+				return judge_counted(asked, &m.counted);
 			break;
 		default:
 			if (m1w_decode_failure(payload, len, &m.failure, &error) == M1_OK)

@@ -11,6 +11,7 @@ typedef struct M1Asked
 {
 	m1w_type	type;
 	Size		text_len;		/* M1W_TOKENIZE: of its text */
+	m1w_wanted	wanted;
 	Size		n_ids;			/* tokens of a prompt of ids; 0 = it is none */
 	bool		stream;			/* M1W_GENERATE: as they are in the request */
 	int			max_tokens;
@@ -27,7 +28,7 @@ typedef struct M1Asked
 	m1w_progress progress;		/* the last that was told */
 	/* of an answer that is judged in parts: */
 	Size		judged;			/* bytes of it */
-	int32		n_tokens;
+	int32		n_tokens;		/* of which it has the ids */
 	int32		last_end;		/* of a token, in the text */
 	int			n_tail;
 	char		tail[4];		/* a character of which the rest is in the next part */
