@@ -87,13 +87,22 @@ extern dim3 blockDim, gridDim;
 void emulated_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 void *emulated_dynamic_shared(void);
 
+/* What stands between the fields of a structure is whatever was there before. */
+template <typename T>
+static inline bool
+emulated_argument_points_to_host(T argument)
+{
+	__builtin_clear_padding(&argument);
+	return emulated_points_to_host(&argument, sizeof argument);
+}
+
 /* Arguments are looked at while it is launched, and used when it runs. */
 template <typename... T>
 static inline void
 emulated_check_arguments(const char *why, const std::tuple<T...> &arguments)
 {
 	const bool wrong =
-		std::apply([](const auto &...a) { return (emulated_points_to_host(&a, sizeof a) || ...); }, arguments);
+		std::apply([](const auto &...a) { return (emulated_argument_points_to_host(a) || ...); }, arguments);
 
 	if (wrong)
 		emulated_give_up(why);

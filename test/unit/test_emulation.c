@@ -1,13 +1,18 @@
 /* test_emulation.c - that the emulated GPU refuses what a device refuses: else no test of the backend would find it. */
+#define _GNU_SOURCE /* MAP_FIXED_NOREPLACE */
 #include "testing.h"
 
 #include <cuda_runtime.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "kernels/m1k_learn.h"
 
 static void
 test_shared_memory_is_asked_for(void **state)
@@ -310,13 +315,65 @@ test_kernels_do_not_reach_the_host(void **state)
 	close_places(&p);
 }
 
+/* Writes a number, and behind it, where structures have a gap, what makes an address of the host's of both. Its page. */
+static void *
+spoil_gap(char *at, float number)
+{
+	uint64_t word = 0;
+	void *page;
+
+	memcpy(&word, &number, sizeof number);
+	word |= (uint64_t) 0x6000 << 32;
+	memcpy(at, &word, sizeof word);
+	page = mmap((void *) (uintptr_t) word, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	assert_true(page != MAP_FAILED);
+	assert_true(emulated_points_to_host(at, sizeof word));
+	return page;
+}
+
+static void
+test_gaps_in_arguments_are_no_pointers(void **state)
+{
+	const size_t at = offsetof(m1k_predict, temperature);
+	places p = open_places(0);
+	float *on_device = (float *) p.device;
+	float *sent = (float *) p.pinned;
+	const int no_mask = -1;
+	m1k_predict k = {.logits = on_device,
+					 .n = 1,
+					 .vocab = 1,
+					 .targets = (const int *) on_device + 1,
+					 .mask_of = (const int *) on_device + 2,
+					 .logprob = on_device + 3,
+					 .entropy = on_device + 4,
+					 .sum = on_device + 5};
+	void *page = spoil_gap((char *) &k + at, 1.0f);
+
+	(void) state;
+	assert_true(offsetof(m1k_predict, targets) == at + 2 * sizeof k.temperature);
+	memset(p.pinned, 0, BYTES);
+	memcpy(sent + 2, &no_mask, sizeof no_mask);
+	cudaMemcpyAsync(p.device, sent, BYTES, cudaMemcpyHostToDevice, p.stream);
+	m1k_learn_predict(&k, p.stream);
+	assert_int_equal(cudaStreamSynchronize(p.stream), cudaSuccess);
+	cudaMemcpyAsync(sent, p.device, BYTES, cudaMemcpyDeviceToHost, p.stream);
+	assert_int_equal(cudaStreamSynchronize(p.stream), cudaSuccess);
+	assert_true(sent[5] == 1.0f);
+	munmap(page, 4096);
+	close_places(&p);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_shared_memory_is_asked_for), cmocka_unit_test(test_recordings_are_refused),
-		cmocka_unit_test(test_memory_is_its_devices),	   cmocka_unit_test(test_copies_are_told_where),
-		cmocka_unit_test(test_what_comes_is_waited_for),   cmocka_unit_test(test_kernels_do_not_reach_the_host),
+		cmocka_unit_test(test_shared_memory_is_asked_for),
+		cmocka_unit_test(test_recordings_are_refused),
+		cmocka_unit_test(test_memory_is_its_devices),
+		cmocka_unit_test(test_copies_are_told_where),
+		cmocka_unit_test(test_what_comes_is_waited_for),
+		cmocka_unit_test(test_kernels_do_not_reach_the_host),
+		cmocka_unit_test(test_gaps_in_arguments_are_no_pointers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
