@@ -289,6 +289,14 @@ AS 'MODULE_PATHNAME', 'm1pg_check_json_schema' LANGUAGE C STRICT;
 CREATE FUNCTION _check_adapter(role oid, adapter name) RETURNS void
 AS 'MODULE_PATHNAME', 'm1pg_check_adapter' LANGUAGE C STRICT;
 
+-- The columns that an annotator fills: the target first, and the status last.
+CREATE FUNCTION _annotator_fills(a annotator) RETURNS name[]
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL)
+$$;
+
 -- The table, what it is a partition of, and its partitions: they have rows in common.
 CREATE FUNCTION _annotator_family(source regclass) RETURNS SETOF regclass
 LANGUAGE sql STABLE
@@ -304,12 +312,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     inputs name[] := @extschema@._template_columns(a.template);
-    targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    targets name[] := @extschema@._annotator_fills(a);
     cycle text;
 BEGIN
     IF EXISTS (SELECT FROM @extschema@.annotator o
                WHERE o.source IN (SELECT @extschema@._annotator_family(a.source)) AND o.id IS DISTINCT FROM a.id
-                 AND ARRAY[o.target_column, o.reasoning_column, o.status_column] && targets) THEN
+                 AND @extschema@._annotator_fills(o) && targets) THEN
         RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
             MESSAGE = 'minimax_m1: another annotator fills the same column';
     END IF;
@@ -317,7 +325,7 @@ BEGIN
     WITH RECURSIVE reach(columns, part) AS (
         SELECT targets, a.source
         UNION
-        SELECT array_remove(ARRAY[o.target_column, o.reasoning_column, o.status_column], NULL),
+        SELECT @extschema@._annotator_fills(o),
                CASE WHEN o.source IN (SELECT relid FROM pg_partition_tree(r.part)) THEN o.source ELSE r.part END
         FROM reach r JOIN @extschema@.annotator o
              ON o.source IN (SELECT @extschema@._annotator_family(r.part)) AND o.id IS DISTINCT FROM a.id
@@ -339,7 +347,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     inputs name[] := @extschema@._template_columns(a.template);
-    targets name[] := array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    targets name[] := @extschema@._annotator_fills(a);
     c record;
 BEGIN
     IF a.name::text !~ '^[A-Za-z_][A-Za-z0-9_]*$' OR length(a.name) > 40 THEN

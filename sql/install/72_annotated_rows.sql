@@ -121,8 +121,7 @@ BEGIN
            string_agg(format('t.%I', i.name), ', ' ORDER BY i.ord),
            array_agg(att.atttypid ORDER BY i.ord), array_agg(att.atttypmod ORDER BY i.ord)
     INTO sets, targets, target_types, target_typmods
-    FROM unnest(array_remove(ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL))
-         WITH ORDINALITY AS i(name, ord)
+    FROM unnest(@extschema@._annotator_fills(a)) WITH ORDINALITY AS i(name, ord)
     JOIN pg_attribute att ON att.attrelid = a.source AND att.attname = i.name AND NOT att.attisdropped;
     read_sql := format('SELECT %s FROM %s t WHERE %s',
                        concat_ws(', ', 't.tableoid', inputs, targets), relation, matches);

@@ -27,8 +27,7 @@ DECLARE
     t oid;
 BEGIN
     SELECT * INTO STRICT a FROM @extschema@.annotator WHERE id = id_;
-    used := array_remove(@extschema@._template_columns(a.template)::name[] || a.key_columns ||
-                         ARRAY[a.target_column, a.reasoning_column, a.status_column], NULL);
+    used := @extschema@._template_columns(a.template)::name[] || a.key_columns || @extschema@._annotator_fills(a);
     SELECT array_agg(attname), array_agg(attnum) INTO names, numbers
     FROM pg_attribute WHERE attrelid = a.source AND attname = ANY (used) AND NOT attisdropped;
     INSERT INTO @extschema@.annotator_binding AS b VALUES (a.id, names, numbers, triggers)

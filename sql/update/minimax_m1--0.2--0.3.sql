@@ -30,6 +30,9 @@ DROP INDEX job_finished;
 CREATE INDEX job_finished ON job (finished_at)
     WHERE state IN ('done', 'failed', 'cancelled') AND (annotator_id IS NULL OR state = 'cancelled');
 
+-- The columns that an annotator fills: the target first, and the status last.
+-- new _annotator_fills of sql/install/70_annotators.sql
+
 -- The partition of a row is told with its inputs, and what is in all columns that are filled.
 -- replaced _annotator_sql of sql/install/72_annotated_rows.sql
 
@@ -201,7 +204,7 @@ BEGIN
         FROM (SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) AS object, p.proowner AS owner,
                      coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
               FROM pg_catalog.pg_proc p
-              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass), @extschema@._annotator_triggers(regclass\,name), @extschema@._annotator_family(regclass), @extschema@._annotator_check_fills(@extschema@.annotator)}'::pg_catalog.regprocedure[])
+              WHERE p.oid = ANY ('{@extschema@._check_annotated_table(oid\,oid), @extschema@._lock_annotated(regclass), @extschema@._annotator_triggers(regclass\,name), @extschema@._annotator_family(regclass), @extschema@._annotator_fills(@extschema@.annotator), @extschema@._annotator_check_fills(@extschema@.annotator)}'::pg_catalog.regprocedure[])
                  OR p.prorettype = '@extschema@.json_text'::pg_catalog.regtype
                  OR '@extschema@.json_text'::pg_catalog.regtype = ANY (p.proargtypes)
               UNION ALL
