@@ -203,6 +203,17 @@ is(sql(q{SELECT minimax_m1.retry_failed('topic')}), '1', 'it is tried again on r
 wait_drained();
 is(topic(10), 'hardware', 'and succeeds');
 is(sql('SELECT count(*) FROM minimax_m1.job_errors'), '0', 'nothing is left of it');
+# the pause doubles with each attempt, up to an hour
+sql(qq{ALTER TABLE message ADD CONSTRAINT never CHECK (topic IS NULL OR id NOT BETWEEN 13 AND 15);
+	SELECT minimax_m1.alter_annotator('topic', max_attempts => 100, enabled => false);
+	INSERT INTO message SELECT i, '$leak' FROM generate_series(13, 15) i;
+	UPDATE minimax_m1.job SET attempts = CASE key WHEN '{13}' THEN 3 WHEN '{14}' THEN 5 ELSE 40 END WHERE state = 'held';
+	SELECT minimax_m1.alter_annotator('topic', enabled => true)});
+wait_for('each has failed', sub { sql(q{SELECT count(failed_at) FROM minimax_m1.job WHERE key IN ('{13}', '{14}', '{15}')}) eq '3' });
+is(sql(q{SELECT bool_and(abs(extract(epoch FROM run_at - failed_at) - least(3600, 0.1 * 2 ^ (attempts - 1))) < 0.05), max(attempts)
+	FROM minimax_m1.job WHERE failed_at IS NOT NULL}), 't|41', 'pauses double up to an hour');
+sql(q{DELETE FROM minimax_m1.job; DELETE FROM message WHERE id BETWEEN 13 AND 15; ALTER TABLE message DROP CONSTRAINT never;
+	SELECT minimax_m1.alter_annotator('topic', max_attempts => 3)});
 # what cannot succeed is not tried twice
 $job = sql(q{SELECT minimax_m1.submit(repeat('What can you do? ', 20000))});
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '60 s')");

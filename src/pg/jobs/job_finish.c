@@ -30,19 +30,8 @@
 /* A row that somebody else has locked is tried this often, at these intervals; then the answer is put by. */
 #define LOCKED_TRIES	20
 #define LOCKED_MS		250
-#define MOST_BACKOFF_MS	3600000.0
 
 /* ---- failures ---- */
-
-static TimestampTz
-next_attempt(int attempts)
-{
-	double		ms = m1pg_job_retry_delay;
-
-	for (int i = 1; i < attempts && ms < MOST_BACKOFF_MS; i++)
-		ms *= 2;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Min(ms, MOST_BACKOFF_MS));
-}
 
 static Datum
 text_or_null(const char *s, char *null)
@@ -73,30 +62,27 @@ mark_row_failed(M1Job *job, void *arg)
 void
 m1pg_fail_job(M1Job *job, const ErrorData *error, M1Failure failure)
 {
-	int			attempts = job->attempts + 1;
-	bool		dead = failure == M1_FAILED_FOR_GOOD || (failure == M1_FAILED_ONCE && attempts >= job->max_attempts);
-	Oid			types[9] = {
-		INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID
-	};
-	Datum		values[9];
-	char		nulls[9] = "         ";
+	bool		dead = failure == M1_FAILED_FOR_GOOD ||
+		(failure == M1_FAILED_ONCE && job->attempts + 1 >= job->max_attempts);
+	Oid			types[8] = {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[8];
+	char		nulls[8] = "        ";
 
 	if (!m1pg_lock_lease(job))
 		return;
 	values[0] = Int64GetDatum(job->id);
-	values[1] = Int32GetDatum(attempts);
-	values[2] = TimestampTzGetDatum(next_attempt(attempts));
-	values[3] = Int32GetDatum(dead ? 1 : 0);
-	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[5] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[5]);
-	values[6] = error_text(error->message, &nulls[6]);
-	values[7] = error_text(error->detail, &nulls[7]);
-	values[8] = error_text(error->hint, &nulls[8]);
-	(void) m1pg_query("UPDATE minimax_m1.job SET attempts = $2, run_at = $3, "
-					  "state = CASE $4 WHEN 1 THEN 'failed' ELSE 'pending' END, "
-					  "finished_at = CASE $4 WHEN 1 THEN $5 END, failed_at = $5, sqlstate = $6, error = $7, "
-					  "detail = $8, hint = $9, " M1PG_NO_LEASE " WHERE id = $1",
-					  9, types, values, nulls, false);
+	values[1] = Int32GetDatum(m1pg_job_retry_delay);
+	values[2] = Int32GetDatum(dead ? 1 : 0);
+	values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[4] = text_or_null(unpack_sql_state(error->sqlerrcode), &nulls[4]);
+	values[5] = error_text(error->message, &nulls[5]);
+	values[6] = error_text(error->detail, &nulls[6]);
+	values[7] = error_text(error->hint, &nulls[7]);
+	(void) m1pg_query("UPDATE minimax_m1.job SET attempts = attempts + 1, run_at = " M1PG_BACKOFF("$2", "attempts") ", "
+					  "state = CASE $3 WHEN 1 THEN 'failed' ELSE 'pending' END, "
+					  "finished_at = CASE $3 WHEN 1 THEN $4 END, failed_at = $4, sqlstate = $5, error = $6, "
+					  "detail = $7, hint = $8, " M1PG_NO_LEASE " WHERE id = $1",
+					  8, types, values, nulls, false);
 	if (dead && job->annotator_id != 0)
 		(void) m1pg_try(job, mark_row_failed, NULL);
 }

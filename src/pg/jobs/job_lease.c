@@ -84,10 +84,6 @@ m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
 
 /* ---- given back ---- */
 
-/* The pause after so many attempts before this one: it doubles, up to an hour. */
-#define BACKOFF(delay, attempts) \
-	"clock_timestamp() + least(3600000, " delay " * power(2, least(" attempts ", 30))) * interval '1 ms'"
-
 /*
  * A job is due again after its runner was lost. When that happens to a job that
  * had the engine to itself, it is to blame: it is charged an attempt, waits, and
@@ -101,7 +97,7 @@ m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
 	" " M1PG_NO_LEASE "," \
 	" state = CASE WHEN " IS_OVER " THEN 'failed' ELSE 'pending' END," \
 	" finished_at = CASE WHEN " IS_OVER " THEN clock_timestamp() END," \
-	" run_at = CASE WHEN " TO_BLAME " THEN " BACKOFF("%3$d", "attempts") " ELSE %2$s END," \
+	" run_at = CASE WHEN " TO_BLAME " THEN " M1PG_BACKOFF("%3$d", "attempts") " ELSE %2$s END," \
 	" sqlstate = CASE WHEN %1$s THEN '57P03' ELSE sqlstate END," \
 	" error = CASE WHEN %1$s THEN 'minimax_m1: the engine or the job runner went away' ELSE error END," \
 	" failed_at = CASE WHEN %1$s THEN clock_timestamp() ELSE failed_at END "
@@ -152,7 +148,7 @@ error_of(const M1Blame *blame)
 	"UPDATE minimax_m1.job SET attempts = attempts + 1," \
 	" state = CASE WHEN " LAST_TRY " THEN 'failed' ELSE 'pending' END," \
 	" finished_at = CASE WHEN " LAST_TRY " THEN clock_timestamp() END," \
-	" run_at = " BACKOFF("$2", "attempts") ", failed_at = clock_timestamp()," \
+	" run_at = " M1PG_BACKOFF("$2", "attempts") ", failed_at = clock_timestamp()," \
 	" sqlstate = $3, error = $4, detail = $5, hint = $6, " M1PG_NO_LEASE \
 	" WHERE id IN (SELECT id FROM minimax_m1.job WHERE id = $1 AND state IN ('pending', 'running')" \
 	" FOR UPDATE SKIP LOCKED)" \

@@ -11,6 +11,10 @@
 /* In an UPDATE of a job that nobody works on any more. */
 #define M1PG_NO_LEASE "leased_by = NULL, leased_at = NULL, lease_until = NULL"
 
+/* When a failed job is due again, after so many attempts before this one: the pause doubles, up to an hour. */
+#define M1PG_BACKOFF(delay, attempts) \
+	"clock_timestamp() + least(3600000, " delay " * power(2, least(" attempts ", 30))) * interval '1 ms'"
+
 /* Locks the job's row. false when the lease is not held any more: nothing of the job may be written. */
 extern bool m1pg_lock_lease(const M1Job *job);
 /* Extends the leases of these. mine[i] is false when the job has been cancelled, or is another runner's. */
