@@ -141,4 +141,41 @@ sql(qq{INSERT INTO mail (id, part, body) VALUES (20, 9, '$leak')});
 wait_drained();
 is(sql('SELECT topic FROM g WHERE id = 20'), 'hardware', 'without it, the partition is attached');
 
+# ---- rows that leave a partition with an annotator of its own ----
+
+sql(q{
+	CREATE TABLE ticket (id int, place text, body text, topic text, status text NOT NULL DEFAULT '') PARTITION BY LIST (place);
+	CREATE TABLE inbox (place text NOT NULL, status text NOT NULL DEFAULT '', topic text, body text, id int PRIMARY KEY);
+	ALTER TABLE ticket ATTACH PARTITION inbox FOR VALUES IN ('inbox');
+	CREATE TABLE desk PARTITION OF ticket (PRIMARY KEY (id)) FOR VALUES IN ('desk');
+	CREATE TABLE archive PARTITION OF ticket FOR VALUES IN ('archive');
+	CREATE TABLE zone PARTITION OF ticket (PRIMARY KEY (id, place)) FOR VALUES IN ('east', 'west') PARTITION BY LIST (place);
+	CREATE TABLE east PARTITION OF zone FOR VALUES IN ('east');
+	CREATE TABLE west PARTITION OF zone FOR VALUES IN ('west')});
+sql(create($_, $_, q{status_column => 'status'})) for 'inbox', 'desk', 'zone';
+sql(qq{INSERT INTO ticket SELECT i, 'inbox', '$leak' FROM generate_series(1, 3) i});
+wait_drained();
+enable($_, 'false') for 'inbox', 'zone';
+sql(qq{INSERT INTO ticket SELECT i, 'inbox', '$leak' FROM generate_series(4, 6) i});
+sql(qq{INSERT INTO ticket SELECT i, 'east', '$leak' FROM generate_series(7, 8) i});
+sql(qq{UPDATE ticket SET body = '$parcel' WHERE id = 6});
+$last = answers();
+sql($_) for (
+	q{UPDATE ticket SET place = 'desk' WHERE id IN (1, 4, 6)},
+	qq{UPDATE ticket SET place = 'desk', body = '$parcel' WHERE id = 2},
+	qq{UPDATE ticket SET place = 'archive', body = '$parcel' WHERE id = 3},
+	q{UPDATE ticket SET place = 'archive' WHERE id IN (5, 8)},
+	q{UPDATE ticket SET place = 'west' WHERE id = 7});
+enable($_, 'true') for 'inbox', 'zone';
+wait_drained();
+is(sql('SELECT string_agg(format($$%s %s %s%s$$, id, tableoid::regclass, topic, status), $$, $$ ORDER BY id) FROM ticket'),
+	'1 desk hardwaredone, 2 desk deliverydone, 3 archive hardwarefailed, 4 desk hardwaredone, 5 archive failed, 6 desk deliverydone, ' .
+	'7 west hardwaredone, 8 archive failed', 'are annotated where they are now, or say that they will not be');
+is(answers() - $last, 4, 'the model was asked for those that are');
+is(sql('SELECT count(*) FROM minimax_m1.job'), '0', 'and nothing is left of them');
+sql(q{SELECT minimax_m1.alter_annotator('inbox', mode => 'sync')});
+sql(qq{INSERT INTO ticket VALUES (9, 'inbox', '$leak'); UPDATE ticket SET place = 'archive' WHERE id = 9});
+is(sql('SELECT tableoid::regclass, topic, status FROM ticket WHERE id = 9'), 'archive|hardware|done', 'a synchronous annotator is done with them');
+is(answers() - $last, 5, 'and does not ask again');
+
 done_testing();

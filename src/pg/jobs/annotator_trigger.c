@@ -16,6 +16,7 @@
 #include "pg/jobs/corrections.h"
 #include "pg/jobs/guard.h"
 #include "pg/jobs/job_shared.h"
+#include "pg/jobs/partition_rows.h"
 #include "pg/report.h"
 
 #include "catalog/partition.h"
@@ -144,6 +145,13 @@ same_key(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
 	return true;
 }
 
+/* An update: whether it writes something into the target itself. */
+static bool
+writes_target(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
+{
+	return !is_null(new, tupdesc, s->target) && !m1pg_same_value(old, new, tupdesc, s->target);
+}
+
 /*
  * Whether the row is to be annotated. What a statement itself writes into the
  * target is kept, so that a reload of annotated rows runs no model.
@@ -158,11 +166,8 @@ needs_annotation(const TriggerState *s, TriggerData *data)
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		return is_null(old, tupdesc, s->target) && has_inputs(s, old, tupdesc);
 	/* a job that waits under the old key will not find the row */
-	if (!same_key(s, old, new, tupdesc))
-		return true;
-	if (m1pg_template_same_inputs(&s->template, old, new, tupdesc))
-		return false;
-	return is_null(new, tupdesc, s->target) || m1pg_same_value(old, new, tupdesc, s->target);
+	return !writes_target(s, old, new, tupdesc) &&
+		(!same_key(s, old, new, tupdesc) || !m1pg_template_same_inputs(&s->template, old, new, tupdesc));
 }
 
 /* ---- keys, and what was changed by hand ---- */
@@ -312,7 +317,7 @@ m1pg_enqueue_annotation(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* ---- BEFORE ---- */
+/* ---- the model, for a synchronous one ---- */
 
 /* The right to use it is that of the annotator's owner. */
 static m1_slice
@@ -361,6 +366,41 @@ annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	return row;
 }
 
+/* ---- rows that leave ---- */
+
+static bool
+is_pending(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	char	   *status = s->status != 0 ? SPI_getvalue(row, tupdesc, s->status) : NULL;
+
+	return status != NULL && strcmp(status, "pending") == 0;
+}
+
+/* Whether an update leaves the row without an annotation of what it says. */
+static bool
+is_unanswered(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
+{
+	return !writes_target(s, old, new, tupdesc) &&
+		(is_pending(s, new, tupdesc) || !m1pg_template_same_inputs(&s->template, old, new, tupdesc));
+}
+
+/*
+ * A row that waits leaves the partition that the annotator is for. Where it goes
+ * it is nobody's, or another annotator's, to whom it comes as one that is
+ * inserted: without a target, it is annotated there.
+ */
+static HeapTuple
+leave(const TriggerState *s, HeapTuple row, TupleDesc tupdesc, bool meets_another)
+{
+	if (meets_another)
+		row = m1pg_set_column(row, tupdesc, s->target, NULL);
+	if (s->status != 0)
+		row = m1pg_set_column(row, tupdesc, s->status, "failed");
+	return row;
+}
+
+/* ---- BEFORE ---- */
+
 Datum
 m1pg_annotate_row(PG_FUNCTION_ARGS)
 {
@@ -370,7 +410,10 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	TriggerState *s;
 	HeapTuple	row;
 	bool		update;
+	bool		leaves;
 	bool		needed;
+	bool		unanswered;
+	bool		meets_another;
 
 	check_call(fcinfo, true);
 	tupdesc = RelationGetDescr(data->tg_relation);
@@ -378,7 +421,10 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	row = update ? data->tg_newtuple : data->tg_trigtuple;
 	SPI_connect();
 	s = trigger_state(fcinfo);
-	needed = s->annotator != NULL && needs_annotation(s, data);
+	leaves = s->annotator != NULL && update && !m1pg_row_fits(s->annotator->source, data->tg_relation, row);
+	needed = s->annotator != NULL && !leaves && needs_annotation(s, data);
+	unanswered = leaves && is_unanswered(s, data->tg_trigtuple, row, tupdesc);
+	meets_another = unanswered && m1pg_row_meets_another(s->annotator, data->tg_relation, row);
 	if (s->annotator != NULL && update && (s->annotator->sync || s->partition))
 		follow_change(s, data);
 	if (needed && !s->annotator->sync && s->partition && update)
@@ -388,6 +434,8 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 		forget_correction(s, row, tupdesc);
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
+	if (unanswered)
+		row = leave(s, row, tupdesc, meets_another);
 	if (!needed)
 		return PointerGetDatum(row);
 	if (!s->annotator->sync)
