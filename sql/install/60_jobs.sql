@@ -55,6 +55,7 @@ CREATE TABLE job (
     failed_at timestamptz,
     answered bytea,                     -- the hash of the prompt that content answers, while the row cannot be written
     adapter name,                       -- of the session that submitted it; NULL: the model without one
+    target_hash bytea,                  -- of what the annotated row's target held when it was queued; empty: nothing
     CHECK ((annotator_id IS NULL) = (key IS NULL)),
     CHECK ((annotator_id IS NULL) = (prompt IS NOT NULL)),
     CHECK ((state = 'running') = (lease_until IS NOT NULL)))

@@ -164,8 +164,8 @@ BEGIN
     END IF;
     FOREACH row_key SLICE 1 IN ARRAY keys LOOP
         -- behind what is new; rows that wait or have failed for good are left alone
-        INSERT INTO @extschema@.job (owner, annotator_id, key, priority, state, max_attempts)
-        SELECT a.owner, a.id, row_key, -1, CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, a.max_attempts
+        INSERT INTO @extschema@.job (owner, annotator_id, key, priority, state, max_attempts, target_hash)
+        SELECT a.owner, a.id, row_key, -1, CASE WHEN a.enabled THEN 'pending' ELSE 'held' END, a.max_attempts, ''
         WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.annotator_id = a.id AND j.key = row_key);
     END LOOP;
     PERFORM @extschema@._queue_changed();

@@ -279,6 +279,10 @@ ALTER TABLE job ADD COLUMN answered bytea;
 -- Jobs and annotators use adapters.
 ALTER TABLE job ADD COLUMN adapter name;
 
+-- What statements write into a target while its row waits is kept.
+ALTER TABLE job ADD COLUMN target_hash bytea;
+-- replaced _backfill_batch of sql/install/72_annotated_rows.sql
+
 CREATE OR REPLACE VIEW jobs WITH (security_barrier) AS
 SELECT j.id, a.name AS annotator, j.key, j.state, j.priority, j.dedupe_key, j.attempts, j.max_attempts, j.prompt,
        j.content, j.reasoning, j.finish_reason, j.prompt_tokens, j.completion_tokens, j.error, j.owner,

@@ -188,6 +188,41 @@ $holder->quit;
 sql("CALL minimax_m1.wait_for(ARRAY[$job], '30 s')");
 is(sql("SELECT state FROM minimax_m1.poll($job)"), 'done', 'and runs when it is free');
 
+# What a statement writes into the column while its row waits, however it does, is kept; what is changed after that is asked.
+sql(qq{
+	CREATE TABLE kept (id int PRIMARY KEY, body text, topic text, status text);
+	INSERT INTO kept SELECT i, '$leak' FROM generate_series(1, 2) i;
+	SELECT minimax_m1.create_annotator('kept', 'kept', 'topic', $template, status_column => 'status');
+	SELECT minimax_m1.alter_annotator('kept', enabled => false);
+	SELECT minimax_m1.backfill_batch('kept', NULL, 10);
+	INSERT INTO kept SELECT i, '$leak' FROM generate_series(3, 11) i});
+sql($_) for (
+	q{UPDATE kept SET topic = 'mine' WHERE id IN (1, 3, 4, 11)},
+	qq{UPDATE kept SET body = '$parcel', topic = 'mine' WHERE id = 5},
+	q{UPDATE kept SET id = 16, topic = 'mine' WHERE id = 6},
+	q{DELETE FROM kept WHERE id = 7}, qq{INSERT INTO kept VALUES (7, '$leak', 'mine', 'done')},
+	qq{INSERT INTO kept VALUES (8, '$leak', 'mine') ON CONFLICT (id) DO UPDATE SET topic = excluded.topic},
+	q{UPDATE kept SET topic = 'no' WHERE id = 9}, q{UPDATE kept SET topic = NULL WHERE id = 9},
+	qq{UPDATE kept SET body = '$parcel' WHERE id = 11});
+my $asked = sql(q{SELECT requests FROM minimax_m1.usage});
+sql(q{SELECT minimax_m1.alter_annotator('kept', enabled => true)});
+wait_drained();
+is(sql(q{SELECT string_agg(format('%s %s', id, topic), ', ' ORDER BY id) FROM kept}),
+	'1 mine, 2 hardware, 3 mine, 4 mine, 5 mine, 7 mine, 8 mine, 9 hardware, 10 hardware, 11 delivery, 16 mine',
+	'what statements write into rows that wait is kept');
+is(sql(q{SELECT string_agg(DISTINCT status, ' ') FROM kept WHERE id > 2}), 'done', 'and those rows wait no longer');
+is(sql('SELECT requests FROM minimax_m1.usage') - $asked, 4, 'nor is the model asked for them');
+stop_engine();
+sql(q{UPDATE kept SET body = body || ' Ann' WHERE id IN (4, 10)});
+wait_running(2);
+sql(qq{UPDATE kept SET topic = 'mine, too' WHERE id IN (4, 10); UPDATE kept SET body = '$parcel' WHERE id = 10});
+kill 'CONT', $engine;
+wait_drained();
+is(sql(q{SELECT string_agg(format('%s %s %s', id, topic, status), ', ' ORDER BY id) FROM kept WHERE id IN (4, 10)}), '4 mine, too done, 10 delivery done',
+	'also while the model works');
+is(sql('SELECT count(*) FROM minimax_m1.job WHERE annotator_id IS NOT NULL'), '0', 'and nothing is left of their jobs');
+sql('DROP TABLE kept');
+
 # Failures: attempts with pauses in between, then a dead letter; others go on.
 sql(qq{ALTER TABLE message ADD CHECK (topic <> 'hardware' OR id <> 10);
 	SELECT minimax_m1.alter_annotator('topic', max_attempts => 3);

@@ -203,39 +203,37 @@ find_row(const M1Rows *rows, const char *sql, char *const *key)
 #define PARTITION	1
 #define FIRST_INPUT	2
 
-static M1RowState
-read_row(const M1Rows *rows, char *const *key, bool lock, char **prompt, char **target)
+/* What a target holds, as text; it is the first of the columns that are filled. */
+static char *
+held(const M1Rows *rows, int t)
 {
-	MemoryContext context = CurrentMemoryContext;
-	M1Guard		guard = m1pg_become_table_owner(&rows->access, lock);
-	M1RowState	state = M1_ROW_FOUND;
+	return m1pg_result_text(CurrentMemoryContext, 0, FIRST_INPUT + rows->template.n + t);
+}
+
+static void
+take_row(const M1Rows *rows, M1Row *row)
+{
 	char	   *values[M1PG_MAX_PLACEHOLDERS];
 
-	if (!find_row(rows, lock ? rows->lock_sql : rows->read_sql, key))
+	for (int i = 0; i < rows->template.n; i++)
+		values[i] = m1pg_result_text(CurrentMemoryContext, 0, FIRST_INPUT + i);
+	row->prompt = m1pg_template_render(&rows->template, values);
+	row->target = held(rows, 0);
+	row->status = rows->has_status ? held(rows, rows->n_targets - 1) : NULL;
+}
+
+M1RowState
+m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, M1Row *row)
+{
+	M1Guard		guard = m1pg_become_table_owner(&rows->access, lock);
+	M1RowState	state = M1_ROW_FOUND;
+
+	if (find_row(rows, lock ? rows->lock_sql : rows->read_sql, key))
+		take_row(rows, row);
+	else
 		state = lock && find_row(rows, rows->read_sql, key) ? M1_ROW_LOCKED : M1_ROW_GONE;
-	if (state == M1_ROW_FOUND)
-	{
-		for (int i = 0; i < rows->template.n; i++)
-			values[i] = m1pg_result_text(context, 0, FIRST_INPUT + i);
-		*prompt = m1pg_template_render(&rows->template, values);
-		*target = m1pg_result_text(context, 0, FIRST_INPUT + rows->template.n);
-	}
 	m1pg_unbecome(&guard);
 	return state;
-}
-
-M1RowState
-m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt)
-{
-	char	   *target;
-
-	return read_row(rows, key, lock, prompt, &target);
-}
-
-M1RowState
-m1pg_row_read_target(const M1Rows *rows, char *const *key, char **prompt, char **target)
-{
-	return read_row(rows, key, false, prompt, target);
 }
 
 static bool writing = false;
@@ -266,12 +264,12 @@ run_update(const M1Rows *rows, M1Parameters *p)
 
 /* What the columns that are filled hold, as text; false when there is no such row. */
 static bool
-read_targets(const M1Rows *rows, char *const *key, char **held)
+read_targets(const M1Rows *rows, char *const *key, char **values)
 {
 	if (!find_row(rows, rows->read_sql, key))
 		return false;
 	for (int t = 0; t < rows->n_targets; t++)
-		held[t] = m1pg_result_text(CurrentMemoryContext, 0, FIRST_INPUT + rows->template.n + t);
+		values[t] = held(rows, t);
 	return true;
 }
 

@@ -18,14 +18,20 @@ typedef enum M1RowState
 	M1_ROW_FOUND
 } M1RowState;
 
+/* Of a row that was read. */
+typedef struct M1Row
+{
+	char	   *prompt;			/* NULL when a column of it is */
+	char	   *target;			/* as text, as the next; NULL is NULL */
+	char	   *status;			/* or there is no such column */
+} M1Row;
+
 /*
  * All run as the table's owner, once the annotator's owner has been found to
- * have the rights that it takes. Read gives the prompt, or NULL when a column
- * of it is NULL, and with `lock` keeps others from changing the row.
+ * have the rights that it takes. Read with `lock` keeps others from changing
+ * the row.
  */
-extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, char **prompt);
-/* The same without a lock, and what the target holds, as text. */
-extern M1RowState m1pg_row_read_target(const M1Rows *rows, char *const *key, char **prompt, char **target);
+extern M1RowState m1pg_row_read(const M1Rows *rows, char *const *key, bool lock, M1Row *row);
 extern void m1pg_row_write(const M1Rows *rows, char *const *key, char *content, char *reasoning, const char *status);
 extern void m1pg_row_write_status(const M1Rows *rows, char *const *key, const char *status);
 /* Whether a trigger that asks runs because of m1pg_row_write: an annotation is written, not changed by hand. */

@@ -15,6 +15,7 @@
 #include "pg/jobs/annotator_rows.h"
 #include "pg/jobs/corrections.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/job.h"
 #include "pg/jobs/job_shared.h"
 #include "pg/jobs/partition_rows.h"
 #include "pg/report.h"
@@ -271,8 +272,8 @@ enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 {
 	static SPIPlanPtr plan = NULL;
 	const M1Annotator *a = s->annotator;
-	Oid			types[5] = {OIDOID, INT4OID, TEXTARRAYOID, TEXTOID, INT4OID};
-	Datum		values[5];
+	Oid			types[6] = {OIDOID, INT4OID, TEXTARRAYOID, TEXTOID, INT4OID, BYTEAOID};
+	Datum		values[6];
 	M1Guard		guard;
 
 	/* seen before it is written: the primary key will refuse it */
@@ -281,8 +282,8 @@ enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	guard = m1pg_become(m1pg_extension_owner(), false);
 	if (plan == NULL)
 	{
-		plan = SPI_prepare("INSERT INTO minimax_m1.job (owner, annotator_id, key, state, max_attempts) "
-						   "VALUES ($1, $2, $3, $4, $5)", 5, types);
+		plan = SPI_prepare("INSERT INTO minimax_m1.job (owner, annotator_id, key, state, max_attempts, target_hash) "
+						   "VALUES ($1, $2, $3, $4, $5, $6)", 6, types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "minimax_m1: could not prepare the queue's INSERT");
 	}
@@ -291,6 +292,7 @@ enqueue(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	values[2] = PointerGetDatum(row_key(s, row, tupdesc));
 	values[3] = CStringGetTextDatum(a->enabled ? "pending" : "held");
 	values[4] = Int32GetDatum(a->max_attempts);
+	values[5] = PointerGetDatum(m1pg_hash_target(SPI_getvalue(row, tupdesc, s->target)));
 	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "minimax_m1: could not queue a row");
 	m1pg_unbecome(&guard);
@@ -414,6 +416,7 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	bool		needed;
 	bool		unanswered;
 	bool		meets_another;
+	bool		filled;
 
 	check_call(fcinfo, true);
 	tupdesc = RelationGetDescr(data->tg_relation);
@@ -423,6 +426,9 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	s = trigger_state(fcinfo);
 	leaves = s->annotator != NULL && update && !m1pg_row_fits(s->annotator->source, data->tg_relation, row);
 	needed = s->annotator != NULL && !leaves && needs_annotation(s, data);
+	/* nobody else will write that it waits no longer */
+	filled = s->annotator != NULL && update && is_pending(s, row, tupdesc) &&
+		writes_target(s, data->tg_trigtuple, row, tupdesc);
 	unanswered = leaves && is_unanswered(s, data->tg_trigtuple, row, tupdesc);
 	meets_another = unanswered && m1pg_row_meets_another(s->annotator, data->tg_relation, row);
 	if (s->annotator != NULL && update && (s->annotator->sync || s->partition))
@@ -436,6 +442,8 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(caller);
 	if (unanswered)
 		row = leave(s, row, tupdesc, meets_another);
+	if (filled)
+		row = m1pg_set_column(row, tupdesc, s->status, "done");
 	if (!needed)
 		return PointerGetDatum(row);
 	if (!s->annotator->sync)

@@ -22,16 +22,6 @@ PG_FUNCTION_INFO_V1(m1pg_corrections);
 
 /* ---- noted by the triggers ---- */
 
-static Datum
-hash_of(const char *prompt)
-{
-	bytea	   *hash = palloc(VARHDRSZ + M1PG_HASH_SIZE);
-
-	SET_VARSIZE(hash, VARHDRSZ + M1PG_HASH_SIZE);
-	memcpy(VARDATA(hash), m1pg_hash_prompt(prompt), M1PG_HASH_SIZE);
-	return PointerGetDatum(hash);
-}
-
 /* While the row waits for the model, what it holds is the answer to something else. */
 #define NOTE_SQL \
 	"INSERT INTO minimax_m1.correction AS c (annotator_id, key, wrong, prompt_hash) SELECT $1, $2, $3, $4 " \
@@ -49,7 +39,7 @@ m1pg_note_correction(int annotator_id, ArrayType *key, const char *prompt, char 
 	values[0] = Int32GetDatum(annotator_id);
 	values[1] = PointerGetDatum(key);
 	values[2] = CStringGetTextDatum(wrong);
-	values[3] = hash_of(prompt);
+	values[3] = PointerGetDatum(m1pg_hash(prompt));
 	(void) m1pg_query(NOTE_SQL, 4, types, values, NULL, false);
 	m1pg_unbecome(&guard);
 }
@@ -130,14 +120,13 @@ put_row(ReturnSetInfo *rsinfo, const M1Annotator *a, const char *prompt, const c
 static void
 put_correction(ReturnSetInfo *rsinfo, const M1Annotator *a, const M1Rows *rows, const Correction *c)
 {
-	char	   *prompt = NULL;
-	char	   *right = NULL;
+	M1Row		row;
 
-	if (m1pg_row_read_target(rows, c->key, &prompt, &right) == M1_ROW_FOUND && prompt != NULL && right != NULL &&
+	if (m1pg_row_read(rows, c->key, false, &row) == M1_ROW_FOUND && row.prompt != NULL && row.target != NULL &&
 		VARSIZE_ANY_EXHDR(c->prompt_hash) == M1PG_HASH_SIZE &&
-		memcmp(VARDATA_ANY(c->prompt_hash), m1pg_hash_prompt(prompt), M1PG_HASH_SIZE) == 0 &&
-		strcmp(right, c->wrong) != 0)
-		put_row(rsinfo, a, prompt, c->wrong, right);
+		memcmp(VARDATA_ANY(c->prompt_hash), m1pg_hash_prompt(row.prompt), M1PG_HASH_SIZE) == 0 &&
+		strcmp(row.target, c->wrong) != 0)
+		put_row(rsinfo, a, row.prompt, c->wrong, row.target);
 }
 
 /* corrections(annotator) */

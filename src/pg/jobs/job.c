@@ -24,12 +24,29 @@ m1pg_free_job(M1Job *job)
 	MemoryContextDelete(job->context);
 }
 
+bytea *
+m1pg_hash(const char *text)
+{
+	return DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, CStringGetTextDatum(text)));
+}
+
 uint8 *
 m1pg_hash_prompt(const char *prompt)
 {
-	bytea	   *hash = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, CStringGetTextDatum(prompt)));
 	uint8	   *copy = palloc(M1PG_HASH_SIZE);
 
-	memcpy(copy, VARDATA_ANY(hash), M1PG_HASH_SIZE);
+	memcpy(copy, VARDATA_ANY(m1pg_hash(prompt)), M1PG_HASH_SIZE);
 	return copy;
+}
+
+bytea *
+m1pg_hash_target(const char *target)
+{
+	bytea	   *empty;
+
+	if (target != NULL)
+		return m1pg_hash(target);
+	empty = palloc(VARHDRSZ);
+	SET_VARSIZE(empty, VARHDRSZ);
+	return empty;
 }

@@ -33,6 +33,7 @@ typedef struct M1Job
 	m1w_generate request;
 	char	   *adapter;		/* its name; NULL = the model without one */
 	int			adapter_tries;	/* times that the engine had none of that name, and was given it */
+	bytea	   *target_hash;	/* of what the row's target held when it was queued; NULL = nobody knows */
 	uint8	   *hash;			/* of the rendered prompt of a row */
 	uint8	   *answered;		/* of the prompt that the answer in the job's row is for; NULL = it holds none */
 	M1Exchange *exchange;		/* NULL before and after */
@@ -49,6 +50,9 @@ typedef struct M1Job
 /* Frees a job, and wipes what it holds of prompts and answers. */
 extern void m1pg_free_job(M1Job *job);
 #define M1PG_HASH_SIZE 32
+extern bytea *m1pg_hash(const char *text);
 extern uint8 *m1pg_hash_prompt(const char *prompt);
+/* The hash of what a target holds: empty if that is NULL. */
+extern bytea *m1pg_hash_target(const char *target);
 
 #endif							/* M1PG_JOB_H */

@@ -33,13 +33,13 @@
 #define CLAIM_COLUMNS \
 	"j.id, j.owner::oid, j.annotator_id, j.key, j.prompt, j.system_prompt, j.max_tokens, j.thinking_budget, " \
 	"j.temperature, j.top_p, j.seed, j.stop, j.attempts, j.max_attempts, j.losses, j.leased_at, " \
-	"j.json_schema::text, j.content, j.reasoning, j.answered, j.adapter::text"
+	"j.json_schema::text, j.content, j.reasoning, j.answered, j.adapter::text, j.target_hash"
 
 enum
 {
 	ID = 1, OWNER, ANNOTATOR, KEY, PROMPT, SYSTEM, MAX_TOKENS, THINKING_BUDGET,
 	TEMPERATURE, TOP_P, SEED, STOP, ATTEMPTS, MAX_ATTEMPTS, LOSSES, LEASED_AT,
-	JSON_SCHEMA, CONTENT, REASONING, ANSWERED, ADAPTER
+	JSON_SCHEMA, CONTENT, REASONING, ANSWERED, ADAPTER, TARGET_HASH
 };
 
 /* What may be taken: annotators may be aside, and a row is worked on once at a time. */
@@ -87,6 +87,15 @@ slice_of_column(uint64 row, int column)
 	return s == NULL ? m1_slice_of(NULL) : m1pg_to_utf8(s, strlen(s));
 }
 
+static bytea *
+bytea_of_column(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = m1pg_result(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetByteaPCopy(value);
+}
+
 /* The request of a submitted job. */
 static void
 read_request(M1Job *job, uint64 row)
@@ -125,6 +134,7 @@ read_row_job(M1Job *job, uint64 row)
 	Datum		value = m1pg_result(row, KEY, &isnull);
 
 	job->key = m1pg_text_array(DatumGetArrayTypePCopy(value), &job->n_keys);
+	job->target_hash = bytea_of_column(row, TARGET_HASH);
 	value = m1pg_result(row, ANSWERED, &isnull);
 	if (isnull)
 		return;
@@ -170,19 +180,53 @@ drop_job_row(int64 id)
 	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id = $1", 1, types, values, NULL, false);
 }
 
-/* Other entries of the rows just claimed: the row is read after this, so it is seen as it was when they were made. */
+/* As another entry of the same row has it, which was queued later. */
+static void
+take_target_hash(M1Job *job, uint64 row)
+{
+	Oid			types[2] = {INT8OID, BYTEAOID};
+	Datum		values[2];
+	char		nulls[2] = "  ";
+	MemoryContext old = MemoryContextSwitchTo(job->context);
+
+	job->target_hash = bytea_of_column(row, 2);
+	MemoryContextSwitchTo(old);
+	values[0] = Int64GetDatum(job->id);
+	values[1] = PointerGetDatum(job->target_hash);
+	nulls[1] = job->target_hash == NULL ? 'n' : ' ';
+	(void) m1pg_query("UPDATE minimax_m1.job SET target_hash = $2 WHERE id = $1", 2, types, values, nulls, false);
+}
+
+/*
+ * Other entries of the rows just claimed: the row is read after this, so it is
+ * seen as it was when they were made. What its target held then, the last of
+ * them knows.
+ */
 static void
 drop_superfluous(M1Job *job)
 {
 	Oid			types[3] = {INT8OID, INT4OID, TEXTARRAYOID};
 	Datum		values[3];
+	int64		last = job->id;
+	uint64		last_row = 0;
+	uint64		n;
+	bool		isnull;
 
 	values[0] = Int64GetDatum(job->id);
 	values[1] = Int32GetDatum(job->annotator_id);
 	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
-	(void) m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job "
-					  "WHERE annotator_id = $2 AND key = $3 AND id <> $1 AND state IN ('pending', 'running') "
-					  "FOR UPDATE SKIP LOCKED)", 3, types, values, NULL, false);
+	n = m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job "
+				   "WHERE annotator_id = $2 AND key = $3 AND id <> $1 AND state IN ('pending', 'running') "
+				   "FOR UPDATE SKIP LOCKED) RETURNING id, target_hash", 3, types, values, NULL, false);
+	for (uint64 i = 0; i < n; i++)
+	{
+		int64		id = DatumGetInt64(m1pg_result(i, 1, &isnull));
+
+		last_row = id > last ? i : last_row;
+		last = Max(last, id);
+	}
+	if (last != job->id)
+		take_target_hash(job, last_row);
 }
 
 /* ---- from a row to a prompt ---- */
@@ -211,7 +255,7 @@ prepare_row(M1Job *job, void *arg)
 	M1Definition *d = p->definition = m1pg_definition(job->annotator_id);
 	MemoryContext old;
 	m1w_generate request;
-	char	   *prompt;
+	M1Row		row;
 
 	if (d->annotator != NULL)
 		job->table_owner = m1pg_table_owner(d->annotator->source);
@@ -231,26 +275,26 @@ prepare_row(M1Job *job, void *arg)
 		hold(job);
 		return;
 	}
-	if (m1pg_row_read(d->rows, job->key, false, &prompt) == M1_ROW_GONE)
+	if (m1pg_row_read(d->rows, job->key, false, &row) == M1_ROW_GONE)
 	{
 		drop_job_row(job->id);
 		return;
 	}
-	if (prompt == NULL)
+	if (!m1pg_row_asks(job, &row))
 	{
-		m1pg_finish_empty(job, d->rows);
+		m1pg_finish_unasked(job, d->rows);
 		return;
 	}
 	old = MemoryContextSwitchTo(job->context);
 	request = d->annotator->request;
 	request.seed = m1pg_new_seed();
-	request.prompt = m1pg_to_utf8(pstrdup(prompt), strlen(prompt));
+	request.prompt = m1pg_to_utf8(pstrdup(row.prompt), strlen(row.prompt));
 	/* a definition lasts for a turn */
 	request.system = m1pg_keep(request.system);
 	request.constraint_text = m1pg_keep(request.constraint_text);
 	if (d->annotator->adapter != NULL)
 		job->adapter = pstrdup(d->annotator->adapter);
-	job->hash = m1pg_hash_prompt(prompt);
+	job->hash = m1pg_hash_prompt(row.prompt);
 	job->ended = job->answered != NULL && memcmp(job->hash, job->answered, M1PG_HASH_SIZE) == 0;
 	job->request = request;		/* once nothing can fail: whoever frees the job wipes its texts */
 	MemoryContextSwitchTo(old);

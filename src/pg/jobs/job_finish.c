@@ -141,31 +141,66 @@ end_row_job(const M1Job *job, bool annotated)
 					  3, types, values, NULL, false);
 }
 
-void
-m1pg_finish_empty(M1Job *job, const M1Rows *rows)
+/* Whether a statement has written something into the row's target since the row was queued, which is kept. */
+static bool
+was_filled(const M1Job *job, const M1Row *row)
 {
-	char	   *prompt;
+	bytea	   *hash;
 
-	/* whoever has the row locked is changing it, or this is tried again */
-	if (m1pg_row_read(rows, job->key, true, &prompt) != M1_ROW_FOUND || prompt != NULL)
-	{
-		m1pg_release(job, false, m1pg_job_retry_delay);
-		return;
-	}
+	if (job->target_hash == NULL || row->target == NULL)
+		return false;
+	hash = m1pg_hash_target(row->target);
+	return VARSIZE_ANY_EXHDR(hash) != VARSIZE_ANY_EXHDR(job->target_hash) ||
+		memcmp(VARDATA_ANY(hash), VARDATA_ANY(job->target_hash), VARSIZE_ANY_EXHDR(hash)) != 0;
+}
+
+bool
+m1pg_row_asks(const M1Job *job, const M1Row *row)
+{
+	return row->prompt != NULL && !was_filled(job, row);
+}
+
+/* Its prompt is NULL: so is the annotation. */
+static void
+write_empty(M1Job *job, const M1Rows *rows)
+{
 	m1pg_row_write(rows, job->key, NULL, NULL, "done");
 	end_row_job(job, true);
+}
+
+/* The statement may have left the status as it was. */
+static void
+leave_filled(M1Job *job, const M1Rows *rows, const M1Row *row)
+{
+	if (row->status != NULL && strcmp(row->status, "pending") == 0)
+		m1pg_row_write_status(rows, job->key, "done");
+	end_row_job(job, false);
+}
+
+void
+m1pg_finish_unasked(M1Job *job, const M1Rows *rows)
+{
+	M1Row		row;
+
+	/* whoever has the row locked is changing it, or this is tried again */
+	if (m1pg_row_read(rows, job->key, true, &row) != M1_ROW_FOUND || m1pg_row_asks(job, &row))
+		m1pg_release(job, false, m1pg_job_retry_delay);
+	else if (was_filled(job, &row))
+		leave_filled(job, rows, &row);
+	else
+		write_empty(job, rows);
 }
 
 static void
 write_row(M1Job *job)
 {
 	const M1Definition *d = m1pg_definition(job->annotator_id);
-	char	   *prompt;
+	M1Row		row;
 	M1RowState	state;
 
 	if (d->annotator == NULL)
 		return;					/* and its jobs with it */
-	state = m1pg_row_read(d->rows, job->key, true, &prompt);
+	state = m1pg_row_read(d->rows, job->key, true, &row);
 	if (state == M1_ROW_LOCKED)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -173,7 +208,7 @@ write_row(M1Job *job)
 				 errdetail("The answer is kept, and written when the lock is gone.")));
 	if (state == M1_ROW_GONE)
 		end_row_job(job, false);
-	else if (prompt == NULL || memcmp(m1pg_hash_prompt(prompt), job->hash, M1PG_HASH_SIZE) != 0)
+	else if (!m1pg_row_asks(job, &row) || memcmp(m1pg_hash_prompt(row.prompt), job->hash, M1PG_HASH_SIZE) != 0)
 		m1pg_release(job, false, 0);	/* what was answered is not asked any more */
 	else
 	{

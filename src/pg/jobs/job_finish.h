@@ -29,7 +29,9 @@ typedef enum M1Failure
 extern void m1pg_fail_job(M1Job *job, const ErrorData *error, M1Failure failure);
 /* Whether the error says nothing about the job: it met with a lock, or was in another's way. */
 extern bool m1pg_is_passing(const M1Job *job, const ErrorData *error);
-/* The row's prompt is NULL: so is its annotation. */
-extern void m1pg_finish_empty(M1Job *job, const M1Rows *rows);
+/* Whether there is something to ask the model, whose answer is wanted: no statement has filled the row meanwhile. */
+extern bool m1pg_row_asks(const M1Job *job, const M1Row *row);
+/* There is not. */
+extern void m1pg_finish_unasked(M1Job *job, const M1Rows *rows);
 
 #endif							/* M1PG_JOB_FINISH_H */
