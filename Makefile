@@ -13,8 +13,9 @@ PGXS := $(if $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/po
 ifneq ($(PGXS),)
 
 MODULE_big = minimax_m1
-PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/status.c src/base/buf.c src/base/hour.c \
-          src/base/latency.c src/base/memory.c src/base/utf8.c src/base/work.c src/text/jsonparse.c src/text/jsonnumber.c
+PG_SRC := $(sort $(wildcard src/pg/*.c src/pg/*/*.c src/wire/*.c)) src/base/status.c src/base/block.c src/base/buf.c \
+          src/base/hour.c src/base/latency.c src/base/memory.c src/base/utf8.c src/base/work.c src/text/jsonparse.c \
+          src/text/jsonnumber.c
 OBJS = $(PG_SRC:%.c=$(BUILD)/pg/%.o)
 EXTENSION = minimax_m1
 DATA = $(wildcard sql/minimax_m1--*.sql)

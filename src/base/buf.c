@@ -1,9 +1,9 @@
 /* buf.c - see buf.h. */
-#define _DEFAULT_SOURCE /* explicit_bzero */
 #include "base/buf.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/block.h"
 
 /* The next capacity, twice as large; or as large as needed, for whoever knows how much will come. 0 on overflow. */
 static size_t
@@ -15,14 +15,11 @@ grown_capacity(size_t cap, size_t need)
 	return cap < need ? need : cap;
 }
 
-/* Overwrites what the block holds, and gives it back. */
 static void
 release_block(m1_buf *b)
 {
-	char *block = b->data - b->consumed;
-
-	explicit_bzero(block, b->consumed + b->cap);
-	free(block);
+	if (b->data != NULL)
+		m1_block_free(b->data - b->consumed, b->consumed + b->cap);
 }
 
 /* Moves the contents to the beginning of the block, which pays off when that is no more than was consumed. */
@@ -38,22 +35,32 @@ reuse_consumed(m1_buf *b)
 	b->consumed = 0;
 }
 
+/* The contents in a larger block, of which nothing is consumed. NULL when memory ran out. */
+static char *
+move(m1_buf *b, size_t cap)
+{
+	char *data;
+
+	if (b->data != NULL && b->consumed == 0)
+		return m1_block_grow(b->data, b->cap, cap);
+	if ((data = m1_block_create(cap)) == NULL)
+		return NULL;
+	if (b->len > 0)
+		memcpy(data, b->data, b->len);
+	release_block(b);
+	return data;
+}
+
 static bool
 grow(m1_buf *b, size_t extra)
 {
 	const size_t cap = extra > SIZE_MAX / 4 ? 0 : grown_capacity(b->cap, b->len + extra);
-	/* Not realloc: the old block may hold a prompt and must be wiped. */
-	char *data = cap == 0 ? NULL : malloc(cap);
+	char *data = cap == 0 ? NULL : move(b, cap);
 
 	if (data == NULL)
 	{
 		b->failed = true;
 		return false;
-	}
-	if (b->data != NULL)
-	{
-		memcpy(data, b->data, b->len);
-		release_block(b);
 	}
 	b->data = data;
 	b->cap = cap;
@@ -116,8 +123,7 @@ m1_buf_consume(m1_buf *b, size_t n)
 void
 m1_buf_free(m1_buf *b)
 {
-	if (b->data != NULL)
-		release_block(b);
+	release_block(b);
 	memset(b, 0, sizeof *b);
 }
 
@@ -140,17 +146,16 @@ m1_ids_reserve(m1_ids *a, size_t extra)
 	if (extra <= a->cap - a->len)
 		return true;
 	cap = extra > SIZE_MAX / 32 ? 0 : grown_capacity(a->cap, a->len + extra);
-	data = cap == 0 ? NULL : malloc(cap * sizeof *data);
+	if (cap == 0)
+		data = NULL;
+	else if (a->data == NULL)
+		data = m1_block_create(cap * sizeof *data);
+	else
+		data = m1_block_grow(a->data, a->cap * sizeof *data, cap * sizeof *data);
 	if (data == NULL)
 	{
 		a->failed = true;
 		return false;
-	}
-	if (a->data != NULL)
-	{
-		memcpy(data, a->data, a->len * sizeof *data);
-		explicit_bzero(a->data, a->cap * sizeof *data);
-		free(a->data);
 	}
 	a->data = data;
 	a->cap = cap;
@@ -169,10 +174,6 @@ m1_ids_push(m1_ids *a, int32_t id)
 void
 m1_ids_free(m1_ids *a)
 {
-	if (a->data != NULL)
-	{
-		explicit_bzero(a->data, a->cap * sizeof *a->data);
-		free(a->data);
-	}
+	m1_block_free(a->data, a->cap * sizeof *a->data);
 	memset(a, 0, sizeof *a);
 }

@@ -27,7 +27,7 @@ bool m1_buf_puts(m1_buf *b, const char *s);
 char *m1_buf_cstr(m1_buf *b);
 /* Drops the first n bytes, and moves none: a long buffer may be consumed in small pieces. */
 void m1_buf_consume(m1_buf *b, size_t n);
-/* Overwrites the contents with zeros before freeing: buffers hold users' prompts. */
+/* Leaves nothing of the contents behind: buffers hold users' prompts. */
 void m1_buf_free(m1_buf *b);
 
 /* A borrowed run of bytes; never owns, never NUL-terminated by contract. */
