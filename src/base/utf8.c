@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define LOOK_EACH 65536 /* characters, whether it is still wanted */
+
 static const char replacement[] = "\xEF\xBF\xBD";
 
 /* Length of the character that a byte begins, or 0 when no character begins with it. */
@@ -89,24 +91,37 @@ m1_utf8_finish(m1_utf8 *u, m1_buf *out)
 	return give_up_pending(u, out);
 }
 
+/* The bytes of the character that a text, which is not empty, begins with; 0: it begins with none. */
+static size_t
+first_character(const char *text, size_t len)
+{
+	const unsigned char lead = (unsigned char) text[0];
+	const int n = sequence_length(lead);
+
+	if (len < (size_t) n)
+		return 0;
+	for (int i = 1; i < n; i++)
+		if (!continues(lead, i, (unsigned char) text[i]))
+			return 0;
+	return (size_t) n;
+}
+
+bool
+m1_utf8_valid_while(m1_slice text, m1_work *work)
+{
+	size_t characters = 0;
+
+	for (size_t i = 0, n; i < text.len; i += n)
+		if ((n = first_character(text.data + i, text.len - i)) == 0 ||
+			(++characters % LOOK_EACH == 0 && !m1_work_goes_on(work, 0)))
+			return false;
+	return true;
+}
+
 bool
 m1_utf8_valid(m1_slice text)
 {
-	size_t i = 0;
-
-	while (i < text.len)
-	{
-		unsigned char lead = (unsigned char) text.data[i];
-		int n = sequence_length(lead);
-
-		if (n == 0 || text.len - i < (size_t) n)
-			return false;
-		for (int j = 1; j < n; j++)
-			if (!continues(lead, j, (unsigned char) text.data[i + (size_t) j]))
-				return false;
-		i += (size_t) n;
-	}
-	return true;
+	return m1_utf8_valid_while(text, NULL);
 }
 
 int

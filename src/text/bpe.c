@@ -2,11 +2,11 @@
  * bpe.c - see bpe.h. Symbols form a linked list, candidate merges a heap; a candidate whose symbols have changed since
  * it was pushed is skipped when popped.
  */
-#define _DEFAULT_SOURCE /* explicit_bzero */
 #include "text/bpe.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "base/block.h"
 
 typedef struct merge
 {
@@ -118,6 +118,12 @@ m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2])
 	}
 }
 
+static size_t
+symbol_bytes(size_t n)
+{
+	return n * sizeof(symbol);
+}
+
 /* n - 1 candidates at first, and at most two more for each of n - 1 merges */
 static size_t
 heap_bytes(size_t n)
@@ -125,18 +131,12 @@ heap_bytes(size_t n)
 	return 3 * n * sizeof(candidate);
 }
 
-/* Of what was written: to wipe the rest of a long word's space would take as long as to fill it. */
 void
 m1_bpe_space_free(m1_bpe_space *space)
 {
-	if (space->cap > 0)
-	{
-		explicit_bzero(space->symbols, space->most_symbols * sizeof(symbol));
-		explicit_bzero(space->heap, space->most_candidates * sizeof(candidate));
-	}
-	free(space->symbols);
-	free(space->heap);
-	memset(space, 0, sizeof *space);
+	m1_block_free(space->symbols, symbol_bytes(space->cap));
+	m1_block_free(space->heap, heap_bytes(space->cap));
+	*space = (m1_bpe_space){0};
 }
 
 static bool
@@ -149,12 +149,13 @@ reserve_space(m1_bpe_space *space, size_t n)
 	while (cap < n)
 		cap *= 2;
 	m1_bpe_space_free(space);
-	space->symbols = malloc(cap * sizeof(symbol));
-	space->heap = malloc(heap_bytes(cap));
-	if (space->symbols == NULL || space->heap == NULL)
-		return false;
 	space->cap = cap;
-	return true;
+	space->symbols = m1_block_create(symbol_bytes(cap));
+	space->heap = m1_block_create(heap_bytes(cap));
+	if (space->symbols != NULL && space->heap != NULL)
+		return true;
+	m1_bpe_space_free(space);
+	return false;
 }
 
 static void
@@ -198,15 +199,15 @@ heap_pop(candidate *heap, size_t *n)
 typedef struct word
 {
 	const m1_bpe *bpe;
-	m1_bpe_space *space;
 	symbol *symbols;
+	size_t n; /* symbols that have not been merged into others */
 	candidate *heap;
 	size_t n_heap;
 	m1_work *work;
 	size_t looked; /* symbols and merges so far */
 } word;
 
-/* Before each symbol and each merge. */
+/* Before each symbol, going in or out, and each merge. */
 static bool
 goes_on(word *w)
 {
@@ -223,24 +224,19 @@ consider(word *w, int32_t at)
 	if (at < 0 || s[at].next < 0)
 		return;
 	rank = w->bpe->table[slot_of(w->bpe, s[at].id, s[s[at].next].id)];
-	if (rank == NO_MERGE)
-		return;
-	heap_push(w->heap, &w->n_heap, candidate_of(rank, at));
-	if (w->n_heap > w->space->most_candidates)
-		w->space->most_candidates = w->n_heap;
+	if (rank != NO_MERGE)
+		heap_push(w->heap, &w->n_heap, candidate_of(rank, at));
 }
 
 /* The symbols, each with the merge of the one before it and itself. */
 static bool
-begin(word *w, const int32_t *ids, size_t n)
+begin(word *w, const int32_t byte_id[256], m1_slice bytes)
 {
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < bytes.len; i++)
 	{
 		if (!goes_on(w))
 			return false;
-		w->symbols[i] = (symbol){ids[i], (int32_t) i - 1, -1};
-		if (i >= w->space->most_symbols)
-			w->space->most_symbols = i + 1;
+		w->symbols[i] = (symbol){byte_id[(unsigned char) bytes.data[i]], (int32_t) i - 1, -1};
 		if (i > 0)
 		{
 			w->symbols[i - 1].next = (int32_t) i;
@@ -265,6 +261,7 @@ merge_at(word *w, candidate c)
 	left->id = m->id;
 	left->next = s[gone].next;
 	s[gone].id = -1;
+	w->n--;
 	if (left->next >= 0)
 		s[left->next].prev = at;
 	consider(w, left->prev);
@@ -283,19 +280,26 @@ merge_all(word *w)
 	return true;
 }
 
-bool
-m1_bpe_apply(const m1_bpe *bpe, const int32_t *ids, size_t n, m1_bpe_space *space, m1_work *work, m1_ids *out)
+static bool
+append_all(word *w, m1_ids *out)
 {
-	word w = {.bpe = bpe, .space = space, .work = work};
+	if (!m1_ids_reserve(out, w->n))
+		return false;
+	for (int32_t i = w->n > 0 ? 0 : -1; i >= 0; i = w->symbols[i].next)
+		if (!goes_on(w) || !m1_ids_push(out, w->symbols[i].id))
+			return false;
+	return true;
+}
 
-	if (n > INT32_MAX / 4 || !reserve_space(space, n))
+bool
+m1_bpe_apply(const m1_bpe *bpe, const int32_t byte_id[256], m1_slice bytes, m1_bpe_space *space, m1_work *work,
+			 m1_ids *out)
+{
+	word w = {.bpe = bpe, .n = bytes.len, .work = work};
+
+	if (bytes.len > INT32_MAX / 4 || !reserve_space(space, bytes.len))
 		return false;
 	w.symbols = space->symbols;
 	w.heap = space->heap;
-	if (!begin(&w, ids, n) || !merge_all(&w))
-		return false;
-	for (int32_t i = n > 0 ? 0 : -1; i >= 0; i = w.symbols[i].next)
-		if (!m1_ids_push(out, w.symbols[i].id))
-			return false;
-	return true;
+	return begin(&w, byte_id, bytes) && merge_all(&w) && append_all(&w, out);
 }

@@ -23,21 +23,21 @@ bool m1_bpe_add(m1_bpe *bpe, int32_t rank, int32_t left, int32_t right, int32_t 
 size_t m1_bpe_count(const m1_bpe *bpe);
 void m1_bpe_list(const m1_bpe *bpe, int32_t (*pairs)[2]);
 
-/* Work space of one caller; zero-initialised is valid. It is wiped when freed: it holds users' prompts. */
+/* Work space of one caller; zero-initialised is valid. Its parts are blocks: they hold users' prompts. */
 typedef struct m1_bpe_space
 {
 	void *symbols;
 	void *heap;
-	size_t cap;							  /* symbols */
-	size_t most_symbols, most_candidates; /* that were ever written */
+	size_t cap; /* symbols */
 } m1_bpe_space;
 
 void m1_bpe_space_free(m1_bpe_space *space);
 
 /*
- * Applies all merges to symbols[0..n), lowest rank first and leftmost among equals, and appends the result to out.
- * O(n log n). false when memory ran out, or the work does not go on.
+ * Applies all merges to the bytes, each of which begins as the symbol that byte_id says, lowest rank first and leftmost
+ * among equals, and appends the result to out. O(n log n). false when memory ran out, or the work does not go on.
  */
-bool m1_bpe_apply(const m1_bpe *bpe, const int32_t *symbols, size_t n, m1_bpe_space *space, m1_work *work, m1_ids *out);
+bool m1_bpe_apply(const m1_bpe *bpe, const int32_t byte_id[256], m1_slice bytes, m1_bpe_space *space, m1_work *work,
+				  m1_ids *out);
 
 #endif

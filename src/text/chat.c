@@ -11,11 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/least.h"
 #include "base/sort.h"
 #include "text/calls.h"
 #include "text/jsontext.h"
 #include "text/markup.h"
 #include "text/tools.h"
+
+#define PIECE ((size_t) 1 << 20) /* of a text, that is copied at once */
 
 /* A call that the assistant has made, for the tool message that answers it. */
 typedef struct call
@@ -43,11 +46,18 @@ typedef struct renderer
 
 /* ---- runs and control tokens ---- */
 
+/* Looks up between pieces: where memory is new, a long text takes a while. */
 static void
 text(renderer *r, m1_slice s)
 {
-	if (r->status == M1_OK && !m1_buf_append(&r->run, s.data, s.len))
-		r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
+	for (size_t at = 0, n; r->status == M1_OK && at < s.len; at += n)
+	{
+		n = m1_min_size(s.len - at, PIECE);
+		if (!m1_buf_append(&r->run, s.data + at, n))
+			r->status = m1_fail(r->err, M1_E_NO_MEMORY, "out of memory for the prompt");
+		else if (n == PIECE && !m1_work_goes_on(r->work, 0))
+			r->status = m1_work_stopped(r->work, "the prompt", r->err);
+	}
 }
 
 static void

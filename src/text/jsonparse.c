@@ -4,13 +4,17 @@
  * The text is copied once, and strings are decoded where they stand: no escape is longer than what it stands for. One
  * pass counts an upper bound of the values, a second one makes them.
  */
-#define _GNU_SOURCE 1 /* qsort_r, explicit_bzero; as PostgreSQL defines it, in whose library this is, too */
+#define _GNU_SOURCE 1 /* qsort_r; as PostgreSQL defines it, in whose library this is, too */
 #include "text/jsonparse.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
+#include "base/least.h"
 #include "base/utf8.h"
+
+#define LOOK_EACH 65536 /* bytes, whether they are still wanted */
 
 typedef struct parser
 {
@@ -40,6 +44,15 @@ fail_valid(parser *p, const char *why)
 {
 	p->valid = p->valid || p->why == NULL;
 	fail(p, why);
+}
+
+/* The first failure, which no text is refused for, is that the work does not. */
+static bool
+goes_on(parser *p)
+{
+	if (!m1_work_goes_on(p->work, 0))
+		fail(p, "");
+	return p->why == NULL;
 }
 
 static m1_json *
@@ -150,8 +163,9 @@ read_string(parser *p)
 	m1_json *value = new_value(p, M1_JSON_STRING);
 	char *const start = ++p->at;
 	char *out = start;
+	size_t read = 0;
 
-	while (*p->at != '"' && p->why == NULL)
+	while (*p->at != '"' && (++read % LOOK_EACH == 0 ? goes_on(p) : p->why == NULL))
 		if (*p->at == '\\')
 		{
 			p->at++;
@@ -163,7 +177,7 @@ read_string(parser *p)
 			*out++ = *p->at++;
 	if (p->why != NULL)
 		return;
-	if (!m1_utf8_valid((m1_slice){start, (size_t) (out - start)}))
+	if (!m1_utf8_valid_while((m1_slice){start, (size_t) (out - start)}, p->work))
 	{
 		fail(p, "a string that is not UTF-8");
 		return;
@@ -254,13 +268,22 @@ compare_keys(const char *a, size_t a_len, const char *b, size_t b_len)
 	return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
 }
 
-static int
-by_key(const void *a, const void *b, void *object)
+/* What keys are sorted for. */
+typedef struct sorting
 {
-	const m1_json *x = (const m1_json *) object + *(const uint32_t *) a - 1;
-	const m1_json *y = (const m1_json *) object + *(const uint32_t *) b - 1;
+	const m1_json *object;
+	m1_work *work;
+} sorting;
 
-	return compare_keys(x->text, x->n, y->text, y->n);
+/* Where the work does not go on, all are equal: so what is left of the sorting takes no time. */
+static int
+by_key(const void *a, const void *b, void *context)
+{
+	const sorting *s = context;
+	const m1_json *x = s->object + *(const uint32_t *) a - 1;
+	const m1_json *y = s->object + *(const uint32_t *) b - 1;
+
+	return m1_work_goes_on(s->work, 0) ? compare_keys(x->text, x->n, y->text, y->n) : 0;
 }
 
 /* Where the items of a list are that has been read to its end. Keys are sorted: equal ones are neighbours then. */
@@ -268,6 +291,7 @@ static void
 index_items(parser *p, m1_json *list)
 {
 	uint32_t *index = p->doc->index + p->n_index;
+	sorting s = {list, p->work};
 	uint32_t n = 0;
 
 	m1_json_foreach (list, item)
@@ -276,9 +300,9 @@ index_items(parser *p, m1_json *list)
 	p->n_index += n;
 	if (list->kind != M1_JSON_OBJECT || n < 2)
 		return;
-	qsort_r(index, n, sizeof *index, by_key, list);
-	for (uint32_t i = 1; i < n; i++)
-		if (by_key(&index[i - 1], &index[i], list) == 0)
+	qsort_r(index, n, sizeof *index, by_key, &s);
+	for (uint32_t i = 1; i < n && goes_on(p); i++)
+		if (by_key(&index[i - 1], &index[i], &s) == 0)
 			fail_valid(p, "the end of an object that has a key twice");
 }
 
@@ -344,9 +368,9 @@ static void
 read_value(parser *p)
 {
 	skip_blanks(p);
-	if (!m1_work_goes_on(p->work, 0))
-		fail(p, "");
-	else if (*p->at == '"')
+	if (!goes_on(p))
+		return;
+	if (*p->at == '"')
 		read_string(p);
 	else if (*p->at == '[')
 		read_list(p, M1_JSON_ARRAY);
@@ -360,32 +384,28 @@ read_value(parser *p)
 
 /* ---- the text ---- */
 
-/* Behind a string, of which `at` is the first byte. */
+/* Values and keys, at most: each but the first comes behind one of these. Fewer where the work does not go on. */
 static size_t
-skip_string(m1_slice text, size_t at)
+count_values(m1_slice text, m1_work *work)
 {
-	while (at < text.len && text.data[at] != '"')
-		at += text.data[at] == '\\' ? 2 : 1;
-	return at + 1;
-}
-
-/* Values and keys, at most: each but the first comes behind one of these. */
-static size_t
-count_values(m1_slice text)
-{
+	bool quoted = false;
+	size_t looked = 0;
 	size_t n = 1;
 
-	for (size_t i = 0; i < text.len; i++)
+	for (size_t i = 0; i < text.len && (++looked % LOOK_EACH != 0 || m1_work_goes_on(work, 0)); i++)
 		switch (text.data[i])
 		{
 			case '"':
-				i = skip_string(text, i + 1) - 1;
+				quoted = !quoted;
+				break;
+			case '\\':
+				i += quoted;
 				break;
 			case ',':
 			case ':':
 			case '[':
 			case '{':
-				n++;
+				n += !quoted;
 				break;
 		}
 	return n;
@@ -416,23 +436,29 @@ refuse(const parser *p, m1_slice text, const char *what, m1_error *err)
 	return err->code;
 }
 
-static m1_status
-allocate(m1_slice text, const char *what, m1_json_doc *doc, m1_error *err)
+static void
+copy_text(m1_slice text, m1_work *work, char *to)
 {
-	const size_t n = count_values(text);
+	for (size_t at = 0; at < text.len && m1_work_goes_on(work, 0); at += LOOK_EACH)
+		memcpy(to + at, text.data + at, m1_min_size(LOOK_EACH, text.len - at));
+	to[text.len] = '\0';
+}
+
+static m1_status
+prepare(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err)
+{
+	const size_t n = count_values(text, work);
 
 	if (n > M1_JSON_MAX_VALUES)
 		return m1_fail(err, M1_E_UNSUPPORTED, "%s may have %zu values: more than %d", what, n, M1_JSON_MAX_VALUES);
+	doc->len = text.len;
 	doc->values = malloc(n * sizeof *doc->values);
 	doc->index = malloc(n * sizeof *doc->index);
-	doc->text = malloc(text.len + 1);
+	doc->text = m1_block_create(text.len + 1);
 	if (doc->values == NULL || doc->index == NULL || doc->text == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %s", what);
-	if (text.len > 0)
-		memcpy(doc->text, text.data, text.len);
-	doc->text[text.len] = '\0';
-	doc->len = text.len;
-	return M1_OK;
+	copy_text(text, work, doc->text);
+	return m1_work_goes_on(work, 0) ? M1_OK : m1_work_stopped(work, what, err);
 }
 
 m1_status
@@ -442,7 +468,7 @@ m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, 
 	m1_status status;
 
 	*doc = (m1_json_doc){0};
-	if ((status = allocate(text, what, doc, err)) == M1_OK)
+	if ((status = prepare(text, what, work, doc, err)) == M1_OK)
 	{
 		p.at = doc->text;
 		read_value(&p);
@@ -466,9 +492,7 @@ m1_json_free(m1_json_doc *doc)
 {
 	free(doc->values);
 	free(doc->index);
-	if (doc->text != NULL)
-		explicit_bzero(doc->text, doc->len); /* users' texts */
-	free(doc->text);
+	m1_block_free(doc->text, doc->len + 1);
 	*doc = (m1_json_doc){0};
 }
 

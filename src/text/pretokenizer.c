@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pretokenizer.h"
 
+#include <limits.h>
 #include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ const char m1_pretokenizer_gpt2[] =
 #define FIRST_WINDOW 512 /* bytes that a match may look at */
 #define STEPS_OF_A_BYTE 16
 #define STEPS_OF_ANY_TEXT 100000
+#define GIVEN_UP INT_MIN /* no number of PCRE2's */
 
 struct m1_pretokenizer
 {
@@ -116,16 +118,18 @@ typedef struct matcher
 	pcre2_jit_stack *stack; /* made when the 32 kB of the thread's own that PCRE2 takes are not enough */
 	size_t steps_left;
 	uint32_t options;
+	m1_work *work;
 } matcher;
 
 static bool
-open_matcher(matcher *m, size_t len)
+open_matcher(matcher *m, size_t len, m1_work *work)
 {
 	/* the text was checked once: checking it again for every match would be quadratic */
 	*m = (matcher){.data = pcre2_match_data_create(1, NULL),
 				   .context = pcre2_match_context_create(NULL),
 				   .steps_left = STEPS_OF_ANY_TEXT + STEPS_OF_A_BYTE * len,
-				   .options = PCRE2_NO_UTF_CHECK};
+				   .options = PCRE2_NO_UTF_CHECK,
+				   .work = work};
 	if (m->data == NULL || m->context == NULL)
 		return false;
 	pcre2_set_depth_limit(m->context, UINT32_MAX);
@@ -188,7 +192,7 @@ match_at(const m1_pretokenizer *p, matcher *m, m1_slice text, size_t at)
 	size_t steps = FIRST_STEPS;
 	size_t window = FIRST_WINDOW;
 
-	for (;;)
+	while (m1_work_goes_on(m->work, 0))
 	{
 		const size_t end = window_end(text, at, window);
 		const uint32_t partial = end < text.len ? PCRE2_PARTIAL_HARD : 0;
@@ -203,15 +207,22 @@ match_at(const m1_pretokenizer *p, matcher *m, m1_slice text, size_t at)
 		else if (partial == 0 || !saw_too_little(m, n, end))
 			return n;
 		else if (spend(m, window))
+		{
+			/* and as many more steps, lest the whole of a long piece is read again only to grant them */
 			window *= 4;
+			steps *= 4;
+		}
 		else
 			return PCRE2_ERROR_MATCHLIMIT;
 	}
+	return GIVEN_UP;
 }
 
 static m1_status
-give_up(int n, m1_slice text, size_t at, m1_error *err)
+give_up(int n, m1_slice text, size_t at, const m1_work *work, m1_error *err)
 {
+	if (n == GIVEN_UP)
+		return m1_work_stopped(work, "tokenizing the text", err);
 	if (n != PCRE2_ERROR_MATCHLIMIT)
 		return m1_fail(err, M1_E_NO_MEMORY, "the pre-tokenizer gave up on a text of %zu bytes (PCRE2 error %d)",
 					   text.len, n);
@@ -222,11 +233,11 @@ give_up(int n, m1_slice text, size_t at, m1_error *err)
 
 m1_status
 m1_pretokenize(const m1_pretokenizer *p, m1_slice text, bool (*each)(void *context, m1_slice piece), void *context,
-			   m1_error *err)
+			   m1_work *work, m1_error *err)
 {
 	matcher m;
 	size_t done = 0;
-	bool ok = open_matcher(&m, text.len);
+	bool ok = open_matcher(&m, text.len, work);
 	int n = 0;
 
 	while (ok && done < text.len)
@@ -255,6 +266,6 @@ m1_pretokenize(const m1_pretokenizer *p, m1_slice text, bool (*each)(void *conte
 	}
 	close_matcher(&m);
 	if (ok && n < 0 && n != PCRE2_ERROR_NOMATCH)
-		return give_up(n, text, done, err);
+		return give_up(n, text, done, work, err);
 	return ok ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for a text of %zu bytes", text.len);
 }

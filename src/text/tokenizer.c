@@ -13,6 +13,7 @@
 #define CONFIG_NAME "tokenizer_config.json"
 #define QUOTED_BYTES 80 /* of a token, in an error */
 #define BYTES 256
+#define LOOK_EACH 4096 /* bytes or tokens, whether they are still wanted */
 
 /* ---- opening ---- */
 
@@ -396,7 +397,6 @@ typedef struct encoder
 	m1_ids *ids;
 	m1_bpe_space space;
 	m1_work *work;
-	m1_ids bytes; /* the pre-token as byte ids */
 } encoder;
 
 static bool
@@ -404,12 +404,8 @@ encode_piece(void *context, m1_slice piece)
 {
 	encoder *e = context;
 
-	e->bytes.len = 0;
-	if (!m1_work_goes_on(e->work, piece.len) || !m1_ids_reserve(&e->bytes, piece.len))
-		return false;
-	for (size_t i = 0; i < piece.len; i++)
-		e->bytes.data[i] = e->t->byte_id[(unsigned char) piece.data[i]];
-	return m1_bpe_apply(e->t->bpe, e->bytes.data, piece.len, &e->space, e->work, e->ids);
+	return m1_work_goes_on(e->work, piece.len) &&
+		   m1_bpe_apply(e->t->bpe, e->t->byte_id, piece, &e->space, e->work, e->ids);
 }
 
 /* The longest added token that text begins with and that may be recognised, or -1. */
@@ -427,14 +423,17 @@ added_at(const m1_tokenizer *t, m1_slice text, m1_added_tokens added)
 	return -1;
 }
 
-/* The length of the plain text before the next added token; *id is that token or -1. */
+/*
+ * The length of the plain text before the next added token; *id is that token or -1. Nothing is said where the work
+ * does not go on.
+ */
 static size_t
-next_added(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, int32_t *id)
+next_added(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, m1_work *work, int32_t *id)
 {
 	*id = -1;
 	if (added == M1_ADDED_NONE)
 		return text.len;
-	for (size_t i = 0; i < text.len; i++)
+	for (size_t i = 0; i < text.len && (i % LOOK_EACH != 0 || m1_work_goes_on(work, 0)); i++)
 		if ((*id = added_at(t, (m1_slice){text.data + i, text.len - i}, added)) >= 0)
 			return i;
 	return text.len;
@@ -442,17 +441,52 @@ next_added(const m1_tokenizer *t, m1_slice text, m1_added_tokens added, int32_t 
 
 /* Byte offsets where the ids from `first` on end, when they begin at the start of the text. */
 static bool
-append_ends(const m1_tokenizer *t, const m1_ids *ids, size_t first, m1_ids *ends)
+append_ends(const encoder *e, size_t first, m1_ids *ends)
 {
 	int32_t at = 0;
 
-	for (size_t i = first; i < ids->len; i++)
+	if (!m1_ids_reserve(ends, e->ids->len - first))
+		return false;
+	for (size_t i = first; i < e->ids->len && (i % LOOK_EACH != 0 || m1_work_goes_on(e->work, 0)); i++)
 	{
-		at += (int32_t) t->tokens[ids->data[i]].len;
-		if (!m1_ids_push(ends, at))
-			return false;
+		at += (int32_t) e->t->tokens[e->ids->data[i]].len;
+		m1_ids_push(ends, at);
 	}
 	return true;
+}
+
+static m1_status
+check_text(m1_slice text, m1_work *work, m1_error *err)
+{
+	if (text.len > INT32_MAX)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a text of %zu bytes is too long", text.len);
+	if (m1_utf8_valid_while(text, work))
+		return M1_OK;
+	if (!m1_work_goes_on(work, 0))
+		return m1_work_stopped(work, "tokenizing the text", err);
+	return m1_fail(err, M1_E_INVALID_ARGUMENT, "the text is not valid UTF-8");
+}
+
+/* One after the other: plain text, which may be empty, and the added token behind it. */
+static m1_status
+encode(encoder *e, m1_slice text, m1_added_tokens added, m1_error *err)
+{
+	m1_status status = M1_OK;
+	int32_t id;
+
+	for (size_t plain; status == M1_OK && text.len > 0 && m1_work_goes_on(e->work, 0); text.len -= plain)
+	{
+		plain = next_added(e->t, text, added, e->work, &id);
+		if (plain > 0)
+			status = m1_pretokenize(e->t->pretokenizer, (m1_slice){text.data, plain}, encode_piece, e, e->work, err);
+		if (status == M1_OK && id >= 0)
+		{
+			m1_ids_push(e->ids, id);
+			plain += e->t->tokens[id].len;
+		}
+		text.data += plain;
+	}
+	return status;
 }
 
 m1_status
@@ -461,35 +495,16 @@ m1_tokenizer_encode(const m1_tokenizer *t, m1_slice text, m1_added_tokens added,
 {
 	encoder e = {.t = t, .ids = ids, .work = work};
 	const size_t first = ids->len;
-	m1_slice rest = text;
-	m1_status status = M1_OK;
+	m1_status status = check_text(text, work, err);
 
-	if (text.len > INT32_MAX)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "a text of %zu bytes is too long", text.len);
-	if (!m1_utf8_valid(text))
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "the text is not valid UTF-8");
-	while (status == M1_OK && rest.len > 0)
-	{
-		int32_t id;
-		size_t plain = next_added(t, rest, added, &id);
-
-		status = m1_pretokenize(t->pretokenizer, (m1_slice){rest.data, plain}, encode_piece, &e, err);
-		rest.data += plain;
-		rest.len -= plain;
-		if (status == M1_OK && id >= 0)
-		{
-			m1_ids_push(ids, id);
-			rest.data += t->tokens[id].len;
-			rest.len -= t->tokens[id].len;
-		}
-	}
+	if (status != M1_OK)
+		return status;
+	status = encode(&e, text, added, err);
 	m1_bpe_space_free(&e.space);
-	m1_ids_free(&e.bytes);
-	if (!m1_work_goes_on(work, 0))
-		return m1_work_stopped(work, "tokenizing the text", err);
-	if (status == M1_OK && (ids->failed || (ends != NULL && !append_ends(t, ids, first, ends))))
+	if (status == M1_OK && (ids->failed || (ends != NULL && !append_ends(&e, first, ends))))
 		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for the tokens of %zu bytes", text.len);
-	return status;
+	/* whatever it looks like then */
+	return m1_work_goes_on(work, 0) ? status : m1_work_stopped(work, "tokenizing the text", err);
 }
 
 /* ---- decoding ---- */

@@ -64,7 +64,7 @@ count_run(learner *l, m1_error *err)
 	if (l->run.failed)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a text");
 	if (l->run.len > 0)
-		status = m1_pretokenize(l->pretokenizer, (m1_slice){l->run.data, l->run.len}, count_word, l, err);
+		status = m1_pretokenize(l->pretokenizer, (m1_slice){l->run.data, l->run.len}, count_word, l, NULL, err);
 	l->run.len = 0;
 	return l->cancelled ? m1_fail(err, M1_E_CANCELLED, "cancelled: no tokenizer was written") : status;
 }

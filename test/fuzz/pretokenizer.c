@@ -92,7 +92,7 @@ check_pieces(const m1_pretokenizer *p, m1_slice text)
 {
 	pieces all = {.text = text};
 	m1_error err;
-	const m1_status status = m1_pretokenize(p, text, take_piece, &all, &err);
+	const m1_status status = m1_pretokenize(p, text, take_piece, &all, NULL, &err);
 
 	if (status != M1_OK)
 		fuzz_check(status == M1_E_UNSUPPORTED, "%s (%s)", err.message, err.detail);

@@ -84,7 +84,7 @@ pieces(const m1_pretokenizer *p, m1_slice text)
 	int n = 0;
 	m1_error err;
 
-	assert_ok(m1_pretokenize(p, text, count_piece, &n, &err));
+	assert_ok(m1_pretokenize(p, text, count_piece, &n, NULL, &err));
 	return n;
 }
 
@@ -297,7 +297,8 @@ test_patterns_are_bounded(void **state)
 			int n = 0;
 			m1_error err;
 
-			assert_int_equal(m1_pretokenize(p, (m1_slice){text, lengths[l]}, count_piece, &n, &err), M1_E_UNSUPPORTED);
+			assert_int_equal(m1_pretokenize(p, (m1_slice){text, lengths[l]}, count_piece, &n, NULL, &err),
+							 M1_E_UNSUPPORTED);
 			assert_non_null(strstr(err.message, "takes too long"));
 			m1_pretokenizer_free(p);
 		}
@@ -325,7 +326,7 @@ test_patterns_that_read_ahead(void **state)
 		m1_error err;
 
 		assert_int_equal(pieces(p, (m1_slice){text, 600}), 600);
-		assert_int_equal(m1_pretokenize(p, (m1_slice){text, 1 << 20}, count_piece, &n, &err), M1_E_UNSUPPORTED);
+		assert_int_equal(m1_pretokenize(p, (m1_slice){text, 1 << 20}, count_piece, &n, NULL, &err), M1_E_UNSUPPORTED);
 		assert_non_null(strstr(err.message, "takes too long"));
 		m1_pretokenizer_free(p);
 	}
