@@ -368,7 +368,7 @@ annotate_now(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	return row;
 }
 
-/* ---- rows that leave ---- */
+/* ---- rows that wait ---- */
 
 static bool
 is_pending(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
@@ -386,22 +386,89 @@ is_unanswered(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tup
 		(is_pending(s, new, tupdesc) || !m1pg_template_same_inputs(&s->template, old, new, tupdesc));
 }
 
-/*
- * A row that waits leaves the partition that the annotator is for. Where it goes
- * it is nobody's, or another annotator's, to whom it comes as one that is
- * inserted: without a target, it is annotated there.
- */
-static HeapTuple
-leave(const TriggerState *s, HeapTuple row, TupleDesc tupdesc, bool meets_another)
+/* Whether a statement, not the runner, answers a row that waits: nobody else will write that it waits no longer. */
+static bool
+fills_waiting(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
 {
-	if (meets_another)
-		row = m1pg_set_column(row, tupdesc, s->target, NULL);
-	if (s->status != 0)
-		row = m1pg_set_column(row, tupdesc, s->status, "failed");
-	return row;
+	return !m1pg_row_is_being_written() && is_pending(s, new, tupdesc) && writes_target(s, old, new, tupdesc);
 }
 
 /* ---- BEFORE ---- */
+
+/* What becomes of a row that is written. */
+typedef enum Fate
+{
+	KEPT,						/* it is as the statement has it */
+	ANNOTATED,					/* now, or by the runner */
+	FILLED,						/* by the statement, while it waited */
+	LEFT,						/* waiting, the partition that the annotator is for */
+	LEFT_TO_ANOTHER				/* of those annotators that fill the target */
+} Fate;
+
+static Fate
+fate_of(const TriggerState *s, TriggerData *data)
+{
+	Relation	rel = data->tg_relation;
+	HeapTuple	old = data->tg_trigtuple;
+	HeapTuple	new = data->tg_newtuple;
+	bool		update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+
+	if (s->annotator == NULL)
+		return KEPT;
+	if (update && fills_waiting(s, old, new, RelationGetDescr(rel)))
+		return FILLED;
+	if (!update || m1pg_row_fits(s->annotator->source, rel, new))
+		return needs_annotation(s, data) ? ANNOTATED : KEPT;
+	if (!is_unanswered(s, old, new, RelationGetDescr(rel)))
+		return KEPT;
+	return m1pg_row_meets_another(s->annotator, rel, new) ? LEFT_TO_ANOTHER : LEFT;
+}
+
+/* What has to be known elsewhere. */
+static void
+tell(const TriggerState *s, TriggerData *data, HeapTuple row, Fate fate)
+{
+	const TupleDesc tupdesc = RelationGetDescr(data->tg_relation);
+	bool		update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	bool		sync = s->annotator->sync;
+
+	if (update && (sync || s->partition))
+		follow_change(s, data);
+	if (fate == ANNOTATED && !sync && s->partition && update)
+		enqueue(s, row, tupdesc);
+	/* an INSERT that then finds the row there loses a correction: better than a wrong one */
+	if (fate == ANNOTATED && sync && s->annotator->enabled && has_key(s, row, tupdesc))
+		forget_correction(s, row, tupdesc);
+}
+
+static HeapTuple
+with_status(const TriggerState *s, HeapTuple row, TupleDesc tupdesc, char *status)
+{
+	return s->status != 0 ? m1pg_set_column(row, tupdesc, s->status, status) : row;
+}
+
+/*
+ * One that leaves is nobody's where it goes, or another annotator's, to whom it
+ * comes as one that is inserted: without a target, it is annotated there.
+ */
+static HeapTuple
+meet_fate(const TriggerState *s, HeapTuple row, TupleDesc tupdesc, Fate fate)
+{
+	switch (fate)
+	{
+		case ANNOTATED:
+			return s->annotator->sync ? row : with_status(s, row, tupdesc, "pending");
+		case FILLED:
+			return with_status(s, row, tupdesc, "done");
+		case LEFT_TO_ANOTHER:
+			row = m1pg_set_column(row, tupdesc, s->target, NULL);
+			return with_status(s, row, tupdesc, "failed");
+		case LEFT:
+			return with_status(s, row, tupdesc, "failed");
+		default:
+			return row;
+	}
+}
 
 Datum
 m1pg_annotate_row(PG_FUNCTION_ARGS)
@@ -411,50 +478,23 @@ m1pg_annotate_row(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	TriggerState *s;
 	HeapTuple	row;
-	bool		update;
-	bool		leaves;
-	bool		needed;
-	bool		unanswered;
-	bool		meets_another;
-	bool		filled;
+	Fate		fate;
 
 	check_call(fcinfo, true);
 	tupdesc = RelationGetDescr(data->tg_relation);
-	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
-	row = update ? data->tg_newtuple : data->tg_trigtuple;
+	row = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple;
 	SPI_connect();
 	s = trigger_state(fcinfo);
-	leaves = s->annotator != NULL && update && !m1pg_row_fits(s->annotator->source, data->tg_relation, row);
-	needed = s->annotator != NULL && !leaves && needs_annotation(s, data);
-	/* nobody else will write that it waits no longer */
-	filled = s->annotator != NULL && update && is_pending(s, row, tupdesc) &&
-		writes_target(s, data->tg_trigtuple, row, tupdesc);
-	unanswered = leaves && is_unanswered(s, data->tg_trigtuple, row, tupdesc);
-	meets_another = unanswered && m1pg_row_meets_another(s->annotator, data->tg_relation, row);
-	if (s->annotator != NULL && update && (s->annotator->sync || s->partition))
-		follow_change(s, data);
-	if (needed && !s->annotator->sync && s->partition && update)
-		enqueue(s, row, tupdesc);
-	/* an INSERT that then finds the row there loses a correction: better than a wrong one */
-	if (needed && s->annotator->sync && s->annotator->enabled && has_key(s, row, tupdesc))
-		forget_correction(s, row, tupdesc);
+	fate = fate_of(s, data);
+	if (s->annotator != NULL)
+		tell(s, data, row, fate);
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
-	if (unanswered)
-		row = leave(s, row, tupdesc, meets_another);
-	if (filled)
-		row = m1pg_set_column(row, tupdesc, s->status, "done");
-	if (!needed)
-		return PointerGetDatum(row);
-	if (!s->annotator->sync)
-	{
-		if (s->status != 0)
-			row = m1pg_set_column(row, tupdesc, s->status, "pending");
-	}
-	else if (s->annotator->enabled)
+	row = meet_fate(s, row, tupdesc, fate);
+	if (fate == ANNOTATED && s->annotator->sync && s->annotator->enabled)
 	{
 		row = annotate_now(s, row, tupdesc);
-		if (!update)
+		if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 			keep_proposed(s, row, fcinfo->flinfo->fn_mcxt);
 	}
 	return PointerGetDatum(row);
