@@ -77,11 +77,12 @@ logits(void *p, uint64_t id, m1w_id_slice ids, m1_error *err)
 }
 
 static m1_status
-learn(void *p, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
+learn(void *p, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work, m1_error *err)
 {
 	(void) p;
 	(void) id;
 	(void) payload;
+	(void) work;
 	if (type == M1W_TRAINING || type == M1W_LESSON || type == M1W_FETCH)
 	{
 		m1_fail(err, M1_E_UNSUPPORTED, "servers elsewhere do not train");

@@ -42,9 +42,9 @@ logits(void *e, uint64_t id, m1w_id_slice ids, m1_error *err)
 }
 
 static m1_status
-learn(void *e, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
+learn(void *e, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work, m1_error *err)
 {
-	return m1_engine_learn(e, id, type, payload, err);
+	return m1_engine_learn(e, id, type, payload, work, err);
 }
 
 static void

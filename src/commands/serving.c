@@ -18,6 +18,8 @@
 #include "commands/preparers.h"
 #include "commands/serving.h"
 
+#define LOOK_EACH 65536 /* ids, whether they are still wanted */
+
 /* A request of which parts have arrived. There are no more of them than the worker has places. */
 typedef struct incoming
 {
@@ -185,6 +187,19 @@ tokenize(server *s, m1_task *task, m1_error *err)
 }
 
 static m1_status
+copy_ids(m1w_id_slice from, m1_ids *ids, m1_work *work, m1_error *err)
+{
+	if (!m1_ids_reserve(ids, from.len))
+		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu token ids", from.len);
+	for (size_t i = 0; i < from.len; i++)
+		if (i % LOOK_EACH == 0 && !m1_work_goes_on(work, 0))
+			return m1_work_stopped(work, "the text of the tokens", err);
+		else
+			m1_ids_push(ids, m1w_id_at(from, i));
+	return M1_OK;
+}
+
+static m1_status
 detokenize(server *s, m1_task *task, m1_error *err)
 {
 	const m1_tokenizer *t = tokenizer_of(s, err);
@@ -196,10 +211,8 @@ detokenize(server *s, m1_task *task, m1_error *err)
 	if (t == NULL)
 		return M1_E_UNSUPPORTED;
 	status = m1w_decode_tokens(task->payload.data, task->payload.len, &tokens, err);
-	for (size_t i = 0; status == M1_OK && i < tokens.ids.len; i++)
-		m1_ids_push(&ids, m1w_id_at(tokens.ids, i));
-	if (status == M1_OK && ids.failed)
-		status = m1_fail(err, M1_E_NO_MEMORY, "out of memory for %zu token ids", tokens.ids.len);
+	if (status == M1_OK)
+		status = copy_ids(tokens.ids, &ids, &task->work, err);
 	if (status == M1_OK)
 		status = m1_tokenizer_decode(t, ids.data, ids.len, &text, &task->work, err);
 	if (status == M1_OK)
@@ -257,7 +270,7 @@ prepare(void *context, m1_task *task)
 		case M1W_LESSON:
 		case M1W_SERVE:
 		case M1W_FORGET:
-			status = s->served->learn(s->engine, task->id, task->type, &task->payload, &err);
+			status = s->served->learn(s->engine, task->id, task->type, &task->payload, &task->work, &err);
 			break;
 		default:
 			status = detokenize(s, task, &err);

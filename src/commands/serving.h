@@ -15,7 +15,7 @@ typedef struct m1_served
 	m1w_ready (*info)(const void *engine);
 	m1_status (*generate)(void *engine, uint64_t id, const m1w_generate *g, m1_work *work, m1_error *err);
 	m1_status (*logits)(void *engine, uint64_t id, m1w_id_slice ids, m1_error *err);
-	m1_status (*learn)(void *engine, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err);
+	m1_status (*learn)(void *engine, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work, m1_error *err);
 	void (*cancel)(void *engine, uint64_t id);
 	void (*pause)(void *engine, uint64_t id);
 	void (*resume)(void *engine, uint64_t id);

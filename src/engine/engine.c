@@ -200,10 +200,10 @@ m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error *err)
 }
 
 m1_status
-m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err)
+m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work, m1_error *err)
 {
 	m1_learn_request *r;
-	m1_status status = m1_learn_request_create(e->model, id, type, payload, &r, err);
+	m1_status status = m1_learn_request_create(e->model, id, type, payload, work, &r, err);
 
 	if (status != M1_OK || m1_mailbox_post_learn(&e->mailbox, r))
 		return status;

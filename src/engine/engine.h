@@ -79,7 +79,7 @@ m1_status m1_engine_logits(m1_engine *e, uint64_t id, m1w_id_slice ids, m1_error
  * One of the requests about learning, of these types: PUT, FETCH, TRAINING, LESSON, SERVE and FORGET. As for generate;
  * the payload is taken over in any case.
  */
-m1_status m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_error *err);
+m1_status m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work, m1_error *err);
 
 /* Unknown ids are ignored: the request may have just ended. */
 void m1_engine_cancel(m1_engine *e, uint64_t id);

@@ -269,14 +269,15 @@ m1_learn_most_bytes(void)
 }
 
 static m1_status
-prepare_training(m1_learn_request *r, const m1_model *model, m1_error *err)
+prepare_training(m1_learn_request *r, const m1_model *model, m1_work *work, m1_error *err)
 {
 	const m1w_training *m = &r->message.training;
 	m1_adapter_plan plan = {.rank = m->rank,
 							.expert_rank = m->expert_rank,
 							.alpha = m->alpha,
 							.seed = m->seed,
-							.most_bytes = m1_learn_most_bytes()};
+							.most_bytes = m1_learn_most_bytes(),
+							.work = work};
 	m1_status status = find_base(r, model, err);
 
 	if (status != M1_OK || m->from.len > 0)
@@ -299,7 +300,7 @@ check_bytes(const m1_learn_request *r, m1_error *err)
 }
 
 static m1_status
-prepare(m1_learn_request *r, const m1_model *model, m1_error *err)
+prepare(m1_learn_request *r, const m1_model *model, m1_work *work, m1_error *err)
 {
 	const char *payload = r->payload.data;
 	const size_t len = r->payload.len;
@@ -313,7 +314,7 @@ prepare(m1_learn_request *r, const m1_model *model, m1_error *err)
 			return status == M1_OK ? check_bytes(r, err) : status;
 		case M1W_TRAINING:
 			status = m1w_decode_training(payload, len, &r->message.training, err);
-			return status == M1_OK ? prepare_training(r, model, err) : status;
+			return status == M1_OK ? prepare_training(r, model, work, err) : status;
 		case M1W_LESSON:
 			status = m1w_decode_lesson(payload, len, &r->message.lesson, err);
 			return status == M1_OK ? prepare_lesson(r, model, err) : status;
@@ -326,8 +327,8 @@ prepare(m1_learn_request *r, const m1_model *model, m1_error *err)
 }
 
 m1_status
-m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload, m1_learn_request **out,
-						m1_error *err)
+m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work,
+						m1_learn_request **out, m1_error *err)
 {
 	m1_learn_request *r = calloc(1, sizeof *r);
 	m1_status status;
@@ -342,7 +343,7 @@ m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_bu
 	r->type = type;
 	r->payload = *payload;
 	*payload = (m1_buf){0};
-	if ((status = prepare(r, model, err)) != M1_OK)
+	if ((status = prepare(r, model, work, err)) != M1_OK)
 	{
 		m1_learn_request_free(r);
 		return status;

@@ -51,7 +51,7 @@ typedef struct m1_learn_request
 size_t m1_learn_most_bytes(void);
 
 /* Takes the payload over, also when it fails. What depends on trainings and adapters is checked when its turn comes. */
-m1_status m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload,
+m1_status m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work,
 								  m1_learn_request **out, m1_error *err);
 void m1_learn_request_free(m1_learn_request *r);
 

@@ -75,9 +75,28 @@ check_generate(const m1w_generate *g, m1_error *err)
 	return check_constraint(g, err);
 }
 
+/* Whether the context holds a prompt of so many tokens, and what is left to a reply at least. */
+static m1_status
+check_length(const m1_model *model, size_t prompt, int reply, m1_error *err)
+{
+	const char *limit = model->kv_limits_context ? "kv_cache_size" : "max_context";
+
+	if (prompt + (size_t) reply <= (size_t) model->max_context)
+		return M1_OK;
+	m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the prompt is longer than the context");
+	m1_error_detail(err, "The prompt has %zu tokens; the context holds %d, of which the reply needs at least one.",
+					prompt, model->max_context);
+	m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise {%s}.", limit);
+	return M1_E_CONTEXT_OVERFLOW;
+}
+
 static m1_status
 copy_ids(const m1_model *model, m1w_id_slice ids, m1_ids *tokens, m1_error *err)
 {
+	const m1_status status = check_length(model, ids.len, 0, err);
+
+	if (status != M1_OK)
+		return status;
 	for (size_t i = 0; i < ids.len; i++)
 	{
 		int32_t id = m1w_id_at(ids, i);
@@ -133,19 +152,11 @@ render_chat(const m1_model *model, const m1w_generate *g, m1_request *r, m1_erro
 static m1_status
 fit_context(const m1_model *model, m1_request *r, int reply_tokens, m1_error *err)
 {
-	const size_t n = r->tokens.len;
+	const m1_status status = check_length(model, r->tokens.len, reply_tokens > 0, err);
 
-	if (n + (reply_tokens > 0) > (size_t) model->max_context)
-	{
-		const char *limit = model->kv_limits_context ? "kv_cache_size" : "max_context";
-
-		m1_fail(err, M1_E_CONTEXT_OVERFLOW, "the prompt is longer than the context");
-		m1_error_detail(err, "The prompt has %zu tokens; the context holds %d, of which the reply needs at least one.",
-						n, model->max_context);
-		m1_error_hint(err, "Shorten the prompt, split it (summarize does), or raise {%s}.", limit);
-		return M1_E_CONTEXT_OVERFLOW;
-	}
-	r->prompt_tokens = (int) n;
+	if (status != M1_OK)
+		return status;
+	r->prompt_tokens = (int) r->tokens.len;
 	r->max_tokens = reply_tokens;
 	if (reply_tokens > model->max_context - r->prompt_tokens - r->scoring_tokens)
 		r->max_tokens = model->max_context - r->prompt_tokens - r->scoring_tokens;

@@ -13,6 +13,8 @@
 	(ROLE(QKV) | ROLE(OUTPUT_GATE) | ROLE(LIGHTNING_OUT) | ROLE(Q) | ROLE(K) | ROLE(V) | ROLE(SOFTMAX_OUT))
 #define EXPERTS (ROLE(W1) | ROLE(W2) | ROLE(W3))
 
+#define LOOK_EACH 65536 /* numbers, whether they are still wanted */
+
 m1_adapter_plan
 m1_adapter_default_plan(void)
 {
@@ -132,8 +134,22 @@ check_size(const m1_adapter *a, size_t most, m1_error *err)
 	return M1_E_NO_MEMORY;
 }
 
+/* A of one weight. false: the work does not go on. */
+static bool
+fill_random(m1_adapter_target *t, uint64_t seed, uint64_t *n, m1_work *work)
+{
+	const float width = 1.0f / sqrtf((float) t->cols);
+
+	for (size_t k = 0; k < (size_t) t->rank * (size_t) t->cols; k++)
+		if (*n % LOOK_EACH == 0 && !m1_work_goes_on(work, 0))
+			return false;
+		else
+			t->a[k] = width * (float) (2.0 * m1_random_uniform(seed, (*n)++) - 1.0);
+	return true;
+}
+
 static m1_status
-fill_new(m1_adapter *a, uint64_t seed, const m1_config *c, const m1_checkpoint *base, m1_error *err)
+fill_new(m1_adapter *a, const m1_adapter_plan *plan, const m1_config *c, const m1_checkpoint *base, m1_error *err)
 {
 	m1_adapter_target *targets;
 	uint64_t n = 0;
@@ -143,12 +159,11 @@ fill_new(m1_adapter *a, uint64_t seed, const m1_config *c, const m1_checkpoint *
 	for (int i = 0; i < n_targets; i++)
 	{
 		m1_adapter_target *t = &targets[i];
-		const float width = 1.0f / sqrtf((float) t->cols);
 		m1_weight w;
 		m1_status status;
 
-		for (size_t k = 0; k < (size_t) t->rank * (size_t) t->cols; k++)
-			t->a[k] = width * (float) (2.0 * m1_random_uniform(seed, n++) - 1.0);
+		if (!fill_random(t, plan->seed, &n, plan->work))
+			return m1_work_stopped(plan->work, "a new adapter", err);
 		if (t->whole == NULL)
 			continue;
 		if ((status = m1_role_find(t->role, base, c, t->layer, t->expert, &w, err)) != M1_OK)
@@ -170,7 +185,7 @@ m1_adapter_create(const m1_adapter_plan *plan, const m1_config *config, const m1
 		(status = m1_adapter_build(config, planned, &copy, out, err)) != M1_OK)
 		return status;
 	if ((status = check_size(*out, plan->most_bytes, err)) == M1_OK &&
-		(status = fill_new(*out, plan->seed, config, base, err)) == M1_OK)
+		(status = fill_new(*out, plan, config, base, err)) == M1_OK)
 		return M1_OK;
 	m1_adapter_free(*out);
 	*out = NULL;

@@ -4,6 +4,7 @@
 #ifndef M1_MODEL_ADAPTER_PLAN_H
 #define M1_MODEL_ADAPTER_PLAN_H
 
+#include "base/work.h"
 #include "model/adapter.h"
 
 typedef struct m1_adapter_plan
@@ -14,6 +15,7 @@ typedef struct m1_adapter_plan
 	float alpha;
 	uint64_t seed;
 	size_t most_bytes; /* of its numbers; 0: any */
+	m1_work *work;	   /* whether it is still wanted; NULL: it is */
 } m1_adapter_plan;
 
 /* Rank 16 on attention, 1 on experts, the router, alpha 32. */

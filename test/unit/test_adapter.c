@@ -812,6 +812,7 @@ test_new(void **state)
 	m1_adapter *a;
 	m1_model *m;
 	float *base_logits, *logits;
+	m1_work work;
 	base b;
 	int n;
 	m1_error err;
@@ -833,8 +834,13 @@ test_new(void **state)
 	m1_model_close(m);
 	free(base_logits);
 	free(logits);
-	plan.rank = -1;
 	open_base(MODEL, &b);
+	m1_work_init(&work, M1_WORK_UNBOUNDED);
+	m1_work_cancel(&work);
+	plan.work = &work;
+	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_CANCELLED);
+	assert_null(a);
+	plan.rank = -1;
 	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);
 	plan = (m1_adapter_plan){.alpha = 1.0f};
 	assert_int_equal(m1_adapter_create(&plan, &b.config, b.checkpoint, &a, &err), M1_E_INVALID_ARGUMENT);

@@ -190,7 +190,7 @@ learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload)
 {
 	m1_error err;
 
-	assert_ok(m1_engine_learn(e, id, type, payload, &err));
+	assert_ok(m1_engine_learn(e, id, type, payload, NULL, &err));
 }
 
 static void

@@ -15,7 +15,7 @@ send_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload)
 {
 	m1_error err;
 
-	assert_ok(m1_engine_learn(e, id, type, payload, &err));
+	assert_ok(m1_engine_learn(e, id, type, payload, NULL, &err));
 }
 
 #define LEARN(e, id, type, name, message)                        \
@@ -708,7 +708,7 @@ test_gives_up_nothing_in_use(void **state)
 	put(e, "two", &bytes, 1u << 20);
 	submit(e, request = ++last_id, &g); /* it has the adapter from here on */
 	assert_true(m1w_encode_serve(&payload, &two));
-	assert_ok(m1_engine_learn(e, ++last_id, M1W_SERVE, &payload, &err));
+	assert_ok(m1_engine_learn(e, ++last_id, M1W_SERVE, &payload, NULL, &err));
 	refused_later(e, M1_E_NO_MEMORY, "no room for one more adapter");
 	assert_true(outcomes[request].done);
 	give(e, "two", &bytes);
@@ -726,7 +726,7 @@ refused(m1_engine *e, const m1w_lesson *m, const char *message)
 	m1_error err;
 
 	assert_true(m1w_encode_lesson(&payload, m));
-	assert_int_equal(m1_engine_learn(e, ++last_id, M1W_LESSON, &payload, &err), M1_E_INVALID_ARGUMENT);
+	assert_int_equal(m1_engine_learn(e, ++last_id, M1W_LESSON, &payload, NULL, &err), M1_E_INVALID_ARGUMENT);
 	if (strstr(err.message, message) == NULL)
 		fail_msg("\"%s\" instead of \"%s\"", err.message, message);
 }

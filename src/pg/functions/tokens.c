@@ -41,14 +41,43 @@ ids_of_array(ArrayType *array)
 	return ids;
 }
 
+/* Looks up between pieces: where memory is new, hundreds of megabytes take a while. */
+static void
+copy_large(void *to, const void *from, Size len)
+{
+	const Size	piece = 1 << 20;
+
+	for (Size at = 0; at < len; at += piece)
+	{
+		CHECK_FOR_INTERRUPTS();
+		memcpy((char *) to + at, (const char *) from + at, Min(piece, len - at));
+	}
+}
+
+/* Of numbers of four bytes, as they are in an array, too: one Datum for each would take three times the memory. */
+static ArrayType *
+array_of_numbers(const void *numbers, Size n, Oid type)
+{
+	Size		size = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
+	ArrayType  *array;
+
+	if (n == 0)
+		return construct_empty_array(type);
+	array = palloc(size);
+	memset(array, 0, ARR_OVERHEAD_NONULLS(1));
+	SET_VARSIZE(array, size);
+	array->ndim = 1;
+	array->elemtype = type;
+	ARR_DIMS(array)[0] = (int) n;
+	ARR_LBOUND(array)[0] = 1;
+	copy_large(ARR_DATA_PTR(array), numbers, n * sizeof(int32));
+	return array;
+}
+
 static ArrayType *
 array_of_ids(m1w_id_slice ids)
 {
-	Datum	   *values = palloc(Max(ids.len, 1) * sizeof *values);
-
-	for (size_t i = 0; i < ids.len; i++)
-		values[i] = Int32GetDatum(m1w_id_at(ids, i));
-	return construct_array(values, (int) ids.len, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+	return array_of_numbers(ids.data, ids.len, INT4OID);
 }
 
 /* ---- one question, one answer ---- */
@@ -125,19 +154,6 @@ m1pg_try_count_tokens(m1_slice utf8, const char *function, int *n, m1_error *err
 	*n = (int) counted.tokens;
 	m1pg_exchange_close(exchange);
 	return true;
-}
-
-/* Looks up between pieces: where memory is new, hundreds of megabytes take a while. */
-static void
-copy_large(void *to, const void *from, Size len)
-{
-	const Size	piece = 1 << 20;
-
-	for (Size at = 0; at < len; at += piece)
-	{
-		CHECK_FOR_INTERRUPTS();
-		memcpy((char *) to + at, (const char *) from + at, Min(piece, len - at));
-	}
 }
 
 bool
@@ -224,20 +240,11 @@ m1pg_logits(PG_FUNCTION_ARGS)
 	M1Exchange *exchange = ask(M1W_LOGITS, PG_GETARG_ARRAYTYPE_P(0), M1W_VECTOR, "logits", &answer);
 	m1w_vector	vector;
 	m1_error	error;
-	Datum	   *values;
-	int			n;
+	ArrayType  *result;
 
 	if (m1w_decode_vector(answer.data, answer.len, &vector, &error) != M1_OK)
 		m1pg_report(&error);
-	n = (int) (vector.values.len / sizeof(float));
-	values = palloc(Max(n, 1) * sizeof *values);
-	for (int i = 0; i < n; i++)
-	{
-		float		x;
-
-		memcpy(&x, vector.values.data + i * sizeof x, sizeof x);
-		values[i] = Float4GetDatum(x);
-	}
+	result = array_of_numbers(vector.values.data, vector.values.len / sizeof(float), FLOAT4OID);
 	m1pg_exchange_close(exchange);
-	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT));
+	PG_RETURN_ARRAYTYPE_P(result);
 }
