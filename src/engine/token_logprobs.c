@@ -35,7 +35,9 @@ struct m1_token_logprobs
 	const m1_tokenizer *t;
 	int top;
 	measured last[M1W_MAX_TOP_LOGPROBS + 1]; /* the token that was chosen, and the likeliest ones */
-	m1_buf tokens;							 /* measured [n, top + 1] */
+	m1_buf json;							 /* of all tokens but their channels, one after the other */
+	m1_ids at_channel, ends;				 /* [n] of each in `json`: where its channel belongs, and where it ends */
+	m1_ids ids;								 /* [n] */
 	m1_buf parts;							 /* uint8_t [n]: part */
 };
 
@@ -57,7 +59,10 @@ m1_token_logprobs_free(m1_token_logprobs *p)
 {
 	if (p == NULL)
 		return;
-	m1_buf_free(&p->tokens);
+	m1_buf_free(&p->json);
+	m1_ids_free(&p->at_channel);
+	m1_ids_free(&p->ends);
+	m1_ids_free(&p->ids);
 	m1_buf_free(&p->parts);
 	free(p);
 }
@@ -109,76 +114,12 @@ m1_token_logprobs_measure(m1_token_logprobs *p, const float *logits, int vocab, 
 		p->last[1 + n] = (measured){-1, LEAST};
 }
 
-/* ---- what tokens are part of ---- */
-
-static size_t
-count(const m1_token_logprobs *p)
-{
-	return p->parts.len;
-}
-
-static const measured *
-token_at(const m1_token_logprobs *p, size_t i)
-{
-	return (const measured *) (const void *) p->tokens.data + i * (size_t) (p->top + 1);
-}
-
-static part
-part_of(m1_reply_state before, const m1_reply *reply)
-{
-	const m1_reply_state now = m1_reply_where(reply);
-
-	if (before == M1_REPLY_CALLS || now == M1_REPLY_CALLS)
-		return CALLS;
-	if (before == M1_REPLY_REASONING || now == M1_REPLY_REASONING)
-		return REASONING;
-	return now == M1_REPLY_OPENING ? UNDECIDED : CONTENT;
-}
-
-/* The tag that opens calls may have been several tokens, which looked like content until it was complete. */
-static void
-claim_tag(m1_token_logprobs *p)
-{
-	size_t left = strlen(M1_CALLS_OPEN);
-
-	for (size_t i = count(p); i-- > 0 && left > 0;)
-	{
-		const size_t len = m1_tokenizer_piece(p->t, token_at(p, i)->id).len;
-
-		p->parts.data[i] = CALLS;
-		left -= len < left ? len : left;
-	}
-}
-
-static void
-decide(m1_token_logprobs *p, part what)
-{
-	for (size_t i = count(p); i-- > 0 && p->parts.data[i] == UNDECIDED;)
-		p->parts.data[i] = (char) what;
-}
-
-bool
-m1_token_logprobs_note(m1_token_logprobs *p, m1_reply_state before, const m1_reply *reply)
-{
-	part what = part_of(before, reply);
-	char byte;
-
-	/* what stands behind a tag and belongs to it */
-	if (what == CONTENT && m1_reply_in_markup(reply) && count(p) > 0)
-		what = (part) p->parts.data[count(p) - 1];
-	byte = (char) what;
-	m1_buf_append(&p->tokens, p->last, (size_t) (p->top + 1) * sizeof *p->last);
-	m1_buf_append(&p->parts, &byte, 1);
-	if (p->tokens.failed || p->parts.failed)
-		return false;
-	if (what != UNDECIDED)
-		decide(p, what);
-	if (before != M1_REPLY_CALLS && m1_reply_where(reply) == M1_REPLY_CALLS)
-		claim_tag(p);
-	return true;
-}
-
 /* ---- writing ---- */
+
+/*
+ * Each token's JSON is written when the token is, in the step that it belongs to: at the end of a reply, that of all
+ * would keep others waiting. What it is part of may turn out later: that is put in at the end.
+ */
 
 static void
 write_token(const m1_token_logprobs *p, measured one, m1_buf *json)
@@ -217,20 +158,99 @@ write_top(const m1_token_logprobs *p, const measured *best, m1_buf *json)
 	m1_buf_puts(json, "]}");
 }
 
+static bool
+write_measured(m1_token_logprobs *p)
+{
+	write_token(p, p->last[0], &p->json);
+	m1_buf_puts(&p->json, ", \"channel\": \"");
+	m1_ids_push(&p->at_channel, (int32_t) p->json.len);
+	m1_buf_puts(&p->json, "\"");
+	write_top(p, p->last + 1, &p->json);
+	m1_ids_push(&p->ends, (int32_t) p->json.len);
+	m1_ids_push(&p->ids, p->last[0].id);
+	return !p->json.failed && !p->at_channel.failed && !p->ends.failed && !p->ids.failed;
+}
+
+static void
+copy_up_to(const m1_token_logprobs *p, size_t *at, int32_t end, m1_buf *json)
+{
+	m1_buf_append(json, p->json.data + *at, (size_t) end - *at);
+	*at = (size_t) end;
+}
+
+/* ---- what tokens are part of ---- */
+
+static size_t
+count(const m1_token_logprobs *p)
+{
+	return p->parts.len;
+}
+
+static part
+part_of(m1_reply_state before, const m1_reply *reply)
+{
+	const m1_reply_state now = m1_reply_where(reply);
+
+	if (before == M1_REPLY_CALLS || now == M1_REPLY_CALLS)
+		return CALLS;
+	if (before == M1_REPLY_REASONING || now == M1_REPLY_REASONING)
+		return REASONING;
+	return now == M1_REPLY_OPENING ? UNDECIDED : CONTENT;
+}
+
+/* The tag that opens calls may have been several tokens, which looked like content until it was complete. */
+static void
+claim_tag(m1_token_logprobs *p)
+{
+	size_t left = strlen(M1_CALLS_OPEN);
+
+	for (size_t i = count(p); i-- > 0 && left > 0;)
+	{
+		const size_t len = m1_tokenizer_piece(p->t, p->ids.data[i]).len;
+
+		p->parts.data[i] = CALLS;
+		left -= len < left ? len : left;
+	}
+}
+
+static void
+decide(m1_token_logprobs *p, part what)
+{
+	for (size_t i = count(p); i-- > 0 && p->parts.data[i] == UNDECIDED;)
+		p->parts.data[i] = (char) what;
+}
+
+bool
+m1_token_logprobs_note(m1_token_logprobs *p, m1_reply_state before, const m1_reply *reply)
+{
+	part what = part_of(before, reply);
+	char byte;
+
+	/* what stands behind a tag and belongs to it */
+	if (what == CONTENT && m1_reply_in_markup(reply) && count(p) > 0)
+		what = (part) p->parts.data[count(p) - 1];
+	byte = (char) what;
+	if (!write_measured(p) || !m1_buf_append(&p->parts, &byte, 1))
+		return false;
+	if (what != UNDECIDED)
+		decide(p, what);
+	if (before != M1_REPLY_CALLS && m1_reply_where(reply) == M1_REPLY_CALLS)
+		claim_tag(p);
+	return true;
+}
+
 bool
 m1_token_logprobs_write(const m1_token_logprobs *p, m1_buf *json)
 {
+	size_t at = 0;
+
 	m1_buf_puts(json, "[");
 	for (size_t i = 0; i < count(p); i++)
 	{
-		const measured *one = token_at(p, i);
-
 		m1_buf_puts(json, i > 0 ? ", " : "");
-		write_token(p, *one, json);
-		m1_buf_puts(json, ", \"channel\": \"");
+		copy_up_to(p, &at, p->at_channel.data[i], json);
 		m1_buf_puts(json, part_names[(int) p->parts.data[i]]);
-		m1_buf_puts(json, "\"");
-		write_top(p, one + 1, json);
+		copy_up_to(p, &at, p->ends.data[i], json);
 	}
 	return m1_buf_puts(json, "]") && !json->failed;
 }

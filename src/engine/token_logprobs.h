@@ -9,7 +9,7 @@
 
 #include "text/reply.h"
 
-/* Numbers of one request, alternatives included: what is made of them fits a frame, and takes a step no time. */
+/* Numbers of one request, alternatives included: what is made of them fits a frame. */
 #define M1_MAX_LOGPROBS 131072
 
 typedef struct m1_token_logprobs m1_token_logprobs;
@@ -23,7 +23,7 @@ void m1_token_logprobs_measure(m1_token_logprobs *p, const float *logits, int vo
 /* The token that was measured is read: where the reply was before it, and where it is. false when memory ran out. */
 bool m1_token_logprobs_note(m1_token_logprobs *p, m1_reply_state before, const m1_reply *reply);
 
-/* Appends them as m1w_done.logprobs has them. false when memory ran out. */
+/* Appends them as m1w_done.logprobs has them, which was written as they were noted. false when memory ran out. */
 bool m1_token_logprobs_write(const m1_token_logprobs *p, m1_buf *json);
 
 #endif

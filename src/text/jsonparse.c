@@ -445,12 +445,12 @@ copy_text(m1_slice text, m1_work *work, char *to)
 }
 
 static m1_status
-prepare(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err)
+prepare(m1_slice text, const char *what, size_t most, m1_work *work, m1_json_doc *doc, m1_error *err)
 {
 	const size_t n = count_values(text, work);
 
-	if (n > M1_JSON_MAX_VALUES)
-		return m1_fail(err, M1_E_UNSUPPORTED, "%s may have %zu values: more than %d", what, n, M1_JSON_MAX_VALUES);
+	if (n > most)
+		return m1_fail(err, M1_E_UNSUPPORTED, "%s may have %zu values: more than %zu", what, n, most);
 	doc->len = text.len;
 	doc->values = malloc(n * sizeof *doc->values);
 	doc->index = malloc(n * sizeof *doc->index);
@@ -462,13 +462,13 @@ prepare(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_err
 }
 
 m1_status
-m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err)
+m1_json_parse_up_to(m1_slice text, const char *what, size_t most, m1_work *work, m1_json_doc *doc, m1_error *err)
 {
 	parser p = {.doc = doc, .work = work};
 	m1_status status;
 
 	*doc = (m1_json_doc){0};
-	if ((status = prepare(text, what, work, doc, err)) == M1_OK)
+	if ((status = prepare(text, what, most, work, doc, err)) == M1_OK)
 	{
 		p.at = doc->text;
 		read_value(&p);
@@ -485,6 +485,12 @@ m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, 
 	else
 		m1_json_free(doc);
 	return status;
+}
+
+m1_status
+m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err)
+{
+	return m1_json_parse_up_to(text, what, M1_JSON_MAX_VALUES, work, doc, err);
 }
 
 void

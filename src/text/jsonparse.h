@@ -57,6 +57,9 @@ typedef struct m1_json_doc
  * asked every few milliseconds. On failure *doc is empty.
  */
 m1_status m1_json_parse(m1_slice text, const char *what, m1_work *work, m1_json_doc *doc, m1_error *err);
+/* The same of a text that may have another number of values. */
+m1_status m1_json_parse_up_to(m1_slice text, const char *what, size_t most, m1_work *work, m1_json_doc *doc,
+							  m1_error *err);
 void m1_json_free(m1_json_doc *doc);
 
 extern const m1_json m1_json_true; /* a value of no text */

@@ -8,8 +8,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/token_logprobs.h"
+#include "text/jsonparse.h"
+#include "wire/message.h"
 
 #define VOCAB 1600
 
@@ -154,6 +157,47 @@ test_bytes(void **state)
 	json_decref(all);
 }
 
+static double
+seconds(void)
+{
+	return (double) clock() / CLOCKS_PER_SEC;
+}
+
+/* As many as may be asked for: the end of such a reply takes no time that others wait for, and its JSON can be read. */
+static void
+test_many(void **state)
+{
+	const int top = M1W_MAX_TOP_LOGPROBS;
+	const int n = M1_MAX_LOGPROBS / (top + 1);
+	m1_token_logprobs *p = m1_token_logprobs_create(tokenizer, top);
+	m1_reply *reply = m1_reply_create(tokenizer, NULL, 0);
+	m1_buf json = {0};
+	m1_json_doc doc;
+	double noting = 0;
+	double began;
+	m1_error err;
+
+	(void) state;
+	for (int i = 0; i < n; i++)
+	{
+		m1_token_logprobs_measure(p, logits, VOCAB, 256 + i % 1000);
+		assert_true(m1_reply_push(reply, 256 + i % 1000));
+		began = seconds();
+		assert_true(m1_token_logprobs_note(p, M1_REPLY_CONTENT, reply));
+		noting += seconds() - began;
+	}
+	began = seconds();
+	assert_true(m1_token_logprobs_write(p, &json));
+	if (seconds() - began > 0.01 + noting / 4)
+		fail_msg("%d tokens took %.3f s to write, and %.3f to note", n, seconds() - began, noting);
+	assert_ok(m1_json_parse_up_to((m1_slice){json.data, json.len}, "it", 4 << 20, NULL, &doc, &err));
+	assert_int_equal(m1_json_size(doc.root), n);
+	m1_json_free(&doc);
+	m1_buf_free(&json);
+	m1_reply_free(reply);
+	m1_token_logprobs_free(p);
+}
+
 static int
 setup(void **state)
 {
@@ -176,10 +220,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values),
-		cmocka_unit_test(test_impossible),
-		cmocka_unit_test(test_channels),
-		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_values), cmocka_unit_test(test_impossible), cmocka_unit_test(test_channels),
+		cmocka_unit_test(test_bytes),  cmocka_unit_test(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -14,6 +14,8 @@
 #define LEAST	(-9999.0)
 /* Above 0, which rounding may make of it. */
 #define MOST	1e-3
+/* Ten for a token or an alternative, and one more for each of its bytes. */
+#define MOST_VALUES (4 << 20)
 
 static bool
 are_bytes(const m1_json *bytes)
@@ -66,7 +68,7 @@ are_tokens(m1_slice json)
 {
 	m1_json_doc doc = {0};
 	m1_error	unused;
-	bool		believed = m1_json_parse(json, "logprobs", NULL, &doc, &unused) == M1_OK &&
+	bool		believed = m1_json_parse_up_to(json, "logprobs", MOST_VALUES, NULL, &doc, &unused) == M1_OK &&
 		m1_json_is(doc.root, M1_JSON_ARRAY);
 
 	m1_json_foreach(doc.root, token)
