@@ -205,8 +205,11 @@ m1_engine_learn(m1_engine *e, uint64_t id, m1w_type type, m1_buf *payload, m1_wo
 	m1_learn_request *r;
 	m1_status status = m1_learn_request_create(e->model, id, type, payload, work, &r, err);
 
-	if (status != M1_OK || m1_mailbox_post_learn(&e->mailbox, r))
+	if (status != M1_OK)
 		return status;
+	m1_learning_prepare(e->learning, r);
+	if (m1_mailbox_post_learn(&e->mailbox, r))
+		return M1_OK;
 	m1_learn_request_free(r);
 	return m1_fail(err, M1_E_NO_MEMORY, "out of memory for the request");
 }

@@ -17,16 +17,31 @@ m1_kept_find(m1_kept_bytes *list, m1_slice name)
 	return list;
 }
 
+m1_kept_bytes *
+m1_kept_take(m1_kept_bytes **list, m1_slice name)
+{
+	m1_kept_bytes *k = m1_kept_find(*list, name);
+
+	while (*list != k)
+		list = &(*list)->next;
+	if (k != NULL)
+		*list = k->next;
+	return k;
+}
+
+void
+m1_kept_free(m1_kept_bytes *k)
+{
+	if (k != NULL)
+		m1_buf_free(&k->bytes);
+	free(k);
+}
+
 void
 m1_kept_drop(m1_kept_bytes **list, m1_kept_bytes *k)
 {
-	while (*list != NULL && *list != k)
-		list = &(*list)->next;
-	if (*list == NULL)
-		return;
-	*list = k->next;
-	m1_buf_free(&k->bytes);
-	free(k);
+	if (k != NULL)
+		m1_kept_free(m1_kept_take(list, (m1_slice){k->name, k->name_len}));
 }
 
 /* The one that was left longest ago, or NULL. */

@@ -1,8 +1,8 @@
 /*
  * kept_bytes.h - bytes of adapters and trainings that are put into the engine, piece by piece, each run under a name.
  *
- * Of the step thread. Whoever puts them may be gone before they are used: those to which no piece was added for a while
- * make room for others.
+ * A list is of one thread at a time. Whoever puts them may be gone before they are used: those to which no piece was
+ * added for a while make room for others.
  */
 #ifndef M1_ENGINE_KEPT_BYTES_H
 #define M1_ENGINE_KEPT_BYTES_H
@@ -28,7 +28,11 @@ m1_kept_bytes *m1_kept_find(m1_kept_bytes *list, m1_slice name);
  */
 m1_status m1_kept_put(m1_kept_bytes **list, const m1w_bytes *piece, double now_ms, m1_error *err);
 
-/* k may be NULL. */
+/* The run of that name, which is the caller's then; NULL when there is none. */
+m1_kept_bytes *m1_kept_take(m1_kept_bytes **list, m1_slice name);
+
+/* NULL is allowed, here and below. */
+void m1_kept_free(m1_kept_bytes *k);
 void m1_kept_drop(m1_kept_bytes **list, m1_kept_bytes *k);
 
 #endif

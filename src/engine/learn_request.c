@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/adapter_peft.h"
 #include "model/adapter_plan.h"
 
 _Static_assert((int) M1_LOSS_CE == (int) M1W_LOSS_CE && (int) M1_LOSS_CISPO == (int) M1W_LOSS_CISPO &&
@@ -352,12 +353,39 @@ m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_bu
 	return M1_OK;
 }
 
+static m1_status
+read_adapter(m1_learn_request *r, const m1_model *model, m1_error *err)
+{
+	const m1_slice bytes = {r->bytes->bytes.data, r->bytes->bytes.len};
+	const m1_adapter_base base = m1_model_adapter_base(model);
+
+	if (bytes.len < r->bytes->total)
+		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only %zu of %llu bytes have been put", bytes.len,
+					   (unsigned long long) r->bytes->total);
+	if (m1_adapter_is_peft(bytes))
+		return m1_adapter_of_peft(bytes, &base, &r->adapter, err);
+	return m1_adapter_of_bytes(bytes, r->base, &model->config, &r->adapter, &r->facts, &r->moments, err);
+}
+
+m1_status
+m1_learn_request_make_adapter(m1_learn_request *r, const m1_model *model, m1_error *err)
+{
+	m1_status status = read_adapter(r, model, err);
+
+	if (status == M1_OK && r->moments != NULL)
+		return M1_OK;
+	m1_kept_free(r->bytes);
+	r->bytes = NULL;
+	return status;
+}
+
 void
 m1_learn_request_free(m1_learn_request *r)
 {
 	if (r == NULL)
 		return;
 	m1_adapter_free(r->adapter);
+	m1_kept_free(r->bytes);
 	m1_buf_free(&r->payload);
 	free(r->sequences);
 	if (r->ids != NULL)

@@ -6,6 +6,8 @@
 #ifndef M1_ENGINE_LEARN_REQUEST_H
 #define M1_ENGINE_LEARN_REQUEST_H
 
+#include "engine/kept_bytes.h"
+#include "model/adapter_bytes.h"
 #include "model/digest.h"
 #include "model/model.h"
 #include "train/train.h"
@@ -25,8 +27,13 @@ typedef struct m1_learn_request
 		m1w_forget forget;
 	} message;
 
-	char base[M1_DIGEST_SIZE]; /* TRAINING, SERVE: the model's */
-	m1_adapter *adapter;	   /* TRAINING: the new one that it begins with, or NULL */
+	char base[M1_DIGEST_SIZE];	 /* TRAINING, SERVE: the model's */
+	m1_adapter *adapter;		 /* TRAINING, SERVE: that it is about, where it is known, or NULL */
+	char digest[M1_DIGEST_SIZE]; /* of the adapter */
+	m1_adapter_facts facts;		 /* of bytes that it was made of */
+	const char *moments;		 /* in `bytes`; NULL: none */
+	m1_kept_bytes *bytes;
+	m1_error fault; /* what is wrong with them, which is told in its turn; else M1_OK */
 
 	/* LESSON */
 	m1_objective objective;
@@ -53,6 +60,8 @@ size_t m1_learn_most_bytes(void);
 /* Takes the payload over, also when it fails. What depends on trainings and adapters is checked when its turn comes. */
 m1_status m1_learn_request_create(const m1_model *model, uint64_t id, m1w_type type, m1_buf *payload, m1_work *work,
 								  m1_learn_request **out, m1_error *err);
+/* The adapter of its bytes, in either form, which are kept only if there are moments among them. */
+m1_status m1_learn_request_make_adapter(m1_learn_request *r, const m1_model *model, m1_error *err);
 void m1_learn_request_free(m1_learn_request *r);
 
 #endif

@@ -2,13 +2,13 @@
 #include "engine/learning.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
 #include "engine/kept_bytes.h"
-#include "model/adapter_bytes.h"
 #include "model/adapter_peft.h"
 
 #define PIECE_ROWS 256	  /* tokens that are computed together: a piece is one layer of them */
@@ -28,8 +28,9 @@ struct m1_learning
 {
 	m1_model *model;
 	const m1_engine_events *events;
-	size_t adapter_bytes; /* that adapters may take which are served */
-	m1_kept_bytes *kept;  /* bytes that were put */
+	size_t adapter_bytes;	   /* that adapters may take which are served */
+	pthread_mutex_t kept_lock; /* of the next: preparers take from it */
+	m1_kept_bytes *kept;	   /* bytes that were put */
 	training *trainings;
 	m1_buf files;					 /* of a training's adapter, while they are fetched */
 	const training *files_of;		 /* NULL = there are none; they are of how it is now */
@@ -51,6 +52,7 @@ m1_learning_create(m1_model *model, const m1_engine_events *events, size_t adapt
 	l->events = events;
 	l->adapter_bytes = adapter_bytes > 0 ? adapter_bytes : m1_machine_memory() / 4;
 	l->last = &l->first;
+	pthread_mutex_init(&l->kept_lock, NULL);
 	return l;
 }
 
@@ -81,6 +83,7 @@ m1_learning_free(m1_learning *l)
 	}
 	while (l->kept != NULL)
 		m1_kept_drop(&l->kept, l->kept);
+	pthread_mutex_destroy(&l->kept_lock);
 	drop_files(l);
 	for (training *t = l->trainings, *next; t != NULL; t = next)
 	{
@@ -111,28 +114,46 @@ nothing_called(m1_slice name, const char *what, m1_error *err)
 
 /* ---- bytes that were put ---- */
 
-static m1_adapter_base
-base_of(const m1_learning *l)
+/* Those of that name, which are the caller's then, or NULL. whole: only if all of them have been put. */
+static m1_kept_bytes *
+take_kept(m1_learning *l, m1_slice name, bool whole)
 {
-	return (m1_adapter_base){
-		.source = l->model->source, .config = &l->model->config, .checkpoint = l->model->checkpoint};
+	m1_kept_bytes *k;
+
+	pthread_mutex_lock(&l->kept_lock);
+	k = m1_kept_find(l->kept, name);
+	if (k != NULL && (!whole || k->bytes.len == k->total))
+		m1_kept_take(&l->kept, name);
+	else
+		k = NULL;
+	pthread_mutex_unlock(&l->kept_lock);
+	return k;
 }
 
-/* The adapter of bytes that are all there, in either form. */
 static m1_status
-adapter_of_kept(m1_learning *l, const m1_kept_bytes *k, const char *base, m1_adapter **out, m1_adapter_facts *facts,
-				const char **moments, m1_error *err)
+put_kept(m1_learning *l, const m1w_bytes *piece, m1_error *err)
 {
-	const m1_slice bytes = {k->bytes.data, k->bytes.len};
-	const m1_adapter_base whole = base_of(l);
+	m1_status status;
 
-	if (k->bytes.len < k->total)
-		return m1_fail(err, M1_E_INVALID_ARGUMENT, "only %zu of %llu bytes have been put", k->bytes.len,
-					   (unsigned long long) k->total);
-	*moments = NULL;
-	if (m1_adapter_is_peft(bytes))
-		return m1_adapter_of_peft(bytes, &whole, out, err);
-	return m1_adapter_of_bytes(bytes, base, &l->model->config, out, facts, moments, err);
+	pthread_mutex_lock(&l->kept_lock);
+	status = m1_kept_put(&l->kept, piece, m1_now_ms(), err);
+	pthread_mutex_unlock(&l->kept_lock);
+	return status;
+}
+
+void
+m1_learning_prepare(m1_learning *l, m1_learn_request *r)
+{
+	m1_slice from = {0};
+
+	if (r->type == M1W_SERVE)
+		from = r->message.serve.from;
+	else if (r->type == M1W_TRAINING)
+		from = r->message.training.from;
+	if (from.len > 0 && (r->bytes = take_kept(l, from, true)) != NULL)
+		r->fault.code = m1_learn_request_make_adapter(r, l->model, &r->fault);
+	if (r->adapter != NULL)
+		m1_adapter_digest(r->adapter, r->digest);
 }
 
 /* ---- bytes that are fetched ---- */
@@ -167,7 +188,7 @@ append_part(m1_buf *out, uint64_t from, uint64_t to, const void *bytes, size_t n
 static m1_status
 make_files(m1_learning *l, const training *t, m1_error *err)
 {
-	const m1_adapter_base base = base_of(l);
+	const m1_adapter_base base = m1_model_adapter_base(l->model);
 	m1_status status;
 
 	if (l->files_of == t)
@@ -290,30 +311,20 @@ open_training(m1_learning *l, training *t, const m1_adapter_facts *facts, const 
 	return M1_OK;
 }
 
-/* From an adapter that is served, or from bytes, which are gone then, whatever comes of it. */
+/* What has no bytes of its own begins from an adapter that is served, or bytes, which are gone then. */
 static m1_status
-begin_from(m1_learning *l, training *t, m1_slice from, m1_error *err)
+find_beginning(m1_learning *l, m1_learn_request *r, m1_error *err)
 {
-	m1_kept_bytes *k = m1_kept_find(l->kept, from);
-	const int number = k == NULL ? m1_adapter_set_acquire(l->model->adapters, from) : 0;
-	m1_adapter_facts facts = {.updates = 0};
-	const char *moments = NULL;
-	m1_status status;
+	const m1_slice from = r->message.training.from;
+	int number;
 
-	if (k == NULL && number == 0)
+	if ((r->bytes = take_kept(l, from, false)) != NULL)
+		return m1_learn_request_make_adapter(r, l->model, err);
+	if ((number = m1_adapter_set_acquire(l->model->adapters, from)) == 0)
 		return nothing_called(from, "adapter", err);
-	if (number > 0)
-	{
-		t->adapter = m1_adapter_copy(m1_model_adapter(l->model, number), &l->model->config);
-		m1_adapter_set_release(l->model->adapters, number);
-		status = t->adapter != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
-	}
-	else
-		status = adapter_of_kept(l, k, t->base, &t->adapter, &facts, &moments, err);
-	if (status == M1_OK)
-		status = open_training(l, t, &facts, moments, err);
-	m1_kept_drop(&l->kept, k);
-	return status;
+	r->adapter = m1_adapter_copy(m1_model_adapter(l->model, number), &l->model->config);
+	m1_adapter_set_release(l->model->adapters, number);
+	return r->adapter != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
 }
 
 static void
@@ -342,14 +353,22 @@ check_new(m1_learning *l, m1_slice name, m1_error *err)
 	return M1_OK;
 }
 
+/* Where it was not known before. */
+static void
+tell_digest(m1_learn_request *r, const m1_adapter *a)
+{
+	if (r->digest[0] == '\0')
+		m1_adapter_digest(a, r->digest);
+}
+
 static m1_status
-begin_training(m1_learning *l, m1_learn_request *r, char *digest, m1w_learned *learned, m1_error *err)
+begin_training(m1_learning *l, m1_learn_request *r, m1w_learned *learned, m1_error *err)
 {
 	const m1w_training *m = &r->message.training;
 	m1_status status = check_new(l, m->name, err);
 	training *t;
 
-	if (status != M1_OK)
+	if (status != M1_OK || (r->adapter == NULL && (status = find_beginning(l, r, err)) != M1_OK))
 		return status;
 	if ((t = calloc(1, sizeof *t)) == NULL)
 		return m1_fail(err, M1_E_NO_MEMORY, "out of memory for a training");
@@ -358,8 +377,7 @@ begin_training(m1_learning *l, m1_learn_request *r, char *digest, m1w_learned *l
 	memcpy(t->base, r->base, sizeof t->base);
 	t->adapter = r->adapter;
 	r->adapter = NULL;
-	status = t->adapter != NULL ? open_training(l, t, NULL, NULL, err) : begin_from(l, t, m->from, err);
-	if (status != M1_OK)
+	if ((status = open_training(l, t, &r->facts, r->moments, err)) != M1_OK)
 	{
 		free_training(t);
 		return status;
@@ -367,7 +385,7 @@ begin_training(m1_learning *l, m1_learn_request *r, char *digest, m1w_learned *l
 	t->next = l->trainings;
 	l->trainings = t;
 	describe(t, learned);
-	m1_adapter_digest(t->adapter, digest);
+	tell_digest(r, t->adapter);
 	return M1_OK;
 }
 
@@ -384,21 +402,21 @@ check_new_adapter(const m1_learning *l, m1_slice name, m1_error *err)
 								 (int) (name.len < 60 ? name.len : 60), name.data);
 }
 
+/* t: the training that it is of, or NULL. */
 static m1_status
-adapter_to_serve(m1_learning *l, const m1_learn_request *r, m1_adapter **out, m1_error *err)
+adapter_to_serve(m1_learning *l, m1_learn_request *r, const training *t, m1_error *err)
 {
-	const m1w_serve *m = &r->message.serve;
-	const training *t = *find_training(l, m->from);
-	const m1_kept_bytes *k = m1_kept_find(l->kept, m->from);
-	m1_adapter_facts facts;
-	const char *moments;
+	const m1_slice from = r->message.serve.from;
 
-	if (t == NULL && k == NULL)
-		return nothing_called(m->from, "training", err);
+	if (t == NULL && r->adapter == NULL)
+		return (r->bytes = take_kept(l, from, false)) != NULL ? m1_learn_request_make_adapter(r, l->model, err)
+															  : nothing_called(from, "training", err);
 	if (t == NULL)
-		return adapter_of_kept(l, k, r->base, out, &facts, &moments, err);
-	*out = m1_adapter_copy(t->adapter, &l->model->config);
-	return *out != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
+		return M1_OK;
+	m1_adapter_free(r->adapter);
+	r->digest[0] = '\0';
+	r->adapter = m1_adapter_copy(t->adapter, &l->model->config);
+	return r->adapter != NULL ? M1_OK : m1_fail(err, M1_E_NO_MEMORY, "out of memory for an adapter");
 }
 
 /* Gives up what was lent, until there is room for an adapter of so many bytes. */
@@ -421,44 +439,39 @@ make_room(m1_learning *l, size_t bytes, m1_error *err)
 
 /* Bytes are gone then, whatever comes of it. */
 static m1_status
-serve(m1_learning *l, const m1_learn_request *r, char *digest, m1_error *err)
+serve(m1_learning *l, m1_learn_request *r, m1_error *err)
 {
 	const m1w_serve *m = &r->message.serve;
-	m1_adapter *a = NULL;
-	const bool lent = *find_training(l, m->from) == NULL;
+	const training *t = *find_training(l, m->from);
 	m1_status status = check_new_adapter(l, m->name, err);
 
-	if (status == M1_OK)
-		status = adapter_to_serve(l, r, &a, err);
-	if (lent)
-		m1_kept_drop(&l->kept, m1_kept_find(l->kept, m->from));
-	if (status == M1_OK)
-		status = make_room(l, m1_adapter_bytes(a), err);
-	if (status == M1_OK && (status = m1_model_add_adapter(l->model, m->name, a, err)) == M1_OK)
-	{
-		m1_adapter_digest(a, digest);
-		if (lent)
-			m1_adapter_set_lend(l->model->adapters, m->name);
-		return M1_OK;
-	}
-	m1_adapter_free(a);
-	return status;
+	if (status != M1_OK && t == NULL)
+		m1_kept_free(take_kept(l, m->from, false));
+	if (status != M1_OK || (status = adapter_to_serve(l, r, t, err)) != M1_OK ||
+		(status = make_room(l, m1_adapter_bytes(r->adapter), err)) != M1_OK ||
+		(status = m1_model_add_adapter(l->model, m->name, r->adapter, err)) != M1_OK)
+		return status;
+	tell_digest(r, r->adapter);
+	r->adapter = NULL; /* the model's now */
+	if (t == NULL)
+		m1_adapter_set_lend(l->model->adapters, m->name);
+	return M1_OK;
 }
 
 static m1_status
 forget(m1_learning *l, const m1w_forget *m, m1_error *err)
 {
 	training **t = find_training(l, m->name);
-	m1_kept_bytes *k = m1_kept_find(l->kept, m->name);
+	m1_kept_bytes *k;
 	training *gone = *t;
 
 	if (m->kind == M1W_KEPT_ADAPTER)
 		return m1_adapter_set_drop(l->model->adapters, m->name) ? M1_OK : nothing_called(m->name, "adapter", err);
 	if (m->kind == M1W_KEPT_BYTES)
 	{
-		if (k == NULL)
+		if ((k = take_kept(l, m->name, false)) == NULL)
 			return nothing_called(m->name, "name of bytes", err);
-		m1_kept_drop(&l->kept, k);
+		m1_kept_free(k);
 		return M1_OK;
 	}
 	if (gone == NULL)
@@ -620,22 +633,26 @@ m1_learning_pending(const m1_learning *l)
 static m1_status
 do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 {
-	char digest[M1_DIGEST_SIZE] = "";
 	m1w_learned learned = {.updates = 0};
 	m1_status status;
 
+	if (r->fault.code != M1_OK)
+	{
+		*err = r->fault;
+		return err->code;
+	}
 	switch (r->type)
 	{
 		case M1W_FETCH:
 			return fetch(l, r, err);
 		case M1W_PUT:
-			status = m1_kept_put(&l->kept, &r->message.bytes, m1_now_ms(), err);
+			status = put_kept(l, &r->message.bytes, err);
 			break;
 		case M1W_TRAINING:
-			status = begin_training(l, r, digest, &learned, err);
+			status = begin_training(l, r, &learned, err);
 			break;
 		case M1W_SERVE:
-			status = serve(l, r, digest, err);
+			status = serve(l, r, err);
 			break;
 		default:
 			status = forget(l, &r->message.forget, err);
@@ -643,7 +660,7 @@ do_at_once(m1_learning *l, m1_learn_request *r, m1_error *err)
 	}
 	if (status != M1_OK)
 		return status;
-	learned.digest = m1_slice_of(digest);
+	learned.digest = m1_slice_of(r->digest);
 	l->events->learned(l->events->context, r->id, &learned);
 	return M1_OK;
 }

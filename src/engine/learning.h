@@ -2,8 +2,8 @@
  * learning.h - what the engine learns beside serving: trainings of adapters over the weights that are served, and the
  * requests about them, one after the other, in pieces between steps.
  *
- * Belongs to one engine and its step thread. All trainings share one order: a lesson is learnt to its end before the
- * next one begins.
+ * Belongs to one engine and, but for m1_learning_prepare, its step thread. All trainings share one order: a lesson is
+ * learnt to its end before the next one begins.
  */
 #ifndef M1_ENGINE_LEARNING_H
 #define M1_ENGINE_LEARNING_H
@@ -16,6 +16,12 @@ typedef struct m1_learning m1_learning;
 /* adapter_bytes: that adapters may take which are served; 0 = a quarter of the memory. NULL when memory ran out. */
 m1_learning *m1_learning_create(m1_model *model, const m1_engine_events *events, size_t adapter_bytes);
 void m1_learning_free(m1_learning *l);
+
+/*
+ * Any thread, on its own time, before the request is added: makes the adapter that it is about of bytes that were put,
+ * which takes as long as it is large.
+ */
+void m1_learning_prepare(m1_learning *l, m1_learn_request *r);
 
 /* Takes the request over; it ends with `learned`, `bytes` or `failed`. */
 void m1_learning_add(m1_learning *l, m1_learn_request *r);

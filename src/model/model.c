@@ -71,11 +71,17 @@ m1_model_add_adapter(m1_model *m, m1_slice name, m1_adapter *adapter, m1_error *
 	return status == M1_OK ? m1_adapter_set_add(m->adapters, name, adapter, err) : status;
 }
 
+m1_adapter_base
+m1_model_adapter_base(const m1_model *m)
+{
+	return (m1_adapter_base){.source = m->source, .config = &m->config, .checkpoint = m->checkpoint};
+}
+
 /* Errors do not say which of several adapters they are of. */
 static m1_status
 load_adapter(m1_model *m, const m1_adapter_option *o, m1_error *err)
 {
-	const m1_adapter_base base = {.source = m->source, .config = &m->config, .checkpoint = m->checkpoint};
+	const m1_adapter_base base = m1_model_adapter_base(m);
 	m1_adapter *adapter;
 	m1_error why = {0};
 	m1_status status;

@@ -6,6 +6,7 @@
 #define M1_MODEL_MODEL_H
 
 #include "backend/backend.h"
+#include "model/adapter_files.h"
 #include "model/adapter_set.h"
 #include "model/source.h"
 #include "model/weights.h"
@@ -69,6 +70,8 @@ m1_status m1_model_open(const m1_model_options *options, m1_model **out, m1_erro
 m1_status m1_model_open_text(const char *path, int max_context, m1_model **out, m1_error *err);
 void m1_model_close(m1_model *model);
 
+/* What adapters are made for. */
+m1_adapter_base m1_model_adapter_base(const m1_model *model);
 /* The adapter of a number; NULL for 0, which is none. */
 const m1_adapter *m1_model_adapter(const m1_model *model, int number);
 /*

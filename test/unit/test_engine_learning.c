@@ -7,6 +7,7 @@
 #include "engine_testing.h"
 
 #include <math.h>
+#include <time.h>
 
 #include "engine/kept_reply.h"
 
@@ -717,6 +718,47 @@ test_gives_up_nothing_in_use(void **state)
 	m1_buf_free(&bytes);
 }
 
+/* The bytes of one with so many numbers that to look at them takes a while. */
+static m1_buf
+bytes_of_large_adapter(void)
+{
+	const m1w_training m = {.name = m1_slice_of("t"), .rank = 1024, .targets = m1_slice_of("attention"), .alpha = 32};
+	m1_engine *e = start((m1_engine_options){0});
+	m1_buf bytes;
+
+	LEARN(e, ++last_id, M1W_TRAINING, training, &m);
+	finished(e, last_id);
+	bytes = fetch(e, "t", M1W_PART_ADAPTER, 16u << 20);
+	m1_engine_close(e);
+	return bytes;
+}
+
+/* What takes as long as an adapter is large is done before its turn comes, on the asker's time: steps are everybody's. */
+static void
+test_large_adapters_keep_no_step(void **state)
+{
+	const m1w_serve large = {.name = m1_slice_of("large"), .from = m1_slice_of("large")};
+	m1_buf bytes = bytes_of_large_adapter();
+	m1_engine *e = start((m1_engine_options){.adapter_bytes = 2 * bytes.len});
+	clock_t began;
+	clock_t asked;
+	clock_t done;
+
+	(void) state;
+	assert_true(bytes.len > 30u << 20);
+	put(e, "large", &bytes, 16u << 20);
+	began = clock();
+	LEARN(e, ++last_id, M1W_SERVE, serve, &large);
+	asked = clock();
+	finished(e, last_id);
+	done = clock();
+	if (done - asked > (asked - began) / 3)
+		fail_msg("%ld us of a step, after %ld of preparation", (long) (done - asked), (long) (asked - began));
+	use(e, "large");
+	m1_engine_close(e);
+	m1_buf_free(&bytes);
+}
+
 /* ---- what is refused ---- */
 
 static void
@@ -938,6 +980,7 @@ main(void)
 		cmocka_unit_test(test_forget),
 		cmocka_unit_test(test_gives_up_what_is_not_used),
 		cmocka_unit_test(test_gives_up_nothing_in_use),
+		cmocka_unit_test(test_large_adapters_keep_no_step),
 		cmocka_unit_test(test_refused_lessons),
 		cmocka_unit_test(test_most_masks),
 		cmocka_unit_test(test_refused_bytes),
