@@ -93,13 +93,15 @@ find(m1_constraints *cs, const m1w_generate *g)
 	return NULL;
 }
 
-static void
+/* Returns the one that makes room for it, or NULL: it is large, and is not freed under the lock. */
+static m1_constraint *
 keep(m1_constraints *cs, m1_constraint *c)
 {
-	if (cs->n_kept == KEPT)
-		m1_constraint_release(cs->kept[--cs->n_kept]);
+	m1_constraint *last = cs->n_kept == KEPT ? cs->kept[--cs->n_kept] : NULL;
+
 	to_front(cs, cs->n_kept++, c);
 	m1_constraint_retain(c);
+	return last;
 }
 
 static m1_status
@@ -114,12 +116,14 @@ make_vocabulary(m1_constraints *cs, m1_error *err)
 static m1_constraint *
 keep_or_find(m1_constraints *cs, const m1w_generate *g, m1_constraint *compiled)
 {
+	m1_constraint *dropped = NULL;
 	m1_constraint *kept;
 
 	pthread_mutex_lock(&cs->lock);
 	if ((kept = find(cs, g)) == NULL)
-		keep(cs, compiled);
+		dropped = keep(cs, compiled);
 	pthread_mutex_unlock(&cs->lock);
+	m1_constraint_release(dropped);
 	if (kept == NULL)
 		return compiled;
 	m1_constraint_release(compiled);
