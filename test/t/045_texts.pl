@@ -59,6 +59,10 @@ for my $db (sort keys %bad)
 	is(fails($db, "INSERT INTO u VALUES (1, $bad)"), '22023', "$db: annotate");
 }
 
+# A long text is converted in pieces, which no character need fit: of two bytes here, behind one of one.
+my $long = q{SELECT minimax_m1.count_tokens('x' || repeat(U&'\3042', 700000))};
+is(in_db('japan', $long), in_db('postgres', $long), 'japan: a long text has the tokens that it has in UTF-8');
+
 # ---- generated columns under annotate() ----
 
 in_db('postgres', q{

@@ -5,34 +5,52 @@
 #include "pg/client/texts.h"
 #include "pg/settings.h"
 
-#include <limits.h>
-
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 
 /* What a text becomes that cannot be converted: no request is made with it. */
 #define NOT_UTF8	"\xff"
+/* Bytes that are converted between two looks at whether that is still wanted. */
+#define PIECE		(1 << 20)
+
+/* The beginning of a text converted, as a string, and how many bytes it was: none where it begins with no character. */
+static Size
+convert_piece(Oid proc, int from, int to, m1_slice s, char *converted)
+{
+	int			len = (int) Min(s.len, PIECE);
+
+	/* a character that the piece ends in is left for the next */
+	return pg_do_encoding_conversion_buf(proc, from, to, (unsigned char *) unconstify(char *, s.data), len,
+										 (unsigned char *) converted, (len + 2) * MAX_CONVERSION_GROWTH, true);
+}
 
 /* All of it converted, as a string; NULL when that cannot be done. */
 static char *
 convert_or_null(m1_slice s, int from, int to)
 {
 	Oid			proc = FindDefaultConversionProc(from, to);
-	Size		size = (s.len + 2) * MAX_CONVERSION_GROWTH;
 	char	   *converted;
+	char	   *end;
 
 	if (!OidIsValid(proc))
 		return NULL;
-	converted = palloc_extended(size, MCXT_ALLOC_HUGE);
-	if (pg_do_encoding_conversion_buf(proc, from, to, (unsigned char *) unconstify(char *, s.data), (int) s.len,
-									  (unsigned char *) converted, (int) Min(size, INT_MAX), true) == (int) s.len)
-		return converted;
-	pfree(converted);
-	return NULL;
+	converted = end = palloc_extended((s.len + 2) * MAX_CONVERSION_GROWTH, MCXT_ALLOC_HUGE);
+	for (Size n; s.len > 0; s.data += n, s.len -= n)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if ((n = convert_piece(proc, from, to, s, end)) == 0)
+		{
+			pfree(converted);
+			return NULL;
+		}
+		end += strlen(end);
+	}
+	return converted;
 }
 
 /* Never an error: that would be one of the statement, and not of the request. */
