@@ -208,9 +208,10 @@ match_at(const m1_pretokenizer *p, matcher *m, m1_slice text, size_t at)
 			return n;
 		else if (spend(m, window))
 		{
-			/* and as many more steps, lest the whole of a long piece is read again only to grant them */
+			/* as many steps for a byte as at first, lest the whole of a long piece is read again only to grant them */
 			window *= 4;
-			steps *= 4;
+			if (steps < window / FIRST_WINDOW * FIRST_STEPS)
+				steps = window / FIRST_WINDOW * FIRST_STEPS;
 		}
 		else
 			return PCRE2_ERROR_MATCHLIMIT;

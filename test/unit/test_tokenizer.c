@@ -309,6 +309,25 @@ test_patterns_are_bounded(void **state)
 	free(text);
 }
 
+/* Nor does a wider window on the text grant more for each of its bytes. */
+static void
+test_steps_of_a_byte_are_bounded(void **state)
+{
+	m1_pretokenizer *p = pattern("(?:(?=(?:a|b){0,50}c|)a)+|.");
+	char *text = malloc(1 << 20);
+	int n = 0;
+	m1_error err;
+
+	(void) state;
+	assert_non_null(text);
+	memset(text, 'a', 1 << 20);
+	assert_int_equal(pieces(p, (m1_slice){text, 600}), 1);
+	assert_int_equal(m1_pretokenize(p, (m1_slice){text, 1 << 20}, count_piece, &n, NULL, &err), M1_E_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "takes too long"));
+	m1_pretokenizer_free(p);
+	free(text);
+}
+
 /* PCRE2 does not count what it reads in one run: a pattern that reads the rest of the text for each piece is refused. */
 static void
 test_patterns_that_read_ahead(void **state)
@@ -713,6 +732,7 @@ main(void)
 		cmocka_unit_test(test_user_text_is_never_control),
 		cmocka_unit_test(test_long_runs_are_not_quadratic),
 		cmocka_unit_test(test_patterns_are_bounded),
+		cmocka_unit_test(test_steps_of_a_byte_are_bounded),
 		cmocka_unit_test(test_patterns_that_read_ahead),
 		cmocka_unit_test(test_runs_of_any_length),
 		cmocka_unit_test(test_invalid_input),
