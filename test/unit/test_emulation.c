@@ -323,7 +323,7 @@ spoil_gap(char *at, float number)
 	void *page;
 
 	memcpy(&word, &number, sizeof number);
-	word |= (uint64_t) 0x6000 << 32;
+	word |= (uint64_t) 0x7000 << 32; /* where no sanitizer has its memory */
 	memcpy(at, &word, sizeof word);
 	page = mmap((void *) (uintptr_t) word, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	assert_true(page != MAP_FAILED);
