@@ -177,5 +177,17 @@ sql(q{SELECT minimax_m1.alter_annotator('inbox', mode => 'sync')});
 sql(qq{INSERT INTO ticket VALUES (9, 'inbox', '$leak'); UPDATE ticket SET place = 'archive' WHERE id = 9});
 is(sql('SELECT tableoid::regclass, topic, status FROM ticket WHERE id = 9'), 'archive|hardware|done', 'a synchronous annotator is done with them');
 is(answers() - $last, 5, 'and does not ask again');
+sql(q{SELECT minimax_m1.drop_annotator('zone')});
+sql(create('zone', 'zone'));
+sql(qq{INSERT INTO ticket SELECT i, 'east', '$leak' FROM generate_series(10, 11) i});
+wait_drained();
+enable('zone', 'false');
+sql(qq{INSERT INTO ticket VALUES (12, 'east', '$leak'); UPDATE ticket SET body = '$parcel' WHERE id = 10});
+sql(q{UPDATE ticket SET place = 'desk' WHERE id BETWEEN 10 AND 12});
+enable('zone', 'true');
+wait_drained();
+is(sql(q{SELECT string_agg(format('%s %s', id, topic), ', ' ORDER BY id) FROM desk WHERE id BETWEEN 10 AND 12}),
+	'10 delivery, 11 hardware, 12 hardware', 'without a status column, the queue tells which rows wait');
+is(answers() - $last, 9, 'and only those are asked for');
 
 done_testing();

@@ -378,12 +378,30 @@ is_pending(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
 	return status != NULL && strcmp(status, "pending") == 0;
 }
 
+/* Where there is no status column, nothing else tells that the row waits. */
+static bool
+is_queued(const TriggerState *s, HeapTuple row, TupleDesc tupdesc)
+{
+	Oid			types[2] = {INT4OID, TEXTARRAYOID};
+	Datum		values[2];
+	M1Guard		guard = m1pg_become(m1pg_extension_owner(), false);
+	bool		queued;
+
+	values[0] = Int32GetDatum(s->annotator->id);
+	values[1] = PointerGetDatum(row_key(s, row, tupdesc));
+	queued = m1pg_query("SELECT FROM minimax_m1.job WHERE annotator_id = $1 AND key = $2 "
+						"AND state IN ('pending', 'held', 'running') LIMIT 1", 2, types, values, NULL, false) > 0;
+	m1pg_unbecome(&guard);
+	return queued;
+}
+
 /* Whether an update leaves the row without an annotation of what it says. */
 static bool
 is_unanswered(const TriggerState *s, HeapTuple old, HeapTuple new, TupleDesc tupdesc)
 {
 	return !writes_target(s, old, new, tupdesc) &&
-		(is_pending(s, new, tupdesc) || !m1pg_template_same_inputs(&s->template, old, new, tupdesc));
+		(is_pending(s, new, tupdesc) || !m1pg_template_same_inputs(&s->template, old, new, tupdesc) ||
+		 is_queued(s, old, tupdesc));
 }
 
 /* Whether a statement, not the runner, answers a row that waits: nobody else will write that it waits no longer. */
