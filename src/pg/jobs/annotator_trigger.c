@@ -39,6 +39,7 @@ typedef struct TriggerState
 	int			status;
 	int			keys[INDEX_MAX_KEYS];
 	bool		partition;		/* the relation is a partition of the annotated table */
+	M1PartitionCheck *check;	/* of the annotated table; NULL = it is no partition */
 	HeapTuple	proposed;		/* filled last for an INSERT, which may become an UPDATE; NULL = none */
 } TriggerState;
 
@@ -79,6 +80,7 @@ bind_columns(TriggerState *s, Relation rel)
 	const M1Annotator *a = s->annotator;
 
 	s->partition = a->source != RelationGetRelid(rel);
+	s->check = m1pg_partition_check(a->source, rel, CurrentMemoryContext);
 	m1pg_template_bind(&s->template, a->template, rel);
 	s->target = m1pg_column_number(rel, a->target_column);
 	s->reasoning = a->reasoning_column != NULL ? m1pg_column_number(rel, a->reasoning_column) : 0;
@@ -435,7 +437,7 @@ fate_of(const TriggerState *s, TriggerData *data)
 		return KEPT;
 	if (update && fills_waiting(s, old, new, RelationGetDescr(rel)))
 		return FILLED;
-	if (!update || m1pg_row_fits(s->annotator->source, rel, new))
+	if (!update || m1pg_row_fits(s->check, new))
 		return needs_annotation(s, data) ? ANNOTATED : KEPT;
 	if (!is_unanswered(s, old, new, RelationGetDescr(rel)))
 		return KEPT;

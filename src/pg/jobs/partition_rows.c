@@ -15,6 +15,13 @@
 #include "utils/partcache.h"
 #include "utils/rel.h"
 
+struct M1PartitionCheck
+{
+	EState	   *estate;
+	ExprState  *condition;
+	TupleTableSlot *slot;		/* for the row */
+};
+
 /* The table's condition, with the columns numbered as in `rel`. */
 static List *
 condition_for(Oid table, Relation rel)
@@ -26,22 +33,36 @@ condition_for(Oid table, Relation rel)
 	return condition;
 }
 
-bool
-m1pg_row_fits(Oid table, Relation rel, HeapTuple row)
+M1PartitionCheck *
+m1pg_partition_check(Oid table, Relation rel, MemoryContext context)
 {
-	EState	   *estate;
-	TupleTableSlot *slot;
-	bool		fits;
+	MemoryContext old;
+	M1PartitionCheck *check;
 
 	if (!get_rel_relispartition(table))
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	check = palloc(sizeof *check);
+	check->estate = CreateExecutorState();
+	check->condition = ExecPrepareCheck(condition_for(table, rel), check->estate);
+	/* a copy: whoever drops the context gives back no reference to the relation's own */
+	check->slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)), &TTSOpsHeapTuple);
+	MemoryContextSwitchTo(old);
+	return check;
+}
+
+bool
+m1pg_row_fits(const M1PartitionCheck *check, HeapTuple row)
+{
+	bool		fits;
+
+	if (check == NULL)
 		return true;
-	estate = CreateExecutorState();
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-	ExecStoreHeapTuple(row, slot, false);
-	GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
-	fits = ExecCheck(ExecPrepareCheck(condition_for(table, rel), estate), GetPerTupleExprContext(estate));
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
+	ResetPerTupleExprContext(check->estate);
+	ExecStoreHeapTuple(row, check->slot, false);
+	GetPerTupleExprContext(check->estate)->ecxt_scantuple = check->slot;
+	fits = ExecCheck(check->condition, GetPerTupleExprContext(check->estate));
+	ExecClearTuple(check->slot);
 	return fits;
 }
 
@@ -66,7 +87,7 @@ m1pg_row_meets_another(const M1Annotator *a, Relation rel, HeapTuple row)
 		tables[i] = DatumGetObjectId(m1pg_result(i, 1, &isnull));
 	m1pg_unbecome(&guard);
 	for (uint64 i = 0; i < n; i++)
-		if (m1pg_row_fits(tables[i], rel, row))
+		if (m1pg_row_fits(m1pg_partition_check(tables[i], rel, CurrentMemoryContext), row))
 			return true;
 	return false;
 }
