@@ -195,7 +195,9 @@ sql(qq{
 	SELECT minimax_m1.create_annotator('kept', 'kept', 'topic', $template, status_column => 'status');
 	SELECT minimax_m1.alter_annotator('kept', enabled => false);
 	SELECT minimax_m1.backfill_batch('kept', NULL, 10);
-	INSERT INTO kept SELECT i, '$leak' FROM generate_series(3, 11) i});
+	INSERT INTO kept SELECT i, '$leak' FROM generate_series(3, 12) i;
+	UPDATE minimax_m1.job SET state = 'failed' WHERE key = '{12}';
+	UPDATE kept SET status = 'failed' WHERE id = 12});
 sql($_) for (
 	q{UPDATE kept SET topic = 'mine' WHERE id IN (1, 3, 4, 11)},
 	qq{UPDATE kept SET body = '$parcel', topic = 'mine' WHERE id = 5},
@@ -203,12 +205,13 @@ sql($_) for (
 	q{DELETE FROM kept WHERE id = 7}, qq{INSERT INTO kept VALUES (7, '$leak', 'mine', 'done')},
 	qq{INSERT INTO kept VALUES (8, '$leak', 'mine') ON CONFLICT (id) DO UPDATE SET topic = excluded.topic},
 	q{UPDATE kept SET topic = 'no' WHERE id = 9}, q{UPDATE kept SET topic = NULL WHERE id = 9},
-	qq{UPDATE kept SET body = '$parcel' WHERE id = 11});
+	qq{UPDATE kept SET body = '$parcel' WHERE id = 11},
+	q{UPDATE kept SET topic = 'mine' WHERE id = 12}, q{SELECT minimax_m1.retry_failed('kept')});
 my $asked = sql(q{SELECT requests FROM minimax_m1.usage});
 sql(q{SELECT minimax_m1.alter_annotator('kept', enabled => true)});
 wait_drained();
 is(sql(q{SELECT string_agg(format('%s %s', id, topic), ', ' ORDER BY id) FROM kept}),
-	'1 mine, 2 hardware, 3 mine, 4 mine, 5 mine, 7 mine, 8 mine, 9 hardware, 10 hardware, 11 delivery, 16 mine',
+	'1 mine, 2 hardware, 3 mine, 4 mine, 5 mine, 7 mine, 8 mine, 9 hardware, 10 hardware, 11 delivery, 12 mine, 16 mine',
 	'what statements write into rows that wait is kept');
 is(sql(q{SELECT string_agg(DISTINCT status, ' ') FROM kept WHERE id > 2}), 'done', 'and those rows wait no longer');
 is(sql('SELECT requests FROM minimax_m1.usage') - $asked, 4, 'nor is the model asked for them');

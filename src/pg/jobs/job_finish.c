@@ -168,11 +168,11 @@ write_empty(M1Job *job, const M1Rows *rows)
 	end_row_job(job, true);
 }
 
-/* The statement may have left the status as it was. */
+/* The statement may have left the status as it was: that of a row that waits, or had failed and is tried again. */
 static void
 leave_filled(M1Job *job, const M1Rows *rows, const M1Row *row)
 {
-	if (row->status != NULL && strcmp(row->status, "pending") == 0)
+	if (row->status != NULL && (strcmp(row->status, "pending") == 0 || strcmp(row->status, "failed") == 0))
 		m1pg_row_write_status(rows, job->key, "done");
 	end_row_job(job, false);
 }
