@@ -14,6 +14,7 @@
  */
 #include "pg/jobs/agent_runs.h"
 #include "pg/jobs/guard.h"
+#include "pg/jobs/job.h"
 #include "pg/jobs/process.h"
 #include "pg/shared.h"
 
@@ -89,9 +90,9 @@ static void
 give_up(void)
 {
 	(void) m1pg_query("WITH f AS (UPDATE minimax_m1.agent_run SET state = 'failed', finished_at = clock_timestamp() "
-					  "WHERE id IN (SELECT id FROM minimax_m1.agent_run "
+					  "WHERE " M1PG_THOSE("id", "minimax_m1.agent_run "
 					  "WHERE state = 'running' AND claimed_until < clock_timestamp() AND attempts >= " MOST_ATTEMPTS
-					  " FOR UPDATE SKIP LOCKED) RETURNING id) "
+					  " FOR UPDATE SKIP LOCKED") " RETURNING id) "
 					  "INSERT INTO minimax_m1.agent_step (run, step, kind, error) SELECT id, 1, 'error', "
 					  "'the run was begun " MOST_ATTEMPTS " times, and did not come to its end: see the server''s log' "
 					  "FROM f", 0, NULL, NULL, NULL, false);

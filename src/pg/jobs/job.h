@@ -13,6 +13,13 @@
 #include "datatype/timestamp.h"
 #include "lib/ilist.h"
 
+/*
+ * In SQL: the rows whose id a query finds, which is run once, whatever the
+ * planner believes. A queue that was empty when it was last analyzed has, to
+ * the planner, one row; behind IN, the query would be run for each of a million.
+ */
+#define M1PG_THOSE(id, query) "id = ANY (ARRAY(SELECT " id " FROM " query "))"
+
 /* A job under which engine or runner went away this often is run with no other beside it. */
 #define M1PG_SUSPECT_LOSSES "3"	/* in SQL */
 

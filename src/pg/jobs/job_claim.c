@@ -48,11 +48,13 @@ enum
 	" AND (j.annotator_id IS NULL OR NOT EXISTS (SELECT FROM minimax_m1.job r" \
 	" WHERE r.annotator_id = j.annotator_id AND r.key = j.key AND r.state = 'running'))"
 
+/* In the order in which they are due. */
 #define TAKE_DUE \
-	"UPDATE minimax_m1.job j SET state = 'running', leased_by = $2, leased_at = clock_timestamp()," \
+	"taken AS (UPDATE minimax_m1.job j SET state = 'running', leased_by = $2, leased_at = clock_timestamp()," \
 	" lease_until = clock_timestamp() + make_interval(secs => $3)," \
 	" started_at = coalesce(j.started_at, clock_timestamp()) " \
-	"FROM due WHERE j.id = due.id RETURNING " CLAIM_COLUMNS
+	"WHERE " M1PG_THOSE("id", "due") " RETURNING " CLAIM_COLUMNS ", j.priority, j.run_at) " \
+	"SELECT * FROM taken ORDER BY priority DESC, run_at, id"
 
 /* The jobs of one owner by priority: a look at the index for each that there is, however many wait for their time. */
 #define WAITING "state = 'pending' AND losses < " M1PG_SUSPECT_LOSSES
@@ -64,12 +66,12 @@ enum
 	"ORDER BY priority DESC LIMIT 1) FROM level l WHERE l.priority IS NOT NULL), " \
 	"due AS MATERIALIZED (SELECT d.id FROM level l CROSS JOIN LATERAL (" \
 	"SELECT j.id FROM minimax_m1.job j WHERE " OWN " AND j.priority = l.priority AND " DUE \
-	" ORDER BY j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) d LIMIT $1) " TAKE_DUE
+	" ORDER BY j.run_at, j.id LIMIT $1 FOR UPDATE SKIP LOCKED) d LIMIT $1), " TAKE_DUE
 
 /* Suspects go by the time that they are due. */
 #define CLAIM_SUSPECT_SQL \
 	"WITH due AS MATERIALIZED (SELECT j.id FROM minimax_m1.job j WHERE j.losses >= " M1PG_SUSPECT_LOSSES \
-	" AND " DUE " ORDER BY j.run_at LIMIT $1 FOR UPDATE SKIP LOCKED) " TAKE_DUE
+	" AND " DUE " ORDER BY j.run_at LIMIT $1 FOR UPDATE SKIP LOCKED), " TAKE_DUE
 
 /* Whose jobs wait: one look at the index for each, however long the queues are. */
 #define OWNERS_SQL \
@@ -215,9 +217,10 @@ drop_superfluous(M1Job *job)
 	values[0] = Int64GetDatum(job->id);
 	values[1] = Int32GetDatum(job->annotator_id);
 	values[2] = PointerGetDatum(m1pg_array_of_texts(job->key, job->n_keys));
-	n = m1pg_query("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job "
-				   "WHERE annotator_id = $2 AND key = $3 AND id <> $1 AND state IN ('pending', 'running') "
-				   "FOR UPDATE SKIP LOCKED) RETURNING id, target_hash", 3, types, values, NULL, false);
+	n = m1pg_query("DELETE FROM minimax_m1.job WHERE " M1PG_THOSE("id",
+				   "minimax_m1.job WHERE annotator_id = $2 AND key = $3 AND id <> $1 "
+				   "AND state IN ('pending', 'running') FOR UPDATE SKIP LOCKED")
+				   " RETURNING id, target_hash", 3, types, values, NULL, false);
 	for (uint64 i = 0; i < n; i++)
 	{
 		int64		id = DatumGetInt64(m1pg_result(i, 1, &isnull));
@@ -362,6 +365,8 @@ query_by_index(const char *sql, int n, Oid *types, Datum *values)
 	m1pg_set_for_now("enable_seqscan", "off");
 	m1pg_set_for_now("enable_hashjoin", "off");
 	m1pg_set_for_now("enable_mergejoin", "off");
+	/* what is off and yet done is thought to cost so much that it is compiled first */
+	m1pg_set_for_now("jit", "off");
 	rows = (int) m1pg_query(sql, n, types, values, NULL, false);
 	AtEOXact_GUC(false, nest);
 	return rows;
@@ -528,6 +533,10 @@ timestamp_of_query(const char *sql, int n, Oid *types, Datum *values)
 /* The failed rows of an annotator stay until they are tried again. */
 #define FORGETTABLE "(state IN ('done', 'failed', 'cancelled') AND (annotator_id IS NULL OR state = 'cancelled'))"
 
+/* For min() the planner may take all of an index. */
+#define FIRST(time, condition) \
+	"(SELECT " time " FROM minimax_m1.job WHERE " condition " ORDER BY " time " LIMIT 1)"
+
 TimestampTz
 m1pg_next_due(void)
 {
@@ -536,13 +545,13 @@ m1pg_next_due(void)
 
 	/* nobody tells when a prepared transaction is committed */
 	return timestamp_of_query("SELECT least("
-							  "(SELECT min(run_at) FROM minimax_m1.job WHERE state = 'pending'), "
-							  "(SELECT min(lease_until) FROM minimax_m1.job WHERE state = 'running'), "
+							  FIRST("run_at", "state = 'pending'") ", "
+							  FIRST("lease_until", "state = 'running'") ", "
 							  "(SELECT clock_timestamp() + '1 s' FROM pg_prepared_xacts "
 							  "WHERE database = current_database() LIMIT 1), "
 							  "CASE WHEN $1 >= 0 THEN "
-							  "(SELECT greatest(min(finished_at) + make_interval(mins => $1), "
-							  "clock_timestamp() + '1 min') FROM minimax_m1.job WHERE " FORGETTABLE ") END)",
+							  "greatest(" FIRST("finished_at", FORGETTABLE) " + make_interval(mins => $1), "
+							  "clock_timestamp() + '1 min') END)",
 							  1, types, values);
 }
 
@@ -554,7 +563,7 @@ m1pg_forget_old(void)
 
 	if (m1pg_job_retention < 0)
 		return;
-	(void) query_by_index("DELETE FROM minimax_m1.job WHERE id IN (SELECT id FROM minimax_m1.job WHERE " FORGETTABLE
-						  " AND finished_at < now() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED)",
+	(void) query_by_index("DELETE FROM minimax_m1.job WHERE " M1PG_THOSE("id", "minimax_m1.job WHERE " FORGETTABLE
+						  " AND finished_at < now() - make_interval(mins => $1) FOR UPDATE SKIP LOCKED"),
 						  1, types, values);
 }

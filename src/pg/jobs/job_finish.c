@@ -356,8 +356,9 @@ note_refusal(const M1Job *job, const ErrorData *error)
 	values[3] = error_text(error->detail, &nulls[3]);
 	values[4] = error_text(error->hint, &nulls[4]);
 	(void) m1pg_query("UPDATE minimax_m1.job SET sqlstate = $2, error = $3, detail = $4, hint = $5, "
-					  "failed_at = clock_timestamp() WHERE id IN (SELECT id FROM minimax_m1.job "
-					  "WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED)", 5, types, values, nulls, false);
+					  "failed_at = clock_timestamp() WHERE " M1PG_THOSE("id",
+					  "minimax_m1.job WHERE id = $1 AND state = 'pending' FOR UPDATE SKIP LOCKED"),
+					  5, types, values, nulls, false);
 }
 
 static M1JobOutcome

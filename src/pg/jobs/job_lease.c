@@ -68,10 +68,10 @@ m1pg_renew_leases(M1Job *const *jobs, bool *mine, int n)
 	values[1] = array_of_8_bytes(times, n, TIMESTAMPTZOID);
 	values[2] = Int32GetDatum(MyProcPid);
 	values[3] = Float8GetDatum(m1pg_job_lease);
-	renewed = m1pg_query("UPDATE minimax_m1.job j SET lease_until = clock_timestamp() + make_interval(secs => $4) "
-						 "WHERE j.id IN (SELECT l.id FROM minimax_m1.job l JOIN unnest($1, $2) u(id, leased_at) "
+	renewed = m1pg_query("UPDATE minimax_m1.job SET lease_until = clock_timestamp() + make_interval(secs => $4) "
+						 "WHERE " M1PG_THOSE("l.id", "minimax_m1.job l JOIN unnest($1, $2) u(id, leased_at) "
 						 "ON l.id = u.id AND l.leased_at = u.leased_at WHERE l.state = 'running' AND l.leased_by = $3 "
-						 "FOR UPDATE OF l SKIP LOCKED) RETURNING j.id", 4, types, values, NULL, false);
+						 "FOR UPDATE OF l SKIP LOCKED") " RETURNING id", 4, types, values, NULL, false);
 	for (uint64 r = 0; r < renewed; r++)
 	{
 		int64		id = DatumGetInt64(m1pg_result(r, 1, &isnull));
@@ -150,8 +150,8 @@ error_of(const M1Blame *blame)
 	" finished_at = CASE WHEN " LAST_TRY " THEN clock_timestamp() END," \
 	" run_at = " M1PG_BACKOFF("$2", "attempts") ", failed_at = clock_timestamp()," \
 	" sqlstate = $3, error = $4, detail = $5, hint = $6, " M1PG_NO_LEASE \
-	" WHERE id IN (SELECT id FROM minimax_m1.job WHERE id = $1 AND state IN ('pending', 'running')" \
-	" FOR UPDATE SKIP LOCKED)" \
+	" WHERE " M1PG_THOSE("id", "minimax_m1.job WHERE id = $1 AND state IN ('pending', 'running')" \
+	" FOR UPDATE SKIP LOCKED") \
 	" RETURNING annotator_id, (SELECT c.relowner FROM minimax_m1.annotator a, pg_class c" \
 	" WHERE a.id = annotator_id AND c.oid = a.source)"
 #define LAST_TRY "attempts + 1 >= least(max_attempts, 3)"
@@ -187,9 +187,9 @@ m1pg_release_orphans(const M1Blame *blame)
 {
 	if (blame->job != 0)
 		charge_job(blame);
-	(void) m1pg_query(psprintf("%s WHERE id IN (SELECT id FROM minimax_m1.job WHERE state = 'running' AND "
+	(void) m1pg_query(psprintf("%s WHERE " M1PG_THOSE("id", "minimax_m1.job WHERE state = 'running' AND "
 							   "(lease_until < clock_timestamp() OR NOT EXISTS (SELECT FROM pg_stat_activity a "
 							   "WHERE a.pid = leased_by AND a.backend_start <= leased_at)) "
-							   "FOR UPDATE SKIP LOCKED)", give_back(blame->job == 0, "run_at")),
+							   "FOR UPDATE SKIP LOCKED"), give_back(blame->job == 0, "run_at")),
 					  0, NULL, NULL, NULL, false);
 }
