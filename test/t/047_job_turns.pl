@@ -112,6 +112,29 @@ cmp_ok($of_row, '<', 2000, '100000 rows that wait for their time are not gone th
 sql(q{DROP TABLE message});
 empty_queue();
 
+# Nor those that a transaction has locked, or written, which has not ended: they are gone through now and then.
+$engine = stop_engine();
+sql(q{SELECT minimax_m1.submit('Hello.')});
+wait_for('it runs', sub { !is_idle($node) });
+sql("INSERT INTO minimax_m1.job (owner, prompt, max_tokens, thinking_budget, temperature, top_p, seed)
+	SELECT 'flood'::regrole, 'Hello.', 1, 0, 0, 1, 1 FROM generate_series(1, 150000) i");
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q{BEGIN; SELECT count(*) FROM (SELECT FROM minimax_m1.job WHERE state = 'pending' FOR UPDATE) l});
+my $before = sql($read);
+kill 'CONT', $engine;
+my $jobs = sql(q{SET ROLE victim; SELECT array_agg(minimax_m1.submit('Hello.')) FROM generate_series(1, 20)});
+sql("SET enable_seqscan = off; CALL minimax_m1.wait_for('$jobs', '60 s'); SELECT pg_sleep(1.1)");
+my $each = (sql($read) - $before) / 20;
+figure("beside 150000 jobs of a role that are locked, entries read for each of victim: $each");
+cmp_ok($each, '<', 150000, '150000 jobs of a role that are locked are not gone through for each of another role');
+$jobs = sql(q{SET ROLE flood; SELECT array_agg(minimax_m1.submit('Hello.')) FROM generate_series(1, 3)});
+sql("SET enable_seqscan = off; CALL minimax_m1.wait_for('$jobs', '60 s')");
+pass('and those of that role that are not locked are done');
+$holder->query_safe(q{UPDATE minimax_m1.job SET state = 'held' WHERE state = 'pending'; COMMIT});
+$holder->quit;
+runner_has_left();
+sql('TRUNCATE minimax_m1.job');
+
 # A share of three jobs to one, and each role's own by priority.
 sql('ALTER ROLE other SET minimax_m1.share = 3');
 $engine = stop_engine();

@@ -14,8 +14,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* Beyond this a row is slow. */
+/* Beyond this a row is slow, and to take jobs. */
 #define SLOW_MS				250
+#define SLOW_CLAIM_MS		50
+#define CLAIM_FACTOR		10
 /* How many times as long its annotator waits, which so keeps that share of time, and its table's owner. */
 #define ANNOTATOR_FACTOR	10
 /* How many times as long it then comes behind all that are not slow. */
@@ -37,6 +39,7 @@ typedef struct AsideList
 } AsideList;
 
 static AsideList owners = {NULL, 0};
+static AsideList slow_queues = {NULL, 0};
 static AsideList annotators = {NULL, 0};
 static AsideList table_owners = {NULL, 0};
 static AsideList slow = {NULL, 0};
@@ -105,10 +108,32 @@ m1pg_admit_owner(Oid owner)
 	admit(&owners, owner);
 }
 
-Datum
-m1pg_refused_owners(void)
+bool
+m1pg_owner_is_refused(Oid owner)
 {
-	return ids_of(&owners, OIDOID);
+	return aside_until(&owners, owner) != 0;
+}
+
+void
+m1pg_charge_claim(Oid owner, int64 ms)
+{
+	if (ms > SLOW_CLAIM_MS)
+		put_aside(&slow_queues, owner, GetCurrentTimestamp(), CLAIM_FACTOR * ms);
+}
+
+bool
+m1pg_queue_is_slow(Oid owner)
+{
+	return aside_until(&slow_queues, owner) != 0;
+}
+
+bool
+m1pg_any_queue_is_slow(void)
+{
+	for (int i = 0; i < slow_queues.n; i++)
+		if (m1pg_queue_is_slow(slow_queues.members[i].id))
+			return true;
+	return false;
 }
 
 static void

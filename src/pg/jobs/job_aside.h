@@ -11,8 +11,15 @@
 /* An owner's quota has no room: none of its jobs is taken for job_retry_delay, or until one has ended. */
 extern void m1pg_refuse_owner(Oid owner);
 extern void m1pg_admit_owner(Oid owner);
-/* As oid[]. */
-extern Datum m1pg_refused_owners(void);
+extern bool m1pg_owner_is_refused(Oid owner);
+/*
+ * To take some of an owner's jobs has taken so long: there are many that cannot
+ * be taken, because a transaction that has not ended has written or locked them.
+ * If that was slow, others go first for ten times as long.
+ */
+extern void m1pg_charge_claim(Oid owner, int64 ms);
+extern bool m1pg_queue_is_slow(Oid owner);
+extern bool m1pg_any_queue_is_slow(void);
 
 /*
  * A row of an annotator has taken the runner so long, by code of its table's

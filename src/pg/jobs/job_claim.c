@@ -21,10 +21,19 @@
 #include "pg/usage/quota.h"
 #include "pg/usage/turns.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -72,14 +81,6 @@ enum
 #define CLAIM_SUSPECT_SQL \
 	"WITH due AS MATERIALIZED (SELECT j.id FROM minimax_m1.job j WHERE j.losses >= " M1PG_SUSPECT_LOSSES \
 	" AND " DUE " ORDER BY j.run_at LIMIT $1 FOR UPDATE SKIP LOCKED), " TAKE_DUE
-
-/* Whose jobs wait: one look at the index for each, however long the queues are. */
-#define OWNERS_SQL \
-	"WITH RECURSIVE o AS (" \
-	"(SELECT owner FROM minimax_m1.job WHERE " WAITING " ORDER BY owner LIMIT 1) UNION ALL " \
-	"SELECT (SELECT j.owner FROM minimax_m1.job j WHERE " WAITING " AND j.owner > o.owner " \
-	"ORDER BY j.owner LIMIT 1) FROM o WHERE o.owner IS NOT NULL) " \
-	"SELECT owner::oid FROM o WHERE owner IS NOT NULL AND owner::oid <> ALL ($1)"
 
 static m1_slice
 slice_of_column(uint64 row, int column)
@@ -394,6 +395,7 @@ claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 	Oid			types[6] = {INT8OID, INT4OID, FLOAT8OID, OIDOID, INT4ARRAYOID, TIMESTAMPTZOID};
 	Datum		values[6];
 	M1Job	  **claimed;
+	TimestampTz started = GetCurrentTimestamp();
 	int			taken;
 
 	values[0] = Int64GetDatum(n);
@@ -401,8 +403,10 @@ claim(const char *sql, int n, Oid owner, Datum aside, dlist_head *jobs)
 	values[2] = Float8GetDatum(m1pg_job_lease);
 	values[3] = ObjectIdGetDatum(owner);
 	values[4] = aside;
-	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[5] = TimestampTzGetDatum(started);
 	taken = query_by_index(sql, 6, types, values);
+	if (OidIsValid(owner))
+		m1pg_charge_claim(owner, TimestampDifferenceMilliseconds(started, GetCurrentTimestamp()));
 	claimed = palloc(Max(taken, 1) * sizeof *claimed);
 	for (int i = 0; i < taken; i++)
 		claimed[i] = make_job(i);
@@ -439,6 +443,9 @@ claim_of(Oid owner, int n, const LastInLine *last, dlist_head *jobs)
 
 /* ---- whose jobs are next ---- */
 
+/* Owners whose queues are slow come behind the others, until these have had nothing for so long. */
+#define QUICK_MS	1000
+
 static M1Turn *
 turn_of(M1Turns *turns, Oid owner)
 {
@@ -448,19 +455,64 @@ turn_of(M1Turns *turns, Oid owner)
 	return m1pg_turn_of(turns, owner, quota.share);
 }
 
+/* The next owner of jobs, by number, of whom the index has any; InvalidOid behind the last. */
+static Oid
+owner_after(Relation job, Relation index, Oid last)
+{
+	const AttrNumber number = get_attnum(RelationGetRelid(job), "owner");
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	entry;
+	Oid			owner = InvalidOid;
+	bool		isnull;
+
+	ScanKeyInit(&key, number, BTGreaterStrategyNumber, F_OIDGT, ObjectIdGetDatum(last));
+	scan = systable_beginscan_ordered(job, index, SnapshotAny, 1, &key);
+	entry = systable_getnext_ordered(scan, ForwardScanDirection);
+	if (HeapTupleIsValid(entry))
+		owner = DatumGetObjectId(heap_getattr(entry, number, RelationGetDescr(job), &isnull));
+	systable_endscan_ordered(scan);
+	return owner;
+}
+
+/*
+ * Whose jobs wait, perhaps: one look at the index for each. Nobody's entries are
+ * gone through to find one that this transaction sees, however many there are
+ * that others have yet to commit.
+ */
+static List *
+list_owners(void)
+{
+	const Oid	nsp = get_namespace_oid("minimax_m1", false);
+	Relation	job = table_open(get_relname_relid("job", nsp), AccessShareLock);
+	Relation	index = index_open(get_relname_relid("job_due", nsp), AccessShareLock);
+	List	   *owners = NIL;
+
+	for (Oid owner = owner_after(job, index, InvalidOid); OidIsValid(owner); owner = owner_after(job, index, owner))
+		owners = lappend_oid(owners, owner);
+	index_close(index, AccessShareLock);
+	table_close(job, AccessShareLock);
+	return owners;
+}
+
 /* Counts whose jobs are in flight, and whose may be due: up to n of each. Returns how many owners the latter have. */
 static int
-count_owners(M1Turns *turns, int n, dlist_head *jobs)
+count_owners(M1Turns *turns, int n, bool slow_ones, dlist_head *jobs)
 {
-	Oid			types[1] = {OIDARRAYOID};
-	Datum		values[1] = {m1pg_refused_owners()};
-	int			n_owners = query_by_index(OWNERS_SQL, 1, types, values);
-	bool		isnull;
+	int			n_owners = 0;
+	ListCell   *cell;
 	dlist_iter	iter;
 
 	m1pg_turns_recount(turns);
-	for (int i = 0; i < n_owners; i++)
-		turn_of(turns, DatumGetObjectId(m1pg_result(i, 1, &isnull)))->waiting = n;
+	foreach(cell, list_owners())
+	{
+		const Oid	owner = lfirst_oid(cell);
+
+		if (m1pg_owner_is_refused(owner) || (!slow_ones && m1pg_queue_is_slow(owner)))
+			continue;
+		turn_of(turns, owner)->waiting = n;
+		n_owners++;
+	}
 	dlist_foreach(iter, jobs)
 	{
 		const M1Job *job = dlist_container(M1Job, node, iter.cur);
@@ -471,8 +523,8 @@ count_owners(M1Turns *turns, int n, dlist_head *jobs)
 	return n_owners;
 }
 
-int
-m1pg_claim(int n, dlist_head *jobs)
+static int
+claim_in_turns(int n, bool slow_ones, dlist_head *jobs)
 {
 	static M1Turns turns = {NULL};
 	const LastInLine last = last_in_line();
@@ -482,7 +534,7 @@ m1pg_claim(int n, dlist_head *jobs)
 
 	if (turns.roles == NULL)
 		m1pg_turns_init(&turns, "minimax_m1 turns of jobs");
-	owners = count_owners(&turns, n, jobs);
+	owners = count_owners(&turns, n, slow_ones, jobs);
 	while (taken < n && (turn = m1pg_turns_next(&turns)) != NULL)
 	{
 		/* several at once, and yet some for each */
@@ -497,6 +549,30 @@ m1pg_claim(int n, dlist_head *jobs)
 		turn->waiting = 0;
 		owners--;
 	}
+	return taken;
+}
+
+/* Whether there is anybody, or was just now, to whom it matters how long the others take. */
+static bool
+quick_ones_are_served(dlist_head *jobs)
+{
+	static TimestampTz last = 0;
+	const TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	iter;
+
+	dlist_foreach(iter, jobs)
+		if (!m1pg_queue_is_slow(dlist_container(M1Job, node, iter.cur)->owner))
+			last = now;
+	return !TimestampDifferenceExceeds(last, now, QUICK_MS);
+}
+
+int
+m1pg_claim(int n, dlist_head *jobs)
+{
+	int			taken = claim_in_turns(n, false, jobs);
+
+	if (!quick_ones_are_served(jobs) && taken == 0 && m1pg_any_queue_is_slow())
+		taken = claim_in_turns(n, true, jobs);
 	return taken;
 }
 
