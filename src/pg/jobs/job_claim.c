@@ -625,9 +625,8 @@ m1pg_next_due(void)
 							  FIRST("lease_until", "state = 'running'") ", "
 							  "(SELECT clock_timestamp() + '1 s' FROM pg_prepared_xacts "
 							  "WHERE database = current_database() LIMIT 1), "
-							  "CASE WHEN $1 >= 0 THEN "
-							  "greatest(" FIRST("finished_at", FORGETTABLE) " + make_interval(mins => $1), "
-							  "clock_timestamp() + '1 min') END)",
+							  "(SELECT greatest(finished_at + make_interval(mins => $1), clock_timestamp() + '1 min') "
+							  "FROM minimax_m1.job WHERE $1 >= 0 AND " FORGETTABLE " ORDER BY finished_at LIMIT 1))",
 							  1, types, values);
 }
 
