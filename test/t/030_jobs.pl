@@ -6,7 +6,7 @@ use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('jobs', 'minimax_m1.max_requests = 2', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.job_lease = 5');
+my $node = new_server('jobs', 'autovacuum = off', 'minimax_m1.max_requests = 2', 'minimax_m1.job_retry_delay = 100', 'minimax_m1.job_lease = 5');
 wait_ready($node);
 
 my $leak = 'Hello, The coffee machine I bought leaks water. I would like a refund. Regards, Omar';
@@ -333,12 +333,25 @@ sql(q{COMMIT PREPARED 'later'});
 wait_for('it is annotated', sub { topic(40) eq 'delivery' });
 pass('a prepared transaction\'s row is annotated when it is committed');
 
+# Where nothing waits, nothing wakes: looked at again behind what takes a minute anyway.
+$node->safe_psql('postgres', 'CREATE DATABASE quiet');
+$node->safe_psql('quiet', q{CREATE EXTENSION minimax_m1; CREATE TABLE t (id int PRIMARY KEY, body text, topic text);
+	SELECT minimax_m1.create_annotator('a', 't', 'topic', '{body}'); INSERT INTO t VALUES (1, 'Hello.')});
+my $of_quiet = q{FROM pg_stat_activity WHERE datname = 'quiet'};
+wait_for('its row is annotated', sub { $node->safe_psql('quiet', 'SELECT topic IS NOT NULL FROM t') eq 't' });
+wait_for('its runner has left', sub { sql("SELECT count(*) $of_quiet") eq '0' });
+sleep 2;
+my $commits = q{SELECT xact_commit FROM pg_stat_database WHERE datname = 'quiet'};
+my ($before, $left) = (sql($commits), time());
+
 # What has ended is forgotten in time.
 $node->append_conf('postgresql.conf', 'minimax_m1.job_retention = 0');
 $node->reload;
 $job = sql(q{SELECT minimax_m1.submit('Hello.')});
 wait_for('finished jobs are forgotten', sub { sql('SELECT count(*) FROM minimax_m1.jobs') eq '0' }, 90);
 pass('finished jobs are forgotten after job_retention');
+sleep 1 while time() - $left < 70;
+is(sql($commits), $before, 'no runner comes to a database where nothing waits');
 ok(is_idle($node), 'no request is left');
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|leaked|was terminated by signal/, 'nothing bad in the log');
