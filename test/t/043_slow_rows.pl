@@ -168,7 +168,7 @@ sub ending_table
 		CREATE TRIGGER ending BEFORE UPDATE ON $name FOR EACH ROW EXECUTE FUNCTION $name()});
 }
 
-set_limit(100);
+set_limit(500);
 my $end = 'PERFORM pg_terminate_backend(pg_backend_pid())';
 my $can_time_out = sql(q{SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'});
 ending_table('written', 'true', $end);
