@@ -53,5 +53,16 @@ is_learnt(7, 2);
 sql(q{INSERT INTO letter VALUES (8, 'Hello, My coffee machine works perfectly. Thank you, Ana')});
 is(annotated(8), 'late it is', 'and the annotator writes what people wrote since then');
 
+# What a row holds whose turn has failed is the answer to what it said before.
+sql(q{
+	SELECT minimax_m1.alter_annotator('answers', max_attempts => 1);
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not now'; END$$;
+	CREATE TRIGGER refuse BEFORE UPDATE OF verdict ON letter FOR EACH ROW EXECUTE FUNCTION refuse();
+	UPDATE letter SET body = 'Hello, My kettle works perfectly. Thank you, Ana' WHERE id = 8});
+wait_for('it has failed', sub { sql(q{SELECT count(*) FROM minimax_m1.job_errors WHERE annotator = 'answers'}) eq '1' });
+sql(q{DROP TRIGGER refuse ON letter; UPDATE letter SET verdict = 'it is late' WHERE id = 8});
+is(sql(q{SELECT count(*) FROM minimax_m1.corrections('answers') WHERE prompt LIKE '%kettle%'}), '0',
+	'to fill a row by hand that has failed corrects nothing that the model has said');
+
 $node->stop;
 done_testing();

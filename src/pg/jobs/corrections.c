@@ -22,10 +22,10 @@ PG_FUNCTION_INFO_V1(m1pg_corrections);
 
 /* ---- noted by the triggers ---- */
 
-/* While the row waits for the model, what it holds is the answer to something else. */
+/* While the row waits for the model, or its turn has failed, what it holds is the answer to something else. */
 #define NOTE_SQL \
 	"INSERT INTO minimax_m1.correction AS c (annotator_id, key, wrong, prompt_hash) SELECT $1, $2, $3, $4 " \
-	"WHERE NOT EXISTS (SELECT FROM minimax_m1.job WHERE annotator_id = $1 AND key = $2 AND state <> 'failed') " \
+	"WHERE NOT EXISTS (SELECT FROM minimax_m1.job WHERE annotator_id = $1 AND key = $2) " \
 	"ON CONFLICT (annotator_id, key) DO UPDATE SET prompt_hash = excluded.prompt_hash, " \
 	"wrong = CASE WHEN c.prompt_hash = excluded.prompt_hash THEN c.wrong ELSE excluded.wrong END"
 
