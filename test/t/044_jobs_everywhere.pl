@@ -69,6 +69,7 @@ in_db('postgres', q{CREATE ROLE nobody; CREATE ROLE maker CREATEDB});
 my ($err, $stayed) = beside_a_job('shop', 'SET ROLE nobody; CREATE DATABASE stolen TEMPLATE shop');
 like($err, qr/permission denied/, 'who may not copy a database');
 ok($stayed, 'does not disturb its jobs');
+wait_for('which go on', sub { waiting('shop') eq '0' });
 for my $role ('maker', 'postgres')
 {
 	($err) = beside_a_job('shop', "SET ROLE $role; CREATE DATABASE of_$role TEMPLATE shop");
