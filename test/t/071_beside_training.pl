@@ -5,6 +5,7 @@ use warnings;
 use M1Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $node = new_server('beside_training', 'minimax_m1.model_path = ' . quote(endless_model()), 'minimax_m1.max_requests = 4',
 	'minimax_m1.reserved_requests = 1', 'max_connections = 60');
@@ -48,7 +49,13 @@ wait_for('the training draws answers', sub { running() eq 'train 4' });
 pass('a training has all places while nobody else is there');
 
 my $engine = engine_pid($node);
-kill 'STOP', $engine;
+wait_for('it is stopped while the training has them', sub {
+		kill 'STOP', $engine;
+		sleep 0.2;    # what it has said is heard
+		return 1 if running() eq 'train 4';
+		kill 'CONT', $engine;
+		return 0;
+	});
 my @q = map { start_query($node, $call) } 1 .. 4;
 wait_for('others want some', sub { sql(q{SELECT count(*) FROM minimax_m1.activity WHERE function = 'generate_ids'}) == 4 });
 wait_for('its owner gets the reserved one for something else', sub { running() eq 'generate_ids 1, train 4' });

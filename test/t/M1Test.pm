@@ -87,6 +87,7 @@ sub kill_engine
 	my ($node) = @_;
 	my $pid = engine_pid($node);
 
+	return if $pid eq '';    # it knows already, as after another engine_path
 	kill 'KILL', $pid;
 	wait_for('the worker knows', sub { engine_pid($node) ne $pid });
 }
