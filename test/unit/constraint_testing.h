@@ -5,14 +5,13 @@
 #ifndef M1_TEST_CONSTRAINT_TESTING_H
 #define M1_TEST_CONSTRAINT_TESTING_H
 
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <stdlib.h>
 
 #include "grammar/constraint.h"
 #include "grammar/token_mask.h"
 
-static m1_tokenizer *tokenizer;
 static m1_vocabulary *vocabulary;
 static uint64_t *mask;
 
@@ -42,9 +41,8 @@ open_vocabulary(void **state)
 {
 	m1_error err;
 
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
-	assert_ok(m1_vocabulary_create(tokenizer, 1600, &vocabulary, &err));
+	open_tokenizer(state);
+	assert_ok(m1_vocabulary_create(tokenizer, VOCAB, &vocabulary, &err));
 	mask = calloc((size_t) vocabulary->words, sizeof *mask);
 	return mask == NULL;
 }
@@ -52,11 +50,9 @@ open_vocabulary(void **state)
 static inline int
 close_vocabulary(void **state)
 {
-	(void) state;
 	free(mask);
 	m1_vocabulary_free(vocabulary);
-	m1_tokenizer_close(tokenizer);
-	return 0;
+	return close_tokenizer(state);
 }
 
 #endif

@@ -2,7 +2,7 @@
  * test_chat.c - prompts of the trained checkpoint have exactly the reference's tokens; key order of
  * tools does not matter; content never becomes markup; malformed conversations are refused by place.
  */
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -12,26 +12,6 @@
 
 #include "text/chat.h"
 #include "text/jsonparse.h"
-
-static m1_tokenizer *tokenizer;
-
-static int
-open_tokenizer(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
-	return 0;
-}
-
-static int
-close_tokenizer(void **state)
-{
-	(void) state;
-	m1_tokenizer_close(tokenizer);
-	return 0;
-}
 
 static m1_ids
 render(m1_chat chat)

@@ -48,18 +48,30 @@ start(m1_engine_options options)
 }
 
 static const outcome *
+begin_training(m1_engine *e, const m1w_training *m)
+{
+	LEARN(e, ++last_id, M1W_TRAINING, training, m);
+	return finished(e, last_id);
+}
+
+static m1w_training
+usual_training(const char *name, const char *from)
+{
+	return (m1w_training){.name = m1_slice_of(name),
+						  .from = m1_slice_of(from),
+						  .rank = 4,
+						  .expert_rank = 1,
+						  .targets = m1_slice_of("attention,experts,router"),
+						  .alpha = 32,
+						  .seed = 3};
+}
+
+static const outcome *
 begin(m1_engine *e, const char *name, const char *from)
 {
-	const m1w_training m = {.name = m1_slice_of(name),
-							.from = m1_slice_of(from),
-							.rank = 4,
-							.expert_rank = 1,
-							.targets = m1_slice_of("attention,experts,router"),
-							.alpha = 32,
-							.seed = 3};
+	const m1w_training m = usual_training(name, from);
 
-	LEARN(e, ++last_id, M1W_TRAINING, training, &m);
-	return finished(e, last_id);
+	return begin_training(e, &m);
 }
 
 static const outcome *
@@ -645,16 +657,23 @@ use(m1_engine *e, const char *adapter)
 	sample(e, &g);
 }
 
+/* Of the one that a training begins with. */
 static m1_buf
-bytes_of_adapter(void)
+fetch_new_adapter(m1w_training m, uint32_t piece)
 {
 	m1_engine *e = start((m1_engine_options){0});
 	m1_buf bytes;
 
-	begin(e, "t", "");
-	bytes = fetch(e, "t", M1W_PART_ADAPTER, 1u << 20);
+	begin_training(e, &m);
+	bytes = fetch(e, "t", M1W_PART_ADAPTER, piece);
 	m1_engine_close(e);
 	return bytes;
+}
+
+static m1_buf
+bytes_of_adapter(void)
+{
+	return fetch_new_adapter(usual_training("t", ""), 1u << 20);
 }
 
 /* There is room for three; the one that was not used for the longest time goes, unless it was made of a training. */
@@ -723,14 +742,8 @@ static m1_buf
 bytes_of_large_adapter(void)
 {
 	const m1w_training m = {.name = m1_slice_of("t"), .rank = 1024, .targets = m1_slice_of("attention"), .alpha = 32};
-	m1_engine *e = start((m1_engine_options){0});
-	m1_buf bytes;
 
-	LEARN(e, ++last_id, M1W_TRAINING, training, &m);
-	finished(e, last_id);
-	bytes = fetch(e, "t", M1W_PART_ADAPTER, 16u << 20);
-	m1_engine_close(e);
-	return bytes;
+	return fetch_new_adapter(m, 16u << 20);
 }
 
 /* What takes as long as an adapter is large is done before its turn comes, on the asker's time: steps are everybody's. */

@@ -3,7 +3,7 @@
  * is refused, with file and line.
  */
 #define _GNU_SOURCE /* mkdir */
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -15,10 +15,6 @@
 
 #define SCRATCH TEST_BUILD "/test_examples"
 #define FILE_NAME SCRATCH "/data.jsonl"
-#define NANO "models/m1-nano"
-#define VOCAB 1600
-
-static m1_tokenizer *tokenizer;
 
 static m1_example_rules
 usual_rules(void)
@@ -411,23 +407,6 @@ test_digest(void **state)
 	e.ids[0] = 3;
 	assert_true(m1_examples_digest(&e) != digest);
 	m1_examples_free(&e);
-}
-
-static int
-open_tokenizer(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	return m1_tokenizer_open(NANO, VOCAB, &tokenizer, &err) == M1_OK ? 0 : -1;
-}
-
-static int
-close_tokenizer(void **state)
-{
-	(void) state;
-	m1_tokenizer_close(tokenizer);
-	return 0;
 }
 
 int

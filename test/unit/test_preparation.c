@@ -3,7 +3,7 @@
  * and some steps of it are short for each byte, so that nobody thinks of asking. Time is that of the processor.
  */
 #define _GNU_SOURCE /* pthread_getcpuclockid */
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -13,13 +13,9 @@
 
 #include "base/work.h"
 #include "text/chat.h"
-#include "text/tokenizer.h"
 
-#define VOCABULARY 1600
 #define BYTES ((size_t) REPEATED(12) << 20)
 #define CUTS 4
-
-static m1_tokenizer *tokenizer;
 
 /* ---- what is prepared ---- */
 
@@ -174,23 +170,6 @@ test_given_up(void **state)
 		if (most > whole / 6 + 10)
 			fail_msg("%s, which takes %.0f ms, goes on for %.0f after it was given up", t.subject->what, whole, most);
 	}
-}
-
-static int
-open_tokenizer(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	return m1_tokenizer_open("models/m1-nano", VOCABULARY, &tokenizer, &err);
-}
-
-static int
-close_tokenizer(void **state)
-{
-	(void) state;
-	m1_tokenizer_close(tokenizer);
-	return 0;
 }
 
 int

@@ -2,7 +2,7 @@
  * test_reply.c - a reply taken apart: wherever the tokens cut it, the same reasoning and content come
  * out, and what was streamed is never taken back. Also UTF-8 that arrives in pieces, and tool calls.
  */
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -11,31 +11,19 @@
 #include "text/reply.h"
 #include "base/utf8.h"
 
-static m1_tokenizer *tokenizer;
 static int32_t byte_ids[256];
 
 static int
-open_tokenizer(void **state)
+open_bytes(void **state)
 {
-	m1_error err;
-
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", 1600, &tokenizer, &err));
-	for (int32_t id = 0; id < 1600; id++)
+	open_tokenizer(state);
+	for (int32_t id = 0; id < VOCAB; id++)
 	{
 		m1_slice piece = m1_tokenizer_piece(tokenizer, id);
 
 		if (piece.len == 1)
 			byte_ids[(unsigned char) piece.data[0]] = id;
 	}
-	return 0;
-}
-
-static int
-close_tokenizer(void **state)
-{
-	(void) state;
-	m1_tokenizer_close(tokenizer);
 	return 0;
 }
 
@@ -528,5 +516,5 @@ main(void)
 		cmocka_unit_test(test_many_calls),
 	};
 
-	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+	return cmocka_run_group_tests(tests, open_bytes, close_tokenizer);
 }

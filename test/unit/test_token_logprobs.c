@@ -2,7 +2,7 @@
  * test_token_logprobs.c - the probabilities of written tokens: their values and order, what each token is part of, and the
  * JSON that tells them.
  */
-#include "testing.h"
+#include "tokenizer_testing.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -14,9 +14,6 @@
 #include "text/jsonparse.h"
 #include "wire/message.h"
 
-#define VOCAB 1600
-
-static m1_tokenizer *tokenizer;
 static float logits[VOCAB];
 
 /* Writes a text as the model might have, each token with the same logits but for itself, and returns what is told. */
@@ -198,24 +195,6 @@ test_many(void **state)
 	m1_token_logprobs_free(p);
 }
 
-static int
-setup(void **state)
-{
-	m1_error err;
-
-	(void) state;
-	assert_ok(m1_tokenizer_open("models/m1-nano", VOCAB, &tokenizer, &err));
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void) state;
-	m1_tokenizer_close(tokenizer);
-	return 0;
-}
-
 int
 main(void)
 {
@@ -224,5 +203,5 @@ main(void)
 		cmocka_unit_test(test_bytes),  cmocka_unit_test(test_many),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
