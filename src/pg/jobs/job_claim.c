@@ -134,14 +134,13 @@ static void
 read_row_job(M1Job *job, uint64 row)
 {
 	bool		isnull;
-	Datum		value = m1pg_result(row, KEY, &isnull);
+	bytea	   *answered = bytea_of_column(row, ANSWERED);
 
-	job->key = m1pg_text_array(DatumGetArrayTypePCopy(value), &job->n_keys);
+	job->key = m1pg_text_array(DatumGetArrayTypePCopy(m1pg_result(row, KEY, &isnull)), &job->n_keys);
 	job->target_hash = bytea_of_column(row, TARGET_HASH);
-	value = m1pg_result(row, ANSWERED, &isnull);
-	if (isnull)
+	if (answered == NULL)
 		return;
-	job->answered = (uint8 *) VARDATA_ANY(DatumGetByteaPCopy(value));
+	job->answered = (uint8 *) VARDATA_ANY(answered);
 	job->done.content = slice_of_column(row, CONTENT);
 	job->done.reasoning = slice_of_column(row, REASONING);
 }
